@@ -1,0 +1,53 @@
+"""Packaging. The plugin lies in a package of Twisted's, so it is named by hand: no finder would take it."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "([^"]+)"', (here / "openhqm" / "__init__.py").read_text())[1]
+
+setup(
+    name="openhqm",
+    version=version,
+    description="A durable queue between whoever calls over HTTP and whatever answers",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["openhqm", "openhqm.*"]), "twisted.plugins"],
+    package_data={"openhqm": ["py.typed"]},
+    install_requires=[
+        "Twisted>=26.10",
+        "apsw>=3.51.3.0",
+        "attrs>=24.2",
+        "cattrs>=24.1",
+        "klein>=24.8",
+        "msgspec>=0.20",
+        "prometheus-client>=0.21",
+        "ruamel.yaml>=0.18",
+        "zope.interface>=6",
+    ],
+    extras_require={
+        "test": [
+            "build>=1.2",
+            "coverage>=7.6",
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "mypy-zope>=1.0.9",
+            "ruff>=0.8",
+            "tox>=4.20",
+            "treq>=24.9",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Twisted",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP",
+    ],
+)
