@@ -1,0 +1,173 @@
+# -*- test-case-name: tests.test_codec -*-
+"""The wire format of what rests in queues and stores: JSON, version 1, described in docs/wire-format.md.
+
+The payload and the result are the last member and stand there byte for byte. Readers refuse a version they
+do not know, and ignore members they do not know: a newer writer may add some.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Any
+
+import msgspec
+
+from openhqm.errors import UnreadableMessage
+from openhqm.messages import DeadLetter, Priority, Reply, Request, Status, Submission
+
+VERSION = 1
+
+
+class _RequestV1(msgspec.Struct, omit_defaults=True):
+    openhqm: int
+    correlation_id: str
+    submitted_at: float
+    payload: msgspec.Raw
+    headers: dict[str, str] = {}
+    metadata: dict[str, Any] = {}
+    priority: str = "normal"
+    timeout: float | None = None
+    not_before: float | None = None
+
+
+class _ReplyV1(msgspec.Struct, omit_defaults=True):
+    openhqm: int
+    correlation_id: str
+    status: str
+    completed_at: float
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    body: str | None = None
+    status_code: int = 200
+    headers: dict[str, str] = {}
+    error: str | None = None
+    attempt: int = 0
+    processing_time_ms: int = 0
+
+
+class _DeadLetterV1(msgspec.Struct):
+    openhqm: int
+    reason: str
+    at: float
+    request: _RequestV1
+    reply: _ReplyV1
+
+
+_encoder = msgspec.json.Encoder()
+_request_decoder = msgspec.json.Decoder(_RequestV1)
+_reply_decoder = msgspec.json.Decoder(_ReplyV1)
+_dead_letter_decoder = msgspec.json.Decoder(_DeadLetterV1)
+
+
+def encode_request(request: Request) -> bytes:
+    """A request as bytes for `decode_request`."""
+    return _encoder.encode(_request_to_wire(request))
+
+
+def decode_request(data: bytes) -> Request:
+    """The request in ``data``; `UnreadableMessage`."""
+    return _request_from_wire(_decode(_request_decoder, data))
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """A reply as bytes for `decode_reply`."""
+    return _encoder.encode(_reply_to_wire(reply))
+
+
+def decode_reply(data: bytes) -> Reply:
+    """The reply in ``data``; `UnreadableMessage`."""
+    return _reply_from_wire(_decode(_reply_decoder, data))
+
+
+def encode_dead_letter(letter: DeadLetter) -> bytes:
+    """A dead letter as bytes for `decode_dead_letter`."""
+    return _encoder.encode(
+        _DeadLetterV1(
+            openhqm=VERSION,
+            reason=letter.reason,
+            at=letter.at,
+            request=_request_to_wire(letter.request),
+            reply=_reply_to_wire(letter.reply),
+        )
+    )
+
+
+def decode_dead_letter(data: bytes) -> DeadLetter:
+    """The dead letter in ``data``; `UnreadableMessage`."""
+    wire: _DeadLetterV1 = _decode(_dead_letter_decoder, data)
+    return DeadLetter(
+        request=_request_from_wire(wire.request), reason=wire.reason, reply=_reply_from_wire(wire.reply), at=wire.at
+    )
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
+    try:
+        wire = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableMessage(f"not an OpenHQM envelope: {error}") from None
+    if wire.openhqm != VERSION:
+        raise UnreadableMessage(f"envelope version {wire.openhqm} is not known here")
+    return wire
+
+
+def _request_to_wire(request: Request) -> _RequestV1:
+    submission = request.submission
+    return _RequestV1(
+        VERSION,
+        request.correlation_id,
+        request.submitted_at,
+        msgspec.Raw(submission.payload),
+        dict(submission.headers),
+        dict(submission.metadata),
+        submission.priority.value,
+        submission.timeout,
+        submission.not_before,
+    )
+
+
+def _request_from_wire(wire: _RequestV1) -> Request:
+    try:
+        priority = Priority(wire.priority)
+    except ValueError:
+        raise UnreadableMessage(f"priority {wire.priority!r} is not known here") from None
+    return Request(
+        wire.correlation_id,
+        wire.submitted_at,
+        Submission(bytes(wire.payload), wire.headers, wire.metadata, priority, wire.timeout, wire.not_before),
+    )
+
+
+def _reply_to_wire(reply: Reply) -> _ReplyV1:
+    return _ReplyV1(
+        openhqm=VERSION,
+        correlation_id=reply.correlation_id,
+        status=reply.status.value,
+        completed_at=reply.completed_at,
+        result=msgspec.Raw(reply.result if reply.result is not None else b"null"),
+        body=None if reply.body is None else b64encode(reply.body).decode("ascii"),
+        status_code=reply.status_code,
+        headers=dict(reply.headers),
+        error=reply.error,
+        attempt=reply.attempt,
+        processing_time_ms=reply.processing_time_ms,
+    )
+
+
+def _reply_from_wire(wire: _ReplyV1) -> Reply:
+    result = bytes(wire.result)
+    try:
+        status = Status(wire.status)
+        body = None if wire.body is None else b64decode(wire.body, validate=True)
+        return Reply(
+            wire.correlation_id,
+            status,
+            wire.completed_at,
+            None if result == b"null" else result,
+            body,
+            wire.status_code,
+            wire.headers,
+            wire.error,
+            wire.attempt,
+            wire.processing_time_ms,
+        )
+    except ValueError as error:
+        raise UnreadableMessage(str(error)) from None

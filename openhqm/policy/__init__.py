@@ -1,0 +1,1 @@
+"""Pure decisions: a value in, a value out."""

@@ -1,0 +1,104 @@
+# -*- test-case-name: tests.test_json_text -*-
+"""Strict reading of a JSON object without parsing what lies inside it.
+
+RFC 8259 leaves duplicate names and depth to the reader, and readers that differ are how requests get
+smuggled past a check. So: UTF-8 without a byte order mark, no lone surrogates, no duplicate names in the
+object itself, 64 levels at most, and nothing behind the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+
+from openhqm.errors import MalformedJSON
+
+MAX_DEPTH = 64
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_BRACKETS = b"[]{}"
+_NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+
+
+def members(text: bytes) -> dict[str, bytes]:
+    """The members of the JSON object ``text``, each value as the bytes it came as. `MalformedJSON`."""
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+        _check_depth(text)
+    try:
+        text.isascii() or text.decode("utf-8")
+        found = _MEMBERS.decode(text)
+    except UnicodeDecodeError as error:
+        raise MalformedJSON(f"not UTF-8 at byte {error.start}") from None
+    except msgspec.ValidationError:
+        raise MalformedJSON("the document must be a JSON object") from None
+    except msgspec.DecodeError as error:
+        raise MalformedJSON(str(error)) from None
+    except RecursionError:  # deep and never closed: the peeling could not tell
+        raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels") from None
+    # A name that stands there once, unescaped, cannot be a duplicate: only the others need the slow look.
+    if b"\\u" in text or any(text.count(b'"%b"' % name.encode()) != 1 for name in found):
+        _refuse_duplicates(text)
+    return {name: bytes(value) for name, value in found.items()}
+
+
+def parse_object(text: bytes, where: str) -> dict[str, Any]:
+    """An object that `members` found sound, as a dict. `MalformedJSON`.
+
+    Duplicate names are refused, and numbers that a reader with 64-bit numbers would change silently.
+    """
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = dict(found)
+        if len(names) != len(found):
+            raise MalformedJSON(f"{where} has the same name twice")
+        return names
+
+    def integer(digits: str) -> int:
+        if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+            raise MalformedJSON(f"{where} has a number beyond 64 bits")
+        return int(digits)
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if math.isinf(value):
+            raise MalformedJSON(f"{where} has a number beyond 64 bits")
+        return value
+
+    value = json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_float=number)
+    if not isinstance(value, dict):
+        raise MalformedJSON(f"{where} must be an object")
+    return value
+
+
+def _check_depth(text: bytes) -> None:
+    """Peel the innermost brackets off, 64 times: what is left then was deeper. Linear, and no recursion."""
+    brackets = _without_strings(text).translate(None, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        peeled = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if not peeled:
+            return
+        if len(peeled) == len(brackets):
+            return  # not balanced: the parser says so better
+        brackets = peeled
+    raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _without_strings(text: bytes) -> bytes:
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(text.split(b'"')[::2])
+
+
+def _refuse_duplicates(text: bytes) -> None:
+    outermost: list[tuple[str, Any]] = []
+
+    def pairs(found: list[tuple[str, Any]]) -> None:
+        outermost[:] = found  # the outermost object is the last one finished
+
+    json.loads(text, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    names = [name for name, _ in outermost]
+    for name in names:
+        if names.count(name) > 1:
+            raise MalformedJSON(f"the name {name!r} stands twice")

@@ -1,0 +1,1 @@
+"""Twisted mechanics that know nothing of requests."""

@@ -1,0 +1,91 @@
+# -*- test-case-name: tests.test_logs -*-
+"""Log events as lines: JSON for machines, text for people. One line each, whatever a value contains."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from types import SimpleNamespace
+from typing import IO, Any
+
+import msgspec
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+)
+from zope.interface import implementer
+
+_LEVELS = {"WARNING": "warn"}
+# Only what a person can use goes out: fields our own events carry, never a whole event with objects in it.
+_FIELDS = ("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal")
+_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)] if code != 10}
+
+
+def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None = None) -> ILogObserver:
+    """Write events of ``level`` (DEBUG .. CRITICAL) and above to ``stream`` (standard output), one by one."""
+    least = LogLevel.levelWithName(_LEVELS.get(level, level.lower()))
+    out = stream if stream is not None else sys.__stdout__
+    assert out is not None
+    return FilteringLogObserver(_Writer(out, line), [LogLevelFilterPredicate(defaultLogLevel=least)])
+
+
+def json_line(event: LogEvent) -> str:
+    """One event as one line of JSON."""
+    line: dict[str, Any] = {
+        "time": _time(event),
+        "level": event["log_level"].name if event.get("log_level") else "info",
+        "logger": event.get("log_namespace", ""),
+        "message": formatEvent(event),
+    }
+    for field in _FIELDS:
+        if field in event:
+            value = event[field]
+            line[field] = value if isinstance(value, int | float) else str(value)
+    if event.get("log_failure") is not None:
+        line["traceback"] = event["log_failure"].getTraceback()
+    return msgspec.json.encode(line).decode()
+
+
+def text_line(event: LogEvent) -> str:
+    """One event as a line to read; control characters escaped, a traceback below it."""
+    level = event["log_level"].name if event.get("log_level") else "info"
+    message = formatEvent(event).translate(_CONTROL).replace("\n", "\\n")
+    correlation = f" [{event['correlation_id']}]" if "correlation_id" in event else ""
+    line = f"{_time(event)} {level:<8} {message}{correlation}"
+    if event.get("log_failure") is not None:
+        line += "\n" + event["log_failure"].getTraceback().translate(_CONTROL).rstrip()
+    return line
+
+
+FACTORIES = SimpleNamespace(
+    **{
+        f"{name}_{level}": partial(observer, line, level)
+        for name, line in (("json", json_line), ("text", text_line))
+        for level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    }
+)
+"""Makers of observers by a name that twistd's ``--logger`` can import: ``json_INFO``."""
+
+FACTORIES_NAME = f"{__name__}.FACTORIES"
+
+
+def _time(event: LogEvent) -> str:
+    moment = datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@implementer(ILogObserver)
+class _Writer:
+    def __init__(self, stream: IO[str], line: Callable[[LogEvent], str]) -> None:
+        self._stream = stream
+        self._line = line
+
+    def __call__(self, event: LogEvent) -> None:
+        self._stream.write(self._line(event) + "\n")
+        self._stream.flush()

@@ -1,0 +1,102 @@
+# -*- test-case-name: tests.test_threads -*-
+"""Threads of our own, apart from the reactor's pool (which resolves names, and must never be full)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+
+
+class Uncancellable(Deferred[T]):
+    """A Deferred for what cannot be interrupted: it fires when the work is over, and not before."""
+
+    def cancel(self) -> None:
+        """Do nothing: a thread runs until it returns."""
+
+
+class _DaemonThread(threading.Thread):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, daemon=True, **kwargs)
+
+
+class _DaemonPool(ThreadPool):
+    # A handler that never returns must not keep the process from ending.
+    threadFactory = _DaemonThread
+
+
+class Threads:
+    """A pool of at most ``most`` threads."""
+
+    def __init__(self, reactor: IReactorFromThreads, name: str, most: int) -> None:
+        self._reactor = reactor
+        self._pool = _DaemonPool(0, most, name)
+
+    def start(self) -> None:
+        """Be ready to run things."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Join the threads, unless one of them is still at work: that one ends with the process."""
+        if not self._pool.working:
+            self._pool.stop()
+
+    def run(self, function: Callable[[], T]) -> Deferred[T]:
+        """Run ``function`` in a thread; fires in the reactor's."""
+        done: Deferred[T] = Uncancellable()
+
+        def finished(success: bool, result: Any) -> None:
+            call = done.callback if success else done.errback
+            self._reactor.callFromThread(call, result if success else _failure(result))
+
+        self._pool.callInThreadWithCallback(finished, function)
+        return done
+
+
+class SerialThread:
+    """One thread that does one thing after the other: for what must never overlap, at the lowest price."""
+
+    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
+        self._reactor = reactor
+        self._name = name
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def run(self, function: Callable[[], T]) -> Deferred[T]:
+        """Run ``function`` after all that was asked for before; fires in the reactor's thread."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+        done: Deferred[T] = Uncancellable()
+        self._jobs.put((function, done))
+        return done
+
+    def stop(self) -> None:
+        """Finish what was asked for, and join."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            function, done = job
+            try:
+                result = function()
+            except BaseException:  # it belongs to whoever asked, in the reactor's thread
+                self._reactor.callFromThread(done.errback, Failure())
+            else:
+                self._reactor.callFromThread(done.callback, result)
+
+
+def _failure(result: Any) -> Failure:
+    assert isinstance(result, Failure)
+    return result

@@ -1,0 +1,30 @@
+# -*- test-case-name: tests.test_times -*-
+"""Times as people and protocols write them: RFC 3339, in UTC."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from functools import lru_cache
+
+# RFC 3339, section 5.6; a time without an offset is a time nobody knows.
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z")
+
+
+def rfc3339(moment: float) -> str:
+    """``2026-02-07T10:30:00.125Z`` for seconds since the epoch."""
+    thousandths = int(moment * 1000)
+    return f"{_to_the_second(thousandths // 1000)}.{thousandths % 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _to_the_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def parse_rfc3339(text: str) -> float:
+    """Seconds since the epoch; `ValueError`."""
+    if _RFC3339.match(text) is None:
+        raise ValueError("must be an RFC 3339 time with an offset, like 2026-02-07T10:30:00Z")
+    return datetime.fromisoformat(text.upper().replace(" ", "T")).timestamp()
