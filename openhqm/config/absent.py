@@ -1,0 +1,86 @@
+# -*- test-case-name: tests.test_config -*-
+"""What the configuration contract knows and this build does not have: refused by name, never passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+BACKENDS = ("redis", "kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
+
+SECTIONS = {
+    "proxy": "forwarding to HTTP endpoints",
+    "routing": "routes and transforms",
+    "partitioning": "partitions",
+    "bridges": "more pipelines in one process",
+    "tenants": "tenants",
+    "rate_limit": "rate limits",
+    "callbacks": "signed callbacks",
+    "admin": "the admin listener",
+}
+
+KEYS = {
+    "server.workers": "several HTTP processes",
+    "server.trusted_proxies": "X-Forwarded-For",
+    "queue.response_queue": "a response queue (embedded backends settle in place)",
+    "queue.format": "foreign message formats",
+    "queue.spool": "the spool",
+    "cache.redis_url": "cache.type redis",
+    "auth.api_keys": "API keys",
+    "auth.jwt": "JSON web tokens",
+    "monitoring.redact": "redaction (no header is ever logged)",
+    "monitoring.tracing": "tracing",
+    **{f"queue.connection.{backend}": f"queue.type {backend}" for backend in BACKENDS},
+    "queue.redis_url": "queue.type redis",
+    "queue.kafka_bootstrap_servers": "queue.type kafka",
+    "queue.sqs_region": "queue.type sqs",
+    "queue.sqs_queue_url": "queue.type sqs",
+    "queue.rabbitmq_url": "queue.type rabbitmq",
+    "queue.mqtt_host": "queue.type mqtt",
+}
+
+VALUES = {
+    "queue.type": dict.fromkeys(BACKENDS),
+    "cache.type": {"redis": None},
+    "worker.executor": {"process": None},
+    "auth.type": dict.fromkeys(("api_key", "jwt", "any")),
+}
+
+# A line that asks for nothing beyond what this build does anyway may stay in a shared file.
+HARMLESS: dict[str, tuple[object, ...]] = {
+    "server.workers": (1,),
+    "queue.format": ("auto", "envelope"),
+    "queue.response_queue": ("openhqm-responses",),
+}
+
+
+def asks_for_nothing(key: str, value: Any) -> bool:
+    """Whether a setting of an absent feature leaves it switched off."""
+    if isinstance(value, Mapping):
+        return not value or value.get("enabled") is False
+    return value is None or value == [] or value in HARMLESS.get(key, ())
+
+
+def take_out(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Remove from ``document`` whatever this build does not have; each key with the words about it."""
+    refused: list[tuple[str, str]] = []
+    for key, feature in {**SECTIONS, **KEYS}.items():
+        holder, name = _holder(document, key)
+        if name in holder and not asks_for_nothing(key, value := holder.pop(name)):
+            shown = "" if isinstance(value, Mapping | list) else f" {value!r}"
+            refused.append((key, f"not in this build{shown and ':'}{shown} ({feature})"))
+    for key, values in VALUES.items():
+        holder, name = _holder(document, key)
+        if isinstance(holder.get(name), str) and holder[name] in values:
+            refused.append((key, f"{holder.pop(name)}: not in this build"))
+    return refused
+
+
+def _holder(document: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    *path, name = key.split(".")
+    holder: Any = document
+    for part in path:
+        holder = holder.get(part, {})
+        if not isinstance(holder, dict):
+            return {}, name
+    return holder, name

@@ -1,0 +1,168 @@
+# -*- test-case-name: tests.test_config -*-
+"""A YAML file and the environment become `Settings`, or every complaint at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from openhqm.config.absent import take_out
+from openhqm.config.model import Settings
+from openhqm.config.structure import Text, Wrong, structure
+from openhqm.errors import Complaint, ConfigurationError
+
+PREFIX = "OPENHQM_"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+MOST_BYTES = 1024 * 1024
+
+
+def load(path: str | None, environment: Mapping[str, str]) -> Settings:
+    """The settings in the file at ``path`` (None: no file) and in ``OPENHQM_*`` variables, which win.
+
+    `ConfigurationError` carries every complaint, each with the key and where it came from.
+    """
+    complaints: list[Complaint] = []
+    document: dict[str, Any] = {}
+    if path is not None:
+        document = _read(path)
+        document = _replace(document, (), environment, complaints, path)
+    variables = _overlay(document, environment)
+
+    def complain(key: tuple[str, ...], reason: str) -> None:
+        source = next((name for known, name in variables.items() if key[: len(known)] == known), path or "")
+        complaints.append(Complaint(".".join(key), reason, source))
+
+    for key, reason in take_out(document):
+        complain(tuple(key.split(".")), reason)
+    try:
+        settings: Settings = structure(document, Settings)
+    except Wrong as wrong:
+        for key_path, reason in wrong.found:
+            complain(key_path, reason)
+    else:
+        for key, reason in _contradictions(settings):
+            complain(tuple(key.split(".")), reason)
+    if complaints:
+        raise ConfigurationError(complaints)
+    return settings
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ConfigurationError([Complaint(path, f"larger than {MOST_BYTES} bytes")])
+        document = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
+    except OSError as error:
+        raise ConfigurationError([Complaint(path, f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([Complaint(path, f"is not UTF-8: {error}")]) from None
+    except YAMLError as error:
+        raise ConfigurationError([Complaint(path, f"is not YAML: {_one_line(error)}")]) from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigurationError([Complaint(path, f"must be a mapping of sections, not {document!r}")])
+    return document
+
+
+def _one_line(error: YAMLError) -> str:
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    mark = getattr(error, "problem_mark", None)
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(problem)
+
+
+def _replace(
+    value: Any, key: tuple[str, ...], environment: Mapping[str, str], complaints: list[Complaint], source: str
+) -> Any:
+    """``${VARIABLE}`` and ``${VARIABLE:-default}`` in every string of the file."""
+    if isinstance(value, dict):
+        return {
+            name: _replace(item, (*key, str(name)), environment, complaints, source) for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_replace(item, (*key, str(index)), environment, complaints, source) for index, item in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = environment.get(name, default)
+        if found is None:
+            complaints.append(Complaint(".".join(key), f"the environment has no {name}", source))
+            return ""
+        return found
+
+    return Text(_VARIABLE.sub(variable, value))
+
+
+def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Put ``OPENHQM_A__B`` into the document as ``a.b``; which key came from which variable."""
+    variables = {}
+    for name in sorted(environment):
+        if not name.startswith(PREFIX):
+            continue
+        key = tuple(part.lower() for part in name[len(PREFIX) :].split("__"))
+        holder = document
+        for part in key[:-1]:
+            if not isinstance(holder.get(part), dict):
+                holder[part] = {}
+            holder = holder[part]
+        holder[key[-1]] = Text(environment[name])
+        variables[key] = name
+    return variables
+
+
+def _contradictions(settings: Settings) -> list[tuple[str, str]]:
+    """What each key allows and all of them together do not."""
+    found = []
+    server, auth = settings.server, settings.auth
+    if auth.type not in (None, "none"):
+        found.append(("auth.type", f"must be none, not {auth.type!r}"))
+    if server.enabled and auth.type is None:
+        if not server.endpoints and not _is_loopback(server.host):
+            found.append(
+                (
+                    "server.host",
+                    f"{server.host} can be reached from other machines and nobody has to show a key: "
+                    "bind to 127.0.0.1, or say auth.type: none if that is meant",
+                )
+            )
+        if any(not _endpoint_is_local(endpoint) for endpoint in server.endpoints):
+            found.append(
+                (
+                    "server.endpoints",
+                    "one can be reached from other machines and nobody has to show a key: "
+                    "use interface=127.0.0.1 or unix:, or say auth.type: none if that is meant",
+                )
+            )
+    if settings.cache.type not in (None, settings.queue.type):
+        found.append(("cache.type", f"must be {settings.queue.type} or left out: it follows queue.type"))
+    if settings.queue.request_queue == settings.queue.dead_letter_queue:
+        found.append(("queue.dead_letter_queue", "must not be the request queue"))
+    if not server.enabled and not settings.worker.enabled:
+        found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _endpoint_is_local(endpoint: str) -> bool:
+    if endpoint.startswith("unix:"):
+        return True
+    interface = re.search(r":interface=((?:\\.|[^:])+)", endpoint)
+    return interface is not None and _is_loopback(interface[1].replace("\\", ""))

@@ -1,0 +1,163 @@
+# -*- test-case-name: tests.test_config -*-
+"""The settings: one frozen record per concern. A default is what a line left out means.
+
+A validator raises `ValueError` with the rest of a sentence that begins with the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import attrs
+
+from openhqm.policy.retry import RetryPolicy
+
+Validator = Callable[[Any, Any, Any], None]
+
+
+def at_least(least: float) -> Validator:
+    """The value is a number not below ``least``."""
+
+    def check(instance: object, attribute: object, value: Any) -> None:
+        if not value >= least:  # also refuses NaN
+            raise ValueError(f"must be >= {least}, not {value}")
+
+    return check
+
+
+def between(least: float, most: float) -> Validator:
+    """The value is a number from ``least`` to ``most``."""
+
+    def check(instance: object, attribute: object, value: Any) -> None:
+        if not least <= value <= most:
+            raise ValueError(f"must be from {least} to {most}, not {value}")
+
+    return check
+
+
+def one_of(allowed: Collection[str]) -> Validator:
+    """The value is one of a few words."""
+
+    def check(instance: object, attribute: object, value: Any) -> None:
+        if value not in allowed:
+            raise ValueError(f"must be {' or '.join(sorted(allowed))}, not {value!r}")
+
+    return check
+
+
+def not_empty(instance: object, attribute: object, value: Any) -> None:
+    """The value is a string with something in it."""
+    if not value:
+        raise ValueError("must not be empty")
+
+
+def dotted_path(instance: object, attribute: object, value: Any) -> None:
+    """The value is None or looks like ``package.module:callable``; dictionaries of them, too."""
+    for path in value.values() if isinstance(value, dict) else [value]:
+        if path is not None and (path.count(":") != 1 or not all(part for part in path.split(":"))):
+            raise ValueError(f"must look like package.module:callable, not {path!r}")
+
+
+@attrs.frozen
+class Server:
+    """The door. ``endpoints`` (Twisted endpoint strings) stand in for ``host`` and ``port``."""
+
+    enabled: bool = True
+    host: str = attrs.field(default="127.0.0.1", validator=not_empty)
+    port: int = attrs.field(default=8000, validator=between(0, 65535))
+    endpoints: list[str] = attrs.field(factory=list)
+    max_body_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
+    max_wait_seconds: float = attrs.field(default=60.0, validator=between(1, 3600))
+    drain_seconds: float = attrs.field(default=30.0, validator=between(0, 3600))
+
+
+@attrs.frozen
+class Sqlite:
+    """The embedded database: a directory of its own."""
+
+    path: str = attrs.field(default="openhqm-data", validator=not_empty)
+
+
+@attrs.frozen
+class Connection:
+    """Where each backend is found."""
+
+    sqlite: Sqlite = attrs.field(factory=Sqlite)
+
+
+@attrs.frozen
+class Queue:
+    """Where requests wait."""
+
+    type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory")))
+    request_queue: str = attrs.field(default="openhqm-requests", validator=not_empty)
+    dead_letter_queue: str = attrs.field(default="openhqm-dlq", validator=not_empty)
+    connection: Connection = attrs.field(factory=Connection)
+
+
+@attrs.frozen
+class Retry:
+    """The back-off between attempts."""
+
+    base_seconds: float = attrs.field(default=1.0, validator=between(0, 86400))
+    factor: float = attrs.field(default=2.0, validator=between(1, 100))
+    max_seconds: float = attrs.field(default=60.0, validator=between(0, 7 * 86400))
+    jitter: float = attrs.field(default=0.1, validator=between(0, 1))
+
+
+@attrs.frozen
+class Worker:
+    """What answers, and how often it is tried."""
+
+    enabled: bool = True
+    handler: str | None = attrs.field(default=None, validator=dotted_path)
+    handlers: dict[str, str] = attrs.field(factory=dict, validator=dotted_path)
+    executor: str = attrs.field(default="reactor", validator=one_of(("reactor", "thread")))
+    count: int = attrs.field(default=5, validator=between(1, 1000))
+    batch_size: int = attrs.field(default=10, validator=between(1, 1000))
+    timeout_seconds: float = attrs.field(default=300.0, validator=between(0.001, 30 * 86400))
+    max_retries: int = attrs.field(default=3, validator=between(0, 1000))
+    retry: Retry = attrs.field(factory=Retry)
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The policy these settings describe."""
+        retry = self.retry
+        return RetryPolicy(self.max_retries, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
+
+
+@attrs.frozen
+class Cache:
+    """How long an answer is kept. It rests where the queue does."""
+
+    type: str | None = None
+    ttl_seconds: float = attrs.field(default=3600.0, validator=at_least(1))
+
+
+@attrs.frozen
+class Auth:
+    """Who may. None is only good for the loopback interface; ``none`` says that everybody may."""
+
+    type: str | None = None
+
+
+@attrs.frozen
+class Monitoring:
+    """What is told about the process."""
+
+    metrics_enabled: bool = True
+    log_level: str = attrs.field(default="INFO", validator=one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")))
+    log_format: str = attrs.field(default="json", validator=one_of(("json", "text")))
+
+
+@attrs.frozen
+class Settings:
+    """Everything an operator decides."""
+
+    server: Server = attrs.field(factory=Server)
+    queue: Queue = attrs.field(factory=Queue)
+    worker: Worker = attrs.field(factory=Worker)
+    cache: Cache = attrs.field(factory=Cache)
+    auth: Auth = attrs.field(factory=Auth)
+    monitoring: Monitoring = attrs.field(factory=Monitoring)

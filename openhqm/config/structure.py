@@ -1,0 +1,184 @@
+# -*- test-case-name: tests.test_config -*-
+"""From plain values to records: exact types, every complaint at once, each with its key.
+
+The stock hooks of cattrs are kind (a 3 becomes "3") and stop at the shape of an error; ours take a value as it
+is or say what is wrong with it. Text from the environment is read as what the key wants.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+
+Path_ = tuple[str, ...]
+
+
+class Wrong(Exception):
+    """What is wrong below one value: pairs of path and reason."""
+
+    def __init__(self, found: list[tuple[Path_, str]]) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+class Text(str):
+    """A string from the environment or from a ``${VARIABLE}``: it has no type of its own yet."""
+
+
+def structure(value: Any, record: type[Any]) -> Any:
+    """An instance of the attrs class ``record``; `Wrong` with everything that is wrong."""
+    return _converter.structure(value, record)
+
+
+def _wrong(reason: str) -> Wrong:
+    return Wrong([((), reason)])
+
+
+def _shown(value: Any) -> str:
+    return repr(str(value) if isinstance(value, Text) else value)
+
+
+def _bool(value: Any, _: Any) -> bool:
+    if isinstance(value, Text) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if isinstance(value, bool):
+        return value
+    raise _wrong(f"must be true or false, not {_shown(value)}")
+
+
+def _int(value: Any, _: Any) -> int:
+    if isinstance(value, Text):
+        try:
+            return int(value)
+        except ValueError:
+            pass  # said below, in the words for every wrong type
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise _wrong(f"must be a whole number, not {_shown(value)}")
+
+
+def _float(value: Any, _: Any) -> float:
+    if isinstance(value, Text):
+        try:
+            return float(value)
+        except ValueError:
+            pass  # said below, in the words for every wrong type
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise _wrong(f"must be a number, not {_shown(value)}")
+
+
+def _str(value: Any, _: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    raise _wrong(f"must be a string, not {_shown(value)}")
+
+
+def _optional(value: Any, kind: Any) -> Any:
+    if value is None or (isinstance(value, Text) and value in ("", "null")):
+        return None
+    (inner,) = [part for part in typing.get_args(kind) if part is not types.NoneType]
+    return _converter.structure(value, inner)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, Text):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise _wrong(f"must be JSON, not {_shown(value)}") from None
+    return value
+
+
+def _list(value: Any, kind: Any) -> list[Any]:
+    value = _from_json(value)
+    if not isinstance(value, list):
+        raise _wrong(f"must be a list, not {_shown(value)}")
+    (inner,) = typing.get_args(kind)
+    return _each([(str(index), item, inner) for index, item in enumerate(value)])
+
+
+def _dict(value: Any, kind: Any) -> dict[str, Any]:
+    value = _from_json(value)
+    if not isinstance(value, Mapping):
+        raise _wrong(f"must be a mapping, not {_shown(value)}")
+    _, inner = typing.get_args(kind)
+    return dict(zip(value, _each([(str(key), item, inner) for key, item in value.items()]), strict=True))
+
+
+def _each(entries: list[tuple[str, Any, Any]]) -> list[Any]:
+    found: list[tuple[Path_, str]] = []
+    values = []
+    for key, item, kind in entries:
+        try:
+            values.append(_converter.structure(item, kind))
+        except Wrong as wrong:
+            found += [((key, *path), reason) for path, reason in wrong.found]
+    if found:
+        raise Wrong(found)
+    return values
+
+
+def _record(value: Any, kind: Any) -> Any:
+    value = _from_json({} if value is None else value)
+    if not isinstance(value, Mapping):
+        raise _wrong(f"must be a mapping, not {_shown(value)}")
+    fields = {field.name: field for field in attrs.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    found: list[tuple[Path_, str]] = []
+    values: dict[str, Any] = {}
+    for key, item in value.items():
+        name = str(key)
+        try:
+            if name.endswith("_file") and name not in fields and name[:-5] in fields:
+                name, item = name[:-5], _secret(item)
+            if name not in fields:
+                raise _wrong(_unknown(name, list(fields)))
+            values[name] = _converter.structure(item, hints[name])
+            validator = fields[name].validator
+            if validator is not None:
+                validator(None, fields[name], values[name])
+        except Wrong as wrong:
+            found += [((str(key), *path), reason) for path, reason in wrong.found]
+        except ValueError as error:
+            found.append(((name,), str(error)))
+    if found:
+        raise Wrong(found)
+    return kind(**values)
+
+
+def _secret(path: Any) -> Text:
+    try:
+        return Text(Path(_str(path, str)).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(f"cannot read {path}: {error}") from None
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return "unknown key" + (f", did you mean {close[0]}?" if close else f" (known here: {', '.join(sorted(known))})")
+
+
+def _origin(kind: Any) -> Any:
+    return typing.get_origin(kind)
+
+
+def _is_union(kind: Any) -> bool:
+    return _origin(kind) in (typing.Union, types.UnionType)
+
+
+_converter = cattrs.Converter(detailed_validation=False)
+for _kind, _hook in ((bool, _bool), (int, _int), (float, _float), (str, _str)):
+    _converter.register_structure_hook(_kind, _hook)
+_converter.register_structure_hook_func(lambda kind: _origin(kind) is list, _list)
+_converter.register_structure_hook_func(lambda kind: _origin(kind) is dict, _dict)
+_converter.register_structure_hook_func(_is_union, _optional)
+_converter.register_structure_hook_func(attrs.has, _record)
