@@ -1,0 +1,81 @@
+# -*- test-case-name: tests.test_holding -*-
+"""A queue and the result store beside it, opened and closed together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+from openhqm.config.model import Settings
+from openhqm.embedded.file import RunCommit, SqliteFile
+from openhqm.interfaces import IMessageQueue, IResultStore
+from openhqm.policy.ids import CorrelationIds
+from openhqm.queues.memory import MemoryQueue
+from openhqm.queues.sqlite import SqliteQueue
+from openhqm.results.memory import MemoryResults
+from openhqm.results.sqlite import SqliteResults
+from openhqm.runtime.deferreds import deferred
+
+
+class _KeepsTime(Protocol):
+    def start(self) -> None:
+        """Begin to keep deadlines and expiry."""
+
+    def stop(self) -> None:
+        """Stop."""
+
+
+@attrs.frozen
+class Holding:
+    """Where requests and answers rest. ``start`` raises `CannotStart`."""
+
+    queue: IMessageQueue
+    store: IResultStore
+    _timekeeper: _KeepsTime
+
+    @deferred
+    async def start(self) -> None:
+        """Open the queue, and then keep the store's deadlines."""
+        await self.queue.start()
+        self._timekeeper.start()
+
+    @deferred
+    async def stop(self) -> None:
+        """Close both."""
+        self._timekeeper.stop()
+        await self.queue.stop()
+
+
+def make_holding(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+    """The holding for ``queue.type``. Does no I/O."""
+    return _MAKERS[settings.queue.type](settings, clock, run_commit)
+
+
+def _sqlite(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+    file = SqliteFile(os.path.abspath(settings.queue.connection.sqlite.path), clock, run_commit)
+    store = SqliteResults(file, clock, settings.cache.ttl_seconds)
+    queue = SqliteQueue(
+        file,
+        store,
+        clock,
+        requests=settings.queue.request_queue,
+        dead_letters=settings.queue.dead_letter_queue,
+    )
+    return Holding(queue, store, store)
+
+
+def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+    ids = CorrelationIds(os.urandom(32))
+    store = MemoryResults(clock, ids, settings.cache.ttl_seconds)
+    queue = MemoryQueue(store, clock, ids, requests=settings.queue.request_queue)
+    return Holding(queue, store, store)
+
+
+_MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Holding]] = {
+    "sqlite": _sqlite,
+    "memory": _memory,
+}

@@ -1,0 +1,209 @@
+# -*- test-case-name: tests.test_contracts -*-
+"""The queue in the embedded file: one append to accept, one transaction to settle.
+
+The message of a request is also its record, so accepting writes one row. A loan is a row in ``inflight``
+whose attempt was counted in the same transaction that lent it; leases are kept in memory, because a file has
+one process at a time and a loan ends with the process that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import apsw
+from attrs import evolve
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from openhqm.codec import decode_dead_letter, encode_dead_letter, encode_request
+from openhqm.embedded.file import SqliteFile
+from openhqm.embedded.ledger import Ledger
+from openhqm.embedded.schema import HELD, RANK, first_key, last_key
+from openhqm.embedded.sql import fetch_all, fetch_one
+from openhqm.errors import IdempotencyConflict, UnknownRequest
+from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
+from openhqm.messages import (
+    Acceptance,
+    DeadLetter,
+    Depth,
+    IdempotencyClaim,
+    Priority,
+    Request,
+    Submission,
+)
+from openhqm.policy.redrive import redriven
+from openhqm.queues.sqlite_loans import Place
+
+CAPABILITIES = Capabilities(durable=True, ordered=True, native_priority=True, atomic_settle=True)
+MOST_QUEUES = 1000
+
+
+@implementer(IMessageQueue)
+class SqliteQueue:
+    """The queues in ``file``. A loan that is not extended for ``lease`` seconds is lent anew."""
+
+    capabilities = CAPABILITIES
+
+    def __init__(
+        self,
+        file: SqliteFile,
+        ledger: Ledger,
+        clock: IReactorTime,
+        *,
+        requests: str,
+        dead_letters: str,
+        lease: float = 60.0,
+    ) -> None:
+        self._file = file
+        self._ledger = ledger
+        self._clock = clock
+        self._lease = lease
+        self._requests = requests
+        self._dead_letters = dead_letters
+        self._places: dict[str, Place] = {}
+        ledger.on_ending.append(self._ended)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written now, or None."""
+        return self._file.trouble
+
+    def start(self) -> Deferred[None]:
+        return maybeDeferred(self._start)
+
+    def _start(self) -> None:
+        self._file.open()
+        # Who held these loans is gone: this process holds the lock now.
+        self._file.connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL")
+        for name in (self._requests, self._dead_letters):
+            self._place(name)
+
+    def stop(self) -> Deferred[None]:
+        for place in self._places.values():
+            place.stop()
+        return self._file.close()
+
+    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
+        now = self._clock.seconds()
+        place = self._place(self._requests)
+        not_before = submission.not_before
+        due = not_before if not_before is not None and not_before > now else None
+        key = place.lanes.next_key(RANK[submission.priority] if due is None else HELD)
+        correlation_id = self._file.ids.issue(key)
+        body = encode_request(Request(correlation_id, now, submission))
+        acceptance = Acceptance(correlation_id, now)
+
+        def add(connection: apsw.Connection) -> Acceptance:
+            if claim is not None:
+                earlier = self._claim(connection, claim, key, now)
+                if earlier is not None:
+                    return earlier
+            self._add(connection, place, key, now, body, submission.priority, due)
+            if submission.timeout is not None:
+                self._ledger.note_deadline(connection, key, now + submission.timeout)
+            return acceptance
+
+        accepted = self._file.write(add)
+        place.wake()
+        return accepted
+
+    def publish(self, queue: str, message: Request, *, priority: Priority, delay: float) -> Deferred[None]:
+        now = self._clock.seconds()
+        place = self._place(queue)
+        due = now + delay if delay > 0 else None
+        key = place.lanes.next_key(RANK[priority] if due is None else HELD)
+        body = encode_request(message)
+        published = self._file.write(lambda connection: self._add(connection, place, key, now, body, priority, due))
+        place.wake()
+        return published
+
+    def receive(self, queue: str, most: int) -> Deferred[Sequence[IDelivery]]:
+        return self._place(queue).receive(most)
+
+    def depth(self, queue: str) -> Depth:
+        return self._place(queue).lanes.depth(self._file.reader, self._clock.seconds())
+
+    def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
+        lane = self._place(self._dead_letters).lanes.lane(RANK[Priority.NORMAL])
+        rows = fetch_all(
+            self._file.reader,
+            "SELECT key, body FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+            (first_key(lane) + after, last_key(lane), most),
+        )
+        return succeed([(key - first_key(lane), decode_dead_letter(body)) for key, body in rows])
+
+    def redrive(self, number: int) -> Deferred[Acceptance]:
+        now = self._clock.seconds()
+        place = self._place(self._requests)
+        key = place.lanes.next_key(RANK[Priority.NORMAL])
+        letter_key = first_key(self._place(self._dead_letters).lanes.lane(RANK[Priority.NORMAL])) + number
+
+        def move(connection: apsw.Connection) -> Acceptance:
+            row = fetch_one(connection, "SELECT body FROM messages WHERE key = ?", (letter_key,))
+            if row is None:
+                raise UnknownRequest(f"dead letter {number}")
+            # Its key was given out before its priority was read: a redriven request waits among the normal ones.
+            submission = evolve(redriven(decode_dead_letter(row[0])), priority=Priority.NORMAL)
+            new = Request(self._file.ids.issue(key), now, submission)
+            self._add(connection, place, key, now, encode_request(new), Priority.NORMAL, None)
+            if submission.timeout is not None:
+                self._ledger.note_deadline(connection, key, now + submission.timeout)
+            connection.execute("DELETE FROM messages WHERE key = ?", (letter_key,))
+            return Acceptance(new.correlation_id, now)
+
+        moved = self._file.write(move)
+        place.wake()
+        return moved
+
+    def bury(self, connection: apsw.Connection, letter: DeadLetter) -> None:
+        """Within a settling transaction: add a dead letter."""
+        place = self._place(self._dead_letters)
+        key = place.lanes.next_key(RANK[Priority.NORMAL])
+        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, letter.at, encode_dead_letter(letter)))
+
+    def _add(
+        self,
+        connection: apsw.Connection,
+        place: Place,
+        key: int,
+        now: float,
+        body: bytes,
+        priority: Priority,
+        due: float | None,
+    ) -> None:
+        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, now, body))
+        if due is not None:
+            place.lanes.hold(connection, key, RANK[priority], due)
+            self._file.after_commit(lambda: place.wake_at(due))
+
+    def _claim(self, connection: apsw.Connection, claim: IdempotencyClaim, key: int, now: float) -> Acceptance | None:
+        """Take the idempotency key for ``key``; whoever holds it already, if someone does."""
+        digest = blake2b(claim.key.encode(), digest_size=16).digest()
+        held = fetch_one(
+            connection, "SELECT fingerprint, key, at FROM claims WHERE digest = ? AND expires > ?", (digest, now)
+        )
+        if held is None:
+            connection.execute(
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)",
+                (digest, claim.fingerprint, key, now, now + claim.lifetime),
+            )
+            return None
+        fingerprint, first, at = held
+        if fingerprint != claim.fingerprint:
+            raise IdempotencyConflict(claim.key)
+        return Acceptance(self._file.ids.issue(first), at, replayed=True)
+
+    def _place(self, queue: str) -> Place:
+        place = self._places.get(queue)
+        if place is None:
+            if len(self._places) >= MOST_QUEUES:
+                raise ValueError(f"more than {MOST_QUEUES} queues")
+            recorded = queue == self._requests
+            place = Place(self._file, self._ledger, self._clock, queue, self._lease, recorded, self.bury)
+            self._places[queue] = place
+        return place
+
+    def _ended(self, key: int, status: str) -> None:
+        self._place(self._requests).revoke(key, status)

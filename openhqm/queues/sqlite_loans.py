@@ -1,0 +1,294 @@
+# -*- test-case-name: tests.test_contracts -*-
+"""Lending from one queue of the embedded file: who waits for work, and which loans are out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from openhqm.codec import decode_request
+from openhqm.embedded.file import SqliteFile
+from openhqm.embedded.ledger import Ledger
+from openhqm.errors import LoanOver, NotDurable, UnreadableMessage
+from openhqm.interfaces import IDelivery
+from openhqm.messages import DeadLetter, Reply, Request
+from openhqm.queues.sqlite_lanes import NEVER, Lanes, Row
+from openhqm.runtime.deferreds import deferred
+
+RETRY_SECONDS = 1.0
+Bury = Callable[[apsw.Connection, DeadLetter], None]
+Waiter = Deferred[Sequence[IDelivery]]
+
+
+class Place:
+    """One queue: its lanes, whoever waits in `receive`, and the loans of this process."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        file: SqliteFile,
+        ledger: Ledger,
+        clock: IReactorTime,
+        name: str,
+        lease: float,
+        recorded: bool,
+        bury: Bury,
+    ) -> None:
+        self.file = file
+        self.ledger = ledger
+        self.clock = clock
+        self.recorded = recorded
+        self.bury = bury
+        self.lanes = Lanes(file, ledger, name, recorded)
+        self._name = name
+        self._lease = lease
+        self._waiting: deque[tuple[int, Waiter]] = deque()
+        self._loans: dict[int, SqliteDelivery] = {}
+        self._taking = self._again = self._empty = self._stopped = False
+        self._alarm: Any = None
+        self._alarm_at = NEVER
+        self._lease_check: Any = None
+
+    def receive(self, most: int) -> Waiter:
+        """See `IMessageQueue.receive`."""
+        waiter: Waiter = Deferred(self._forget_waiter)
+        self._waiting.append((most, waiter))
+        if not self._empty:
+            self._take()
+        return waiter
+
+    def _forget_waiter(self, waiter: Waiter) -> None:
+        self._waiting = deque(entry for entry in self._waiting if entry[1] is not waiter)
+
+    def wake(self) -> None:
+        """There may be something to lend. Call it after asking for the write that puts it there."""
+        self._empty = False
+        self._take()
+
+    def wake_at(self, due: float) -> None:
+        """There will be something to lend at ``due``."""
+        if due >= self._alarm_at or self._stopped:
+            return
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._alarm_at = due
+        self._alarm = self.clock.callLater(max(0.0, due - self.clock.seconds()), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_at = NEVER
+        self.wake()
+
+    def _take(self) -> None:
+        """Lend to whoever has waited longest; one look at a time."""
+        if self._taking:
+            self._again = True
+        elif self._waiting and not self._stopped:
+            self._taking, self._again = True, False
+            most, waiter = self._waiting[0]
+            self.file.write(lambda connection: self.lanes.lend(connection, most, self.clock.seconds())).addCallbacks(
+                self._lent, self._could_not_lend, callbackArgs=(most, waiter)
+            )
+
+    def _lent(self, found: tuple[list[Row], float], most: int, waiter: Waiter) -> None:
+        rows, look_again = found
+        self._taking = False
+        self._empty = len(rows) < most and not self._again
+        self.wake_at(look_again)
+        deliveries: list[IDelivery] = []
+        for row in rows:
+            delivery = self._delivery(*row)
+            if delivery is not None:
+                deliveries.append(delivery)
+        if deliveries:
+            if self._waiting and self._waiting[0][1] is waiter:
+                self._waiting.popleft()
+                waiter.callback(deliveries)
+            else:  # who asked has given up meanwhile, and nobody saw them
+                for lent in deliveries:
+                    lent.give_back().addErrback(lambda failure: failure.trap(NotDurable, LoanOver))
+        if not self._empty:
+            self._take()
+
+    def _could_not_lend(self, failure: Failure) -> None:
+        failure.trap(NotDurable)
+        self._taking = False
+        self.wake_at(self.clock.seconds() + RETRY_SECONDS)
+
+    def _delivery(self, key: int, attempt: int, body: bytes) -> SqliteDelivery | None:
+        try:
+            request = decode_request(body)
+        except UnreadableMessage as error:
+            # It stays in the file, on loan to nobody, where a person can look at it.
+            self._log.error("message {key} of {queue} is unreadable: {error}", key=key, queue=self._name, error=error)
+            return None
+        delivery = SqliteDelivery(self, key, request, attempt)
+        self._loans[key] = delivery
+        if self._lease_check is None:
+            self._lease_check = self.clock.callLater(self._lease, self._check_leases)
+        return delivery
+
+    def forget(self, key: int) -> None:
+        """The loan is over."""
+        self._loans.pop(key, None)
+
+    def lease_end(self) -> float:
+        """When a lease that starts now ends."""
+        return self.clock.seconds() + self._lease
+
+    def revoke(self, key: int, status: str) -> None:
+        """The request has ended; whoever works on it may stop."""
+        loan = self._loans.get(key)
+        if loan is not None:
+            loan.revoke(status)
+
+    def _check_leases(self) -> None:
+        self._lease_check = None
+        now = self.clock.seconds()
+        for loan in [loan for loan in self._loans.values() if loan.lease_end <= now]:
+            self._log.warn("the lease on {id} was lost", id=loan.request.correlation_id, attempt=loan.attempt)
+            loan.lose()
+        if self._loans and not self._stopped:
+            soonest = min(loan.lease_end for loan in self._loans.values())
+            self._lease_check = self.clock.callLater(max(0.0, soonest - now), self._check_leases)
+
+    def stop(self) -> None:
+        """Lend nothing more; who waits is told."""
+        self._stopped = True
+        for call in (self._alarm, self._lease_check):
+            if call is not None and call.active():
+                call.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, waiter in waiting:
+            if not waiter.called:
+                waiter.errback(CancelledError())
+
+
+@implementer(IDelivery)
+class SqliteDelivery:
+    """A request on loan. Whatever settles it is one transaction."""
+
+    def __init__(self, place: Place, key: int, request: Request, attempt: int) -> None:
+        self.request = request
+        self.attempt = attempt
+        self.revoked: Deferred[str] = Deferred()
+        self.lease_end = place.lease_end()
+        self._place = place
+        self._key = key
+        self._over: str | None = None
+
+    def extend(self) -> None:
+        self.lease_end = self._place.lease_end()
+
+    def progress(self, detail: dict[str, Any]) -> Deferred[None]:
+        place, key = self._place, self._key
+        if not place.recorded:
+            return Deferred.fromCoroutine(_nothing())
+        detail = {"attempt": self.attempt, **detail}
+        return place.file.write(lambda connection: place.ledger.note_event(connection, key, "progress", detail))
+
+    def ack(self) -> Deferred[None]:
+        return self._finish(lambda connection: None)
+
+    def retry(self, delay: float, reason: str) -> Deferred[None]:
+        place, key = self._place, self._key
+        due = place.clock.seconds() + delay
+        detail = {"attempt": self.attempt, "next_attempt_at": due, "error": reason}
+
+        def hold(connection: apsw.Connection) -> None:
+            if place.recorded and not place.ledger.has_ended(connection, key):
+                place.ledger.note_event(connection, key, "retrying", detail)
+            place.lanes.put_back(connection, key, due, counted=True)
+            place.file.after_commit(lambda: place.wake_at(due))
+
+        return self._settle(hold)
+
+    def give_back(self) -> Deferred[None]:
+        place, key = self._place, self._key
+
+        def put_back(connection: apsw.Connection) -> None:
+            place.lanes.put_back(connection, key, place.clock.seconds(), counted=False)
+            place.file.after_commit(place.wake)
+
+        return self._settle(put_back)
+
+    def settle(self, reply: Reply) -> Deferred[bool]:
+        place, key = self._place, self._key
+        return self._finish(
+            lambda connection: place.ledger.note_ending(connection, key, reply) if place.recorded else True
+        )
+
+    def dead_letter(self, reason: str, reply: Reply) -> Deferred[bool]:
+        place, key = self._place, self._key
+        letter = DeadLetter(self.request, reason, reply, place.clock.seconds())
+
+        def bury(connection: apsw.Connection) -> bool:
+            first = place.ledger.note_ending(connection, key, reply) if place.recorded else True
+            if first:
+                place.bury(connection, letter)
+            return first
+
+        return self._finish(bury)
+
+    def _finish(self, step: Callable[[apsw.Connection], Any]) -> Deferred[Any]:
+        def finish(connection: apsw.Connection) -> Any:
+            result = step(connection)
+            self._place.lanes.finish(connection, self._key)
+            return result
+
+        return self._settle(finish)
+
+    @deferred
+    async def _settle(self, step: Callable[[apsw.Connection], Any]) -> Any:
+        if self._over is not None:
+            raise LoanOver(self.request.correlation_id, self._over)
+        self._over = "it was settled before"
+        try:
+            result = await self._place.file.write(step)
+        except NotDurable:
+            self._over = None  # nothing of it is in the file: the loan goes on
+            raise
+        self._place.forget(self._key)
+        return result
+
+    def revoke(self, reason: str) -> None:
+        """The work is in vain; settling is still allowed, and takes the message away."""
+        if not self.revoked.called and self._over is None:
+            self.revoked.callback(reason)
+
+    def lose(self) -> None:
+        """The lease ran out: lend it anew, and let nothing more be settled on this loan."""
+        if self._over is not None:
+            return
+        place, key = self._place, self._key
+        self._over = "its lease was lost"
+        place.forget(key)
+
+        def lend_anew(connection: apsw.Connection) -> None:
+            place.lanes.put_back(connection, key, place.clock.seconds(), counted=True)
+            place.file.after_commit(place.wake)
+
+        place.file.write(lend_anew).addErrback(self._still_out)
+        if not self.revoked.called:
+            self.revoked.callback("lease lost")
+
+    def _still_out(self, failure: Failure) -> None:
+        """The disk would not take it: the loan stays in the books until it can be ended."""
+        failure.trap(NotDurable)
+        self._place.clock.callLater(RETRY_SECONDS, self._lose_again)
+
+    def _lose_again(self) -> None:
+        self._over = None
+        self.lose()
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,1 @@
+"""Where answers rest until they expire."""
