@@ -1,0 +1,147 @@
+# -*- test-case-name: tests.test_consumer -*-
+"""Takes what there are hands for: a permit first, then the queue is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from openhqm.errors import OpenHQMError
+from openhqm.interfaces import IDelivery, IMessageQueue
+from openhqm.runtime.deferreds import deferred
+from openhqm.workers.attempt import Attempt, Attempts
+
+EXTEND_SECONDS = 20.0
+AGAIN_SECONDS = 1.0
+STUCK_SECONDS = 60.0
+
+
+class Consumer:
+    """Works on at most ``count`` requests of ``name`` at once, taking up to ``batch`` in one go."""
+
+    _log = Logger()
+
+    def __init__(
+        self, queue: IMessageQueue, name: str, attempts: Attempts, clock: IReactorTime, *, count: int, batch: int
+    ) -> None:
+        self._queue = queue
+        self._name = name
+        self._attempts = attempts
+        self._clock = clock
+        self._free = count
+        self._batch = batch
+        self._in_hand: dict[IDelivery, Attempt] = {}
+        self._given_up: dict[IDelivery, float] = {}
+        self._permit: Deferred[None] | None = None
+        self._idle: Deferred[None] | None = None
+        self._stopping = False
+        self._failing_since: float | None = None
+        self._loop: Deferred[None] | None = None
+        self._receiving: Deferred[Any] | None = None
+        self._extending = LoopingCall(self._extend)
+        self._extending.clock = clock
+
+    @property
+    def in_hand(self) -> int:
+        """How many requests are being worked on."""
+        return len(self._in_hand)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no work is taken although it should be, or None."""
+        now = self._clock.seconds()
+        if self._failing_since is not None and now - self._failing_since > STUCK_SECONDS:
+            return "the queue has failed to lend anything for a minute"
+        every_slot_is_stuck = not self._free and len(self._given_up) == len(self._in_hand)
+        if every_slot_is_stuck and now - max(self._given_up.values()) > STUCK_SECONDS:
+            return "every worker slot is held by a handler that does not return"
+        return None
+
+    def start(self) -> None:
+        """Begin to take requests."""
+        self._extending.start(EXTEND_SECONDS, now=False)
+        self._loop = self._run()
+
+    @deferred
+    async def stop(self, seconds: float) -> None:
+        """Take nothing more; let what is in hand finish within ``seconds``, and give back what does not."""
+        self._stopping = True
+        for waiting in (self._receiving, self._permit):
+            if waiting is not None and not waiting.called:
+                waiting.cancel()
+        if self._loop is not None:
+            await self._loop
+        await self._until_idle(seconds)
+        for attempt in list(self._in_hand.values()):
+            attempt.give_back()
+        await self._until_idle(min(seconds, 2.0))
+        if self._extending.running:
+            self._extending.stop()
+
+    @deferred
+    async def _run(self) -> None:
+        while not self._stopping:
+            try:
+                if not self._free:
+                    self._permit = Deferred()
+                    await self._permit
+                self._receiving = self._queue.receive(self._name, min(self._free, self._batch))
+                deliveries = await self._receiving
+                self._failing_since = None
+            except CancelledError:
+                continue  # the loop's condition says whether this was for us
+            except OpenHQMError as error:
+                if self._failing_since is None:
+                    self._failing_since = self._clock.seconds()
+                self._log.error("cannot receive: {error}", error=str(error), queue=self._name)
+                await deferLater(self._clock, AGAIN_SECONDS)
+                continue
+            for delivery in deliveries:
+                self._free -= 1
+                self._work(delivery)
+
+    @deferred
+    async def _work(self, delivery: IDelivery) -> None:
+        attempt = self._in_hand[delivery] = Attempt(self._attempts, delivery)
+        try:
+            await attempt.make()
+            if attempt.finished is not None and not attempt.finished.called:
+                # A thread goes on although nobody waits for its answer: its slot is not free.
+                self._given_up[delivery] = self._clock.seconds()
+                await attempt.finished
+        except Exception:  # a bug of ours: say so, and let the lease bring the request back
+            self._log.failure("an attempt broke down", correlation_id=delivery.request.correlation_id)
+        finally:
+            self._given_up.pop(delivery, None)
+            del self._in_hand[delivery]
+            self._free += 1
+            self._let_go()
+
+    def _let_go(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None and not permit.called:
+            permit.callback(None)
+        if self._idle is not None and not self._in_hand and not self._idle.called:
+            self._idle.callback(None)
+
+    @deferred
+    async def _until_idle(self, seconds: float) -> None:
+        if self._in_hand:
+            self._idle = Deferred()
+            timer = self._clock.callLater(seconds, self._let_idle_go)
+            await self._idle
+            if timer.active():
+                timer.cancel()
+
+    def _let_idle_go(self) -> None:
+        if self._idle is not None and not self._idle.called:
+            self._idle.callback(None)
+
+    def _extend(self) -> None:
+        for delivery in self._in_hand:
+            if delivery not in self._given_up:
+                delivery.extend()
