@@ -1,0 +1,1 @@
+"""How an answer gets back to whoever waits for it."""

@@ -1,0 +1,115 @@
+# -*- test-case-name: tests.test_answers -*-
+"""An HTTP answer as a value, and the one table from error to status code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import msgspec
+
+from openhqm.errors import (
+    AlreadyEnded,
+    ExpiredRequest,
+    IdempotencyConflict,
+    InvalidRequest,
+    MalformedJSON,
+    NotDurable,
+    OpenHQMError,
+    UnknownRequest,
+)
+
+Fields = tuple[tuple[bytes, bytes], ...]
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+
+TITLES = {
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    406: "Not Acceptable",
+    409: "Conflict",
+    410: "Gone",
+    411: "Length Required",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    417: "Expectation Failed",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
+
+
+@attrs.frozen
+class Answer:
+    """Status, body, content type, and further header fields."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = JSON
+    fields: Fields = ()
+
+
+@attrs.frozen
+class HTTPProblem(OpenHQMError):
+    """Something wrong that only HTTP knows about."""
+
+    status: int
+    detail: str
+    fields: Fields = ()
+
+
+STATUS: tuple[tuple[type[OpenHQMError], int], ...] = (
+    (MalformedJSON, 400),
+    (UnknownRequest, 404),
+    (AlreadyEnded, 409),
+    (ExpiredRequest, 410),
+    (InvalidRequest, 422),
+    (IdempotencyConflict, 422),
+    (NotDurable, 503),
+)
+
+
+def problem(status: int, detail: str, *, instance: str | None = None, fields: Fields = (), **members: Any) -> Answer:
+    """A problem document (RFC 9457, section 3)."""
+    document = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
+    if instance is not None:
+        document["instance"] = instance
+    document.update(members)
+    return Answer(status, msgspec.json.encode(document), PROBLEM, fields)
+
+
+def problem_for(error: OpenHQMError, instance: str) -> Answer:
+    """What a caller is told about an error."""
+    if isinstance(error, HTTPProblem):
+        return problem(error.status, error.detail, instance=instance, fields=error.fields)
+    status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+    members: dict[str, Any] = {}
+    fields: Fields = ()
+    detail = str(error)
+    if isinstance(error, UnknownRequest | ExpiredRequest | AlreadyEnded):
+        members["correlation_id"] = error.correlation_id
+    if isinstance(error, AlreadyEnded):
+        members["request_status"] = error.status
+    if isinstance(error, InvalidRequest):
+        members["field"] = error.field
+    if isinstance(error, NotDurable):
+        # The reason may name paths of this machine: it is in the log, and the caller needs the way out.
+        detail = "the request could not be made safe and was not accepted; repeat it with the same Idempotency-Key"
+        fields = ((b"retry-after", b"%d" % error.retry_after),)
+    if status == 500:
+        detail = "something broke on our side; the log says what"
+    return problem(status, detail, instance=instance, fields=fields, **members)
+
+
+def field(fields: Callable[[bytes], bytes | None], name: bytes) -> str | None:
+    """A header field as text, or None; `HTTPProblem` 400 where it is no ASCII."""
+    value = fields(name)
+    if value is None:
+        return None
+    try:
+        return value.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise HTTPProblem(400, f"{name.decode()} must be ASCII") from None

@@ -1,0 +1,177 @@
+# -*- test-case-name: tests.test_door -*-
+"""What the door does for each route: bytes and header fields in, an `Answer` out.
+
+No framework in here: the routes call these, whichever way a request came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from openhqm.delivery.documents import acceptance_document, response_document, status_document
+from openhqm.delivery.waiting import Waiting
+from openhqm.errors import NotDurable, OpenHQMError
+from openhqm.ingress.answers import Answer, Fields, field, problem
+from openhqm.ingress.metrics import DoorMetrics
+from openhqm.ingress.preferences import check_json_type, claim_of, prefer_wait
+from openhqm.ingress.submission import read_submission
+from openhqm.interfaces import IMessageQueue, IResultStore
+from openhqm.messages import Acceptance, Record, Reply, Status
+from openhqm.runtime.deferreds import deferred, shielded
+
+HeaderField = Callable[[bytes], bytes | None]
+"""The value of a header field of the request, by its name in lower case, or None."""
+
+SUBMIT = "/api/v1/submit"
+CARRIED = (b"traceparent", b"tracestate")
+# What a handler's reply may say about its own body; the rest of a response is ours.
+REPLY_FIELDS = frozenset(
+    ("content-type", "content-language", "content-disposition", "cache-control", "etag", "last-modified", "expires")
+)
+
+
+class Door:
+    """Submitting, asking and cancelling, over any queue and any store."""
+
+    def __init__(
+        self,
+        queue: IMessageQueue,
+        store: IResultStore,
+        waiting: Waiting,
+        clock: IReactorTime,
+        metrics: DoorMetrics,
+        *,
+        longest_wait: float,
+    ) -> None:
+        self.store = store
+        self.longest_wait = longest_wait
+        self.closed = False
+        self._waiting = waiting
+        self._queue = queue
+        self._clock = clock
+        self._metrics = metrics
+
+    @deferred
+    async def accept(self, body: bytes, fields: HeaderField) -> Acceptance:
+        """Make a submission safe. The errors of `read_submission`, `NotDurable`, `IdempotencyConflict`."""
+        started = self._clock.seconds()
+        metrics = self._metrics
+        try:
+            if self.closed:
+                raise NotDurable("the process is stopping", retry_after=1)
+            check_json_type(field(fields, b"content-type"))
+            claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
+            carried = {name.decode(): value for name in CARRIED if (value := field(fields, name))}
+            submission = read_submission(body, started, carried)
+            publishing = self._clock.seconds()
+            # The caller may hang up now: what has begun is finished, and its idempotency key finds it.
+            acceptance = await shielded(self._queue.accept(submission, claim))
+        except NotDurable:
+            metrics.unavailable.inc()
+            raise
+        except OpenHQMError:
+            metrics.refused.inc()
+            raise
+        now = self._clock.seconds()
+        metrics.publish.observe(now - publishing)
+        metrics.ingest.observe(now - started)
+        (metrics.replayed if acceptance.replayed else metrics.accepted).inc()
+        return acceptance
+
+    @deferred
+    async def submit(self, body: bytes, fields: HeaderField) -> Answer:
+        """The 202, or with ``Prefer: wait`` the response if it comes in time."""
+        prefer = field(fields, b"prefer")
+        wait = prefer_wait(prefer, self.longest_wait)
+        acceptance = await self.accept(body, fields)
+        headers = acceptance_fields(acceptance)
+        if wait is not None:
+            record = await self._waiting.ending(acceptance.correlation_id, wait)
+            if record.reply is not None:
+                return _response(record.reply, record.expires_at, (*headers[:2], _applied(wait)))
+        elif prefer is not None and "respond-async" in prefer.lower():
+            headers = (*headers, (b"preference-applied", b"respond-async"))
+        return Answer(202, acceptance_document(acceptance), fields=headers)
+
+    @deferred
+    async def status(self, correlation_id: str) -> Answer:
+        """Where a request stands."""
+        return Answer(200, status_document(await self.store.find(correlation_id)))
+
+    @deferred
+    async def response(self, correlation_id: str, wait: float | None, fields: HeaderField) -> Answer:
+        """How a request ended, or (202) that it has not. ``wait`` from the query stands above `Prefer`."""
+        preferred = prefer_wait(field(fields, b"prefer"), self.longest_wait) if wait is None else None
+        record = await self._find(correlation_id, wait if wait is not None else preferred)
+        if record.reply is None:
+            return _not_yet(record)
+        return _response(record.reply, record.expires_at, () if preferred is None else (_applied(preferred),))
+
+    @deferred
+    async def body(self, correlation_id: str, wait: float | None) -> Answer:
+        """The reply as it came: its status, its header fields, its bytes."""
+        record = await self._find(correlation_id, wait)
+        reply = record.reply
+        if reply is None:
+            return _not_yet(record)
+        if reply.status is not Status.COMPLETED:
+            status = 409 if reply.status is Status.CANCELLED else reply.status_code
+            return problem(
+                status,
+                reply.error or reply.status.value,
+                correlation_id=correlation_id,
+                request_status=reply.status.value,
+            )
+        allowed = {name.lower(): value for name, value in reply.headers.items() if name.lower() in REPLY_FIELDS}
+        content_type = allowed.pop(
+            "content-type", "application/json" if reply.body is None else "application/octet-stream"
+        )
+        return Answer(
+            reply.status_code,
+            reply.body if reply.body is not None else reply.result or b"null",
+            content_type.encode("latin-1", "replace"),
+            (
+                *((name.encode(), value.encode("latin-1", "replace")) for name, value in allowed.items()),
+                # What a handler returns is not ours: no browser may take it for a page of this server.
+                (b"x-content-type-options", b"nosniff"),
+                (b"content-security-policy", b"sandbox"),
+            ),
+        )
+
+    @deferred
+    async def cancel(self, correlation_id: str) -> Answer:
+        """200 where it was still waiting, 202 where a handler is being told to stop. `AlreadyEnded`."""
+        before = await shielded(self.store.cancel(correlation_id))
+        record = await self.store.find(correlation_id)
+        return Answer(200 if before.status is Status.PENDING else 202, status_document(record))
+
+    def _find(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
+        if wait is None:
+            return self.store.find(correlation_id)
+        return self._waiting.ending(correlation_id, wait)
+
+
+def acceptance_fields(acceptance: Acceptance) -> Fields:
+    """Where the answer will be, how to listen for it, and when to ask."""
+    correlation_id = acceptance.correlation_id.encode()
+    fields: Fields = (
+        (b"location", b"/api/v1/response/" + correlation_id),
+        (b"link", b'</api/v1/events/%b>; rel="monitor"' % correlation_id),
+        (b"retry-after", b"1"),
+    )
+    return (*fields, (b"idempotency-replayed", b"true")) if acceptance.replayed else fields
+
+
+def _applied(wait: float) -> tuple[bytes, bytes]:
+    return b"preference-applied", b"wait=%d" % wait
+
+
+def _response(reply: Reply, expires_at: float | None, fields: Fields) -> Answer:
+    return Answer(200, response_document(reply, expires_at), fields=fields)
+
+
+def _not_yet(record: Record) -> Answer:
+    return Answer(202, status_document(record), fields=((b"retry-after", b"1"),))

@@ -1,0 +1,261 @@
+# -*- test-case-name: tests.test_openapi -*-
+"""The description of the HTTP API (OpenAPI 3.1). A test holds it against the routes and their answers."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from openhqm import __version__
+
+Json = dict[str, Any]
+
+
+@cache
+def document() -> bytes:
+    """The description, as JSON text."""
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "OpenHQM",
+                "version": __version__,
+                "summary": "A durable queue between whoever calls over HTTP and whatever answers.",
+                "license": {"name": "MIT", "identifier": "MIT"},
+            },
+            "paths": _paths(),
+            "components": {"schemas": _schemas(), "responses": _problems()},
+        }
+    )
+
+
+def _paths() -> Json:
+    one = [{"name": "correlation_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}]
+    wait = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+    prefer = {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "example": "wait=10"}
+    asked = {"404": _ref("responses/unknown"), "410": _ref("responses/expired")}
+    waited = {"422": _ref("responses/invalid"), **asked}
+    pending = _json("It has not ended yet.", "status", retry_after=True)
+    return {
+        "/api/v1/submit": {
+            "post": {
+                "summary": "Submit a request",
+                "parameters": [
+                    prefer,
+                    {
+                        "name": "Idempotency-Key",
+                        "in": "header",
+                        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                    },
+                ],
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": _ref("schemas/submission")}},
+                },
+                "responses": {
+                    "202": _json("It is safe, and will end exactly once.", "acceptance", retry_after=True),
+                    "200": {
+                        "description": "It has ended within `Prefer: wait`; or its events, where they were asked for.",
+                        "content": {
+                            "application/json": {"schema": _ref("schemas/response")},
+                            "text/event-stream": {"schema": {"type": "string"}},
+                        },
+                    },
+                    **{
+                        str(status): _ref(f"responses/{name}")
+                        for status, name in (
+                            (400, "malformed"),
+                            (413, "too_large"),
+                            (415, "not_json"),
+                            (422, "invalid"),
+                            (503, "unavailable"),
+                        )
+                    },
+                },
+            }
+        },
+        "/api/v1/status/{correlation_id}": {
+            "get": {
+                "summary": "Where a request stands",
+                "parameters": one,
+                "responses": {"200": _json("Where it stands.", "status"), **asked},
+            }
+        },
+        "/api/v1/response/{correlation_id}": {
+            "get": {
+                "summary": "How a request ended",
+                "parameters": [*one, wait, prefer],
+                "responses": {"200": _json("How it ended.", "response"), "202": pending, **waited},
+            }
+        },
+        "/api/v1/response/{correlation_id}/body": {
+            "get": {
+                "summary": "The reply as it came: its status, its header fields, its bytes",
+                "parameters": [*one, wait],
+                "responses": {
+                    "default": {"description": "The reply; a problem where the request did not complete."},
+                    "202": pending,
+                    **waited,
+                },
+            }
+        },
+        "/api/v1/cancel/{correlation_id}": {
+            "post": {
+                "summary": "Cancel a request",
+                "parameters": one,
+                "responses": {
+                    "200": _json("It was still waiting, and will not begin.", "status"),
+                    "202": _json("It was being worked on; the handler is told to stop.", "status"),
+                    "409": _ref("responses/ended"),
+                    "503": _ref("responses/unavailable"),
+                    **asked,
+                },
+            }
+        },
+        "/api/v1/events/{correlation_id}": {
+            "get": {
+                "summary": "All events of a request: its history, then live, until it ends",
+                "parameters": [
+                    *one,
+                    {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer"}},
+                    {"name": "last_event_id", "in": "query", "schema": {"type": "integer"}},
+                ],
+                "responses": {
+                    "200": {
+                        "description": "Server-Sent Events.",
+                        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                    },
+                    "204": {"description": "All of it was read, and nothing more will come."},
+                    **waited,
+                },
+            }
+        },
+        **{
+            path: {"get": {"summary": summary, "responses": responses}}
+            for path, summary, responses in (
+                ("/health", "How the process is", {"200": _json("Well."), "503": _json("Something is wrong.")}),
+                (
+                    "/health/live",
+                    "Whether to leave it running",
+                    {"200": _json("Yes."), "503": _ref("responses/unavailable")},
+                ),
+                (
+                    "/health/ready",
+                    "Whether a 202 could be kept",
+                    {"200": _json("Yes."), "503": _ref("responses/unavailable")},
+                ),
+                (
+                    "/metrics",
+                    "Metrics for Prometheus",
+                    {
+                        "200": {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+                        "404": _ref("responses/unknown"),
+                    },
+                ),
+                ("/openapi.json", "This document", {"200": _json("OpenAPI 3.1.")}),
+            )
+        },
+    }
+
+
+def _schemas() -> Json:
+    moment = {"type": "string", "format": "date-time"}
+    identity = {"type": "string", "format": "uuid"}
+    statuses = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]
+    return {
+        "submission": {
+            "type": "object",
+            "required": ["payload"],
+            "additionalProperties": False,
+            "properties": {
+                "payload": {"description": "Any JSON value, carried byte for byte."},
+                "headers": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 100},
+                "metadata": {
+                    "type": "object",
+                    "additionalProperties": True,
+                    "properties": {
+                        "priority": {"enum": ["low", "normal", "high"], "default": "normal"},
+                        "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 2592000},
+                        "delay": {"type": "number", "minimum": 0, "maximum": 2592000},
+                        "not_before": moment,
+                        "operation": {"type": "string"},
+                        "partition_key": {"type": "string"},
+                        "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 20},
+                    },
+                },
+            },
+        },
+        "acceptance": _object({"correlation_id": identity, "status": {"const": "PENDING"}, "submitted_at": moment}),
+        "status": _object(
+            {
+                "correlation_id": identity,
+                "status": {"enum": statuses},
+                "submitted_at": moment,
+                "updated_at": moment,
+                "attempt": {"type": "integer"},
+            },
+            {"next_attempt_at": moment, "expires_at": moment},
+        ),
+        "response": _object(
+            {
+                "correlation_id": identity,
+                "status": {"enum": statuses[2:]},
+                "result": {},
+                "status_code": {"type": "integer"},
+                "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+                "error": {"type": ["string", "null"]},
+                "attempt": {"type": "integer"},
+                "processing_time_ms": {"type": "integer"},
+                "completed_at": moment,
+            },
+            {"expires_at": moment},
+        ),
+        "problem": _object(
+            {
+                "type": {"type": "string"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "detail": {"type": "string"},
+            },
+            {"instance": {"type": "string"}, "correlation_id": {"type": "string"}, "field": {"type": "string"}},
+        ),
+    }
+
+
+def _problems() -> Json:
+    return {
+        name: {
+            "description": description,
+            "content": {"application/problem+json": {"schema": _ref("schemas/problem")}},
+        }
+        for name, description in (
+            ("malformed", "Not JSON, or a header field that cannot be read."),
+            ("unknown", "No request has this correlation id."),
+            ("ended", "The request has ended before."),
+            ("expired", "The answer was kept for its time and is gone."),
+            ("too_large", "The body is too long."),
+            ("not_json", "The content is not application/json."),
+            ("invalid", "A field is unknown or has the wrong type or range; the problem names it."),
+            ("unavailable", "It could not be made safe now; repeating is safe under the same Idempotency-Key."),
+        )
+    }
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/{name}"}
+
+
+def _object(required: Json, optional: Json | None = None) -> Json:
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+def _json(description: str, schema: str | None = None, *, retry_after: bool = False) -> Json:
+    response: Json = {
+        "description": description,
+        "content": {"application/json": {"schema": _ref(f"schemas/{schema}") if schema else {"type": "object"}}},
+    }
+    if retry_after:
+        response["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return response

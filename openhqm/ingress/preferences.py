@@ -1,0 +1,82 @@
+# -*- test-case-name: tests.test_preferences -*-
+"""The header fields with a syntax of their own: Prefer, Accept, Idempotency-Key, Content-Type."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+from openhqm.errors import InvalidRequest
+from openhqm.ingress.answers import HTTPProblem
+from openhqm.messages import IdempotencyClaim
+
+_PREFERENCE = re.compile(r"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*(?:=\s*(?:\"([^\"]*)\"|([^\s;,\"]*)))?\s*(?:;[^,]*)?\Z")
+_KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")
+
+
+def prefer_wait(value: str | None, most: float) -> float | None:
+    """The seconds of ``Prefer: wait=N`` (RFC 7240, section 4.3), capped; None where it is not asked for.
+
+    A preference that cannot be read is one not understood, and passed over (section 2). The first of several
+    counts.
+    """
+    if not value:
+        return None
+    for part in value.split(","):
+        match = _PREFERENCE.match(part)
+        if match is not None and match[1].lower() == "wait":
+            seconds = match[2] if match[2] is not None else match[3]
+            if seconds and seconds.isascii() and seconds.isdigit() and len(seconds) < 10 and int(seconds) > 0:
+                return min(float(seconds), most)
+            return None
+    return None
+
+
+def query_wait(values: list[bytes], most: float) -> float | None:
+    """The seconds of ``?wait=N``; `InvalidRequest` where it is not a number from 0 up."""
+    if not values:
+        return None
+    text = values[0]
+    if len(values) > 1 or not text.isdigit() or len(text) > 9:
+        raise InvalidRequest("wait", f"must be one whole number of seconds, at most {most:.0f}")
+    return min(float(text), most)
+
+
+def wants_events(accept: str | None) -> bool:
+    """Whether the Accept field names the event stream, and does not refuse it."""
+    for part in (accept or "").split(","):
+        kind, *parameters = [piece.strip().lower() for piece in part.split(";")]
+        if kind == "text/event-stream":
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
+
+
+def claim_of(value: str | None, scope: str, body: bytes) -> IdempotencyClaim | None:
+    """The claim that an Idempotency-Key field makes: 1 to 255 visible characters, quoted or not."""
+    if value is None:
+        return None
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        value = value[1:-1]
+    if _KEY.match(value) is None:
+        raise HTTPProblem(400, "Idempotency-Key must be 1 to 255 visible ASCII characters, quoted or not")
+    return IdempotencyClaim(f"{scope} {value}", blake2b(body, digest_size=16).digest())
+
+
+def check_json_type(value: str | None) -> None:
+    """`HTTPProblem` 415 unless the content is JSON in UTF-8 (RFC 8259, section 8.1)."""
+    kind, *parameters = [piece.strip().lower() for piece in (value or "").split(";")]
+    charset = next((piece[8:].strip('"') for piece in parameters if piece.startswith("charset=")), "utf-8")
+    if kind != "application/json" or charset not in ("utf-8", "utf8", "us-ascii"):
+        raise HTTPProblem(
+            415, "the content must be application/json in UTF-8", ((b"accept-post", b"application/json"),)
+        )
+
+
+def last_event_id(field: str | None, query: list[bytes]) -> int:
+    """Where a stream resumes: the field, or else ``?last_event_id=``; `InvalidRequest` for no number."""
+    text = field if field else (query[0].decode("ascii", "replace") if query else "")
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise InvalidRequest("last_event_id", "must be the id of an event")
+    return int(text)

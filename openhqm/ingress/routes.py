@@ -1,0 +1,163 @@
+# -*- test-case-name: tests.test_routes -*-
+"""The table of routes. Klein only routes: the work is in `Door`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException
+
+from openhqm.delivery.documents import acceptance_document
+from openhqm.delivery.streams import Streams
+from openhqm.errors import OpenHQMError
+from openhqm.ingress.answers import TITLES, Answer, field, problem, problem_for
+from openhqm.ingress.door import Door, acceptance_fields
+from openhqm.ingress.health import Health
+from openhqm.ingress.openapi import document
+from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
+from openhqm.ingress.site import RequestSink, send
+from openhqm.messages import Acceptance
+from openhqm.runtime.deferreds import deferred
+
+EVENTS = b"text/event-stream"
+
+
+class Routes:
+    """The public API as a Klein application: ``Routes(...).app.resource()``."""
+
+    app = Klein()
+    _log = Logger()
+
+    def __init__(self, door: Door, streams: Streams, health: Health) -> None:
+        self._door = door
+        self._streams = streams
+        self._health = health
+
+    @app.route("/api/v1/submit", methods=["POST"])
+    @deferred
+    async def submit(self, request: IRequest) -> bytes:
+        """Take a request; answer with its id, its response, or its events."""
+        body = request.content.read()
+        if wants_events(field(request.getHeader, b"accept")):
+            acceptance = await self._door.accept(body, request.getHeader)
+            return await self._stream(request, acceptance.correlation_id, 0, acceptance)
+        return send(request, await self._door.submit(body, request.getHeader))
+
+    @app.route("/api/v1/status/<correlation_id>", methods=["GET"])
+    @deferred
+    async def status(self, request: IRequest, correlation_id: str) -> bytes:
+        """Where a request stands."""
+        return send(request, await self._door.status(correlation_id))
+
+    @app.route("/api/v1/response/<correlation_id>", methods=["GET"])
+    @deferred
+    async def response(self, request: IRequest, correlation_id: str) -> bytes:
+        """How it ended."""
+        return send(request, await self._door.response(correlation_id, self._wait(request), request.getHeader))
+
+    @app.route("/api/v1/response/<correlation_id>/body", methods=["GET"])
+    @deferred
+    async def body(self, request: IRequest, correlation_id: str) -> bytes:
+        """The reply as it came."""
+        return send(request, await self._door.body(correlation_id, self._wait(request)))
+
+    @app.route("/api/v1/cancel/<correlation_id>", methods=["POST"])
+    @deferred
+    async def cancel(self, request: IRequest, correlation_id: str) -> bytes:
+        """End it now."""
+        return send(request, await self._door.cancel(correlation_id))
+
+    @app.route("/api/v1/events/<correlation_id>", methods=["GET"])
+    @deferred
+    async def events(self, request: IRequest, correlation_id: str) -> bytes:
+        """All that happened to it and will happen."""
+        after = last_event_id(field(request.getHeader, b"last-event-id"), request.args.get(b"last_event_id", []))
+        return await self._stream(request, correlation_id, after, None)
+
+    @app.route("/health", methods=["GET"])
+    def health(self, request: IRequest) -> bytes:
+        """How the process is."""
+        return send(request, self._health.overview())
+
+    @app.route("/health/live", methods=["GET"])
+    def live(self, request: IRequest) -> bytes:
+        """Whether it should be left running."""
+        return send(request, self._health.live())
+
+    @app.route("/health/ready", methods=["GET"])
+    def ready(self, request: IRequest) -> bytes:
+        """Whether a 202 could be kept now."""
+        return send(request, self._health.ready())
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: IRequest) -> bytes:
+        """What Prometheus collects."""
+        return send(request, self._health.metrics())
+
+    @app.route("/openapi.json", methods=["GET"])
+    def openapi(self, request: IRequest) -> bytes:
+        """All of this, described."""
+        return send(request, Answer(200, document()))
+
+    @app.handle_errors(HTTPException)
+    def unrouted(self, request: IRequest, failure: Failure) -> bytes:
+        """No such path, or not this way."""
+        error: Any = failure.value
+        status = error.code if error.code in TITLES else 400
+        methods = getattr(error, "valid_methods", None)
+        fields = ((b"allow", ", ".join(sorted(methods)).encode()),) if methods else ()
+        detail = "no such path; GET /openapi.json lists them all" if status == 404 else error.description
+        return send(request, problem(status, detail, instance=_instance(request), fields=fields))
+
+    @app.handle_errors(OpenHQMError)
+    def refused(self, request: IRequest, failure: Failure) -> bytes:
+        """What the door, the queue or the store had to say."""
+        error: Any = failure.value
+        answer = problem_for(error, _instance(request))
+        if answer.status == 500:
+            self._log.failure("a request broke down", failure, path=_instance(request))
+        return send(request, answer)
+
+    @app.handle_errors(Exception)
+    def broken(self, request: IRequest, failure: Failure) -> bytes:
+        """A bug."""
+        if not failure.check(CancelledError):
+            self._log.failure("a request broke down", failure, path=_instance(request))
+        return send(
+            request, problem(500, "something broke on our side; the log says what", instance=_instance(request))
+        )
+
+    def _wait(self, request: IRequest) -> float | None:
+        return query_wait(request.args.get(b"wait", []), self._door.longest_wait)
+
+    async def _stream(self, request: IRequest, correlation_id: str, after: int, acceptance: Acceptance | None) -> bytes:
+        history = list(await self._door.store.history(correlation_id, after))
+        if not history and (await self._door.store.find(correlation_id)).status.ended:
+            return send(request, Answer(204))  # which stops an EventSource from coming back
+        headers = request.responseHeaders
+        request.setResponseCode(200)
+        for name, value in ((b"content-type", EVENTS), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")):
+            headers.setRawHeaders(name, [value])
+        if acceptance is not None:
+            for name, value in acceptance_fields(acceptance)[:2]:
+                headers.setRawHeaders(name, [value])
+            request.write(b"event: accepted\ndata: %b\n\n" % acceptance_document(acceptance))
+        if request.method == b"HEAD":
+            return b""
+        finished: Deferred[bytes] = Deferred()
+        sink = RequestSink(request, finished)
+        stream = self._streams.open(correlation_id, after, history, sink)
+        try:
+            return await finished
+        finally:
+            stream.lost()
+
+
+def _instance(request: IRequest) -> str:
+    uri: bytes = request.uri
+    return uri.decode("ascii", "replace")[:512]

@@ -1,0 +1,136 @@
+# -*- test-case-name: tests.test_submission -*-
+"""Reading a submission: bytes in, a `Submission` or the first thing wrong with them out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from openhqm.errors import InvalidRequest
+from openhqm.messages import Priority, Submission
+from openhqm.policy.json_text import members, parse_object
+from openhqm.runtime.times import parse_rfc3339
+
+MEMBERS = ("payload", "headers", "metadata")
+LONGEST_TIMEOUT = 30 * 86400.0
+LONGEST_DELAY = 30 * 86400.0
+MOST_HEADERS = 100
+MOST_METADATA_BYTES = 64 * 1024
+MOST_TAGS = 20
+MOST_TAG_CHARACTERS = 128
+
+# RFC 9110, section 5.6.2 (token) and 5.5 (field value, without the obsolete bytes above 127)
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}\Z")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]{0,8192}\Z")
+
+
+def read_submission(body: bytes, now: float, carried: Mapping[str, str] | None = None) -> Submission:
+    """The submission in ``body``. `MalformedJSON`, or `InvalidRequest` naming the field.
+
+    ``carried`` are headers that travel with the request unless it names them itself (trace context).
+    """
+    found = members(body)
+    for name in found:
+        if name not in MEMBERS:
+            raise InvalidRequest(name, f"unknown field; a request has {', '.join(MEMBERS)}")
+    if "payload" not in found:
+        raise InvalidRequest("payload", "is missing")
+    headers: Mapping[str, str] = {}
+    if "headers" in found and found["headers"] != b"null":
+        headers = _headers(found["headers"])
+    if carried:
+        own = {name.lower() for name in headers}
+        headers = {**{name: value for name, value in carried.items() if name not in own}, **headers}
+    text = found.get("metadata", b"null")
+    if text == b"null" or text == b"{}":
+        return Submission(found["payload"], headers)
+    if len(text) > MOST_METADATA_BYTES:
+        raise InvalidRequest("metadata", f"must have at most {MOST_METADATA_BYTES} bytes")
+    return _with_metadata(found["payload"], headers, _object(text, "metadata"), now)
+
+
+def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[str, Any], now: float) -> Submission:
+    priority, timeout, not_before = Priority.NORMAL, None, None
+    for name, value in metadata.items():
+        if name == "priority":
+            priority = _priority(value)
+        elif name == "timeout":
+            timeout = _seconds("metadata.timeout", value, LONGEST_TIMEOUT, above_zero=True)
+        elif name == "delay":
+            not_before = now + _seconds("metadata.delay", value, LONGEST_DELAY, above_zero=False)
+        elif name == "not_before":
+            not_before = _moment(value, now)
+        elif name == "tags":
+            _tags(value)
+        elif name in ("partition_key", "operation", "method", "path"):
+            _string(f"metadata.{name}", value)
+        elif name == "endpoint":
+            raise InvalidRequest("metadata.endpoint", "no such endpoint: this server forwards to none")
+        elif name == "callback_url":
+            raise InvalidRequest("metadata.callback_url", "callbacks are not in this build")
+    if "delay" in metadata and "not_before" in metadata:
+        raise InvalidRequest("metadata.delay", "cannot stand beside not_before")
+    if timeout is not None and not_before is not None and not_before >= now + timeout:
+        raise InvalidRequest("metadata.timeout", "would pass before the request may begin")
+    return Submission(payload, headers, metadata, priority, timeout, not_before)
+
+
+def _object(text: bytes, field: str) -> dict[str, Any]:
+    if text[:1] != b"{":
+        raise InvalidRequest(field, "must be an object")
+    return parse_object(text, field)
+
+
+def _headers(text: bytes) -> dict[str, str]:
+    headers = _object(text, "headers")
+    if len(headers) > MOST_HEADERS:
+        raise InvalidRequest("headers", f"must be at most {MOST_HEADERS}")
+    for name, value in headers.items():
+        if not _TOKEN.match(name):
+            raise InvalidRequest(f"headers.{name[:64]!r}", "is not a header name")
+        if not isinstance(value, str):
+            raise InvalidRequest(f"headers.{name}", "must be a string")
+        if not _FIELD_VALUE.match(value):
+            raise InvalidRequest(f"headers.{name}", "must be at most 8192 characters without line breaks or controls")
+    return headers
+
+
+def _priority(value: Any) -> Priority:
+    try:
+        return Priority(value)
+    except ValueError:
+        raise InvalidRequest("metadata.priority", "must be low, normal or high") from None
+
+
+def _seconds(field: str, value: Any, most: float, *, above_zero: bool) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidRequest(field, "must be a number of seconds")
+    if value < 0 or value > most or (above_zero and value == 0):
+        raise InvalidRequest(field, f"must be {'above' if above_zero else 'at least'} 0 and at most {most:.0f} seconds")
+    return float(value)
+
+
+def _moment(value: Any, now: float) -> float:
+    field = "metadata.not_before"
+    try:
+        moment = parse_rfc3339(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise InvalidRequest(field, str(error)) from None
+    if moment > now + LONGEST_DELAY:
+        raise InvalidRequest(field, f"must be at most {LONGEST_DELAY:.0f} seconds ahead")
+    return moment
+
+
+def _string(field: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise InvalidRequest(field, "must be a string")
+
+
+def _tags(value: Any) -> None:
+    if not isinstance(value, list) or len(value) > MOST_TAGS:
+        raise InvalidRequest("metadata.tags", f"must be a list of at most {MOST_TAGS}")
+    for tag in value:
+        if not isinstance(tag, str) or not 0 < len(tag) <= MOST_TAG_CHARACTERS:
+            raise InvalidRequest("metadata.tags", f"must be strings of 1 to {MOST_TAG_CHARACTERS} characters")
