@@ -1,0 +1,7 @@
+# -*- test-case-name: tests.test_plugin -*-
+"""The names twistd looks for."""
+
+from openhqm.options import OpenHQMOptions as Options
+from openhqm.service import makeService
+
+__all__ = ["Options", "makeService"]

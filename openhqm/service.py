@@ -1,0 +1,265 @@
+# -*- test-case-name: tests.test_service -*-
+"""Assembly: from `Settings` to a running process, and back down in order. The one module that names everything."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import signal
+import sys
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from openhqm import __version__
+from openhqm.config.model import Settings
+from openhqm.delivery.streams import Streams
+from openhqm.delivery.waiting import Waiting
+from openhqm.errors import CannotStart, Complaint, ConfigurationError, OpenHQMError
+from openhqm.holding import make_holding
+from openhqm.ingress.door import Door
+from openhqm.ingress.health import Health, QueueCollector
+from openhqm.ingress.metrics import DoorMetrics
+from openhqm.ingress.routes import Routes
+from openhqm.ingress.site import make_site
+from openhqm.options import OpenHQMOptions
+from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.threads import SerialThread, Threads
+from openhqm.workers.attempt import Attempts
+from openhqm.workers.consumer import Consumer
+from openhqm.workers.handlers import Handler, Handlers, load_handler
+from openhqm.workers.metrics import WorkerMetrics
+
+BACKLOG = 1024
+FLUSH_SECONDS = 0.2
+
+
+def makeService(options: OpenHQMOptions) -> Service:
+    """What ``twistd openhqm`` runs. Ends the process with words for the operator where it cannot run."""
+    from twisted.internet import reactor
+
+    try:
+        service = OpenHQM(options.settings, reactor)
+        if options["check"]:
+            check(service)
+            raise SystemExit(0)
+    except OpenHQMError as error:
+        raise SystemExit(_say(Failure(error))) from None
+    return service
+
+
+def check(service: OpenHQM) -> None:
+    """Connect, and print what the backend can and cannot promise. `CannotStart`."""
+    _now(service.holding.start())
+    capabilities = service.holding.queue.capabilities
+    print(f"openhqm {__version__}: the configuration is sound")
+    print(f"queue.type {service.settings.queue.type}")
+    for name, value in (
+        ("durable: a 202 survives a crash and a power cut", capabilities.durable),
+        ("ordered within one priority", capabilities.ordered),
+        ("priorities kept by the backend itself", capabilities.native_priority),
+        ("reply and end of request are one step", capabilities.atomic_settle),
+        ("longest delay", capabilities.longest_delay or "no limit"),
+        ("largest message", capabilities.largest_message or "no limit of its own"),
+    ):
+        print(f"  {name}: {'yes' if value is True else 'no' if value is False else value}")
+    _now(service.holding.stop())
+    service.commits.stop()
+
+
+class OpenHQM(Service):
+    """The whole process. Constructing does no I/O beyond importing the handlers."""
+
+    name = "openhqm"
+    _log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.settings = settings
+        self._reactor = reactor
+        self.registry = CollectorRegistry()
+        self.commits = SerialThread(reactor, "openhqm-commit")
+        self.holding = make_holding(settings, reactor, self.commits.run)
+        self.ports: list[IListeningPort] = []
+        queue, store = self.holding.queue, self.holding.store
+        worker = settings.worker
+        self._threads: Threads | None = None
+        self._consumer: Consumer | None = None
+        if worker.enabled:
+            if worker.executor == "thread":
+                self._threads = Threads(reactor, "openhqm-handlers", worker.count)
+            attempts = Attempts(
+                handlers=_load_handlers(settings, self._threads),
+                policy=worker.retry_policy,
+                timeout=worker.timeout_seconds,
+                clock=reactor,
+                random=random.random,
+                from_thread=reactor.callFromThread if self._threads is not None else lambda call: call(),
+                metrics=WorkerMetrics(self.registry),
+            )
+            self._consumer = Consumer(
+                queue,
+                settings.queue.request_queue,
+                attempts,
+                reactor,
+                count=worker.count,
+                batch=worker.batch_size,
+            )
+        door_metrics = DoorMetrics(self.registry)
+        self._waiting = Waiting(store, reactor)
+        self._streams = Streams(store, reactor, door_metrics.open_streams.set)
+        self._door = Door(
+            queue, store, self._waiting, reactor, door_metrics, longest_wait=settings.server.max_wait_seconds
+        )
+        self._health = Health(
+            queue,
+            settings.queue.type,
+            self.registry if settings.monitoring.metrics_enabled else None,
+            lambda: self._consumer.trouble if self._consumer is not None else None,
+        )
+        self._site = make_site(
+            Routes(self._door, self._streams, self._health).app.resource(), settings.server.max_body_bytes
+        )
+        self._count_everything()
+
+    def _count_everything(self) -> None:
+        registry, queue = self.registry, self.settings.queue
+        ProcessCollector(registry=registry)
+        names = (queue.request_queue, queue.dead_letter_queue)
+        registry.register(QueueCollector(self.holding.queue, names, self._reactor))
+        build = Gauge("openhqm_build_info", "What is running.", ["version", "python"], registry=registry)
+        build.labels(__version__, platform.python_version()).set(1)
+        endings = Counter("openhqm_requests", "Requests that have ended, by how.", ["outcome"], registry=registry)
+        by_status = {
+            status: endings.labels(status.lower()) for status in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
+        }
+        self.holding.store.on_ending.append(lambda key, status: by_status[status].inc())
+
+    def startService(self) -> None:
+        """Start, or end the process with one line that says why not."""
+        super().startService()
+        started = self._start()
+        outcome: list[Any] = []
+        started.addBoth(outcome.append)
+        if outcome and isinstance(outcome[0], Failure):
+            raise SystemExit(_say(outcome[0]))
+        self._reactor.callWhenRunning(self._handle_signals)
+
+    @deferred
+    async def _start(self) -> None:
+        await self.holding.start()
+        if self._threads is not None:
+            self._threads.start()
+        if self.settings.server.enabled:
+            await self._listen()
+        if self._consumer is not None:
+            self._consumer.start()
+        self._log.info(
+            "openhqm {version} is ready", version=__version__, queue=self.settings.queue.type, port=self._where()
+        )
+
+    async def _listen(self) -> None:
+        server = self.settings.server
+        try:
+            if server.endpoints:
+                for endpoint in server.endpoints:
+                    self.ports.append(await serverFromString(self._reactor, endpoint).listen(self._site))
+            else:
+                port = self._reactor.listenTCP(server.port, self._site, backlog=BACKLOG, interface=server.host)
+                self.ports.append(port)
+        except CannotListenError as error:
+            raise CannotStart(f"cannot listen on {error.interface or '*'}:{error.port}: {error.socketError}") from None
+        except (ValueError, TypeError, OSError) as error:
+            raise CannotStart(f"server.endpoints: {error}") from None
+
+    def _where(self) -> str:
+        return ", ".join(str(port.getHost()) for port in self.ports) or "nowhere: this is a worker"
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when nothing is left to do: the door first, the disk last."""
+        super().stopService()
+        return self._stop()
+
+    @deferred
+    async def _stop(self) -> None:
+        self._health.draining = self._door.closed = True
+        for port in self.ports:
+            await maybeDeferred(port.stopListening)
+        if self._consumer is not None:
+            await self._consumer.stop(self.settings.server.drain_seconds)
+        self._waiting.stop()
+        self._streams.stop()
+        await deferLater(self._reactor, FLUSH_SECONDS)
+        await self.holding.stop()
+        self.commits.stop()
+        if self._threads is not None:
+            self._threads.stop()
+        self._log.info("openhqm has stopped")
+
+    def _handle_signals(self) -> None:
+        """SIGTERM and SIGINT stop in order and end with 0; twistd's own handlers would end with the signal."""
+        seen: list[int] = []
+
+        def stop(number: int, frame: object) -> None:
+            seen.append(number)
+            if len(seen) > 1:  # asked twice: what is in hand is lent anew after the next start
+                os._exit(1)
+            self._reactor.callFromThread(self._reactor.stop)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+
+
+def _load_handlers(settings: Settings, threads: Threads | None) -> Handlers:
+    """Import what the configuration names, from where the process was started too."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    worker = settings.worker
+    complaints: list[Complaint] = []
+
+    def loaded(key: str, path: str) -> Handler | None:
+        try:
+            return load_handler(path)
+        except ValueError as error:
+            complaints.append(Complaint(key, str(error)))
+            return None
+
+    default = loaded("worker.handler", worker.handler) if worker.handler is not None else None
+    by_operation = {
+        operation: handler
+        for operation, path in worker.handlers.items()
+        if (handler := loaded(f"worker.handlers.{operation}", path)) is not None
+    }
+    if complaints:
+        raise ConfigurationError(complaints)
+    return Handlers(default, by_operation, threads.run if threads is not None else None)
+
+
+def _now(deferred: Deferred[None]) -> None:
+    """Embedded backends open and close at once; what they raised comes out here."""
+    outcome: list[Any] = []
+    deferred.addBoth(outcome.append)
+    if outcome and isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+
+
+def _say(failure: Failure) -> int:
+    """One line for each thing that is wrong, past any redirection; the exit code."""
+    error = failure.value
+    if isinstance(error, ConfigurationError):
+        lines = [str(complaint) for complaint in error.complaints]
+    elif isinstance(error, OpenHQMError):
+        lines = [str(error)]
+    else:
+        failure.raiseException()
+    for line in lines:
+        print(f"openhqm: {line}", file=sys.__stderr__)
+    return 1
