@@ -1,0 +1,1 @@
+"""What OpenHQM promises, as tests."""

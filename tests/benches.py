@@ -1,0 +1,131 @@
+"""The backends of this build on a bench: time is a `Clock`, a commit is done at once, a crash forgets everything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from openhqm.embedded.file import SqliteFile
+from openhqm.policy.ids import CorrelationIds
+from openhqm.queues.memory import MemoryQueue
+from openhqm.queues.sqlite import SqliteQueue
+from openhqm.results.memory import MemoryResults
+from openhqm.results.sqlite import SqliteResults
+from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
+
+START = 1_000_000.0
+
+
+class ClockedBench:
+    """What both have in common: time passes when it is told to."""
+
+    queue: Any
+    store: Any
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(START)
+        self.open()
+
+    def open(self) -> None:
+        raise AssertionError("each bench opens its own")
+
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    def turn(self) -> None:
+        """Whatever wants to run at once, runs; and what that leads to."""
+        for _ in range(6):
+            self.clock.advance(0)
+
+    def done(self, deferred: Deferred[Any]) -> Deferred[Any]:
+        self.turn()
+        return deferred
+
+    def pass_time(self, seconds: float) -> Deferred[None]:
+        end = self.clock.seconds() + seconds
+        self.turn()
+        while self.clock.seconds() < end:
+            self.clock.advance(min(1.0, end - self.clock.seconds()))
+            self.turn()
+        return succeed(None)
+
+    def crash(self) -> Deferred[None]:
+        # Nothing of the old process may act any more: its calls die with it, the time goes on.
+        now = self.clock.seconds()
+        self.forget()
+        self.clock = Clock()
+        self.clock.advance(now)
+        self.open()
+        return succeed(None)
+
+    def forget(self) -> None:
+        pass
+
+    def close(self) -> Deferred[None]:
+        self.forget()
+        return succeed(None)
+
+
+class SqliteBench(ClockedBench):
+    """The embedded file, in memory-backed storage where the machine has some: what is tested is not the disk."""
+
+    def __init__(self, ttl: float = TTL) -> None:
+        shared = "/dev/shm"
+        self.ttl = ttl
+        self.directory = tempfile.mkdtemp(prefix="openhqm-", dir=shared if os.path.isdir(shared) else None)
+        super().__init__()
+
+    def run_commit(self, commit: Callable[[], None]) -> Deferred[None]:
+        """Commit at once. ``stall``: the process will be killed before it has, or before it learns that it has."""
+        if self.stall != "before":
+            commit()
+        return Deferred() if self.stall else succeed(None)
+
+    def open(self) -> None:
+        self.stall = ""
+        self.file = SqliteFile(self.directory, self.clock, lambda commit: maybeDeferred(self.run_commit, commit))
+        self.store = SqliteResults(self.file, self.clock, self.ttl)
+        self.queue = SqliteQueue(
+            self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE
+        )
+        started = self.queue.start()
+        failures: list[Any] = []
+        started.addErrback(failures.append)
+        if failures:
+            failures[0].raiseException()
+        self.store.start()
+
+    def forget(self) -> None:
+        """As a killed process leaves it: nothing is committed, nothing is closed in order, the lock is free."""
+        self.file.connection.close()
+        self.file.reader.close()
+        self.file._release_lock()
+
+    def close(self) -> Deferred[None]:
+        self.forget()
+        shutil.rmtree(self.directory)
+        return succeed(None)
+
+
+class MemoryBench(ClockedBench):
+    def open(self) -> None:
+        ids = CorrelationIds(os.urandom(32))
+        self.store = MemoryResults(self.clock, ids, TTL)
+        self.queue = MemoryQueue(self.store, self.clock, ids, requests=REQUESTS, lease=LEASE)
+        self.store.start()
+
+
+def sqlite_bench(case: TestCase | SynchronousTestCase) -> SqliteBench:
+    return SqliteBench()
+
+
+def memory_bench(case: TestCase | SynchronousTestCase) -> MemoryBench:
+    return MemoryBench()

@@ -1,0 +1,126 @@
+"""Workers on a bench: handlers that a test holds in its hands, threads that it lets go of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred
+
+from openhqm.messages import Status, Submission
+from openhqm.policy.retry import RetryPolicy
+from openhqm.runtime.threads import Uncancellable
+from openhqm.testing import REQUESTS
+from openhqm.workers.attempt import Attempts
+from openhqm.workers.consumer import Consumer
+from openhqm.workers.handlers import Handler, Handlers, Work
+from openhqm.workers.metrics import WorkerMetrics
+from tests.benches import ClockedBench, MemoryBench
+
+POLICY = RetryPolicy(max_retries=3, base_seconds=1, factor=2, max_seconds=60, jitter=0)
+
+
+class Workshop:
+    """A consumer over a backend. ``threads`` holds what a handler in a thread would be doing."""
+
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        *,
+        bench: ClockedBench | None = None,
+        by_operation: dict[str, Handler] | None = None,
+        in_threads: bool = False,
+        count: int = 2,
+        batch: int = 10,
+        timeout: float = 50.0,
+        policy: RetryPolicy = POLICY,
+    ) -> None:
+        self.bench = bench or MemoryBench()
+        self.registry = CollectorRegistry()
+        self.threads: list[Uncancellable[Any]] = []
+        self._settings = (handler, by_operation or {}, in_threads, count, batch, timeout, policy)
+        self.start()
+
+    def start(self) -> None:
+        handler, by_operation, in_threads, count, batch, timeout, policy = self._settings
+        self.consumer = Consumer(
+            self.bench.queue,
+            REQUESTS,
+            Attempts(
+                handlers=Handlers(handler, by_operation, self._in_thread if in_threads else None),
+                policy=policy,
+                timeout=timeout,
+                clock=self.bench.clock,
+                random=lambda: 0.5,
+                from_thread=lambda call: call(),
+                metrics=WorkerMetrics(CollectorRegistry()),
+            ),
+            self.bench.clock,
+            count=count,
+            batch=batch,
+        )
+        self.consumer.start()
+        self.bench.turn()
+
+    def _in_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
+        thread: Uncancellable[Any] = Uncancellable()
+        self.threads.append(thread)
+        return thread
+
+    def crash(self) -> None:
+        """The process is killed with whatever it was doing, and a new one starts."""
+        self.bench.crash()
+        self.start()
+
+    def submit(self, payload: bytes = b"1", **fields: Any) -> str:
+        accepted: list[Any] = []
+        self.bench.queue.accept(Submission(payload, **fields), None).addCallback(accepted.append)
+        self.bench.turn()
+        correlation_id: str = accepted[0].correlation_id
+        return correlation_id
+
+    def pass_time(self, seconds: float) -> None:
+        self.bench.pass_time(seconds)
+
+    def record(self, correlation_id: str) -> Any:
+        found: list[Any] = []
+        self.bench.turn()
+        self.bench.store.find(correlation_id).addCallback(found.append)
+        return found[0]
+
+    def status(self, correlation_id: str) -> Status:
+        status: Status = self.record(correlation_id).status
+        return status
+
+    def events(self, correlation_id: str) -> list[Any]:
+        found: list[Any] = []
+        self.bench.turn()
+        self.bench.store.history(correlation_id, 0).addCallback(found.extend)
+        return found
+
+    def types(self, correlation_id: str) -> list[str]:
+        return [event.type for event in self.events(correlation_id)]
+
+    def letters(self) -> list[Any]:
+        found: list[Any] = []
+        self.bench.queue.dead_letters(0, 100).addCallback(found.extend)
+        return [letter for _, letter in found]
+
+
+class Hand:
+    """A handler whose attempts end when the test says so."""
+
+    def __init__(self) -> None:
+        self.works: list[Work] = []
+        self.answers: list[Deferred[Any]] = []
+        self.cancelled = 0
+
+    def __call__(self, work: Work) -> Deferred[Any]:
+        self.works.append(work)
+        answer: Deferred[Any] = Deferred(self._cancelled)
+        self.answers.append(answer)
+        return answer
+
+    def _cancelled(self, answer: Deferred[Any]) -> None:
+        self.cancelled += 1
