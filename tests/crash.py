@@ -1,0 +1,257 @@
+"""Kill the server at random, start it again on the same files, and hold what callers saw against what is there.
+
+    python -m tests.crash --rounds 200 [--seed N] [--break answer-first|ack-first]
+
+Callers keep submitting, some with idempotency keys (which they repeat until they have an answer), some without. After
+each restart every id that a 202 ever carried is known within ten seconds; in the end each of them has ended exactly
+once, with the right result, and nothing is there that nobody submitted. ``--break`` breaks a rule on purpose: then
+this must fail, or it is not a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import random
+import shutil
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.servers import Server
+
+KNOWN_WITHIN = 10.0
+ENDS_WITHIN = 60.0
+CALLERS = 4
+BREAK = {"": "", "answer-first": "answer_first", "ack-first": "ack_first"}
+
+
+class Broken(Exception):
+    """A promise was not kept."""
+
+
+class Callers:
+    """What the callers sent and what they were told."""
+
+    def __init__(self, server: Server, seed: int) -> None:
+        self.server = server
+        self.sent: set[int] = set()
+        self.keys: dict[int, str] = {}
+        self.told: dict[str, int] = {}
+        self.endings: dict[str, bytes] = {}
+        self.fresh: list[str] = []
+        self.wrong: list[str] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._submit, args=(random.Random(f"{seed} {index}"),)) for index in range(CALLERS)
+        ]
+        self._threads.append(threading.Thread(target=self._look, args=(random.Random(f"{seed} look"),)))
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _submit(self, choose: random.Random) -> None:
+        repeat: int | None = None
+        while not self._stop.is_set():
+            with self._lock:
+                number = repeat if repeat is not None else len(self.sent)
+                self.sent.add(number)
+            headers = {}
+            if repeat is not None or choose.random() < 0.5:
+                headers["Idempotency-Key"] = self.keys.setdefault(number, f"key-{number}")
+            try:
+                status, _, body = self.server.ask(
+                    "POST", "/api/v1/submit", {"payload": {"n": number}}, headers, timeout=5
+                )
+            except (OSError, http.client.HTTPException):
+                repeat = number if headers else None
+                time.sleep(0.005)
+                continue
+            if status == 202:
+                self._learned(json.loads(body)["correlation_id"], number)
+                # Now and then a caller asks again under a key that was answered.
+                repeat = number if headers and choose.random() < 0.1 else None
+                time.sleep(choose.uniform(0, 0.01))
+            elif status == 503:
+                repeat = number if headers else None
+            else:
+                self.wrong.append(f"{status} for a good submission: {body!r}")
+
+    def _learned(self, correlation_id: str, number: int) -> None:
+        with self._lock:
+            if self.told.get(correlation_id, number) != number:
+                self.wrong.append(f"{correlation_id} was given out for two submissions")
+            others = [one for one in self.fresh[-50:] if self.told[one] == number and one != correlation_id]
+            if others:
+                self.wrong.append(f"submission {number} has two ids: {others[0]} and {correlation_id}")
+            self.told[correlation_id] = number
+            self.fresh.append(correlation_id)
+
+    def _look(self, choose: random.Random) -> None:
+        """Remember endings as they are seen, to find them the same later."""
+        while not self._stop.is_set():
+            time.sleep(0.01)
+            with self._lock:
+                known = self.fresh[-200:]
+            if not known:
+                continue
+            correlation_id = choose.choice(known)
+            try:
+                status, _, body = self.server.ask("GET", f"/api/v1/response/{correlation_id}", timeout=5)
+            except (OSError, http.client.HTTPException):
+                continue
+            if status == 200:
+                self.saw(correlation_id, body)
+            elif status not in (202, 503):
+                self.wrong.append(f"{correlation_id}: {status} {body!r}")
+
+    def saw(self, correlation_id: str, ending: bytes) -> None:
+        if self.endings.setdefault(correlation_id, ending) != ending:
+            self.wrong.append(f"{correlation_id} has ended twice: {self.endings[correlation_id]!r}, {ending!r}")
+
+    def check(self) -> None:
+        if self.wrong:
+            raise Broken(self.wrong[0])
+
+
+def ask_patiently(server: Server, path: str, deadline: float) -> tuple[int, bytes]:
+    while True:
+        try:
+            status, _, body = server.ask("GET", path, timeout=5)
+            return status, body
+        except (OSError, http.client.HTTPException):
+            if time.monotonic() > deadline:
+                raise Broken(f"{path} had no answer in time") from None
+            time.sleep(0.01)
+
+
+def known(server: Server, callers: Callers, ids: list[str]) -> None:
+    """Every id is known within ten seconds of the restart."""
+    deadline = time.monotonic() + KNOWN_WITHIN
+    for correlation_id in ids:
+        status, body = ask_patiently(server, f"/api/v1/status/{correlation_id}", deadline)
+        if status != 200:
+            raise Broken(
+                f"{correlation_id} (submission {callers.told[correlation_id]}) was accepted: {status} {body!r}"
+            )
+
+
+def ended(server: Server, callers: Callers, patience: float) -> None:
+    """Every id ends, once, with the right result, and the ending is the one that was seen before."""
+    deadline = time.monotonic() + patience + len(callers.told) * 0.01
+    for correlation_id, number in callers.told.items():
+        while True:
+            status, body = ask_patiently(server, f"/api/v1/response/{correlation_id}?wait=2", deadline)
+            if status == 200 or time.monotonic() > deadline:
+                break
+        if status != 200:
+            raise Broken(f"{correlation_id} (submission {number}) has not ended: {status} {body!r}")
+        callers.saw(correlation_id, body)
+        document = json.loads(body)
+        if (document["status"], document["result"]) != ("COMPLETED", {"n": number, "square": number**2}):
+            raise Broken(f"{correlation_id} ended wrongly: {body!r}")
+        _, stream = ask_patiently(server, f"/api/v1/events/{correlation_id}", deadline)
+        names = [line[7:] for line in stream.decode().splitlines() if line.startswith("event: ")]
+        if names.count("completed") != 1 or names[-1] != "completed" or names[0] != "pending":
+            raise Broken(f"{correlation_id} has the history {names}")
+    callers.check()
+
+
+def nothing_unexpected(directory: Path, callers: Callers) -> None:
+    """Each row in the file was submitted, and each submission is there at most once (each key: exactly as told)."""
+    database = sqlite3.connect(f"file:{directory / 'data' / 'openhqm.db'}?mode=ro", uri=True)
+    try:
+        bodies = [json.loads(body) for (body,) in database.execute("SELECT body FROM messages")]
+    finally:
+        database.close()
+    found = Counter(body["payload"]["n"] for body in bodies)
+    strange = set(found) - callers.sent
+    if strange:
+        raise Broken(f"nobody submitted {sorted(strange)[:5]}")
+    twice = [number for number, count in found.items() if count > 1]
+    if twice:
+        raise Broken(f"submission {twice[0]} was accepted {found[twice[0]]} times")
+
+
+def run(rounds: int, seed: int, rule: str = "", patience: float = ENDS_WITHIN, say: Any = print) -> dict[str, int]:
+    """``rounds`` kills; `Broken` with the first promise that was not kept, else what was done.
+
+    ``patience``: how many seconds the last request may take to end.
+    """
+    choose = random.Random(seed)
+    directory = Path(tempfile.mkdtemp(prefix="openhqm-crash-"))
+    server = Server(
+        directory,
+        before=f"from tests import sabotage; sabotage.{BREAK[rule]}()" if rule else "",
+        OPENHQM_WORKER__HANDLER="tests.crash_handler:handle",
+        OPENHQM_WORKER__COUNT="8",
+        OPENHQM_WORKER__MAX_RETRIES="1000",
+    )
+    server.start()
+    callers = Callers(server, seed)
+    callers.start()
+    try:
+        for number in range(1, rounds + 1):
+            time.sleep(choose.uniform(0.05, 1.0))
+            server.kill()
+            before = len(callers.fresh)
+            server.start()
+            with_fresh = callers.fresh[max(0, before - 400) : before]
+            older = choose.sample(callers.fresh[:before], min(50, before))
+            known(server, callers, [*with_fresh, *older])
+            callers.check()
+            if number % 20 == 0:
+                say(f"round {number}: {len(callers.told)} accepted, none lost")
+    finally:
+        callers.stop()
+    try:
+        known(server, callers, list(callers.told))
+        ended(server, callers, patience)
+        if (code := server.stop()) != 0:
+            raise Broken(f"SIGTERM ended it with {code}")
+        nothing_unexpected(directory, callers)
+    except Broken:
+        if rule:
+            shutil.rmtree(directory)
+        else:
+            say(f"the files are left in {directory}")
+        raise
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.kill()
+    shutil.rmtree(directory)
+    return {"kills": rounds, "accepted": len(callers.told), "sent": len(callers.sent), "with key": len(callers.keys)}
+
+
+def main() -> int:
+    """0 where every promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--break", dest="rule", choices=[name for name in BREAK if name], default="")
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    try:
+        done = run(options.rounds, options.seed, options.rule)
+    except Broken as broken:
+        print(f"BROKEN: {broken}")
+        return 1
+    print("kept: " + ", ".join(f"{value} {name}" for name, value in done.items()) + "; 0 lost, 0 ended twice")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Rules broken on purpose, in the server's process, to show that the crash test sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from openhqm.messages import Acceptance, Submission
+from openhqm.queues import sqlite_loans
+from openhqm.queues.sqlite import SqliteQueue
+
+
+def answer_first() -> None:
+    """Answer 202 a moment before the request is written."""
+    accept = SqliteQueue.accept
+
+    def hasty(self: SqliteQueue, submission: Submission, claim: Any) -> Deferred[Acceptance]:
+        write = self._file.write
+        held: list[Any] = []
+        self._file.write = lambda operation: held.append(operation) or Deferred()  # type: ignore[method-assign,func-returns-value]
+        try:
+            accept(self, submission, claim)
+        finally:
+            self._file.write = write  # type: ignore[method-assign]
+        self._clock.callLater(0.05, lambda: [write(operation) for operation in held])
+        return succeed(held[0](_Pretending()))
+
+    SqliteQueue.accept = hasty  # type: ignore[method-assign]
+
+
+class _Pretending:
+    """A connection that takes everything and keeps nothing."""
+
+    def execute(self, statement: str, values: Any = ()) -> Any:
+        return self
+
+    def fetchone(self) -> None:
+        return None
+
+
+def ack_first() -> None:
+    """Take the request out of the books when it is lent, before anybody has worked on it."""
+    lent = sqlite_loans.Place._delivery
+
+    def hasty(self: Any, key: int, attempt: int, body: bytes) -> Any:
+        self.file.write(lambda connection: self.lanes.finish(connection, key))
+        return lent(self, key, attempt, body)
+
+    sqlite_loans.Place._delivery = hasty  # type: ignore[method-assign]

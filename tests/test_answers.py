@@ -1,0 +1,131 @@
+"""The one table from error to status code, and the problem documents of RFC 9457."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.errors import (
+    AlreadyEnded,
+    CannotStart,
+    Complaint,
+    ConfigurationError,
+    ExpiredRequest,
+    IdempotencyConflict,
+    InvalidRequest,
+    LoanOver,
+    MalformedJSON,
+    NotDurable,
+    OpenHQMError,
+    UnknownRequest,
+    UnreadableMessage,
+)
+from openhqm.ingress.answers import Answer, HTTPProblem, field, problem, problem_for
+
+HERE = "/api/v1/status/7f9c"
+# RFC 9110, section 15
+PHRASES = {
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    406: "Not Acceptable",
+    409: "Conflict",
+    410: "Gone",
+    411: "Length Required",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    417: "Expectation Failed",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+
+
+class ProblemTests(SynchronousTestCase):
+    """`problem` and `problem_for`"""
+
+    def document(self, answer: Answer) -> dict[str, Any]:
+        """The members, after what every problem document has was seen to be there."""
+        self.assertEqual(answer.content_type, b"application/problem+json")
+        document: dict[str, Any] = json.loads(answer.body)
+        self.assertEqual(document["status"], answer.status)
+        self.assertEqual(document["type"], "about:blank")
+        self.assertTrue(document["detail"])
+        return document
+
+    def test_one_row_per_error(self) -> None:
+        """Each error has its status, its sentence, and the members a program can act on (API contract)."""
+        for error, status, members in (
+            (MalformedJSON("not JSON"), 400, {"detail": "not JSON"}),
+            (UnknownRequest("7f9c"), 404, {"correlation_id": "7f9c"}),
+            (AlreadyEnded("7f9c", "FAILED"), 409, {"correlation_id": "7f9c", "request_status": "FAILED"}),
+            (ExpiredRequest("7f9c"), 410, {"correlation_id": "7f9c"}),
+            (InvalidRequest("metadata.timeout", "is odd"), 422, {"field": "metadata.timeout"}),
+            (InvalidRequest("metadata.timeout", "is odd"), 422, {"detail": "metadata.timeout: is odd"}),
+            (IdempotencyConflict("k"), 422, {}),
+            (NotDurable("disk full"), 503, {}),
+            (HTTPProblem(415, "only JSON"), 415, {"detail": "only JSON"}),
+        ):
+            answer = problem_for(error, HERE)
+            document = self.document(answer)
+            self.assertEqual((answer.status, document["title"]), (status, PHRASES[status]), error)
+            self.assertEqual(document["instance"], HERE)
+            self.assertEqual(document, {**document, **members})
+
+    def test_a_way_out(self) -> None:
+        """A 503 says when to come back, and that the same key makes it safe; not what broke on this machine."""
+        answer = problem_for(NotDurable("cannot write /srv/secret/openhqm.db", retry_after=7), HERE)
+        self.assertEqual(answer.fields, ((b"retry-after", b"7"),))
+        self.assertIn("Idempotency-Key", self.document(answer)["detail"])
+        self.assertNotIn(b"secret", answer.body)
+
+    def test_nothing_leaks(self) -> None:
+        """What is no caller's business is a 500 without a word of what it was."""
+        for error in (
+            OpenHQMError("secret"),
+            CannotStart("secret"),
+            LoanOver("secret", "secret"),
+            UnreadableMessage("secret"),
+            ConfigurationError([Complaint("secret", "secret")]),
+        ):
+            answer = problem_for(error, HERE)
+            self.assertEqual(answer.status, 500)
+            self.document(answer)
+            self.assertNotIn(b"secret", answer.body)
+
+    def test_titles(self) -> None:
+        """``about:blank`` has the phrase of the status for its title (RFC 9457, section 4.2.1), whatever the status."""
+        for status, phrase in PHRASES.items():
+            self.assertEqual(self.document(problem(status, "x"))["title"], phrase, status)
+
+    def test_members(self) -> None:
+        """Without an instance there is none; header fields go with the answer."""
+        answer = problem(405, "no", fields=((b"allow", b"GET"),), more=1)
+        self.assertEqual(answer.fields, ((b"allow", b"GET"),))
+        document = self.document(answer)
+        self.assertNotIn("instance", document)
+        self.assertEqual(document["more"], 1)
+
+    def test_unknown_and_foreign(self) -> None:
+        """Two ids that are not there get the same answer but for the id they asked for."""
+        one, two = (problem_for(UnknownRequest(key), f"/{key}").body for key in ("aaaa", "bbbb"))
+        self.assertEqual(one.replace(b"aaaa", b"bbbb"), two)
+
+
+class FieldTests(SynchronousTestCase):
+    """`field`"""
+
+    def test_text(self) -> None:
+        """A header field as text without the blanks around it, or None."""
+        fields = {b"accept": b" */* ", b"empty": b""}
+        self.assertEqual([field(fields.get, name) for name in (b"accept", b"empty", b"other")], ["*/*", "", None])
+
+    def test_not_ascii(self) -> None:
+        """Bytes beyond ASCII are a 400 that names the field."""
+        error: Any = self.assertRaises(HTTPProblem, field, {b"prefer": b"\xff"}.get, b"prefer")
+        self.assertEqual((error.status, "prefer" in error.detail), (400, True))

@@ -1,0 +1,153 @@
+"""The wire format: what is written is read again, and what is not ours is refused in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.codec import (
+    decode_dead_letter,
+    decode_reply,
+    decode_request,
+    encode_dead_letter,
+    encode_reply,
+    encode_request,
+)
+from openhqm.errors import UnreadableMessage
+from openhqm.messages import DeadLetter, Priority, Reply, Request, Status, Submission
+from tests import hypothesis_profile  # noqa: F401
+
+TIMES = st.floats(0, 2**40)
+HEADERS = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=8) | st.integers(-(2**63), 2**64 - 1) | st.floats(-1e300, 1e300),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+# JSON text as callers write it: numbers beyond any machine, escapes or not, white space inside
+TEXTS = st.sampled_from(
+    [b"1" * 400, b"-0.0e+17", b'{"b": 1 ,\n "a":[ ]}', b'"\\u00e9\\/"', b"[1.10]", b"false"]
+) | st.builds(lambda value, plain: json.dumps(value, ensure_ascii=plain).encode(), VALUES, st.booleans())
+SUBMISSIONS = st.builds(
+    Submission,
+    payload=TEXTS,
+    headers=HEADERS,
+    metadata=st.dictionaries(st.text(max_size=8), VALUES, max_size=3),
+    priority=st.sampled_from(Priority),
+    timeout=st.none() | TIMES,
+    not_before=st.none() | TIMES,
+)
+REQUESTS = st.builds(Request, st.text(max_size=40), TIMES, SUBMISSIONS)
+REPLIES = st.builds(
+    Reply,
+    correlation_id=st.text(max_size=40),
+    status=st.sampled_from([status for status in Status if status.ended]),
+    completed_at=TIMES,
+    result=st.none() | TEXTS.filter(lambda text: text != b"null"),
+    body=st.none() | st.binary(max_size=20),
+    status_code=st.integers(200, 599),
+    headers=HEADERS,
+    error=st.none() | st.text(max_size=20),
+    attempt=st.integers(0, 2**31),
+    processing_time_ms=st.integers(0, 2**53),
+)
+DEAD_LETTERS = st.builds(DeadLetter, REQUESTS, st.text(max_size=20), REPLIES, TIMES)
+
+REQUEST = Request("7f9c", 1.5, Submission(b'{"a":1}', {"X-A": "b"}, {"tags": ["c"]}, Priority.HIGH, 5.0, 2.5))
+REPLY = Reply("7f9c", Status.FAILED, 3.5, b"[2]", b"\0\xff", 502, {"X-B": "c"}, "broken", 4, 17)
+LETTER = DeadLetter(REQUEST, "4 attempts failed", REPLY, 4.5)
+KINDS: tuple[tuple[Callable[[bytes], Any], bytes, Any], ...] = (
+    (decode_request, encode_request(REQUEST), REQUEST),
+    (decode_reply, encode_reply(REPLY), REPLY),
+    (decode_dead_letter, encode_dead_letter(LETTER), LETTER),
+)
+
+
+class RoundTripTests(SynchronousTestCase):
+    """What is written is read again."""
+
+    @given(REQUESTS)
+    def test_requests(self, request: Request) -> None:
+        """Any request comes back equal, its payload byte for byte."""
+        self.assertEqual(decode_request(encode_request(request)), request)
+
+    @given(REPLIES)
+    def test_replies(self, reply: Reply) -> None:
+        """Any reply comes back equal, its result and its body byte for byte."""
+        self.assertEqual(decode_reply(encode_reply(reply)), reply)
+
+    @given(DEAD_LETTERS)
+    def test_dead_letters(self, letter: DeadLetter) -> None:
+        """Any dead letter comes back equal: the request, the reason and the last answer."""
+        self.assertEqual(decode_dead_letter(encode_dead_letter(letter)), letter)
+
+    @given(REQUESTS)
+    def test_readable_by_others(self, request: Request) -> None:
+        """The envelope is JSON that says its version, and holds the payload as it came."""
+        data = encode_request(request)
+        document = json.loads(data)
+        self.assertEqual((document["openhqm"], document["correlation_id"]), (1, request.correlation_id))
+        self.assertIn(b'"payload":' + request.submission.payload, data)
+
+
+class UnreadableTests(SynchronousTestCase):
+    """What is not ours is refused in words, and with one kind of error."""
+
+    def changed(self, data: bytes, **changes: Any) -> bytes:
+        return json.dumps({**json.loads(data), **changes}, separators=(",", ":")).encode()
+
+    def test_newer_writers(self) -> None:
+        """Members that are not known here are passed over."""
+        for decode, data, value in KINDS:
+            self.assertEqual(decode(self.changed(data, later={"a": [1]}, other=None)), value)
+
+    def test_other_versions(self) -> None:
+        """A version that is not known here is refused, and named."""
+        for decode, data, _ in KINDS:
+            for version in (0, 2, 99):
+                error = self.assertRaises(UnreadableMessage, decode, self.changed(data, openhqm=version))
+                self.assertIn(str(version), str(error))
+            for version in (None, "1", [1]):
+                self.assertRaises(UnreadableMessage, decode, self.changed(data, openhqm=version))
+
+    def test_missing_members(self) -> None:
+        """Without its version, its id or its payload an envelope is none."""
+        for decode, data, _ in KINDS:
+            for name in {"openhqm", "correlation_id", "payload", "status", "request", "reply"} & set(json.loads(data)):
+                document = json.loads(data)
+                del document[name]
+                self.assertRaises(UnreadableMessage, decode, json.dumps(document).encode())
+
+    def test_unknown_words(self) -> None:
+        """A priority or a status that is not known here is refused, and named; so is a reply that is no ending."""
+        for decode, data, change in (
+            (decode_request, KINDS[0][1], {"priority": "urgent"}),
+            (decode_reply, KINDS[1][1], {"status": "LOST"}),
+            (decode_reply, KINDS[1][1], {"status": "PENDING"}),
+        ):
+            error = self.assertRaises(UnreadableMessage, decode, self.changed(data, **change))
+            self.assertIn(next(iter(change.values())), str(error))
+        self.assertRaises(UnreadableMessage, decode_reply, self.changed(KINDS[1][1], body="not base64!"))
+        inner = {**json.loads(KINDS[0][1]), "priority": "urgent"}
+        self.assertRaises(UnreadableMessage, decode_dead_letter, self.changed(KINDS[2][1], request=inner))
+
+    def test_cut_off(self) -> None:
+        """An envelope that is not whole is none, wherever it was cut."""
+        for decode, data, _ in KINDS:
+            for end in range(len(data)):
+                self.assertRaises(UnreadableMessage, decode, data[:end])
+
+    @given(st.binary(max_size=60) | st.text('[]{}":,openhqm1 ', max_size=60).map(str.encode))
+    @example(b"[" * 200_000)
+    @example(b'{"openhqm":1,"payload":' + b"[" * 200_000)
+    @example(b'{"openhqm":1,"correlation_id":"\xff"}')
+    @example(b'{"openhqm":1,"correlation_id":"\\ud800","submitted_at":0,"payload":0}')
+    def test_garbage(self, data: bytes) -> None:
+        """Bytes that somebody else put into the queue are `UnreadableMessage`, and nothing worse."""
+        for decode, _, _ in KINDS:
+            self.assertRaises(UnreadableMessage, decode, data)

@@ -1,0 +1,517 @@
+"""The configuration contract: a file and the environment become settings, or every complaint at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.config.loading import load
+from openhqm.config.model import Settings
+from openhqm.errors import Complaint, ConfigurationError
+from openhqm.policy.retry import RetryPolicy
+
+
+class ConfigCase(SynchronousTestCase):
+    """A file, an environment, and what becomes of them."""
+
+    def file(self, text: str | bytes) -> str:
+        path = Path(self.mktemp())
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return str(path)
+
+    def load(self, text: str | bytes = "", **environment: str) -> Settings:
+        return load(self.file(text), {f"OPENHQM_{name}": value for name, value in environment.items()})
+
+    def complaints(self, text: str | bytes = "", **environment: str) -> dict[str, Complaint]:
+        error = self.assertRaises(ConfigurationError, self.load, text, **environment)
+        found = {complaint.key: complaint for complaint in error.complaints}
+        self.assertEqual(len(found), len(error.complaints), "one complaint a key is enough")
+        return found
+
+    def complaint(self, text: str | bytes = "", **environment: str) -> Complaint:
+        (found,) = self.complaints(text, **environment).values()
+        return found
+
+
+class DefaultsTests(ConfigCase):
+    """No file at all is a working installation."""
+
+    def test_no_file(self) -> None:
+        """Loopback, port 8000, SQLite, an echo for a handler: as the contract lists the defaults."""
+        settings = load(None, {})
+        server, queue, worker = settings.server, settings.queue, settings.worker
+        self.assertEqual(
+            (server.enabled, server.host, server.port, server.endpoints, server.max_body_bytes, server.drain_seconds),
+            (True, "127.0.0.1", 8000, [], 10485760, 30),
+        )
+        self.assertEqual(
+            (queue.type, queue.request_queue, queue.dead_letter_queue, queue.connection.sqlite.path),
+            ("sqlite", "openhqm-requests", "openhqm-dlq", "openhqm-data"),
+        )
+        self.assertEqual(
+            (worker.enabled, worker.handler, worker.handlers, worker.executor, worker.count, worker.batch_size),
+            (True, None, {}, "reactor", 5, 10),
+        )
+        self.assertEqual((worker.timeout_seconds, worker.max_retries), (300, 3))
+        self.assertEqual(worker.retry_policy, RetryPolicy(3, 1, 2, 60, 0.1))
+        self.assertEqual((settings.cache.type, settings.cache.ttl_seconds), (None, 3600))
+        monitoring = settings.monitoring
+        self.assertEqual(
+            (monitoring.metrics_enabled, monitoring.log_level, monitoring.log_format), (True, "INFO", "json")
+        )
+
+    def test_nothing_said(self) -> None:
+        """An empty file, empty sections and other people's variables change nothing."""
+        for text in ("", "# nothing\n", "---\n", "server:\nqueue: {}\nworker:\n  retry:\n"):
+            self.assertEqual(load(self.file(text), {"PATH": "/bin", "openhqm_server__port": "1"}), load(None, {}), text)
+
+
+class FileTests(ConfigCase):
+    """The YAML file."""
+
+    def test_values(self) -> None:
+        """Each value arrives where it belongs, with its type."""
+        settings = self.load(
+            "server: {port: 0, drain_seconds: 2.5}\n"
+            "queue:\n  type: memory\n"
+            "worker:\n  handler: a.b:c\n  handlers: {resize: 'images:resize'}\n  timeout_seconds: 5\n"
+        )
+        self.assertEqual((settings.server.port, settings.server.drain_seconds), (0, 2.5))
+        self.assertEqual((settings.queue.type, settings.queue.request_queue), ("memory", "openhqm-requests"))
+        self.assertEqual((settings.worker.handler, settings.worker.handlers), ("a.b:c", {"resize": "images:resize"}))
+        self.assertIsInstance(settings.worker.timeout_seconds, float)
+
+    def test_everything_at_once(self) -> None:
+        """Every mistake is told in one go, each with its key, in words, and where it stands."""
+        found = self.complaints(
+            "sever: {}\n"
+            "server: {port: 70000, hots: '::1'}\n"
+            "queue: {type: kafka, connection: {sqlite: {path: 3}}}\n"
+            "worker: {count: 0, handlers: {a: nonsense}, retry: {jitter: 2}}\n"
+            "monitoring: {log_level: LOUD}\n",
+            CACHE__TTL_SECONDS="soon",
+        )
+        self.assertEqual(
+            set(found),
+            {
+                "sever",
+                "server.port",
+                "server.hots",
+                "queue.type",
+                "queue.connection.sqlite.path",
+                "worker.count",
+                "worker.handlers",
+                "worker.retry.jitter",
+                "monitoring.log_level",
+                "cache.ttl_seconds",
+            },
+        )
+        for complaint in found.values():
+            self.assertTrue(complaint.reason)
+            self.assertTrue(complaint.source, complaint)
+        self.assertEqual(found["cache.ttl_seconds"].source, "OPENHQM_CACHE__TTL_SECONDS")
+        self.assertNotIn("OPENHQM", found["server.port"].source)
+
+    def test_did_you_mean(self) -> None:
+        """A key that is almost one of ours is answered with ours; one far off, with all there are."""
+        for text, meant in (
+            ("sever: {}", "server"),
+            ("queue: {typ: sqlite}", "type"),
+            ("worker: {max_retires: 3}", "max_retries"),
+        ):
+            self.assertIn(f"did you mean {meant}?", self.complaint(text).reason)
+        self.assertIn("ttl_seconds", self.complaint("cache: {zzz: 1}").reason)
+
+    def test_not_a_configuration(self) -> None:
+        """What cannot be read, is no text, no YAML, or no mapping is one complaint that names the file."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        for path in (
+            str(directory),
+            str(directory / "missing.yaml"),
+            self.file(b"server: {host: '\xff'}"),
+            self.file("server: {port: 1"),
+            self.file("a: b: c"),
+            self.file("\x01"),
+            self.file("a: 1\n---\nb: 2"),
+            self.file("a: !!python/object/apply:os.system [exit]"),
+            self.file("- server\n- queue\n"),
+            self.file("server"),
+            self.file("3"),
+            self.file("#" + " " * (1024 * 1024)),
+        ):
+            error = self.assertRaises(ConfigurationError, load, path, {})
+            (complaint,) = error.complaints
+            self.assertIn(path, str(complaint))
+
+    def test_not_even_that(self) -> None:
+        """A date that never was, a number beyond all bounds, nesting without end: a complaint, never a traceback."""
+        for text in (
+            "server: {port: 2026-02-30}",
+            "server: {port: %s}" % ("9" * 5000),
+            "worker: {timeout_seconds: %s}" % ("9" * 400),
+            "server: " + "[" * 5000,
+            "server: &again {port: *again}",
+        ):
+            self.assertRaises(ConfigurationError, self.load, text)
+
+    def test_said_twice(self) -> None:
+        """A key that stands there twice is no YAML, wherever it is; the complaint says where."""
+        for text, line in (("queue: {}\nserver: {}\nqueue: {}\n", 3), ("server:\n  port: 1\n  port: 2\n", 3)):
+            reason = self.complaint(text).reason
+            self.assertIn("duplicate", reason)
+            self.assertIn(f"line {line}", reason)
+
+    def test_exact_types(self) -> None:
+        """A 3 is no "3", true is no number, and since YAML 1.2 ``no`` is a word; nothing is bent to fit."""
+        for text, key, words in (
+            ("server: {enabled: no}", "server.enabled", "true or false, not 'no'"),
+            ("server: {enabled: 'true'}", "server.enabled", "true or false, not 'true'"),
+            ("server: {enabled: 1}", "server.enabled", "true or false, not 1"),
+            ("server: {enabled: null}", "server.enabled", "true or false, not None"),
+            ("server: {port: '8000'}", "server.port", "whole number, not '8000'"),
+            ("server: {port: true}", "server.port", "whole number, not True"),
+            ("server: {port: 8000.0}", "server.port", "whole number, not 8000.0"),
+            ("worker: {timeout_seconds: true}", "worker.timeout_seconds", "number, not True"),
+            ("worker: {timeout_seconds: '5'}", "worker.timeout_seconds", "number, not '5'"),
+            ("queue: {request_queue: 3}", "queue.request_queue", "string, not 3"),
+            ("worker: {handler: 3}", "worker.handler", "string, not 3"),
+            ("worker: {handlers: [a]}", "worker.handlers", "mapping, not ['a']"),
+            ("worker: {handlers: {a: 3}}", "worker.handlers.a", "string, not 3"),
+            ("server: {endpoints: 'tcp:1'}", "server.endpoints", "list, not 'tcp:1'"),
+            ("server: {endpoints: [unix:/a, 3]}", "server.endpoints.1", "string, not 3"),
+            ("server: 8000", "server", "mapping, not 8000"),
+            ("worker: {retry: 3}", "worker.retry", "mapping, not 3"),
+        ):
+            complaint = self.complaint(text)
+            self.assertEqual(complaint.key, key, text)
+            self.assertTrue(complaint.reason.endswith(f"{words}"), complaint)
+
+    def test_ranges(self) -> None:
+        """What no installation can mean is refused, on either side; what lies between is taken."""
+        for key, good, bad in (
+            ("server.port", (0, 65535), (-1, 65536)),
+            ("server.max_body_bytes", (1,), (0, -1)),
+            ("server.drain_seconds", (0,), (-0.1, ".inf", ".nan")),
+            ("worker.count", (1, 1000), (0, -5)),
+            ("worker.batch_size", (1,), (0,)),
+            ("worker.timeout_seconds", (0.5, 86400), (0, -1, ".inf", ".nan")),
+            ("worker.max_retries", (0, 10), (-1,)),
+            ("cache.ttl_seconds", (1, 30 * 86400), (0, -1, ".nan")),
+        ):
+            section, name = key.split(".")
+            for value in good:
+                settings = self.load(f"{section}: {{{name}: {value}}}")
+                self.assertEqual(getattr(getattr(settings, section), name), value)
+            for value in bad:
+                complaint = self.complaint(f"{section}: {{{name}: {value}}}")
+                self.assertEqual(complaint.key, key, value)
+
+    def test_for_ever(self) -> None:
+        """An answer cannot be kept beyond all calendars: its expiry has to be told as an RFC 3339 time."""
+        for value in (".inf", "1.0e+300"):
+            self.assertEqual(self.complaint(f"cache: {{ttl_seconds: {value}}}").key, "cache.ttl_seconds")
+
+    def test_words(self) -> None:
+        """Where a few words are allowed, another one is answered with them."""
+        for text, allowed in (
+            ("queue: {type: sqlit}", ("sqlite", "memory")),
+            ("worker: {executor: pool}", ("reactor", "thread")),
+            ("monitoring: {log_level: info}", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
+            ("monitoring: {log_format: xml}", ("json", "text")),
+        ):
+            reason = self.complaint(text).reason
+            for word in allowed:
+                self.assertIn(word, reason)
+        for path in ("module", "module:", ":name", "a:b:c", ""):
+            self.assertIn("package.module:callable", self.complaint(f"worker: {{handler: '{path}'}}").reason)
+
+
+class EnvironmentTests(ConfigCase):
+    """``OPENHQM_*``, ``${VARIABLE}`` and ``<key>_file``."""
+
+    def test_above_the_file(self) -> None:
+        """A variable wins over the file, and leaves alone what stands beside it."""
+        settings = self.load("server: {port: 1, drain_seconds: 2}", SERVER__PORT="81", QUEUE__TYPE="memory")
+        self.assertEqual((settings.server.port, settings.server.drain_seconds, settings.queue.type), (81, 2, "memory"))
+
+    def test_typed_by_the_key(self) -> None:
+        """A variable is text, and becomes what its key wants; lists and mappings are JSON."""
+        settings = self.load(
+            SERVER__ENABLED="false",
+            SERVER__PORT="81",
+            SERVER__DRAIN_SECONDS="2.5",
+            SERVER__ENDPOINTS='["unix:/a"]',
+            WORKER__HANDLER="a:b",
+            WORKER__HANDLERS='{"resize": "images:resize"}',
+            WORKER__RETRY__FACTOR="3",
+            QUEUE__REQUEST_QUEUE="81",
+        )
+        server, worker = settings.server, settings.worker
+        self.assertEqual(
+            (server.enabled, server.port, server.drain_seconds, server.endpoints), (False, 81, 2.5, ["unix:/a"])
+        )
+        self.assertEqual(
+            (worker.handler, worker.handlers, worker.retry.factor), ("a:b", {"resize": "images:resize"}, 3)
+        )
+        self.assertEqual(settings.queue.request_queue, "81")
+        self.assertIs(type(settings.queue.request_queue), str)
+
+    def test_a_section_as_json(self) -> None:
+        """A whole section may come as JSON, whose own types are exact."""
+        self.assertEqual(self.load(QUEUE='{"type": "memory", "request_queue": "a"}').queue.request_queue, "a")
+        self.assertEqual(self.complaint(SERVER='{"port": "81"}').key, "server.port")
+
+    def test_wrong_text(self) -> None:
+        """What cannot become what its key wants is a complaint that names the variable."""
+        for name, value, words in (
+            ("SERVER__ENABLED", "no", "true or false"),
+            ("SERVER__PORT", "8o", "whole number"),
+            ("SERVER__PORT", "", "whole number"),
+            ("SERVER__PORT", "1.5", "whole number"),
+            ("SERVER__DRAIN_SECONDS", "soon", "number"),
+            ("SERVER__ENDPOINTS", "unix:/a", "JSON"),
+            ("SERVER__ENDPOINTS", '{"a": 1}', "list"),
+            ("WORKER__HANDLERS", "a:b", "JSON"),
+            ("SERVER__PORTS", "1", "did you mean port?"),
+            ("QUEUE__TYPE", "kafka", "not in this build"),
+            ("SERVER__HOST", "0.0.0.0", "auth.type"),
+        ):
+            complaint = self.complaint(**{name: value})
+            self.assertEqual(complaint.source, f"OPENHQM_{name}", value)
+            self.assertIn(words, complaint.reason)
+
+    def test_nothing_is_lost(self) -> None:
+        """Two variables that meet in one section both count, or are refused: none is dropped without a word."""
+        for text, environment, expected in (
+            ("", {"SERVER": '{"drain_seconds": 7}', "SERVER__PORT": "81"}, (7, 81)),
+            ("server: nonsense", {"SERVER__PORT": "81"}, None),
+        ):
+            try:
+                settings = self.load(text, **environment)
+            except ConfigurationError:
+                continue
+            self.assertEqual((settings.server.drain_seconds, settings.server.port), expected)
+
+    def test_variables_in_the_file(self) -> None:
+        """``${VAR}`` and ``${VAR:-default}`` are replaced in any string, alone or among other words, and typed."""
+        path = self.file(
+            "server: {port: '${PORT}', drain_seconds: '${DRAIN:-2.5}', host: '${NONE:-127.0.0.1}'}\n"
+            "queue: {request_queue: '${NAME}-${STAGE:-test}', dead_letter_queue: $NAME}\n"
+            "worker: {handlers: {a: '${NAME}:run'}}\n"
+        )
+        settings = load(path, {"PORT": "81", "NAME": "jobs", "DRAIN": "4"})
+        self.assertEqual(
+            (settings.server.port, settings.server.drain_seconds, settings.server.host), (81, 4, "127.0.0.1")
+        )
+        self.assertEqual((settings.queue.request_queue, settings.queue.dead_letter_queue), ("jobs-test", "$NAME"))
+        self.assertEqual(settings.worker.handlers, {"a": "jobs:run"})
+
+    def test_missing_variable(self) -> None:
+        """A variable that is not there and has no default is a complaint that names it and the key."""
+        found = self.complaints("queue: {request_queue: 'a-${NOWHERE}'}\ncache: {ttl_seconds: 0}")
+        self.assertEqual(set(found), {"queue.request_queue", "cache.ttl_seconds"})
+        self.assertIn("NOWHERE", found["queue.request_queue"].reason)
+
+    def test_from_a_file(self) -> None:
+        """``<key>_file`` reads the value from a file, in the file and in the environment, without its line break."""
+        secret = self.file("jobs\n")
+        self.assertEqual(self.load(f"queue: {{request_queue_file: {secret}}}").queue.request_queue, "jobs")
+        self.assertEqual(self.load(QUEUE__REQUEST_QUEUE_FILE=secret).queue.request_queue, "jobs")
+        self.assertEqual(self.load(SERVER__PORT_FILE=self.file("81\n")).server.port, 81)
+
+    def test_not_from_a_file(self) -> None:
+        """A file that is not there, or holds no sound value, is a complaint with key and source, without its content."""
+        complaint = self.complaint("queue: {request_queue_file: /nowhere/at/all}")
+        self.assertEqual(complaint.key, "queue.request_queue_file")
+        self.assertIn("/nowhere/at/all", complaint.reason)
+        self.assertEqual(self.complaint(f"queue: {{nonsense_file: {self.file('a')}}}").key, "queue.nonsense_file")
+        complaint = self.complaint(SERVER__PORT_FILE=self.file("70000"))
+        self.assertEqual(complaint.source, "OPENHQM_SERVER__PORT_FILE")
+
+
+class AbsentTests(ConfigCase):
+    """What the contract knows and this build does not have."""
+
+    def test_backends(self) -> None:
+        """Every backend of the contract that is not built in is refused by its name, never replaced by another."""
+        for backend in ("redis", "kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom"):
+            complaint = self.complaint(f"queue: {{type: {backend}}}")
+            self.assertEqual((complaint.key, complaint.reason), ("queue.type", f"{backend}: not in this build"))
+            complaint = self.complaint(f"queue: {{connection: {{{backend}: {{url: a}}}}}}")
+            self.assertEqual(complaint.key, f"queue.connection.{backend}")
+            self.assertIn("not in this build", complaint.reason)
+
+    def test_features(self) -> None:
+        """Whatever else the contract has and this build has not is refused by its key."""
+        for key, value in (
+            ("server.workers", 2),
+            ("server.trusted_proxies", ["10.0.0.0/8"]),
+            ("queue.format", "raw"),
+            ("queue.spool", "/var/spool"),
+            ("queue.redis_url", "redis://a"),
+            ("queue.kafka_bootstrap_servers", ["a:9092"]),
+            ("queue.sqs_region", "us-east-1"),
+            ("queue.sqs_queue_url", "https://a"),
+            ("worker.executor", "process"),
+            ("cache.type", "redis"),
+            ("cache.redis_url", "redis://a"),
+            ("proxy", {"enabled": True}),
+            ("proxy", {"endpoints": {"a": {"url": "http://a"}}}),
+            ("routing", {"routes": [{"name": "a"}]}),
+            ("partitioning", {"enabled": True}),
+            ("bridges", [{"name": "a"}]),
+            ("auth.type", "api_key"),
+            ("auth.type", "jwt"),
+            ("auth.type", "any"),
+            ("auth.api_keys", ["a"]),
+            ("auth.jwt", {"issuer": "a"}),
+            ("tenants", ["a"]),
+            ("rate_limit", {"requests": 5}),
+            ("callbacks", {"enabled": True}),
+            ("admin", {"enabled": True}),
+            ("monitoring.redact", ["Authorization"]),
+            ("monitoring.tracing", {"otlp_endpoint": "http://a"}),
+        ):
+            *section, name = key.split(".")
+            document = {section[0]: {name: value}} if section else {name: value}
+            complaint = self.complaint(json.dumps(document))
+            self.assertEqual(complaint.key, key)
+            self.assertIn("not in this build", complaint.reason)
+
+    def test_no_oracle_for_secrets(self) -> None:
+        """A secret that stands in the place of an absent feature is not repeated in the complaint."""
+        for text in (
+            "proxy: {endpoints: {a: {auth_token: s3cr3t}}}",
+            "auth: {api_keys: [s3cr3t]}",
+            "admin: {key: s3cr3t}",
+            "callbacks: {secrets: [s3cr3t]}",
+        ):
+            self.assertNotIn("s3cr3t", str(self.complaint(text)))
+
+    def test_harmless(self) -> None:
+        """A line that asks for nothing beyond what this build does may stay in a file that several share."""
+        for text in (
+            "proxy: {enabled: false}",
+            "proxy: {enabled: false, default_endpoint: a, endpoints: {a: {url: 'http://a'}}}",
+            "admin: {enabled: false}",
+            "callbacks: {enabled: false}",
+            "partitioning: {enabled: false, partition_count: 16}",
+            "server: {workers: 1, trusted_proxies: []}",
+            "queue: {format: auto, spool: null, response_queue: openhqm-responses}",
+            "cache: {redis_url: null}",
+            "auth: {type: null, api_keys: [], jwt: {}}",
+            "bridges: []\ntenants: []\n",
+            "monitoring: {redact: []}",
+        ):
+            self.assertEqual(self.load(text), load(None, {}), text)
+
+    def test_harmless_from_the_environment(self) -> None:
+        """The same lines say the same when they come as variables."""
+        for environment in (
+            {"SERVER__WORKERS": "1"},
+            {"PROXY__ENABLED": "false"},
+            {"PROXY": '{"enabled": false}'},
+            {"BRIDGES": "[]"},
+            {"QUEUE__SPOOL": "null"},
+            {"QUEUE__FORMAT": "auto"},
+        ):
+            try:
+                self.assertEqual(self.load(**environment), load(None, {}))
+            except ConfigurationError as error:
+                self.fail(f"{environment} was refused: {error}")
+
+    def test_where_it_was_asked_for(self) -> None:
+        """A section that only a variable speaks of, absent or misspelt, is refused with the name of the variable."""
+        for name in ("PROXY__ENABLED", "SEVER__PORT"):
+            self.assertEqual(self.complaint(**{name: "true"}).source, f"OPENHQM_{name}")
+
+    def test_the_design_documents_own_example(self) -> None:
+        """Redis for queue and cache, open to every machine, four processes: each refused by name, and all at once."""
+        found = self.complaints(
+            "server: {host: 0.0.0.0, port: 8000, workers: 4}\n"
+            "queue:\n"
+            "  type: redis\n"
+            "  connection:\n"
+            "    redis: {url: 'redis://localhost:6379'}\n"
+            "    kafka: {bootstrap_servers: ['localhost:9092']}\n"
+            "    sqs: {region: us-east-1, queue_url: ''}\n"
+            "worker: {count: 5, batch_size: 10, timeout_seconds: 300, max_retries: 3}\n"
+            "cache: {type: redis, ttl_seconds: 3600}\n"
+            "monitoring: {metrics_enabled: true, log_level: INFO}\n"
+        )
+        self.assertEqual(
+            set(found),
+            {
+                "server.workers",
+                "server.host",
+                "queue.type",
+                "queue.connection.redis",
+                "queue.connection.kafka",
+                "queue.connection.sqs",
+                "cache.type",
+            },
+        )
+        for key in ("queue.type", "cache.type", "queue.connection.redis"):
+            self.assertIn("redis", str(found[key]))
+
+
+class ContradictionsTests(ConfigCase):
+    """What each key allows and all of them together do not."""
+
+    def test_who_may(self) -> None:
+        """Beyond loopback somebody has to say that everybody may; on loopback nobody has to say anything."""
+        for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
+            self.assertEqual(self.load(f"server: {{host: '{host}'}}").server.host, host)
+        for host in ("0.0.0.0", "::", "192.168.1.5", "10.0.0.1", "example.com", "127.0.0.1.example.com", "0", "*"):
+            complaint = self.complaint(f"server: {{host: '{host}'}}")
+            self.assertEqual(complaint.key, "server.host")
+            self.assertIn("auth.type: none", complaint.reason)
+            self.assertEqual(self.load(f"server: {{host: '{host}'}}\nauth: {{type: none}}").server.host, host)
+        self.load("server: {enabled: false, host: 0.0.0.0}")
+
+    def test_endpoints(self) -> None:
+        """The same for Twisted endpoint strings, of which every one must be local."""
+        for endpoint in (
+            "unix:/run/openhqm.sock",
+            "tcp:8000:interface=127.0.0.1",
+            "tcp:interface=127.0.0.1:port=8000",
+            r"tcp6:8000:interface=\:\:1",
+            "ssl:443:interface=localhost",
+        ):
+            self.assertEqual(self.load(f"server: {{endpoints: ['{endpoint}']}}").server.endpoints, [endpoint])
+        for endpoint in (
+            "tcp:8000",
+            "tcp:8000:interface=0.0.0.0",
+            r"tcp6:8000:interface=\:\:",
+            "systemd:domain=INET:index=0",
+        ):
+            text = f"server: {{endpoints: ['unix:/a', '{endpoint}']}}"
+            complaint = self.complaint(text)
+            self.assertEqual(complaint.key, "server.endpoints")
+            self.load(text + "\nauth: {type: none}")
+
+    def test_an_interface_twice(self) -> None:
+        """Of two interfaces Twisted takes the last, so the last is the one that has to be local."""
+        endpoint = "tcp:8000:interface=127.0.0.1:interface=0.0.0.0"
+        self.assertEqual(self.complaint(f"server: {{endpoints: ['{endpoint}']}}").key, "server.endpoints")
+
+    def test_auth(self) -> None:
+        """A kind of authentication that does not exist is not taken for none."""
+        self.assertEqual(self.complaint("auth: {type: basic}").key, "auth.type")
+        self.assertEqual(self.load("auth: {type: none}").auth.type, "none")
+
+    def test_other_contradictions(self) -> None:
+        """Two places for what rests in one, two queues of one name, a process with nothing to do."""
+        for text, key in (
+            ("queue: {type: memory}\ncache: {type: sqlite}", "cache.type"),
+            ("queue: {request_queue: a, dead_letter_queue: a}", "queue.dead_letter_queue"),
+            ("queue: {dead_letter_queue: openhqm-requests}", "queue.dead_letter_queue"),
+            ("server: {enabled: false}\nworker: {enabled: false}", "server.enabled"),
+        ):
+            self.assertEqual(self.complaint(text).key, key)
+        self.assertEqual(self.load("queue: {type: memory}\ncache: {type: memory}").cache.type, "memory")
+        self.load("server: {enabled: false}")
+        self.load("worker: {enabled: false}")

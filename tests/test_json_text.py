@@ -1,0 +1,260 @@
+"""Reading a JSON object strictly: RFC 8259, and what it leaves to the reader."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.errors import MalformedJSON
+from openhqm.policy.json_text import members, parse_object
+from tests import hypothesis_profile  # noqa: F401
+
+# RFC 8259, section 2 and 6
+SPACE = st.text(" \t\r\n", max_size=3)
+NUMBER = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?", fullmatch=True)
+SHORT = {'"': '\\"', "\\": "\\\\", "/": "\\/", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+@st.composite
+def spelled(draw: Any, characters: str) -> str:
+    """A JSON string for these characters, each written in one of the ways that section 7 allows."""
+    written = []
+    for character in characters:
+        ways = ["".join(f"\\u{unit:04x}" for unit in utf16(character))]
+        if character >= " " and character not in '"\\':
+            ways.append(character)
+        if character in SHORT:
+            ways.append(SHORT[character])
+        written.append(draw(st.sampled_from(ways)))
+    return f'"{"".join(written)}"'
+
+
+def utf16(character: str) -> list[int]:
+    units = character.encode("utf-16-be")
+    return [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
+
+
+@st.composite
+def arrays(draw: Any, inner: st.SearchStrategy[str]) -> str:
+    items = draw(st.lists(inner, max_size=4))
+    return f"[{','.join(draw(SPACE) + item + draw(SPACE) for item in items)}]"
+
+
+@st.composite
+def objects(draw: Any, inner: st.SearchStrategy[str]) -> str:
+    items = draw(st.lists(st.tuples(st.text(max_size=3).flatmap(spelled), inner), max_size=4))
+    return f"{{{','.join(f'{name}{draw(SPACE)}:{draw(SPACE)}{item}' for name, item in items)}}}"
+
+
+VALUE = st.recursive(
+    st.sampled_from(["null", "true", "false"]) | NUMBER | st.text(max_size=8).flatmap(spelled),
+    lambda inner: arrays(inner) | objects(inner),
+    max_leaves=12,
+)
+
+
+def plain(text: bytes | str) -> Any:
+    """What the standard library reads, with numbers left as they are written."""
+    return json.loads(text, parse_int=str, parse_float=str)
+
+
+def nested(kinds: str, core: str = "1") -> bytes:
+    """An envelope whose payload nests as ``kinds`` says: ``[`` for an array, ``{`` for an object."""
+    opening = "".join('{"a":' if kind == "{" else "[" for kind in kinds)
+    closing = "".join("}" if kind == "{" else "]" for kind in reversed(kinds))
+    return f'{{"payload":{opening}{core}{closing}}}'.encode()
+
+
+class MembersTests(SynchronousTestCase):
+    """`members`"""
+
+    def refused(self, text: bytes) -> str:
+        error: Any = self.assertRaises(MalformedJSON, members, text)
+        return str(error.reason)
+
+    @given(st.data())
+    def test_byte_for_byte(self, data: st.DataObject) -> None:
+        """Any JSON value comes back as it was written: digits, escapes, key order, and white space inside."""
+        names = data.draw(st.lists(st.text(max_size=8), unique=True, max_size=5))
+        values = {name: data.draw(VALUE) for name in names}
+        space = data.draw(SPACE)
+        inside = f"{space},{space}".join(
+            f"{data.draw(spelled(name))}{space}:{space}{value}" for name, value in values.items()
+        )
+        text = f"{space}{{{space}{inside}{space}}}{space}"
+        self.assertEqual(members(text.encode()), {name: value.encode() for name, value in values.items()})
+
+    @given(st.text('[]{}",:\\/u01e-. an', max_size=60).map(str.encode) | st.binary(max_size=40))
+    @example(b'{"a":[{}' * 30)
+    @example(b'{"a":"\\"}')
+    @example(b'{"a\\/b":1,"a/b":2}')
+    def test_agrees_with_the_standard_library(self, soup: bytes) -> None:
+        """Whatever is accepted, `json.loads` reads alike; all else is `MalformedJSON` and nothing but that."""
+        for text in (soup, b'{"payload":' + soup + b"}"):
+            try:
+                found = members(text)
+            except MalformedJSON:
+                continue
+            there = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
+            self.assertEqual(sorted(name for name, _ in there), sorted(found))
+            self.assertEqual({name: plain(value) for name, value in found.items()}, plain(text))
+
+    @given(st.text("[{", max_size=130))
+    @example("[" * 63)
+    @example("[" * 64)
+    @example("{" * 64)
+    @example("{[" * 32)
+    @example("[{" * 32)
+    def test_depth(self, kinds: str) -> None:
+        """64 levels are read, the envelope being the first; 65 are refused, whatever they are levels of."""
+        text = nested(kinds)
+        if 1 + len(kinds) <= 64:
+            self.assertEqual(list(members(text)), ["payload"])
+        else:
+            self.assertIn("64 levels", self.refused(text))
+
+    def test_depth_counts_no_strings(self) -> None:
+        """Brackets inside a string are text, also behind escaped quotes and backslashes."""
+        for string in ('"' + "[{" * 100 + '"', '"\\"' + "[" * 100 + '"', '"\\\\\\"' + "{" * 100 + '\\\\"'):
+            self.assertEqual(members(nested("[", string)), {"payload": f"[{string}]".encode()}, string[:8])
+        self.refused(nested("[" * 70, '"\\\\"'))
+
+    def test_never_a_recursion_error(self) -> None:
+        """A million brackets, closed or not, are one complaint more."""
+        for start in (b"", b'{"payload":'):
+            for bracket in (b"[", b'{"a":', b'[{"a":', b"]", b"}", b'["",'):
+                self.refused(start + bracket * 1_000_000)
+        self.refused(nested("[" * 500_000))
+
+    @given(st.text(min_size=1, max_size=6), st.data())
+    @example("payload", None)
+    @example("a/b", None)
+    def test_the_same_name_twice(self, name: str, data: Any) -> None:
+        """A name that stands twice is refused, however it is spelled each time."""
+        if data is None:
+            pairs = [(json.dumps(name), json.dumps(name)), (json.dumps(name), json.dumps(name).replace("/", "\\/"))]
+        else:
+            pairs = [(data.draw(spelled(name)), data.draw(spelled(name)))]
+        for one, two in pairs:
+            for text in (f"{{{one}:1,{two}:2}}", f'{{"x":{one},{two}:1,"y":0,{one}:{two}}}'):
+                self.refused(text.encode())
+
+    def test_a_name_twice_deeper_down(self) -> None:
+        """What lies inside a payload is its owner's business: it is carried, not judged."""
+        payload = b'{"a":1,"a":{"payload":1,"payload":2}}'
+        self.assertEqual(members(b'{"payload":%b}' % payload), {"payload": payload})
+
+    def test_a_pair_of_surrogates(self) -> None:
+        """Two halves that belong together are one character (RFC 8259, section 7)."""
+        self.assertEqual(members(b'{"payload":"\\ud83d\\ude00"}'), {"payload": b'"\\ud83d\\ude00"'})
+        self.assertEqual(list(members(b'{"\\ud83d\\ude00":1}')), ["\N{GRINNING FACE}"])
+
+    def test_not_json(self) -> None:
+        """What RFC 8259 does not allow is refused, also where other readers are kind."""
+        envelope = '{"payload":1}'
+        for what, text in (
+            ("nothing", b""),
+            ("white space", b" \n"),
+            ("byte order mark", b"\xef\xbb\xbf" + envelope.encode()),
+            ("UTF-16 with a mark", envelope.encode("utf-16")),
+            ("UTF-16, little end first", envelope.encode("utf-16-le")),
+            ("UTF-16, big end first", envelope.encode("utf-16-be")),
+            ("UTF-32", envelope.encode("utf-32")),
+            ("Latin-1", '{"payload":"é"}'.encode("latin-1")),
+            ("overlong UTF-8", b'{"payload":"\xc0\x80"}'),
+            ("a surrogate as UTF-8", b'{"payload":"\xed\xa0\x80"}'),
+            ("a high surrogate alone", b'{"payload":"\\ud800"}'),
+            ("a high surrogate and more", b'{"payload":"\\ud800abcdef"}'),
+            ("a low surrogate alone", b'{"payload":"\\udc00"}'),
+            ("surrogates the wrong way round", b'{"payload":"\\udc00\\ud800"}'),
+            ("a lone surrogate deep inside", b'{"payload":[{"a":["\\udfff "]}]}'),
+            ("a lone surrogate in a name", b'{"\\ud800":1}'),
+            ("a lone surrogate in a name deep inside", b'{"payload":{"\\ud800":1}}'),
+            ("NaN", b'{"payload":NaN}'),
+            ("Infinity", b'{"payload":Infinity}'),
+            ("-Infinity", b'{"payload":[-Infinity]}'),
+            ("bytes behind the end", envelope.encode() + b"x"),
+            ("a second document", envelope.encode() * 2),
+            ("NUL behind the end", envelope.encode() + b"\0"),
+            ("no end", envelope.encode()[:-1]),
+            ("trailing comma", b'{"payload":1,}'),
+            ("trailing comma in an array", b'{"payload":[1,]}'),
+            ("comment", b'{"payload":1/**/}'),
+            ("single quotes", b"{'payload':1}"),
+            ("name without quotes", b"{payload:1}"),
+            ("leading zero", b'{"payload":01}'),
+            ("plus", b'{"payload":+1}'),
+            ("no digit before the point", b'{"payload":.5}'),
+            ("no digit behind the point", b'{"payload":1.}'),
+            ("hexadecimal", b'{"payload":0x10}'),
+            ("control character in a string", b'{"payload":"a\nb"}'),
+            ("unknown escape", b'{"payload":"\\x41"}'),
+            ("short escape", b'{"payload":"\\u12"}'),
+            ("vertical tab as white space", b'{"payload":\x0b1}'),
+            ("capitals", b'{"payload":True}'),
+            ("an array", b"[1]"),
+            ("null", b"null"),
+            ("a string", b'"payload"'),
+            ("a number", b"1"),
+        ):
+            try:
+                self.fail(f"{what} was read as {members(text)}")
+            except MalformedJSON:
+                pass
+
+    def test_many_names(self) -> None:
+        """Twenty thousand names are a matter of milliseconds: nobody buys seconds of ours with one small request."""
+        names = b",".join(b'"%x":1' % number for number in range(20_000))
+        for text in (b"{%b}" % names, b'{%b,"\\u00e9":1}' % names):
+            started = time.process_time()
+            self.assertEqual(len(members(text)), text.count(b":"))
+            self.assertLess(time.process_time() - started, 0.5)
+
+
+class ParseObjectTests(SynchronousTestCase):
+    """`parse_object`"""
+
+    def refused(self, text: bytes) -> str:
+        error: Any = self.assertRaises(MalformedJSON, parse_object, text, "metadata")
+        return str(error.reason)
+
+    @given(
+        st.dictionaries(
+            st.text(max_size=5),
+            st.recursive(
+                st.none() | st.booleans() | st.text() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False),
+                lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+                max_leaves=8,
+            ),
+        ),
+        st.booleans(),
+    )
+    def test_reads_as_the_standard_library_does(self, value: dict[str, Any], ascii_only: bool) -> None:
+        """What `json.dumps` writes comes back the same."""
+        try:
+            text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+        except ValueError:
+            assume(False)
+        self.assertEqual(parse_object(text.encode(), "metadata"), value)
+
+    def test_no_name_twice_at_any_depth(self) -> None:
+        """Nowhere in it may a name stand twice, and the complaint says where it was."""
+        for text in (b'{"a":1,"a":1}', b'{"a":1,"\\u0061":2}', b'{"x":[{"y":{"a":1,"b":2,"a":3}}]}'):
+            self.assertIn("metadata", self.refused(text))
+
+    def test_numbers_of_64_bits(self) -> None:
+        """Whole numbers of 64 bits are exact; one that a 64-bit reader would change is refused, not changed."""
+        for number in (-(2**63), 2**63, 2**64 - 1):
+            self.assertEqual(parse_object(b'{"a":%d}' % number, "metadata"), {"a": number})
+        for digits in (b"18446744073709551616", b"-9223372036854775809", b"9" * 5000, b"1e400", b"-1e999"):
+            self.assertIn("metadata", self.refused(b'{"a":[%b]}' % digits))
+
+    def test_nothing_but_an_object(self) -> None:
+        """An array, a string and a number are no object."""
+        for text in (b"[]", b'"a"', b"1", b"true"):
+            self.assertIn("metadata", self.refused(text))

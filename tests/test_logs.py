@@ -1,0 +1,181 @@
+"""Log events as lines: one each, whatever a value contains."""
+
+from __future__ import annotations
+
+import io
+import json
+import unicodedata
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.logger import LogEvent, Logger, LogLevel
+from twisted.python.failure import Failure
+from twisted.python.reflect import namedAny
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.runtime.logs import FACTORIES_NAME, json_line, observer, text_line
+from tests import hypothesis_profile  # noqa: F401
+
+# Anything a string can hold in Python: controls, line separators, lone surrogates
+ANY_TEXT = st.text(st.characters(), max_size=20)
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Unspeakable:
+    """An object that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+def event(message: str = "{value}", **fields: Any) -> LogEvent:
+    return {
+        "log_format": message,
+        "log_level": LogLevel.warn,
+        "log_namespace": "openhqm.somewhere",
+        "log_time": 1770460200.25,
+        **fields,
+    }
+
+
+def logged(name: str, log: Any) -> str:
+    """What the factory of this name writes while ``log`` is called with a logger."""
+    stream = io.StringIO()
+    write = namedAny(f"{FACTORIES_NAME}.{name}")(stream=stream)
+    log(Logger("openhqm.somewhere", observer=write))
+    return stream.getvalue()
+
+
+def raised() -> Failure:
+    try:
+        raise KeyError("gone\x1b[2J")
+    except KeyError:
+        return Failure()
+
+
+class LinesTests(SynchronousTestCase):
+    """`json_line` and `text_line`"""
+
+    def controls(self, line: str) -> list[str]:
+        return [character for character in line if unicodedata.category(character) in ("Cc", "Cs")]
+
+    def test_json(self) -> None:
+        """A line of JSON: when, how bad, where, what, and the fields that a search begins with."""
+        line = json_line(event("{reason} at {value}", value=1, reason="late", correlation_id="7f9c", attempt=2))
+        self.assertEqual(
+            json.loads(line),
+            {
+                "time": "2026-02-07T10:30:00.250Z",
+                "level": "warn",
+                "logger": "openhqm.somewhere",
+                "message": "late at 1",
+                "correlation_id": "7f9c",
+                "attempt": 2,
+                "reason": "late",
+            },
+        )
+
+    def test_text(self) -> None:
+        """A line to read: when, how bad, what, and which request."""
+        line = text_line(event("{value} is late", value="it", correlation_id="7f9c"))
+        self.assertEqual(line.split(), ["2026-02-07T10:30:00.250Z", "warn", "it", "is", "late", "[7f9c]"])
+
+    @given(ANY_TEXT)
+    @example("one\ntwo\r\nthree")
+    @example("\x1b[31m\x07\x00\x7f")
+    @example("\x85\x9b2J")
+    @example("\ud800")
+    def test_json_is_one_line(self, value: str) -> None:
+        """Nothing in a value can end the line, move a cursor, or keep the line from being written."""
+        line = json_line(event(value=value, correlation_id=value, reason=value, error=value))
+        self.assertEqual(self.controls(line), [])
+        line.encode()
+        self.assertEqual(
+            set(json.loads(line)), {"time", "level", "logger", "message", "correlation_id", "reason", "error"}
+        )
+
+    @given(ANY_TEXT)
+    @example("one\ntwo\r\nthree")
+    @example("\x1b[31m\x07\x00\x7f")
+    @example("\x85\x9b2J")
+    @example("\ud800")
+    def test_text_is_one_line(self, value: str) -> None:
+        """The same for the line that people read, in which a control character is shown and not obeyed."""
+        line = text_line(event(value=value, correlation_id=value))
+        self.assertEqual(self.controls(line), [])
+        line.encode()
+
+    def test_visible(self) -> None:
+        """A control character stays visible as what it was."""
+        for line in (text_line(event(value="a\x1bb")), json.loads(json_line(event(value="a\x1bb")))["message"]):
+            self.assertTrue("\\x1b" in line or "\x1b" in line, line)
+
+    def test_only_known_fields(self) -> None:
+        """What else an event carries stays inside: objects, requests, secrets."""
+        secret = {"request": {"token": "s3cr3t"}, "log_source": "s3cr3t", "password": "s3cr3t", "log_trace": "s3cr3t"}
+        for write in (json_line, text_line):
+            self.assertNotIn("s3cr3t", write(event(value=1, **secret)))
+
+    def test_traceback(self) -> None:
+        """A failure brings its traceback: inside the JSON line, below the line of text, its controls escaped."""
+        failure = raised()
+        line = json_line(event("it broke", log_failure=failure))
+        self.assertEqual(line.count("\n"), 0)
+        self.assertIn("KeyError", json.loads(line)["traceback"])
+        first, *below = text_line(event("it broke", log_failure=failure)).split("\n")
+        self.assertTrue(first.endswith("it broke"))
+        self.assertIn("KeyError", below[-1])
+        self.assertEqual(self.controls("".join(below)), [])
+
+    def test_odd_events(self) -> None:
+        """Events of other libraries lack fields, have odd ones, or cannot be formatted: still a line each."""
+        for odd in (
+            {},
+            {"log_format": None},
+            {"log_format": "{nothing", "log_time": 1.0},
+            {"log_format": "{missing}", "log_level": None},
+            {"log_format": b"\xff", "log_namespace": "x"},
+            event(value=Unspeakable()),
+            event(value=1, attempt=2**70, status=float("nan"), port=None, path=b"\xff\n"),
+        ):
+            self.assertEqual(self.controls(json_line(odd)), [], odd.keys())
+            json.loads(json_line(odd))
+            self.assertEqual(self.controls(text_line(odd)), [], odd.keys())
+
+    def test_an_unspeakable_field(self) -> None:
+        """A field that cannot be shown costs itself, and not the whole line."""
+        self.assertEqual(json.loads(json_line(event("what happened", error=Unspeakable())))["message"], "what happened")
+
+
+class ObserverTests(SynchronousTestCase):
+    """`observer`, by the names that twistd imports"""
+
+    def test_levels(self) -> None:
+        """Each level lets through itself and all above it, in both formats."""
+
+        def all_of_them(log: Logger) -> None:
+            for say in (log.debug, log.info, log.warn, log.error, log.critical):
+                say("something")
+
+        for position, level in enumerate(LEVELS):
+            for form in ("json", "text"):
+                self.assertEqual(logged(f"{form}_{level}", all_of_them).count("\n"), len(LEVELS) - position, level)
+
+    def test_a_logger(self) -> None:
+        """What `Logger` says arrives as a line that ends with one line break, with the traceback of a failure."""
+
+        def break_down(log: Logger) -> None:
+            log.failure("attempt {attempt} broke\n", raised(), attempt=3, correlation_id="7f9c")
+
+        written = logged("json_INFO", break_down)
+        self.assertEqual((written.count("\n"), written[-1]), (1, "\n"))
+        line = json.loads(written)
+        self.assertEqual((line["level"], line["attempt"], line["correlation_id"]), ("critical", 3, "7f9c"))
+        self.assertIn("KeyError", line["traceback"])
+
+    def test_standard_output(self) -> None:
+        """Without a stream it is the process's own standard output, past any redirection."""
+        observer(json_line, "INFO")

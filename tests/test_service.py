@@ -1,0 +1,283 @@
+"""The process as an operator meets it: started, misconfigured, stopped, started again, twice at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.servers import ROOT, Server
+
+JOBS = """
+import os
+
+def handle(work):
+    if work.payload == "die":
+        os._exit(7)
+    return {"seen": work.payload, "attempt": work.attempt}
+
+def blocking(work):
+    import threading, time
+    time.sleep(0.2)
+    work.progress(thread=threading.current_thread() is not threading.main_thread())
+    return "done"
+"""
+
+
+class Process(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="openhqm-service-"))
+        self.addCleanup(shutil.rmtree, self.directory)
+        (self.directory / "jobs.py").write_text(JOBS)
+
+    def server(self, before: str = "", **environment: str) -> Server:
+        server = Server(self.directory, before, **environment)
+        self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
+        return server
+
+    def config(self, text: str) -> str:
+        path = self.directory / "cfg.yaml"
+        path.write_text(text)
+        return str(path)
+
+
+class Starting(Process):
+    def test_restart(self) -> None:
+        """Ctrl-C ends it with 0; started again, it answers for an old id."""
+        server = self.server()
+        server.start()
+        correlation_id = server.submit({"hello": "world"})
+        before = server.response(correlation_id)
+        self.assertEqual(server.stop(signal.SIGINT), 0)
+        server.start()
+        self.assertEqual(server.response(correlation_id), before)
+        self.assertEqual(server.stop(), 0)
+
+    def test_own_handler(self) -> None:
+        """A handler in a file beside the configuration is found and run."""
+        server = self.server()
+        server.start("--config", self.config("worker: {handler: 'jobs:handle'}"))
+        self.assertEqual(server.response(server.submit([1]))["result"], {"seen": [1], "attempt": 1})
+
+    def test_thread(self) -> None:
+        """With worker.executor thread a handler may block: others are not held up, and progress is kept."""
+        server = self.server(OPENHQM_WORKER__HANDLER="jobs:blocking", OPENHQM_WORKER__EXECUTOR="thread")
+        server.start()
+        started = time.monotonic()
+        ids = [server.submit(number) for number in range(5)]
+        self.assertEqual({server.response(one)["result"] for one in ids}, {"done"})
+        self.assertLess(time.monotonic() - started, 5 * 0.2)
+        self.assertIn(b'"thread":true', server.ask("GET", f"/api/v1/events/{ids[0]}")[2])
+        self.assertEqual(server.stop(), 0)
+
+    def test_handler_that_kills(self) -> None:
+        """A handler that takes the process with it is tried four times and then kept as a dead letter."""
+        server = self.server(OPENHQM_WORKER__HANDLER="jobs:handle")
+        server.start()
+        correlation_id = server.submit("die", delay=0.5)  # so that the 202 comes before the end
+        good = server.submit("live")
+        for _ in range(4):
+            assert server.process is not None
+            self.assertEqual(server.process.wait(timeout=20), 7)
+            self.start_patiently(server)
+        response = server.response(correlation_id)
+        self.assertEqual((response["status"], response["attempt"]), ("FAILED", 4))
+        self.assertIn("the process ended with them", response["error"])
+        self.assertEqual(server.response(good)["status"], "COMPLETED")
+
+    def start_patiently(self, server: Server) -> None:
+        """It may be gone again before it could be asked whether it is ready."""
+        try:
+            server.start()
+        except AssertionError:
+            assert server.process is not None
+            self.assertEqual(server.process.poll(), 7)
+
+    def test_roles(self) -> None:
+        """A listener accepts and does not work; a worker works on what it left, without a port."""
+        server = self.server()
+        server.start("--role", "listener")
+        correlation_id = server.submit(1)
+        self.assertEqual(server.ask("GET", f"/api/v1/response/{correlation_id}?wait=1")[0], 202)
+        server.stop()
+        worker = subprocess.Popen(
+            server.command("--role", "worker"), cwd=self.directory, env=server.variables(), stdout=subprocess.DEVNULL
+        )
+        self.addCleanup(lambda: worker.poll() is None and worker.kill())
+        log = self.directory / "data" / "openhqm.db-wal"
+        size = -1
+        while not log.exists() or (size != log.stat().st_size and worker.poll() is None):
+            size = log.stat().st_size if log.exists() else -1
+            time.sleep(0.5)
+        self.assertRaises(OSError, server.ask, "GET", "/health")
+        worker.terminate()
+        self.assertEqual(worker.wait(30), 0)
+        server.start("--role", "listener")
+        self.assertEqual(server.response(correlation_id)["status"], "COMPLETED")
+
+
+class Refusing(Process):
+    def refused(self, server: Server, *arguments: str) -> list[str]:
+        """The lines it ends with; exit code 1, and no traceback."""
+        code, out, err = server.run(*arguments)
+        self.assertEqual(code, 1, out + err)
+        self.assertNotIn("Traceback", out + err)
+        return [line for line in err.splitlines() if line.startswith("openhqm: ")]
+
+    def test_port(self) -> None:
+        """A port that is taken is one clear line."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            (line,) = self.refused(self.server(OPENHQM_SERVER__PORT=str(port)))
+        self.assertIn(f"127.0.0.1:{port}", line)
+        self.assertIn("Address already in use", line)
+
+    def test_keys(self) -> None:
+        """Every bad key is a line of its own, with the file it stands in."""
+        path = self.config("server: {prot: 1, port: x}\nqueue: {type: kafka}\n")
+        lines = self.refused(self.server(), "--config", path)
+        self.assertEqual(len(lines), 2, lines)  # the port itself stands in the environment here
+        self.assertTrue(all(path in line for line in lines))
+
+    def test_no_file(self) -> None:
+        """A file that cannot be read is one clear line."""
+        (line,) = self.refused(self.server(), "--config", "/nowhere/cfg.yaml")
+        self.assertIn("/nowhere/cfg.yaml: cannot be read: No such file or directory", line)
+
+    def test_handler(self) -> None:
+        """A handler that is not there is one clear line each."""
+        lines = self.refused(
+            self.server(OPENHQM_WORKER__HANDLER="nowhere:handle", OPENHQM_WORKER__HANDLERS='{"a": "jobs:nothing"}')
+        )
+        self.assertEqual(len(lines), 2)
+        self.assertIn("worker.handler: cannot import nowhere", lines[0])
+        self.assertIn("worker.handlers.a: jobs has no callable named nothing", lines[1])
+
+    def test_second_process(self) -> None:
+        """A second process on the same files is refused, and told who holds them; the first goes on."""
+        first = self.server()
+        first.start()
+        second = self.server()
+        (line,) = self.refused(second)
+        assert first.process is not None
+        self.assertIn(f"in use by process {first.process.pid}", line)
+        self.assertEqual(first.response(first.submit(1))["status"], "COMPLETED")
+
+    def test_foreign_file(self) -> None:
+        """Some other program's database is left alone."""
+        import sqlite3
+
+        (self.directory / "data").mkdir()
+        with sqlite3.connect(self.directory / "data" / "openhqm.db") as database:
+            database.execute("CREATE TABLE theirs (a)")
+        database.close()
+        (line,) = self.refused(self.server())
+        self.assertIn("some other program's database", line)
+
+    def test_role(self) -> None:
+        """A role that is none is refused."""
+        code, out, err = self.server().run("--role", "boss")
+        self.assertEqual(code, 1)
+        self.assertIn("--role must be", out + err)
+
+    def test_check(self) -> None:
+        """--check says what the backend promises and ends with 0; with a bad key it ends with 1."""
+        code, out, err = self.server().run("--check")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("durable: a 202 survives a crash and a power cut: yes", out)
+        code, out, _ = self.server(OPENHQM_QUEUE__TYPE="memory").run("--check")
+        self.assertIn("durable: a 202 survives a crash and a power cut: no", out)
+        self.refused(self.server(OPENHQM_QUEUE__TYPE="rabbitmq"), "--check")
+
+
+class DiskFull(Process):
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = self.directory / "disk"
+        self.disk.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(self.disk)], capture_output=True, text=True
+        )
+        if mounted.returncode:
+            if os.environ.get("CI"):
+                raise AssertionError(mounted.stderr)
+            raise SkipTest("a small disk can only be mounted by root")
+        self.addCleanup(subprocess.run, ["umount", "-l", str(self.disk)])
+
+    def test_full(self) -> None:
+        """On a full disk nothing is accepted and everything is readable; with room again it goes on by itself."""
+        server = self.server(OPENHQM_QUEUE__CONNECTION__SQLITE__PATH=str(self.disk / "data"))
+        server.start()
+        early = server.submit("early")
+        before = server.response(early)
+        accepted = []
+        for _ in range(200):
+            status, fields, body = server.ask("POST", "/api/v1/submit", {"payload": "x" * 90_000})
+            if status != 202:
+                break
+            accepted.append(body)
+        self.assertEqual(status, 503)
+        self.assertIn("retry-after", fields)
+        self.assertEqual(server.ask("GET", "/health/ready")[0], 503)
+        self.assertEqual(server.response(early), before)
+        # Room again: whoever runs this makes the disk larger.
+        subprocess.run(["mount", "-o", "remount,size=64m", str(self.disk)], check=True)
+        deadline = time.monotonic() + 15
+        while server.ask("GET", "/health/ready")[0] != 200 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertEqual(server.response(server.submit("late"))["status"], "COMPLETED")
+        import json
+
+        for body in accepted:
+            self.assertEqual(server.response(json.loads(body)["correlation_id"])["status"], "COMPLETED")
+        self.assertEqual(server.stop(), 0)
+
+
+class Packaging(Process):
+    def test_wheel_and_sdist(self) -> None:
+        """What is built from a clean copy contains the plugin, and runs from the wheel in a clean environment."""
+        copy = self.directory / "source"
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+        )
+        for name in listed.stdout.splitlines():
+            if (ROOT / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, copy / name)
+        build = subprocess.run(
+            [sys.executable, "-m", "build", "--outdir", str(self.directory / "dist"), str(copy)],
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(build.returncode, 0, build.stdout + build.stderr)
+        (wheel,) = (self.directory / "dist").glob("*.whl")
+        (sdist,) = (self.directory / "dist").glob("*.tar.gz")
+        names = subprocess.run(["tar", "tzf", str(sdist)], capture_output=True, text=True).stdout
+        for needed in ("twisted/plugins/openhqm_plugin.py", "LICENSE", "tests/test_service.py", "docs/", "tox.ini"):
+            self.assertIn(needed, names)
+        clean = self.directory / "venv"
+        subprocess.run([sys.executable, "-m", "venv", str(clean)], check=True)
+        installed = subprocess.run(
+            [str(clean / "bin" / "pip"), "install", "-q", str(wheel)], capture_output=True, text=True
+        )
+        self.assertEqual(installed.returncode, 0, installed.stderr)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        checked = subprocess.run(
+            [str(clean / "bin" / "twistd"), "-n", "openhqm", "--check"],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+        self.assertIn("the configuration is sound", checked.stdout)

@@ -1,0 +1,201 @@
+"""Reading a submission: what is taken, and which field is named when it is not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.errors import InvalidRequest, MalformedJSON
+from openhqm.ingress.submission import read_submission
+from openhqm.messages import Priority, Submission
+from tests import hypothesis_profile  # noqa: F401
+
+NOW = 1_770_460_200.0  # 2026-02-07T10:30:00Z
+DAY = 86400
+# RFC 9110, section 5.6.2
+TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def read(document: Any, carried: dict[str, str] | None = None) -> Submission:
+    return read_submission(json.dumps(document).encode(), NOW, carried)
+
+
+def with_metadata(**metadata: Any) -> Submission:
+    return read({"payload": 1, "metadata": metadata})
+
+
+class ReadSubmissionTests(SynchronousTestCase):
+    """`read_submission`"""
+
+    def field(self, document: Any) -> str:
+        """The field that is named when this is refused."""
+        error: Any = self.assertRaises(InvalidRequest, read, document)
+        return str(error.field)
+
+    def test_everything(self) -> None:
+        """Each known field arrives, and what is the caller's own is kept beside it."""
+        metadata = {
+            "priority": "high",
+            "timeout": 300,
+            "delay": 1.5,
+            "partition_key": "customer-7",
+            "operation": "resize",
+            "method": "PUT",
+            "path": "/a",
+            "query": {"b": "c"},
+            "tags": ["x", "y"],
+            "mine": {"deep": [1, None]},
+        }
+        found = read({"payload": {"z": 1, "a": 2}, "headers": {"X-Mine": "yes"}, "metadata": metadata})
+        self.assertEqual(
+            found,
+            Submission(b'{"z": 1, "a": 2}', {"X-Mine": "yes"}, metadata, Priority.HIGH, 300.0, NOW + 1.5),
+        )
+
+    def test_payload_alone(self) -> None:
+        """A payload is enough: normal priority, no deadline, at once. Any JSON value is one, null too."""
+        for payload in (b"null", b"0", b'""', b"[]", b"{}", b"1" * 400, b"-1.50E+400", b'{"b":1, "a": 2}'):
+            self.assertEqual(read_submission(b'{"payload": %b }' % payload, NOW), Submission(payload))
+
+    def test_payload_missing(self) -> None:
+        """Without a payload nothing was asked for."""
+        for document in ({}, {"metadata": {}}, {"headers": {"A": "b"}}):
+            self.assertEqual(self.field(document), "payload")
+
+    def test_unknown_field(self) -> None:
+        """A field that nobody would read is refused and named."""
+        for name in ("payloads", "Payload", "priority", "correlation_id", ""):
+            self.assertEqual(self.field({"payload": 1, name: 1}), name)
+
+    def test_not_json(self) -> None:
+        """What is no JSON object is another complaint than a wrong field."""
+        for body in (b"", b"[]", b"1", b'{"payload":1', b'{"payload":1,"payload":2}', b'{"payload":NaN}'):
+            self.assertRaises(MalformedJSON, read_submission, body, NOW)
+        for metadata in (b'{"timeout":NaN}', b'{"timeout":1,"timeout":2}', b'{"a":{"b":1,"b":2}}'):
+            self.assertRaises(MalformedJSON, read_submission, b'{"payload":1,"metadata":%b}' % metadata, NOW)
+
+    def test_wrong_types(self) -> None:
+        """Each field that has a wrong type or value is named by its path."""
+        for wrong, field in (
+            ({"headers": []}, "headers"),
+            ({"headers": "X: y"}, "headers"),
+            ({"headers": {"X-A": 1}}, "headers.X-A"),
+            ({"headers": {"X-A": None}}, "headers.X-A"),
+            ({"headers": {"X-A": ["b"]}}, "headers.X-A"),
+            ({"metadata": []}, "metadata"),
+            ({"metadata": "x"}, "metadata"),
+            ({"metadata": 0}, "metadata"),
+            *(
+                ({"metadata": {"priority": value}}, "metadata.priority")
+                for value in ("urgent", "HIGH", 1, None, [], {})
+            ),
+            *(({"metadata": {"tags": value}}, "metadata.tags") for value in ("a", {"a": 1}, [1], [""], [None], None)),
+            *(({"metadata": {"partition_key": value}}, "metadata.partition_key") for value in (1, None, ["a"])),
+            ({"metadata": {"operation": 1}}, "metadata.operation"),
+            ({"metadata": {"method": 1}}, "metadata.method"),
+            ({"metadata": {"path": 1}}, "metadata.path"),
+            *(
+                ({"metadata": {"not_before": value}}, "metadata.not_before")
+                for value in (1, None, "soon", "2026-02-30")
+            ),
+        ):
+            self.assertEqual(self.field({"payload": 1, **wrong}), field, wrong)
+
+    def test_absent_features(self) -> None:
+        """What this server would not do is refused now: never a 202 that cannot run."""
+        for name, value in (("endpoint", "billing"), ("callback_url", "https://example.com/")):
+            self.assertEqual(self.field({"payload": 1, "metadata": {name: value}}), f"metadata.{name}")
+
+    def test_priority(self) -> None:
+        """Low, normal and high."""
+        self.assertEqual(
+            {word: with_metadata(priority=word).priority.value for word in ("low", "normal", "high")},
+            {"low": "low", "normal": "normal", "high": "high"},
+        )
+
+    def test_timeout(self) -> None:
+        """Seconds above zero, fractions too; nothing absurd, and no true that counts as one."""
+        for seconds in (0.001, 1, 300, 1e3):
+            self.assertEqual(with_metadata(timeout=seconds).timeout, seconds)
+        for absurd in (0, -0.0, -1, -1e-9, 1e300, 2**64 - 1, True, False, None, "5", "", [5], {}):
+            self.assertEqual(self.field({"payload": 1, "metadata": {"timeout": absurd}}), "metadata.timeout", absurd)
+        for beyond in (b"1e400", b"-1e400", b"9" * 400):
+            body = b'{"payload":1,"metadata":{"timeout":%b}}' % beyond
+            self.assertRaises((InvalidRequest, MalformedJSON), read_submission, body, NOW)
+
+    def test_delay(self) -> None:
+        """Seconds from now, zero too; nothing absurd."""
+        for seconds in (0, 0.5, DAY):
+            self.assertEqual(with_metadata(delay=seconds).not_before, NOW + seconds)
+        for absurd in (-1, 1e300, True, None, "5"):
+            self.assertEqual(self.field({"payload": 1, "metadata": {"delay": absurd}}), "metadata.delay", absurd)
+
+    def test_not_before(self) -> None:
+        """An RFC 3339 time, past or to come, but not beyond belief; and not beside a delay."""
+        for text, moment in (
+            ("2026-02-07T10:30:05Z", NOW + 5),
+            ("2026-02-07T11:30:05.250+01:00", NOW + 5.25),
+            ("2020-01-01T00:00:00Z", 1577836800.0),
+        ):
+            self.assertEqual(with_metadata(not_before=text).not_before, moment)
+        self.assertEqual(
+            self.field({"payload": 1, "metadata": {"not_before": "2999-01-01T00:00:00Z"}}), "metadata.not_before"
+        )
+        both = {"not_before": "2026-02-07T10:30:05Z", "delay": 5}
+        self.assertEqual(self.field({"payload": 1, "metadata": both}), "metadata.delay")
+
+    def test_over_before_it_begins(self) -> None:
+        """A deadline that passes before the request may begin is refused, not accepted to fail."""
+        self.assertEqual(with_metadata(timeout=10, delay=9).timeout, 10)
+        for later in ({"delay": 10}, {"delay": 11}, {"not_before": "2026-02-07T10:31:00Z"}):
+            self.assertEqual(self.field({"payload": 1, "metadata": {"timeout": 10, **later}}), "metadata.timeout")
+
+    @given(st.text(TOKEN, min_size=1, max_size=256), st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])))
+    def test_header(self, name: str, value: str) -> None:
+        """A token is a name (RFC 9110, section 5.6.2); anything without control characters is a value."""
+        self.assertEqual(read({"payload": 1, "headers": {name: value}}).headers, {name: value})
+
+    @given(st.text(TOKEN, max_size=5), st.characters(exclude_characters=TOKEN), st.text(TOKEN, max_size=5))
+    def test_no_header_name(self, before: str, character: str, behind: str) -> None:
+        """One character that is none of a token's spoils the name; so does having none, or too many."""
+        for name in (before + character + behind, "", "x" * 257):
+            self.assertTrue(self.field({"payload": 1, "headers": {name: "v"}}).startswith("headers."))
+
+    @given(st.sampled_from([chr(code) for code in (*range(9), *range(10, 32), 127)]), st.text(max_size=3))
+    def test_no_header_value(self, control: str, text: str) -> None:
+        """A control character in a value is refused, never repaired; a tab is none (RFC 9110, section 5.5)."""
+        for value in (control, text + control, control + text, f"a{control}X-Injected: b"):
+            self.assertEqual(self.field({"payload": 1, "headers": {"X-A": value}}), "headers.X-A")
+        self.assertEqual(read({"payload": 1, "headers": {"X-A": "a\tb"}}).headers, {"X-A": "a\tb"})
+
+    def test_sizes(self) -> None:
+        """What is larger than it can have use for is refused by name."""
+        read(
+            {
+                "payload": 1,
+                "headers": {f"X-{n}": "v" * 8192 for n in range(100)},
+                "metadata": {"tags": ["t" * 128] * 20},
+            }
+        )
+        for large, field in (
+            ({"headers": {f"X-{n}": "v" for n in range(101)}}, "headers"),
+            ({"headers": {"X-A": "v" * 8193}}, "headers.X-A"),
+            ({"metadata": {"tags": ["t"] * 21}}, "metadata.tags"),
+            ({"metadata": {"tags": ["t" * 129]}}, "metadata.tags"),
+            ({"metadata": {"mine": "x" * 65536}}, "metadata"),
+        ):
+            self.assertEqual(self.field({"payload": 1, **large}), field)
+
+    def test_trace_context(self) -> None:
+        """Trace context travels with the request, unless the request names its own, in whatever letters."""
+        carried = {"traceparent": "00-a-b-01", "tracestate": "c=d"}
+        self.assertEqual(read({"payload": 1}, carried).headers, carried)
+        self.assertEqual(read({"payload": 1, "headers": {"X-A": "b"}}, carried).headers, {**carried, "X-A": "b"})
+        self.assertEqual(
+            read({"payload": 1, "headers": {"TraceParent": "mine"}}, carried).headers,
+            {"TraceParent": "mine", "tracestate": "c=d"},
+        )

@@ -1,0 +1,154 @@
+"""Threads of our own, with the reactor that the results come back to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import TestCase
+
+from openhqm.runtime.threads import SerialThread, Threads
+
+
+def alive(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if name in thread.name]
+
+
+class Gate:
+    """Work that is under way until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered, self._open = threading.Event(), threading.Event()
+
+    def __call__(self) -> str:
+        self.entered.set()
+        assert self._open.wait(10)
+        return "through"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+class RunsMixin:
+    """What both kinds promise."""
+
+    timeout = 20
+    run_in_thread: Callable[..., Deferred[Any]]
+
+    async def test_results(self) -> None:
+        """The work is done in another thread, and its result is told in the reactor's."""
+        worker, result = await self.run_in_thread(lambda: (threading.current_thread(), [1, None]))
+        self.assertIsNot(worker, threading.current_thread())
+        self.assertIs(threading.current_thread(), threading.main_thread())
+        self.assertEqual(result, [1, None])
+
+    async def test_failures(self) -> None:
+        """Whatever the work raises is the failure, and the next one is none the worse for it."""
+
+        def broken() -> None:
+            raise KeyError("k")
+
+        def leaving() -> None:
+            raise SystemExit(3)
+
+        for function, kind in ((broken, KeyError), (leaving, SystemExit)):
+            await self.assertFailure(self.run_in_thread(function), kind)
+        self.assertEqual(await self.run_in_thread(lambda: 1), 1)
+
+    async def test_cannot_be_cancelled(self) -> None:
+        """Cancelling does not pretend: it fires when the work is over, with what came of it."""
+        gate = Gate()
+        done = self.run_in_thread(gate)
+        self.assertTrue(gate.entered.wait(10))
+        done.cancel()
+        self.assertFalse(done.called)
+        gate.open()
+        self.assertEqual(await done, "through")
+
+
+class ThreadsTests(RunsMixin, TestCase):
+    """`Threads`"""
+
+    def setUp(self) -> None:
+        self.name = f"pool-{self.id()}"
+        self.threads = Threads(reactor, self.name, 2)
+        self.threads.start()
+        self.addCleanup(self.threads.stop)
+        self.run_in_thread = self.threads.run
+
+    async def test_at_most(self) -> None:
+        """As many things at once as were allowed, and no more; the others wait."""
+        gates = [Gate() for _ in range(3)]
+        done = [self.threads.run(gate) for gate in gates]
+        for gate in gates[:2]:
+            self.assertTrue(gate.entered.wait(10))
+        self.assertEqual((gates[2].entered.is_set(), len(alive(self.name))), (False, 2))
+        gates[0].open()
+        await done[0]
+        self.assertTrue(gates[2].entered.wait(10))
+        for gate in gates:
+            gate.open()
+        await gatherResults(done)
+
+    async def test_stop(self) -> None:
+        """After stopping no thread is left."""
+        threads = Threads(reactor, "to-be-stopped", 2)
+        threads.start()
+        await gatherResults([threads.run(lambda: 1) for _ in range(4)])
+        self.assertNotEqual(alive("to-be-stopped"), [])
+        threads.stop()
+        self.assertEqual(alive("to-be-stopped"), [])
+
+    async def test_stop_beside_work_without_end(self) -> None:
+        """A handler that does not return holds up neither the stopping nor the end of the process."""
+        gate = Gate()
+        done = self.threads.run(gate)
+        self.assertTrue(gate.entered.wait(10))
+        self.threads.stop()
+        self.assertTrue(all(thread.daemon for thread in alive(self.name)))
+        gate.open()
+        await done
+
+
+class SerialThreadTests(RunsMixin, TestCase):
+    """`SerialThread`"""
+
+    def setUp(self) -> None:
+        self.name = f"serial-{self.id()}"
+        self.serial = SerialThread(reactor, self.name)
+        self.addCleanup(self.serial.stop)
+        self.run_in_thread = self.serial.run
+
+    async def test_one_after_the_other(self) -> None:
+        """What was asked for first is done first, is told first, and never overlaps with the next."""
+        steps: list[tuple[str, int]] = []
+        told: list[int] = []
+
+        def job(number: int) -> int:
+            steps.append(("begin", number))
+            steps.append(("end", number))
+            return number
+
+        done = [self.serial.run(lambda number=number: job(number)).addCallback(told.append) for number in range(200)]
+        self.assertEqual(len(alive(self.name)), 1)
+        await gatherResults(done)
+        self.assertEqual(steps, [(what, number) for number in range(200) for what in ("begin", "end")])
+        self.assertEqual(told, list(range(200)))
+
+    async def test_stop(self) -> None:
+        """What was asked for before stopping is done before stopping, and told; then no thread is left."""
+        steps: list[int] = []
+        done = [self.serial.run(lambda number=number: steps.append(number)) for number in range(20)]
+        self.serial.stop()
+        self.assertEqual(steps, list(range(20)))
+        self.assertEqual(alive(self.name), [])
+        await gatherResults(done)
+
+    async def test_stop_without_work(self) -> None:
+        """One that never had anything to do has no thread, and stops as well; twice, too."""
+        self.assertEqual(alive(self.name), [])
+        self.serial.stop()
+        self.serial.stop()
