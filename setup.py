@@ -23,6 +23,7 @@ setup(
         "apsw>=3.51.3.0",
         "attrs>=24.2",
         "cattrs>=24.1",
+        "httptools>=0.6.4",
         "klein>=24.8",
         "msgspec>=0.20",
         "prometheus-client>=0.21",

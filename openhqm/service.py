@@ -30,9 +30,10 @@ from openhqm.ingress.door import Door
 from openhqm.ingress.health import Health, QueueCollector
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.routes import Routes
-from openhqm.ingress.site import make_site
+from openhqm.ingress.short_lane import ShortLane, refused
 from openhqm.options import OpenHQMOptions
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.http1_site import HTTP1Site
 from openhqm.runtime.threads import SerialThread, Threads
 from openhqm.workers.attempt import Attempts
 from openhqm.workers.consumer import Consumer
@@ -125,8 +126,12 @@ class OpenHQM(Service):
             self.registry if settings.monitoring.metrics_enabled else None,
             lambda: self._consumer.trouble if self._consumer is not None else None,
         )
-        self._site = make_site(
-            Routes(self._door, self._streams, self._health).app.resource(), settings.server.max_body_bytes
+        self._site = HTTP1Site(
+            Routes(self._door, self._streams, self._health).app.resource(),
+            reactor,
+            ShortLane(self._door),
+            refused,
+            settings.server.max_body_bytes,
         )
         self._count_everything()
 
@@ -197,7 +202,9 @@ class OpenHQM(Service):
             await self._consumer.stop(self.settings.server.drain_seconds)
         self._waiting.stop()
         self._streams.stop()
+        self._site.drain()
         await deferLater(self._reactor, FLUSH_SECONDS)
+        self._site.stop()
         await self.holding.stop()
         self.commits.stop()
         if self._threads is not None:

@@ -323,7 +323,7 @@ class EnvironmentTests(ConfigCase):
         self.assertEqual(self.load(SERVER__PORT_FILE=self.file("81\n")).server.port, 81)
 
     def test_not_from_a_file(self) -> None:
-        """A file that is not there, or holds no sound value, is a complaint with key and source, without its content."""
+        """A file that is not there, or holds no sound value, is a complaint with key and source."""
         complaint = self.complaint("queue: {request_queue_file: /nowhere/at/all}")
         self.assertEqual(complaint.key, "queue.request_queue_file")
         self.assertIn("/nowhere/at/all", complaint.reason)

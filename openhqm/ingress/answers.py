@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_answers -*-
-"""An HTTP answer as a value, and the one table from error to status code."""
+"""Problems: the one table from error to status code."""
 
 from __future__ import annotations
 
@@ -19,37 +19,28 @@ from openhqm.errors import (
     OpenHQMError,
     UnknownRequest,
 )
+from openhqm.runtime.http1_messages import Answer, Fields
 
-Fields = tuple[tuple[bytes, bytes], ...]
-JSON = b"application/json"
 PROBLEM = b"application/problem+json"
 
 TITLES = {
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
-    406: "Not Acceptable",
+    408: "Request Timeout",
     409: "Conflict",
     410: "Gone",
-    411: "Length Required",
+    414: "URI Too Long",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     417: "Expectation Failed",
     422: "Unprocessable Content",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
     503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
 }
-
-
-@attrs.frozen
-class Answer:
-    """Status, body, content type, and further header fields."""
-
-    status: int
-    body: bytes = b""
-    content_type: bytes = JSON
-    fields: Fields = ()
 
 
 @attrs.frozen
@@ -98,7 +89,7 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
     if isinstance(error, NotDurable):
         # The reason may name paths of this machine: it is in the log, and the caller needs the way out.
         detail = "the request could not be made safe and was not accepted; repeat it with the same Idempotency-Key"
-        fields = ((b"retry-after", b"%d" % error.retry_after),)
+        fields = ((b"Retry-After", b"%d" % error.retry_after),)
     if status == 500:
         detail = "something broke on our side; the log says what"
     return problem(status, detail, instance=instance, fields=fields, **members)

@@ -14,13 +14,14 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
 from openhqm.delivery.waiting import Waiting
 from openhqm.errors import NotDurable, OpenHQMError
-from openhqm.ingress.answers import Answer, Fields, field, problem
+from openhqm.ingress.answers import field, problem
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Record, Reply, Status
-from openhqm.runtime.deferreds import deferred, shielded
+from openhqm.runtime.deferreds import shielded
+from openhqm.runtime.http1_messages import Answer, Fields
 
 HeaderField = Callable[[bytes], bytes | None]
 """The value of a header field of the request, by its name in lower case, or None."""
@@ -34,7 +35,10 @@ REPLY_FIELDS = frozenset(
 
 
 class Door:
-    """Submitting, asking and cancelling, over any queue and any store."""
+    """Submitting, asking and cancelling, over any queue and any store.
+
+    These are plain coroutines: whoever routes to them makes the one Deferred that a request needs.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,6 @@ class Door:
         self._clock = clock
         self._metrics = metrics
 
-    @deferred
     async def accept(self, body: bytes, fields: HeaderField) -> Acceptance:
         """Make a submission safe. The errors of `read_submission`, `NotDurable`, `IdempotencyConflict`."""
         started = self._clock.seconds()
@@ -81,7 +84,6 @@ class Door:
         (metrics.replayed if acceptance.replayed else metrics.accepted).inc()
         return acceptance
 
-    @deferred
     async def submit(self, body: bytes, fields: HeaderField) -> Answer:
         """The 202, or with ``Prefer: wait`` the response if it comes in time."""
         prefer = field(fields, b"prefer")
@@ -93,15 +95,13 @@ class Door:
             if record.reply is not None:
                 return _response(record.reply, record.expires_at, (*headers[:2], _applied(wait)))
         elif prefer is not None and "respond-async" in prefer.lower():
-            headers = (*headers, (b"preference-applied", b"respond-async"))
+            headers = (*headers, (b"Preference-Applied", b"respond-async"))
         return Answer(202, acceptance_document(acceptance), fields=headers)
 
-    @deferred
     async def status(self, correlation_id: str) -> Answer:
         """Where a request stands."""
         return Answer(200, status_document(await self.store.find(correlation_id)))
 
-    @deferred
     async def response(self, correlation_id: str, wait: float | None, fields: HeaderField) -> Answer:
         """How a request ended, or (202) that it has not. ``wait`` from the query stands above `Prefer`."""
         preferred = prefer_wait(field(fields, b"prefer"), self.longest_wait) if wait is None else None
@@ -110,7 +110,6 @@ class Door:
             return _not_yet(record)
         return _response(record.reply, record.expires_at, () if preferred is None else (_applied(preferred),))
 
-    @deferred
     async def body(self, correlation_id: str, wait: float | None) -> Answer:
         """The reply as it came: its status, its header fields, its bytes."""
         record = await self._find(correlation_id, wait)
@@ -136,12 +135,11 @@ class Door:
             (
                 *((name.encode(), value.encode("latin-1", "replace")) for name, value in allowed.items()),
                 # What a handler returns is not ours: no browser may take it for a page of this server.
-                (b"x-content-type-options", b"nosniff"),
-                (b"content-security-policy", b"sandbox"),
+                (b"X-Content-Type-Options", b"nosniff"),
+                (b"Content-Security-Policy", b"sandbox"),
             ),
         )
 
-    @deferred
     async def cancel(self, correlation_id: str) -> Answer:
         """200 where it was still waiting, 202 where a handler is being told to stop. `AlreadyEnded`."""
         before = await shielded(self.store.cancel(correlation_id))
@@ -158,15 +156,15 @@ def acceptance_fields(acceptance: Acceptance) -> Fields:
     """Where the answer will be, how to listen for it, and when to ask."""
     correlation_id = acceptance.correlation_id.encode()
     fields: Fields = (
-        (b"location", b"/api/v1/response/" + correlation_id),
-        (b"link", b'</api/v1/events/%b>; rel="monitor"' % correlation_id),
-        (b"retry-after", b"1"),
+        (b"Location", b"/api/v1/response/" + correlation_id),
+        (b"Link", b'</api/v1/events/%b>; rel="monitor"' % correlation_id),
+        (b"Retry-After", b"1"),
     )
-    return (*fields, (b"idempotency-replayed", b"true")) if acceptance.replayed else fields
+    return (*fields, (b"Idempotency-Replayed", b"true")) if acceptance.replayed else fields
 
 
 def _applied(wait: float) -> tuple[bytes, bytes]:
-    return b"preference-applied", b"wait=%d" % wait
+    return b"Preference-Applied", b"wait=%d" % wait
 
 
 def _response(reply: Reply, expires_at: float | None, fields: Fields) -> Answer:
@@ -174,4 +172,4 @@ def _response(reply: Reply, expires_at: float | None, fields: Fields) -> Answer:
 
 
 def _not_yet(record: Record) -> Answer:
-    return Answer(202, status_document(record), fields=((b"retry-after", b"1"),))
+    return Answer(202, status_document(record), fields=((b"Retry-After", b"1"),))

@@ -12,8 +12,9 @@ from prometheus_client.registry import Collector
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm import __version__
-from openhqm.ingress.answers import Answer, problem
+from openhqm.ingress.answers import problem
 from openhqm.interfaces import IMessageQueue
+from openhqm.runtime.http1_messages import Answer
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 

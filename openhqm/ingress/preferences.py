@@ -68,7 +68,7 @@ def check_json_type(value: str | None) -> None:
     charset = next((piece[8:].strip('"') for piece in parameters if piece.startswith("charset=")), "utf-8")
     if kind != "application/json" or charset not in ("utf-8", "utf8", "us-ascii"):
         raise HTTPProblem(
-            415, "the content must be application/json in UTF-8", ((b"accept-post", b"application/json"),)
+            415, "the content must be application/json in UTF-8", ((b"Accept-Post", b"application/json"),)
         )
 
 

@@ -15,14 +15,16 @@ from werkzeug.exceptions import HTTPException
 from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import Streams
 from openhqm.errors import OpenHQMError
-from openhqm.ingress.answers import TITLES, Answer, field, problem, problem_for
+from openhqm.ingress.answers import TITLES, field, problem, problem_for
 from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.health import Health
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
-from openhqm.ingress.site import RequestSink, send
+from openhqm.ingress.sending import RequestSink, send
+from openhqm.ingress.short_lane import instance
 from openhqm.messages import Acceptance
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.http1_messages import Answer
 
 EVENTS = b"text/event-stream"
 
@@ -110,26 +112,26 @@ class Routes:
         error: Any = failure.value
         status = error.code if error.code in TITLES else 400
         methods = getattr(error, "valid_methods", None)
-        fields = ((b"allow", ", ".join(sorted(methods)).encode()),) if methods else ()
+        fields = ((b"Allow", ", ".join(sorted(methods)).encode()),) if methods else ()
         detail = "no such path; GET /openapi.json lists them all" if status == 404 else error.description
-        return send(request, problem(status, detail, instance=_instance(request), fields=fields))
+        return send(request, problem(status, detail, instance=instance(request.uri), fields=fields))
 
     @app.handle_errors(OpenHQMError)
     def refused(self, request: IRequest, failure: Failure) -> bytes:
         """What the door, the queue or the store had to say."""
         error: Any = failure.value
-        answer = problem_for(error, _instance(request))
+        answer = problem_for(error, instance(request.uri))
         if answer.status == 500:
-            self._log.failure("a request broke down", failure, path=_instance(request))
+            self._log.failure("a request broke down", failure, path=instance(request.uri))
         return send(request, answer)
 
     @app.handle_errors(Exception)
     def broken(self, request: IRequest, failure: Failure) -> bytes:
         """A bug."""
         if not failure.check(CancelledError):
-            self._log.failure("a request broke down", failure, path=_instance(request))
+            self._log.failure("a request broke down", failure, path=instance(request.uri))
         return send(
-            request, problem(500, "something broke on our side; the log says what", instance=_instance(request))
+            request, problem(500, "something broke on our side; the log says what", instance=instance(request.uri))
         )
 
     def _wait(self, request: IRequest) -> float | None:
@@ -156,8 +158,3 @@ class Routes:
             return await finished
         finally:
             stream.lost()
-
-
-def _instance(request: IRequest) -> str:
-    uri: bytes = request.uri
-    return uri.decode("ascii", "replace")[:512]

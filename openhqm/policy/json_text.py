@@ -44,32 +44,40 @@ def members(text: bytes) -> dict[str, bytes]:
 
 
 def parse_object(text: bytes, where: str) -> dict[str, Any]:
-    """An object that `members` found sound, as a dict. `MalformedJSON`.
+    """An object that `members` found sound, as a dict. `MalformedJSON` says what is wrong ``where``.
 
     Duplicate names are refused, and numbers that a reader with 64-bit numbers would change silently.
     """
-
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = dict(found)
-        if len(names) != len(found):
-            raise MalformedJSON(f"{where} has the same name twice")
-        return names
-
-    def integer(digits: str) -> int:
-        if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
-            raise MalformedJSON(f"{where} has a number beyond 64 bits")
-        return int(digits)
-
-    def number(digits: str) -> float:
-        value = float(digits)
-        if math.isinf(value):
-            raise MalformedJSON(f"{where} has a number beyond 64 bits")
-        return value
-
-    value = json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_float=number)
+    try:
+        value = _OBJECTS.decode(text.decode())
+    except MalformedJSON as error:
+        raise MalformedJSON(f"{where} {error.reason}") from None
     if not isinstance(value, dict):
         raise MalformedJSON(f"{where} must be an object")
     return value
+
+
+def _pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(found)
+    if len(names) != len(found):
+        raise MalformedJSON("has the same name twice")
+    return names
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+        raise MalformedJSON("has a number beyond 64 bits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise MalformedJSON("has a number beyond 64 bits")
+    return value
+
+
+_OBJECTS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_number)
 
 
 def _check_depth(text: bytes) -> None:

@@ -73,8 +73,9 @@ class Attempt:
         started = attempts.clock.seconds()
         if delivery.attempt > attempts.policy.max_retries + 1:
             # Counted, lent, never settled, over and over: it takes the process with it.
-            error = f"none of its {delivery.attempt - 1} attempts came to an end: the process ended with them"
-            await self._bury("poison", self._reply(Status.FAILED, started, error=error))
+            made = delivery.attempt - 1
+            error = f"none of its {made} attempts came to an end: the process ended with them"
+            await self._bury("poison", attrs.evolve(self._reply(Status.FAILED, started, error), attempt=made))
             return
         try:
             answer = await self._run()

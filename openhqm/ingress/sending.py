@@ -1,0 +1,45 @@
+# -*- test-case-name: tests.test_lanes -*-
+"""How an answer, or a stream, goes out by way of a ``twisted.web`` request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import IRequest
+
+from openhqm.runtime.http1_messages import SERVER, Answer
+
+
+def send(request: IRequest, answer: Answer) -> bytes:
+    """Set everything but the body, and return the body."""
+    request.setResponseCode(answer.status)
+    headers = request.responseHeaders
+    headers.setRawHeaders(b"server", [SERVER])
+    if answer.status != 204:
+        headers.setRawHeaders(b"content-type", [answer.content_type])
+    headers.setRawHeaders(b"content-length", [b"%d" % len(answer.body)])
+    headers.setRawHeaders(b"cache-control", [b"no-store"])
+    for name, value in answer.fields:
+        headers.setRawHeaders(name, [value])
+    return answer.body
+
+
+class RequestSink:
+    """An event stream's way to a reader: a `delivery.streams.Sink` over a request."""
+
+    def __init__(self, request: Any, finished: Deferred[bytes]) -> None:
+        self._request = request
+        self._finished = finished
+        self.registerProducer = request.registerProducer
+        self.unregisterProducer = request.unregisterProducer
+        self.write = request.write
+
+    def finish(self) -> None:
+        """The stream is complete."""
+        if not self._finished.called:
+            self._finished.callback(b"")
+
+    def abort(self) -> None:
+        """Close without waiting for what the reader has not read."""
+        self._request.channel.transport.abortConnection()

@@ -1,0 +1,73 @@
+# -*- test-case-name: tests.test_lanes -*-
+"""The hot routes, chosen by their exact path and served without a web request: by the same functions as ever."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from openhqm.errors import OpenHQMError
+from openhqm.ingress.answers import problem, problem_for
+from openhqm.ingress.door import SUBMIT, Door
+from openhqm.runtime.http1_messages import Answer, Message
+from openhqm.runtime.http1_rules import Refusal
+
+_SUBMIT = SUBMIT.encode()
+_STATUS = b"/api/v1/status/"
+_RESPONSE = b"/api/v1/response/"
+_ID_LENGTH = 36
+
+
+class ShortLane:
+    """Serves submit, status and response where nothing about the request is out of the ordinary."""
+
+    _log = Logger()
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def __call__(self, message: Message) -> Coroutine[Any, Any, Answer] | None:
+        """The coroutine that serves ``message``, or None: it belongs to the routes."""
+        target, method = message.head.target, message.head.method
+        if method == b"POST":
+            if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
+                return self._serve(self._door.submit(message.body, message.field), target)
+        elif method == b"GET":
+            # An id of the usual length has no query behind it and no path below it.
+            if len(target) == len(_STATUS) + _ID_LENGTH and target.startswith(_STATUS):
+                return self._serve(self._door.status(_id(target)), target)
+            if len(target) == len(_RESPONSE) + _ID_LENGTH and target.startswith(_RESPONSE):
+                return self._serve(self._door.response(_id(target), None, message.field), target)
+        return None
+
+    async def _serve(self, work: Coroutine[Any, Any, Answer], target: bytes) -> Answer:
+        try:
+            return await work
+        except CancelledError:
+            raise
+        except OpenHQMError as error:
+            answer = problem_for(error, instance(target))
+            if answer.status != 500:
+                return answer
+            self._log.failure("a request broke down", path=instance(target))
+            return answer
+        except Exception:  # a bug: the caller is told so, and the log says which
+            self._log.failure("a request broke down", path=instance(target))
+            return problem(500, "something broke on our side; the log says what", instance=instance(target))
+
+
+def instance(target: bytes) -> str:
+    """What a problem says it is about: the target, within bounds."""
+    return target.decode("ascii", "replace")[:512]
+
+
+def refused(refusal: Refusal) -> Answer:
+    """The answer to what was never a request."""
+    return problem(refusal.status, refusal.reason)
+
+
+def _id(target: bytes) -> str:
+    return target[-_ID_LENGTH:].decode("ascii")
