@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import random
@@ -48,6 +49,10 @@ def makeService(options: OpenHQMOptions) -> Service:
     """What ``twistd openhqm`` runs. Ends the process with words for the operator where it cannot run."""
     from twisted.internet import reactor
 
+    # What was imported stays; and what a request makes mostly frees itself, so looking for cycles can wait longer.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     try:
         service = OpenHQM(options.settings, reactor)
         if options["check"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -87,7 +88,7 @@ class Failures(SynchronousTestCase):
         shop = Workshop(handle)
         correlation_id = shop.submit()
         shop.pass_time(20)
-        self.assertEqual([round(later - earlier) for earlier, later in zip(calls, calls[1:], strict=False)], [1, 2, 4])
+        self.assertEqual([round(later - earlier) for earlier, later in pairwise(calls)], [1, 2, 4])
         reply = shop.record(correlation_id).reply
         self.assertEqual((reply.status, reply.error, reply.attempt), (Status.FAILED, "RuntimeError: no luck 4", 4))
         (letter,) = shop.letters()

@@ -106,6 +106,14 @@ class UnreadableTests(SynchronousTestCase):
         for decode, data, value in KINDS:
             self.assertEqual(decode(self.changed(data, later={"a": [1]}, other=None)), value)
 
+    def test_left_out(self) -> None:
+        """What a writer left out is what was meant by saying nothing: plain success, normal priority, no deadline."""
+        reply = decode_reply(b'{"openhqm":1,"correlation_id":"a","status":"COMPLETED","completed_at":2.0}')
+        self.assertEqual((reply.status_code, reply.attempt, reply.processing_time_ms), (200, 0, 0))
+        self.assertEqual((reply.result, reply.body, reply.error, reply.headers), (None, None, None, {}))
+        request = decode_request(b'{"openhqm":1,"correlation_id":"a","submitted_at":2.0,"payload":3}')
+        self.assertEqual(request, Request("a", 2.0, Submission(b"3", {}, {}, Priority.NORMAL, None, None)))
+
     def test_other_versions(self) -> None:
         """A version that is not known here is refused, and named."""
         for decode, data, _ in KINDS:

@@ -443,7 +443,7 @@ class Operating(Case):
         """What is promised is measured, and no id is a label."""
         correlation_id = self.server.submit({"raise": "x"})
         self.server.response(correlation_id)
-        status, fields, body = self.ask("GET", "/metrics")
+        _, fields, body = self.ask("GET", "/metrics")
         self.assertTrue(fields["content-type"].startswith("text/plain; version=0.0.4"))
         text = body.decode()
         for name in (

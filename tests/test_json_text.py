@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from contextlib import suppress
 from typing import Any
 
 from hypothesis import assume, example, given
@@ -203,7 +203,7 @@ class MembersTests(SynchronousTestCase):
             ("a string", b'"payload"'),
             ("a number", b"1"),
         ):
-            with suppress(MalformedJSON):
+            with contextlib.suppress(MalformedJSON):
                 self.fail(f"{what} was read as {members(text)}")
 
     def test_many_names(self) -> None:

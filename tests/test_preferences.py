@@ -196,7 +196,8 @@ class ContentTypeTests(SynchronousTestCase):
             "application/jsonl",
         ):
             error: Any = self.assertRaises(HTTPProblem, check_json_type, field)
-            self.assertEqual((error.status, error.fields), (415, ((b"accept-post", b"application/json"),)), field)
+            ((name, value),) = error.fields
+            self.assertEqual((error.status, name.lower(), value), (415, b"accept-post", b"application/json"), field)
 
 
 class LastEventIdTests(SynchronousTestCase):

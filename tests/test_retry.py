@@ -27,6 +27,7 @@ class RetryPolicyTests(SynchronousTestCase):
         """``max_retries`` counts the attempts after the first: 3 makes 4 attempts, 0 makes one."""
         self.assertEqual([RetryPolicy(max_retries=3).exhausted(n) for n in (1, 2, 3, 4, 5)], [False] * 3 + [True] * 2)
         self.assertTrue(RetryPolicy(max_retries=0).exhausted(1))
+        self.assertEqual([RetryPolicy().exhausted(n) for n in (3, 4)], [False, True])
 
     @given(st.integers(1, 20), st.floats(0, 1, exclude_max=True), st.floats(0, 1))
     def test_jitter(self, attempt: int, chance: float, jitter: float) -> None:

@@ -94,13 +94,14 @@ class ThreadsTests(RunsMixin, TestCase):
         await gatherResults(done)
 
     async def test_stop(self) -> None:
-        """After stopping no thread is left."""
-        threads = Threads(reactor, "to-be-stopped", 2)
-        threads.start()
-        await gatherResults([threads.run(lambda: 1) for _ in range(4)])
-        self.assertNotEqual(alive("to-be-stopped"), [])
-        threads.stop()
-        self.assertEqual(alive("to-be-stopped"), [])
+        """After stopping no thread is left, also where the last result was told only just before."""
+        for _ in range(300):
+            threads = Threads(reactor, "to-be-stopped", 2)
+            threads.start()
+            await gatherResults([threads.run(lambda: 1) for _ in range(4)])
+            self.assertNotEqual(alive("to-be-stopped"), [])
+            threads.stop()
+            self.assertEqual(alive("to-be-stopped"), [])
 
     async def test_stop_beside_work_without_end(self) -> None:
         """A handler that does not return holds up neither the stopping nor the end of the process."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 from datetime import UTC, datetime
 
 from hypothesis import example, given
@@ -68,5 +68,5 @@ class TimesTests(SynchronousTestCase):
     @given(st.text(max_size=40) | st.from_regex(r"\A\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z"))
     def test_any_text(self, text: str) -> None:
         """Any text is a time or a `ValueError`, and nothing else."""
-        with suppress(ValueError):
+        with contextlib.suppress(ValueError):
             self.assertIsInstance(parse_rfc3339(text), float)

@@ -19,28 +19,9 @@ from openhqm.errors import (
     OpenHQMError,
     UnknownRequest,
 )
-from openhqm.runtime.http1_messages import Answer, Fields
+from openhqm.runtime.http1_messages import REASONS, Answer, Fields
 
 PROBLEM = b"application/problem+json"
-
-TITLES = {
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    410: "Gone",
-    414: "URI Too Long",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    417: "Expectation Failed",
-    422: "Unprocessable Content",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
-}
 
 
 @attrs.frozen
@@ -65,7 +46,8 @@ STATUS: tuple[tuple[type[OpenHQMError], int], ...] = (
 
 def problem(status: int, detail: str, *, instance: str | None = None, fields: Fields = (), **members: Any) -> Answer:
     """A problem document (RFC 9457, section 3)."""
-    document = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
+    title = REASONS.get(status, b"Error").decode("ascii")
+    document: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if instance is not None:
         document["instance"] = instance
     document.update(members)

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import Streams
 from openhqm.errors import OpenHQMError
-from openhqm.ingress.answers import TITLES, field, problem, problem_for
+from openhqm.ingress.answers import field, problem, problem_for
 from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.health import Health
 from openhqm.ingress.openapi import document
@@ -110,7 +110,7 @@ class Routes:
     def unrouted(self, request: IRequest, failure: Failure) -> bytes:
         """No such path, or not this way."""
         error: Any = failure.value
-        status = error.code if error.code in TITLES else 400
+        status = error.code if error.code in (404, 405) else 400
         methods = getattr(error, "valid_methods", None)
         fields = ((b"Allow", ", ".join(sorted(methods)).encode()),) if methods else ()
         detail = "no such path; GET /openapi.json lists them all" if status == 404 else error.description

@@ -8,12 +8,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
-from openhqm.runtime.http1_messages import SERVER, Answer
+from openhqm.runtime.http1_messages import REASONS, SERVER, Answer
 
 
 def send(request: IRequest, answer: Answer) -> bytes:
     """Set everything but the body, and return the body."""
-    request.setResponseCode(answer.status)
+    request.setResponseCode(answer.status, REASONS.get(answer.status))
     headers = request.responseHeaders
     headers.setRawHeaders(b"server", [SERVER])
     if answer.status != 204:

@@ -59,13 +59,13 @@ class HTTP1(Protocol):
     _log = Logger()
 
     def __init__(self) -> None:
-        self._queue: deque[Message] = deque()
+        self._queue: deque[Message | Refusal] = deque()
         self._serving: Any = None  # a WebRequest, or the Deferred of a short lane
         self._persistent = True
         self._producer: Any = None
         self._deadline = float("inf")
         self._stalled_at: float | None = None
-        self._refused = False
+        self._broken = False  # nothing that follows can be understood, or will be answered
         self._reading = True
         self._new_parser()
 
@@ -79,7 +79,7 @@ class HTTP1(Protocol):
         self._head: Head | None = None
         self._body: list[bytes] = []
         self._body_size = 0
-        self._raw_size = 0
+        self._head_size = self._raw_size = 0
         self._began_at: float | None = None
 
     # The transport
@@ -93,34 +93,33 @@ class HTTP1(Protocol):
         self.factory.connections.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._refused:
+        if self._broken:
             return
         if self._began_at is None and self._serving is None and not self._queue:
             self._begin_waiting()
-        self._raw_size += len(data)
+        rest = b""
         try:
             self._parser.feed_data(data)
+            self._raw_size += len(data)
             self._check_progress()
         except httptools.HttpParserUpgrade as upgrade:
             # No upgrade is offered here, so it is ignored (RFC 9110, section 7.8), and what follows is parsed anew.
-            rest = data[upgrade.args[0] :]
             self._new_parser()
-            if rest:
-                self.dataReceived(rest)
-            return
+            rest = data[upgrade.args[0] :]
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             self._refuse(_refusal_in(error))
-            return
         except Refusal as refusal:
             self._refuse(refusal)
-            return
-        self._go_on()
+        if rest:
+            self.dataReceived(rest)  # not within the handling above: it would hide what a callback raises
+        else:
+            self._go_on()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
         self._queue.clear()
         serving, self._serving = self._serving, None
-        self._refused = True
+        self._broken = True
         if isinstance(serving, Deferred):
             serving.cancel()
         elif serving is not None:
@@ -134,10 +133,13 @@ class HTTP1(Protocol):
         if self._stalled_at is not None and now - self._stalled_at > STALL_SECONDS:
             self.transport.abortConnection()
         elif now > self._deadline:
-            if self._refused or (self._began_at is None and not self._headers):
-                self.transport.abortConnection() if self._refused else self.transport.loseConnection()
+            if self._broken:
+                self.transport.abortConnection()
+            elif self._began_at is None:
+                self.transport.loseConnection()
             else:
                 self._refuse(Refusal(408, "the request did not come in time"))
+                self._go_on()
 
     def drain(self) -> None:
         """No further requests: close where none is being served."""
@@ -163,12 +165,14 @@ class HTTP1(Protocol):
             raise Refusal(431, f"a header line is longer than {MOST_LINE} bytes")
         if len(self._headers) >= MOST_HEADERS:
             raise Refusal(431, f"there are more than {MOST_HEADERS} header lines")
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > MOST_HEAD:
+            raise Refusal(431, f"the header is longer than {MOST_HEAD} bytes")
         self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         head = check_head(self._parser.get_method(), self._url, self._parser.get_http_version(), self._headers)
         self._head = head
-        self._raw_size = 0
         if head.length is not None and head.length > self.factory.most_body:
             raise Refusal(413, f"the body is longer than {self.factory.most_body} bytes")
         if head.length != 0:
@@ -191,30 +195,37 @@ class HTTP1(Protocol):
         self._deadline = float("inf")
 
     def _check_progress(self) -> None:
-        """After each piece: a head that grows without end, a body that is all framing, a body that drips."""
+        """After each read: a line that never ends, a body that is all framing, a body that drips.
+
+        What the parser has kept to itself can only be told from how much it was given.
+        """
         if self._began_at is None:
             return
         if self._head is None:
-            if self._raw_size > MOST_HEAD:
+            if self._raw_size > 2 * MOST_HEAD:
                 raise Refusal(431, f"the header is longer than {MOST_HEAD} bytes")
         else:
-            if self._raw_size - self._body_size > MOST_FRAMING + self._body_size:
+            if self._raw_size > MOST_HEAD + MOST_FRAMING + 2 * self._body_size:
                 raise Refusal(400, "the body is more framing than body")
             self._deadline = self._body_deadline()
 
     def _body_deadline(self) -> float:
-        began = self._began_at or self.factory.clock.seconds()
-        return began + HEAD_SECONDS + self._body_size / LEAST_BYTES_PER_SECOND
+        assert self._began_at is not None
+        return self._began_at + HEAD_SECONDS + self._body_size / LEAST_BYTES_PER_SECOND
 
     # One request after the other
 
     def _go_on(self) -> None:
-        while self._queue and self._serving is None and not self._refused and self._stalled_at is None:
-            self._serve(self._queue.popleft())
+        while self._queue and self._serving is None and self._stalled_at is None:
+            message = self._queue.popleft()
+            if isinstance(message, Refusal):
+                self._say(message)
+                return
+            self._serve(message)
         self._read_on(len(self._queue) < MOST_PIPELINED and self._stalled_at is None)
 
     def _read_on(self, reading: bool) -> None:
-        if reading != self._reading and not self._refused:
+        if reading != self._reading and not self._broken:
             self._reading = reading
             self.transport.resumeProducing() if reading else self.transport.pauseProducing()
 
@@ -243,7 +254,8 @@ class HTTP1(Protocol):
     def _done(self) -> None:
         self._serving = None
         if not self._persistent or self.factory.draining:
-            self._refused = True
+            self._broken = True
+            self._queue.clear()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
         elif self._queue:
@@ -257,15 +269,14 @@ class HTTP1(Protocol):
         self._deadline = self.factory.clock.seconds() + IDLE_SECONDS
 
     def _refuse(self, refusal: Refusal) -> None:
+        """Nothing more can be read on this connection; what came before is still answered, and then this."""
+        self._broken = True
+        self._began_at = None
+        self._deadline = float("inf")
+        self._queue.append(refusal)
+
+    def _say(self, refusal: Refusal) -> None:
         """Answer with what is wrong, and close so that the answer arrives: whoever still sends is not cut off."""
-        if self._refused:
-            return
-        self._refused = True
-        self._queue.clear()
-        if self._serving is not None or self._stalled_at is not None:
-            # Answers go out in order, and the one before is not finished: only the connection can say it.
-            self.transport.abortConnection()
-            return
         self.transport.write(render(self.factory.problem(refusal), b"HTTP/1.1", False))
         self.transport.unregisterProducer()
         self._deadline = self.factory.clock.seconds() + LINGER_SECONDS

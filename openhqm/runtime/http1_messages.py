@@ -13,6 +13,16 @@ from twisted.web.http import RESPONSES, datetimeToString
 from openhqm.runtime.http1_rules import Head
 
 SERVER = b"OpenHQM"
+# RFC 9110 has renamed some since Twisted's table was made, and RFC 6585 is not in it.
+REASONS = {
+    **RESPONSES,
+    408: b"Request Timeout",
+    414: b"URI Too Long",
+    505: b"HTTP Version Not Supported",
+    413: b"Content Too Large",
+    422: b"Unprocessable Content",
+    431: b"Request Header Fields Too Large",
+}
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
@@ -56,7 +66,7 @@ def render(answer: Answer, version: bytes, keep_alive: bool) -> bytes:
     status = answer.status
     first = _heads.get(status)
     if first is None:
-        first = _heads[status] = b"%d %b\r\n" % (status, RESPONSES.get(status, b"Unknown"))
+        first = _heads[status] = b"%d %b\r\n" % (status, REASONS.get(status, b"Unknown"))
     pieces = [version, b" ", first]
     if not keep_alive:
         pieces.append(b"Connection: close\r\n")
