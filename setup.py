@@ -39,7 +39,6 @@ setup(
             "mypy-zope>=1.0.9",
             "ruff>=0.8",
             "tox>=4.20",
-            "treq>=24.9",
         ],
     },
     classifiers=[

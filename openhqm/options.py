@@ -46,6 +46,9 @@ class OpenHQMOptions(Options):
             settings = evolve(settings, worker=evolve(settings.worker, enabled=False))
         elif role == "worker":
             settings = evolve(settings, server=evolve(settings.server, enabled=False))
+        if not settings.server.enabled and not settings.worker.enabled:
+            print(f"openhqm: --role {role}: nothing is left to do with this configuration", file=sys.stderr)
+            raise SystemExit(1)
         self.settings = settings
         if self.parent is not None:
             self._arrange(self.parent)

@@ -24,6 +24,7 @@ from tests.benches import SqliteBench
 from tests.workshop import Hand, Workshop
 
 LONGEST = 50.0
+_PAST: list[Any] = []
 
 
 class Promises(RuleBasedStateMachine):
@@ -37,7 +38,6 @@ class Promises(RuleBasedStateMachine):
         self.asked = 0  # submissions ever tried
         self.claims: dict[str, tuple[int, str | None]] = {}
         self.endings: dict[str, Any] = {}
-        self.past: list[Any] = []
         self.begun: list[Work] = []
 
     def teardown(self) -> None:
@@ -131,7 +131,7 @@ class Promises(RuleBasedStateMachine):
 
     def _crash(self) -> None:
         # What ran in the old process is gone: nothing of it may run on, not even its clearing up.
-        self.past.append((self.shop.consumer, self.hand.answers))
+        _PAST.append(self.hand.answers)
         self.hand.answers = []
         self.begun += self.hand.works
         self.hand.works = []

@@ -21,6 +21,11 @@ from tests.benches import ClockedBench, MemoryBench
 POLICY = RetryPolicy(max_retries=3, base_seconds=1, factor=2, max_seconds=60, jitter=0)
 
 
+# A process that is killed clears nothing up. Neither may what a test leaves behind: were it collected as garbage, its
+# coroutines would be closed, and would begin to.
+_KILLED: list[Any] = []
+
+
 class Workshop:
     """A consumer over a backend. ``threads`` holds what a handler in a thread would be doing."""
 
@@ -60,6 +65,7 @@ class Workshop:
             count=count,
             batch=batch,
         )
+        _KILLED.append((self.consumer, self.bench.queue, self.bench.store))
         self.consumer.start()
         self.bench.turn()
 

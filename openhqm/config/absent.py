@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from openhqm.config.structure import Text
 
 BACKENDS = ("redis", "kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
 
@@ -56,8 +60,11 @@ HARMLESS: dict[str, tuple[object, ...]] = {
 
 def asks_for_nothing(key: str, value: Any) -> bool:
     """Whether a setting of an absent feature leaves it switched off."""
+    if isinstance(value, Text):
+        with suppress(ValueError):
+            value = json.loads(value)
     if isinstance(value, Mapping):
-        return not value or value.get("enabled") is False
+        return not value or value.get("enabled") in (False, "false")
     return value is None or value == [] or value in HARMLESS.get(key, ())
 
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,14 @@ def load(path: str | None, environment: Mapping[str, str]) -> Settings:
     document: dict[str, Any] = {}
     if path is not None:
         document = _read(path)
-        document = _replace(document, (), environment, complaints, path)
+        try:
+            document = _replace(document, (), environment, complaints, path)
+        except RecursionError:
+            raise ConfigurationError([Complaint(path, "refers to itself, or nests without end")]) from None
     variables = _overlay(document, environment)
 
     def complain(key: tuple[str, ...], reason: str) -> None:
-        source = next((name for known, name in variables.items() if key[: len(known)] == known), path or "")
+        source = next((name for known, name in variables.items() if _concerns(known, key)), path or "")
         complaints.append(Complaint(".".join(key), reason, source))
 
     for key, reason in take_out(document):
@@ -66,6 +71,8 @@ def _read(path: str) -> dict[str, Any]:
         raise ConfigurationError([Complaint(path, f"is not UTF-8: {error}")]) from None
     except YAMLError as error:
         raise ConfigurationError([Complaint(path, f"is not YAML: {_one_line(error)}")]) from None
+    except (ValueError, OverflowError, RecursionError) as error:  # a date or a number that cannot be one
+        raise ConfigurationError([Complaint(path, f"is not YAML: {error}")]) from None
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -110,14 +117,33 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> dict[t
         if not name.startswith(PREFIX):
             continue
         key = tuple(part.lower() for part in name[len(PREFIX) :].split("__"))
-        holder = document
-        for part in key[:-1]:
-            if not isinstance(holder.get(part), dict):
-                holder[part] = {}
-            holder = holder[part]
-        holder[key[-1]] = Text(environment[name])
         variables[key] = name
+        holder: Any = document
+        for part in key[:-1]:
+            inner = holder.get(part)
+            if inner is None or isinstance(inner, Text):
+                inner = holder[part] = _mapping(inner)
+            if not isinstance(inner, dict):
+                break  # something else stands there: it is complained of where it is read
+            holder = inner
+        else:
+            holder[key[-1]] = _mapping(Text(environment[name])) if len(key) == 1 else Text(environment[name])
     return variables
+
+
+def _mapping(text: Text | None) -> Any:
+    """A section given as JSON, so that single keys can be put into it; what is none stays as it is."""
+    with suppress(ValueError):
+        value = {} if text is None else json.loads(text)
+        if isinstance(value, dict):
+            return value
+    return text
+
+
+def _concerns(known: tuple[str, ...], key: tuple[str, ...]) -> bool:
+    """Whether a complaint about ``key`` is about what a variable for ``known`` said."""
+    plain = (*known[:-1], known[-1].removesuffix("_file"))
+    return key[: len(known)] in (known, plain) or known[: len(key)] == key
 
 
 def _contradictions(settings: Settings) -> list[tuple[str, str]]:
@@ -164,5 +190,5 @@ def _is_loopback(host: str) -> bool:
 def _endpoint_is_local(endpoint: str) -> bool:
     if endpoint.startswith("unix:"):
         return True
-    interface = re.search(r":interface=((?:\\.|[^:])+)", endpoint)
-    return interface is not None and _is_loopback(interface[1].replace("\\", ""))
+    interfaces = re.findall(r":interface=((?:\\.|[^:])+)", endpoint)
+    return bool(interfaces) and all(_is_loopback(interface.replace("\\", "")) for interface in interfaces)

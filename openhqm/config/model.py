@@ -16,16 +16,6 @@ from openhqm.policy.retry import RetryPolicy
 Validator = Callable[[Any, Any, Any], None]
 
 
-def at_least(least: float) -> Validator:
-    """The value is a number not below ``least``."""
-
-    def check(instance: object, attribute: object, value: Any) -> None:
-        if not value >= least:  # also refuses NaN
-            raise ValueError(f"must be >= {least}, not {value}")
-
-    return check
-
-
 def between(least: float, most: float) -> Validator:
     """The value is a number from ``least`` to ``most``."""
 
@@ -132,7 +122,7 @@ class Cache:
     """How long an answer is kept. It rests where the queue does."""
 
     type: str | None = None
-    ttl_seconds: float = attrs.field(default=3600.0, validator=at_least(1))
+    ttl_seconds: float = attrs.field(default=3600.0, validator=between(1, 10 * 365 * 86400))
 
 
 @attrs.frozen

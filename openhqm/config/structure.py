@@ -12,6 +12,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def _float(value: Any, _: Any) -> float:
         except ValueError:
             pass  # said below, in the words for every wrong type
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):
+            return float(value)
     raise _wrong(f"must be a number, not {_shown(value)}")
 
 

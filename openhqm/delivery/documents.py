@@ -77,7 +77,7 @@ def event_document(correlation_id: str, event: Event) -> bytes:
         "status": "PENDING" if event.number == 1 else "PROCESSING",
         "at": rfc3339(event.at),
     }
-    if "next_attempt_at" in detail:
+    if event.type == "retrying":
         detail["next_attempt_at"] = rfc3339(detail["next_attempt_at"])
     # The gateway's own words stand above whatever a handler reported under the same name.
     return _encode({**detail, **document})

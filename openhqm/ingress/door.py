@@ -117,9 +117,8 @@ class Door:
         if reply is None:
             return _not_yet(record)
         if reply.status is not Status.COMPLETED:
-            status = 409 if reply.status is Status.CANCELLED else reply.status_code
             return problem(
-                status,
+                reply.status_code,
                 reply.error or reply.status.value,
                 correlation_id=correlation_id,
                 request_status=reply.status.value,

@@ -10,7 +10,8 @@ from openhqm.errors import InvalidRequest
 from openhqm.ingress.answers import HTTPProblem
 from openhqm.messages import IdempotencyClaim
 
-_PREFERENCE = re.compile(r"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*(?:=\s*(?:\"([^\"]*)\"|([^\s;,\"]*)))?\s*(?:;[^,]*)?\Z")
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # of a list: a comma within quotes does not end one
+MOST_PREFER = 1000
 _KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")
 
 
@@ -20,13 +21,15 @@ def prefer_wait(value: str | None, most: float) -> float | None:
     A preference that cannot be read is one not understood, and passed over (section 2). The first of several
     counts.
     """
-    if not value:
+    if not value or len(value) > MOST_PREFER:
         return None
-    for part in value.split(","):
-        match = _PREFERENCE.match(part)
-        if match is not None and match[1].lower() == "wait":
-            seconds = match[2] if match[2] is not None else match[3]
-            if seconds and seconds.isascii() and seconds.isdigit() and len(seconds) < 10 and int(seconds) > 0:
+    for element in _ELEMENT.findall(value):
+        name, _, seconds = element.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            seconds = seconds.strip()
+            if len(seconds) > 2 and seconds[0] == seconds[-1] == '"':
+                seconds = seconds[1:-1]
+            if seconds.isascii() and seconds.isdigit() and len(seconds) < 10 and int(seconds) > 0:
                 return min(float(seconds), most)
             return None
     return None

@@ -26,6 +26,7 @@ class CorrelationIds:
     def __init__(self, secret: bytes) -> None:
         if len(secret) < 16:
             raise ValueError("the secret of the correlation ids needs at least 16 bytes")
+        secret = blake2b(secret, digest_size=64).digest()
         self._check = blake2b(key=secret, digest_size=9, person=b"openhqm-check")
         self._mask = blake2b(key=secret, digest_size=7, person=b"openhqm-mask")
 

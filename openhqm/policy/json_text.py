@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -17,15 +18,17 @@ import msgspec
 from openhqm.errors import MalformedJSON
 
 MAX_DEPTH = 64
+FEW = 8
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKETS = b"[]{}"
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
 def members(text: bytes) -> dict[str, bytes]:
     """The members of the JSON object ``text``, each value as the bytes it came as. `MalformedJSON`."""
-    if text.count(b"{") + text.count(b"[") > MAX_DEPTH:
-        _check_depth(text)
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels")
     try:
         text.isascii() or text.decode("utf-8")
         found = _MEMBERS.decode(text)
@@ -35,10 +38,9 @@ def members(text: bytes) -> dict[str, bytes]:
         raise MalformedJSON("the document must be a JSON object") from None
     except msgspec.DecodeError as error:
         raise MalformedJSON(str(error)) from None
-    except RecursionError:  # deep and never closed: the peeling could not tell
+    except RecursionError:  # cannot come with so few levels, and if it does it is no reason to fall over
         raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels") from None
-    # A name that stands there once, unescaped, cannot be a duplicate: only the others need the slow look.
-    if b"\\u" in text or any(text.count(b'"%b"' % name.encode()) != 1 for name in found):
+    if len(found) > FEW or b"\\u" in text or not all(_stands_once(name, text) for name in found):
         _refuse_duplicates(text)
     return {name: bytes(value) for name, value in found.items()}
 
@@ -80,17 +82,15 @@ def _number(digits: str) -> float:
 _OBJECTS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_number)
 
 
-def _check_depth(text: bytes) -> None:
-    """Peel the innermost brackets off, 64 times: what is left then was deeper. Linear, and no recursion."""
-    brackets = _without_strings(text).translate(None, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        peeled = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if not peeled:
-            return
-        if len(peeled) == len(brackets):
-            return  # not balanced: the parser says so better
-        brackets = peeled
-    raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels")
+def _stands_once(name: str, text: bytes) -> bool:
+    """Whether it is plain that no other member has this name: the others need the slow look."""
+    return name.isidentifier() and text.count(b'"%b"' % name.encode()) == 1
+
+
+def _depth(text: bytes) -> int:
+    """How deep the brackets outside of strings nest: opening ones count 1, closing ones -1."""
+    steps = _without_strings(text).translate(_STEPS, _NOT_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0)
 
 
 def _without_strings(text: bytes) -> bytes:
@@ -106,7 +106,8 @@ def _refuse_duplicates(text: bytes) -> None:
         outermost[:] = found  # the outermost object is the last one finished
 
     json.loads(text, object_pairs_hook=pairs, parse_int=str, parse_float=str)
-    names = [name for name, _ in outermost]
-    for name in names:
-        if names.count(name) > 1:
+    seen: set[str] = set()
+    for name, _ in outermost:
+        if name in seen:
             raise MalformedJSON(f"the name {name!r} stands twice")
+        seen.add(name)

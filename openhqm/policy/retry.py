@@ -28,7 +28,8 @@ class RetryPolicy:
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
         """Seconds to wait after attempt number ``attempt`` failed; ``random`` gives numbers in [0, 1)."""
-        # The exponent is bounded before the power: 2.0**5000 is an OverflowError, not a large number.
-        exponent = min(attempt - 1, 64)
-        delay = min(self.max_seconds, self.base_seconds * self.factor**exponent)
+        try:
+            delay = min(self.max_seconds, self.base_seconds * self.factor ** (attempt - 1))
+        except OverflowError:  # 2.0**5000 is no large number, it is an error
+            delay = self.max_seconds if self.base_seconds else 0.0
         return delay * (1 + self.jitter * (2 * random() - 1))

@@ -17,6 +17,7 @@ SERVER = b"OpenHQM"
 REASONS = {
     **RESPONSES,
     408: b"Request Timeout",
+    504: b"Gateway Timeout",
     414: b"URI Too Long",
     505: b"HTTP Version Not Supported",
     413: b"Content Too Large",

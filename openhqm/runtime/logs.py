@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from textwrap import indent
 from types import SimpleNamespace
 from typing import IO, Any
 
-import msgspec
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -24,7 +25,7 @@ from zope.interface import implementer
 _LEVELS = {"WARNING": "warn"}
 # Only what a person can use goes out: fields our own events carry, never a whole event with objects in it.
 _FIELDS = ("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal")
-_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)] if code != 10}
+_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160), *range(0xD800, 0xE000)] if code != 10}
 
 
 def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None = None) -> ILogObserver:
@@ -46,21 +47,28 @@ def json_line(event: LogEvent) -> str:
     for field in _FIELDS:
         if field in event:
             value = event[field]
-            line[field] = value if isinstance(value, int | float) else str(value)
+            line[field] = value if isinstance(value, int | float) else _words(value)
     if event.get("log_failure") is not None:
         line["traceback"] = event["log_failure"].getTraceback()
-    return msgspec.json.encode(line).decode()
+    return json.dumps(line).replace("\x7f", "\\u007f")
 
 
 def text_line(event: LogEvent) -> str:
     """One event as a line to read; control characters escaped, a traceback below it."""
     level = event["log_level"].name if event.get("log_level") else "info"
-    message = formatEvent(event).translate(_CONTROL).replace("\n", "\\n")
-    correlation = f" [{event['correlation_id']}]" if "correlation_id" in event else ""
-    line = f"{_time(event)} {level:<8} {message}{correlation}"
+    message = formatEvent(event)
+    if "correlation_id" in event:
+        message += f" [{_words(event['correlation_id'])}]"
+    line = f"{_time(event)} {level:<8} " + message.translate(_CONTROL).replace("\n", "\\n")
     if event.get("log_failure") is not None:
-        line += "\n" + event["log_failure"].getTraceback().translate(_CONTROL).rstrip()
+        # Indented: whatever stands in an exception's words, it does not look like a line of ours.
+        line += "\n" + indent(event["log_failure"].getTraceback().translate(_CONTROL).rstrip(), "    ")
     return line
+
+
+def _words(value: object) -> str:
+    """A value as text, also where it cannot say what it is."""
+    return formatEvent({"log_format": "{value}", "value": value})
 
 
 FACTORIES = SimpleNamespace(

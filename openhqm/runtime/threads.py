@@ -39,6 +39,7 @@ class Threads:
     def __init__(self, reactor: IReactorFromThreads, name: str, most: int) -> None:
         self._reactor = reactor
         self._pool = _DaemonPool(0, most, name)
+        self._at_work = 0
 
     def start(self) -> None:
         """Be ready to run things."""
@@ -46,16 +47,20 @@ class Threads:
 
     def stop(self) -> None:
         """Join the threads, unless one of them is still at work: that one ends with the process."""
-        if not self._pool.working:
+        if not self._at_work:
             self._pool.stop()
 
     def run(self, function: Callable[[], T]) -> Deferred[T]:
         """Run ``function`` in a thread; fires in the reactor's."""
         done: Deferred[T] = Uncancellable()
+        self._at_work += 1
 
         def finished(success: bool, result: Any) -> None:
-            call = done.callback if success else done.errback
-            self._reactor.callFromThread(call, result if success else _failure(result))
+            self._reactor.callFromThread(told, result)
+
+        def told(result: Any) -> None:
+            self._at_work -= 1
+            done.callback(result)  # a Failure makes it fail
 
         self._pool.callInThreadWithCallback(finished, function)
         return done
@@ -95,8 +100,3 @@ class SerialThread:
                 self._reactor.callFromThread(done.errback, Failure())
             else:
                 self._reactor.callFromThread(done.callback, result)
-
-
-def _failure(result: Any) -> Failure:
-    assert isinstance(result, Failure)
-    return result

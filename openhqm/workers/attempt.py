@@ -21,7 +21,7 @@ from openhqm.errors import LoanOver, NotDurable, Reject, RetryLater
 from openhqm.interfaces import IDelivery
 from openhqm.messages import Reply, Status
 from openhqm.policy.retry import RetryPolicy
-from openhqm.workers.handlers import Handlers, Response, Work, result_text
+from openhqm.workers.handlers import Handlers, Response, Work, checked_headers, result_text
 from openhqm.workers.metrics import WorkerMetrics
 
 MOST_RESULT_BYTES = 10 * 1024 * 1024
@@ -127,11 +127,11 @@ class Attempt:
         self.finished = Deferred()
 
         def stop(error: Exception) -> None:
-            if not outer.called:
+            if self._running is outer and not outer.called:
                 outer.errback(error)
 
         def done(result: Any) -> None:
-            if not outer.called:
+            if self._running is outer and not outer.called:
                 outer.callback(result)
             elif isinstance(result, Failure) and not result.check(CancelledError):
                 attempts.log.failure("the handler failed after it was given up", result, correlation_id=self._id)
@@ -144,6 +144,7 @@ class Attempt:
         try:
             return await outer
         finally:
+            self._running = None
             if timer.active():
                 timer.cancel()
             inner.cancel()
@@ -162,6 +163,7 @@ class Attempt:
         """The reply, or what is wrong with the answer."""
         response = answer if isinstance(answer, Response) else Response(answer)
         try:
+            headers = checked_headers(response.headers)
             text = None if response.body is not None else result_text(response.result)
         except ValueError as error:
             return _words(error)
@@ -172,7 +174,7 @@ class Attempt:
             result=text,
             body=response.body,
             status_code=response.status_code,
-            headers={str(name): str(value) for name, value in response.headers.items()},
+            headers=headers,
         )
 
     async def _failed(self, status: Status, error: str, started: float, delay: float | None = None) -> None:
@@ -223,4 +225,5 @@ class Attempt:
 
 def _words(error: BaseException) -> str:
     name = "" if isinstance(error, Reject | RetryLater | ValueError) else f"{type(error).__name__}: "
-    return f"{name}{error}"[:MOST_ERROR_CHARACTERS]
+    words = f"{name}{error}"[:MOST_ERROR_CHARACTERS]
+    return words.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be kept anywhere

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -21,8 +22,20 @@ from openhqm.messages import Request
 Handler = Callable[["Work"], Any]
 """A function of one `Work`: it returns what JSON can carry, or a `Response`, or a Deferred or coroutine of them."""
 
+_ANY = msgspec.json.Decoder(msgspec.Raw)
+
 RunBlocking = Callable[[Callable[[], Any]], Deferred[Any]]
 Report = Callable[[dict[str, Any]], None]
+
+
+# RFC 9110, section 5.6.2 and 5.5: what a header field may be called, and may say
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\uffff]*\Z")
+
+
+def _status_code(instance: object, attribute: object, value: Any) -> None:
+    if type(value) is not int or not 200 <= value < 600:
+        raise ValueError(f"status_code must be a whole number from 200 to 599, not {value!r}")
 
 
 @attrs.frozen
@@ -35,7 +48,7 @@ class Response:
 
     result: Any = None
     body: bytes | None = None
-    status_code: int = attrs.field(default=200, validator=attrs.validators.in_(range(200, 600)))
+    status_code: int = attrs.field(default=200, validator=_status_code)
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
 
@@ -121,7 +134,7 @@ class Handlers:
         handler = self._choose(work)
         if self._run_blocking is None or inspect.iscoroutinefunction(handler):
             return handler(work)
-        return self._run_blocking(lambda: handler(work))
+        return self._run_blocking(lambda: handler(work)).addCallback(_awaited)
 
     def _choose(self, work: Work) -> Handler:
         if self._by_operation:
@@ -133,14 +146,30 @@ class Handlers:
         return self._default or echo
 
 
+def _awaited(answer: Any) -> Any:
+    """What a function in a thread returned may be something to wait for, which the reactor does."""
+    return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """A handler's header fields. `ValueError` for what cannot be one: it is refused, never repaired."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ValueError("the handler returned a header that is not text")
+        if not _NAME.match(name) or not _VALUE.match(value) or not value.isprintable():
+            raise ValueError(f"the handler returned a header that cannot be one: {name[:64]!r}")
+    return dict(headers)
+
+
 def result_text(value: Any) -> bytes:
     """A handler's result as JSON text. `ValueError` where JSON cannot carry it."""
     try:
         text = msgspec.json.encode(value)
+        _ANY.decode(text.decode("utf-8"))  # a handler may have given text of its own, and be wrong
         if b"null" in text and not isinstance(value, msgspec.Raw):
             json.dumps(msgspec.to_builtins(value), allow_nan=False)  # msgspec writes NaN as null
         return text
     except OverflowError:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(f"the handler returned something that is not JSON: {error}") from None

@@ -1,0 +1,103 @@
+# -*- test-case-name: tests.test_contracts -*-
+"""What a backend is tested on, and what every part of the contract uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import TestCase
+
+from openhqm.interfaces import IDelivery, IMessageQueue, IResultStore
+from openhqm.messages import (
+    Acceptance,
+    IdempotencyClaim,
+    Reply,
+    Status,
+    Submission,
+)
+
+REQUESTS = "contract-requests"
+DEAD_LETTERS = "contract-dead-letters"
+LEASE = 60.0
+TTL = 600.0
+
+
+class Bench(Protocol):
+    """A backend under test, made with the constants above: queue names, lease and time to live.
+
+    Times of a real broker may be shorter in ``pass_time`` than asked for, if the backend was told so as well.
+    """
+
+    queue: IMessageQueue
+    store: IResultStore
+
+    def now(self) -> float:
+        """The backend's time."""
+
+    def done(self, deferred: Deferred[Any]) -> Deferred[Any]:
+        """The same Deferred, with whatever must turn for it to fire turned."""
+
+    def pass_time(self, seconds: float) -> Deferred[None]:
+        """Let time go by."""
+
+    def crash(self) -> Deferred[None]:
+        """Kill the process that holds the backend, and start it anew: ``queue`` and ``store`` are new objects."""
+
+    def close(self) -> Deferred[None]:
+        """Tidy up."""
+
+
+class Base(TestCase):
+    bench: Bench
+
+    def make_bench(self) -> Bench:
+        """By `backend_contract`."""
+        raise self.skipTest("made into a suite by backend_contract")
+
+    def setUp(self) -> None:
+        self.bench = self.make_bench()
+        self.addCleanup(lambda: self.bench.close())
+
+    async def do(self, deferred: Deferred[Any]) -> Any:
+        return await self.bench.done(deferred)
+
+    async def accept(self, payload: bytes = b"1", claim: IdempotencyClaim | None = None, **fields: Any) -> Acceptance:
+        found: Acceptance = await self.do(self.bench.queue.accept(Submission(payload, **fields), claim))
+        return found
+
+    async def lent(self, most: int = 1) -> Sequence[IDelivery]:
+        found: Sequence[IDelivery] = await self.do(self.bench.queue.receive(REQUESTS, most))
+        return found
+
+    async def one(self) -> IDelivery:
+        (delivery,) = await self.lent()
+        return delivery
+
+    async def nothing_is_lent(self) -> None:
+        waiting = self.bench.queue.receive(REQUESTS, 1)
+        await self.bench.pass_time(0.01)
+        self.assertNoResult(waiting)
+        waiting.cancel()
+        await self.refused(waiting, CancelledError)
+
+    async def refused(self, deferred: Deferred[Any], kind: type[BaseException]) -> Any:
+        try:
+            await self.do(deferred)
+        except kind as error:
+            return error
+        raise self.failureException(f"{kind.__name__} was not raised")
+
+    def assertNoResult(self, deferred: Deferred[Any]) -> None:
+        self.assertFalse(deferred.called, "it fired")
+
+    def reply(self, delivery: IDelivery, result: bytes = b"2", status: Status = Status.COMPLETED) -> Reply:
+        return Reply(delivery.request.correlation_id, status, self.bench.now(), result=result, attempt=delivery.attempt)
+
+    async def status(self, correlation_id: str) -> Status:
+        status: Status = (await self.do(self.bench.store.find(correlation_id))).status
+        return status
+
+    async def types(self, correlation_id: str, after: int = 0) -> list[str]:
+        return [event.type for event in await self.do(self.bench.store.history(correlation_id, after))]

@@ -1,0 +1,143 @@
+# -*- test-case-name: tests.test_contracts -*-
+"""Recording: what is known of a request, from its acceptance to its expiry."""
+
+from __future__ import annotations
+
+from openhqm.errors import (
+    AlreadyEnded,
+    ExpiredRequest,
+    UnknownRequest,
+)
+from openhqm.messages import (
+    Event,
+    Status,
+)
+from openhqm.testing.bench import LEASE, TTL, Base
+
+
+class Recording(Base):
+    async def test_unknown(self) -> None:
+        """An id that was never given out is unknown, whatever it looks like."""
+        await self.accept()
+        for correlation_id in ("11111111-1111-4111-8111-111111111111", "nonsense", "", "../etc/passwd", "\x00"):
+            await self.refused(self.bench.store.find(correlation_id), UnknownRequest)
+            await self.refused(self.bench.store.history(correlation_id, 0), UnknownRequest)
+            await self.refused(self.bench.store.cancel(correlation_id), UnknownRequest)
+
+    async def test_history(self) -> None:
+        """Events are numbered from 1 without a gap, and can be had from any number on."""
+        accepted = await self.accept()
+        delivery = await self.one()
+        await self.do(delivery.progress({"percent": 50}))
+        await self.do(delivery.settle(self.reply(delivery)))
+        events = await self.do(self.bench.store.history(accepted.correlation_id, 0))
+        self.assertEqual([event.number for event in events], [1, 2, 3, 4])
+        self.assertEqual([event.type for event in events], ["pending", "processing", "progress", "completed"])
+        self.assertEqual(events[2].detail, {"attempt": 1, "percent": 50})
+        self.assertEqual(await self.do(self.bench.store.history(accepted.correlation_id, 2)), events[2:])
+        self.assertEqual(await self.do(self.bench.store.history(accepted.correlation_id, 99)), [])
+
+    async def test_progress_is_bounded(self) -> None:
+        """A history does not grow without end, and says so to whoever would make it."""
+        await self.accept()
+        delivery = await self.one()
+        await self.refused(delivery.progress({"large": "x" * 20_000}), ValueError)
+        for step in range(998):
+            await self.do(delivery.progress({"step": step}))
+        await self.refused(delivery.progress({"step": "one too many"}), ValueError)
+        self.assertTrue(await self.do(delivery.settle(self.reply(delivery))))
+
+    async def test_watch(self) -> None:
+        """A listener hears each event once it is durable, in order, until it stops listening."""
+        accepted = await self.accept()
+        heard: list[Event] = []
+        ignored: list[Event] = []
+        stop = self.bench.store.watch(accepted.correlation_id, heard.append)
+        self.bench.store.watch(accepted.correlation_id, ignored.append)()
+        delivery = await self.one()
+        await self.do(delivery.progress({"percent": 1}))
+        await self.do(delivery.settle(self.reply(delivery)))
+        self.assertEqual([event.type for event in heard], ["processing", "progress", "completed"])
+        self.assertEqual(heard, (await self.do(self.bench.store.history(accepted.correlation_id, 1))))
+        self.assertEqual(ignored, [])
+        stop()
+
+    async def test_endings_are_told(self) -> None:
+        """Whoever counts endings hears of each one once."""
+        heard: list[str] = []
+        self.bench.store.on_ending.append(lambda key, status: heard.append(status))
+        accepted = await self.accept()
+        delivery = await self.one()
+        await self.do(self.bench.store.cancel(accepted.correlation_id))
+        await self.do(delivery.settle(self.reply(delivery)))
+        self.assertEqual(heard, ["CANCELLED"])
+
+    async def test_cancel_waiting(self) -> None:
+        """What is cancelled while it waits is never lent."""
+        accepted = await self.accept()
+        other = await self.accept()
+        before = await self.do(self.bench.store.cancel(accepted.correlation_id))
+        self.assertEqual(before.status, Status.PENDING)
+        self.assertEqual((await self.one()).request.correlation_id, other.correlation_id)
+        await self.nothing_is_lent()
+        await self.refused(self.bench.store.cancel(accepted.correlation_id), AlreadyEnded)
+
+    async def test_cancel_processing(self) -> None:
+        """What is cancelled while it is on loan is revoked, and not lent again after a lost lease."""
+        accepted = await self.accept()
+        delivery = await self.one()
+        before = await self.do(self.bench.store.cancel(accepted.correlation_id))
+        self.assertEqual(before.status, Status.PROCESSING)
+        self.assertEqual(await self.do(delivery.revoked), "CANCELLED")
+        await self.bench.pass_time(LEASE + 1)
+        await self.nothing_is_lent()
+
+    async def test_cancel_retrying(self) -> None:
+        """What is cancelled between two attempts has no further one."""
+        accepted = await self.accept()
+        await self.do((await self.one()).retry(10, "no luck"))
+        await self.do(self.bench.store.cancel(accepted.correlation_id))
+        await self.bench.pass_time(11)
+        await self.nothing_is_lent()
+
+    async def test_deadline_waiting(self) -> None:
+        """A request whose deadline passes before anybody works on it ends with TIMEOUT, without a worker."""
+        accepted = await self.accept(timeout=30.0)
+        await self.bench.pass_time(29)
+        self.assertEqual(await self.status(accepted.correlation_id), Status.PENDING)
+        await self.bench.pass_time(2)
+        self.assertEqual(await self.status(accepted.correlation_id), Status.TIMEOUT)
+        await self.nothing_is_lent()
+
+    async def test_deadline_processing(self) -> None:
+        """A deadline that passes during an attempt ends the request and revokes the loan."""
+        accepted = await self.accept(timeout=30.0)
+        delivery = await self.one()
+        await self.bench.pass_time(31)
+        self.assertEqual(await self.do(delivery.revoked), "TIMEOUT")
+        self.assertFalse(await self.do(delivery.settle(self.reply(delivery))))
+        self.assertEqual(await self.status(accepted.correlation_id), Status.TIMEOUT)
+
+    async def test_deadline_after_the_end(self) -> None:
+        """A deadline that passes after the ending changes nothing."""
+        accepted = await self.accept(timeout=30.0)
+        delivery = await self.one()
+        await self.do(delivery.settle(self.reply(delivery)))
+        await self.bench.pass_time(31)
+        self.assertEqual(await self.status(accepted.correlation_id), Status.COMPLETED)
+
+    async def test_expiry(self) -> None:
+        """An answer is kept until its published expiry, and its id is told apart from one never given out."""
+        accepted = await self.accept()
+        unfinished = await self.accept()
+        delivery = await self.one()
+        await self.do(delivery.settle(self.reply(delivery)))
+        record = await self.do(self.bench.store.find(accepted.correlation_id))
+        self.assertEqual(record.expires_at, self.bench.now() + TTL)
+        await self.bench.pass_time(TTL - 10)
+        self.assertEqual(await self.status(accepted.correlation_id), Status.COMPLETED)
+        await self.bench.pass_time(20)
+        await self.refused(self.bench.store.find(accepted.correlation_id), ExpiredRequest)
+        await self.refused(self.bench.store.history(accepted.correlation_id, 0), ExpiredRequest)
+        await self.refused(self.bench.store.cancel(accepted.correlation_id), ExpiredRequest)
+        self.assertEqual(await self.status(unfinished.correlation_id), Status.PENDING)
