@@ -1,0 +1,125 @@
+"""Servers under measurement, and the load that is put on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+BODY = b'{"payload":{"operation":"process","data":{"a":1,"b":[1,2,3]}},"metadata":{"priority":"normal"}}'
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port: int, seconds: float = 30) -> float:
+    """Seconds until somebody listens."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return time.perf_counter() - started
+        except OSError:
+            time.sleep(0.01)
+    raise TimeoutError(f"nobody listens on {port}")
+
+
+@contextmanager
+def process(command: list[str], port: int | None = None, **environment: str) -> Iterator[subprocess.Popen]:
+    """A process that is killed in the end."""
+    running = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        if port is not None:
+            wait_for(port)
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+@contextmanager
+def openhqm(port: int, *arguments: str, directory: str | None = None, **settings: str) -> Iterator[subprocess.Popen]:
+    """OpenHQM, on files of its own."""
+    scratch = directory or tempfile.mkdtemp(prefix="openhqm-bench-", dir="/var/tmp")
+    environment = {
+        "OPENHQM_SERVER__PORT": str(port),
+        "OPENHQM_QUEUE__CONNECTION__SQLITE__PATH": scratch,
+        "OPENHQM_MONITORING__LOG_LEVEL": "ERROR",
+        **settings,
+    }
+    try:
+        with process([sys.executable, "-c", TWISTD, "-n", "openhqm", *arguments], port, **environment) as running:
+            yield running
+    finally:
+        if directory is None:
+            shutil.rmtree(scratch)
+
+
+def wrk(
+    port: int, path: str, seconds: float, body: bytes | None = BODY, headers: dict[str, str] | None = None
+) -> float:
+    """Good answers a second over 64 connections."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        if body is not None:
+            script.write('wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n')
+            script.write(f"wrk.body = [[{body.decode()}]]\n")
+        for name, value in (headers or {}).items():
+            script.write(f'wrk.headers["{name}"] = "{value}"\n')
+        script.flush()
+        command = [
+            "wrk",
+            "-t1",
+            "-c64",
+            f"-d{max(1, round(seconds))}s",
+            "-s",
+            script.name,
+            f"http://127.0.0.1:{port}{path}",
+        ]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", out)
+    if bad:
+        raise AssertionError(f"not all answers were good: {bad[0]}")
+    found = re.search(r"Requests/sec:\s*([\d.]+)", out)
+    assert found is not None, out
+    return float(found[1])
+
+
+def resident(pid: int) -> float:
+    """Resident memory in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+def submit(port: int) -> str:
+    """One request; its id."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/api/v1/submit", BODY, {"Content-Type": "application/json", "Prefer": "wait=10"})
+    return json.loads(connection.getresponse().read())["correlation_id"]
