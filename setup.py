@@ -17,6 +17,8 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=[*find_packages(include=["openhqm", "openhqm.*"]), "twisted.plugins"],
+    # In place, too, twistd must find the plugin: a finder of modules would hide it.
+    options={"editable_wheel": {"mode": "compat"}},
     package_data={"openhqm": ["py.typed"]},
     install_requires=[
         "Twisted>=26.10",

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.test_codec -*-
 """The wire format of what rests in queues and stores: JSON, version 1, described in docs/wire-format.md.
 
-The payload and the result are the last member and stand there byte for byte. Readers refuse a version they
+The payload and the result stand in it byte for byte. Readers refuse a version they
 do not know, and ignore members they do not know: a newer writer may add some.
 """
 

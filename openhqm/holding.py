@@ -71,7 +71,8 @@ def _sqlite(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> H
 def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
     ids = CorrelationIds(os.urandom(32))
     store = MemoryResults(clock, ids, settings.cache.ttl_seconds)
-    queue = MemoryQueue(store, clock, ids, requests=settings.queue.request_queue)
+    names = settings.queue
+    queue = MemoryQueue(store, clock, ids, requests=names.request_queue, dead_letters=names.dead_letter_queue)
     return Holding(queue, store, store)
 
 

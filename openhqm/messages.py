@@ -78,12 +78,14 @@ class Request:
 class IdempotencyClaim:
     """The caller's word that repeats under ``key`` are the same request.
 
-    ``fingerprint`` is a digest of what was asked; ``lifetime`` is in seconds.
+    ``fingerprint`` is a digest of what was asked; ``lifetime`` is in seconds; keys of different ``scope`` have nothing
+    to do with each other.
     """
 
     key: str
     fingerprint: bytes
     lifetime: float = 24 * 3600.0
+    scope: str = ""
 
 
 @attrs.frozen

@@ -187,7 +187,7 @@ class OpenHQM(Service):
                 self.ports.append(port)
         except CannotListenError as error:
             raise CannotStart(f"cannot listen on {error.interface or '*'}:{error.port}: {error.socketError}") from None
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
             raise CannotStart(f"server.endpoints: {error}") from None
 
     def _where(self) -> str:

@@ -119,7 +119,7 @@ class MemoryBench(ClockedBench):
     def open(self) -> None:
         ids = CorrelationIds(os.urandom(32))
         self.store = MemoryResults(self.clock, ids, TTL)
-        self.queue = MemoryQueue(self.store, self.clock, ids, requests=REQUESTS, lease=LEASE)
+        self.queue = MemoryQueue(self.store, self.clock, ids, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)
         self.store.start()
 
 

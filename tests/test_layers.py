@@ -1,4 +1,4 @@
-"""The order of the layers (ARCHITECTURE.md): who may know whom."""
+"""The order of the layers: who may know whom."""
 
 from __future__ import annotations
 

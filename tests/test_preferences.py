@@ -158,7 +158,7 @@ class IdempotencyKeyTests(SynchronousTestCase):
         self.assertEqual(claim.fingerprint == other.fingerprint, one == two)
         for elsewhere in (claim_of("l", "/a", one), claim_of("k", "/b", one)):
             assert elsewhere is not None
-            self.assertNotEqual(claim.key, elsewhere.key)
+            self.assertNotEqual((claim.scope, claim.key), (elsewhere.scope, elsewhere.key))
 
     def test_a_day(self) -> None:
         """A key holds for 24 hours."""

@@ -143,6 +143,14 @@ class File(SynchronousTestCase):
         self.successResultOf(closed)
         self.assertEqual(self.names(self.file()), ["a"])
 
+    def test_close_from_within(self) -> None:
+        """Closing is possible from where a write is answered."""
+        file = self.file()
+        closed: list[Any] = []
+        self.put(file, "a").addCallback(lambda result: file.close().addBoth(closed.append))
+        self.clock.pump([0] * 5)
+        self.assertEqual(closed, [None])
+
     def test_locked(self) -> None:
         """A second one is told who has the file."""
         self.file()

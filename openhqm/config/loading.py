@@ -21,6 +21,8 @@ from openhqm.errors import Complaint, ConfigurationError
 
 PREFIX = "OPENHQM_"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+# What Kubernetes tells every pod of a service named openhqm is not meant as configuration.
+_KUBERNETES = re.compile(r"OPENHQM_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)\Z")
 MOST_BYTES = 1024 * 1024
 
 
@@ -114,7 +116,7 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> dict[t
     """Put ``OPENHQM_A__B`` into the document as ``a.b``; which key came from which variable."""
     variables = {}
     for name in sorted(environment):
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or _KUBERNETES.match(name):
             continue
         key = tuple(part.lower() for part in name[len(PREFIX) :].split("__"))
         variables[key] = name

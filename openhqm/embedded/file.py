@@ -261,6 +261,8 @@ class SqliteFile:
             self._lock = None
 
     def _let_go(self) -> None:
+        if self._lock is None:
+            return
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None

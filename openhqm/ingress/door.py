@@ -93,7 +93,7 @@ class Door:
         if wait is not None:
             record = await self._waiting.ending(acceptance.correlation_id, wait)
             if record.reply is not None:
-                return _response(record.reply, record.expires_at, (*headers[:2], _applied(wait)))
+                return _response(record.reply, record.expires_at, (*without_retry(headers), _applied(wait)))
         elif prefer is not None and "respond-async" in prefer.lower():
             headers = (*headers, (b"Preference-Applied", b"respond-async"))
         return Answer(202, acceptance_document(acceptance), fields=headers)
@@ -160,6 +160,11 @@ def acceptance_fields(acceptance: Acceptance) -> Fields:
         (b"Retry-After", b"1"),
     )
     return (*fields, (b"Idempotency-Replayed", b"true")) if acceptance.replayed else fields
+
+
+def without_retry(fields: Fields) -> Fields:
+    """The same where there is nothing to come back for."""
+    return tuple(field for field in fields if field[0] != b"Retry-After")
 
 
 def _applied(wait: float) -> tuple[bytes, bytes]:

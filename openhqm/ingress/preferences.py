@@ -62,7 +62,7 @@ def claim_of(value: str | None, scope: str, body: bytes) -> IdempotencyClaim | N
         value = value[1:-1]
     if _KEY.match(value) is None:
         raise HTTPProblem(400, "Idempotency-Key must be 1 to 255 visible ASCII characters, quoted or not")
-    return IdempotencyClaim(f"{scope} {value}", blake2b(body, digest_size=16).digest())
+    return IdempotencyClaim(value, blake2b(body, digest_size=16).digest(), scope=scope)
 
 
 def check_json_type(value: str | None) -> None:

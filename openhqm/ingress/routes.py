@@ -16,7 +16,7 @@ from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import Streams
 from openhqm.errors import OpenHQMError
 from openhqm.ingress.answers import field, problem, problem_for
-from openhqm.ingress.door import Door, acceptance_fields
+from openhqm.ingress.door import Door, acceptance_fields, without_retry
 from openhqm.ingress.health import Health
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
@@ -24,15 +24,21 @@ from openhqm.ingress.sending import RequestSink, send
 from openhqm.ingress.short_lane import instance
 from openhqm.messages import Acceptance
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.http1_messages import Answer
+from openhqm.runtime.http1_messages import SERVER, Answer
 
-EVENTS = b"text/event-stream"
+STREAM_FIELDS = (
+    (b"server", SERVER),
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # or a proxy in between would keep events back
+)
 
 
 class Routes:
     """The public API as a Klein application: ``Routes(...).app.resource()``."""
 
     app = Klein()
+    app.url_map.merge_slashes = False  # a path is what it is, and nobody is sent elsewhere
     _log = Logger()
 
     def __init__(self, door: Door, streams: Streams, health: Health) -> None:
@@ -143,10 +149,10 @@ class Routes:
             return send(request, Answer(204))  # which stops an EventSource from coming back
         headers = request.responseHeaders
         request.setResponseCode(200)
-        for name, value in ((b"content-type", EVENTS), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")):
+        for name, value in STREAM_FIELDS:
             headers.setRawHeaders(name, [value])
         if acceptance is not None:
-            for name, value in acceptance_fields(acceptance)[:2]:
+            for name, value in without_retry(acceptance_fields(acceptance)):
                 headers.setRawHeaders(name, [value])
             request.write(b"event: accepted\ndata: %b\n\n" % acceptance_document(acceptance))
         if request.method == b"HEAD":

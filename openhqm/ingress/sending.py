@@ -18,7 +18,7 @@ def send(request: IRequest, answer: Answer) -> bytes:
     headers.setRawHeaders(b"server", [SERVER])
     if answer.status != 204:
         headers.setRawHeaders(b"content-type", [answer.content_type])
-    headers.setRawHeaders(b"content-length", [b"%d" % len(answer.body)])
+        headers.setRawHeaders(b"content-length", [b"%d" % len(answer.body)])
     headers.setRawHeaders(b"cache-control", [b"no-store"])
     for name, value in answer.fields:
         headers.setRawHeaders(name, [value])

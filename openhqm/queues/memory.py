@@ -69,12 +69,14 @@ class MemoryQueue:
         ids: CorrelationIds,
         *,
         requests: str,
+        dead_letters: str,
         lease: float = 60.0,
     ) -> None:
         self.ledger = ledger
         self.clock = clock
         self.agenda = Agenda(clock)
         self.requests = requests
+        self._dead_letters = dead_letters
         self.lease = lease
         self.trouble: str | None = None
         self._ids = ids
@@ -82,7 +84,7 @@ class MemoryQueue:
         self._places: dict[str, _Place] = {}
         self._letters: dict[int, DeadLetter] = {}
         self._letter_numbers = count(1)
-        self._claims: dict[str, tuple[bytes, Acceptance]] = {}
+        self._claims: dict[tuple[str, str], tuple[bytes, Acceptance]] = {}
         ledger.on_ending.append(self._ended)
 
     def start(self) -> Deferred[None]:
@@ -100,8 +102,8 @@ class MemoryQueue:
         return maybeDeferred(self._accept, submission, claim)
 
     def _accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
-        if claim is not None and claim.key in self._claims:
-            fingerprint, first = self._claims[claim.key]
+        if claim is not None and (claim.scope, claim.key) in self._claims:
+            fingerprint, first = self._claims[claim.scope, claim.key]
             if fingerprint != claim.fingerprint:
                 raise IdempotencyConflict(claim.key)
             return attrs.evolve(first, replayed=True)
@@ -113,7 +115,7 @@ class MemoryQueue:
         self.ledger.note_request(key, now, request.deadline)
         acceptance = Acceptance(request.correlation_id, now)
         if claim is not None:
-            claim_key = claim.key
+            claim_key = (claim.scope, claim.key)
             self._claims[claim_key] = (claim.fingerprint, acceptance)
             self.agenda.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
         self._put(self.requests, _Message(key, request, submission.priority, now), submission.not_before or now)
@@ -132,6 +134,9 @@ class MemoryQueue:
         return waiter
 
     def depth(self, queue: str) -> Depth:
+        if queue == self._dead_letters:
+            buried = [letter.at for letter in self._letters.values()]
+            return Depth(len(buried), 0, 0, min(buried) if buried else None)
         place = self._place(queue)
         ready = [message.at for lane in place.ready.values() for message in lane]
         return Depth(len(ready), len(place.delayed), len(place.loans), min(ready) if ready else None)
@@ -147,7 +152,7 @@ class MemoryQueue:
         del self._letters[number]
         return accepted
 
-    def _forget_claim(self, key: str) -> None:
+    def _forget_claim(self, key: tuple[str, str]) -> None:
         del self._claims[key]
 
     def bury(self, letter: DeadLetter) -> None:
@@ -230,7 +235,7 @@ class MemoryDelivery:
     def progress(self, detail: dict[str, Any]) -> Deferred[None]:
         if not self._recorded:
             return succeed(None)
-        detail = {"attempt": self.attempt, **detail}
+        detail = {**detail, "attempt": self.attempt}
         return maybeDeferred(self._queue.ledger.note_event, self._message.key, "progress", detail)
 
     def ack(self) -> Deferred[None]:

@@ -138,7 +138,8 @@ class SqliteQueue:
         now = self._clock.seconds()
         place = self._place(self._requests)
         key = place.lanes.next_key(RANK[Priority.NORMAL])
-        letter_key = first_key(self._place(self._dead_letters).lanes.lane(RANK[Priority.NORMAL])) + number
+        letters = self._place(self._dead_letters)
+        letter_key = first_key(letters.lanes.lane(RANK[Priority.NORMAL])) + number
 
         def move(connection: apsw.Connection) -> Acceptance:
             row = fetch_one(connection, "SELECT body FROM messages WHERE key = ?", (letter_key,))
@@ -150,7 +151,7 @@ class SqliteQueue:
             self._add(connection, place, key, now, encode_request(new), Priority.NORMAL, None)
             if submission.timeout is not None:
                 self._ledger.note_deadline(connection, key, now + submission.timeout)
-            connection.execute("DELETE FROM messages WHERE key = ?", (letter_key,))
+            letters.lanes.remove(connection, letter_key)
             return Acceptance(new.correlation_id, now)
 
         moved = self._file.write(move)
@@ -161,7 +162,7 @@ class SqliteQueue:
         """Within a settling transaction: add a dead letter."""
         place = self._place(self._dead_letters)
         key = place.lanes.next_key(RANK[Priority.NORMAL])
-        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, letter.at, encode_dead_letter(letter)))
+        place.lanes.add(connection, key, letter.at, encode_dead_letter(letter))
 
     def _add(
         self,
@@ -173,14 +174,14 @@ class SqliteQueue:
         priority: Priority,
         due: float | None,
     ) -> None:
-        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, now, body))
+        place.lanes.add(connection, key, now, body)
         if due is not None:
             place.lanes.hold(connection, key, RANK[priority], due)
             self._file.after_commit(lambda: place.wake_at(due))
 
     def _claim(self, connection: apsw.Connection, claim: IdempotencyClaim, key: int, now: float) -> Acceptance | None:
         """Take the idempotency key for ``key``; whoever holds it already, if someone does."""
-        digest = blake2b(claim.key.encode(), digest_size=16).digest()
+        digest = blake2b(f"{claim.scope} {claim.key}".encode(), digest_size=16).digest()
         held = fetch_one(
             connection, "SELECT fingerprint, key, at FROM claims WHERE digest = ? AND expires > ?", (digest, now)
         )

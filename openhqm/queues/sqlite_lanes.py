@@ -10,7 +10,7 @@ import apsw
 
 from openhqm.embedded.file import SqliteFile
 from openhqm.embedded.ledger import Ledger
-from openhqm.embedded.schema import BY_PRIORITY, RANK, RANKS, first_key, last_key
+from openhqm.embedded.schema import BY_PRIORITY, RANK, RANKS, first_key, lane_of, last_key
 from openhqm.embedded.sql import fetch_all, fetch_one
 from openhqm.messages import Depth
 
@@ -18,6 +18,7 @@ Row = tuple[int, int, bytes]
 """Key, attempt, body."""
 
 MOST_LOOKED_AT = 1000
+MOST_COUNTED = 100_000
 NEVER = float("inf")
 
 
@@ -27,7 +28,9 @@ class Lanes:
     def __init__(self, file: SqliteFile, ledger: Ledger, name: str, recorded: bool) -> None:
         self._ledger = ledger
         self._recorded = recorded
+        self._file = file
         self._given: dict[int, int] = {}
+        self._fresh: dict[int, int] = {}
         connection = file.connection
         connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
         row = fetch_one(connection, "SELECT number FROM queues WHERE name = ?", (name,))
@@ -35,12 +38,20 @@ class Lanes:
         for rank in range(RANKS):
             lane = self.lane(rank)
             connection.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?, ?)", (lane, first_key(lane), first_key(lane)))
-            given, newest = fetch_one(
-                connection,
-                "SELECT given, (SELECT max(key) FROM messages WHERE key > ?1 AND key <= ?2) FROM lanes WHERE lane = ?3",
-                (first_key(lane), last_key(lane), lane),
-            )
+            first, last = first_key(lane), last_key(lane)
+            given, taken = fetch_one(connection, "SELECT given, taken FROM lanes WHERE lane = ?", (lane,))
+            (newest,) = fetch_one(connection, "SELECT max(key) FROM messages WHERE key > ? AND key <= ?", (first, last))
             self._given[rank] = max(given, newest or 0)
+            self._fresh[rank] = self._count_fresh(connection, taken, newest or 0)
+
+    def _count_fresh(self, connection: apsw.Connection, taken: int, newest: int) -> int:
+        """How many messages lie behind the cursor; so many that counting would take long are told from their keys."""
+        if newest - taken > MOST_COUNTED:
+            return newest - taken
+        (count,) = fetch_one(
+            connection, "SELECT count(*) FROM messages WHERE key > ? AND key <= ?", (taken, max(taken, newest))
+        )
+        return int(count)
 
     def lane(self, rank: int) -> int:
         """The number of the lane for a rank."""
@@ -50,6 +61,28 @@ class Lanes:
         """A key that was never given out before. Rows must be written in the order of asking."""
         self._given[rank] += 1
         return self._given[rank]
+
+    def add(self, connection: apsw.Connection, key: int, at: float, body: bytes) -> None:
+        """A message."""
+        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, at, body))
+        self._count(key, 1)
+
+    def remove(self, connection: apsw.Connection, key: int) -> None:
+        """A message that was never lent: gone, and its number is not given out again."""
+        self._erase(connection, key)
+        self._count(key, -1)
+
+    def _erase(self, connection: apsw.Connection, key: int) -> None:
+        connection.execute("UPDATE lanes SET given = max(given, ?) WHERE lane = ?", (key, lane_of(key)))
+        connection.execute("DELETE FROM messages WHERE key = ?", (key,))
+
+    def _count(self, key: int, change: int) -> None:
+        rank = lane_of(key) % RANKS
+
+        def count() -> None:
+            self._fresh[rank] += change
+
+        self._file.after_commit(count)
 
     def hold(self, connection: apsw.Connection, key: int, rank: int, due: float) -> None:
         """A message that is not to be lent before ``due``."""
@@ -65,7 +98,7 @@ class Lanes:
         """The loan and the work are over. A request's row stays: it is its record until it expires."""
         connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
         if not self._recorded:
-            connection.execute("DELETE FROM messages WHERE key = ?", (key,))
+            self._erase(connection, key)
 
     def lend(self, connection: apsw.Connection, most: int, now: float) -> tuple[list[Row], float]:
         """Choose what goes next and count its attempt. Also: when to look again, should this be all."""
@@ -125,6 +158,7 @@ class Lanes:
             connection.execute("INSERT INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self.number, rank, attempt))
         if cursor != taken:
             connection.execute("UPDATE lanes SET taken = ? WHERE lane = ?", (cursor, lane))
+            self._count(cursor, -looked_at)
         return rows, looked_at == MOST_LOOKED_AT
 
     def _next_due(self, connection: apsw.Connection) -> float:
@@ -138,12 +172,11 @@ class Lanes:
 
     def depth(self, reader: apsw.Connection, now: float) -> Depth:
         """See `IMessageQueue.depth`. Requests cancelled while they waited count until they are passed over."""
-        ready = 0
+        ready = sum(self._fresh[rank] for rank in RANK.values())
         oldest: list[float] = []
         for rank in RANK.values():
             lane = self.lane(rank)
             (taken,) = fetch_one(reader, "SELECT taken FROM lanes WHERE lane = ?", (lane,))
-            ready += self._given[rank] - taken
             row = fetch_one(
                 reader,
                 "SELECT at FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",

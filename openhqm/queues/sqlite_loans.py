@@ -192,7 +192,7 @@ class SqliteDelivery:
         place, key = self._place, self._key
         if not place.recorded:
             return Deferred.fromCoroutine(_nothing())
-        detail = {"attempt": self.attempt, **detail}
+        detail = {**detail, "attempt": self.attempt}
         return place.file.write(lambda connection: place.ledger.note_event(connection, key, "progress", detail))
 
     def ack(self) -> Deferred[None]:

@@ -119,6 +119,7 @@ class MemoryResults:
 
     def _find(self, correlation_id: str) -> Record:
         entry = self._entry(correlation_id)
+        correlation_id = correlation_id.lower()  # as it was given out
         submitted_at = entry.events[0].at
         steps = [event for event in entry.events if event.type != "progress"]
         last = steps[-1]
@@ -138,6 +139,7 @@ class MemoryResults:
         )
 
     def _cancel(self, correlation_id: str) -> Record:
+        correlation_id = correlation_id.lower()
         before = self._find(correlation_id)
         key = self._ids.number(correlation_id)
         reply = cancelled(correlation_id, self._clock.seconds(), before.attempt)

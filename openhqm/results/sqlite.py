@@ -60,6 +60,7 @@ class SqliteResults:
 
     @deferred
     async def cancel(self, correlation_id: str) -> Record:
+        correlation_id = correlation_id.lower()
         before = self._find(correlation_id)
         if before.reply is not None:
             raise AlreadyEnded(correlation_id, before.status.value)
@@ -190,6 +191,7 @@ class SqliteResults:
 
     def _find(self, correlation_id: str) -> Record:
         key = self._key(correlation_id)
+        correlation_id = correlation_id.lower()  # as it was given out
         reader = self._file.reader
         message = fetch_one(reader, "SELECT at FROM messages WHERE key = ?", (key,))
         if message is None:

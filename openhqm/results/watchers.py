@@ -18,6 +18,7 @@ class Watchers:
 
     def add(self, correlation_id: str, listener: Listener) -> Callable[[], None]:
         """Tell ``listener`` of events until the function returned is called."""
+        correlation_id = correlation_id.lower()  # as it was given out
         self._listeners.setdefault(correlation_id, []).append(listener)
 
         def remove() -> None:

@@ -8,6 +8,7 @@ from zope.interface.verify import verifyObject
 
 from openhqm.interfaces import IDelivery, IMessageQueue, IResultStore
 from openhqm.messages import (
+    IdempotencyClaim,
     Priority,
     Request,
     Submission,
@@ -107,6 +108,12 @@ class Lending(Base):
         await self.do(delivery.ack())
         depth = self.bench.queue.depth("other")
         self.assertEqual((depth.ready, depth.delayed, depth.in_flight), (0, 0, 0))
+
+    async def test_depth_of_repeats(self) -> None:
+        """A repeat under a key adds nothing to the depth."""
+        for _ in range(5):
+            await self.accept(claim=IdempotencyClaim("key", b"print"))
+        self.assertEqual(self.bench.queue.depth(REQUESTS).ready, 1)
 
     async def test_depth(self) -> None:
         """The depth tells what is ready, delayed and on loan, and how old the oldest is."""

@@ -62,6 +62,14 @@ class Recording(Base):
         self.assertEqual(ignored, [])
         stop()
 
+    async def test_watch_in_capitals(self) -> None:
+        """An id is the same id however its letters are written (RFC 9562, section 4)."""
+        accepted = await self.accept()
+        heard: list[Event] = []
+        self.bench.store.watch(accepted.correlation_id.upper(), heard.append)
+        await self.do(self.bench.store.cancel(accepted.correlation_id.upper()))
+        self.assertEqual([event.type for event in heard], ["cancelled"])
+
     async def test_endings_are_told(self) -> None:
         """Whoever counts endings hears of each one once."""
         heard: list[str] = []

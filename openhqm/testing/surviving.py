@@ -17,7 +17,7 @@ from openhqm.messages import (
     Status,
     Submission,
 )
-from openhqm.testing.bench import TTL, Base
+from openhqm.testing.bench import DEAD_LETTERS, TTL, Base
 
 
 class Claiming(Base):
@@ -142,6 +142,22 @@ class Crashing(Base):
         if await self.crash():
             ((_, letter),) = await self.do(self.bench.queue.dead_letters(0, 10))
             self.assertEqual(letter.reason, "gave up")
+
+    async def test_crash_dead_letter_numbers(self) -> None:
+        """The number of a dead letter that is gone is not given to another one, and the depth is right."""
+        await self.accept()
+        delivery = await self.one()
+        await self.do(delivery.dead_letter("gave up", self.reply(delivery, status=Status.FAILED)))
+        self.assertEqual(self.bench.queue.depth(DEAD_LETTERS).ready, 1)
+        ((first, _),) = await self.do(self.bench.queue.dead_letters(0, 10))
+        await self.do(self.bench.queue.redrive(first))
+        self.assertEqual(self.bench.queue.depth(DEAD_LETTERS).ready, 0)
+        if await self.crash():
+            self.assertEqual(self.bench.queue.depth(DEAD_LETTERS).ready, 0)
+            delivery = await self.one()
+            await self.do(delivery.dead_letter("gave up", self.reply(delivery, status=Status.FAILED)))
+            ((second, _),) = await self.do(self.bench.queue.dead_letters(0, 10))
+            self.assertGreater(second, first)
 
     async def test_crash_no_id_twice(self) -> None:
         """No id is given out a second time, not even after everything has expired and the process was new."""
