@@ -94,6 +94,7 @@ class IMessageQueue(Interface):
         """Take responsibility for a request: record and message are durable once this fires.
 
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request.
+        Cancelling gives up the waiting and nothing else: what was asked for is done or fails as a whole.
         """
 
     def publish(queue: str, message: Request, *, priority: Priority, delay: float) -> Deferred[None]:
@@ -132,4 +133,7 @@ class IResultStore(Interface):
         """Call ``listener`` with each new event once it is durable, until the returned function is called."""
 
     def cancel(correlation_id: str) -> Deferred[Record]:
-        """End it with CANCELLED. Fires with the record as it was before. `AlreadyEnded`."""
+        """End it with CANCELLED. Fires with the record as it was before. `AlreadyEnded`.
+
+        Cancelling the Deferred gives up the waiting and nothing else.
+        """

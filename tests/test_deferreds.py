@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.deferreds import deferred, shielded
+from openhqm.runtime.deferreds import deferred
 
 
 class DeferredTests(SynchronousTestCase):
@@ -53,29 +53,3 @@ class DeferredTests(SynchronousTestCase):
         result.cancel()
         self.failureResultOf(result, CancelledError)
         self.assertEqual(cancelled, ["waiting", "tidied up"])
-
-
-class ShieldedTests(SynchronousTestCase):
-    """`shielded`"""
-
-    def test_passes_on(self) -> None:
-        """Results and failures come through, early or late."""
-        self.assertEqual(self.successResultOf(shielded(succeed(1))), 1)
-        self.failureResultOf(shielded(fail(KeyError())), KeyError)
-        work: Deferred[int] = Deferred()
-        outer = shielded(work)
-        self.assertNoResult(outer)
-        work.callback(2)
-        self.assertEqual(self.successResultOf(outer), 2)
-
-    def test_cancelling(self) -> None:
-        """Who gives up waiting is let go at once; the work goes on to its end, good or bad, and nobody is blamed."""
-        for end in (lambda work: work.callback(1), lambda work: work.errback(KeyError())):
-            cancelled: list[object] = []
-            work: Deferred[int] = Deferred(cancelled.append)
-            outer = shielded(work)
-            outer.cancel()
-            self.failureResultOf(outer, CancelledError)
-            self.assertEqual(cancelled, [])
-            end(work)
-        self.assertEqual(self.flushLoggedErrors(), [])

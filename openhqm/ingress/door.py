@@ -20,7 +20,6 @@ from openhqm.ingress.preferences import check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Record, Reply, Status
-from openhqm.runtime.deferreds import shielded
 from openhqm.runtime.http1_messages import Answer, Fields
 
 HeaderField = Callable[[bytes], bytes | None]
@@ -67,11 +66,10 @@ class Door:
                 raise NotDurable("the process is stopping", retry_after=1)
             check_json_type(field(fields, b"content-type"))
             claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
-            carried = {name.decode(): value for name in CARRIED if (value := field(fields, name))}
-            submission = read_submission(body, started, carried)
+            submission = read_submission(body, started, _carried(fields))
             publishing = self._clock.seconds()
             # The caller may hang up now: what has begun is finished, and its idempotency key finds it.
-            acceptance = await shielded(self._queue.accept(submission, claim))
+            acceptance = await self._queue.accept(submission, claim)
         except NotDurable:
             metrics.unavailable.inc()
             raise
@@ -141,7 +139,7 @@ class Door:
 
     async def cancel(self, correlation_id: str) -> Answer:
         """200 where it was still waiting, 202 where a handler is being told to stop. `AlreadyEnded`."""
-        before = await shielded(self.store.cancel(correlation_id))
+        before = await self.store.cancel(correlation_id)
         record = await self.store.find(correlation_id)
         return Answer(200 if before.status is Status.PENDING else 202, status_document(record))
 
@@ -149,6 +147,13 @@ class Door:
         if wait is None:
             return self.store.find(correlation_id)
         return self._waiting.ending(correlation_id, wait)
+
+
+def _carried(fields: HeaderField) -> dict[str, str] | None:
+    """The trace context, if the caller sent one."""
+    if fields(CARRIED[0]) is None:
+        return None
+    return {name.decode(): value for name in CARRIED if (value := field(fields, name))}
 
 
 def acceptance_fields(acceptance: Acceptance) -> Fields:

@@ -67,6 +67,8 @@ def claim_of(value: str | None, scope: str, body: bytes) -> IdempotencyClaim | N
 
 def check_json_type(value: str | None) -> None:
     """`HTTPProblem` 415 unless the content is JSON in UTF-8 (RFC 8259, section 8.1)."""
+    if value == "application/json":
+        return
     kind, *parameters = [piece.strip().lower() for piece in (value or "").split(";")]
     charset = next((piece[8:].strip('"') for piece in parameters if piece.startswith("charset=")), "utf-8")
     if kind != "application/json" or charset not in ("utf-8", "utf8", "us-ascii"):

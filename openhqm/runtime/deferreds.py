@@ -21,18 +21,3 @@ def deferred(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Defer
         return Deferred.fromCoroutine(function(*args, **kwargs))
 
     return start
-
-
-def shielded(work: Deferred[T]) -> Deferred[T]:
-    """A Deferred for ``work`` that can be cancelled without cancelling the work.
-
-    Klein cancels what it waits for when the client hangs up; what must not be lost goes behind this.
-    """
-    outer: Deferred[T] = Deferred()
-
-    def pass_on(result: Any) -> None:
-        if not outer.called:
-            outer.callback(result)
-
-    work.addBoth(pass_on)
-    return outer

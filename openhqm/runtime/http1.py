@@ -190,7 +190,7 @@ class HTTP1(Protocol):
         head = self._head
         assert head is not None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._queue.append(Message(head, body, self._parser.should_keep_alive()))
+        self._queue.append(Message(head, body, self._parser.should_keep_alive(), dict(head.headers).get))
         self._start_message()
         self._deadline = float("inf")
 

@@ -44,14 +44,8 @@ class Message:
     head: Head
     body: bytes
     keep_alive: bool
-
-    def field(self, name: bytes) -> bytes | None:
-        """The value of a header field by its name in lower case; the last one, where there are several."""
-        found = None
-        for known, value in self.head.headers:
-            if known == name:
-                found = value
-        return found
+    field: Callable[[bytes], bytes | None]
+    """The value of a header field by its name in lower case; the last one, where there are several."""
 
 
 ShortLane = Callable[[Message], Coroutine[Any, Any, Answer] | None]

@@ -30,6 +30,8 @@ _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#@\\]+(?=[/?]|\Z)", re.IGNORECASE)
 _NOT_IN_TARGET = re.compile(rb"[#\\\"<>^`{|}]|%00|%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+\-.^`|~0-9a-z]+\Z")
+# Seen in nearly every request: known to be plain.
+_COMMON = frozenset((b"host", b"accept", b"user-agent", b"content-type", b"content-length", b"connection"))
 
 
 @attrs.frozen
@@ -64,7 +66,7 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
     length: int | None = 0
     chunked = expects_continue = False
     for name, value in headers:
-        if _NAME.match(name) is None:
+        if name not in _COMMON and _NAME.match(name) is None:
             raise Refusal(400, "a header name may have letters, digits and hyphens; underscores are not served")
         if _CONTROL.search(value) is not None:
             raise Refusal(400, "a header value has a control character")

@@ -84,6 +84,14 @@ class Lending(Base):
         delivery = await self.one()
         self.assertEqual((delivery.request.correlation_id, delivery.attempt), (accepted.correlation_id, 1))
 
+    async def test_accepted_in_silence(self) -> None:
+        """Who gives up waiting for the acceptance has submitted all the same."""
+        accepting = self.bench.queue.accept(Submission(b'"quiet"'), None)
+        accepting.addErrback(lambda failure: None)
+        accepting.cancel()
+        await self.bench.pass_time(0.01)
+        self.assertEqual((await self.one()).request.submission.payload, b'"quiet"')
+
     async def test_not_twice(self) -> None:
         """What is on loan is lent to nobody else."""
         await self.accept()
