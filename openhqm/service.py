@@ -134,7 +134,7 @@ class OpenHQM(Service):
         self._site = HTTP1Site(
             Routes(self._door, self._streams, self._health).app.resource(),
             reactor,
-            ShortLane(self._door),
+            ShortLane(self._door, self._streams),
             refused,
             settings.server.max_body_bytes,
         )

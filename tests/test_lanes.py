@@ -38,7 +38,7 @@ class Lane:
         self.door = Door(bench.queue, bench.store, waiting, bench.clock, metrics, longest_wait=60)
         streams = Streams(bench.store, bench.clock, metrics.open_streams.set)
         routes = Routes(self.door, streams, Health(bench.queue, "memory", None, lambda: None))
-        lane: Any = ShortLane(self.door) if short else lambda message: None
+        lane: Any = ShortLane(self.door, streams) if short else lambda message: None
         self.site = HTTP1Site(routes.app.resource(), bench.clock, lane, refused, 100_000)
         self.protocol = self.site.buildProtocol(None)
         self.transport = Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
@@ -132,6 +132,34 @@ class Same(SynchronousTestCase):
         short, routed = (lane.take() for lane in self.lanes)
         self.assertEqual(short, routed)
         self.assertIn(b"Preference-Applied: wait=5", short)
+
+    def test_events(self) -> None:
+        """History, live events, the end of the stream, and the next answer behind it: the same."""
+        correlation_id = self.submit()
+        path = f"/api/v1/events/{correlation_id}"
+        self.assertIn(b"event: processing", self.both("GET", path))
+        for step in (
+            lambda lane: lane.hand.works[0].progress(percent=1),
+            lambda lane: lane.hand.answers[0].callback("done"),
+        ):
+            for lane in self.lanes:
+                step(lane)
+            short, routed = (lane.take() for lane in self.lanes)
+            self.assertEqual(short, routed)
+        self.assertTrue(short.endswith(b"\r\n0\r\n\r\n"), short)
+        self.assertIn(b"event: completed", self.both("GET", path, last_event_id="3"))
+        self.assertTrue(self.both("GET", path, last_event_id="4").startswith(b"HTTP/1.1 204 No Content\r\n"))
+        self.both("GET", path, last_event_id="x")
+        self.both("GET", "/api/v1/events/11111111-1111-4111-8111-111111111111")
+
+    def test_reader_who_leaves(self) -> None:
+        """A reader who goes in the middle of its stream is forgotten, on both."""
+        correlation_id = self.submit()
+        for lane in self.lanes:
+            lane.ask("GET", f"/api/v1/events/{correlation_id}")
+            self.assertTrue(lane.shop.bench.store._watchers)
+            lane.protocol.connectionLost()
+            self.assertFalse(lane.shop.bench.store._watchers)
 
     def test_closing(self) -> None:
         """A connection that is to be closed: the same."""

@@ -19,7 +19,7 @@ from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
 from openhqm.interfaces import IMessageQueue, IResultStore
-from openhqm.messages import Acceptance, Record, Reply, Status
+from openhqm.messages import Acceptance, Event, Record, Reply, Status
 from openhqm.runtime.http1_messages import Answer, Fields
 
 HeaderField = Callable[[bytes], bytes | None]
@@ -27,6 +27,11 @@ HeaderField = Callable[[bytes], bytes | None]
 
 SUBMIT = "/api/v1/submit"
 CARRIED = (b"traceparent", b"tracestate")
+STREAM_FIELDS: Fields = (
+    (b"Content-Type", b"text/event-stream"),
+    (b"Cache-Control", b"no-store"),
+    (b"X-Accel-Buffering", b"no"),  # or a proxy in between would keep events back
+)
 # What a handler's reply may say about its own body; the rest of a response is ours.
 REPLY_FIELDS = frozenset(
     ("content-type", "content-language", "content-disposition", "cache-control", "etag", "last-modified", "expires")
@@ -136,6 +141,13 @@ class Door:
                 (b"Content-Security-Policy", b"sandbox"),
             ),
         )
+
+    async def events(self, correlation_id: str, after: int) -> list[Event] | None:
+        """What happened behind event ``after``; None where that was all, and nothing more will come."""
+        history = list(await self.store.history(correlation_id, after))
+        if not history and (await self.store.find(correlation_id)).status.ended:
+            return None
+        return history
 
     async def cancel(self, correlation_id: str) -> Answer:
         """200 where it was still waiting, 202 where a handler is being told to stop. `AlreadyEnded`."""

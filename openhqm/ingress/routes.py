@@ -16,7 +16,7 @@ from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import Streams
 from openhqm.errors import OpenHQMError
 from openhqm.ingress.answers import field, problem, problem_for
-from openhqm.ingress.door import Door, acceptance_fields, without_retry
+from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
 from openhqm.ingress.health import Health
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
@@ -25,13 +25,6 @@ from openhqm.ingress.short_lane import instance
 from openhqm.messages import Acceptance
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_messages import SERVER, Answer
-
-STREAM_FIELDS = (
-    (b"server", SERVER),
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # or a proxy in between would keep events back
-)
 
 
 class Routes:
@@ -144,11 +137,12 @@ class Routes:
         return query_wait(request.args.get(b"wait", []), self._door.longest_wait)
 
     async def _stream(self, request: IRequest, correlation_id: str, after: int, acceptance: Acceptance | None) -> bytes:
-        history = list(await self._door.store.history(correlation_id, after))
-        if not history and (await self._door.store.find(correlation_id)).status.ended:
+        history = await self._door.events(correlation_id, after)
+        if history is None:
             return send(request, Answer(204))  # which stops an EventSource from coming back
         headers = request.responseHeaders
         request.setResponseCode(200)
+        headers.setRawHeaders(b"server", [SERVER])
         for name, value in STREAM_FIELDS:
             headers.setRawHeaders(name, [value])
         if acceptance is not None:

@@ -9,27 +9,31 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
+from openhqm.delivery.streams import Streams
 from openhqm.errors import OpenHQMError
-from openhqm.ingress.answers import problem, problem_for
-from openhqm.ingress.door import SUBMIT, Door
-from openhqm.runtime.http1_messages import Answer, Message
+from openhqm.ingress.answers import field, problem, problem_for
+from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
+from openhqm.ingress.preferences import last_event_id
+from openhqm.runtime.http1_messages import Answer, Message, Streaming
 from openhqm.runtime.http1_rules import Refusal
 
 _SUBMIT = SUBMIT.encode()
 _STATUS = b"/api/v1/status/"
 _RESPONSE = b"/api/v1/response/"
+_EVENTS = b"/api/v1/events/"
 _ID_LENGTH = 36
 
 
 class ShortLane:
-    """Serves submit, status and response where nothing about the request is out of the ordinary."""
+    """Serves submit, status, response and events where nothing about the request is out of the ordinary."""
 
     _log = Logger()
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, streams: Streams) -> None:
         self._door = door
+        self._streams = streams
 
-    def __call__(self, message: Message) -> Coroutine[Any, Any, Answer] | None:
+    def __call__(self, message: Message) -> Coroutine[Any, Any, Answer | Streaming] | None:
         """The coroutine that serves ``message``, or None: it belongs to the routes."""
         target, method = message.head.target, message.head.method
         if method == b"POST":
@@ -41,9 +45,18 @@ class ShortLane:
                 return self._serve(self._door.status(_id(target)), target)
             if len(target) == len(_RESPONSE) + _ID_LENGTH and target.startswith(_RESPONSE):
                 return self._serve(self._door.response(_id(target), None, message.field), target)
+            if len(target) == len(_EVENTS) + _ID_LENGTH and target.startswith(_EVENTS):
+                return self._serve(self._events(_id(target), message), target)
         return None
 
-    async def _serve(self, work: Coroutine[Any, Any, Answer], target: bytes) -> Answer:
+    async def _events(self, correlation_id: str, message: Message) -> Answer | Streaming:
+        after = last_event_id(field(message.field, b"last-event-id"), [])
+        history = await self._door.events(correlation_id, after)
+        if history is None:
+            return Answer(204)
+        return Streaming(STREAM_FIELDS, lambda outlet: self._streams.open(correlation_id, after, history, outlet))
+
+    async def _serve(self, work: Coroutine[Any, Any, Answer | Streaming], target: bytes) -> Answer | Streaming:
         try:
             return await work
         except CancelledError:

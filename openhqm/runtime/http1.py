@@ -24,7 +24,8 @@ from twisted.web.http_headers import Headers as WebHeaders
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from openhqm.runtime.http1_messages import Answer, Message, render
+from openhqm.runtime.http1_messages import Answer, Message, Streaming, render, render_head
+from openhqm.runtime.http1_outlet import ChannelOutlet
 from openhqm.runtime.http1_rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, MOST_TARGET, Head, Refusal, check_head
 from openhqm.runtime.pulling import Puller
 
@@ -122,7 +123,7 @@ class HTTP1(Protocol):
         self._broken = True
         if isinstance(serving, Deferred):
             serving.cancel()
-        elif serving is not None:
+        elif isinstance(serving, WebRequest):
             serving.connectionLost(reason)
         if self._producer is not None:
             producer, self._producer = self._producer, None
@@ -190,9 +191,13 @@ class HTTP1(Protocol):
         head = self._head
         assert head is not None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._queue.append(Message(head, body, self._parser.should_keep_alive(), dict(head.headers).get))
+        self._queue.append(Message(head, body, self._keep_alive(head), dict(head.headers).get))
         self._start_message()
         self._deadline = float("inf")
+
+    def _keep_alive(self, head: Head) -> bool:
+        # A peer that speaks HTTP/1.0 cannot tell the end of a stream but by the end of the connection.
+        return bool(self._parser.should_keep_alive()) and head.version == b"HTTP/1.1"
 
     def _check_progress(self) -> None:
         """After each read: a line that never ends, a body that is all framing, a body that drips.
@@ -240,9 +245,14 @@ class HTTP1(Protocol):
         self._serving = serving
         serving.addCallbacks(self._answered, self._unanswered, callbackArgs=(message,))
 
-    def _answered(self, answer: Answer, message: Message) -> None:
+    def _answered(self, answer: Answer | Streaming, message: Message) -> None:
         if self._serving is None:
             return  # the connection was lost meanwhile
+        if isinstance(answer, Streaming):
+            outlet = self._serving = ChannelOutlet(self, message.head.version == b"HTTP/1.1")
+            self.transport.write(render_head(answer, message.head.version, self._persistent))
+            answer.begin(outlet)
+            return
         self.transport.write(render(answer, message.head.version, self._persistent))
         self._done()
 
@@ -329,6 +339,11 @@ class HTTP1(Protocol):
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         self.transport.write(b"".join(pieces))
+
+    def streamed(self, outlet: ChannelOutlet) -> None:
+        """A response of unknown length is complete."""
+        if outlet is self._serving:
+            self._done()
 
     def requestDone(self, request: Any) -> None:
         if request is self._serving:

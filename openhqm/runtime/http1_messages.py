@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from twisted.web.http import RESPONSES, datetimeToString
@@ -37,6 +37,33 @@ class Answer:
     fields: Fields = ()
 
 
+class Outlet(Protocol):
+    """Where a response of unknown length goes, piece by piece."""
+
+    def write(self, data: bytes) -> object:
+        """Send this."""
+
+    def finish(self) -> object:
+        """It is complete."""
+
+    def abort(self) -> object:
+        """Give the reader up, with whatever it has not read."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> object:
+        """Tell ``producer`` when the reader does not keep up, when it does again, and when it is gone."""
+
+    def unregisterProducer(self) -> object:
+        """Tell it no more."""
+
+
+@attrs.frozen
+class Streaming:
+    """A response of unknown length: its header fields, and what begins it."""
+
+    fields: Fields
+    begin: Callable[[Outlet], object]
+
+
 @attrs.define
 class Message:
     """A request that has come in whole."""
@@ -48,7 +75,7 @@ class Message:
     """The value of a header field by its name in lower case; the last one, where there are several."""
 
 
-ShortLane = Callable[[Message], Coroutine[Any, Any, Answer] | None]
+ShortLane = Callable[[Message], Coroutine[Any, Any, Answer | Streaming] | None]
 """What is served without a ``twisted.web`` request, or None. It raises nothing but `CancelledError`."""
 
 
@@ -58,20 +85,31 @@ _heads: dict[int, bytes] = {}
 
 def render(answer: Answer, version: bytes, keep_alive: bool) -> bytes:
     """A response as bytes, in one piece, with the fields in the order in which ``twisted.web`` has them."""
-    status = answer.status
-    first = _heads.get(status)
-    if first is None:
-        first = _heads[status] = b"%d %b\r\n" % (status, REASONS.get(status, b"Unknown"))
-    pieces = [version, b" ", first]
-    if not keep_alive:
-        pieces.append(b"Connection: close\r\n")
-    pieces += (b"Server: %b\r\nDate: " % SERVER, _http_date(), b"\r\n")
-    pieces += (b"Content-Type: ", answer.content_type, b"\r\nContent-Length: %d\r\n" % len(answer.body))
+    pieces = _head(answer.status, version, keep_alive)
+    if answer.status != 204:
+        pieces += (b"Content-Type: ", answer.content_type, b"\r\nContent-Length: %d\r\n" % len(answer.body))
     pieces.append(b"Cache-Control: no-store\r\n")
     for name, value in answer.fields:
         pieces += (name, b": ", value, b"\r\n")
     pieces += (b"\r\n", answer.body)
     return b"".join(pieces)
+
+
+def render_head(streaming: Streaming, version: bytes, keep_alive: bool) -> bytes:
+    """The head of a response whose length nobody knows: chunked, or (HTTP/1.0) as long as the connection."""
+    pieces = _head(200, version, keep_alive)
+    for name, value in streaming.fields:
+        pieces += (name, b": ", value, b"\r\n")
+    pieces.append(b"Transfer-Encoding: chunked\r\n\r\n" if version == b"HTTP/1.1" else b"\r\n")
+    return b"".join(pieces)
+
+
+def _head(status: int, version: bytes, keep_alive: bool) -> list[bytes]:
+    first = _heads.get(status)
+    if first is None:
+        first = _heads[status] = b"%d %b\r\n" % (status, REASONS.get(status, b"Unknown"))
+    closing = b"" if keep_alive else b"Connection: close\r\n"
+    return [version, b" ", first, closing, b"Server: %b\r\nDate: " % SERVER, _http_date(), b"\r\n"]
 
 
 def _http_date() -> bytes:

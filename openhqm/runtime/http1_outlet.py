@@ -1,0 +1,49 @@
+# -*- test-case-name: tests.test_lanes -*-
+"""A response of unknown length, straight into a connection."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class _Channel(Protocol):
+    transport: Any
+
+    def write(self, data: bytes) -> None:
+        """Send this."""
+
+    def streamed(self, outlet: ChannelOutlet) -> None:
+        """The response is complete."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """As transports have it."""
+
+    def unregisterProducer(self) -> None:
+        """As transports have it."""
+
+
+class ChannelOutlet:
+    """An `Outlet` straight into a connection."""
+
+    __slots__ = ("_channel", "_chunked")
+
+    def __init__(self, channel: _Channel, chunked: bool) -> None:
+        self._channel = channel
+        self._chunked = chunked
+
+    def write(self, data: bytes) -> None:
+        self._channel.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self) -> None:
+        if self._chunked:
+            self._channel.write(b"0\r\n\r\n")
+        self._channel.streamed(self)
+
+    def abort(self) -> None:
+        self._channel.transport.abortConnection()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._channel.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._channel.unregisterProducer()
