@@ -31,6 +31,12 @@ from openhqm.runtime.deferreds import deferred
 SWEEP_SECONDS = 1.0
 SWEEP_ROWS = 200
 
+# One statement is one look at the file: a request and its ending, if it has one.
+_FIND = (
+    "SELECT at, (SELECT expires FROM endings WHERE key = ?1), (SELECT reply FROM endings WHERE key = ?1)"
+    " FROM messages WHERE key = ?1"
+)
+
 
 @implementer(IResultStore)
 class SqliteResults:
@@ -193,15 +199,14 @@ class SqliteResults:
         key = self._key(correlation_id)
         correlation_id = correlation_id.lower()  # as it was given out
         reader = self._file.reader
-        message = fetch_one(reader, "SELECT at FROM messages WHERE key = ?", (key,))
-        if message is None:
+        found = fetch_one(reader, _FIND, (key,))
+        if found is None:
             raise self._gone(correlation_id, key)
-        submitted_at = message[0]
-        ending = fetch_one(reader, "SELECT expires, reply FROM endings WHERE key = ?", (key,))
-        if ending is not None:
-            reply = decode_reply(ending[1])
+        submitted_at, expires, text = found
+        if text is not None:
+            reply = decode_reply(text)
             return Record(
-                correlation_id, reply.status, submitted_at, reply.completed_at, reply.attempt, None, reply, ending[0]
+                correlation_id, reply.status, submitted_at, reply.completed_at, reply.attempt, None, reply, expires
             )
         event = fetch_one(
             reader,

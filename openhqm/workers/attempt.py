@@ -56,15 +56,18 @@ class Attempts:
 
 
 class Attempt:
-    """One attempt at ``delivery``. ``finished`` fires once the handler itself has let go, which may be later
+    """One attempt at ``delivery``. ``handled`` is called once the handler has let go, before the loan is settled.
+
+    ``finished`` fires once the handler itself has let go, which may be later
     than `make`: a thread cannot be interrupted."""
 
-    def __init__(self, attempts: Attempts, delivery: IDelivery) -> None:
+    def __init__(self, attempts: Attempts, delivery: IDelivery, handled: Callable[[], None]) -> None:
         self._all = attempts
         self._delivery = delivery
         self._id = delivery.request.correlation_id
         self._running: Deferred[Any] | None = None
         self._giving_back = False
+        self._handled = handled
         self.finished: Deferred[None] | None = None
 
     async def make(self) -> None:
@@ -121,6 +124,7 @@ class Attempt:
         work = Work(delivery.request, delivery.attempt, limit, attempts.clock, self._report)
         inner = attempts.handlers.run(work)
         if inner.called and not inner.paused:
+            self._handled()
             return await inner
         outer: Deferred[Any] = Deferred()
         self._running = outer
@@ -148,6 +152,8 @@ class Attempt:
             if timer.active():
                 timer.cancel()
             inner.cancel()
+            if self.finished.called:
+                self._handled()
 
     def _report(self, detail: dict[str, Any]) -> None:
         self._all.from_thread(lambda: self._progress(detail))

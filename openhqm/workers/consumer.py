@@ -21,7 +21,11 @@ STUCK_SECONDS = 60.0
 
 
 class Consumer:
-    """Works on at most ``count`` requests of ``name`` at once, taking up to ``batch`` in one go."""
+    """Works on at most ``count`` requests of ``name`` at once, taking up to ``batch`` in one go.
+
+    While what was worked on is being settled (at most ``count``, too) the hands are free for the next: so the settling
+    of one request and the lending of another share a transaction.
+    """
 
     _log = Logger()
 
@@ -32,7 +36,8 @@ class Consumer:
         self._name = name
         self._attempts = attempts
         self._clock = clock
-        self._free = count
+        self._count = self._free = count
+        self._settling: set[IDelivery] = set()
         self._batch = batch
         self._in_hand: dict[IDelivery, Attempt] = {}
         self._given_up: dict[IDelivery, float] = {}
@@ -106,7 +111,8 @@ class Consumer:
 
     @deferred
     async def _work(self, delivery: IDelivery) -> None:
-        attempt = self._in_hand[delivery] = Attempt(self._attempts, delivery)
+        attempt = Attempt(self._attempts, delivery, lambda: self._handled(delivery))
+        self._in_hand[delivery] = attempt
         try:
             await attempt.make()
             if attempt.finished is not None and not attempt.finished.called:
@@ -118,13 +124,23 @@ class Consumer:
         finally:
             self._given_up.pop(delivery, None)
             del self._in_hand[delivery]
+            if delivery in self._settling:
+                self._settling.remove(delivery)
+            else:
+                self._free += 1
+            self._let_go()
+
+    def _handled(self, delivery: IDelivery) -> None:
+        if len(self._settling) < self._count:
+            self._settling.add(delivery)
             self._free += 1
             self._let_go()
 
     def _let_go(self) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None and not permit.called:
-            permit.callback(None)
+        if self._free and self._permit is not None:
+            permit, self._permit = self._permit, None
+            if not permit.called:
+                permit.callback(None)
         if self._idle is not None and not self._in_hand and not self._idle.called:
             self._idle.callback(None)
 
