@@ -28,6 +28,9 @@ class _RequestV1(msgspec.Struct, omit_defaults=True):
     priority: str = "normal"
     timeout: float | None = None
     not_before: float | None = None
+    body: str | None = None
+    endpoint: str | None = None
+    partition: int | None = None
 
 
 class _ReplyV1(msgspec.Struct, omit_defaults=True):
@@ -121,6 +124,9 @@ def _request_to_wire(request: Request) -> _RequestV1:
         submission.priority.value,
         submission.timeout,
         submission.not_before,
+        _to_base64(submission.body),
+        submission.endpoint,
+        submission.partition,
     )
 
 
@@ -129,11 +135,22 @@ def _request_from_wire(wire: _RequestV1) -> Request:
         priority = Priority(wire.priority)
     except ValueError:
         raise UnreadableMessage(f"priority {wire.priority!r} is not known here") from None
-    return Request(
-        wire.correlation_id,
-        wire.submitted_at,
-        Submission(bytes(wire.payload), wire.headers, wire.metadata, priority, wire.timeout, wire.not_before),
+    try:
+        body = _from_base64(wire.body)
+    except ValueError as error:
+        raise UnreadableMessage(f"the body is not base64: {error}") from None
+    submission = Submission(
+        bytes(wire.payload),
+        wire.headers,
+        wire.metadata,
+        priority,
+        wire.timeout,
+        wire.not_before,
+        body,
+        wire.endpoint,
+        wire.partition,
     )
+    return Request(wire.correlation_id, wire.submitted_at, submission)
 
 
 def _reply_to_wire(reply: Reply) -> _ReplyV1:
@@ -143,7 +160,7 @@ def _reply_to_wire(reply: Reply) -> _ReplyV1:
         status=reply.status.value,
         completed_at=reply.completed_at,
         result=msgspec.Raw(reply.result if reply.result is not None else b"null"),
-        body=None if reply.body is None else b64encode(reply.body).decode("ascii"),
+        body=_to_base64(reply.body),
         status_code=reply.status_code,
         headers=dict(reply.headers),
         error=reply.error,
@@ -156,7 +173,7 @@ def _reply_from_wire(wire: _ReplyV1) -> Reply:
     result = bytes(wire.result)
     try:
         status = Status(wire.status)
-        body = None if wire.body is None else b64decode(wire.body, validate=True)
+        body = _from_base64(wire.body)
         return Reply(
             wire.correlation_id,
             status,
@@ -171,3 +188,11 @@ def _reply_from_wire(wire: _ReplyV1) -> Reply:
         )
     except ValueError as error:
         raise UnreadableMessage(str(error)) from None
+
+
+def _to_base64(body: bytes | None) -> str | None:
+    return None if body is None else b64encode(body).decode("ascii")
+
+
+def _from_base64(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text, validate=True)

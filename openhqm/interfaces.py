@@ -93,6 +93,8 @@ class IMessageQueue(Interface):
     def accept(submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
         """Take responsibility for a request: record and message are durable once this fires.
 
+        It waits in the queue that `policy.queue_names.queue_of` names.
+
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request.
         Cancelling gives up the waiting and nothing else: what was asked for is done or fails as a whole.
         """
@@ -100,8 +102,11 @@ class IMessageQueue(Interface):
     def publish(queue: str, message: Request, *, priority: Priority, delay: float) -> Deferred[None]:
         """Add a message that has its id already; fires once it is durable."""
 
-    def receive(queue: str, most: int) -> Deferred[Sequence[IDelivery]]:
-        """Fires with one to ``most`` deliveries, as soon as there are any. Cancelling loses none."""
+    def receive(queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+        """Fires with one to ``most`` deliveries, as soon as there are any. Cancelling loses none.
+
+        ``in_order``: with one, the oldest, and only while no other of this queue is on loan or waits for its retry.
+        """
 
     def depth(queue: str) -> Depth:
         """How much lies in the queue."""

@@ -48,7 +48,9 @@ class Submission:
 
     ``metadata`` is the caller's whole metadata, known keys and their own; the fields beside it are what
     the gateway itself acts upon. ``timeout`` is the whole request's deadline in seconds from acceptance
-    (None: no deadline of its own). ``not_before`` is a time, or None for at once.
+    (None: no deadline of its own). ``not_before`` is a time, or None for at once. ``body`` holds content that is not
+    JSON, and the payload is ``null`` then. ``endpoint`` and ``partition`` say in which queue it waits
+    (`policy.queue_names`): None for the one that everything without an endpoint or a partition shares.
     """
 
     payload: bytes
@@ -57,6 +59,9 @@ class Submission:
     priority: Priority = Priority.NORMAL
     timeout: float | None = None
     not_before: float | None = None
+    body: bytes | None = None
+    endpoint: str | None = None
+    partition: int | None = None
 
 
 @attrs.frozen

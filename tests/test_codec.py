@@ -41,6 +41,9 @@ SUBMISSIONS = st.builds(
     priority=st.sampled_from(Priority),
     timeout=st.none() | TIMES,
     not_before=st.none() | TIMES,
+    body=st.none() | st.binary(max_size=20),
+    endpoint=st.none() | st.text(max_size=8),
+    partition=st.none() | st.integers(0, 1000),
 )
 REQUESTS = st.builds(Request, st.text(max_size=40), TIMES, SUBMISSIONS)
 REPLIES = st.builds(

@@ -26,6 +26,7 @@ from openhqm.messages import (
     Submission,
 )
 from openhqm.policy.ids import CorrelationIds
+from openhqm.policy.queue_names import holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queues.memory_ledger import Ledger
 from openhqm.runtime.agenda import Agenda
@@ -49,11 +50,12 @@ class _Place:
     def __init__(self) -> None:
         self.ready: dict[Priority, deque[_Message]] = {priority: deque() for priority in Priority}
         self.delayed: set[int] = set()
+        self.retrying: set[int] = set()
         self.loans: dict[int, MemoryDelivery] = {}
-        self.waiting: deque[tuple[int, Deferred[Sequence[IDelivery]]]] = deque()
+        self.waiting: deque[tuple[int, bool, Deferred[Sequence[IDelivery]]]] = deque()
 
     def forget_waiter(self, waiter: Deferred[Sequence[IDelivery]]) -> None:
-        self.waiting = deque(entry for entry in self.waiting if entry[1] is not waiter)
+        self.waiting = deque(entry for entry in self.waiting if entry[2] is not waiter)
 
 
 @implementer(IMessageQueue)
@@ -94,7 +96,7 @@ class MemoryQueue:
         self.agenda.stop()
         for place in self._places.values():
             waiting, place.waiting = place.waiting, deque()
-            for _, waiter in waiting:
+            for _, _, waiter in waiting:
                 waiter.errback(CancelledError())
         return succeed(None)
 
@@ -118,7 +120,10 @@ class MemoryQueue:
             claim_key = (claim.scope, claim.key)
             self._claims[claim_key] = (claim.fingerprint, acceptance)
             self.agenda.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
-        self._put(self.requests, _Message(key, request, submission.priority, now), submission.not_before or now)
+        # Within a partition the oldest goes first, whatever its priority.
+        priority = submission.priority if submission.partition is None else Priority.NORMAL
+        message = _Message(key, request, priority, now)
+        self._put(queue_of(self.requests, submission), message, submission.not_before or now)
         return acceptance
 
     def publish(self, queue: str, message: Request, *, priority: Priority, delay: float) -> Deferred[None]:
@@ -126,11 +131,11 @@ class MemoryQueue:
         self._put(queue, _Message(next(self._keys), message, priority, now), now + delay)
         return succeed(None)
 
-    def receive(self, queue: str, most: int) -> Deferred[Sequence[IDelivery]]:
+    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         place = self._place(queue)
         waiter: Deferred[Sequence[IDelivery]] = Deferred(place.forget_waiter)
-        place.waiting.append((most, waiter))
-        self._lend(queue)
+        place.waiting.append((most, in_order, waiter))
+        self.lend(queue)
         return waiter
 
     def depth(self, queue: str) -> Depth:
@@ -161,20 +166,25 @@ class MemoryQueue:
 
     def put_back(self, queue: str, message: _Message, due: float) -> None:
         """The loan is over, the work is not."""
-        self._place(queue).loans.pop(message.key, None)
-        self._put(queue, message, due)
+        place = self._place(queue)
+        place.loans.pop(message.key, None)
+        if message.attempt:
+            place.retrying.add(message.key)
+        self._put(queue, message, due, first=message.request.submission.partition is not None)
 
     def finish(self, queue: str, message: _Message) -> None:
         """The loan and the work are over."""
         self._place(queue).loans.pop(message.key, None)
 
-    def _put(self, queue: str, message: _Message, due: float) -> None:
+    def _put(self, queue: str, message: _Message, due: float, first: bool = False) -> None:
         place = self._place(queue)
 
         def ready() -> None:
             place.delayed.discard(message.key)
-            place.ready[message.priority].append(message)
-            self._lend(queue)
+            place.retrying.discard(message.key)
+            lane = place.ready[message.priority]
+            lane.appendleft(message) if first else lane.append(message)
+            self.lend(queue)
 
         if due > self.clock.seconds():
             place.delayed.add(message.key)
@@ -182,15 +192,20 @@ class MemoryQueue:
         else:
             ready()
 
-    def _lend(self, queue: str) -> None:
+    def lend(self, queue: str) -> None:
+        """Give what is ready to whoever waits for it."""
         place = self._place(queue)
         while place.waiting:
-            most, waiter = place.waiting[0]
+            most, in_order, waiter = place.waiting[0]
+            if in_order:
+                if place.loans or any(not self.ledger.has_ended(key) for key in place.retrying):
+                    return
+                most = 1
             deliveries: list[IDelivery] = []
             for lane in place.ready.values():
                 while lane and len(deliveries) < most:
                     message = lane.popleft()
-                    if queue != self.requests or not self.ledger.has_ended(message.key):
+                    if not holds_requests(self.requests, queue) or not self.ledger.has_ended(message.key):
                         deliveries.append(self._loan(queue, place, message))
             if not deliveries:
                 return
@@ -199,7 +214,7 @@ class MemoryQueue:
 
     def _loan(self, queue: str, place: _Place, message: _Message) -> MemoryDelivery:
         message.attempt += 1
-        if queue == self.requests:
+        if holds_requests(self.requests, queue):
             self.ledger.note_event(message.key, "processing", {"attempt": message.attempt})
         delivery = place.loans[message.key] = MemoryDelivery(self, queue, message)
         self.agenda.at(delivery.lease_end, delivery.check_lease)
@@ -209,9 +224,11 @@ class MemoryQueue:
         return self._places.setdefault(queue, _Place())
 
     def _ended(self, key: int, status: str) -> None:
-        loan = self._place(self.requests).loans.get(key)
-        if loan is not None:
-            loan.revoke(status)
+        for name, place in self._places.items():
+            if key in place.loans:
+                place.loans[key].revoke(status)
+            elif key in place.retrying:
+                self.lend(name)  # what waited behind it may go
 
 
 @implementer(IDelivery)
@@ -226,7 +243,7 @@ class MemoryDelivery:
         self._queue = queue
         self._name = name
         self._message = message
-        self._recorded = name == queue.requests
+        self._recorded = holds_requests(queue.requests, name)
         self._over: str | None = None
 
     def extend(self) -> None:
@@ -277,7 +294,12 @@ class MemoryDelivery:
         if self._over is not None:
             return fail(LoanOver(self.request.correlation_id, self._over))
         self._over = "it was settled before"
-        return maybeDeferred(step)
+        return maybeDeferred(self._take_step, step)
+
+    def _take_step(self, step: Callable[[], Any]) -> Any:
+        result = step()
+        self._queue.lend(self._name)
+        return result
 
     def revoke(self, reason: str) -> None:
         """The work is in vain; settling is still allowed, and takes the message away."""

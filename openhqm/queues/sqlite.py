@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import apsw
-from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -20,7 +19,7 @@ from zope.interface import implementer
 from openhqm.codec import decode_dead_letter, encode_dead_letter, encode_request
 from openhqm.embedded.file import SqliteFile
 from openhqm.embedded.ledger import Ledger
-from openhqm.embedded.schema import HELD, RANK, first_key, last_key
+from openhqm.embedded.schema import HELD, RANK, RANKS, first_key, lane_of, last_key
 from openhqm.embedded.sql import fetch_all, fetch_one
 from openhqm.errors import IdempotencyConflict, UnknownRequest
 from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
@@ -33,6 +32,7 @@ from openhqm.messages import (
     Request,
     Submission,
 )
+from openhqm.policy.queue_names import holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queues.sqlite_loans import Place
 
@@ -63,6 +63,7 @@ class SqliteQueue:
         self._requests = requests
         self._dead_letters = dead_letters
         self._places: dict[str, Place] = {}
+        self._by_number: dict[int, Place] = {}
         ledger.on_ending.append(self._ended)
 
     @property
@@ -87,10 +88,10 @@ class SqliteQueue:
 
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
         now = self._clock.seconds()
-        place = self._place(self._requests)
+        place = self._place(queue_of(self._requests, submission))
         not_before = submission.not_before
         due = not_before if not_before is not None and not_before > now else None
-        key = place.lanes.next_key(RANK[submission.priority] if due is None else HELD)
+        key = place.lanes.next_key(_rank(submission) if due is None else HELD)
         correlation_id = self._file.ids.issue(key)
         body = encode_request(Request(correlation_id, now, submission))
         acceptance = Acceptance(correlation_id, now)
@@ -100,7 +101,7 @@ class SqliteQueue:
                 earlier = self._claim(connection, claim, key, now)
                 if earlier is not None:
                     return earlier
-            self._add(connection, place, key, now, body, submission.priority, due)
+            self._add(connection, place, key, now, body, _rank(submission), due)
             if submission.timeout is not None:
                 self._ledger.note_deadline(connection, key, now + submission.timeout)
             return acceptance
@@ -115,12 +116,13 @@ class SqliteQueue:
         due = now + delay if delay > 0 else None
         key = place.lanes.next_key(RANK[priority] if due is None else HELD)
         body = encode_request(message)
-        published = self._file.write(lambda connection: self._add(connection, place, key, now, body, priority, due))
+        rank = RANK[priority]
+        published = self._file.write(lambda connection: self._add(connection, place, key, now, body, rank, due))
         place.wake()
         return published
 
-    def receive(self, queue: str, most: int) -> Deferred[Sequence[IDelivery]]:
-        return self._place(queue).receive(most)
+    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+        return self._place(queue).receive(most, in_order)
 
     def depth(self, queue: str) -> Depth:
         return self._place(queue).lanes.depth(self._file.reader, self._clock.seconds())
@@ -135,20 +137,24 @@ class SqliteQueue:
         return succeed([(key - first_key(lane), decode_dead_letter(body)) for key, body in rows])
 
     def redrive(self, number: int) -> Deferred[Acceptance]:
+        return maybeDeferred(self._redrive, number)
+
+    def _redrive(self, number: int) -> Deferred[Acceptance]:
         now = self._clock.seconds()
-        place = self._place(self._requests)
-        key = place.lanes.next_key(RANK[Priority.NORMAL])
         letters = self._place(self._dead_letters)
         letter_key = first_key(letters.lanes.lane(RANK[Priority.NORMAL])) + number
+        row = fetch_one(self._file.reader, "SELECT body FROM messages WHERE key = ?", (letter_key,))
+        if row is None:
+            raise UnknownRequest(f"dead letter {number}")
+        submission = redriven(decode_dead_letter(row[0]))
+        place = self._place(queue_of(self._requests, submission))
+        key = place.lanes.next_key(_rank(submission))
 
         def move(connection: apsw.Connection) -> Acceptance:
-            row = fetch_one(connection, "SELECT body FROM messages WHERE key = ?", (letter_key,))
-            if row is None:
-                raise UnknownRequest(f"dead letter {number}")
-            # Its key was given out before its priority was read: a redriven request waits among the normal ones.
-            submission = evolve(redriven(decode_dead_letter(row[0])), priority=Priority.NORMAL)
+            if fetch_one(connection, "SELECT 1 FROM messages WHERE key = ?", (letter_key,)) is None:
+                raise UnknownRequest(f"dead letter {number}")  # somebody else was quicker
             new = Request(self._file.ids.issue(key), now, submission)
-            self._add(connection, place, key, now, encode_request(new), Priority.NORMAL, None)
+            self._add(connection, place, key, now, encode_request(new), _rank(submission), None)
             if submission.timeout is not None:
                 self._ledger.note_deadline(connection, key, now + submission.timeout)
             letters.lanes.remove(connection, letter_key)
@@ -171,12 +177,12 @@ class SqliteQueue:
         key: int,
         now: float,
         body: bytes,
-        priority: Priority,
+        rank: int,
         due: float | None,
     ) -> None:
         place.lanes.add(connection, key, now, body)
         if due is not None:
-            place.lanes.hold(connection, key, RANK[priority], due)
+            place.lanes.hold(connection, key, rank, due)
             self._file.after_commit(lambda: place.wake_at(due))
 
     def _claim(self, connection: apsw.Connection, claim: IdempotencyClaim, key: int, now: float) -> Acceptance | None:
@@ -201,10 +207,17 @@ class SqliteQueue:
         if place is None:
             if len(self._places) >= MOST_QUEUES:
                 raise ValueError(f"more than {MOST_QUEUES} queues")
-            recorded = queue == self._requests
+            recorded = holds_requests(self._requests, queue)
             place = Place(self._file, self._ledger, self._clock, queue, self._lease, recorded, self.bury)
-            self._places[queue] = place
+            self._places[queue] = self._by_number[place.lanes.number] = place
         return place
 
     def _ended(self, key: int, status: str) -> None:
-        self._place(self._requests).revoke(key, status)
+        place = self._by_number.get(lane_of(key) // RANKS)
+        if place is not None:
+            place.revoke(key, status)
+
+
+def _rank(submission: Submission) -> int:
+    """Within a partition the oldest goes first, whatever its priority."""
+    return RANK[Priority.NORMAL if submission.partition is not None else submission.priority]

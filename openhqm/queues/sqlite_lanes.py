@@ -100,8 +100,15 @@ class Lanes:
         if not self._recorded:
             self._erase(connection, key)
 
-    def lend(self, connection: apsw.Connection, most: int, now: float) -> tuple[list[Row], float]:
+    def lend(
+        self, connection: apsw.Connection, most: int, now: float, in_order: bool = False
+    ) -> tuple[list[Row], float]:
         """Choose what goes next and count its attempt. Also: when to look again, should this be all."""
+        if in_order:
+            held_up, due = self._held_up(connection, now)
+            if held_up:
+                return [], due
+            most = 1
         rows: list[Row] = []
         look_again = NEVER
         for priority in BY_PRIORITY:
@@ -119,6 +126,20 @@ class Lanes:
         if len(rows) < most:
             look_again = min(look_again, self._next_due(connection))
         return rows, look_again
+
+    def _held_up(self, connection: apsw.Connection, now: float) -> tuple[bool, float]:
+        """Whether one is on loan or waits for its retry, and when that may be over."""
+        for key, due in fetch_all(
+            connection,
+            "SELECT key, due FROM inflight WHERE queue = ? AND (due IS NULL OR due > ?) AND attempt > 0",
+            (self.number, now),
+        ):
+            if due is None:
+                return True, NEVER  # whoever settles it wakes the queue
+            if not (self._recorded and self._ledger.has_ended(connection, key)):
+                return True, due
+            connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
+        return False, NEVER
 
     def _lend_due(self, connection: apsw.Connection, rank: int, most: int, now: float) -> list[Row]:
         rows: list[Row] = []

@@ -51,23 +51,23 @@ class Place:
         self.lanes = Lanes(file, ledger, name, recorded)
         self._name = name
         self._lease = lease
-        self._waiting: deque[tuple[int, Waiter]] = deque()
+        self._waiting: deque[tuple[int, bool, Waiter]] = deque()
         self._loans: dict[int, SqliteDelivery] = {}
         self._taking = self._again = self._empty = self._stopped = False
         self._alarm: Any = None
         self._alarm_at = NEVER
         self._lease_check: Any = None
 
-    def receive(self, most: int) -> Waiter:
+    def receive(self, most: int, in_order: bool = False) -> Waiter:
         """See `IMessageQueue.receive`."""
         waiter: Waiter = Deferred(self._forget_waiter)
-        self._waiting.append((most, waiter))
+        self._waiting.append((most, in_order, waiter))
         if not self._empty:
             self._take()
         return waiter
 
     def _forget_waiter(self, waiter: Waiter) -> None:
-        self._waiting = deque(entry for entry in self._waiting if entry[1] is not waiter)
+        self._waiting = deque(entry for entry in self._waiting if entry[2] is not waiter)
 
     def wake(self) -> None:
         """There may be something to lend. Call it after asking for the write that puts it there."""
@@ -93,10 +93,10 @@ class Place:
             self._again = True
         elif self._waiting and not self._stopped:
             self._taking, self._again = True, False
-            most, waiter = self._waiting[0]
-            self.file.write(lambda connection: self.lanes.lend(connection, most, self.clock.seconds())).addCallbacks(
-                self._lent, self._could_not_lend, callbackArgs=(most, waiter)
-            )
+            most, in_order, waiter = self._waiting[0]
+            self.file.write(
+                lambda connection: self.lanes.lend(connection, most, self.clock.seconds(), in_order)
+            ).addCallbacks(self._lent, self._could_not_lend, callbackArgs=(1 if in_order else most, waiter))
 
     def _lent(self, found: tuple[list[Row], float], most: int, waiter: Waiter) -> None:
         rows, look_again = found
@@ -109,7 +109,7 @@ class Place:
             if delivery is not None:
                 deliveries.append(delivery)
         if deliveries:
-            if self._waiting and self._waiting[0][1] is waiter:
+            if self._waiting and self._waiting[0][2] is waiter:
                 self._waiting.popleft()
                 waiter.callback(deliveries)
             else:  # who asked has given up meanwhile, and nobody saw them
@@ -139,6 +139,8 @@ class Place:
     def forget(self, key: int) -> None:
         """The loan is over."""
         self._loans.pop(key, None)
+        if self._waiting and self._waiting[0][1]:
+            self.wake()  # what waited behind it may go
 
     def lease_end(self) -> float:
         """When a lease that starts now ends."""
@@ -149,6 +151,8 @@ class Place:
         loan = self._loans.get(key)
         if loan is not None:
             loan.revoke(status)
+        elif self._waiting and self._waiting[0][1]:
+            self.wake()  # what waited behind it may go
 
     def _check_leases(self) -> None:
         self._lease_check = None
@@ -167,7 +171,7 @@ class Place:
             if call is not None and call.active():
                 call.cancel()
         waiting, self._waiting = self._waiting, deque()
-        for _, waiter in waiting:
+        for _, _, waiter in waiting:
             if not waiter.called:
                 waiter.errback(CancelledError())
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from collections.abc import Sequence
+
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from openhqm.interfaces import IDelivery, IMessageQueue, IResultStore
@@ -11,6 +13,7 @@ from openhqm.messages import (
     IdempotencyClaim,
     Priority,
     Request,
+    Status,
     Submission,
 )
 from openhqm.testing.bench import REQUESTS, Base
@@ -105,6 +108,70 @@ class Lending(Base):
         await self.bench.pass_time(31)
         await self.accept()
         self.assertEqual((await self.one()).request.submission.priority, Priority.HIGH)
+
+    async def test_endpoints(self) -> None:
+        """A request for an endpoint waits in that endpoint's own queue, and holds up no other."""
+        accepted = await self.accept(endpoint="billing")
+        await self.nothing_is_lent()
+        (delivery,) = await self.do(self.bench.queue.receive(f"{REQUESTS}.billing", 5))
+        self.assertEqual(delivery.request.correlation_id, accepted.correlation_id)
+        self.assertEqual(delivery.request.submission.endpoint, "billing")
+        self.assertTrue(await self.do(delivery.settle(self.reply(delivery))))
+        self.assertEqual(await self.status(accepted.correlation_id), Status.COMPLETED)
+
+    async def test_endpoint_revoked(self) -> None:
+        """Whoever works on a request for an endpoint learns that it was cancelled."""
+        accepted = await self.accept(endpoint="billing")
+        (delivery,) = await self.do(self.bench.queue.receive(f"{REQUESTS}.billing", 5))
+        await self.do(self.bench.store.cancel(accepted.correlation_id))
+        self.assertEqual(await self.do(delivery.revoked), "CANCELLED")
+
+    async def test_in_order(self) -> None:
+        """In order: the next is lent once the one before has ended, whatever its priority and its retries."""
+        first = await self.accept(partition=3, priority=Priority.LOW)
+        second = await self.accept(partition=3, priority=Priority.HIGH)
+        third = await self.accept(partition=3)
+        elsewhere = await self.accept(partition=4)
+        (delivery,) = await self.in_order(3)
+        self.assertEqual(delivery.request.correlation_id, first.correlation_id)
+        (other,) = await self.in_order(4)
+        self.assertEqual(other.request.correlation_id, elsewhere.correlation_id)
+        waiting = self.in_order(3)
+        await self.bench.pass_time(1)
+        self.assertNoResult(waiting)
+        await self.do(delivery.retry(10, "no luck"))
+        await self.bench.pass_time(5)
+        self.assertNoResult(waiting)
+        await self.bench.pass_time(6)
+        (delivery,) = await self.do(waiting)
+        self.assertEqual((delivery.request.correlation_id, delivery.attempt), (first.correlation_id, 2))
+        waiting = self.in_order(3)
+        await self.bench.pass_time(1)
+        await self.do(delivery.settle(self.reply(delivery)))
+        (delivery,) = await self.do(waiting)
+        self.assertEqual(delivery.request.correlation_id, second.correlation_id)
+        await self.do(delivery.give_back())
+        (delivery,) = await self.in_order(3)
+        self.assertEqual((delivery.request.correlation_id, delivery.attempt), (second.correlation_id, 1))
+        await self.do(delivery.settle(self.reply(delivery)))
+        (delivery,) = await self.in_order(3)
+        self.assertEqual(delivery.request.correlation_id, third.correlation_id)
+
+    async def test_in_order_behind_a_cancelled_one(self) -> None:
+        """In order: one that waits for its retry and is cancelled holds nobody up any more."""
+        first = await self.accept(partition=3)
+        second = await self.accept(partition=3)
+        (delivery,) = await self.in_order(3)
+        await self.do(delivery.retry(1000, "no luck"))
+        waiting = self.in_order(3)
+        await self.bench.pass_time(1)
+        self.assertNoResult(waiting)
+        await self.do(self.bench.store.cancel(first.correlation_id))
+        (delivery,) = await self.do(waiting)
+        self.assertEqual(delivery.request.correlation_id, second.correlation_id)
+
+    def in_order(self, partition: int) -> Deferred[Sequence[IDelivery]]:
+        return self.bench.done(self.bench.queue.receive(f"{REQUESTS}._{partition}", 5, in_order=True))
 
     async def test_other_queue(self) -> None:
         """A message published to another queue is lent from there, and gone once it is acknowledged."""

@@ -8,9 +8,10 @@ from openhqm.errors import (
     UnknownRequest,
 )
 from openhqm.messages import (
+    Priority,
     Status,
 )
-from openhqm.testing.bench import LEASE, Base
+from openhqm.testing.bench import LEASE, REQUESTS, Base
 
 
 class Settling(Base):
@@ -101,6 +102,17 @@ class Settling(Base):
         self.assertEqual(again.request.submission.metadata, {"own": 1, "redriven_from": accepted.correlation_id})
         self.assertEqual(await self.status(accepted.correlation_id), Status.FAILED)
         await self.refused(self.bench.queue.redrive(number), UnknownRequest)
+
+    async def test_redriven_where_it_belongs(self) -> None:
+        """What is tried anew waits where it waited before, in its priority."""
+        await self.accept(endpoint="billing", priority=Priority.LOW)
+        (delivery,) = await self.do(self.bench.queue.receive(f"{REQUESTS}.billing", 1))
+        await self.do(delivery.dead_letter("gave up", self.reply(delivery, status=Status.FAILED)))
+        ((number, _),) = await self.do(self.bench.queue.dead_letters(0, 10))
+        await self.do(self.bench.queue.redrive(number))
+        await self.nothing_is_lent()
+        (again,) = await self.do(self.bench.queue.receive(f"{REQUESTS}.billing", 1))
+        self.assertEqual(again.request.submission.priority, Priority.LOW)
 
     async def test_first_ending_wins(self) -> None:
         """Of two endings the first stands; the second is told so and changes nothing."""

@@ -17,7 +17,7 @@ from openhqm.messages import (
     Status,
     Submission,
 )
-from openhqm.testing.bench import DEAD_LETTERS, TTL, Base
+from openhqm.testing.bench import DEAD_LETTERS, REQUESTS, TTL, Base
 
 
 class Claiming(Base):
@@ -126,6 +126,20 @@ class Crashing(Base):
             await self.nothing_is_lent()
             await self.bench.pass_time(31)
             await self.one()
+
+    async def test_crash_in_order(self) -> None:
+        """What waits for its retry holds up what is behind it across a crash."""
+        first = await self.accept(partition=0)
+        await self.accept(partition=0)
+        (delivery,) = await self.do(self.bench.queue.receive(f"{REQUESTS}._0", 1, in_order=True))
+        await self.do(delivery.retry(30, "no luck"))
+        if await self.crash():
+            waiting = self.bench.queue.receive(f"{REQUESTS}._0", 1, in_order=True)
+            await self.bench.pass_time(10)
+            self.assertNoResult(waiting)
+            await self.bench.pass_time(21)
+            (delivery,) = await self.do(waiting)
+            self.assertEqual((delivery.request.correlation_id, delivery.attempt), (first.correlation_id, 2))
 
     async def test_crash_claim(self) -> None:
         """A claim is kept across a crash."""

@@ -1,0 +1,36 @@
+# -*- test-case-name: tests.test_queue_names -*-
+"""In which queue a request waits: one for each endpoint, and one for each partition of it.
+
+What is slow or dead holds up its own queue and no other. A queue is named after the request queue::
+
+    requests            no endpoint, no partition
+    requests.billing    endpoint billing
+    requests.billing._3 partition 3 of it
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from openhqm.messages import Submission
+
+
+def queue_name(requests: str, endpoint: str | None = None, partition: int | None = None) -> str:
+    """The queue for requests of ``endpoint`` and ``partition``. Names of endpoints do not begin with ``_``."""
+    name = requests if endpoint is None else f"{requests}.{endpoint}"
+    return name if partition is None else f"{name}._{partition}"
+
+
+def queue_of(requests: str, submission: Submission) -> str:
+    """The queue in which a submission waits."""
+    return queue_name(requests, submission.endpoint, submission.partition)
+
+
+def holds_requests(requests: str, queue: str) -> bool:
+    """Whether the messages in ``queue`` are requests, which a result store keeps a record of."""
+    return queue == requests or queue.startswith(requests + ".")
+
+
+def partition_of(key: str, count: int) -> int:
+    """The partition of a key, from 0: the same one in every process and every version."""
+    return crc32(key.encode("utf-8", "surrogatepass")) % count
