@@ -67,6 +67,18 @@ class InvalidRequest(OpenHQMError):
         self.reason = reason
 
 
+class DestinationRefused(OpenHQMError):
+    """A place that a request chose, and that must not be called.
+
+    It reads the same whatever the cause, so that nobody can feel out a network by what is refused. ``reason`` is for
+    the operator's log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the destination is not allowed")
+        self.reason = reason
+
+
 class IdempotencyConflict(OpenHQMError):
     """An idempotency key came back with another request under it."""
 

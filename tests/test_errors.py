@@ -8,7 +8,15 @@ import inspect
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm import errors
-from openhqm.errors import Complaint, ConfigurationError, ExpiredRequest, FileInUse, InvalidRequest, UnknownRequest
+from openhqm.errors import (
+    Complaint,
+    ConfigurationError,
+    DestinationRefused,
+    ExpiredRequest,
+    FileInUse,
+    InvalidRequest,
+    UnknownRequest,
+)
 
 
 class ErrorsTests(SynchronousTestCase):
@@ -45,3 +53,9 @@ class ErrorsTests(SynchronousTestCase):
         for kind in (UnknownRequest, ExpiredRequest):
             self.assertEqual(str(kind("one")), str(kind("two")))
             self.assertEqual(kind("one").correlation_id, "one")
+
+    def test_no_oracle(self) -> None:
+        """Two destinations that are refused are refused in the same words; the reason is a field, for the log."""
+        self.assertEqual(repr(DestinationRefused("10.0.0.0/8")), repr(DestinationRefused("port")))
+        self.assertEqual(str(DestinationRefused("port")), "the destination is not allowed")
+        self.assertEqual(DestinationRefused("port").reason, "port")

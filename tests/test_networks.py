@@ -1,0 +1,126 @@
+"""The public internet, as IANA's registries and the documents behind them draw its borders."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.policy.networks import NOT_PUBLIC, is_public, read_address, unwrapped, why_not_public
+from tests import hypothesis_profile  # noqa: F401
+
+# First and last of each network, and the neighbours that lie outside: copied from the registries, not from the code.
+BORDERS = (
+    # the last before, the first and the last within, the first behind
+    ("", "0.0.0.0", "0.255.255.255", "1.0.0.0"),
+    ("9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0"),
+    ("100.63.255.255", "100.64.0.0", "100.127.255.255", "100.128.0.0"),
+    ("126.255.255.255", "127.0.0.0", "127.255.255.255", "128.0.0.0"),
+    ("168.63.129.15", "168.63.129.16", "168.63.129.16", "168.63.129.17"),
+    ("169.253.255.255", "169.254.0.0", "169.254.255.255", "169.255.0.0"),
+    ("172.15.255.255", "172.16.0.0", "172.31.255.255", "172.32.0.0"),
+    ("191.255.255.255", "192.0.0.0", "192.0.0.255", "192.0.1.0"),
+    ("192.0.1.255", "192.0.2.0", "192.0.2.255", "192.0.3.0"),
+    ("192.88.98.255", "192.88.99.0", "192.88.99.255", "192.88.100.0"),
+    ("192.167.255.255", "192.168.0.0", "192.168.255.255", "192.169.0.0"),
+    ("198.17.255.255", "198.18.0.0", "198.19.255.255", "198.20.0.0"),
+    ("198.51.99.255", "198.51.100.0", "198.51.100.255", "198.51.101.0"),
+    ("203.0.112.255", "203.0.113.0", "203.0.113.255", "203.0.114.0"),
+    ("223.255.255.255", "224.0.0.0", "255.255.255.255", ""),
+    ("2000:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff", "2001:200::"),
+    ("2001:db7:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db9::"),
+    ("2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2003::"),
+    ("3ffe:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff", "3fff:1000::"),
+    ("", "::", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2000::"),
+    ("3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
+)
+# What Python 3.11's ``is_global`` says True to, and reaches 127.0.0.1, a cloud's metadata or nobody.
+PASSED_ELSEWHERE = (
+    *("64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "::ffff:0:127.0.0.1", "fec0::1", "ff02::1", "224.0.0.1"),
+    *("168.63.129.16", "192.88.99.1", "192.0.0.192", "3fff::1", "5f00::1"),
+)
+DENIED = [network for network, _ in NOT_PUBLIC]
+
+
+def within(network: IPv4Network | IPv6Network) -> st.SearchStrategy[IPv4Address | IPv6Address]:
+    first = network.network_address
+    return st.integers(0, network.num_addresses - 1).map(lambda offset: first + offset)
+
+
+DENIED_IPV4 = st.sampled_from([network for network in DENIED if network.version == 4]).flatmap(within)
+PUBLIC_IPV4 = st.ip_addresses(v=4).filter(lambda address: not why_not_public(address))
+
+
+class NetworksTests(SynchronousTestCase):
+    """`is_public`"""
+
+    def test_borders(self) -> None:
+        """A network is refused from its first address to its last, and its neighbours are not."""
+        for before, first, last, behind in BORDERS:
+            for inside in (first, last):
+                self.assertFalse(is_public(inside), inside)
+            for outside in filter(None, (before, behind)):
+                self.assertTrue(is_public(outside), outside)
+
+    def test_what_a_library_lets_pass(self) -> None:
+        """Addresses that are global to Python, and must not be called."""
+        for address in PASSED_ELSEWHERE:
+            self.assertFalse(is_public(address), address)
+
+    @given(st.sampled_from(DENIED).flatmap(within))
+    def test_all_of_a_network(self, address: IPv4Address | IPv6Address) -> None:
+        """Every address within a denied network is refused, but for the public ones that are only dressed up."""
+        self.assertEqual(is_public(str(address)), unwrapped(address) != address and is_public(str(unwrapped(address))))
+
+    @given(DENIED_IPV4)
+    def test_dressed_up(self, address: IPv4Address) -> None:
+        """What is refused as IPv4 is refused in every IPv6 form of it that leads there (RFC 4291, 6052, 3056)."""
+        for prefix in ("::ffff:0:0", "::ffff:0:0:0", "::", "64:ff9b::"):
+            self.assertFalse(is_public(str(IPv6Address(int(IPv6Address(prefix)) | int(address)))), prefix)
+        self.assertFalse(is_public(str(IPv6Address(0x2002 << 112 | int(address) << 80))))
+
+    @given(PUBLIC_IPV4)
+    def test_unwrapping(self, address: IPv4Address) -> None:
+        """A public IPv4 address passes in its mapped form; the tunnels and translators pass for none."""
+        self.assertTrue(is_public(f"::ffff:{address}"))
+        self.assertEqual(unwrapped(IPv6Address(f"::ffff:{address}")), address)
+        self.assertFalse(is_public(f"64:ff9b::{address}"))
+        self.assertFalse(is_public(f"::{address}"))
+        self.assertFalse(is_public(str(IPv6Address(0x2002 << 112 | int(address) << 80))))
+
+    @given(st.ip_addresses())
+    def test_never_more_than_python(self, address: IPv4Address | IPv6Address) -> None:
+        """Nothing is public here that Python's own tables call private, reserved or multicast."""
+        if is_public(str(address)):
+            inner = unwrapped(address)
+            self.assertFalse(inner.is_private or inner.is_multicast or inner.is_loopback or inner.is_link_local)
+
+    @given(st.text(max_size=20))
+    def test_any_text(self, text: str) -> None:
+        """What is no address is not public, and no error."""
+        if read_address(text) is None:
+            self.assertFalse(is_public(text))
+
+    def test_spelling(self) -> None:
+        """An address is written in full, without a zone (RFC 4007) and without a prefix length."""
+        for text in (
+            "8.8.8",
+            "8.8.8.08",
+            "8.8.8.8/32",
+            "134744072",
+            "2606:4700::1%eth0",
+            "[2606:4700::1]",
+            "",
+            " 8.8.8.8",
+        ):
+            self.assertFalse(is_public(text), text)
+
+    def test_the_table(self) -> None:
+        """Every row says what it is, and the operator's log gets the row."""
+        for network, what in NOT_PUBLIC:
+            self.assertEqual(ip_network(str(network)), network)
+            self.assertTrue(what)
+        self.assertIn("127.0.0.0/8 (loopback", why_not_public(ip_address("127.9.9.9")))
+        self.assertEqual(why_not_public(ip_address("9.9.9.9")), "")
