@@ -21,7 +21,7 @@ setup(
     options={"editable_wheel": {"mode": "compat"}},
     package_data={"openhqm": ["py.typed"]},
     install_requires=[
-        "Twisted>=26.10",
+        "Twisted[tls]>=26.10",
         "apsw>=3.51.3.0",
         "attrs>=24.2",
         "cattrs>=24.1",
