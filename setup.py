@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 version = re.search(r'__version__ = "([^"]+)"', (here / "openhqm" / "__init__.py").read_text())[1]
+# What only routes with jq or jsonpath need.
+ROUTING = ["jq>=1.10", "python-jsonpath>=2.0.2"]
 
 setup(
     name="openhqm",
@@ -33,7 +35,9 @@ setup(
         "zope.interface>=6",
     ],
     extras_require={
+        "routing": ROUTING,
         "test": [
+            *ROUTING,
             "build>=1.2",
             "coverage>=7.6",
             "hypothesis>=6.100",

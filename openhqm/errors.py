@@ -148,3 +148,12 @@ class RetryLater(OpenHQMError):
     def __init__(self, delay: float, reason: str = "the handler asked for a later attempt") -> None:
         super().__init__(reason)
         self.delay = delay
+
+
+class TransformFailed(OpenHQMError):
+    """The request does not have what its route needs. It never will: another attempt would be in vain."""
+
+    def __init__(self, reason: str, route: str = "") -> None:
+        super().__init__(f"route {route}: {reason}" if route else reason)
+        self.reason = reason
+        self.route = route
