@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.config.loading import load
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
+from openhqm.messages import Submission
+from openhqm.policy.fields import Document
 from openhqm.policy.retry import RetryPolicy
+from openhqm.policy.routing import Outgoing
 
 
 class ConfigCase(SynchronousTestCase):
@@ -360,7 +365,6 @@ class AbsentTests(ConfigCase):
             ("cache.redis_url", "redis://a"),
             ("proxy", {"enabled": True}),
             ("proxy", {"endpoints": {"a": {"url": "http://a"}}}),
-            ("routing", {"routes": [{"name": "a"}]}),
             ("partitioning", {"enabled": True}),
             ("bridges", [{"name": "a"}]),
             ("auth.type", "api_key"),
@@ -456,6 +460,154 @@ class AbsentTests(ConfigCase):
         )
         for key in ("queue.type", "cache.type", "queue.connection.redis"):
             self.assertIn("redis", str(found[key]))
+
+
+class RoutingTests(ConfigCase):
+    """``routing.routes``"""
+
+    def routes(self, *routes: dict[str, object], **environment: str) -> Settings:
+        return self.load(json.dumps({"routing": {"routes": routes}}), **environment)
+
+    def wrong(self, *routes: dict[str, object]) -> dict[str, str]:
+        found = self.complaints(json.dumps({"routing": {"routes": routes}}))
+        return {key.removeprefix("routing.routes."): complaint.reason for key, complaint in found.items()}
+
+    def test_none(self) -> None:
+        """Without routes, no request takes one."""
+        for text in ("", "routing:", "routing: {}", "routing: {routes: []}"):
+            settings = self.load(text)
+            self.assertEqual(settings.routing.routes, [])
+            self.assertIsNone(settings.routing.table().choose(Submission(b'{"a":1}')))
+
+    def test_every_key(self) -> None:
+        """Each key arrives in the route that is chosen; what is left out is left to the endpoint."""
+        table = self.routes(
+            {
+                "name": "orders",
+                "match_field": "payload.type",
+                "match_value": "order",
+                "priority": 5,
+                "is_default": False,
+                "endpoint": "billing",
+                "method": "PUT",
+                "transform_type": "template",
+                "transform": '{"id": {{ payload.id }}}',
+                "header_mappings": {"X-Type": "payload.type"},
+                "query_params": {"tenant": "metadata.tenant"},
+                "timeout": 2.5,
+            },
+            {"name": "rest", "is_default": True},
+        ).routing.table()
+        submission = Submission(b'{"type":"order","id":7}', {}, {"tenant": "acme"})
+        route = table.choose(submission)
+        assert route is not None
+        self.assertEqual(
+            (route.name, route.priority, route.endpoint, route.method, route.timeout),
+            ("orders", 5, "billing", "PUT", 2.5),
+        )
+        self.assertEqual(
+            route.outgoing(Document(submission)),
+            Outgoing(b'{"id": 7}', "application/json", {"X-Type": "order"}, {"tenant": "acme"}),
+        )
+        rest = table.choose(Submission(b'{"type":"other"}'))
+        assert rest is not None
+        self.assertEqual((rest.name, rest.endpoint, rest.method, rest.timeout), ("rest", None, None, None))
+        self.assertEqual(rest.outgoing(Document(submission)).content, submission.payload)
+
+    def test_values_to_match(self) -> None:
+        """Any scalar of JSON but null, with its own type; from a variable in the file it is text."""
+        for value, payload in (("1", '"1"'), (1, "1"), (True, "true"), (False, "false"), (1.5, "1.5"), (0, "0")):
+            table = self.routes({"name": "a", "match_field": "x", "match_value": value}).routing.table()
+            self.assertIsNotNone(table.choose(Submission(b'{"x":%b}' % payload.encode())), value)
+            self.assertIsNone(table.choose(Submission(b'{"x":"another"}')))
+        text = "routing: {routes: [{name: a, match_field: x, match_value: '${V}'}]}"
+        table = load(self.file(text), {"V": "1"}).routing.table()
+        self.assertIsNotNone(table.choose(Submission(b'{"x":"1"}')))
+        self.assertIsNone(table.choose(Submission(b'{"x":1}')))
+
+    def test_from_the_environment(self) -> None:
+        """The routes as JSON in a variable win over the file; a mistake in them names the variable."""
+        routes = json.dumps([{"name": "b", "is_default": True}])
+        text = "routing: {routes: [{name: a, is_default: true}]}"
+        self.assertEqual([route.name for route in self.load(text, ROUTING__ROUTES=routes).routing.routes], ["b"])
+        complaint = self.complaint(ROUTING__ROUTES='[{"name": "b c", "is_default": true}]')
+        self.assertEqual((complaint.key, complaint.source), ("routing.routes.0.name", "OPENHQM_ROUTING__ROUTES"))
+
+    def test_one_mistake(self) -> None:
+        """Each mistake is told under the key that it is in."""
+        for key, value in (
+            ("name", ""),
+            ("name", "a b"),
+            ("name", "a" * 65),
+            ("name", "a\n"),
+            ("name", 3),
+            ("match_field", "a..b"),
+            ("match_field", "correlation_id"),
+            ("match_value", [1]),
+            ("match_value", None),
+            ("match_pattern", "a"),
+            ("is_default", "yes"),
+            ("priority", 1.5),
+            ("endpoint", ""),
+            ("method", "post"),
+            ("method", "TRACE"),
+            ("transform_type", "xslt"),
+            ("timeout", 0),
+            ("timeout", -1),
+            ("header_mappings", {"Host": "a"}),
+            ("header_mappings", {"X-A": "a..b"}),
+            ("query_params", {"q": ""}),
+            ("nam", "a"),
+        ):
+            found = self.wrong({"name": "a", "match_field": "x", "match_value": 1, key: value})
+            # Of two that exclude each other, it is one.
+            self.assertEqual(set(found), {f"0.{'match_value' if key == 'match_pattern' else key}"}, value)
+
+    def test_when_it_is_taken(self) -> None:
+        """A route says what it is for, with a value or a pattern; or it is the default, and says nothing."""
+        for route, key in (
+            ({}, "match_field"),
+            ({"match_value": 1}, "match_field"),
+            ({"match_pattern": "a", "is_default": True}, "match_field"),
+            ({"match_field": "x", "match_value": 1, "is_default": True}, "match_field"),
+            ({"match_field": "x"}, "match_value"),
+            ({"match_field": "x", "match_pattern": "("}, "match_pattern"),
+        ):
+            self.assertEqual(set(self.wrong({"name": "a", **route})), {f"0.{key}"}, route)
+        complaint = self.complaint("routing: {routes: [{name: a, match_field: x, match_value: .inf}]}")
+        self.assertEqual(complaint.key, "routing.routes.0.match_value")
+
+    def test_transforms(self) -> None:
+        """A bad expression is a complaint about it, with the route's place in the list."""
+        default = {"name": "b", "is_default": True}
+        for kind, text in (
+            ("jq", ".a |"),
+            ("jq", None),
+            ("jsonpath", "a"),
+            ("template", "{{ a"),
+            ("template", '{"a": "{{ a }}"}'),
+            ("passthrough", ".a"),
+        ):
+            route = {"name": "a", "match_field": "x", "match_value": 1, "transform_type": kind, "transform": text}
+            self.assertEqual(set(self.wrong(default, route)), {"1.transform"}, text)
+
+    def test_a_missing_package(self) -> None:
+        """Where a library is not installed, the complaint is about the type, and says what to install."""
+        with mock.patch.dict(sys.modules, {"jq": None}):
+            found = self.wrong({"name": "a", "is_default": True, "transform_type": "jq", "transform": "."})
+        self.assertEqual(found, {"0.transform_type": "jq needs the package jq: pip install openhqm[routing]"})
+
+    def test_all_of_them_together(self) -> None:
+        """Names are told apart, and there is one default; every mistake is told at once."""
+        default = {"name": "a", "is_default": True}
+        self.assertEqual(set(self.wrong(default, default)), {"1.name", "1.is_default"})
+        found = self.wrong(
+            {"name": "a b", "match_field": "x", "transform_type": "jq", "transform": "."},
+            {"name": "c", "is_default": True, "timeout": 0},
+            {"name": "d", "match_field": "x", "match_pattern": "[", "query_params": {"q": "."}},
+        )
+        expected = {"0.name", "0.match_value", "1.timeout", "2.match_pattern", "2.query_params"}
+        self.assertEqual(set(found), expected)
 
 
 class ContradictionsTests(ConfigCase):

@@ -14,7 +14,6 @@ BACKENDS = ("redis", "kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp
 
 SECTIONS = {
     "proxy": "forwarding to HTTP endpoints",
-    "routing": "routes and transforms",
     "partitioning": "partitions",
     "bridges": "more pipelines in one process",
     "tenants": "tenants",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import attrs
 
+from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, not_empty, one_of
 from openhqm.policy.retry import RetryPolicy
 
@@ -109,5 +110,6 @@ class Settings:
     queue: Queue = attrs.field(factory=Queue)
     worker: Worker = attrs.field(factory=Worker)
     cache: Cache = attrs.field(factory=Cache)
+    routing: Routing = attrs.field(factory=Routing)
     auth: Auth = attrs.field(factory=Auth)
     monitoring: Monitoring = attrs.field(factory=Monitoring)

@@ -87,8 +87,17 @@ def _str(value: Any, _: Any) -> str:
 def _optional(value: Any, kind: Any) -> Any:
     if value is None or (isinstance(value, Text) and value in ("", "null")):
         return None
-    (inner,) = [part for part in typing.get_args(kind) if part is not types.NoneType]
-    return _converter.structure(value, inner)
+    kinds = [part for part in typing.get_args(kind) if part is not types.NoneType]
+    return _converter.structure(value, kinds[0]) if len(kinds) == 1 else _scalar(value, kinds)
+
+
+def _scalar(value: Any, kinds: list[type]) -> Any:
+    """A value whose own type says what it is. Text from a variable has none, and is a string."""
+    if isinstance(value, Text):
+        value = str(value)
+    if type(value) not in kinds:
+        raise _wrong(f"must be a string, a number, true or false, not {_shown(value)}")
+    return value
 
 
 def _from_json(value: Any) -> Any:
