@@ -1,10 +1,11 @@
 # -*- test-case-name: tests.test_plugin -*-
-"""The command line: ``twistd -n openhqm [--config FILE] [--role ROLE] [--check]``."""
+"""The command line: ``twistd -n openhqm [--config FILE] [--role ROLE] [--check] [--dry-run SAMPLE]``."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 from attrs import evolve
@@ -12,6 +13,7 @@ from twisted.python.usage import Options, UsageError
 
 from openhqm.config.loading import load
 from openhqm.config.model import Settings
+from openhqm.dry_run import dry_run
 from openhqm.errors import ConfigurationError
 from openhqm.runtime.logs import FACTORIES_NAME
 
@@ -26,6 +28,7 @@ class OpenHQMOptions(Options):
     optParameters = [
         ["config", "c", None, "YAML file; OPENHQM_* variables stand above it. Without one: defaults on loopback."],
         ["role", "r", "all", "all, listener (no workers) or worker (no HTTP)."],
+        ["dry-run", None, None, "A file with a submission, or -: print which route it takes and what it becomes."],
     ]
     optFlags = [["check", None, "Validate, connect, print what the backend can promise, and end with 0 or 1."]]
 
@@ -42,6 +45,9 @@ class OpenHQMOptions(Options):
             for complaint in error.complaints:
                 print(f"openhqm: {complaint}", file=sys.stderr)
             raise SystemExit(1) from None
+        if self["dry-run"] is not None:
+            sample, streams = self["dry-run"], (sys.stdin.buffer, sys.stdout, sys.stderr)
+            raise SystemExit(dry_run(settings.routing, sample, time.time(), *streams))
         if role == "listener":
             settings = evolve(settings, worker=evolve(settings.worker, enabled=False))
         elif role == "worker":

@@ -26,6 +26,7 @@ LAYERS = (
     ("holding",),
     ("workers", "delivery"),
     ("ingress",),
+    ("dry_run",),
     ("options",),
     ("service",),
     ("plugin",),
