@@ -1,0 +1,159 @@
+# -*- test-case-name: tests.test_forwarding -*-
+"""What is sent to a target for one request: method, URL, header fields and content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import attrs
+
+from openhqm.messages import Request, Submission
+from openhqm.policy.fields import Document
+from openhqm.policy.outcome import RETRY_ON
+from openhqm.policy.proxying import HOP_BY_HOP
+from openhqm.policy.routing import CompiledRoute, Outgoing
+
+TRACE = ("traceparent", "tracestate")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# RFC 9110, sections 9.3.1 and 9.3.2: content in these has no meaning, and servers may refuse it.
+_WITHOUT_CONTENT = frozenset(("GET", "HEAD"))
+_OURS = "openhqm-"
+# A cookie belongs to a conversation between two; the gateway is neither.
+_NEVER = HOP_BY_HOP | {"host", "cookie", "set-cookie"}
+
+
+@attrs.frozen
+class Target:
+    """An HTTP endpoint that requests are forwarded to.
+
+    ``forward`` are the names, in lower case, of the caller's header fields that go through (None: all that may);
+    ``strip`` those that never do. ``headers`` are sent with every request and stand above the caller's. ``url`` None:
+    each request names its own, in ``metadata.endpoint``.
+    """
+
+    name: str
+    url: str | None
+    method: str = "POST"
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    forward: frozenset[str] | None = frozenset()
+    strip: frozenset[str] = frozenset()
+    retry_on: frozenset[int] = RETRY_ON
+
+
+@attrs.frozen
+class TargetRequest:
+    """One call, ready to be made."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    content: bytes | None
+
+
+def target_request(
+    target: Target,
+    request: Request,
+    route: CompiledRoute | None,
+    document: Document,
+    *,
+    about: Mapping[str, str],
+    credentials: Mapping[str, str],
+) -> TargetRequest:
+    """The call that an attempt at ``request`` makes. `TransformFailed`.
+
+    ``about`` are the gateway's own fields about this attempt. They, and ``credentials``, stand above all others;
+    below them the endpoint's own, the route's, and the caller's, in this order.
+    """
+    submission = request.submission
+    metadata = submission.metadata
+    shaped = route.outgoing(document) if route is not None else None
+    routed = route.method if route is not None else None
+    method = str(metadata.get("method") or routed or target.method).upper()
+    content = _content(submission, shaped) if method not in _WITHOUT_CONTENT else None
+    fields = _Fields()
+    if content is not None:
+        fields.set("Content-Type", shaped.content_type if shaped is not None else "application/json")
+    fields.update((name, value) for name, value in submission.headers.items() if _passes(target, name.lower()))
+    if shaped is not None:
+        fields.update(shaped.headers.items())
+    fields.update(target.headers.items())
+    fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
+    fields.update(credentials.items())
+    fields.update(about.items())
+    base = target.url or str(metadata["endpoint"])
+    url = target_url(base, metadata.get("path"), metadata.get("query"), shaped.query if shaped else {})
+    return TargetRequest(method, url, fields.as_dict(), content)
+
+
+def target_url(base: str, path: Any, query: Any, mapped: Mapping[str, str]) -> str:
+    """``base`` with a path below its own, and with what its query, the caller's and the route's say."""
+    parts = urlsplit(base)
+    whole = parts.path.rstrip("/") + path if isinstance(path, str) and path else parts.path or "/"
+    queries = [parts.query, query_text(query), urlencode(list(mapped.items()))]
+    text = "&".join(piece for piece in queries if piece)
+    return parts._replace(path=whole, query=text).geturl()
+
+
+def query_text(query: Any) -> str:
+    """A query as it stands in a URL: text as it came, or an object of scalars and lists. `ValueError`."""
+    if query is None or query == "":
+        return ""
+    if isinstance(query, str):
+        return query
+    if not isinstance(query, Mapping):
+        raise ValueError("must be a string or an object")
+    pairs = []
+    for name, value in query.items():
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, str | int | float):
+                raise ValueError(f"{name!r} must be a string, a number, a boolean, or a list of them")
+            pairs.append((name, str(each).lower() if isinstance(each, bool) else str(each)))
+    return urlencode(pairs)
+
+
+def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]]) -> dict[str, str]:
+    """What of an answer's header fields is kept with the reply; several of one name are a list (RFC 9110, 5.3)."""
+    kept: dict[str, str] = {}
+    named = {
+        option.strip().lower()
+        for name, values in fields
+        if name.lower() == b"connection"
+        for value in values
+        for option in value.decode("latin-1").split(",")
+    }
+    for name, values in fields:
+        text = name.decode("latin-1")
+        if text.lower() not in _NEVER and text.lower() not in named:
+            kept[text] = ", ".join(value.decode("latin-1") for value in values)
+    return kept
+
+
+class _Fields:
+    """Header fields by name, without regard to case: the one set last stands."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, tuple[str, str]] = {}
+
+    def set(self, name: str, value: str) -> None:
+        self._by_name[name.lower()] = (name, value)
+
+    def update(self, fields: Iterable[tuple[str, str]]) -> None:
+        for name, value in fields:
+            self.set(name, value)
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(self._by_name.values())
+
+
+def _passes(target: Target, name: str) -> bool:
+    if name in _NEVER or name in target.strip or name.startswith(_OURS) or name in TRACE:
+        return False
+    return target.forward is None or name in target.forward
+
+
+def _content(submission: Submission, shaped: Outgoing | None) -> bytes:
+    if submission.body is not None:
+        return submission.body
+    return shaped.content if shaped is not None else submission.payload
