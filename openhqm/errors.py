@@ -139,15 +139,34 @@ class UnreadableMessage(OpenHQMError):
 
 
 class Reject(OpenHQMError):
-    """Raised by a handler: this request can never succeed. It fails at once, without retries."""
+    """Raised by a handler: this request can never succeed. It fails at once, without retries.
+
+    ``answer`` (what a handler may return) is kept with the failure.
+    """
+
+    def __init__(self, reason: object = "", answer: object = None) -> None:
+        super().__init__(reason)
+        self.answer = answer
 
 
 class RetryLater(OpenHQMError):
-    """Raised by a handler: try again after ``delay`` seconds, instead of the usual back-off."""
+    """Raised by a handler: try again after ``delay`` seconds; None: after the usual back-off, or ``at_least`` seconds.
 
-    def __init__(self, delay: float, reason: str = "the handler asked for a later attempt") -> None:
+    ``answer`` (what a handler may return) is kept with the failure, should this have been the last attempt.
+    """
+
+    def __init__(
+        self,
+        delay: float | None,
+        reason: str = "the handler asked for a later attempt",
+        answer: object = None,
+        *,
+        at_least: float = 0.0,
+    ) -> None:
         super().__init__(reason)
         self.delay = delay
+        self.answer = answer
+        self.at_least = at_least
 
 
 class TransformFailed(OpenHQMError):

@@ -21,17 +21,13 @@ from openhqm.errors import LoanOver, NotDurable, Reject, RetryLater
 from openhqm.interfaces import IDelivery
 from openhqm.messages import Reply, Status
 from openhqm.policy.retry import RetryPolicy
-from openhqm.workers.handlers import Handlers, Response, Work, checked_headers, result_text
+from openhqm.workers.gate import Call, Gate, GateClosed
+from openhqm.workers.handlers import Handlers, TimeIsUp, Work
 from openhqm.workers.metrics import WorkerMetrics
+from openhqm.workers.replies import UnusableAnswer, blank, completed, failed, words
 
-MOST_RESULT_BYTES = 10 * 1024 * 1024
-MOST_ERROR_CHARACTERS = 2000
 SETTLE_AGAIN_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 30 * 86400.0
-
-
-class _TimeIsUp(Exception):
-    """The attempt reached its limit."""
 
 
 class _InVain(Exception):
@@ -42,7 +38,8 @@ class _InVain(Exception):
 class Attempts:
     """How attempts are made: with which handlers, for how long, and how often.
 
-    ``random`` gives numbers in [0, 1) for the jitter; ``timeout`` is the limit of one attempt in seconds.
+    ``random`` gives numbers in [0, 1) for the jitter; ``timeout`` is the limit of one attempt in seconds. Each one
+    passes the ``gate`` before it begins, if there is one.
     """
 
     handlers: Handlers
@@ -52,6 +49,7 @@ class Attempts:
     random: Callable[[], float]
     from_thread: Callable[[Callable[[], None]], None]
     metrics: WorkerMetrics
+    gate: Gate | None = None
     log: Logger = attrs.field(factory=Logger)
 
 
@@ -66,6 +64,8 @@ class Attempt:
         self._delivery = delivery
         self._id = delivery.request.correlation_id
         self._running: Deferred[Any] | None = None
+        self._entering: Deferred[Call] | None = None
+        self._call: Call | None = None
         self._giving_back = False
         self._handled = handled
         self.finished: Deferred[None] | None = None
@@ -73,36 +73,41 @@ class Attempt:
     async def make(self) -> None:
         """Run the handler and settle the loan. Raises nothing that the loan could be responsible for."""
         delivery, attempts = self._delivery, self._all
-        started = attempts.clock.seconds()
         if delivery.attempt > attempts.policy.max_retries + 1:
             # Counted, lent, never settled, over and over: it takes the process with it.
             made = delivery.attempt - 1
             error = f"none of its {made} attempts came to an end: the process ended with them"
-            await self._bury("poison", attrs.evolve(self._reply(Status.FAILED, started, error), attempt=made))
+            reply = blank(self._id, Status.FAILED, attempts.clock.seconds(), made, attempts.clock.seconds())
+            await self._bury("poison", attrs.evolve(reply, error=error))
             return
+        if attempts.gate is not None and not await self._enter(attempts.gate):
+            return
+        started = attempts.clock.seconds()
         try:
             answer = await self._run()
-            reply = self._completed(answer, started)
+            done = completed(self._blank(Status.COMPLETED, started), answer)
         except _InVain:
             await self._settle(delivery.ack)
         except CancelledError:
             if self._giving_back:
                 await self._settle(delivery.give_back)
             else:
-                await self._failed(Status.FAILED, "the handler was cancelled from within", started)
+                await self._failed(self._blank(Status.FAILED, started, "the handler was cancelled from within"))
         except Reject as error:
-            await self._bury("rejected by the handler", self._reply(Status.FAILED, started, error=_words(error)))
+            reason = "rejected by the handler" if error.answer is None else "the answer is final"
+            await self._bury(reason, failed(self._blank(Status.FAILED, started), error))
         except RetryLater as error:
-            await self._failed(Status.FAILED, _words(error), started, error.delay)
-        except _TimeIsUp:
-            await self._failed(Status.TIMEOUT, f"no answer within {attempts.timeout:g} s", started)
+            await self._failed(failed(self._blank(Status.FAILED, started), error), error.delay, error.at_least)
+        except TimeIsUp as error:
+            limit = str(error) or f"no answer within {attempts.timeout:g} s"
+            await self._failed(self._blank(Status.TIMEOUT, started, limit))
+        except UnusableAnswer as error:
+            await self._bury("unusable answer", self._blank(Status.FAILED, started, words(error)))
         except (Exception, SystemExit) as error:  # the handler's own: any failure is a failed attempt
             attempts.log.failure("attempt {attempt} failed", attempt=delivery.attempt, correlation_id=self._id)
-            await self._failed(Status.FAILED, _words(error), started)
+            await self._failed(self._blank(Status.FAILED, started, words(error)))
         else:
-            if isinstance(reply, str):
-                await self._bury("unusable answer", self._reply(Status.FAILED, started, error=reply))
-            elif await self._settle(lambda: delivery.settle(reply)):
+            if await self._settle(lambda: delivery.settle(done)):
                 attempts.metrics.finished(self._delivery.request, attempts.clock.seconds())
         finally:
             attempts.metrics.processed(attempts.clock.seconds() - started)
@@ -110,21 +115,61 @@ class Attempt:
     def give_back(self) -> None:
         """Stop the handler and give the loan back: the process is going down."""
         self._giving_back = True
+        if self._entering is not None:
+            self._entering.cancel()
         if self._running is not None and not self._running.called:
             self._running.errback(CancelledError())
 
+    async def _enter(self, gate: Gate) -> bool:
+        """Pass the gate. False: the loan was settled without an attempt."""
+        entering = self._entering = gate.enter()
+
+        def give_up(reason: str) -> str:
+            entering.cancel()
+            return reason
+
+        self._delivery.revoked.addCallback(give_up)
+        try:
+            self._call = await entering
+        except GateClosed:
+            await self._settle(self._delivery.give_back)
+        except CancelledError:
+            await self._settle(self._delivery.give_back if self._giving_back else self._delivery.ack)
+        finally:
+            self._entering = None
+        return self._call is not None
+
     async def _run(self) -> Any:
-        """The handler's answer; `_TimeIsUp` and `_InVain` come even where the handler does not let go."""
+        """The handler's answer, once it has let go of its target and its hand."""
+        said: bool | None = None  # about the target
+        try:
+            answer = await self._limited()
+            said = True
+            return answer
+        except (RetryLater, TimeIsUp):
+            said = False
+            raise
+        except Reject as error:
+            said = True if error.answer is not None else None
+            raise
+        finally:
+            if self._call is not None:
+                self._call.end(said)
+            if self.finished is None or self.finished.called:
+                self._handled()
+
+    async def _limited(self) -> Any:
+        """The handler's answer; `TimeIsUp` and `_InVain` come even where the handler does not let go."""
         attempts, delivery = self._all, self._delivery
         now = attempts.clock.seconds()
         limit = attempts.timeout
         deadline = delivery.request.deadline
         if deadline is not None:
             limit = min(limit, max(0.0, deadline - now))
-        work = Work(delivery.request, delivery.attempt, limit, attempts.clock, self._report)
+        most = attempts.policy.max_retries + 1
+        work = Work(delivery.request, delivery.attempt, limit, attempts.clock, self._report, most)
         inner = attempts.handlers.run(work)
         if inner.called and not inner.paused:
-            self._handled()
             return await inner
         outer: Deferred[Any] = Deferred()
         self._running = outer
@@ -137,13 +182,13 @@ class Attempt:
         def done(result: Any) -> None:
             if self._running is outer and not outer.called:
                 outer.callback(result)
-            elif isinstance(result, Failure) and not result.check(CancelledError):
+            elif isinstance(result, Failure) and not result.check(CancelledError, TimeIsUp):
                 attempts.log.failure("the handler failed after it was given up", result, correlation_id=self._id)
             if self.finished is not None:
                 self.finished.callback(None)
 
         inner.addBoth(done)
-        timer = attempts.clock.callLater(limit, stop, _TimeIsUp())
+        timer = attempts.clock.callLater(limit, stop, TimeIsUp())
         delivery.revoked.addCallback(lambda reason: stop(_InVain(reason)))
         try:
             return await outer
@@ -152,8 +197,6 @@ class Attempt:
             if timer.active():
                 timer.cancel()
             inner.cancel()
-            if self.finished.called:
-                self._handled()
 
     def _report(self, detail: dict[str, Any]) -> None:
         self._all.from_thread(lambda: self._progress(detail))
@@ -165,34 +208,16 @@ class Attempt:
         reason = failure.getErrorMessage()
         self._all.log.warn("progress was not kept: {reason}", reason=reason, correlation_id=self._id)
 
-    def _completed(self, answer: Any, started: float) -> Reply | str:
-        """The reply, or what is wrong with the answer."""
-        response = answer if isinstance(answer, Response) else Response(answer)
-        try:
-            headers = checked_headers(response.headers)
-            text = None if response.body is not None else result_text(response.result)
-        except ValueError as error:
-            return _words(error)
-        if len(response.body or text or b"") > MOST_RESULT_BYTES:
-            return f"the answer is larger than {MOST_RESULT_BYTES} bytes"
-        return attrs.evolve(
-            self._reply(Status.COMPLETED, started),
-            result=text,
-            body=response.body,
-            status_code=response.status_code,
-            headers=headers,
-        )
-
-    async def _failed(self, status: Status, error: str, started: float, delay: float | None = None) -> None:
+    async def _failed(self, reply: Reply, delay: float | None = None, at_least: float = 0.0) -> None:
         policy, delivery = self._all.policy, self._delivery
         if policy.exhausted(delivery.attempt):
             reason = f"{delivery.attempt} attempts failed" if delivery.attempt > 1 else "the attempt failed"
-            await self._bury(reason, self._reply(status, started, error=error))
+            await self._bury(reason, reply)
             return
         if delay is None or not 0 <= delay <= LONGEST_DELAY_SECONDS:
             delay = policy.delay(delivery.attempt, self._all.random)
-        pause = delay
-        await self._settle(lambda: delivery.retry(pause, error))
+        pause = max(delay, min(at_least, LONGEST_DELAY_SECONDS))
+        await self._settle(lambda: delivery.retry(pause, reply.error or ""))
         self._all.metrics.retried()
 
     async def _bury(self, reason: str, reply: Reply) -> None:
@@ -216,20 +241,6 @@ class Attempt:
                 self._all.log.error("cannot settle yet: {reason}", reason=error.reason, correlation_id=self._id)
                 await deferLater(self._all.clock, SETTLE_AGAIN_SECONDS)
 
-    def _reply(self, status: Status, started: float, error: str | None = None) -> Reply:
+    def _blank(self, status: Status, started: float, error: str | None = None) -> Reply:
         now = self._all.clock.seconds()
-        return Reply(
-            self._id,
-            status,
-            now,
-            error=error,
-            status_code=200 if error is None else 502 if status is Status.FAILED else 504,
-            attempt=self._delivery.attempt,
-            processing_time_ms=round((now - started) * 1000),
-        )
-
-
-def _words(error: BaseException) -> str:
-    name = "" if isinstance(error, Reject | RetryLater | ValueError) else f"{type(error).__name__}: "
-    words = f"{name}{error}"[:MOST_ERROR_CHARACTERS]
-    return words.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be kept anywhere
+        return attrs.evolve(blank(self._id, status, now, self._delivery.attempt, started), error=error)

@@ -30,7 +30,15 @@ class Consumer:
     _log = Logger()
 
     def __init__(
-        self, queue: IMessageQueue, name: str, attempts: Attempts, clock: IReactorTime, *, count: int, batch: int
+        self,
+        queue: IMessageQueue,
+        name: str,
+        attempts: Attempts,
+        clock: IReactorTime,
+        *,
+        count: int,
+        batch: int,
+        in_order: bool = False,
     ) -> None:
         self._queue = queue
         self._name = name
@@ -39,9 +47,11 @@ class Consumer:
         self._count = self._free = count
         self._settling: set[IDelivery] = set()
         self._batch = batch
+        self._in_order = in_order
         self._in_hand: dict[IDelivery, Attempt] = {}
         self._given_up: dict[IDelivery, float] = {}
         self._permit: Deferred[None] | None = None
+        self._passing: Deferred[None] | None = None
         self._idle: Deferred[None] | None = None
         self._stopping = False
         self._failing_since: float | None = None
@@ -75,7 +85,7 @@ class Consumer:
     async def stop(self, seconds: float) -> None:
         """Take nothing more; let what is in hand finish within ``seconds``, and give back what does not."""
         self._stopping = True
-        for waiting in (self._receiving, self._permit):
+        for waiting in (self._receiving, self._permit, self._passing):
             if waiting is not None and not waiting.called:
                 waiting.cancel()
         if self._loop is not None:
@@ -94,7 +104,11 @@ class Consumer:
                 if not self._free:
                     self._permit = Deferred()
                     await self._permit
-                self._receiving = self._queue.receive(self._name, min(self._free, self._batch))
+                if self._attempts.gate is not None:
+                    self._passing = self._attempts.gate.passable()
+                    await self._passing
+                most = min(self._free, self._batch)
+                self._receiving = self._queue.receive(self._name, most, in_order=self._in_order)
                 deliveries = await self._receiving
                 self._failing_since = None
             except CancelledError:

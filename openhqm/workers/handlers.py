@@ -52,12 +52,26 @@ class Response:
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
 
-class Work:
-    """What a handler is called with: one attempt at one request."""
+class TimeIsUp(Exception):
+    """The attempt reached its limit."""
 
-    def __init__(self, request: Request, attempt: int, time_left: float, clock: IReactorTime, report: Report) -> None:
+
+class Work:
+    """What a handler is called with: one attempt at one request. ``max_attempts`` are made in all."""
+
+    def __init__(
+        self,
+        request: Request,
+        attempt: int,
+        time_left: float,
+        clock: IReactorTime,
+        report: Report,
+        max_attempts: int = 1,
+    ) -> None:
+        self.request = request
         self.correlation_id = request.correlation_id
         self.attempt = attempt
+        self.max_attempts = max_attempts
         self.headers = request.submission.headers
         self.metadata = request.submission.metadata
         self.payload_text = request.submission.payload
