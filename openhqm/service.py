@@ -6,7 +6,6 @@ from __future__ import annotations
 import gc
 import os
 import platform
-import random
 import signal
 import sys
 from typing import Any
@@ -23,9 +22,10 @@ from twisted.python.failure import Failure
 
 from openhqm import __version__
 from openhqm.config.model import Settings
+from openhqm.crew import Crew
 from openhqm.delivery.streams import Streams
 from openhqm.delivery.waiting import Waiting
-from openhqm.errors import CannotStart, Complaint, ConfigurationError, OpenHQMError
+from openhqm.errors import CannotStart, ConfigurationError, OpenHQMError
 from openhqm.holding import make_holding
 from openhqm.ingress.door import Door
 from openhqm.ingress.health import Health, QueueCollector
@@ -33,13 +33,10 @@ from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.short_lane import ShortLane, refused
 from openhqm.options import OpenHQMOptions
+from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_site import HTTP1Site
-from openhqm.runtime.threads import SerialThread, Threads
-from openhqm.workers.attempt import Attempts
-from openhqm.workers.consumer import Consumer
-from openhqm.workers.handlers import Handler, Handlers, load_handler
-from openhqm.workers.metrics import WorkerMetrics
+from openhqm.runtime.threads import SerialThread
 
 BACKLOG = 1024
 FLUSH_SECONDS = 0.2
@@ -96,40 +93,27 @@ class OpenHQM(Service):
         self.holding = make_holding(settings, reactor, self.commits.run)
         self.ports: list[IListeningPort] = []
         queue, store = self.holding.queue, self.holding.store
-        worker = settings.worker
-        self._threads: Threads | None = None
-        self._consumer: Consumer | None = None
-        if worker.enabled:
-            if worker.executor == "thread":
-                self._threads = Threads(reactor, "openhqm-handlers", worker.count)
-            attempts = Attempts(
-                handlers=_load_handlers(settings, self._threads),
-                policy=worker.retry_policy,
-                timeout=worker.timeout_seconds,
-                clock=reactor,
-                random=random.random,
-                from_thread=reactor.callFromThread if self._threads is not None else lambda call: call(),
-                metrics=WorkerMetrics(self.registry),
-            )
-            self._consumer = Consumer(
-                queue,
-                settings.queue.request_queue,
-                attempts,
-                reactor,
-                count=worker.count,
-                batch=worker.batch_size,
-            )
+        addressing = settings.addressing()
+        names = settings.queue
+        self._queues = [queue_name(names.request_queue, each, part) for each, _, part in addressing.lanes()]
+        self._crew = Crew(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
         door_metrics = DoorMetrics(self.registry)
         self._waiting = Waiting(store, reactor)
         self._streams = Streams(store, reactor, door_metrics.open_streams.set)
         self._door = Door(
-            queue, store, self._waiting, reactor, door_metrics, longest_wait=settings.server.max_wait_seconds
+            queue,
+            store,
+            self._waiting,
+            reactor,
+            door_metrics,
+            longest_wait=settings.server.max_wait_seconds,
+            addressing=addressing,
         )
         self._health = Health(
             queue,
             settings.queue.type,
             self.registry if settings.monitoring.metrics_enabled else None,
-            lambda: self._consumer.trouble if self._consumer is not None else None,
+            lambda: self._crew.trouble if self._crew is not None else None,
         )
         self._site = HTTP1Site(
             Routes(self._door, self._streams, self._health).app.resource(),
@@ -141,9 +125,9 @@ class OpenHQM(Service):
         self._count_everything()
 
     def _count_everything(self) -> None:
-        registry, queue = self.registry, self.settings.queue
+        registry = self.registry
         ProcessCollector(registry=registry)
-        names = (queue.request_queue, queue.dead_letter_queue)
+        names = (*self._queues, self.settings.queue.dead_letter_queue)
         registry.register(QueueCollector(self.holding.queue, names, self._reactor))
         build = Gauge("openhqm_build_info", "What is running.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
@@ -166,12 +150,10 @@ class OpenHQM(Service):
     @deferred
     async def _start(self) -> None:
         await self.holding.start()
-        if self._threads is not None:
-            self._threads.start()
         if self.settings.server.enabled:
             await self._listen()
-        if self._consumer is not None:
-            self._consumer.start()
+        if self._crew is not None:
+            self._crew.start()
         self._log.info(
             "openhqm {version} is ready", version=__version__, queue=self.settings.queue.type, port=self._where()
         )
@@ -203,8 +185,8 @@ class OpenHQM(Service):
         self._health.draining = self._door.closed = True
         for port in self.ports:
             await maybeDeferred(port.stopListening)
-        if self._consumer is not None:
-            await self._consumer.stop(self.settings.server.drain_seconds)
+        if self._crew is not None:
+            await self._crew.stop(self.settings.server.drain_seconds)
         self._waiting.stop()
         self._streams.stop()
         self._site.drain()
@@ -212,8 +194,8 @@ class OpenHQM(Service):
         self._site.stop()
         await self.holding.stop()
         self.commits.stop()
-        if self._threads is not None:
-            self._threads.stop()
+        if self._crew is not None:
+            self._crew.join()
         self._log.info("openhqm has stopped")
 
     def _handle_signals(self) -> None:
@@ -228,31 +210,6 @@ class OpenHQM(Service):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-
-
-def _load_handlers(settings: Settings, threads: Threads | None) -> Handlers:
-    """Import what the configuration names, from where the process was started too."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    worker = settings.worker
-    complaints: list[Complaint] = []
-
-    def loaded(key: str, path: str) -> Handler | None:
-        try:
-            return load_handler(path)
-        except ValueError as error:
-            complaints.append(Complaint(key, str(error)))
-            return None
-
-    default = loaded("worker.handler", worker.handler) if worker.handler is not None else None
-    by_operation = {
-        operation: handler
-        for operation, path in worker.handlers.items()
-        if (handler := loaded(f"worker.handlers.{operation}", path)) is not None
-    }
-    if complaints:
-        raise ConfigurationError(complaints)
-    return Handlers(default, by_operation, threads.run if threads is not None else None)
 
 
 def _now(deferred: Deferred[None]) -> None:

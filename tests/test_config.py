@@ -363,9 +363,7 @@ class AbsentTests(ConfigCase):
             ("worker.executor", "process"),
             ("cache.type", "redis"),
             ("cache.redis_url", "redis://a"),
-            ("proxy", {"enabled": True}),
-            ("proxy", {"endpoints": {"a": {"url": "http://a"}}}),
-            ("partitioning", {"enabled": True}),
+            ("proxy.sidecar", {"enabled": True}),
             ("bridges", [{"name": "a"}]),
             ("auth.type", "api_key"),
             ("auth.type", "jwt"),
@@ -388,7 +386,7 @@ class AbsentTests(ConfigCase):
     def test_no_oracle_for_secrets(self) -> None:
         """A secret that stands in the place of an absent feature is not repeated in the complaint."""
         for text in (
-            "proxy: {endpoints: {a: {auth_token: s3cr3t}}}",
+            "proxy: {endpoints: {a: {auth_tokn: s3cr3t}}}",
             "auth: {api_keys: [s3cr3t]}",
             "admin: {key: s3cr3t}",
             "callbacks: {secrets: [s3cr3t]}",
@@ -399,7 +397,7 @@ class AbsentTests(ConfigCase):
         """A line that asks for nothing beyond what this build does may stay in a file that several share."""
         for text in (
             "proxy: {enabled: false}",
-            "proxy: {enabled: false, default_endpoint: a, endpoints: {a: {url: 'http://a'}}}",
+            "proxy: {enabled: false, sidecar: {enabled: false}}",
             "admin: {enabled: false}",
             "callbacks: {enabled: false}",
             "partitioning: {enabled: false, partition_count: 16}",
@@ -416,8 +414,8 @@ class AbsentTests(ConfigCase):
         """The same lines say the same when they come as variables."""
         for environment in (
             {"SERVER__WORKERS": "1"},
-            {"PROXY__ENABLED": "false"},
-            {"PROXY": '{"enabled": false}'},
+            {"ADMIN__ENABLED": "false"},
+            {"ADMIN": '{"enabled": false}'},
             {"BRIDGES": "[]"},
             {"QUEUE__SPOOL": "null"},
             {"QUEUE__FORMAT": "auto"},
@@ -429,7 +427,7 @@ class AbsentTests(ConfigCase):
 
     def test_where_it_was_asked_for(self) -> None:
         """A section that only a variable speaks of, absent or misspelt, is refused with the name of the variable."""
-        for name in ("PROXY__ENABLED", "SEVER__PORT"):
+        for name in ("CALLBACKS__ENABLED", "SEVER__PORT"):
             self.assertEqual(self.complaint(**{name: "true"}).source, f"OPENHQM_{name}")
 
     def test_the_design_documents_own_example(self) -> None:
@@ -466,7 +464,8 @@ class RoutingTests(ConfigCase):
     """``routing.routes``"""
 
     def routes(self, *routes: dict[str, object], **environment: str) -> Settings:
-        return self.load(json.dumps({"routing": {"routes": routes}}), **environment)
+        proxy = {"enabled": True, "endpoints": {"billing": {"url": "http://localhost:8080"}}}
+        return self.load(json.dumps({"routing": {"routes": routes}, "proxy": proxy}), **environment)
 
     def wrong(self, *routes: dict[str, object]) -> dict[str, str]:
         found = self.complaints(json.dumps({"routing": {"routes": routes}}))

@@ -73,6 +73,7 @@ class FieldTests(SynchronousTestCase):
             "payload.items.sku",
             "payload.items.\N{ARABIC-INDIC DIGIT ONE}",
             "payload.items.99999999999999999999",
+            "payload.items." + "9" * 5000,
             "metadata.nothing",
             "metadata.tenant.x",
             "headers.nothing",

@@ -25,6 +25,7 @@ LAYERS = (
     ("queues", "results"),
     ("holding",),
     ("workers", "delivery"),
+    ("crew",),
     ("ingress",),
     ("dry_run",),
     ("options",),

@@ -107,8 +107,41 @@ class ReadSubmissionTests(SynchronousTestCase):
 
     def test_absent_features(self) -> None:
         """What this server would not do is refused now: never a 202 that cannot run."""
-        for name, value in (("endpoint", "billing"), ("callback_url", "https://example.com/")):
-            self.assertEqual(self.field({"payload": 1, "metadata": {name: value}}), f"metadata.{name}")
+        url = "https://example.com/"
+        self.assertEqual(self.field({"payload": 1, "metadata": {"callback_url": url}}), "metadata.callback_url")
+
+    def test_targets(self) -> None:
+        """Method, path and query for a target are what HTTP has, and a path stays below its endpoint's own."""
+        for name, value in (
+            ("method", "BREW"),
+            ("method", "get"),
+            ("path", "orders"),
+            ("path", "/a b"),
+            ("path", "/a?b"),
+            ("path", "/a#b"),
+            ("path", "/a%zz"),
+            ("path", "/\u00e4"),
+            ("path", "/a/../../b"),
+            ("path", "/a/%2E%2e/b"),
+            ("path", "/a/..%2fb"),
+            ("path", "/./a"),
+            ("path", "/a\\b"),
+            ("query", "a b"),
+            ("query", "a#b"),
+            ("query", "a\r\nb"),
+            ("query", 5),
+            ("query", {"a": {"b": 1}}),
+            ("query", {"a": None}),
+        ):
+            field = self.field({"payload": 1, "metadata": {name: value}})
+            self.assertEqual(field, f"metadata.{name}", value)
+        for name, value in (
+            ("method", "PATCH"),
+            ("path", "/orders/a%20b;v=1/..c"),
+            ("query", "a=1&b=%20&c[]=2"),
+            ("query", {"a": [1, "x y"], "b": True}),
+        ):
+            self.assertEqual(with_metadata(**{name: value}).metadata[name], value)
 
     def test_priority(self) -> None:
         """Low, normal and high."""

@@ -13,8 +13,6 @@ from openhqm.config.structure import Text
 BACKENDS = ("redis", "kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
 
 SECTIONS = {
-    "proxy": "forwarding to HTTP endpoints",
-    "partitioning": "partitions",
     "bridges": "more pipelines in one process",
     "tenants": "tenants",
     "rate_limit": "rate limits",
@@ -23,6 +21,7 @@ SECTIONS = {
 }
 
 KEYS = {
+    "proxy.sidecar": "the sidecar",
     "server.workers": "several HTTP processes",
     "server.trusted_proxies": "X-Forwarded-For",
     "queue.response_queue": "a response queue (embedded backends settle in place)",

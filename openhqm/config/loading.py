@@ -175,6 +175,12 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
         found.append(("cache.type", f"must be {settings.queue.type} or left out: it follows queue.type"))
     if settings.queue.request_queue == settings.queue.dead_letter_queue:
         found.append(("queue.dead_letter_queue", "must not be the request queue"))
+    if settings.queue.dead_letter_queue.startswith(settings.queue.request_queue + "."):
+        found.append(("queue.dead_letter_queue", "must not begin with the request queue's name and a dot"))
+    for index, route in enumerate(settings.routing.routes):
+        if route.endpoint is not None and route.endpoint not in settings.addressing().endpoints:
+            more = "" if settings.proxy.enabled else ": proxy.enabled is false"
+            found.append((f"routing.routes.{index}.endpoint", f"there is no endpoint {route.endpoint!r}{more}"))
     if not server.enabled and not settings.worker.enabled:
         found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
     return found

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import attrs
 
+from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, not_empty, one_of
+from openhqm.policy.addressing import Addressing, Partitioning
+from openhqm.policy.fields import Field
 from openhqm.policy.retry import RetryPolicy
 
 
@@ -78,6 +81,20 @@ class Worker:
         return RetryPolicy(self.max_retries, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
 
 
+def field_name(instance: object, attribute: object, value: str) -> None:
+    """The value names a field of a request."""
+    Field.parse(value)
+
+
+@attrs.frozen
+class Partitions:
+    """Which requests are worked on one at a time, in order: those with the same value in a field."""
+
+    enabled: bool = False
+    key_field: str = attrs.field(default="metadata.partition_key", validator=field_name)
+    partition_count: int = attrs.field(default=16, validator=between(1, 256))
+
+
 @attrs.frozen
 class Cache:
     """How long an answer is kept. It rests where the queue does."""
@@ -110,6 +127,24 @@ class Settings:
     queue: Queue = attrs.field(factory=Queue)
     worker: Worker = attrs.field(factory=Worker)
     cache: Cache = attrs.field(factory=Cache)
+    proxy: Proxy = attrs.field(factory=Proxy)
     routing: Routing = attrs.field(factory=Routing)
+    partitioning: Partitions = attrs.field(factory=Partitions)
     auth: Auth = attrs.field(factory=Auth)
     monitoring: Monitoring = attrs.field(factory=Monitoring)
+
+    def addressing(self) -> Addressing:
+        """Where submissions go."""
+        proxy, worker, partitions = self.proxy, self.worker, self.partitioning
+        return Addressing(
+            endpoints=proxy.names,
+            callers=CALLERS if CALLERS in proxy.names else None,
+            check_url=proxy.caller_targets.policy().check,
+            default=proxy.default_name if proxy.enabled else None,
+            handler=worker.handler is not None,
+            operations=frozenset(worker.handlers),
+            routes=self.routing.table(),
+            partitioning=Partitioning(Field.parse(partitions.key_field), partitions.partition_count)
+            if partitions.enabled
+            else None,
+        )

@@ -20,6 +20,7 @@ from openhqm.ingress.preferences import check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Event, Record, Reply, Status
+from openhqm.policy.addressing import Addressing
 from openhqm.runtime.http1_messages import Answer, Fields
 
 HeaderField = Callable[[bytes], bytes | None]
@@ -34,7 +35,16 @@ STREAM_FIELDS: Fields = (
 )
 # What a handler's reply may say about its own body; the rest of a response is ours.
 REPLY_FIELDS = frozenset(
-    ("content-type", "content-language", "content-disposition", "cache-control", "etag", "last-modified", "expires")
+    (
+        "content-type",
+        "content-encoding",
+        "content-language",
+        "content-disposition",
+        "cache-control",
+        "etag",
+        "last-modified",
+        "expires",
+    )
 )
 
 
@@ -53,6 +63,7 @@ class Door:
         metrics: DoorMetrics,
         *,
         longest_wait: float,
+        addressing: Addressing | None = None,
     ) -> None:
         self.store = store
         self.longest_wait = longest_wait
@@ -61,6 +72,7 @@ class Door:
         self._queue = queue
         self._clock = clock
         self._metrics = metrics
+        self._addressing = addressing or Addressing()
 
     async def accept(self, body: bytes, fields: HeaderField) -> Acceptance:
         """Make a submission safe. The errors of `read_submission`, `NotDurable`, `IdempotencyConflict`."""
@@ -71,7 +83,7 @@ class Door:
                 raise NotDurable("the process is stopping", retry_after=1)
             check_json_type(field(fields, b"content-type"))
             claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
-            submission = read_submission(body, started, _carried(fields))
+            submission = self._addressing.addressed(read_submission(body, started, _carried(fields)))
             publishing = self._clock.seconds()
             # The caller may hang up now: what has begun is finished, and its idempotency key finds it.
             acceptance = await self._queue.accept(submission, claim)
@@ -119,7 +131,7 @@ class Door:
         reply = record.reply
         if reply is None:
             return _not_yet(record)
-        if reply.status is not Status.COMPLETED:
+        if reply.status is not Status.COMPLETED and reply.result is None and reply.body is None:
             return problem(
                 reply.status_code,
                 reply.error or reply.status.value,

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from openhqm.errors import InvalidRequest
 from openhqm.messages import Priority, Submission
+from openhqm.policy.forwarding import METHODS, query_text
 from openhqm.policy.json_text import members, parse_object
 from openhqm.runtime.times import parse_rfc3339
 
@@ -23,6 +24,9 @@ MOST_TAG_CHARACTERS = 128
 
 # RFC 9110, section 5.6.2 (token) and 5.5 (field value, without the obsolete bytes above 127)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}\Z")
+# RFC 3986, sections 3.3 and 3.4, with every percent sign followed by two digits
+_PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2}){0,4096}\Z")
+_QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]]|%[0-9A-Fa-f]{2}){0,8192}\Z")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]{0,8192}\Z")
 
 
@@ -64,10 +68,10 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
             not_before = _moment(value, now)
         elif name == "tags":
             _tags(value)
-        elif name in ("partition_key", "operation", "method", "path"):
+        elif name in ("partition_key", "operation", "endpoint"):
             _string(f"metadata.{name}", value)
-        elif name == "endpoint":
-            raise InvalidRequest("metadata.endpoint", "no such endpoint: this server forwards to none")
+        elif name in _FOR_TARGETS:
+            _FOR_TARGETS[name](value)
         elif name == "callback_url":
             raise InvalidRequest("metadata.callback_url", "callbacks are not in this build")
     if "delay" in metadata and "not_before" in metadata:
@@ -126,6 +130,34 @@ def _moment(value: Any, now: float) -> float:
 def _string(field: str, value: Any) -> None:
     if not isinstance(value, str):
         raise InvalidRequest(field, "must be a string")
+
+
+def _method(value: Any) -> None:
+    if value not in METHODS:
+        raise InvalidRequest("metadata.method", f"must be one of {', '.join(METHODS)}")
+
+
+def _path(value: Any) -> None:
+    """Below the endpoint's own path, and never out of it."""
+    if not isinstance(value, str) or _PATH.match(value) is None:
+        raise InvalidRequest("metadata.path", "must begin with a slash and be ASCII, percent-encoded where needed")
+    segments = value.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").split("/")
+    if "." in segments or ".." in segments:
+        raise InvalidRequest("metadata.path", "must not have . or .. in it")
+
+
+def _query(value: Any) -> None:
+    try:
+        text = query_text(value)
+    except ValueError as error:
+        raise InvalidRequest("metadata.query", str(error)) from None
+    if _QUERY.match(text) is None:
+        raise InvalidRequest(
+            "metadata.query", "must be ASCII, percent-encoded where needed, and at most 8192 characters"
+        )
+
+
+_FOR_TARGETS: Mapping[str, Callable[[Any], None]] = {"method": _method, "path": _path, "query": _query}
 
 
 def _tags(value: Any) -> None:

@@ -1,0 +1,244 @@
+# -*- test-case-name: tests.test_config -*-
+"""The HTTP endpoints that requests are forwarded to, and how each is treated."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+from attrs.validators import optional
+
+from openhqm.config.structure import Wrong
+from openhqm.config.validators import between, not_empty, one_of
+from openhqm.policy.breaker import BreakerPolicy
+from openhqm.policy.destinations import DestinationPolicy
+from openhqm.policy.forwarding import METHODS, Target
+from openhqm.policy.outcome import RETRY_ON
+from openhqm.policy.places import places
+
+AUTH_TYPES = ("bearer", "basic", "api_key", "custom", "oauth2_client_credentials")
+DEFAULT = "default"
+CALLERS = "callers"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_HEADER = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,256}")  # without "_": it would not get through most servers
+_VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}")
+
+
+def http_url(instance: object, attribute: object, value: Any) -> None:
+    """The value is None or an http or https URL in ASCII, with a host, and without credentials or a fragment."""
+    if value is None:
+        return
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(f"must be an http or https URL, not {_without_credentials(value)!r}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold credentials: they belong in auth_username and auth_password")
+    if "#" in value or not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
+        raise ValueError("must be plain ASCII without spaces, backslashes or a fragment; percent-encode what is not")
+
+
+def header_values(instance: object, attribute: object, value: dict[str, str]) -> None:
+    """The value is a mapping from header names to what a header may say."""
+    for name, text in value.items():
+        if not _HEADER.fullmatch(name):
+            raise ValueError(f"{name!r} is not a header name")
+        if not _VALUE.fullmatch(text):
+            raise ValueError(f"{name}: must be ASCII without line breaks or controls")
+
+
+def header_name(instance: object, attribute: object, value: str) -> None:
+    """The value can be the name of a header field."""
+    if not _HEADER.fullmatch(value):
+        raise ValueError(f"{value!r} is not a header name")
+
+
+@attrs.frozen
+class CircuitBreaker:
+    """When a target is left alone, and for how long."""
+
+    failure_ratio: float = attrs.field(default=0.5, validator=between(0.01, 1))
+    minimum_calls: int = attrs.field(default=20, validator=between(1, 10_000))
+    window_seconds: float = attrs.field(default=30.0, validator=between(0.1, 3600))
+    open_seconds: float = attrs.field(default=30.0, validator=between(0.1, 3600))
+
+    @property
+    def policy(self) -> BreakerPolicy:
+        """The policy these settings describe."""
+        return BreakerPolicy(self.failure_ratio, self.minimum_calls, self.window_seconds, self.open_seconds)
+
+
+@attrs.frozen
+class Rate:
+    """How often a target may be called."""
+
+    requests: float = attrs.field(default=1.0, validator=between(0.001, 1_000_000))
+    per_seconds: float = attrs.field(default=1.0, validator=between(0.001, 86400))
+
+
+@attrs.frozen
+class TLS:
+    """PEM files: whom to trust, and what to show to who asks."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+@attrs.frozen
+class Endpoint:
+    """One HTTP target."""
+
+    url: str = attrs.field(default="", validator=[not_empty, http_url])
+    method: str = attrs.field(default="POST", validator=one_of(METHODS))
+    timeout: float = attrs.field(default=300.0, validator=between(0.001, 30 * 86400))
+    headers: dict[str, str] = attrs.field(factory=dict, validator=header_values)
+    auth_type: str | None = attrs.field(default=None, validator=optional(one_of(AUTH_TYPES)))
+    auth_token: str | None = attrs.field(default=None, repr=False)
+    auth_username: str | None = None
+    auth_password: str | None = attrs.field(default=None, repr=False)
+    auth_header_name: str | None = attrs.field(default=None, validator=optional(header_name))
+    auth_token_url: str | None = attrs.field(default=None, validator=http_url)
+    auth_client_id: str | None = None
+    auth_client_secret: str | None = attrs.field(default=None, repr=False)
+    auth_scope: str | None = None
+    retry_on: list[int] = attrs.field(factory=lambda: sorted(RETRY_ON))
+    rate: Rate | None = None
+    max_in_flight: int | None = attrs.field(default=None, validator=optional(between(1, 10_000)))
+    adaptive: bool = False
+    circuit_breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
+    tls: TLS = attrs.field(factory=TLS)
+
+    def __attrs_post_init__(self) -> None:
+        """What each key allows and all of them together do not. Raises `Wrong`, so that each complaint has its key."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        found += [((key,), f"is missing: auth_type {self.auth_type} needs it") for key in self._missing()]
+        for index, status in enumerate(self.retry_on):
+            if not 300 <= status <= 599:
+                found.append(((f"retry_on.{index}",), f"must be a status from 300 to 599, not {status}"))
+        for key in ("auth_token", "auth_password", "auth_client_secret"):
+            value = getattr(self, key)
+            if value is not None and not _VALUE.fullmatch(value):
+                found.append(((key,), "must be ASCII without line breaks or controls"))
+        if self.tls.key is not None and self.tls.cert is None:
+            found.append((("tls", "cert"), "is missing: a key goes with its certificate"))
+        if found:
+            raise Wrong(found)
+
+    def _missing(self) -> list[str]:
+        needed = {
+            "bearer": ("auth_token",),
+            "basic": ("auth_username", "auth_password"),
+            "api_key": ("auth_token",),
+            "custom": ("auth_header_name", "auth_token"),
+            "oauth2_client_credentials": ("auth_token_url", "auth_client_id", "auth_client_secret"),
+        }
+        return [key for key in needed.get(self.auth_type or "", ()) if not getattr(self, key)]
+
+
+def _ports(instance: object, attribute: object, value: list[int]) -> None:
+    for port in value:
+        if not 1 <= port <= 65535:
+            raise ValueError(f"must be ports from 1 to 65535, not {port}")
+
+
+def _places(instance: object, attribute: object, value: list[str]) -> None:
+    places(value)
+
+
+@attrs.frozen
+class CallerTargets:
+    """URLs that requests may name themselves in ``metadata.endpoint``: public ones, and what ``allow`` holds."""
+
+    enabled: bool = False
+    schemes: list[str] = attrs.field(factory=lambda: ["https"])
+    ports: list[int] = attrs.field(factory=lambda: [443], validator=_ports)
+    allow: list[str] = attrs.field(factory=list, validator=_places)
+    deny: list[str] = attrs.field(factory=list, validator=_places)
+
+    def policy(self) -> DestinationPolicy:
+        """What these settings let a request choose."""
+        return DestinationPolicy(tuple(self.schemes), tuple(self.ports), tuple(self.allow), tuple(self.deny))
+
+
+@attrs.frozen
+class Proxy:
+    """Forwarding: where to, and what goes through."""
+
+    enabled: bool = False
+    default_endpoint: str | None = attrs.field(default=None, validator=optional(not_empty))
+    forward_headers: list[str] = attrs.field(
+        factory=lambda: ["Content-Type", "Accept", "User-Agent", "X-Request-ID", "X-Correlation-ID"]
+    )
+    strip_headers: list[str] = attrs.field(factory=lambda: ["Host", "Connection"])
+    max_response_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
+    endpoints: dict[str, Endpoint] = attrs.field(factory=dict)
+    caller_targets: CallerTargets = attrs.field(factory=CallerTargets)
+
+    def __attrs_post_init__(self) -> None:
+        """Raises `Wrong`, so that each complaint has its key."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        for name in self.endpoints:
+            if name == CALLERS:
+                found.append((("endpoints", name), "is what the targets that requests name themselves are called"))
+            if not _NAME.fullmatch(name):
+                found.append((("endpoints", name), "must be called 1 to 64 letters, digits, hyphens and underscores"))
+        default = self.default_endpoint
+        if default is not None and default not in self.endpoints:
+            if "://" in default:
+                try:
+                    http_url(None, None, default)
+                except ValueError as error:
+                    found.append((("default_endpoint",), str(error)))
+                if DEFAULT in self.endpoints:
+                    found.append((("endpoints", DEFAULT), "is what default_endpoint is called when it is a URL"))
+            else:
+                known = ", ".join(sorted(self.endpoints)) or "there are none"
+                found.append((("default_endpoint",), f"{default!r} is no URL and none of the endpoints ({known})"))
+        if self.enabled and not self.endpoints and default is None and not self.caller_targets.enabled:
+            found.append((("endpoints",), "is empty, and so is default_endpoint: there is nowhere to forward to"))
+        if found:
+            raise Wrong(found)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whatever can be forwarded to."""
+        callers = (CALLERS,) if self.caller_targets.enabled else ()
+        return (*self.all_endpoints, *callers) if self.enabled else ()
+
+    @property
+    def default_name(self) -> str | None:
+        """The name of the default endpoint."""
+        default = self.default_endpoint
+        return DEFAULT if default is not None and default not in self.endpoints else default
+
+    @property
+    def all_endpoints(self) -> dict[str, Endpoint]:
+        """Every endpoint by its name, and the default one too where it is a URL."""
+        if self.default_name == DEFAULT and DEFAULT not in self.endpoints:
+            return {**self.endpoints, DEFAULT: Endpoint(url=self.default_endpoint or "")}
+        return self.endpoints
+
+    def target(self, name: str) -> Target:
+        """What is sent to an endpoint, and what its answers mean."""
+        endpoint = self.all_endpoints.get(name) or Endpoint(url="http://named.by.the.caller")
+        forward = None if "*" in self.forward_headers else frozenset(map(str.lower, self.forward_headers))
+        return Target(
+            name,
+            None if name == CALLERS else endpoint.url,
+            endpoint.method,
+            endpoint.headers,
+            forward,
+            frozenset(map(str.lower, self.strip_headers)),
+            frozenset(endpoint.retry_on),
+        )
+
+
+def _without_credentials(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else url

@@ -1,0 +1,119 @@
+# -*- test-case-name: tests.test_addressing -*-
+"""Which endpoint and which partition a submission is for, decided once, before it is accepted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+
+import attrs
+
+from openhqm.errors import DestinationRefused, InvalidRequest
+from openhqm.messages import Submission
+from openhqm.policy.fields import Document, Field, spelled
+from openhqm.policy.queue_names import partition_of
+from openhqm.policy.routing import RouteTable
+
+_OPERATION = Field.parse("payload.operation")
+
+
+def _refuse(url: str) -> None:
+    raise DestinationRefused("no target may be named by a request")
+
+
+@attrs.frozen
+class Partitioning:
+    """Requests with the same value in ``field`` are worked on one at a time, in order; ``count`` values at once."""
+
+    field: Field
+    count: int
+
+
+@attrs.frozen
+class Addressing:
+    """Where submissions go.
+
+    ``default`` is the endpoint for whatever names none and has no route. Where ``handler`` is true, or for one of
+    ``operations``, Python takes that place. ``callers``, one of the endpoints, is for URLs that requests name
+    themselves, which ``check_url`` has looked at.
+    """
+
+    endpoints: Collection[str] = ()
+    default: str | None = None
+    callers: str | None = None
+    check_url: Callable[[str], object] = _refuse
+    handler: bool = False
+    operations: Collection[str] = ()
+    routes: RouteTable = attrs.field(factory=RouteTable)
+    partitioning: Partitioning | None = None
+
+    @property
+    def shared(self) -> str | None:
+        """The endpoint that the queue without an endpoint's name belongs to; None: to Python."""
+        return None if self.handler or self.operations else self.default
+
+    def addressed(self, submission: Submission) -> Submission:
+        """The submission with its endpoint and partition. `InvalidRequest` for what nobody here would work on."""
+        if not self.endpoints and self.partitioning is None and "endpoint" not in submission.metadata:
+            return submission
+        document = Document(submission)
+        endpoint = self._endpoint(submission, document)
+        endpoint = None if endpoint == self.shared else endpoint
+        partition = self._partition(document)
+        if endpoint is None and partition is None:
+            return submission
+        return attrs.evolve(submission, endpoint=endpoint, partition=partition)
+
+    def lanes(self) -> Iterator[tuple[str | None, str | None, int | None]]:
+        """Every queue that has to be worked on: the endpoint in its name, the endpoint it is for, its partition."""
+        partitions = [None, *range(self.partitioning.count)] if self.partitioning is not None else [None]
+        named = [(name, name) for name in self.endpoints if name != self.shared]
+        for in_name, endpoint in [(None, self.shared), *named]:
+            for partition in partitions:
+                yield in_name, endpoint, partition
+
+    def _endpoint(self, submission: Submission, document: Document) -> str | None:
+        named = submission.metadata.get("endpoint")
+        if named is not None:
+            return self._named(str(named))
+        route = self.routes.choose_for(document)
+        if route is not None and route.endpoint is not None:
+            return route.endpoint
+        if self.handler or (self.operations and _operation(submission, document) in self.operations):
+            return None
+        if self.default is None and self.endpoints and not self.operations:
+            raise InvalidRequest(
+                "metadata.endpoint", "is missing: no route takes this, and there is no default endpoint"
+            )
+        return self.default
+
+    def _named(self, endpoint: str) -> str:
+        if endpoint in self.endpoints and endpoint != self.callers:
+            return endpoint
+        if self.callers is not None and "://" in endpoint:
+            try:
+                self.check_url(endpoint)
+            except DestinationRefused as error:
+                raise InvalidRequest("metadata.endpoint", str(error)) from None
+            return self.callers
+        more = "" if self.endpoints else ": this server forwards to none"
+        raise InvalidRequest("metadata.endpoint", f"no such endpoint{more}")
+
+    def _partition(self, document: Document) -> int | None:
+        if self.partitioning is None:
+            return None
+        key = document.find(self.partitioning.field)
+        if key is None or key == b"null":
+            return None
+        try:
+            return partition_of(spelled(key), self.partitioning.count)
+        except ValueError:
+            raise InvalidRequest(self.partitioning.field.name, "is not text that can be told apart") from None
+
+
+def _operation(submission: Submission, document: Document) -> str | None:
+    operation = submission.metadata.get("operation")
+    if operation is None:
+        text = document.find(_OPERATION)
+        operation = json.loads(text) if text is not None and text[:1] == b'"' else None
+    return operation if isinstance(operation, str) else None
