@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks import running
 from benchmarks.open_model import measure, percentile
+from benchmarks.polling import journeys
 
 SUBMIT = "/api/v1/submit"
 
@@ -79,7 +80,7 @@ def accepting(table: Table, seconds: float, rounds: int) -> None:
 
 
 def reading(table: Table, seconds: float) -> None:
-    """Reading a finished response, and the whole journey in one request (Prefer: wait)."""
+    """Reading a finished response; the whole journey in one answer, by event stream, and by polling."""
     port, floor = running.free_port(), running.free_port()
     with (
         running.process([sys.executable, "-m", "benchmarks.yardsticks", "floor", str(floor)], floor),
@@ -88,35 +89,95 @@ def reading(table: Table, seconds: float) -> None:
         path = f"/api/v1/response/{running.submit(port)}"
         table.add("read: floor", running.wrk(floor, path, seconds, None), "requests/s")
         table.add("read: OpenHQM, a finished response", running.wrk(port, path, seconds, None), "requests/s")
-        table.add(
-            "journey: OpenHQM, SQLite FULL",
-            running.wrk(port, SUBMIT, seconds, headers={"Prefer": "wait=10"}),
-            "requests/s",
-        )
+        _journeys(table, "OpenHQM, SQLite FULL", port, seconds, SUBMIT, SUBMIT)
+
+
+def _journeys(table: Table, whose: str, port: int, seconds: float, wait: str, stream: str) -> None:
+    """Submit -> handler -> answer, in the three ways a caller can have it."""
+    held = running.wrk(port, wait, seconds, headers={"Prefer": "wait=10"})
+    table.add(f"journey: {whose}", held, "requests/s")
+    streamed = running.wrk(port, stream, seconds, headers={"Accept": "text/event-stream"})
+    table.add(f"journey by event stream: {whose}", streamed, "requests/s")
+    table.add(f"journey by polling: {whose}", asyncio.run(journeys(port, seconds)), "requests/s")
+
+
+def _accepted(answer: bytes) -> bool:
+    return answer.startswith(b"HTTP/1.1 202")
+
+
+def _read(answer: bytes) -> bool:
+    return answer.startswith(b"HTTP/1.1 200")
+
+
+def _post(fields: bytes = b"") -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b"
+    return head % (SUBMIT.encode(), fields, len(running.BODY), running.BODY)
+
+
+def _get(correlation_id: str) -> bytes:
+    return b"GET /api/v1/response/%b HTTP/1.1\r\nHost: x\r\n\r\n" % correlation_id.encode()
 
 
 def latency(table: Table, seconds: float) -> None:
-    """Open model: accepting and reading at 500/s, and the journey by event stream at 200/s."""
+    """Open model: accepting and reading at 500/s and at 70 % of the most, and the journey by event stream at 200/s."""
     port = running.free_port()
-    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b"
-    path = SUBMIT.encode()
-    post = head % (path, b"", len(running.BODY), running.BODY)
-    stream = head % (path, b"Accept: text/event-stream\r\n", len(running.BODY), running.BODY)
-    with running.openhqm(port):
-        get = b"GET /api/v1/response/%b HTTP/1.1\r\nHost: x\r\n\r\n" % running.submit(port).encode()
+    stream = _post(b"Accept: text/event-stream\r\n")
 
-        def run(request: bytes, good: Callable[[bytes], bool], rate: float) -> list[float]:
-            return asyncio.run(measure(port, lambda number: request, good, rate, seconds))
-
-        accept = run(post, lambda answer: answer.startswith(b"HTTP/1.1 202"), 500)
-        read = run(get, lambda answer: answer.startswith(b"HTTP/1.1 200"), 500)
-        journey = run(stream, lambda answer: b"event: completed" in answer, 200)
-    for name, latencies in (("accept at 500/s", accept), ("read at 500/s", read), ("journey by SSE at 200/s", journey)):
+    def run(name: str, request: bytes, good: Callable[[bytes], bool], rate: float) -> list[float]:
+        latencies = asyncio.run(measure(port, request, good, rate, seconds))
         for share in (0.5, 0.99, 0.999):
             table.add(f"latency: {name}, p{share * 100:g}", percentile(latencies, share), "ms")
-    table.at_most("journey by SSE at 200/s, median", percentile(journey, 0.5), "ms", 5)
-    table.at_most("accept at 500/s, p99", percentile(accept, 0.99), "ms", 10)
-    table.at_most("read at 500/s, p99", percentile(read, 0.99), "ms", 5)
+        return latencies
+
+    with running.openhqm(port):
+        get = _get(running.submit(port))
+        accept = run("accept at 500/s", _post(), _accepted, 500)
+        read = run("read at 500/s", get, _read, 500)
+        journey = run("journey by SSE at 200/s", stream, lambda answer: b"event: completed" in answer, 200)
+        table.at_most("journey by SSE at 200/s, median", percentile(journey, 0.5), "ms", 5)
+        table.at_most("accept at 500/s, p99", percentile(accept, 0.99), "ms", 10)
+        table.at_most("read at 500/s, p99", percentile(read, 0.99), "ms", 5)
+        # The most is what the same server does for wrk just now; the client is Python, and has a most of its own.
+        for name, request, good, path, body in (
+            ("accept", _post(), _accepted, SUBMIT, running.BODY),
+            ("read", get, _read, get.split()[1].decode(), None),
+        ):
+            rate = 0.7 * running.wrk(port, path, max(1, seconds / 5), body)
+            table.add(f"latency: {name} at 70 %, the rate", rate, "requests/s")
+            run(f"{name} at 70 %", request, good, rate)
+
+
+def slow(table: Table, seconds: float, rounds: int, count: int) -> None:
+    """A normal client's p99 without and with clients that send or read a byte now and then, and what these cost."""
+    running.allow_many_files()
+    port = running.free_port()
+    crowd = [sys.executable, "-m", "benchmarks.slow", str(port), str(count)]
+    alone: dict[str, list[float]] = {"accept": [], "read": []}
+    crowded: dict[str, list[float]] = {"accept": [], "read": []}
+    with running.openhqm(port) as server:
+        get = _get(running.submit(port))
+        large = running.submit(port, b'{"payload":"%b"}' % (b"x" * 100_000))
+
+        def run(found: dict[str, list[float]]) -> None:
+            found["accept"] += asyncio.run(measure(port, _post(), _accepted, 500, seconds))
+            found["read"] += asyncio.run(measure(port, get, _read, 500, seconds))
+
+        run({"accept": [], "read": []})  # warm
+        before = running.resident(server.pid)
+        most = before
+        for _ in range(rounds):
+            run(alone)
+            with running.until_it_speaks([*crowd, f"/api/v1/response/{large}"]):
+                time.sleep(5)  # it is their being there that is measured, and not how they all came at once
+                run(crowded)
+                most = max(most, running.resident(server.pid))
+    for name in alone:
+        without, beside = (percentile(sorted(found[name]), 0.99) for found in (alone, crowded))
+        table.add(f"latency: {name} at 500/s, p99, nobody else", without, "ms")
+        table.add(f"latency: {name} at 500/s, p99, {count:,} slow clients", beside, "ms")
+        table.at_most(f"{name} at 500/s, p99, with / without {count:,} slow clients", beside / without, "ratio", 1.5)
+    table.add(f"memory that {count:,} slow clients add", most - before, "MiB")
+    table.add("one slow client", (most - before) * 1024 / count, "KiB")
 
 
 async def _streams(port: int, correlation_id: str, count: int) -> list[Any]:
@@ -133,10 +194,7 @@ async def _streams(port: int, correlation_id: str, count: int) -> list[Any]:
 
 def memory(table: Table, streams: int, backlog: int) -> None:
     """Idle, per idle event stream, and with a backlog."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    running.allow_many_files()
     port = running.free_port()
     with running.openhqm(port, "--role", "listener") as server:
         time.sleep(1)
@@ -189,7 +247,7 @@ def _fill(port: int, directory: str, backlog: int) -> None:
 
 
 def peers(table: Table, seconds: float) -> None:
-    """FastAPI with Taskiq, and with Celery, over Redis: accepting, and the journey where the stack has one."""
+    """FastAPI with Taskiq, and with Celery, over Redis: accepting, and the journey with a worker running."""
     missing = [
         name for name in ("fastapi", "uvicorn", "taskiq_redis", "celery") if importlib.util.find_spec(name) is None
     ]
@@ -211,9 +269,27 @@ def peers(table: Table, seconds: float) -> None:
             running.process([*uvicorn, "benchmarks.peer_taskiq:app"], port, BENCH_REDIS=url),
         ):
             time.sleep(3)
-            table.add("journey: FastAPI + Taskiq + Redis", running.wrk(port, "/wait", seconds), "requests/s")
+            _journeys(table, "FastAPI + Taskiq + Redis", port, seconds, "/wait", "/stream")
         with running.process([*uvicorn, "benchmarks.peer_celery:app"], port, BENCH_REDIS=url):
             table.add("accept: FastAPI + Celery + Redis", running.wrk(port, SUBMIT, seconds), "requests/s")
+        with running.process(["redis-cli", "-p", str(redis), "flushall"]):
+            time.sleep(0.5)
+        worker = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "benchmarks.peer_celery:celery",
+            "worker",
+            "--loglevel",
+            "ERROR",
+        ]
+        with (
+            running.process(worker, BENCH_REDIS=url),
+            running.process([*uvicorn, "benchmarks.peer_celery:app"], port, BENCH_REDIS=url),
+        ):
+            time.sleep(5)
+            _journeys(table, "FastAPI + Celery + Redis", port, seconds, "/wait", "/stream")
 
 
 def machine() -> dict[str, Any]:
@@ -233,7 +309,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="short runs and small numbers, to see that all works")
     parser.add_argument("--json", help="write the figures here")
-    parser.add_argument("--only", nargs="*", choices=["accept", "read", "latency", "memory", "peers"])
+    parser.add_argument("--only", nargs="*", choices=["accept", "read", "latency", "memory", "slow", "peers"])
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         print("wrk is missing: apt-get install wrk", file=sys.stderr)
@@ -247,6 +323,7 @@ def main() -> int:
         "read": lambda: reading(table, seconds),
         "latency": lambda: latency(table, 3 if options.quick else 20),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
+        "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
         "peers": lambda: peers(table, seconds),
     }
     for name in options.only or parts:
@@ -258,7 +335,10 @@ def main() -> int:
     table.ratio("accept, SQLite FULL / FastAPI + Taskiq", ours, "accept: FastAPI + Taskiq + Redis", 3)
     table.ratio("accept, SQLite FULL / FastAPI + Celery", ours, "accept: FastAPI + Celery + Redis", 8)
     table.ratio("read / floor", finished, "read: floor", 0.25)
-    table.ratio("journey / FastAPI + Taskiq", "journey: OpenHQM, SQLite FULL", "journey: FastAPI + Taskiq + Redis", 2)
+    for peer in ("Taskiq", "Celery"):
+        for way in ("journey", "journey by event stream", "journey by polling"):
+            above, below = f"{way}: OpenHQM, SQLite FULL", f"{way}: FastAPI + {peer} + Redis"
+            table.ratio(f"{way} / FastAPI + {peer}", above, below, 2)
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": on, "figures": table.figures}, indent=2) + "\n")
     return 0

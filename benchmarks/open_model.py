@@ -7,59 +7,110 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
-
-class Connection:
-    """A kept-alive connection that sends bytes and knows when the answer to them is whole."""
-
-    async def open(self, port: int) -> Connection:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
-        return self
-
-    async def exchange(self, request: bytes) -> bytes:
-        """The whole response."""
-        self.writer.write(request)
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        lower = head.lower()
-        if b"transfer-encoding: chunked" in lower:
-            body = b""
-            while True:
-                size = int(await self.reader.readuntil(b"\r\n"), 16)
-                piece = await self.reader.readexactly(size + 2)
-                if not size:
-                    return head + body
-                body += piece[:-2]
-        length = int(lower.split(b"content-length: ")[1].split(b"\r\n")[0])
-        return head + await self.reader.readexactly(length)
+CONNECTIONS = 64
 
 
-async def measure(
-    port: int, request: Callable[[int], bytes], good: Callable[[bytes], bool], rate: float, seconds: float
-) -> list[float]:
+class Connection(asyncio.Protocol):
+    """A kept-alive connection that sends bytes and calls ``answered`` when the answer to them is whole.
+
+    Protocols and not streams: at some thousand requests a second the client must cost less than the server.
+    """
+
+    def __init__(self, answered: Callable[[Connection, bytes], None], failed: Callable[[Exception], None]) -> None:
+        self._answered = answered
+        self._failed = failed
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._failed(error or ConnectionError("the server hung up"))
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if whole(self._received):
+            answer, self._received = self._received, b""
+            self._answered(self, answer)
+
+
+def whole(answer: bytes) -> bool:
+    """Whether the one response in ``answer`` has come in completely."""
+    head, found, body = answer.partition(b"\r\n\r\n")
+    if not found:
+        return False
+    lower = head.lower()
+    if b"transfer-encoding: chunked" in lower:
+        return body.endswith(b"0\r\n\r\n")
+    length = lower.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+    return len(body) >= int(length or 0)
+
+
+class Load:
+    """Requests that are due, over connections that are free; the first of them over the next."""
+
+    def __init__(self, request: bytes, good: Callable[[bytes], bool], count: int) -> None:
+        self.latencies: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._good = good
+        self._count = count
+        self._due: deque[float] = deque()
+        self._free: deque[Connection] = deque()
+        self._sent: dict[Connection, float] = {}
+
+    async def open(self, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(CONNECTIONS):
+            _, connection = await loop.create_connection(
+                lambda: Connection(self._answered, self._failed), "127.0.0.1", port
+            )
+            self._free.append(connection)
+
+    def add(self, intended: float) -> None:
+        """One more request was meant to start at ``intended``."""
+        self._due.append(intended)
+        self._send()
+
+    def _send(self) -> None:
+        while self._due and self._free:
+            connection = self._free.popleft()
+            self._sent[connection] = self._due.popleft()
+            connection.transport.write(self._request)
+
+    def _answered(self, connection: Connection, answer: bytes) -> None:
+        self.latencies.append(time.perf_counter() - self._sent.pop(connection))
+        if not self._good(answer):
+            self._failed(AssertionError(answer))
+        self._free.append(connection)
+        self._send()
+        if len(self.latencies) == self._count and not self.done.done():
+            self.done.set_result(None)
+
+    def _failed(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+async def measure(port: int, request: bytes, good: Callable[[bytes], bool], rate: float, seconds: float) -> list[float]:
     """Latencies in seconds, sorted. `AssertionError` for an answer that is not good."""
-    free: asyncio.Queue[Connection] = asyncio.Queue()
-    for _ in range(64):
-        free.put_nowait(await Connection().open(port))
-    latencies: list[float] = []
-
-    async def one(number: int, intended: float) -> None:
-        connection = await free.get()
-        answer = await connection.exchange(request(number))
-        latencies.append(time.perf_counter() - intended)
-        assert good(answer), answer
-        free.put_nowait(connection)
-
+    count = int(rate * seconds)
+    load = Load(request, good, count)
+    await load.open(port)
     started = time.perf_counter()
-    tasks = []
-    for number in range(int(rate * seconds)):
+    for number in range(count):
         intended = started + number / rate
         pause = intended - time.perf_counter()
         if pause > 0:
             await asyncio.sleep(pause)
-        tasks.append(asyncio.create_task(one(number, intended)))
-    await asyncio.gather(*tasks)
-    return sorted(latencies)
+        elif number % 64 == 0:
+            await asyncio.sleep(0)  # behind the plan: answers have to be read all the same
+        load.add(intended)
+    await load.done
+    return sorted(load.latencies)
 
 
 def percentile(latencies: list[float], share: float) -> float:

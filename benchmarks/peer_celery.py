@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from celery import Celery
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 URL = os.environ.get("BENCH_REDIS", "redis://localhost:6379")
@@ -27,3 +29,39 @@ def echo(payload: dict) -> dict:
 @app.post("/api/v1/submit", status_code=202)
 def submit(submission: Submission) -> dict:
     return {"correlation_id": echo.delay(submission.payload).id, "status": "PENDING"}
+
+
+@app.post("/wait")
+def wait(submission: Submission) -> dict:
+    """The whole journey in one answer; in a thread of FastAPI's, since Celery blocks."""
+    task = echo.delay(submission.payload)
+    result = task.get(timeout=10, interval=0.002)
+    return {"correlation_id": task.id, "status": "COMPLETED", "result": result}
+
+
+@app.post("/stream")
+def stream(submission: Submission) -> StreamingResponse:
+    """The whole journey as a stream of two events."""
+    task = echo.delay(submission.payload)
+
+    def events():
+        yield event("accepted", {"correlation_id": task.id, "status": "PENDING"})
+        result = task.get(timeout=10, interval=0.002)
+        yield event("completed", {"correlation_id": task.id, "status": "COMPLETED", "result": result})
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@app.get("/api/v1/response/{correlation_id}")
+def response(correlation_id: str, response: Response) -> dict:
+    """202 until there is a result: for those who poll."""
+    task = celery.AsyncResult(correlation_id)
+    if not task.ready():
+        response.status_code = 202
+        return {"correlation_id": correlation_id, "status": "PENDING"}
+    return {"correlation_id": correlation_id, "status": "COMPLETED", "result": task.get()}
+
+
+def event(name: str, document: dict) -> str:
+    """One event as it goes over the wire."""
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
@@ -40,3 +42,32 @@ async def wait(submission: Submission) -> dict:
     task = await echo.kiq(submission.payload)
     result = await task.wait_result(check_interval=0.002, timeout=10)
     return {"correlation_id": task.task_id, "status": "COMPLETED", "result": result.return_value}
+
+
+@app.post("/stream")
+async def stream(submission: Submission) -> StreamingResponse:
+    """The whole journey as a stream of two events."""
+    task = await echo.kiq(submission.payload)
+
+    async def events():
+        yield event("accepted", {"correlation_id": task.task_id, "status": "PENDING"})
+        result = await task.wait_result(check_interval=0.002, timeout=10)
+        document = {"correlation_id": task.task_id, "status": "COMPLETED", "result": result.return_value}
+        yield event("completed", document)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@app.get("/api/v1/response/{correlation_id}")
+async def response(correlation_id: str, response: Response) -> dict:
+    """202 until there is a result: for those who poll."""
+    if not await broker.result_backend.is_result_ready(correlation_id):
+        response.status_code = 202
+        return {"correlation_id": correlation_id, "status": "PENDING"}
+    result = await broker.result_backend.get_result(correlation_id)
+    return {"correlation_id": correlation_id, "status": "COMPLETED", "result": result.return_value}
+
+
+def event(name: str, document: dict) -> str:
+    """One event as it goes over the wire."""
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n"

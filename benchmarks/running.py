@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -62,6 +63,26 @@ def process(command: list[str], port: int | None = None, **environment: str) -> 
 
 
 @contextmanager
+def until_it_speaks(command: list[str]) -> Iterator[None]:
+    """A process that is ready once it has printed a line, and is killed in the end."""
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline(), "it ended without a word"
+        yield
+    finally:
+        running.kill()
+        running.wait()
+        running.stdout.close()
+
+
+def allow_many_files() -> None:
+    """As many open files as may be, for this process and those it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextmanager
 def openhqm(port: int, *arguments: str, directory: str | None = None, **settings: str) -> Iterator[subprocess.Popen]:
     """OpenHQM, on files of its own."""
     scratch = directory or tempfile.mkdtemp(prefix="openhqm-bench-", dir="/var/tmp")
@@ -116,10 +137,10 @@ def resident(pid: int) -> float:
     raise AssertionError("no VmRSS")
 
 
-def submit(port: int) -> str:
-    """One request; its id."""
+def submit(port: int, body: bytes = BODY) -> str:
+    """One request that has ended; its id."""
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("POST", "/api/v1/submit", BODY, {"Content-Type": "application/json", "Prefer": "wait=10"})
+    connection.request("POST", "/api/v1/submit", body, {"Content-Type": "application/json", "Prefer": "wait=10"})
     return json.loads(connection.getresponse().read())["correlation_id"]
