@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
@@ -67,6 +68,14 @@ class Answers(SynchronousTestCase):
             self.assertIn("not JSON", reply.error)
             self.assertEqual([letter.reason for letter in shop.letters()], ["unusable answer"])
 
+    def test_body_that_is_no_bytes(self) -> None:
+        """A text where bytes belong fails the request at once, with words."""
+        for bench in (None, SqliteBench()):
+            shop = Workshop(lambda work: Response(body="a text"), bench=bench)  # type: ignore[arg-type]
+            reply = shop.record(shop.submit()).reply
+            self.assertEqual((reply.status, reply.attempt), (Status.FAILED, 1))
+            self.assertIn("not bytes but str", reply.error)
+
     def test_too_large(self) -> None:
         """An answer past the limit fails with words, not with memory."""
         shop = Workshop(lambda work: "x" * (11 * 1024 * 1024))
@@ -75,6 +84,30 @@ class Answers(SynchronousTestCase):
 
 class Failures(SynchronousTestCase):
     """What a handler raises is tried again, and then kept."""
+
+    def test_more_than_an_exception(self) -> None:
+        """What is no Exception, and what cannot say what it is, are failed attempts like any other."""
+
+        class Speechless(Exception):
+            def __str__(self) -> str:
+                raise ZeroDivisionError
+
+        for error in (KeyboardInterrupt("stop"), GeneratorExit(), asyncio.CancelledError(), Speechless()):
+            for kind in (False, True):
+
+                def plain(work: Work, error: BaseException = error) -> Any:
+                    raise error
+
+                async def awaited(work: Work, error: BaseException = error) -> Any:
+                    raise error
+
+                shop = Workshop(awaited if kind else plain)
+                correlation_id = shop.submit()
+                shop.pass_time(20)
+                reply = shop.record(correlation_id).reply
+                self.assertEqual((reply.status, reply.attempt), (Status.FAILED, 4), error)
+                self.assertIn(type(error).__name__, reply.error)
+        self.flushLoggedErrors()
 
     def test_back_off(self) -> None:
         """Attempts follow after 1, 2 and 4 seconds; then it is a dead letter, with reason and last answer."""

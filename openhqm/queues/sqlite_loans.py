@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.test_contracts,tests.test_sqlite_loans -*-
 """Lending from one queue of the embedded file: who waits for work, and which loans are out."""
 
 from __future__ import annotations
@@ -158,11 +158,12 @@ class Place:
         self._lease_check = None
         now = self.clock.seconds()
         for loan in [loan for loan in self._loans.values() if loan.lease_end <= now]:
-            self._log.warn("the lease on {id} was lost", id=loan.request.correlation_id, attempt=loan.attempt)
-            loan.lose()
+            if loan.lose():
+                self._log.warn("the lease on {id} was lost", id=loan.request.correlation_id, attempt=loan.attempt)
         if self._loans and not self._stopped:
             soonest = min(loan.lease_end for loan in self._loans.values())
-            self._lease_check = self.clock.callLater(max(0.0, soonest - now), self._check_leases)
+            # Never at once: a loan that is being settled just now stays in the books until that is on disk.
+            self._lease_check = self.clock.callLater(max(RETRY_SECONDS, soonest - now), self._check_leases)
 
     def stop(self) -> None:
         """Lend nothing more; who waits is told."""
@@ -257,8 +258,8 @@ class SqliteDelivery:
         self._over = "it was settled before"
         try:
             result = await self._place.file.write(step)
-        except NotDurable:
-            self._over = None  # nothing of it is in the file: the loan goes on
+        except Exception:
+            self._over = None  # nothing of it is in the file, whatever it was: the loan goes on
             raise
         self._place.forget(self._key)
         return result
@@ -268,10 +269,10 @@ class SqliteDelivery:
         if not self.revoked.called and self._over is None:
             self.revoked.callback(reason)
 
-    def lose(self) -> None:
-        """The lease ran out: lend it anew, and let nothing more be settled on this loan."""
+    def lose(self) -> bool:
+        """The lease ran out: lend it anew, and let nothing more be settled on this loan. False: it is being settled."""
         if self._over is not None:
-            return
+            return False
         place, key = self._place, self._key
         self._over = "its lease was lost"
         place.forget(key)
@@ -283,6 +284,7 @@ class SqliteDelivery:
         place.file.write(lend_anew).addErrback(self._still_out)
         if not self.revoked.called:
             self.revoked.callback("lease lost")
+        return True
 
     def _still_out(self, failure: Failure) -> None:
         """The disk would not take it: the loan stays in the books until it can be ended."""

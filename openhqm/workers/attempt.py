@@ -168,7 +168,7 @@ class Attempt:
             limit = min(limit, max(0.0, deadline - now))
         most = attempts.policy.max_retries + 1
         work = Work(delivery.request, delivery.attempt, limit, attempts.clock, self._report, most)
-        inner = attempts.handlers.run(work)
+        inner = attempts.handlers.run(work).addErrback(_as_failure)
         if inner.called and not inner.paused:
             return await inner
         outer: Deferred[Any] = Deferred()
@@ -244,3 +244,11 @@ class Attempt:
     def _blank(self, status: Status, started: float, error: str | None = None) -> Reply:
         now = self._all.clock.seconds()
         return attrs.evolve(blank(self._id, status, now, self._delivery.attempt, started), error=error)
+
+
+def _as_failure(failure: Failure) -> Failure:
+    """What would end more than the attempt (KeyboardInterrupt, asyncio's CancelledError) made into what ends it."""
+    error = failure.value
+    if error is None or isinstance(error, Exception | SystemExit):
+        return failure
+    raise RuntimeError(words(error)) from error

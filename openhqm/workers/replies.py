@@ -27,6 +27,8 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply
         text = None if response.body is not None else result_text(response.result)
     except ValueError as error:
         raise UnusableAnswer(str(error)) from None
+    if response.body is not None and not isinstance(response.body, bytes):
+        raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
     if len(response.body or text or b"") > most:
         raise UnusableAnswer(f"the answer is larger than {most} bytes")
     return attrs.evolve(reply, result=text, body=response.body, status_code=response.status_code, headers=headers)
@@ -59,5 +61,8 @@ def words(error: BaseException) -> str:
     """An exception in words, within bounds: the kind is left out where the words were chosen to stand alone."""
     plain = isinstance(error, Reject | RetryLater | ValueError | UnusableAnswer)
     name = "" if plain else f"{type(error).__name__}: "
-    text = f"{name}{error}"[:MOST_ERROR_CHARACTERS]
+    try:
+        text = f"{name}{error}"[:MOST_ERROR_CHARACTERS]
+    except Exception:  # its own words are the handler's code, too
+        text = f"{type(error).__name__}, which cannot say what it is"
     return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be kept anywhere
