@@ -1,0 +1,29 @@
+"""Puts events into the embedded queue, as some other program would: python feed.py cfg.yaml"""
+
+import os
+import sys
+
+from twisted.internet.task import deferLater, react
+
+from openhqm.config.loading import load
+from openhqm.holding import make_holding
+from openhqm.messages import Submission
+from openhqm.runtime.threads import SerialThread
+
+
+async def main(reactor, path):
+    settings = load(path, os.environ)
+    addressing = settings.addressing()
+    commits = SerialThread(reactor, "commits")
+    holding = make_holding(settings, reactor, commits.run)
+    await holding.start()
+    for customer, event in (("ada", "ordered"), ("bob", "ordered"), ("ada", "paid"), ("ada", "shipped")):
+        payload = b'{"customer": "%b", "event": "%b"}' % (customer.encode(), event.encode())
+        acceptance = await holding.queue.accept(addressing.addressed(Submission(payload)), None)
+        print(acceptance.correlation_id, customer, event)
+    await deferLater(reactor, 0.1)  # let the commit that has just answered come to its end
+    await holding.stop()
+    commits.stop()
+
+
+react(main, sys.argv[1:])
