@@ -41,9 +41,7 @@ class HTTP1Site(Site):
         self._ticking.clock = clock
 
     def buildProtocol(self, addr: object) -> Any:
-        protocol = HTTP1()
-        protocol.factory = self
-        return protocol
+        return HTTP1(self)
 
     def startFactory(self) -> None:
         # Site's own would open an access log.

@@ -1,0 +1,141 @@
+# -*- test-case-name: tests.test_http1 -*-
+"""What comes in on one connection, made into requests: bounded in size, and due at an absolute time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+
+from openhqm.runtime.http1_messages import Message
+from openhqm.runtime.http1_rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, MOST_TARGET, Head, Refusal, check_head
+
+HEAD_SECONDS = 10.0
+LEAST_BYTES_PER_SECOND = 1024
+MOST_FRAMING = 64 * 1024
+
+
+class Reader:
+    """Collects each request, and hands it on whole.
+
+    ``due`` is when something must have come; ``began_at`` tells when the request that is coming in began, or None
+    between two.
+    """
+
+    def __init__(self, site: Any, took: Callable[[Message], object], go_ahead: Callable[[], object]) -> None:
+        self.due = float("inf")
+        self._site = site
+        self._took = took
+        self._go_ahead = go_ahead
+        self._new_parser()
+
+    def feed(self, data: bytes) -> None:
+        """Read on. `Refusal`: nothing behind it can be understood."""
+        while data:
+            data = self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # No upgrade is offered here, so it is ignored (RFC 9110, section 7.8), and what follows is parsed anew.
+            self._new_parser()
+            return data[upgrade.args[0] :]
+        except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
+            raise _refusal_in(error) from None
+        self._raw_size += len(data)
+        self._check_progress()
+        return b""
+
+    def _new_parser(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._start_message()
+
+    def _start_message(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head: Head | None = None
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._head_size = self._raw_size = 0
+        self.began_at: float | None = None
+
+    # The parser
+
+    def on_message_begin(self) -> None:
+        self._start_message()
+        self.began_at = self._site.clock.seconds()
+        self.due = self.began_at + HEAD_SECONDS
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > MOST_TARGET:
+            raise Refusal(414, f"the target is longer than {MOST_TARGET} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is not None:
+            return  # a trailer: read past, within the bounds of framing
+        if len(name) + len(value) > MOST_LINE:
+            raise Refusal(431, f"a header line is longer than {MOST_LINE} bytes")
+        if len(self._headers) >= MOST_HEADERS:
+            raise Refusal(431, f"there are more than {MOST_HEADERS} header lines")
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > MOST_HEAD:
+            raise Refusal(431, f"the header is longer than {MOST_HEAD} bytes")
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        head = check_head(self._parser.get_method(), self._url, self._parser.get_http_version(), self._headers)
+        self._head = head
+        if head.length is not None and head.length > self._site.most_body:
+            raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
+        if head.length != 0:
+            self.due = self._body_due()
+            if head.expects_continue:
+                self._go_ahead()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_size += len(body)
+        if self._body_size > self._site.most_body:
+            raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        head = self._head
+        assert head is not None
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        # A peer that speaks HTTP/1.0 cannot tell the end of a stream but by the end of the connection.
+        keep_alive = bool(self._parser.should_keep_alive()) and head.version == b"HTTP/1.1"
+        self._took(Message(head, body, keep_alive, dict(head.headers).get))
+        self._start_message()
+        self.due = float("inf")
+
+    def _check_progress(self) -> None:
+        """After each read: a line that never ends, a body that is all framing, a body that drips.
+
+        What the parser has kept to itself can only be told from how much it was given.
+        """
+        if self.began_at is None:
+            return
+        if self._head is None:
+            if self._raw_size > 2 * MOST_HEAD:
+                raise Refusal(431, f"the header is longer than {MOST_HEAD} bytes")
+        else:
+            if self._raw_size > MOST_HEAD + MOST_FRAMING + 2 * self._body_size:
+                raise Refusal(400, "the body is more framing than body")
+            self.due = self._body_due()
+
+    def _body_due(self) -> float:
+        assert self.began_at is not None
+        return self.began_at + HEAD_SECONDS + self._body_size / LEAST_BYTES_PER_SECOND
+
+
+def _refusal_in(error: Exception) -> Refusal:
+    """The refusal that one of our callbacks raised within the parser, or what the parser found by itself."""
+    cause = error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return Refusal(501, "this method is not known")
+    return Refusal(400, "the request is malformed")
