@@ -98,6 +98,15 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "lower-case method": (501, b"get / HTTP/1.1\r\n" + HOST + b"\r\n"),
     "known method of no use here": (501, b"PROPFIND / HTTP/1.1\r\n" + HOST + b"\r\n"),
     "another expectation": (417, GET + b"Expect: miracles\r\n\r\n"),
+    # RFC 9110, section 7.8: what has a body cannot be read past an upgrade
+    "request within the body of an upgrade": (
+        501,
+        POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 26\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ),
+    "chunked upgrade": (
+        501,
+        POST + b"Upgrade: x\r\nConnection: keep-alive, upgrade\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
     # Bounds
     "long target": (414, b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\n" + HOST + b"\r\n"),
     "long line": (431, GET + b"A: " + b"b" * 16384 + b"\r\n\r\n"),

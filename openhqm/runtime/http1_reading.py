@@ -91,6 +91,9 @@ class Reader:
         if head.length is not None and head.length > self._site.most_body:
             raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
         if head.length != 0:
+            if self._parser.should_upgrade():
+                # The parser leaves such a body unread, and it would be taken for the next request.
+                raise Refusal(501, "no protocol is offered to upgrade to; ask without Upgrade")
             self.due = self._body_due()
             if head.expects_continue:
                 self._go_ahead()
