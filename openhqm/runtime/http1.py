@@ -2,8 +2,8 @@
 """HTTP/1.1 over llhttp: a Twisted protocol that bounds everything a stranger can make it hold or wait for.
 
 It serves the short lane (a function for hot paths) itself, and for everything else makes ``twisted.web`` requests,
-so that any resource can stand behind it. One request is served at a time; what is pipelined behind it waits,
-within bounds, and is answered in order.
+so that any resource can stand behind it; what a passage takes is let through as it comes. One request is served at a
+time; what is pipelined behind it waits, within bounds, and is answered in order.
 
 Deadlines are absolute, kept by one ticker for all connections: a byte now and then buys nothing.
 """
@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from openhqm.runtime.http1_messages import Answer, Message, Streaming, render, render_head
 from openhqm.runtime.http1_outlet import ChannelOutlet
+from openhqm.runtime.http1_passing import Passing
 from openhqm.runtime.http1_reading import HEAD_SECONDS, Reader
 from openhqm.runtime.http1_rules import Refusal
 from openhqm.runtime.http1_web import WebChannel, WebRequest
@@ -42,9 +43,9 @@ class HTTP1(WebChannel, Protocol):
 
     def __init__(self, site: Any) -> None:
         self.factory = self.site = site  # as Twisted and as twisted.web call it
-        self._queue: deque[Message | Refusal] = deque()
-        self._reader = Reader(site, self._queue.append, self._go_ahead)
-        self._serving: Any = None  # a WebRequest, or the Deferred of a short lane
+        self._queue: deque[Message | Passing | Refusal] = deque()
+        self._reader = Reader(self, self._queue.append, self._go_ahead)
+        self._serving: Any = None  # a WebRequest, a Passing, or the Deferred of a short lane
         self._persistent = True
         self._producer: Any = None
         self._stalled_at: float | None = None
@@ -80,6 +81,8 @@ class HTTP1(WebChannel, Protocol):
             serving.cancel()
         elif isinstance(serving, WebRequest):
             serving.connectionLost(reason)
+        elif isinstance(serving, Passing):
+            serving.lose()
         if self._producer is not None:
             producer, self._producer = self._producer, None
             producer.stopProducing()
@@ -112,11 +115,30 @@ class HTTP1(WebChannel, Protocol):
     def _go_on(self) -> None:
         while self._queue and self._serving is None and self._stalled_at is None:
             message = self._queue.popleft()
-            if isinstance(message, Refusal):
+            if type(message) is Message:
+                self._serve(message)
+            elif isinstance(message, Passing):
+                self._serving = message
+                message.persistent = message.persistent and not self.factory.draining
+                message.begin()
+            else:
+                assert isinstance(message, Refusal)
                 self._say(message)
                 return
-            self._serve(message)
-        self._read_on(len(self._queue) < MOST_PIPELINED and self._stalled_at is None)
+        self.flow()
+
+    def flow(self) -> None:
+        """Read on, unless there is nobody to take what would come."""
+        inflow = self._reader.inflow
+        if inflow is None:
+            self._read_on(len(self._queue) < MOST_PIPELINED and self._stalled_at is None)
+            return
+        # How fast the response is read has no say in how fast the body is: they go to different places.
+        self._read_on(inflow.wants_more)
+        if self._reading:
+            self._reader.go_on()
+        else:
+            self._reader.hold()
 
     def _read_on(self, reading: bool) -> None:
         if reading != self._reading and not self._broken:
@@ -142,7 +164,8 @@ class HTTP1(WebChannel, Protocol):
             self.transport.write(render_head(answer, message.head.version, self._persistent))
             answer.begin(outlet)
             return
-        self.transport.write(render(answer, message.head.version, self._persistent))
+        head_only = message.head.method == b"HEAD"
+        self.transport.write(render(answer, message.head.version, self._persistent, head_only))
         self._done()
 
     def _unanswered(self, failure: Failure) -> None:
@@ -162,21 +185,43 @@ class HTTP1(WebChannel, Protocol):
         else:
             if self._reader.began_at is None:
                 self._begin_waiting()
-            self._read_on(True)
+            self.flow()
 
     def _begin_waiting(self) -> None:
         self._reader.due = self.factory.clock.seconds() + IDLE_SECONDS
 
     def _refuse(self, refusal: Refusal) -> None:
         """Nothing more can be read on this connection; what came before is still answered, and then this."""
+        inflow, self._reader.inflow = self._reader.inflow, None
+        if inflow is not None:
+            self._cut(inflow)
         self._broken = True
         self._reader.began_at = None
         self._reader.due = float("inf")
         self._queue.append(refusal)
 
+    def _cut(self, passing: Passing) -> None:
+        """The rest of its body will not come: the refusal takes its place, unless it is being answered already."""
+        passing.lose()
+        if passing is not self._serving:
+            self._queue.remove(passing)
+        elif passing.responding:
+            self.unregisterProducer()
+            self.transport.abortConnection()
+        else:
+            self.unregisterProducer()
+            self._serving = None
+
     def _say(self, refusal: Refusal) -> None:
         """Answer with what is wrong, and close so that the answer arrives: whoever still sends is not cut off."""
         self.transport.write(render(self.factory.problem(refusal), b"HTTP/1.1", False))
+        self._linger()
+
+    def _linger(self) -> None:
+        self._broken = True
+        if not self._reading:  # what still comes is read past: a peer that cannot send on may not look for an answer
+            self._reading = True
+            self.transport.resumeProducing()
         self.transport.unregisterProducer()
         self._reader.due = self.factory.clock.seconds() + LINGER_SECONDS
         if hasattr(self.transport, "loseWriteConnection"):
@@ -190,7 +235,7 @@ class HTTP1(WebChannel, Protocol):
         self._stalled_at = self.factory.clock.seconds()
         if self._producer is not None:
             self._producer.pauseProducing()
-        self._read_on(False)
+        self.flow()
 
     def resumeProducing(self) -> None:
         self._stalled_at = None
@@ -218,6 +263,17 @@ class HTTP1(WebChannel, Protocol):
     def streamed(self, outlet: ChannelOutlet) -> None:
         """A response of unknown length is complete."""
         if outlet is self._serving:
+            self._done()
+
+    def passed(self, passing: Passing) -> None:
+        """A response that came through is complete; the rest of the request's body, where there is one, is not."""
+        if passing is not self._serving:
+            return
+        self._persistent = passing.persistent
+        if passing is self._reader.inflow:
+            self._reader.inflow = self._serving = None
+            self._linger()
+        else:
             self._done()
 
     def requestDone(self, request: Any) -> None:

@@ -13,7 +13,7 @@ from twisted.web.http import RESPONSES, datetimeToString
 from openhqm.runtime.http1_rules import Head
 
 SERVER = b"OpenHQM"
-# RFC 9110 has renamed some since Twisted's table was made, and RFC 6585 is not in it.
+# RFC 9110 has renamed some since Twisted's table was made; RFC 6585 and RFC 5842 are not in it.
 REASONS = {
     **RESPONSES,
     408: b"Request Timeout",
@@ -23,6 +23,7 @@ REASONS = {
     413: b"Content Too Large",
     422: b"Unprocessable Content",
     431: b"Request Header Fields Too Large",
+    508: b"Loop Detected",
 }
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -83,15 +84,18 @@ _date: tuple[int, bytes] = (0, b"")
 _heads: dict[int, bytes] = {}
 
 
-def render(answer: Answer, version: bytes, keep_alive: bool) -> bytes:
-    """A response as bytes, in one piece, with the fields in the order in which ``twisted.web`` has them."""
+def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = False) -> bytes:
+    """A response as bytes, in one piece, with the fields in the order in which ``twisted.web`` has them.
+
+    ``head_only`` is for HEAD: all but the body (RFC 9110, section 9.3.2).
+    """
     pieces = _head(answer.status, version, keep_alive)
     if answer.status != 204:
         pieces += (b"Content-Type: ", answer.content_type, b"\r\nContent-Length: %d\r\n" % len(answer.body))
     pieces.append(b"Cache-Control: no-store\r\n")
     for name, value in answer.fields:
         pieces += (name, b": ", value, b"\r\n")
-    pieces += (b"\r\n", answer.body)
+    pieces += (b"\r\n", b"" if head_only else answer.body)
     return b"".join(pieces)
 
 
@@ -109,10 +113,11 @@ def _head(status: int, version: bytes, keep_alive: bool) -> list[bytes]:
     if first is None:
         first = _heads[status] = b"%d %b\r\n" % (status, REASONS.get(status, b"Unknown"))
     closing = b"" if keep_alive else b"Connection: close\r\n"
-    return [version, b" ", first, closing, b"Server: %b\r\nDate: " % SERVER, _http_date(), b"\r\n"]
+    return [version, b" ", first, closing, b"Server: %b\r\nDate: " % SERVER, http_date(), b"\r\n"]
 
 
-def _http_date() -> bytes:
+def http_date() -> bytes:
+    """Now, as the Date field has it; made once a second."""
     global _date
     now = int(time.time())
     if _date[0] != now:

@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.test_http1 -*-
-"""What comes in on one connection, made into requests: bounded in size, and due at an absolute time."""
+"""What comes in on one connection, made into requests: bounded in size, and due at an absolute time.
+
+A request is collected and handed on whole, or it is let through from its head on, where a passage takes it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import httptools
 
 from openhqm.runtime.http1_messages import Message
+from openhqm.runtime.http1_passing import Passing
 from openhqm.runtime.http1_rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, MOST_TARGET, Head, Refusal, check_head
 
 HEAD_SECONDS = 10.0
@@ -17,17 +21,22 @@ MOST_FRAMING = 64 * 1024
 
 
 class Reader:
-    """Collects each request, and hands it on whole.
+    """Collects each request for ``took``, or lets it through.
 
     ``due`` is when something must have come; ``began_at`` tells when the request that is coming in began, or None
-    between two.
+    between two; ``inflow`` is the one whose body is let through just now, or None.
     """
 
-    def __init__(self, site: Any, took: Callable[[Message], object], go_ahead: Callable[[], object]) -> None:
+    def __init__(
+        self, channel: Any, took: Callable[[Message | Passing], object], go_ahead: Callable[[], object]
+    ) -> None:
         self.due = float("inf")
-        self._site = site
+        self.inflow: Passing | None = None
+        self._channel = channel
+        self._site = channel.factory
         self._took = took
         self._go_ahead = go_ahead
+        self._held_at: float | None = None  # since when a body is not read on
         self._new_parser()
 
     def feed(self, data: bytes) -> None:
@@ -48,6 +57,19 @@ class Reader:
         self._check_progress()
         return b""
 
+    def hold(self) -> None:
+        """A body is not read on: its time stands still, for whoever sends it is not to blame."""
+        if self._held_at is None:
+            self._held_at = self._site.clock.seconds()
+            self.due = float("inf")
+
+    def go_on(self) -> None:
+        """It is read on."""
+        held_at, self._held_at = self._held_at, None
+        if held_at is not None and self.began_at is not None:
+            self.began_at += self._site.clock.seconds() - held_at
+            self.due = self._body_due()
+
     def _new_parser(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._start_message()
@@ -58,6 +80,7 @@ class Reader:
         self._head: Head | None = None
         self._body: list[bytes] = []
         self._body_size = 0
+        self._held_at = None
         self._head_size = self._raw_size = 0
         self.began_at: float | None = None
 
@@ -88,31 +111,49 @@ class Reader:
     def on_headers_complete(self) -> None:
         head = check_head(self._parser.get_method(), self._url, self._parser.get_http_version(), self._headers)
         self._head = head
-        if head.length is not None and head.length > self._site.most_body:
-            raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
         if head.length != 0:
             if self._parser.should_upgrade():
                 # The parser leaves such a body unread, and it would be taken for the next request.
                 raise Refusal(501, "no protocol is offered to upgrade to; ask without Upgrade")
             self.due = self._body_due()
-            if head.expects_continue:
-                self._go_ahead()
+        if self._site.passage is not None and self._let_through(head):
+            return
+        if head.length is not None and head.length > self._site.most_body:
+            raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
+        if head.length != 0 and head.expects_continue:
+            self._go_ahead()
+
+    def _let_through(self, head: Head) -> bool:
+        through = self._site.passage(head)
+        if through is not None:
+            self.inflow = Passing(self._channel, head, self._keep_alive(head), through)
+            self._took(self.inflow)
+        return through is not None
 
     def on_body(self, body: bytes) -> None:
         self._body_size += len(body)
+        if self.inflow is not None:
+            self.inflow.feed(body)
+            return
         if self._body_size > self._site.most_body:
             raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        head = self._head
+        head, inflow = self._head, self.inflow
         assert head is not None
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        # A peer that speaks HTTP/1.0 cannot tell the end of a stream but by the end of the connection.
-        keep_alive = bool(self._parser.should_keep_alive()) and head.version == b"HTTP/1.1"
-        self._took(Message(head, body, keep_alive, dict(head.headers).get))
+        if inflow is None:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._took(Message(head, body, self._keep_alive(head), dict(head.headers).get))
         self._start_message()
         self.due = float("inf")
+        if inflow is not None:
+            self.inflow = None
+            inflow.end()
+
+    def _keep_alive(self, head: Head) -> bool:
+        # A peer that speaks HTTP/1.0 cannot tell the end of a stream but by the end of the connection.
+        return bool(self._parser.should_keep_alive()) and head.version == b"HTTP/1.1"
 
     def _check_progress(self) -> None:
         """After each read: a line that never ends, a body that is all framing, a body that drips.
@@ -127,7 +168,8 @@ class Reader:
         else:
             if self._raw_size > MOST_HEAD + MOST_FRAMING + 2 * self._body_size:
                 raise Refusal(400, "the body is more framing than body")
-            self.due = self._body_due()
+            if self._held_at is None:
+                self.due = self._body_due()
 
     def _body_due(self) -> float:
         assert self.began_at is not None
@@ -139,6 +181,8 @@ def _refusal_in(error: Exception) -> Refusal:
     cause = error.__context__
     if isinstance(cause, Refusal):
         return cause
+    if isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
+        raise cause  # a bug of ours, or of whoever takes a body: the request is not to blame
     if isinstance(error, httptools.HttpParserInvalidMethodError):
         return Refusal(501, "this method is not known")
     return Refusal(400, "the request is malformed")

@@ -12,11 +12,16 @@ from twisted.web.server import Site
 
 from openhqm.runtime.http1 import HTTP1
 from openhqm.runtime.http1_messages import Answer, ShortLane
+from openhqm.runtime.http1_passing import Passage
 from openhqm.runtime.http1_rules import Refusal
 
 
 class HTTP1Site(Site):
-    """Connections, and what is served on them. ``problem`` makes the answer to a refused request."""
+    """Connections, and what is served on them.
+
+    ``problem`` makes the answer to a refused request. ``passage`` may take a request by its head, and lets its body
+    through instead of having it collected: ``most_body`` does not bound it then.
+    """
 
     noisy = False
     displayTracebacks = False
@@ -28,6 +33,7 @@ class HTTP1Site(Site):
         short_lane: ShortLane,
         problem: Callable[[Refusal], Answer],
         most_body: int,
+        passage: Passage | None = None,
     ) -> None:
         # Parsing form bodies would read every body a second time, for a kind of content no route takes.
         super().__init__(resource, parsePOSTFormSubmission=False)
@@ -35,6 +41,7 @@ class HTTP1Site(Site):
         self.short_lane = short_lane
         self.problem = problem
         self.most_body = most_body
+        self.passage = passage
         self.draining = False
         self.connections: set[HTTP1] = set()
         self._ticking = LoopingCall(self._tick)
