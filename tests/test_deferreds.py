@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred
+from collections.abc import Coroutine
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.deferreds import Running, deferred
 
 
 class DeferredTests(SynchronousTestCase):
@@ -53,3 +56,67 @@ class DeferredTests(SynchronousTestCase):
         result.cancel()
         self.failureResultOf(result, CancelledError)
         self.assertEqual(cancelled, ["waiting", "tidied up"])
+
+
+class RunningTests(SynchronousTestCase):
+    """`Running`"""
+
+    def setUp(self) -> None:
+        self.done: list[object] = []
+        self.failed: list[Failure] = []
+
+    def start(self, coroutine: Coroutine[object, object, object]) -> Running[object]:
+        return Running(coroutine, self.done.append, self.failed.append)
+
+    def test_at_once(self) -> None:
+        """What waits for nothing, or only for what is there, is done when it has been made."""
+
+        async def work() -> int:
+            return await succeed(1) + 1
+
+        self.assertTrue(self.start(work()).over)
+        self.assertEqual((self.done, self.failed), ([2], []))
+
+    def test_waits(self) -> None:
+        """It goes on with each result and each failure that it waits for, as often as it waits."""
+        first: Deferred[int] = Deferred()
+        second: Deferred[int] = Deferred()
+
+        async def work() -> object:
+            try:
+                return await second
+            except KeyError as error:
+                return [error.args[0], await first]
+
+        running = self.start(work())
+        self.assertFalse(running.over)
+        second.errback(KeyError("k"))
+        self.assertEqual(self.done, [])
+        first.callback(3)
+        self.assertEqual((self.done, self.failed, running.over), ([["k", 3]], [], True))
+
+    def test_fails(self) -> None:
+        """What it raises is told, at once or later."""
+        gate: Deferred[None] = Deferred()
+
+        async def work(gate: Deferred[None]) -> None:
+            await gate
+            raise KeyError("k")
+
+        self.start(work(succeed(None)))
+        self.start(work(gate))
+        gate.callback(None)
+        self.assertEqual([failure.type for failure in self.failed], [KeyError, KeyError])
+
+    def test_cancel(self) -> None:
+        """Cancelling cancels what it waits for, and the coroutine can tidy up."""
+        tidied = []
+
+        async def work() -> None:
+            try:
+                await Deferred()
+            finally:
+                tidied.append(True)
+
+        self.start(work()).cancel()
+        self.assertEqual(([failure.type for failure in self.failed], tidied), ([CancelledError], [True]))

@@ -11,15 +11,17 @@ Deadlines are absolute, kept by one ticker for all connections: a byte now and t
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from openhqm.runtime.deferreds import Running
 from openhqm.runtime.http1_messages import Answer, Message, Streaming, render, render_head
 from openhqm.runtime.http1_outlet import ChannelOutlet
 from openhqm.runtime.http1_passing import Passing
@@ -45,18 +47,20 @@ class HTTP1(WebChannel, Protocol):
         self.factory = self.site = site  # as Twisted and as twisted.web call it
         self._queue: deque[Message | Passing | Refusal] = deque()
         self._reader = Reader(self, self._queue.append, self._go_ahead)
-        self._serving: Any = None  # a WebRequest, a Passing, or the Deferred of a short lane
+        self._serving: Any = None  # a WebRequest, a Passing, or what the short lane is about
         self._persistent = True
         self._producer: Any = None
         self._stalled_at: float | None = None
         self._broken = False  # nothing that follows can be understood, or will be answered
         self._reading = True
+        self._send_some: Any = None  # of the transport; None: what is sent may have to wait behind other data
 
     # The transport
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
+        self._send_some = getattr(self.transport, "writeSomeData", None)
         self.transport.registerProducer(self, True)
         self._reader.due = self.factory.clock.seconds() + HEAD_SECONDS
         self.factory.connections.add(self)
@@ -77,7 +81,7 @@ class HTTP1(WebChannel, Protocol):
         self._queue.clear()
         serving, self._serving = self._serving, None
         self._broken = True
-        if isinstance(serving, Deferred):
+        if isinstance(serving, Running):
             serving.cancel()
         elif isinstance(serving, WebRequest):
             serving.connectionLost(reason)
@@ -110,7 +114,7 @@ class HTTP1(WebChannel, Protocol):
     def _go_ahead(self) -> None:
         """A sender asks before it sends a body; with others before it, its turn has not come."""
         if self._serving is None and not self._queue:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _go_on(self) -> None:
         while self._queue and self._serving is None and self._stalled_at is None:
@@ -118,6 +122,7 @@ class HTTP1(WebChannel, Protocol):
             if type(message) is Message:
                 self._serve(message)
             elif isinstance(message, Passing):
+                self._send_some = None
                 self._serving = message
                 message.persistent = message.persistent and not self.factory.draining
                 message.begin()
@@ -149,24 +154,38 @@ class HTTP1(WebChannel, Protocol):
         self._persistent = message.keep_alive and not self.factory.draining
         coroutine = self.factory.short_lane(message)
         if coroutine is None:
+            self._send_some = None
             request = self._serving = WebRequest(self, message)
             request.requestReceived(message.head.method, message.head.target, message.head.version)
             return
-        serving = Deferred.fromCoroutine(coroutine)
-        self._serving = serving
-        serving.addCallbacks(self._answered, self._unanswered, callbackArgs=(message,))
+        self._serving = message
+        serving = Running(coroutine, partial(self._answered, message), self._unanswered)
+        if self._serving is message:  # it waits for something
+            self._serving = serving
 
-    def _answered(self, answer: Answer | Streaming, message: Message) -> None:
+    def _answered(self, message: Message, answer: Answer | Streaming) -> None:
         if self._serving is None:
             return  # the connection was lost meanwhile
         if isinstance(answer, Streaming):
+            self._send_some = None
             outlet = self._serving = ChannelOutlet(self, message.head.version == b"HTTP/1.1")
             self.transport.write(render_head(answer, message.head.version, self._persistent))
             answer.begin(outlet)
             return
         head_only = message.head.method == b"HEAD"
-        self.transport.write(render(answer, message.head.version, self._persistent, head_only))
+        self._send(render(answer, message.head.version, self._persistent, head_only))
         self._done()
+
+    def _send(self, data: bytes) -> None:
+        """Into the socket at once, while nothing can be waiting there before it: that spares a turn of the reactor."""
+        if self._send_some is not None:
+            sent = self._send_some(data)
+            if sent == len(data):
+                return
+            self._send_some = None
+            if isinstance(sent, int) and sent > 0:
+                data = data[sent:]
+        self.transport.write(data)
 
     def _unanswered(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -214,7 +233,7 @@ class HTTP1(WebChannel, Protocol):
 
     def _say(self, refusal: Refusal) -> None:
         """Answer with what is wrong, and close so that the answer arrives: whoever still sends is not cut off."""
-        self.transport.write(render(self.factory.problem(refusal), b"HTTP/1.1", False))
+        self._send(render(self.factory.problem(refusal), b"HTTP/1.1", False))
         self._linger()
 
     def _linger(self) -> None:
