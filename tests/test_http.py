@@ -288,6 +288,7 @@ class Asking(Case):
     def test_no_route(self) -> None:
         """A path that is none is a 404, a method that is none a 405 that says which are."""
         self.problem(self.ask("GET", "/api/v2/submit"), 404)
+        self.problem(self.ask("GET", "/api/v1/status/%ff"), 400)
         answer = self.ask("GET", "/api/v1/submit")
         self.problem(answer, 405)
         self.assertIn("POST", answer[1]["allow"])

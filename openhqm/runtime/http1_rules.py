@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 import attrs
 
@@ -109,4 +110,13 @@ def check_target(method: bytes, target: bytes) -> bytes:
         target = target if target[:1] == b"/" else b"/" + target
     if _ORIGIN_FORM.match(target) is None or _NOT_IN_TARGET.search(target) is not None:
         raise Refusal(400, "the target is malformed")
+    if b"%" in target and not _is_text(target.partition(b"?")[0]):
+        raise Refusal(400, "the path is not UTF-8")
     return target
+
+
+def _is_text(path: bytes) -> bool:
+    try:
+        return bool(unquote(path.decode("ascii"), errors="strict"))
+    except UnicodeDecodeError:
+        return False
