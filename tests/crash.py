@@ -215,6 +215,11 @@ def run(rounds: int, seed: int, rule: str = "", patience: float = ENDS_WITHIN, s
             callers.check()
             if number % 20 == 0:
                 say(f"round {number}: {len(callers.told)} accepted, none lost")
+    except BaseException:
+        server.kill()
+        if rule:
+            shutil.rmtree(directory)
+        raise
     finally:
         callers.stop()
     try:
