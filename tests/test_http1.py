@@ -50,6 +50,30 @@ class Strict(SynchronousTestCase):
             seen.headers, [(b"a", b"1"), (b"a", b"2"), (b"host", b"x"), (b"transfer-encoding", b"chunked")]
         )
 
+    def test_upgrade_with_a_body(self) -> None:
+        """The body of a request that asks for an upgrade is its body, and never the next request."""
+        ask = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+        body = GET + b"\r\n"
+        for framed in (
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
+            b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+        ):
+            wire = Wire()
+            self.assertEqual(wire.statuses(wire.send(POST + ask + framed + body)), [200, 200])
+            self.assertEqual([(seen.method, seen.body) for seen in wire.seen], [(b"POST", body), (b"GET", b"")])
+        self.assertIn(b"upgrade", dict(wire.application.seen[0].headers))
+        wire = Wire()
+        wire.send(POST + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc" + body)
+        self.assertEqual((len(wire.seen), wire.transport.disconnecting), (1, True))
+
+    def test_many_upgrades(self) -> None:
+        """As many requests for an upgrade as one read can bring are answered one after the other."""
+        wire = Wire()
+        answer = wire.send(b"GET / HTTP/1.1\r\nHost:\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n" * 1100)
+        for _ in range(30):
+            answer += wire.take()
+        self.assertEqual(wire.statuses(answer), [200] * 1100)
+
     def test_nothing_behind_a_refusal(self) -> None:
         """What follows a refused request on its connection is not looked at."""
         for _, data in REFUSED.values():
@@ -145,6 +169,20 @@ class Order(SynchronousTestCase):
         wire.application.held[0].finish()
         self.assertEqual(len(wire.statuses(wire.take())), MOST_PIPELINED + 1)
         self.assertEqual(wire.transport.producerState, "producing")
+
+    def test_pipelined_bodies_are_bounded(self) -> None:
+        """Long bodies behind a request that takes its time are not kept by the dozen."""
+        wire = Wire()
+        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        sent = 0
+        while wire.transport.producerState == "producing":
+            wire.send(POST + b"Content-Length: 100000\r\n\r\n" + b"a" * 100_000)
+            sent += 1
+        self.assertEqual(sent, 11)
+        wire.application.held[0].finish()
+        self.assertEqual(len(wire.statuses(wire.take())), sent + 1)
+        self.assertEqual(wire.transport.producerState, "producing")
+        self.assertEqual(wire.protocol._queued_bytes, 0)
 
     def test_refusal_behind_a_request(self) -> None:
         """A refusal does not overtake the answers before it."""

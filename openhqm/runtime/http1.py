@@ -34,6 +34,7 @@ IDLE_SECONDS = 75.0
 STALL_SECONDS = 30.0
 LINGER_SECONDS = 2.0
 MOST_PIPELINED = 32
+MOST_PIPELINED_BYTES = 1024 * 1024
 
 
 @implementer(IPushProducer)
@@ -46,7 +47,8 @@ class HTTP1(WebChannel, Protocol):
     def __init__(self, site: Any) -> None:
         self.factory = self.site = site  # as Twisted and as twisted.web call it
         self._queue: deque[Message | Passing | Refusal] = deque()
-        self._reader = Reader(self, self._queue.append, self._go_ahead)
+        self._queued_bytes = 0  # of bodies
+        self._reader = Reader(self, self._took, self._go_ahead)
         self._serving: Any = None  # a WebRequest, a Passing, or what the short lane is about
         self._persistent = True
         self._producer: Any = None
@@ -111,6 +113,11 @@ class HTTP1(WebChannel, Protocol):
 
     # One request after the other
 
+    def _took(self, message: Message | Passing) -> None:
+        self._queue.append(message)
+        if type(message) is Message:
+            self._queued_bytes += len(message.body)
+
     def _go_ahead(self) -> None:
         """A sender asks before it sends a body; with others before it, its turn has not come."""
         if self._serving is None and not self._queue:
@@ -120,6 +127,7 @@ class HTTP1(WebChannel, Protocol):
         while self._queue and self._serving is None and self._stalled_at is None:
             message = self._queue.popleft()
             if type(message) is Message:
+                self._queued_bytes -= len(message.body)
                 self._serve(message)
             elif isinstance(message, Passing):
                 self._send_some = None
@@ -136,7 +144,9 @@ class HTTP1(WebChannel, Protocol):
         """Read on, unless there is nobody to take what would come."""
         inflow = self._reader.inflow
         if inflow is None:
-            self._read_on(len(self._queue) < MOST_PIPELINED and self._stalled_at is None)
+            # One body may be as long as bodies may be. Those sent ahead of an answer may not all be.
+            full = len(self._queue) >= MOST_PIPELINED or self._queued_bytes >= MOST_PIPELINED_BYTES
+            self._read_on(not full and self._stalled_at is None)
             return
         # How fast the response is read has no say in how fast the body is: they go to different places.
         self._read_on(inflow.wants_more)

@@ -36,6 +36,7 @@ class Reader:
         self._site = channel.factory
         self._took = took
         self._go_ahead = go_ahead
+        self._parser: Any
         self._held_at: float | None = None  # since when a body is not read on
         self._new_parser()
 
@@ -48,14 +49,28 @@ class Reader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # No upgrade is offered here, so it is ignored (RFC 9110, section 7.8), and what follows is parsed anew.
-            self._new_parser()
+            self._pass_over_upgrade()
             return data[upgrade.args[0] :]
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             raise _refusal_in(error) from None
         self._raw_size += len(data)
         self._check_progress()
         return b""
+
+    def _pass_over_upgrade(self) -> None:
+        """No upgrade is offered here, so it is ignored (RFC 9110, section 7.8), and what follows is parsed anew.
+
+        The parser has stopped behind the head. A body that the head announced must not be taken for the next
+        request: the new parser begins with a head of the same length and without the upgrade.
+        """
+        head, keep_alive = self._head, self._parser.should_keep_alive()
+        if head is None:
+            self._new_parser()
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        length = b"Transfer-Encoding: chunked" if head.length is None else b"Content-Length: %d" % head.length
+        connection = b"keep-alive" if keep_alive else b"close"
+        self._parser.feed_data(b"POST / HTTP/1.1\r\nHost:\r\n%b\r\nConnection: %b\r\n\r\n" % (length, connection))
 
     def hold(self) -> None:
         """A body is not read on: its time stands still, for whoever sends it is not to blame."""
@@ -87,6 +102,8 @@ class Reader:
     # The parser
 
     def on_message_begin(self) -> None:
+        if self._head is not None:
+            return  # the body of a request whose head was read before: see `_pass_over_upgrade`
         self._start_message()
         self.began_at = self._site.clock.seconds()
         self.due = self.began_at + HEAD_SECONDS
@@ -98,7 +115,7 @@ class Reader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head is not None:
-            return  # a trailer: read past, within the bounds of framing
+            return  # a trailer, or what was read before: read past, within the bounds of framing
         if len(name) + len(value) > MOST_LINE:
             raise Refusal(431, f"a header line is longer than {MOST_LINE} bytes")
         if len(self._headers) >= MOST_HEADERS:
@@ -109,12 +126,11 @@ class Reader:
         self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        if self._head is not None:
+            return
         head = check_head(self._parser.get_method(), self._url, self._parser.get_http_version(), self._headers)
         self._head = head
         if head.length != 0:
-            if self._parser.should_upgrade():
-                # The parser leaves such a body unread, and it would be taken for the next request.
-                raise Refusal(501, "no protocol is offered to upgrade to; ask without Upgrade")
             self.due = self._body_due()
         if self._site.passage is not None and self._let_through(head):
             return
@@ -142,6 +158,8 @@ class Reader:
     def on_message_complete(self) -> None:
         head, inflow = self._head, self.inflow
         assert head is not None
+        if head.length != 0 and self._parser.should_upgrade():
+            return  # the parser has left the body out
         if inflow is None:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._took(Message(head, body, self._keep_alive(head), dict(head.headers).get))
