@@ -35,6 +35,14 @@ def prefer_wait(value: str | None, most: float) -> float | None:
     return None
 
 
+def prefers_async(value: str | None) -> bool:
+    """Whether ``respond-async`` (RFC 7240, section 4.1) is among the preferences."""
+    if not value or len(value) > MOST_PREFER:
+        return False
+    names = (element.partition(";")[0].partition("=")[0] for element in _ELEMENT.findall(value))
+    return any(name.strip().lower() == "respond-async" for name in names)
+
+
 def query_wait(values: list[bytes], most: float) -> float | None:
     """The seconds of ``?wait=N``; `InvalidRequest` where it is not a number from 0 up."""
     if not values:

@@ -22,12 +22,11 @@ _STATUS = b"/api/v1/status/"
 _RESPONSE = b"/api/v1/response/"
 _EVENTS = b"/api/v1/events/"
 _ID_LENGTH = 36
+_log = Logger()
 
 
 class ShortLane:
     """Serves submit, status, response and events where nothing about the request is out of the ordinary."""
-
-    _log = Logger()
 
     def __init__(self, door: Door, streams: Streams) -> None:
         self._door = door
@@ -38,15 +37,15 @@ class ShortLane:
         target, method = message.head.target, message.head.method
         if method == b"POST":
             if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
-                return self._serve(self._door.submit(message.body, message.field), target)
+                return served(self._door.submit(message.body, message.field), target)
         elif method == b"GET":
             # An id of the usual length has no query behind it and no path below it.
             if len(target) == len(_STATUS) + _ID_LENGTH and target.startswith(_STATUS):
-                return self._serve(self._door.status(_id(target)), target)
+                return served(self._door.status(_id(target)), target)
             if len(target) == len(_RESPONSE) + _ID_LENGTH and target.startswith(_RESPONSE):
-                return self._serve(self._door.response(_id(target), None, message.field), target)
+                return served(self._door.response(_id(target), None, message.field), target)
             if len(target) == len(_EVENTS) + _ID_LENGTH and target.startswith(_EVENTS):
-                return self._serve(self._events(_id(target), message), target)
+                return served(self._events(_id(target), message), target)
         return None
 
     async def _events(self, correlation_id: str, message: Message) -> Answer | Streaming:
@@ -56,20 +55,21 @@ class ShortLane:
             return Answer(204)
         return Streaming(STREAM_FIELDS, lambda outlet: self._streams.open(correlation_id, after, history, outlet))
 
-    async def _serve(self, work: Coroutine[Any, Any, Answer | Streaming], target: bytes) -> Answer | Streaming:
-        try:
-            return await work
-        except CancelledError:
-            raise
-        except OpenHQMError as error:
-            answer = problem_for(error, instance(target))
-            if answer.status != 500:
-                return answer
-            self._log.failure("a request broke down", path=instance(target))
-            return answer
-        except Exception:  # a bug: the caller is told so, and the log says which
-            self._log.failure("a request broke down", path=instance(target))
-            return problem(500, "something broke on our side; the log says what", instance=instance(target))
+
+async def served(work: Coroutine[Any, Any, Answer | Streaming], target: bytes) -> Answer | Streaming:
+    """What ``work`` answers, or the problem that its error is. It raises nothing but `CancelledError`."""
+    try:
+        return await work
+    except CancelledError:
+        raise
+    except OpenHQMError as error:
+        answer = problem_for(error, instance(target))
+        if answer.status == 500:
+            _log.failure("a request broke down", path=instance(target))
+        return answer
+    except Exception:  # a bug: the caller is told so, and the log says which
+        _log.failure("a request broke down", path=instance(target))
+        return problem(500, "something broke on our side; the log says what", instance=instance(target))
 
 
 def instance(target: bytes) -> str:

@@ -1,0 +1,74 @@
+# -*- test-case-name: tests.test_sidecar_rules -*-
+"""What an operator decides about an application behind the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from openhqm.config.model import Validator, between
+from openhqm.policy.sidecar_rules import Rule, check_header, check_methods, check_pattern
+
+
+def _each(check: Callable[[Any], None]) -> Validator:
+    def validate(instance: object, attribute: object, value: Any) -> None:
+        check(value)
+
+    return validate
+
+
+def check_base_url(value: str | None) -> None:
+    """`ValueError` unless it is None or an http or https URL of a server, and nothing more."""
+    if value is None:
+        return
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        raise ValueError(f"must be a URL such as http://localhost:8080, not {value!r}") from None
+    if url.username is not None or url.password is not None:
+        raise ValueError("must not carry a user name or a password")
+    sound = value.isascii() and value.isprintable() and " " not in value and "\\" not in value and port != 0
+    if url.scheme not in ("http", "https") or not url.hostname or not sound:
+        raise ValueError(f"must be a URL such as http://localhost:8080, not {value!r}")
+    if url.path not in ("", "/") or "?" in value or "#" in value:
+        raise ValueError("must end with the host and the port: path and query are the client's")
+
+
+@attrs.frozen
+class AsyncRule:
+    """Requests that wait in the queue: see `policy.sidecar_rules.Rule`."""
+
+    path: str = attrs.field(validator=_each(check_pattern))
+    methods: list[str] = attrs.field(factory=list, validator=_each(check_methods))
+    header: str | None = attrs.field(default=None, validator=_each(check_header))
+    header_value: str | None = attrs.field(default=None)
+    wait: float | None = attrs.field(default=None, validator=attrs.validators.optional(between(1, 3600)))
+
+    @property
+    def rule(self) -> Rule:
+        """The rule these settings describe."""
+        return Rule(self.path, tuple(self.methods), self.header, self.header_value, self.wait)
+
+    @header_value.validator
+    def _needs_a_header(self, attribute: object, value: str | None) -> None:
+        if value is not None and self.header is None:
+            raise ValueError("needs header beside it")
+
+
+@attrs.frozen
+class Sidecar:
+    """The application behind: where it is, what of its requests waits in the queue, and how long it may be silent."""
+
+    enabled: bool = False
+    upstream: str | None = attrs.field(default=None, validator=_each(check_base_url))
+    async_rules: list[AsyncRule] = attrs.field(factory=list)
+    timeout: float = attrs.field(default=300.0, validator=between(0.1, 86400))
+
+    @upstream.validator
+    def _needed(self, attribute: object, value: str | None) -> None:
+        if self.enabled and value is None:
+            raise ValueError("must be given where the sidecar is enabled")

@@ -1,0 +1,139 @@
+"""Which requests wait in the queue: rules, preferences, and the paths that are the gateway's own."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.config.proxy import AsyncRule, Sidecar
+from openhqm.ingress.preferences import prefers_async
+from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
+
+
+class Paths(SynchronousTestCase):
+    def test_own(self) -> None:
+        """The gateway's own paths, and no more: what only looks like them is the application's."""
+        for path in (b"/api/v1/submit", b"/api/v1/", b"/health", b"/health/ready", b"/metrics", b"/openapi.json"):
+            self.assertTrue(is_own(path), path)
+        for path in (b"/", b"/api/v1", b"/api/v2/x", b"/healthy", b"/metrics/x", b"//api/v1/x", b"/%61pi/v1/x", b"*"):
+            self.assertFalse(is_own(path), path)
+
+    def test_patterns(self) -> None:
+        """A star stays within its segment, two stars do not."""
+        for pattern, yes, no in (
+            ("/a", ["/a"], ["/a/", "/ab", "/", "/A"]),
+            ("/a/*", ["/a/", "/a/b"], ["/a", "/a/b/c"]),
+            ("/a/**", ["/a/", "/a/b", "/a/b/c"], ["/a", "/ab"]),
+            ("/**", ["/", "/a", "/a/b"], ["*"]),
+            ("/*/x", ["/a/x", "//x"], ["/a/b/x", "/a/xy"]),
+            ("/a*b*c", ["/abc", "/axbxc", "/abcbc", "/abbcc"], ["/ab", "/a/bc"]),
+            ("/*.pdf", ["/a.pdf", "/.pdf.pdf"], ["/a.pdfx", "/apdf"]),
+            ("/a+b(c)", ["/a+b(c)"], ["/aab(c)"]),
+            ("/*/x/**", ["/a/x/", "/a/x/b/c"], ["/a/x", "/a/b/x/"]),
+        ):
+            rule = Rule(pattern)
+            for path in yes:
+                self.assertTrue(rule.matches("GET", path, ()), (pattern, path))
+            for path in no:
+                self.assertFalse(rule.matches("GET", path, ()), (pattern, path))
+
+    def test_time(self) -> None:
+        """A path that was made for it does not make matching slow."""
+        rule = Rule("/" + "*a" * 40 + "*b")
+        started = time.perf_counter()
+        self.assertFalse(rule.matches("GET", "/" + "a" * 8000, ()))
+        self.assertLess(time.perf_counter() - started, 0.5)
+
+
+class Decisions(SynchronousTestCase):
+    def test_rules(self) -> None:
+        """The first that matches decides: by path, method, header, and its value."""
+        rules = [
+            Rule("/a", ("POST", "PUT"), wait=5.0),
+            Rule("/a/**", header="X-Async"),
+            Rule("/b", header="x-async", value="yes", wait=1.0),
+            Rule("/b", ("GET",), wait=2.0),
+        ]
+        for method, path, fields, expected in (
+            (b"POST", b"/a", [], Queued(5.0)),
+            (b"GET", b"/a", [], None),
+            (b"GET", b"/a/b", [(b"x-async", b"")], Queued(None)),
+            (b"GET", b"/a/b", [], None),
+            (b"GET", b"/b", [(b"x-async", b"no"), (b"x-async", b"yes")], Queued(1.0)),
+            (b"GET", b"/b", [(b"x-async", b"no")], Queued(2.0)),
+            (b"POST", b"/b", [(b"x-async", b"Yes")], None),
+        ):
+            self.assertEqual(decide(rules, method, path, fields, False), expected, (method, path, fields))
+
+    def test_asked_for(self) -> None:
+        """Whoever prefers it gets it, whatever the rules say."""
+        self.assertEqual(decide([], b"GET", b"/", [], True), Queued(None))
+        self.assertEqual(decide([Rule("/**", wait=5.0)], b"GET", b"/", [], True), Queued(None))
+
+    def test_preference(self) -> None:
+        """RFC 7240: a list, in any case, with parameters; not within a quoted value."""
+        for value in (
+            "respond-async",
+            "Respond-Async",
+            "wait=5, respond-async",
+            "respond-async;x=y",
+            "a=b,respond-async ",
+        ):
+            self.assertTrue(prefers_async(value), value)
+        for value in (None, "", "wait=5", "respond-asynchronously", 'a="x, respond-async"', "respond-async," * 1000):
+            self.assertFalse(prefers_async(value), value)
+
+
+class Configuration(SynchronousTestCase):
+    def test_upstream(self) -> None:
+        """A URL of a server and nothing more."""
+        for url in ("http://localhost:8080", "https://a.example", "http://[::1]:8080/", "http://127.0.0.1"):
+            self.assertEqual(Sidecar(True, url).upstream, url)
+        for url in (
+            "localhost:8080",
+            "ftp://x",
+            "http://",
+            "http://u:p@x",
+            "http://x/base",
+            "http://x?a",
+            "http://x/?",
+            "http://x#a",
+            "http://x:99999",
+            "http://x:0",
+            "http://x y",
+            "http://x\r\n",
+            "http://ä",
+            "http://x\\y",
+            "",
+        ):
+            self.assertRaises(ValueError, Sidecar, True, url)
+        self.assertRaises(ValueError, Sidecar, True)
+        self.assertIsNone(Sidecar().upstream)
+
+    def test_timeout(self) -> None:
+        """Within bounds."""
+        self.assertRaises(ValueError, Sidecar, True, "http://x", [], 0)
+
+    def test_rule(self) -> None:
+        """A rule describes what `policy` decides by; one that cannot match, or says too much, is refused."""
+        settings = AsyncRule("/a/*", ["POST"], "X-A", "b", 5)
+        self.assertEqual(settings.rule, Rule("/a/*", ("POST",), "X-A", "b", 5))
+        bad: list[dict[str, Any]] = [
+            {"path": "a"},
+            {"path": "/a?b"},
+            {"path": "/a#b"},
+            {"path": "/a b"},
+            {"path": "/**/a"},
+            {"path": "/a***"},
+            {"path": "/" + "a" * 256},
+            {"path": "/a", "methods": ["post"]},
+            {"path": "/a", "methods": ["TRACE"]},
+            {"path": "/a", "header": "a b"},
+            {"path": "/a", "header_value": "b"},
+            {"path": "/a", "wait": 0},
+            {"path": "/a", "wait": 4000},
+        ]
+        for keys in bad:
+            self.assertRaises(ValueError, AsyncRule, **keys)
