@@ -6,9 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-
 from openhqm.ingress.preferences import MOST_PREFER, prefer_wait, prefers_async
 from openhqm.ingress.short_lane import served
 from openhqm.ingress.straight import Refusing, Straight
@@ -30,12 +27,9 @@ class Sidecar:
     around again. ``queue`` is None where nothing waits: then every request goes straight through.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         upstreams: Upstreams,
-        clock: IReactorTime,
         *,
         name: bytes,
         rules: Sequence[Rule] = (),
@@ -45,7 +39,6 @@ class Sidecar:
         trusts: Callable[[str | None], bool] = lambda peer: False,
     ) -> None:
         self.upstreams = upstreams
-        self.clock = clock
         self.name = name
         self.timeout = timeout
         self.trusts = trusts
