@@ -1,4 +1,4 @@
-"""A small HTTP service that fails at every third request: python target.py PORT"""
+"""A small HTTP service that fails at every third request (or never): python target.py PORT [never]"""
 
 import json
 import sys
@@ -15,7 +15,7 @@ class Service(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        status = 503 if next(numbers) % 3 == 0 else 200
+        status = 503 if next(numbers) % 3 == 0 and "never" not in sys.argv else 200
         document = {
             "method": self.command,
             "path": self.path,
@@ -23,17 +23,20 @@ class Service(BaseHTTPRequestHandler):
             "body": json.loads(body or b"null"),
         }
         answer = json.dumps(document).encode()
-        print(status, answer.decode(), flush=True)
+        print(f"{status} {answer.decode()}\n", end="", flush=True)  # in one piece: others print, too
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        self.send_header("X-Application", "example")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
 
-    do_PUT = do_POST
+    do_GET = do_PUT = do_POST
 
     def log_message(self, *arguments):
         """It is printed above."""
 
 
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Service).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Service)
+print("listening", flush=True)
+server.serve_forever()

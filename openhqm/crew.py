@@ -54,8 +54,9 @@ class Crew:
         self._threads = Threads(reactor, "openhqm-handlers", worker.count) if worker.executor == "thread" else None
         self.gates: dict[str, Gate] = {}
         self.queues: list[str] = []
-        targets = {name: self._attempts_at(name, each) for name, each in settings.proxy.all_endpoints.items()}
-        if settings.proxy.caller_targets.enabled:
+        proxy = settings.proxy
+        targets = {name: self._attempts_at(name, proxy.all_endpoints[name]) for name in proxy.names if name != CALLERS}
+        if CALLERS in proxy.names:
             targets[CALLERS] = self._attempts_at_callers()
         ours = self._attempts(_load_handlers(settings, self._threads), worker.timeout_seconds)
         self._consumers = []

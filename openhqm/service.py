@@ -30,12 +30,15 @@ from openhqm.holding import make_holding
 from openhqm.ingress.door import Door
 from openhqm.ingress.health import Health, QueueCollector
 from openhqm.ingress.metrics import DoorMetrics
+from openhqm.ingress.proxied import Proxied
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.short_lane import ShortLane, refused
+from openhqm.ingress.sidecar import Sidecar
 from openhqm.options import OpenHQMOptions
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_site import HTTP1Site
+from openhqm.runtime.http1_upstreams import Upstreams, endpoint_for
 from openhqm.runtime.threads import SerialThread
 
 BACKLOG = 1024
@@ -115,14 +118,28 @@ class OpenHQM(Service):
             self.registry if settings.monitoring.metrics_enabled else None,
             lambda: self._crew.trouble if self._crew is not None else None,
         )
+        sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
+        short_lane = ShortLane(self._door, self._streams)
         self._site = HTTP1Site(
             Routes(self._door, self._streams, self._health).app.resource(),
             reactor,
-            ShortLane(self._door, self._streams),
+            short_lane if sidecar is None else sidecar.lane(short_lane),
             refused,
             settings.server.max_body_bytes,
+            None if sidecar is None else sidecar.passage,
         )
         self._count_everything()
+
+    def _make_sidecar(self) -> Sidecar:
+        config = self.settings.proxy.sidecar
+        return Sidecar(
+            Upstreams(endpoint_for(config.upstream or "", self._reactor), self._reactor),
+            name=b"openhqm-%b" % os.urandom(4).hex().encode(),
+            rules=[each.rule for each in config.async_rules],
+            queue=Proxied(self._door),
+            timeout=config.timeout,
+            longest_wait=self.settings.server.max_wait_seconds,
+        )
 
     def _count_everything(self) -> None:
         registry = self.registry
@@ -192,6 +209,8 @@ class OpenHQM(Service):
         self._site.drain()
         await deferLater(self._reactor, FLUSH_SECONDS)
         self._site.stop()
+        if self._sidecar is not None:
+            self._sidecar.stop()
         await self.holding.stop()
         self.commits.stop()
         if self._crew is not None:

@@ -15,8 +15,7 @@ from twisted.web.resource import Resource
 from openhqm.ingress.short_lane import refused
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.policy.sidecar_rules import Rule
-from openhqm.runtime.http1_messages import Answer
-from openhqm.runtime.http1_rules import Head
+from openhqm.runtime.http1_messages import Answer, Message
 from openhqm.runtime.http1_site import HTTP1Site
 from openhqm.runtime.http1_upstreams import Upstreams, endpoint_for
 
@@ -33,9 +32,9 @@ class Ours(Resource):
         return b"ours:" + request.uri
 
 
-async def queue(head: Head, body: bytes, wait: float | None) -> Answer:
+async def queue(message: Message, wait: float | None) -> Answer:
     """Says what would have been queued."""
-    document = {"target": head.target.decode(), "body": body.decode(), "wait": wait}
+    document = {"target": message.head.target.decode(), "body": message.body.decode(), "wait": wait}
     return Answer(202, json.dumps(document).encode())
 
 

@@ -363,7 +363,6 @@ class AbsentTests(ConfigCase):
             ("worker.executor", "process"),
             ("cache.type", "redis"),
             ("cache.redis_url", "redis://a"),
-            ("proxy.sidecar", {"enabled": True}),
             ("bridges", [{"name": "a"}]),
             ("auth.type", "api_key"),
             ("auth.type", "jwt"),
@@ -458,6 +457,38 @@ class AbsentTests(ConfigCase):
         )
         for key in ("queue.type", "cache.type", "queue.connection.redis"):
             self.assertIn("redis", str(found[key]))
+
+
+class SidecarTests(ConfigCase):
+    """``proxy.sidecar``"""
+
+    def test_rules(self) -> None:
+        """Rules arrive as they were written, and the application is what requests without an endpoint go to."""
+        settings = self.load(
+            "proxy: {sidecar: {enabled: true, upstream: 'http://localhost:8080',"
+            " async_rules: [{path: /jobs/**, methods: [POST], header: X-Slow, header_value: 'yes', wait: 3}]}}"
+        )
+        (rule,) = settings.proxy.sidecar.async_rules
+        self.assertTrue(rule.rule.matches("POST", "/jobs/1", [(b"x-slow", b"yes")]))
+        self.assertFalse(rule.rule.matches("POST", "/jobs/1", [(b"x-slow", b"no")]))
+        self.assertEqual(settings.addressing().shared, "application")
+
+    def test_wrong(self) -> None:
+        """Each complaint has its key."""
+        for text, key in (
+            ("enabled: true", "upstream"),
+            ("upstream: ftp://a", "upstream"),
+            ("upstream: 'http://a/path'", "upstream"),
+            ("upstream: 'http://user:s3cr3t@a'", "upstream"),
+            ("async_rules: [{path: jobs}]", "async_rules.0.path"),
+            ("async_rules: [{methods: [POST]}]", "async_rules.0.path"),
+            ("async_rules: [{path: /a, methods: [BREW]}]", "async_rules.0.methods"),
+            ("async_rules: [{path: /a, header_value: b}]", "async_rules.0.header_value"),
+            ("async_rules: [{path: /a, wait: 0}]", "async_rules.0.wait"),
+        ):
+            complaint = self.complaint(f"proxy: {{sidecar: {{{text}}}}}")
+            self.assertEqual(complaint.key, f"proxy.sidecar.{key}", text)
+            self.assertNotIn("s3cr3t", str(complaint))
 
 
 class RoutingTests(ConfigCase):

@@ -28,7 +28,7 @@ def run(name: str) -> str:
 
 
 class ExamplesTests(SynchronousTestCase):
-    """Three patterns: HTTP -> queue, queue -> HTTP, and both"""
+    """Three patterns: HTTP -> queue, queue -> HTTP, both; and the sidecar"""
 
     def test_http_to_queue(self) -> None:
         """Callers see progress and the answer, and nothing of an attempt that failed."""
@@ -54,8 +54,16 @@ class ExamplesTests(SynchronousTestCase):
         self.assertIn('"method": "PUT", "path": "/mail"', out)
         self.assertIn('"body": {"to": "ada@example.org", "subject": "Hello"}', out)
 
+    def test_sidecar(self) -> None:
+        """Most goes straight through; what a rule or the client says waits in the queue, and is done."""
+        out = run("sidecar")
+        self.assertIn('"path": "/shop?item=1", "attempt": null', out)
+        self.assertRegex(out, r'"path": "/reports/2026", "attempt": "\d", "body": \{"year": 2026\}')
+        self.assertEqual(out.count("HTTP/1.1 202 Accepted"), 2)
+
     def test_each_is_tried(self) -> None:
         """No example is left out above."""
         self.assertEqual(
-            {path.parent.name for path in EXAMPLES.glob("*/run.sh")}, {"http-to-queue", "queue-to-http", "async-proxy"}
+            {path.parent.name for path in EXAMPLES.glob("*/run.sh")},
+            {"http-to-queue", "queue-to-http", "async-proxy", "sidecar"},
         )

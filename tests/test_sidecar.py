@@ -43,9 +43,8 @@ class Upstream:
             threading.Thread(target=self._one, args=(connection,), daemon=True).start()
 
     def _one(self, connection: socket.socket) -> None:
-        with connection:
-            with contextlib.suppress(OSError):  # the gateway hung up, which some of these are about
-                self._serve(connection)
+        with connection, contextlib.suppress(OSError):  # the gateway hung up, which some of these are about
+            self._serve(connection)
 
     def close(self) -> None:
         self.socket.close()

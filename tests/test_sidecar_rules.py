@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from openhqm.config.proxy import AsyncRule, Sidecar
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.config.proxy import AsyncRule, Sidecar
 from openhqm.ingress.preferences import prefers_async
 from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
 

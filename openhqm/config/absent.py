@@ -21,7 +21,6 @@ SECTIONS = {
 }
 
 KEYS = {
-    "proxy.sidecar": "the sidecar",
     "server.workers": "several HTTP processes",
     "server.trusted_proxies": "X-Forwarded-For",
     "queue.response_queue": "a response queue (embedded backends settle in place)",

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 from attrs.validators import optional
 
+from openhqm.config.sidecar import Sidecar
 from openhqm.config.structure import Wrong
 from openhqm.config.validators import between, not_empty, one_of
 from openhqm.policy.breaker import BreakerPolicy
@@ -21,6 +22,11 @@ from openhqm.policy.places import places
 AUTH_TYPES = ("bearer", "basic", "api_key", "custom", "oauth2_client_credentials")
 DEFAULT = "default"
 CALLERS = "callers"
+APPLICATION = "application"
+_RESERVED = {
+    CALLERS: "is what the targets that requests name themselves are called",
+    APPLICATION: "is what the application behind the sidecar is called",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HEADER = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,256}")  # without "_": it would not get through most servers
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}")
@@ -179,13 +185,14 @@ class Proxy:
     max_response_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
     endpoints: dict[str, Endpoint] = attrs.field(factory=dict)
     caller_targets: CallerTargets = attrs.field(factory=CallerTargets)
+    sidecar: Sidecar = attrs.field(factory=Sidecar)
 
     def __attrs_post_init__(self) -> None:
         """Raises `Wrong`, so that each complaint has its key."""
         found: list[tuple[tuple[str, ...], str]] = []
         for name in self.endpoints:
-            if name == CALLERS:
-                found.append((("endpoints", name), "is what the targets that requests name themselves are called"))
+            if name in _RESERVED:
+                found.append((("endpoints", name), _RESERVED[name]))
             if not _NAME.fullmatch(name):
                 found.append((("endpoints", name), "must be called 1 to 64 letters, digits, hyphens and underscores"))
         default = self.default_endpoint
@@ -208,8 +215,15 @@ class Proxy:
     @property
     def names(self) -> tuple[str, ...]:
         """Whatever can be forwarded to."""
+        application = (APPLICATION,) if self.sidecar.enabled else ()
         callers = (CALLERS,) if self.caller_targets.enabled else ()
-        return (*self.all_endpoints, *callers) if self.enabled else ()
+        return (*application, *self.configured, *callers) if self.enabled else application
+
+    @property
+    def default(self) -> str | None:
+        """The endpoint for what names none: the default one, or else the application behind the sidecar."""
+        named = self.default_name if self.enabled else None
+        return named or (APPLICATION if self.sidecar.enabled else None)
 
     @property
     def default_name(self) -> str | None:
@@ -219,7 +233,18 @@ class Proxy:
 
     @property
     def all_endpoints(self) -> dict[str, Endpoint]:
-        """Every endpoint by its name, and the default one too where it is a URL."""
+        """Every endpoint by its name, and the application behind the sidecar among them."""
+        sidecar = self.sidecar
+        if not sidecar.enabled:
+            return self.configured
+        # It is next door: a few failures say that it is down, and it is soon asked again.
+        breaker = CircuitBreaker(minimum_calls=5, open_seconds=5.0)
+        behind = Endpoint(url=sidecar.upstream or "", timeout=sidecar.timeout, circuit_breaker=breaker)
+        return {APPLICATION: behind, **self.configured}
+
+    @property
+    def configured(self) -> dict[str, Endpoint]:
+        """Every endpoint of the configuration by its name, and the default one too where it is a URL."""
         if self.default_name == DEFAULT and DEFAULT not in self.endpoints:
             return {**self.endpoints, DEFAULT: Endpoint(url=self.default_endpoint or "")}
         return self.endpoints
@@ -227,14 +252,16 @@ class Proxy:
     def target(self, name: str) -> Target:
         """What is sent to an endpoint, and what its answers mean."""
         endpoint = self.all_endpoints.get(name) or Endpoint(url="http://named.by.the.caller")
-        forward = None if "*" in self.forward_headers else frozenset(map(str.lower, self.forward_headers))
+        everything = name == APPLICATION or "*" in self.forward_headers
+        forward = None if everything else frozenset(map(str.lower, self.forward_headers))
+        strip = frozenset() if name == APPLICATION else frozenset(map(str.lower, self.strip_headers))
         return Target(
             name,
             None if name == CALLERS else endpoint.url,
             endpoint.method,
             endpoint.headers,
             forward,
-            frozenset(map(str.lower, self.strip_headers)),
+            strip,
             frozenset(endpoint.retry_on),
         )
 

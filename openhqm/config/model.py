@@ -140,7 +140,7 @@ class Settings:
             endpoints=proxy.names,
             callers=CALLERS if CALLERS in proxy.names else None,
             check_url=proxy.caller_targets.policy().check,
-            default=proxy.default_name if proxy.enabled else None,
+            default=proxy.default,
             handler=worker.handler is not None,
             operations=frozenset(worker.handlers),
             routes=self.routing.table(),

@@ -19,7 +19,7 @@ from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
 from openhqm.interfaces import IMessageQueue, IResultStore
-from openhqm.messages import Acceptance, Event, Record, Reply, Status
+from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.runtime.http1_messages import Answer, Fields
 
@@ -75,15 +75,18 @@ class Door:
         self._addressing = addressing or Addressing()
 
     async def accept(self, body: bytes, fields: HeaderField) -> Acceptance:
-        """Make a submission safe. The errors of `read_submission`, `NotDurable`, `IdempotencyConflict`."""
+        """Make a submission safe. The errors of `read_submission`, and those of `take`."""
+        return await self.take(lambda now: self._read(body, fields, now))
+
+    async def take(self, read: Callable[[float], tuple[Submission, IdempotencyClaim | None]]) -> Acceptance:
+        """Make safe what ``read`` finds. Its own errors, `InvalidRequest`, `NotDurable`, `IdempotencyConflict`."""
         started = self._clock.seconds()
         metrics = self._metrics
         try:
             if self.closed:
                 raise NotDurable("the process is stopping", retry_after=1)
-            check_json_type(field(fields, b"content-type"))
-            claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
-            submission = self._addressing.addressed(read_submission(body, started, _carried(fields)))
+            submission, claim = read(started)
+            submission = self._addressing.addressed(submission)
             publishing = self._clock.seconds()
             # The caller may hang up now: what has begun is finished, and its idempotency key finds it.
             acceptance = await self._queue.accept(submission, claim)
@@ -98,6 +101,11 @@ class Door:
         metrics.ingest.observe(now - started)
         (metrics.replayed if acceptance.replayed else metrics.accepted).inc()
         return acceptance
+
+    def _read(self, body: bytes, fields: HeaderField, now: float) -> tuple[Submission, IdempotencyClaim | None]:
+        check_json_type(field(fields, b"content-type"))
+        claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
+        return read_submission(body, now, _carried(fields)), claim
 
     async def submit(self, body: bytes, fields: HeaderField) -> Answer:
         """The 202, or with ``Prefer: wait`` the response if it comes in time."""
@@ -153,6 +161,10 @@ class Door:
                 (b"Content-Security-Policy", b"sandbox"),
             ),
         )
+
+    async def ending(self, correlation_id: str, wait: float) -> Reply | None:
+        """How a request ended, if it does within ``wait`` seconds."""
+        return (await self._waiting.ending(correlation_id, wait)).reply
 
     async def events(self, correlation_id: str, after: int) -> list[Event] | None:
         """What happened behind event ``after``; None where that was all, and nothing more will come."""

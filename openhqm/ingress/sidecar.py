@@ -15,9 +15,9 @@ from openhqm.runtime.http1_passing import Through
 from openhqm.runtime.http1_rules import Head
 from openhqm.runtime.http1_upstreams import Upstreams
 
-Queueing = Callable[[Head, bytes, float | None], Coroutine[Any, Any, Answer | Streaming]]
-"""Takes a request that is to wait in the queue: its head, its whole body, and for how many seconds its caller waits
-(None: a 202 at once). It answers, or raises what the door raises."""
+Queueing = Callable[[Message, float | None], Coroutine[Any, Any, Answer | Streaming]]
+"""Takes a request that is to wait in the queue, and for how many seconds its caller waits (None: a 202 at once). It
+answers, or raises what the door raises."""
 
 
 class Sidecar:
@@ -72,7 +72,7 @@ class Sidecar:
                 return inner(message)
             asked = prefer_wait(_prefer(head), self._longest_wait)
             wait = asked if asked is not None else decision.wait
-            return served(self._queue(head, message.body, wait), head.target)
+            return served(self._queue(message, wait), head.target)
 
         return lane
 

@@ -21,7 +21,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _WITHOUT_CONTENT = frozenset(("GET", "HEAD"))
 _OURS = "openhqm-"
 # A cookie belongs to a conversation between two; the gateway is neither.
-_NEVER = HOP_BY_HOP | {"host", "cookie", "set-cookie"}
+_NEVER = HOP_BY_HOP | {"cookie", "set-cookie"}
 
 
 @attrs.frozen
@@ -73,7 +73,7 @@ def target_request(
     method = str(metadata.get("method") or routed or target.method).upper()
     content = _content(submission, shaped) if method not in _WITHOUT_CONTENT else None
     fields = _Fields()
-    if content is not None:
+    if content is not None and submission.body is None:
         fields.set("Content-Type", shaped.content_type if shaped is not None else "application/json")
     fields.update((name, value) for name, value in submission.headers.items() if _passes(target, name.lower()))
     if shaped is not None:
@@ -81,7 +81,8 @@ def target_request(
     fields.update(target.headers.items())
     fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
     fields.update(credentials.items())
-    fields.update(about.items())
+    own_key = target.forward is None and "idempotency-key" in fields
+    fields.update((name, value) for name, value in about.items() if not (own_key and name == "Idempotency-Key"))
     base = target.url or str(metadata["endpoint"])
     url = target_url(base, metadata.get("path"), metadata.get("query"), shaped.query if shaped else {})
     return TargetRequest(method, url, fields.as_dict(), content)
@@ -143,11 +144,16 @@ class _Fields:
         for name, value in fields:
             self.set(name, value)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def as_dict(self) -> dict[str, str]:
         return dict(self._by_name.values())
 
 
 def _passes(target: Target, name: str) -> bool:
+    if name == "host":
+        return target.forward is None  # an application behind a sidecar knows itself by it
     if name in _NEVER or name in target.strip or name.startswith(_OURS) or name in TRACE:
         return False
     return target.forward is None or name in target.forward

@@ -30,12 +30,16 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 @attrs.frozen
 class Answer:
-    """A whole response: status, body, content type, and further header fields in their usual spelling."""
+    """A whole response: status, body, content type, and further header fields in their usual spelling.
+
+    ``passed_on``: it is somebody else's, and its own fields say all there is to say about its type and about caching.
+    """
 
     status: int
     body: bytes = b""
     content_type: bytes = b"application/json"
     fields: Fields = ()
+    passed_on: bool = False
 
 
 class Outlet(Protocol):
@@ -74,6 +78,9 @@ class Message:
     keep_alive: bool
     field: Callable[[bytes], bytes | None]
     """The value of a header field by its name in lower case; the last one, where there are several."""
+    peer: str | None = None
+    """Who sent it, and by which scheme: known where requests are passed on."""
+    scheme: str = "http"
 
 
 ShortLane = Callable[[Message], Coroutine[Any, Any, Answer | Streaming] | None]
@@ -90,9 +97,14 @@ def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = F
     ``head_only`` is for HEAD: all but the body (RFC 9110, section 9.3.2).
     """
     pieces = _head(answer.status, version, keep_alive)
-    if answer.status != 204:
+    if answer.passed_on:
+        if answer.status not in (204, 304):
+            pieces.append(b"Content-Length: %d\r\n" % len(answer.body))
+    elif answer.status == 204:
+        pieces.append(b"Cache-Control: no-store\r\n")
+    else:
         pieces += (b"Content-Type: ", answer.content_type, b"\r\nContent-Length: %d\r\n" % len(answer.body))
-    pieces.append(b"Cache-Control: no-store\r\n")
+        pieces.append(b"Cache-Control: no-store\r\n")
     for name, value in answer.fields:
         pieces += (name, b": ", value, b"\r\n")
     pieces += (b"\r\n", b"" if head_only else answer.body)

@@ -162,7 +162,11 @@ class Reader:
             return  # the parser has left the body out
         if inflow is None:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._took(Message(head, body, self._keep_alive(head), dict(head.headers).get))
+            message = Message(head, body, self._keep_alive(head), dict(head.headers).get)
+            if self._site.passage is not None:
+                message.peer = getattr(self._channel.getPeer(), "host", None)
+                message.scheme = "https" if self._channel.isSecure() else "http"
+            self._took(message)
         self._start_message()
         self.due = float("inf")
         if inflow is not None:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from openhqm.config.model import Validator, between
+from openhqm.config.structure import Wrong
+from openhqm.config.validators import Validator, between
 from openhqm.policy.sidecar_rules import Rule, check_header, check_methods, check_pattern
 
 
@@ -42,7 +43,7 @@ def check_base_url(value: str | None) -> None:
 class AsyncRule:
     """Requests that wait in the queue: see `policy.sidecar_rules.Rule`."""
 
-    path: str = attrs.field(validator=_each(check_pattern))
+    path: str = attrs.field(default="", validator=_each(lambda path: path and check_pattern(path)))
     methods: list[str] = attrs.field(factory=list, validator=_each(check_methods))
     header: str | None = attrs.field(default=None, validator=_each(check_header))
     header_value: str | None = attrs.field(default=None)
@@ -53,10 +54,15 @@ class AsyncRule:
         """The rule these settings describe."""
         return Rule(self.path, tuple(self.methods), self.header, self.header_value, self.wait)
 
-    @header_value.validator
-    def _needs_a_header(self, attribute: object, value: str | None) -> None:
-        if value is not None and self.header is None:
-            raise ValueError("needs header beside it")
+    def __attrs_post_init__(self) -> None:
+        """What each key allows and all of them together do not. Raises `Wrong`, so that each complaint has its key."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        if not self.path:
+            found.append((("path",), "is missing: the paths whose requests wait, such as /jobs/**"))
+        if self.header_value is not None and self.header is None:
+            found.append((("header_value",), "needs header beside it"))
+        if found:
+            raise Wrong(found)
 
 
 @attrs.frozen
@@ -68,7 +74,7 @@ class Sidecar:
     async_rules: list[AsyncRule] = attrs.field(factory=list)
     timeout: float = attrs.field(default=300.0, validator=between(0.1, 86400))
 
-    @upstream.validator
-    def _needed(self, attribute: object, value: str | None) -> None:
-        if self.enabled and value is None:
-            raise ValueError("must be given where the sidecar is enabled")
+    def __attrs_post_init__(self) -> None:
+        """Raises `Wrong`, so that the complaint has its key."""
+        if self.enabled and self.upstream is None:
+            raise Wrong([(("upstream",), "must be given where the sidecar is enabled")])
