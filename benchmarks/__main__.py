@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import platform
@@ -26,33 +25,8 @@ from typing import Any
 
 from benchmarks import running
 from benchmarks.open_model import measure, percentile
-from benchmarks.polling import journeys
-
-SUBMIT = "/api/v1/submit"
-
-
-class Table:
-    """What was measured, printed as it comes."""
-
-    def __init__(self) -> None:
-        self.figures: dict[str, Any] = {}
-
-    def add(self, name: str, value: float, unit: str) -> None:
-        self.figures[name] = {"value": round(value, 4), "unit": unit}
-        print(f"{name:<62} {value:>12,.2f} {unit}", flush=True)
-
-    def ratio(self, name: str, above: str, below: str, wanted: float) -> None:
-        if above in self.figures and below in self.figures:
-            value = self.figures[above]["value"] / self.figures[below]["value"]
-            self.bound(name, value, "ratio", wanted, value >= wanted, "at least")
-
-    def bound(self, name: str, value: float, unit: str, wanted: float, kept: bool, word: str) -> None:
-        self.figures[name] = {"value": round(value, 4), "unit": unit, "wanted": wanted, "kept": kept}
-        verdict = "kept" if kept else "NOT REACHED"
-        print(f"{name:<62} {value:>12,.2f} {unit}   {word} {wanted:g}: {verdict}", flush=True)
-
-    def at_most(self, name: str, value: float, unit: str, wanted: float) -> None:
-        self.bound(name, value, unit, wanted, value <= wanted, "at most")
+from benchmarks.peers import SUBMIT, forward, journeys_of, peers
+from benchmarks.table import Table
 
 
 def accepting(table: Table, seconds: float, rounds: int) -> None:
@@ -89,16 +63,7 @@ def reading(table: Table, seconds: float) -> None:
         path = f"/api/v1/response/{running.submit(port)}"
         table.add("read: floor", running.wrk(floor, path, seconds, None), "requests/s")
         table.add("read: OpenHQM, a finished response", running.wrk(port, path, seconds, None), "requests/s")
-        _journeys(table, "OpenHQM, SQLite FULL", port, seconds, SUBMIT, SUBMIT)
-
-
-def _journeys(table: Table, whose: str, port: int, seconds: float, wait: str, stream: str) -> None:
-    """Submit -> handler -> answer, in the three ways a caller can have it."""
-    held = running.wrk(port, wait, seconds, headers={"Prefer": "wait=10"})
-    table.add(f"journey: {whose}", held, "requests/s")
-    streamed = running.wrk(port, stream, seconds, headers={"Accept": "text/event-stream"})
-    table.add(f"journey by event stream: {whose}", streamed, "requests/s")
-    table.add(f"journey by polling: {whose}", asyncio.run(journeys(port, seconds)), "requests/s")
+        journeys_of(table, "OpenHQM, SQLite FULL", port, seconds, SUBMIT, SUBMIT)
 
 
 def _accepted(answer: bytes) -> bool:
@@ -180,6 +145,24 @@ def slow(table: Table, seconds: float, rounds: int, count: int) -> None:
     table.add("one slow client", (most - before) * 1024 / count, "KiB")
 
 
+def sidecar(table: Table, seconds: float) -> None:
+    """What the straight path adds: small requests at 200/s to a fast target, directly and through the sidecar."""
+    target, port = running.free_port(), running.free_port()
+    upstream = f"http://127.0.0.1:{target}"
+    settings = {"OPENHQM_PROXY__SIDECAR__ENABLED": "true", "OPENHQM_PROXY__SIDECAR__UPSTREAM": upstream}
+    post = _post().replace(SUBMIT.encode(), b"/application", 1)
+    with (
+        running.process([sys.executable, "-m", "benchmarks.yardsticks", "floor", str(target)], target),
+        running.openhqm(port, **settings),
+    ):
+        direct, through = (asyncio.run(measure(to, post, _accepted, 200, seconds)) for to in (target, port))
+    for name, latencies in (("direct", direct), ("through", through)):
+        for share in (0.5, 0.99):
+            table.add(f"sidecar: {name} at 200/s, p{share * 100:g}", percentile(latencies, share), "ms")
+    added = percentile(through, 0.5) - percentile(direct, 0.5)
+    table.at_most("sidecar: added at the median", added, "ms", 1.5)
+
+
 async def _streams(port: int, correlation_id: str, count: int) -> list[Any]:
     request = b"GET /api/v1/events/%b HTTP/1.1\r\nHost: x\r\n\r\n" % correlation_id.encode()
     opened = []
@@ -246,52 +229,6 @@ def _fill(port: int, directory: str, backlog: int) -> None:
     database.close()
 
 
-def peers(table: Table, seconds: float) -> None:
-    """FastAPI with Taskiq, and with Celery, over Redis: accepting, and the journey with a worker running."""
-    missing = [
-        name for name in ("fastapi", "uvicorn", "taskiq_redis", "celery") if importlib.util.find_spec(name) is None
-    ]
-    if missing or shutil.which("redis-server") is None:
-        print(f"peers: left out, missing {', '.join(missing) or 'redis-server'}")
-        return
-    redis, port = running.free_port(), running.free_port()
-    url = f"redis://localhost:{redis}"
-    uvicorn = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--port", str(port)]
-    serve = ["redis-server", "--port", str(redis), "--save", "", "--appendonly", "no"]
-    with running.process(serve, redis):
-        with running.process([*uvicorn, "benchmarks.peer_taskiq:app"], port, BENCH_REDIS=url):
-            table.add("accept: FastAPI + Taskiq + Redis", running.wrk(port, SUBMIT, seconds), "requests/s")
-        worker = [sys.executable, "-m", "taskiq", "worker", "--workers", "1", "benchmarks.peer_taskiq:broker"]
-        with running.process(["redis-cli", "-p", str(redis), "flushall"]):
-            time.sleep(0.5)
-        with (
-            running.process(worker, BENCH_REDIS=url),
-            running.process([*uvicorn, "benchmarks.peer_taskiq:app"], port, BENCH_REDIS=url),
-        ):
-            time.sleep(3)
-            _journeys(table, "FastAPI + Taskiq + Redis", port, seconds, "/wait", "/stream")
-        with running.process([*uvicorn, "benchmarks.peer_celery:app"], port, BENCH_REDIS=url):
-            table.add("accept: FastAPI + Celery + Redis", running.wrk(port, SUBMIT, seconds), "requests/s")
-        with running.process(["redis-cli", "-p", str(redis), "flushall"]):
-            time.sleep(0.5)
-        worker = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "benchmarks.peer_celery:celery",
-            "worker",
-            "--loglevel",
-            "ERROR",
-        ]
-        with (
-            running.process(worker, BENCH_REDIS=url),
-            running.process([*uvicorn, "benchmarks.peer_celery:app"], port, BENCH_REDIS=url),
-        ):
-            time.sleep(5)
-            _journeys(table, "FastAPI + Celery + Redis", port, seconds, "/wait", "/stream")
-
-
 def machine() -> dict[str, Any]:
     """What this was measured on."""
     names = [
@@ -304,12 +241,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+PARTS = ("accept", "read", "latency", "sidecar", "forward", "memory", "slow", "peers")
+
+
 def main() -> int:
     """0: everything was measured. Whether a bound was kept is in the table, not in the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="short runs and small numbers, to see that all works")
     parser.add_argument("--json", help="write the figures here")
-    parser.add_argument("--only", nargs="*", choices=["accept", "read", "latency", "memory", "slow", "peers"])
+    parser.add_argument("--only", nargs="*", choices=list(PARTS))
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         print("wrk is missing: apt-get install wrk", file=sys.stderr)
@@ -322,6 +262,8 @@ def main() -> int:
         "accept": lambda: accepting(table, seconds, rounds),
         "read": lambda: reading(table, seconds),
         "latency": lambda: latency(table, 3 if options.quick else 20),
+        "sidecar": lambda: sidecar(table, 3 if options.quick else 20),
+        "forward": lambda: forward(table, seconds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
         "peers": lambda: peers(table, seconds),
@@ -335,6 +277,9 @@ def main() -> int:
     table.ratio("accept, SQLite FULL / FastAPI + Taskiq", ours, "accept: FastAPI + Taskiq + Redis", 3)
     table.ratio("accept, SQLite FULL / FastAPI + Celery", ours, "accept: FastAPI + Celery + Redis", 8)
     table.ratio("read / floor", finished, "read: floor", 0.25)
+    forwarded = "forward: OpenHQM, SQLite FULL"
+    table.ratio("forward / treq alone", forwarded, "forward: treq alone", 0.5)
+    table.ratio("forward / FastAPI + Taskiq + httpx", forwarded, "forward: FastAPI + Taskiq + httpx + Redis", 2)
     for peer in ("Taskiq", "Celery"):
         for way in ("journey", "journey by event stream", "journey by polling"):
             above, below = f"{way}: OpenHQM, SQLite FULL", f"{way}: FastAPI + {peer} + Redis"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import httpx
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 URL = os.environ.get("BENCH_REDIS", "redis://localhost:6379")
 broker = ListQueueBroker(URL).with_result_backend(RedisAsyncResultBackend(URL, result_ex_time=600))
 app = FastAPI()
+client: httpx.AsyncClient | None = None
 
 
 class Submission(BaseModel):
@@ -24,6 +26,13 @@ class Submission(BaseModel):
 @broker.task
 async def echo(payload: dict) -> dict:
     return payload
+
+
+@broker.task
+async def forward(url: str, payload: dict) -> dict:
+    global client
+    client = client or httpx.AsyncClient()
+    return (await client.post(url, json=payload)).json()
 
 
 @app.on_event("startup")
@@ -71,3 +80,10 @@ async def response(correlation_id: str, response: Response) -> dict:
 def event(name: str, document: dict) -> str:
     """One event as it goes over the wire."""
     return f"event: {name}\ndata: {json.dumps(document)}\n\n"
+
+
+@app.post("/forward")
+async def forwarded(submission: Submission) -> dict:
+    task = await forward.kiq(os.environ["BENCH_TARGET"], submission.payload)
+    result = await task.wait_result(check_interval=0.002, timeout=10)
+    return {"correlation_id": task.task_id, "status": "COMPLETED", "result": result.return_value}

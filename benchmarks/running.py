@@ -144,3 +144,10 @@ def submit(port: int, body: bytes = BODY) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("POST", "/api/v1/submit", body, {"Content-Type": "application/json", "Prefer": "wait=10"})
     return json.loads(connection.getresponse().read())["correlation_id"]
+
+
+def printed(module: str, *arguments: str) -> float:
+    """The number that a module prints."""
+    command = [sys.executable, "-m", module, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return float(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout)

@@ -39,11 +39,16 @@ def check_base_url(value: str | None) -> None:
         raise ValueError("must end with the host and the port: path and query are the client's")
 
 
+def _pattern(path: str) -> None:
+    if path:  # that there must be one is said where all keys are known
+        check_pattern(path)
+
+
 @attrs.frozen
 class AsyncRule:
     """Requests that wait in the queue: see `policy.sidecar_rules.Rule`."""
 
-    path: str = attrs.field(default="", validator=_each(lambda path: path and check_pattern(path)))
+    path: str = attrs.field(default="", validator=_each(_pattern))
     methods: list[str] = attrs.field(factory=list, validator=_each(check_methods))
     header: str | None = attrs.field(default=None, validator=_each(check_header))
     header_value: str | None = attrs.field(default=None)

@@ -1,0 +1,92 @@
+"""What people would build instead, and what forwarding is held against."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import shutil
+import sys
+import time
+
+from benchmarks import running
+from benchmarks.polling import journeys
+from benchmarks.table import Table
+
+SUBMIT = "/api/v1/submit"
+_UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--port"]
+_TASKIQ_WORKER = [sys.executable, "-m", "taskiq", "worker", "--workers", "1", "benchmarks.peer_taskiq:broker"]
+_CELERY_WORKER = [
+    sys.executable,
+    "-m",
+    "celery",
+    "-A",
+    "benchmarks.peer_celery:celery",
+    "worker",
+    "--loglevel",
+    "ERROR",
+]
+_REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--port"]
+
+
+def missing() -> str:
+    """What the peers need and this machine does not have."""
+    names = ("fastapi", "uvicorn", "taskiq_redis", "celery", "httpx")
+    found = [name for name in names if importlib.util.find_spec(name) is None]
+    return ", ".join([*found, *(["redis-server"] if shutil.which("redis-server") is None else [])])
+
+
+def peers(table: Table, seconds: float) -> None:
+    """FastAPI with Taskiq, and with Celery, over Redis: accepting, and the journey with a worker running."""
+    if missing():
+        print(f"peers: left out, missing {missing()}")
+        return
+    redis, port = running.free_port(), running.free_port()
+    url = f"redis://localhost:{redis}"
+    with running.process([*_REDIS, str(redis)], redis):
+        for name, app, worker, warm in (
+            ("Taskiq", "benchmarks.peer_taskiq:app", _TASKIQ_WORKER, 3),
+            ("Celery", "benchmarks.peer_celery:app", _CELERY_WORKER, 5),
+        ):
+            with running.process([*_UVICORN, str(port), app], port, BENCH_REDIS=url):
+                table.add(f"accept: FastAPI + {name} + Redis", running.wrk(port, SUBMIT, seconds), "requests/s")
+            with running.process(["redis-cli", "-p", str(redis), "flushall"]):
+                time.sleep(0.5)
+            with (
+                running.process(worker, BENCH_REDIS=url),
+                running.process([*_UVICORN, str(port), app], port, BENCH_REDIS=url),
+            ):
+                time.sleep(warm)
+                journeys_of(table, f"FastAPI + {name} + Redis", port, seconds, "/wait", "/stream")
+
+
+def journeys_of(table: Table, whose: str, port: int, seconds: float, wait: str, stream: str) -> None:
+    """Submit -> handler -> answer, in the three ways a caller can have it."""
+    held = running.wrk(port, wait, seconds, headers={"Prefer": "wait=10"})
+    table.add(f"journey: {whose}", held, "requests/s")
+    streamed = running.wrk(port, stream, seconds, headers={"Accept": "text/event-stream"})
+    table.add(f"journey by event stream: {whose}", streamed, "requests/s")
+    table.add(f"journey by polling: {whose}", asyncio.run(journeys(port, seconds)), "requests/s")
+
+
+def forward(table: Table, seconds: float) -> None:
+    """HTTP -> queue -> HTTP -> the waiting client, 64 at once, against treq alone and the same thing on Taskiq."""
+    target, port, redis, peer = (running.free_port() for _ in range(4))
+    url = f"http://127.0.0.1:{target}/"
+    with running.process([sys.executable, "-m", "benchmarks.yardsticks", "floor", str(target)], target):
+        table.add("forward: treq alone", running.printed("benchmarks.treq_loop", url, str(seconds)), "requests/s")
+        settings = {"ENABLED": "true", "DEFAULT_ENDPOINT": "target", "ENDPOINTS": json.dumps({"target": {"url": url}})}
+        settings = {f"OPENHQM_PROXY__{name}": value for name, value in settings.items()}
+        with running.openhqm(port, OPENHQM_WORKER__COUNT="64", OPENHQM_WORKER__BATCH_SIZE="64", **settings):
+            rate = running.wrk(port, SUBMIT, seconds, headers={"Prefer": "wait=10"})
+            table.add("forward: OpenHQM, SQLite FULL", rate, "requests/s")
+        if missing():
+            return
+        there = {"BENCH_REDIS": f"redis://localhost:{redis}", "BENCH_TARGET": url}
+        with (
+            running.process([*_REDIS, str(redis)], redis),
+            running.process([*_TASKIQ_WORKER], **there),
+            running.process([*_UVICORN, str(peer), "benchmarks.peer_taskiq:app"], peer, **there),
+        ):
+            time.sleep(3)
+            table.add("forward: FastAPI + Taskiq + httpx + Redis", running.wrk(peer, "/forward", seconds), "requests/s")
