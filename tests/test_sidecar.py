@@ -415,9 +415,9 @@ class Large(Case):
     def growth(self, serve: Serving, move: Callable[[socket.socket], None]) -> float:
         with sidecar(self.serve(serve).url, 60) as (port, pid):
             connection = self.connect(port)
-            before = _peak(pid)
+            before = _memory(pid, "VmRSS:")
             move(connection)
-            return _peak(pid) - before
+            return _memory(pid, "VmHWM:") - before
 
     def test_upload(self) -> None:
         """An upload goes through without staying, though the application reads it slower than it comes."""
@@ -466,9 +466,9 @@ class Large(Case):
         self.assertLess(self.growth(serve, move), MOST_GROWTH)
 
 
-def _peak(pid: int) -> float:
-    """The most that was resident, in MiB."""
+def _memory(pid: int, which: str) -> float:
+    """What is resident, or the most that ever was, in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(which):
             return int(line.split()[1]) / 1024
-    raise AssertionError("no VmHWM")
+    raise AssertionError(f"no {which}")
