@@ -41,7 +41,7 @@ class Permits(SynchronousTestCase):
         working = shop.bench.queue.receive
         shop.consumer.stop(0)
         shop.bench.turn()
-        shop.bench.queue.receive = lambda queue, most: fail(NotDurable("gone"))
+        shop.bench.queue.receive = lambda queue, most, in_order: fail(NotDurable("gone"))
         shop.start()
         shop.pass_time(59)
         self.assertIsNone(shop.consumer.trouble)
