@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import attrs
@@ -52,7 +53,9 @@ def seconds_of(retry_after: str | None, now: float) -> float:
         seconds = float(text) if len(text) < 10 else LONGEST_RETRY_AFTER
     else:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
+            at = parsedate_to_datetime(text)
+            # The oldest of the three formats has no zone, and means GMT (RFC 9110, section 5.6.7).
+            seconds = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() - now
+        except (ValueError, TypeError, OverflowError, IndexError):
             return 0.0
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

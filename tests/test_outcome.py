@@ -1,0 +1,94 @@
+"""What an answer means: done, tried again or failed, and when again."""
+
+from __future__ import annotations
+
+import os
+import time
+from email.utils import formatdate
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.policy.outcome import LONGEST_RETRY_AFTER, RETRY_ON, Outcome, Verdict, judge, seconds_of
+from tests import hypothesis_profile  # noqa: F401
+
+NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110, section 5.6.7
+DONE, FAILED = Outcome(Verdict.DONE), Outcome(Verdict.FAILED)
+
+
+class VerdictTests(SynchronousTestCase):
+    """`judge`"""
+
+    def test_by_class(self) -> None:
+        """2xx is done; the seven that may pass are tried again; a redirect and every other 4xx and 5xx are final."""
+        again = {408, 425, 429, 500, 502, 503, 504}
+        self.assertEqual(again, RETRY_ON)
+        for status in range(200, 600):
+            verdict = judge(status, RETRY_ON, None, None, NOW).verdict
+            expected = Verdict.DONE if status < 300 else Verdict.RETRY if status in again else Verdict.FAILED
+            self.assertIs(verdict, expected, status)
+
+    def test_own_list(self) -> None:
+        """An endpoint's own ``retry_on`` stands in for the usual one; a success is one whatever it says."""
+        self.assertIs(judge(404, {404, 200}, None, None, NOW).verdict, Verdict.RETRY)
+        self.assertEqual(judge(503, {404, 200}, None, None, NOW), FAILED)
+        self.assertEqual(judge(200, {404, 200}, None, None, NOW), DONE)
+
+    def test_never(self) -> None:
+        """``OpenHQM-Retry: never`` stands above status and ``Retry-After``; any other word says nothing."""
+        for word in ("never", "NEVER", " Never "):
+            self.assertEqual(judge(503, RETRY_ON, "5", word, NOW), FAILED)
+            self.assertEqual(judge(200, RETRY_ON, None, word, NOW), DONE)
+        for word in ("", "always", "nevermore"):
+            self.assertEqual(judge(503, RETRY_ON, "5", word, NOW), Outcome(Verdict.RETRY, 5.0))
+
+    def test_only_where_it_is_tried_again(self) -> None:
+        """A ``Retry-After`` makes nothing worth another attempt."""
+        self.assertEqual(judge(404, RETRY_ON, "5", None, NOW), FAILED)
+        self.assertEqual(judge(301, RETRY_ON, "5", None, NOW), FAILED)
+
+
+class RetryAfterTests(SynchronousTestCase):
+    """`seconds_of`"""
+
+    def test_seconds(self) -> None:
+        """Seconds are seconds (RFC 9110, section 10.2.3), and an hour is the most."""
+        for text, seconds in (("120", 120), ("0", 0), (" 7 ", 7), ("3600", 3600), ("3601", 3600), ("9" * 400, 3600)):
+            self.assertEqual(seconds_of(text, NOW), seconds, text)
+
+    def test_dates(self) -> None:
+        """The three formats of RFC 9110, section 5.6.7, each of them GMT; what has passed is now; an hour is the most."""
+        for text in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"):
+            self.assertEqual(seconds_of(text, NOW - 90), 90, text)
+            self.assertEqual(seconds_of(text, NOW + 90), 0, text)
+            self.assertEqual(seconds_of(text, NOW - 86400), LONGEST_RETRY_AFTER, text)
+
+    def test_where_the_machine_stands(self) -> None:
+        """A date without a zone is GMT wherever the process runs."""
+        before = os.environ.get("TZ")
+
+        def restore() -> None:
+            os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+            time.tzset()
+
+        self.addCleanup(restore)
+        os.environ["TZ"] = "Asia/Tokyo"
+        time.tzset()
+        self.assertEqual(seconds_of("Sun Nov  6 08:49:37 1994", NOW - 90), 90)
+
+    @given(st.text() | st.none() | st.builds("{}, {} {} {} {}".format, *[st.text(max_size=8)] * 5))
+    @example("Mon, 01 Jan 0000 00:00:00 GMT")
+    @example("Mon, 01 Jan 9999 00:00:00 -9999")
+    @example("٣")
+    @example("1.5")
+    @example("-1")
+    @example("inf")
+    def test_anything(self, text: str | None) -> None:
+        """Whatever a target writes there, what comes out is between nothing and an hour."""
+        self.assertTrue(0 <= seconds_of(text, NOW) <= LONGEST_RETRY_AFTER)
+
+    @given(st.integers(0, 2**31))
+    def test_round_trip(self, at: int) -> None:
+        """A date that the standard library writes is understood to the second."""
+        self.assertEqual(seconds_of(formatdate(at, usegmt=True), at - 60), 60)
