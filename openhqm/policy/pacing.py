@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 CATCH_UP_SECONDS = 0.05
+CATCH_UP_SHARE = 0.05
 
 
 class Pace:
     """At most ``requests`` in ``per_seconds``, evenly spaced (the generic cell rate algorithm, ITU-T I.371).
 
-    What a late timer lost may be caught up with, as far as 50 ms go; nothing else is saved up, so that a target
-    that was idle is not met by a burst.
+    What a late timer lost may be caught up with, as far as 50 ms go and as long as no window of ``per_seconds`` sees
+    more than a twentieth above ``requests``; nothing else is saved up, so that a target that was idle is not met by a
+    burst.
     """
 
     def __init__(self, requests: float, per_seconds: float) -> None:
         self._interval = per_seconds / requests
+        # In whole calls: a window sees one more for each that was begun, even in part.
+        self._catch_up = min(CATCH_UP_SECONDS, int(requests * CATCH_UP_SHARE) * self._interval)
         self._next = float("-inf")
 
     def wait(self, now: float) -> float:
@@ -23,7 +27,7 @@ class Pace:
 
     def begin(self, now: float) -> None:
         """A call begins."""
-        self._next = max(self._next, now - CATCH_UP_SECONDS) + self._interval
+        self._next = max(self._next, now - self._catch_up) + self._interval
 
 
 class AdaptiveLimit:
