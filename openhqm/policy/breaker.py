@@ -29,6 +29,10 @@ class BreakerPolicy:
     open_seconds: float = 30.0
 
 
+NEVER = BreakerPolicy(failure_ratio=float("inf"))
+"""For whom nobody can leave alone."""
+
+
 class Breaker:
     """One target's breaker. Time comes in as an argument, in seconds.
 
