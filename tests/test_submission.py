@@ -116,6 +116,8 @@ class ReadSubmissionTests(SynchronousTestCase):
             ("method", "BREW"),
             ("method", "get"),
             ("path", "orders"),
+            ("path", "/..;/a"),
+            ("path", "/a/%2E.%3bx=1/b"),
             ("path", "/a b"),
             ("path", "/a?b"),
             ("path", "/a#b"),

@@ -141,8 +141,9 @@ def _path(value: Any) -> None:
     """Below the endpoint's own path, and never out of it."""
     if not isinstance(value, str) or _PATH.match(value) is None:
         raise InvalidRequest("metadata.path", "must begin with a slash and be ASCII, percent-encoded where needed")
-    segments = value.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").split("/")
-    if "." in segments or ".." in segments:
+    plain = value.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";")
+    # Some servers cut off what follows a semicolon first, and climb then.
+    if any(segment.partition(";")[0] in (".", "..") for segment in plain.split("/")):
         raise InvalidRequest("metadata.path", "must not have . or .. in it")
 
 
