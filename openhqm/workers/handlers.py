@@ -170,7 +170,8 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ValueError("the handler returned a header that is not text")
-        if not _NAME.match(name) or not _VALUE.match(value) or not value.isprintable():
+        beyond_bytes = "".join(character for character in value if character > "\xff")
+        if not _NAME.match(name) or not _VALUE.match(value) or not beyond_bytes.isprintable():
             raise ValueError(f"the handler returned a header that cannot be one: {name[:64]!r}")
     return dict(headers)
 
