@@ -252,16 +252,17 @@ class Proxy:
     def target(self, name: str) -> Target:
         """What is sent to an endpoint, and what its answers mean."""
         endpoint = self.all_endpoints.get(name) or Endpoint(url="http://named.by.the.caller")
-        everything = name == APPLICATION or "*" in self.forward_headers
-        forward = None if everything else frozenset(map(str.lower, self.forward_headers))
-        strip = frozenset() if name == APPLICATION else frozenset(map(str.lower, self.strip_headers))
+        named = frozenset(map(str.lower, self.forward_headers))
+        forward = None if "*" in named else named
+        # Credentials are meant for whoever they were shown to: they go on only where they are named.
+        credentials = frozenset({"authorization"} - named)
         return Target(
             name,
             None if name == CALLERS else endpoint.url,
             endpoint.method,
             endpoint.headers,
             forward,
-            strip,
+            frozenset(map(str.lower, self.strip_headers)) | credentials,
             frozenset(endpoint.retry_on),
         )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -12,7 +13,7 @@ import attrs
 from openhqm.messages import Request, Submission
 from openhqm.policy.fields import Document
 from openhqm.policy.outcome import RETRY_ON
-from openhqm.policy.proxying import HOP_BY_HOP
+from openhqm.policy.proxying import FORWARDING, HOP_BY_HOP
 from openhqm.policy.routing import CompiledRoute, Outgoing
 
 TRACE = ("traceparent", "tracestate")
@@ -21,7 +22,11 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _WITHOUT_CONTENT = frozenset(("GET", "HEAD"))
 _OURS = "openhqm-"
 # A cookie belongs to a conversation between two; the gateway is neither.
-_NEVER = HOP_BY_HOP | {"cookie", "set-cookie"}
+_NEVER = HOP_BY_HOP | {"host", "cookie", "set-cookie"}
+# And who asked, and how, is not for the caller to say.
+_NOT_FROM_CALLERS = _NEVER | {name.decode() for name in FORWARDING}
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @attrs.frozen
@@ -48,7 +53,7 @@ class TargetRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=False)  # there may be credentials among them
     content: bytes | None
 
 
@@ -73,15 +78,23 @@ def target_request(
     method = str(metadata.get("method") or routed or target.method).upper()
     content = _content(submission, shaped) if method not in _WITHOUT_CONTENT else None
     fields = _Fields()
-    if content is not None and submission.body is None:
-        fields.set("Content-Type", shaped.content_type if shaped is not None else "application/json")
-    fields.update((name, value) for name, value in submission.headers.items() if _passes(target, name.lower()))
+    as_it_came = submission.body is not None  # what of it goes through was decided at the door
+    if content is not None and not as_it_came:
+        fields.set("Content-Type", "application/json")
+    named = _named_by_connection(submission.headers.items())
+    fields.update(
+        (name, value)
+        for name, value in submission.headers.items()
+        if as_it_came or (_passes(target, name.lower()) and name.lower() not in named)
+    )
     if shaped is not None:
+        if content is shaped.content and content is not submission.payload:
+            fields.set("Content-Type", shaped.content_type)  # the caller spoke of what was there before
         fields.update(shaped.headers.items())
     fields.update(target.headers.items())
     fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
     fields.update(credentials.items())
-    own_key = target.forward is None and "idempotency-key" in fields
+    own_key = as_it_came and "idempotency-key" in fields
     fields.update((name, value) for name, value in about.items() if not (own_key and name == "Idempotency-Key"))
     base = target.url or str(metadata["endpoint"])
     url = target_url(base, metadata.get("path"), metadata.get("query"), shaped.query if shaped else {})
@@ -115,19 +128,22 @@ def query_text(query: Any) -> str:
 
 
 def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]]) -> dict[str, str]:
-    """What of an answer's header fields is kept with the reply; several of one name are a list (RFC 9110, 5.3)."""
+    """What of an answer's header fields is kept with the reply; several of one name are a list (RFC 9110, 5.3).
+
+    Each byte is one character, so that they can go out as they came in. A field that no answer may have (a control
+    character in it) is left out: what the target did is done, and its answer shall not be lost for that.
+    """
     kept: dict[str, str] = {}
-    named = {
-        option.strip().lower()
-        for name, values in fields
-        if name.lower() == b"connection"
-        for value in values
-        for option in value.decode("latin-1").split(",")
-    }
+    fields = list(fields)
+    named = _named_by_connection(
+        (name.decode("latin-1"), value.decode("latin-1")) for name, values in fields for value in values
+    )
     for name, values in fields:
-        text = name.decode("latin-1")
-        if text.lower() not in _NEVER and text.lower() not in named:
-            kept[text] = ", ".join(value.decode("latin-1") for value in values)
+        text, value = name.decode("latin-1"), b", ".join(values)
+        if text.lower() in _NEVER or text.lower() in named:
+            continue
+        if _NAME.fullmatch(name) and not _CONTROL.search(value):
+            kept[text] = value.decode("latin-1")
     return kept
 
 
@@ -152,11 +168,18 @@ class _Fields:
 
 
 def _passes(target: Target, name: str) -> bool:
-    if name == "host":
-        return target.forward is None  # an application behind a sidecar knows itself by it
-    if name in _NEVER or name in target.strip or name.startswith(_OURS) or name in TRACE:
+    if name in _NOT_FROM_CALLERS or name in target.strip or name.startswith(_OURS) or name in TRACE:
+        return False
+    if "_" in name:  # many applications cannot tell it from a hyphen, and with one it may be ours
         return False
     return target.forward is None or name in target.forward
+
+
+def _named_by_connection(fields: Iterable[tuple[str, str]]) -> set[str]:
+    """What ends with this connection because its fields say so (RFC 9110, section 7.6.1)."""
+    return {
+        option.strip().lower() for name, value in fields if name.lower() == "connection" for option in value.split(",")
+    }
 
 
 def _content(submission: Submission, shaped: Outgoing | None) -> bytes:
