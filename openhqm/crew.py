@@ -141,7 +141,7 @@ class Crew:
         return self._attempts(Handlers(egress, {}, None), endpoint.timeout, gate)
 
     def _attempts_at_callers(self) -> Attempts:
-        """Targets that requests name themselves: each call is looked at anew, and no breaker is shared."""
+        """Targets that requests name themselves: each call is looked at, and none is kept open."""
         proxy, worker = self._settings.proxy, self._settings.worker
         policy = proxy.caller_targets.policy()
         egress = Egress(
