@@ -119,7 +119,7 @@ class BreakerTests(SynchronousTestCase):
                 self.assertIsNot(state, State.OPEN)
                 under_way.append((breaker.begin(now), state is State.HALF_OPEN))
             elif step == "end" and under_way:
-                period, probing = under_way.pop(0)
+                period, _ = under_way.pop(0)
                 breaker.end(now, period, success)
             self.assertLessEqual(sum(probing for _, probing in under_way), 1)
         while under_way:

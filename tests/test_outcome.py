@@ -58,7 +58,7 @@ class RetryAfterTests(SynchronousTestCase):
             self.assertEqual(seconds_of(text, NOW), seconds, text)
 
     def test_dates(self) -> None:
-        """The three formats of RFC 9110, section 5.6.7, each of them GMT; what has passed is now; an hour is the most."""
+        """The three formats of RFC 9110, section 5.6.7, all GMT; what has passed is now; an hour is the most."""
         for text in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"):
             self.assertEqual(seconds_of(text, NOW - 90), 90, text)
             self.assertEqual(seconds_of(text, NOW + 90), 0, text)
