@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -56,6 +57,7 @@ class Gate:
         self._waiting: deque[Deferred[Call]] = deque()
         self._outside: deque[Deferred[None]] = deque()
         self._timer: Any = None
+        self._looking = self._look_once_more = False
 
     @property
     def state(self) -> State:
@@ -74,7 +76,7 @@ class Gate:
         """
         if self._breaker.wait(self._clock.seconds()) == 0.0:
             return succeed(None)
-        waiter: Deferred[None] = Deferred(self._outside.remove)
+        waiter: Deferred[None] = Deferred(lambda waiter: _forget(self._outside, waiter))
         self._outside.append(waiter)
         self._look_again()
         return waiter
@@ -83,7 +85,7 @@ class Gate:
         """Fires with a call that has begun. `GateClosed`: it cannot, for some time. Cancelling gives up the place."""
         if not self._waiting and self._wait() == 0.0:
             return succeed(self._begin())
-        waiter: Deferred[Call] = Deferred(self._waiting.remove)
+        waiter: Deferred[Call] = Deferred(lambda waiter: _forget(self._waiting, waiter))
         self._waiting.append(waiter)
         self._look_again()
         return waiter
@@ -115,9 +117,21 @@ class Gate:
         return max(closed, self._pace.wait(now) if self._pace is not None else 0.0)
 
     def _look_again(self) -> None:
-        if self._timer is not None:
-            timer, self._timer = self._timer, None
-            timer.cancel()
+        # Who is let in may end at once, and so come back here: then the one who looks already looks once more. Else
+        # a long queue before a target that refuses at once would be a deep stack, with a timer on every level.
+        self._look_once_more = True
+        if self._looking:
+            return
+        self._looking = True
+        try:
+            while self._look_once_more:
+                self._look_once_more = False
+                self._let_in()
+        finally:
+            self._looking = False
+        self._set_timer()
+
+    def _let_in(self) -> None:
         if self.state is State.OPEN:
             self._turn_away()
         while self._waiting and self._wait() == 0.0:
@@ -125,6 +139,12 @@ class Gate:
         now = self._clock.seconds()
         while self._outside and self._breaker.wait(now) == 0.0:
             self._outside.popleft().callback(None)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            timer, self._timer = self._timer, None
+            timer.cancel()
+        now = self._clock.seconds()
         waits = [
             wait
             for wait, somebody in ((self._wait(), self._waiting), (self._breaker.wait(now), self._outside))
@@ -141,3 +161,8 @@ class Gate:
     def _ring(self) -> None:
         self._timer = None
         self._look_again()
+
+
+def _forget(waiting: deque[Any], waiter: Deferred[Any]) -> None:
+    with suppress(ValueError):  # it is being turned away just now
+        waiting.remove(waiter)

@@ -1,0 +1,218 @@
+"""The gate before a target: who may go, when, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.policy.breaker import NEVER, Breaker, BreakerPolicy, State
+from openhqm.policy.pacing import AdaptiveLimit, Pace
+from openhqm.workers.gate import Call, Gate, GateClosed
+from tests import hypothesis_profile  # noqa: F401
+
+POLICY = BreakerPolicy(failure_ratio=0.5, minimum_calls=2, window_seconds=10, open_seconds=30)
+
+
+class Rig:
+    """A gate, and who came through it, in order."""
+
+    def __init__(self, policy: BreakerPolicy = POLICY, **settings: Any) -> None:
+        self.clock = Clock()
+        self.gate = Gate(self.clock, Breaker(policy), **settings)
+        self.inside: dict[int, Call] = {}
+        self.order: list[int] = []
+        self.times: list[float] = []
+        self.turned_away: list[int] = []
+        self.asked = 0
+
+    def ask(self) -> Any:
+        number, self.asked = self.asked, self.asked + 1
+
+        def entered(call: Call) -> None:
+            self.inside[number] = call
+            self.order.append(number)
+            self.times.append(self.clock.seconds())
+
+        def refused(failure: Any) -> None:
+            failure.trap(GateClosed, CancelledError)
+            self.turned_away.append(number)
+
+        return self.gate.enter().addCallbacks(entered, refused)
+
+    def end(self, success: bool | None, number: int | None = None) -> None:
+        self.inside.pop(min(self.inside) if number is None else number).end(success)
+
+    def open(self) -> None:
+        for _ in range(2):
+            self.ask()
+            self.end(False)
+
+
+class LimitTests(SynchronousTestCase):
+    def test_limit(self) -> None:
+        """No more than the limit, and the next goes when one ends, in the order of asking."""
+        rig = Rig(limit=2)
+        for _ in range(4):
+            rig.ask()
+        self.assertEqual((rig.order, rig.gate.under_way), ([0, 1], 2))
+        rig.end(True, 1)
+        self.assertEqual(rig.order, [0, 1, 2])
+        rig.end(None, 0)
+        self.assertEqual((rig.order, rig.gate.under_way), ([0, 1, 2, 3], 2))
+
+    def test_gives_up_its_place(self) -> None:
+        """Whoever does not want to wait any more lets the others move up."""
+        rig = Rig(limit=1)
+        rig.ask()
+        second = rig.ask()
+        rig.ask()
+        second.cancel()
+        rig.end(True)
+        self.assertEqual((rig.order, rig.turned_away), ([0, 2], [1]))
+
+    def test_pace(self) -> None:
+        """They begin as far apart as the rate says."""
+        rig = Rig(pace=Pace(2, 1))
+        for _ in range(4):
+            rig.ask()
+        rig.clock.pump([0.25] * 8)
+        self.assertEqual(rig.times, [0, 0.5, 1.0, 1.5])
+
+    def test_adaptive(self) -> None:
+        """A target that fails is called by fewer at once, one that bears it by more."""
+        rig = Rig(NEVER, limit=8, adaptive=AdaptiveLimit(8))
+        for _ in range(20):
+            rig.ask()
+        self.assertEqual(rig.gate.under_way, 4)
+        for _ in range(4):
+            rig.end(True)
+        self.assertEqual(rig.gate.under_way, 5)
+        rig.end(False)
+        self.assertEqual(rig.gate.under_way, 4)
+        rig.end(True)
+        self.assertEqual(rig.gate.under_way, 3)
+
+    def test_many_that_end_at_once(self) -> None:
+        """Ten thousand before a target that refuses at once are no deep stack, and leave one timer at most."""
+        rig = Rig(NEVER, limit=1, pace=Pace(1_000_000, 0.001))
+        rig.ask()
+        ended = []
+        for _ in range(10_000):
+            rig.gate.enter().addCallback(lambda call: ended.append(call.end(False)))
+        rig.end(True)
+        while len(ended) < 10_000:
+            rig.clock.advance(0.001)
+            self.assertLessEqual(len(rig.clock.getDelayedCalls()), 1)
+
+
+class BreakerTests(SynchronousTestCase):
+    def test_opens(self) -> None:
+        """Once it is open, who waits is turned away, and so is who comes: nothing is held for a target that is down."""
+        rig = Rig(limit=2)
+        for _ in range(4):
+            rig.ask()
+        rig.end(False)
+        rig.end(False)
+        self.assertIs(rig.gate.state, State.OPEN)
+        rig.ask()
+        self.assertEqual((rig.order, rig.turned_away), ([0, 1, 2], [3, 4]))
+
+    def test_turned_away_together(self) -> None:
+        """One who is turned away may give up for another: both have their answer."""
+        rig = Rig(limit=2)
+        rig.ask()
+        rig.ask()
+        third = rig.gate.enter()
+        fourth = rig.ask()
+        third.addErrback(lambda failure: fourth.cancel())
+        fifth = rig.ask()
+        rig.inside[0].end(False)
+        rig.inside[1].end(False)
+        self.assertIsNone(self.successResultOf(fifth))
+        self.assertEqual(rig.gate.state, State.OPEN)
+
+    def test_passable(self) -> None:
+        """Fires at once while it is closed, and after the pause when it is open; giving up waiting hurts nobody."""
+        rig = Rig()
+        self.successResultOf(rig.gate.passable())
+        rig.open()
+        waiting, given_up = rig.gate.passable(), rig.gate.passable()
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        rig.clock.advance(29.9)
+        self.assertNoResult(waiting)
+        rig.clock.advance(0.1)
+        self.successResultOf(waiting)
+
+    def test_probe(self) -> None:
+        """Half open, one goes, the others wait for what it finds: success lets them in, failure turns them away."""
+        for success in (True, False):
+            rig = Rig(limit=5)
+            rig.open()
+            rig.clock.advance(30)
+            for _ in range(3):
+                rig.ask()
+            outside = rig.gate.passable()
+            self.assertEqual(rig.order, [0, 1, 2])
+            self.assertNoResult(outside)
+            rig.end(success)
+            self.assertEqual((rig.order, rig.turned_away), ([0, 1, 2, 3, 4], []) if success else ([0, 1, 2], [3, 4]))
+            if not success:
+                rig.clock.advance(30)
+            self.successResultOf(outside)
+
+    def test_probe_given_up(self) -> None:
+        """A probe that says nothing is followed by another."""
+        rig = Rig(limit=5)
+        rig.open()
+        rig.clock.advance(30)
+        rig.ask()
+        rig.ask()
+        rig.end(None)
+        self.assertEqual((rig.order, rig.gate.state), ([0, 1, 2, 3], State.HALF_OPEN))
+
+    def test_counts(self) -> None:
+        """Calls are counted by what they said."""
+        rig = Rig(NEVER)
+        for success in (True, True, False, None):
+            rig.ask()
+            rig.end(success)
+        self.assertEqual(rig.gate.ended_calls, {True: 2, False: 1, None: 1})
+
+
+class AnyOrderTests(SynchronousTestCase):
+    @given(
+        st.integers(1, 4),
+        st.none() | st.sampled_from((1.0, 5.0, 50.0)),
+        st.booleans(),
+        st.lists(st.one_of(st.just("ask"), st.booleans(), st.none(), st.floats(0.01, 20)), max_size=60),
+    )
+    def test_promises(self, limit: int, rate: float | None, adaptive: bool, steps: list[Any]) -> None:
+        """Whatever happens: never more under way than the limit, the order of asking is kept, and once the target
+        answers nobody waits for ever."""
+        rig = Rig(
+            limit=limit,
+            pace=Pace(rate, 1) if rate is not None else None,
+            adaptive=AdaptiveLimit(limit) if adaptive else None,
+        )
+        for step in steps:
+            if step == "ask":
+                rig.ask()
+            elif isinstance(step, float):
+                rig.clock.advance(step)
+            elif rig.inside:
+                rig.end(step)
+            self.assertLessEqual(rig.gate.under_way, limit)
+            self.assertEqual(rig.order, sorted(rig.order))
+            self.assertLessEqual(len(rig.clock.getDelayedCalls()), 1)
+        for _ in range(2 * rig.asked + 40):
+            while rig.inside:
+                rig.end(True)
+            rig.clock.advance(1.01)
+        self.assertEqual(sorted(rig.order + rig.turned_away), list(range(rig.asked)))
+        self.assertEqual(rig.gate.under_way, 0)
