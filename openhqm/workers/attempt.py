@@ -24,7 +24,7 @@ from openhqm.policy.retry import RetryPolicy
 from openhqm.workers.gate import Call, Gate, GateClosed
 from openhqm.workers.handlers import Handlers, TimeIsUp, Work
 from openhqm.workers.metrics import WorkerMetrics
-from openhqm.workers.replies import UnusableAnswer, blank, completed, failed, words
+from openhqm.workers.replies import MOST_RESULT_BYTES, UnusableAnswer, blank, completed, failed, words
 
 SETTLE_AGAIN_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 30 * 86400.0
@@ -39,7 +39,7 @@ class Attempts:
     """How attempts are made: with which handlers, for how long, and how often.
 
     ``random`` gives numbers in [0, 1) for the jitter; ``timeout`` is the limit of one attempt in seconds. Each one
-    passes the ``gate`` before it begins, if there is one.
+    passes the ``gate`` before it begins, if there is one. ``most_result`` bounds an answer, in bytes.
     """
 
     handlers: Handlers
@@ -50,6 +50,7 @@ class Attempts:
     from_thread: Callable[[Callable[[], None]], None]
     metrics: WorkerMetrics
     gate: Gate | None = None
+    most_result: int = MOST_RESULT_BYTES
     log: Logger = attrs.field(factory=Logger)
 
 
@@ -67,6 +68,7 @@ class Attempt:
         self._entering: Deferred[Call] | None = None
         self._call: Call | None = None
         self._giving_back = False
+        self._hurried = False
         self._handled = handled
         self.finished: Deferred[None] | None = None
 
@@ -85,7 +87,7 @@ class Attempt:
         started = attempts.clock.seconds()
         try:
             answer = await self._run()
-            done = completed(self._blank(Status.COMPLETED, started), answer)
+            done = completed(self._blank(Status.COMPLETED, started), answer, attempts.most_result)
         except _InVain:
             await self._settle(delivery.ack)
         except CancelledError:
@@ -95,9 +97,9 @@ class Attempt:
                 await self._failed(self._blank(Status.FAILED, started, "the handler was cancelled from within"))
         except Reject as error:
             reason = "rejected by the handler" if error.answer is None else "the answer is final"
-            await self._bury(reason, failed(self._blank(Status.FAILED, started), error))
+            await self._bury(reason, self._failure(started, error))
         except RetryLater as error:
-            await self._failed(failed(self._blank(Status.FAILED, started), error), error.delay, error.at_least)
+            await self._failed(self._failure(started, error), error.delay, error.at_least)
         except TimeIsUp as error:
             limit = str(error) or f"no answer within {attempts.timeout:g} s"
             await self._failed(self._blank(Status.TIMEOUT, started, limit))
@@ -146,8 +148,12 @@ class Attempt:
             answer = await self._limited()
             said = True
             return answer
-        except (RetryLater, TimeIsUp):
+        except RetryLater:
             said = False
+            raise
+        except TimeIsUp:
+            # Callers choose their deadlines: a short one is no word about the target, or they could close it.
+            said = None if self._hurried else False
             raise
         except Reject as error:
             said = True if error.answer is not None else None
@@ -165,6 +171,7 @@ class Attempt:
         limit = attempts.timeout
         deadline = delivery.request.deadline
         if deadline is not None:
+            self._hurried = deadline - now < limit
             limit = min(limit, max(0.0, deadline - now))
         most = attempts.policy.max_retries + 1
         work = Work(delivery.request, delivery.attempt, limit, attempts.clock, self._report, most)
@@ -240,6 +247,9 @@ class Attempt:
             except NotDurable as error:
                 self._all.log.error("cannot settle yet: {reason}", reason=error.reason, correlation_id=self._id)
                 await deferLater(self._all.clock, SETTLE_AGAIN_SECONDS)
+
+    def _failure(self, started: float, error: Reject | RetryLater) -> Reply:
+        return failed(self._blank(Status.FAILED, started), error, self._all.most_result)
 
     def _blank(self, status: Status, started: float, error: str | None = None) -> Reply:
         now = self._all.clock.seconds()

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from openhqm.errors import OpenHQMError
 from openhqm.interfaces import IDelivery, IMessageQueue
+from openhqm.policy.breaker import State
 from openhqm.runtime.deferreds import deferred
 from openhqm.workers.attempt import Attempt, Attempts
 
@@ -104,10 +105,13 @@ class Consumer:
                 if not self._free:
                     self._permit = Deferred()
                     await self._permit
-                if self._attempts.gate is not None:
-                    self._passing = self._attempts.gate.passable()
-                    await self._passing
                 most = min(self._free, self._batch)
+                gate = self._attempts.gate
+                if gate is not None:
+                    self._passing = gate.passable()
+                    await self._passing
+                    if gate.state is not State.CLOSED:
+                        most = 1  # the probe; the others wait where they are until it is back
                 self._receiving = self._queue.receive(self._name, most, in_order=self._in_order)
                 deliveries = await self._receiving
                 self._failing_since = None

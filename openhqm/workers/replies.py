@@ -34,13 +34,13 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply
     return attrs.evolve(reply, result=text, body=response.body, status_code=response.status_code, headers=headers)
 
 
-def failed(reply: Reply, error: Reject | RetryLater) -> Reply:
+def failed(reply: Reply, error: Reject | RetryLater, most: int = MOST_RESULT_BYTES) -> Reply:
     """``reply`` with what is wrong, and with the answer that came with it, if there was one that can be kept."""
     reply = attrs.evolve(reply, error=words(error))
     if error.answer is None:
         return reply
     try:
-        return completed(reply, error.answer)
+        return completed(reply, error.answer, most)
     except UnusableAnswer as unusable:
         return attrs.evolve(reply, error=f"{reply.error} ({unusable})"[:MOST_ERROR_CHARACTERS])
 
