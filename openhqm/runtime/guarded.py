@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from openhqm.errors import DestinationRefused
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.http_client import BoundedHeads
 from openhqm.runtime.resolving import resolved
 
 RESOLVE_SECONDS = 5.0
@@ -104,12 +105,12 @@ class _Endpoints:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         endpoint = _Endpoint(self._way, uri.host.decode("ascii"), uri.port)
         if uri.scheme != b"https":
-            return endpoint
+            return BoundedHeads(endpoint, self._way.reactor)
         try:
             creator = self._tls.creatorForNetloc(uri.host, uri.port)
         except UnicodeError:  # an A-label that stands for nothing
             raise DestinationRefused("a name that no certificate could bear") from None
-        return wrapClientTLS(creator, endpoint)
+        return BoundedHeads(wrapClientTLS(creator, endpoint), self._way.reactor)
 
 
 @implementer(IStreamClientEndpoint)

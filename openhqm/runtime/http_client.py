@@ -7,13 +7,20 @@ forwarded goes by Twisted's own Agent, which does neither.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import (
     Certificate,
@@ -29,15 +36,22 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from openhqm.errors import OpenHQMError
+
 CONNECT_SECONDS = 10.0
 # Shorter than the keep-alive of common servers (uvicorn and Node close after 5 s): what is still open can be used.
 KEPT_SECONDS = 4
 MOST_HEAD = 128 * 1024
-_END_OF_HEAD = b"\r\n\r\n"
+CLOSING_SECONDS = 5.0
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_FINAL = re.compile(rb"HTTP/\d\.\d [2-9]\d\d[ \r\n]")
 
 
-class BodyTooLong(Exception):
-    """An answer's body went past its limit; the connection was closed."""
+class AnswerTooLong(Exception):
+    """An answer went past its limit; the connection was closed."""
+
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
 @implementer(IPolicyForHTTPS)
@@ -52,26 +66,43 @@ class TLSPolicy:
     def from_files(cls, ca: str | None, cert: str | None, key: str | None) -> TLSPolicy:
         """From PEM files. `ValueError` in words where one cannot be used."""
         trust = own = None
-        path = ca
-        try:
-            if ca is not None:
-                pems = Path(ca).read_bytes().split(b"-----END CERTIFICATE-----")[:-1]
-                trust = trustRootFromCertificates(
-                    [Certificate.loadPEM(pem + b"-----END CERTIFICATE-----\n") for pem in pems]
-                )
-            if cert is not None:
-                path = key or cert
-                own = PrivateCertificate.loadPEM(Path(cert).read_bytes() + b"\n" + Path(path).read_bytes())
-        except OSError as error:
-            raise ValueError(f"cannot read {path}: {error.strerror}") from None
-        except Exception as error:  # whatever OpenSSL has to say
-            raise ValueError(f"{path} is not the PEM that was expected: {type(error).__name__}") from None
+        if ca is not None:
+            pems = _PEM.findall(_read(ca))
+            with _words(f"{ca} holds no certificates in PEM"):
+                trust = trustRootFromCertificates([Certificate.loadPEM(pem) for pem in pems])
+            if not pems:
+                raise ValueError(f"{ca} holds no certificates in PEM")
+        if cert is not None:
+            shown, secret = _read(cert), _read(key or cert)
+            with _words(f"{cert} holds no certificate in PEM"):
+                Certificate.loadPEM(shown)
+            with _words(f"{key or cert} holds no private key in PEM, or one under a password"):
+                # Asked for a password, OpenSSL would ask at the terminal.
+                load_pem_private_key(secret, None)
+            with _words(f"{key or cert} is not the key of {cert}"):
+                own = PrivateCertificate.loadPEM(shown + b"\n" + secret)
+                own.options().getContext().check_privatekey()
         return cls(trust, own)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         return optionsForClientTLS(
             hostname.decode("ascii"), trustRoot=self.trust or platformTrust(), clientCertificate=self.own
         )
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+
+
+@contextmanager
+def _words(words: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # whatever OpenSSL has to say: it is about bytes, and the operator thinks in files
+        raise ValueError(words) from None
 
 
 def make_agent(reactor: Any, tls: TLSPolicy | None = None, *, kept: int = 64) -> IAgent:
@@ -93,7 +124,7 @@ class _Endpoints:
         endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_SECONDS)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
-        return BoundedHeads(endpoint)
+        return BoundedHeads(endpoint, self._reactor)
 
 
 @implementer(IStreamClientEndpoint)
@@ -102,38 +133,69 @@ class BoundedHeads:
     """Connections on which the head of an answer is bounded: Twisted's own parser would keep any number of lines."""
 
     _inner: Any
+    _clock: IReactorTime
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         bounding: Any = WrappingFactory(factory)
         bounding.noisy = factory.noisy = False  # type: ignore[attr-defined]
+        bounding.clock = self._clock
         bounding.protocol = _BoundedHead
         connected: Deferred[Any] = self._inner.connect(bounding)
         return connected.addCallback(lambda wrapper: wrapper.wrappedProtocol)
 
 
 class _BoundedHead(ProtocolWrapper):
-    """Counts what comes in after each request until the empty line that ends a head."""
+    """Counts what comes in after each request until the end of the head of its answer, interim answers and all.
 
-    _head: bytes | None = b""
+    And it lets nobody keep a connection that is given up: a peer need not answer the end of TLS.
+    """
+
+    _head: bytearray | None = None
     _size = 0
+    _late: Any = None
+    _why: Exception | None = None
 
     def writeSequence(self, pieces: Any) -> None:
         if pieces[0].endswith(b" HTTP/1.1\r\n"):  # the head of a request, which Twisted writes in one go
-            self._head, self._size = b"", 0
+            self._head, self._size = bytearray(), 0
         super().writeSequence(pieces)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._head is not None:
-            seen = self._head + data
-            self._size += len(data)
-            if _END_OF_HEAD in seen or b"\n\n" in seen:
+        if self._why is not None:
+            return
+        if self._head is not None and not self._bounded(self._head, data):
+            self._why = AnswerTooLong(f"the head of the answer is longer than {MOST_HEAD} bytes")
+            self.transport.abortConnection()  # type: ignore[union-attr]
+        else:
+            super().dataReceived(data)
+
+    def _bounded(self, head: bytearray, data: bytes) -> bool:
+        while True:
+            behind = max(0, len(head) - 2)
+            head += data
+            end = _END_OF_HEAD.search(head, behind)
+            if end is None:
+                return self._size + len(head) <= MOST_HEAD
+            self._size += end.end()
+            if _FINAL.match(head) is not None or self._size > MOST_HEAD:
                 self._head = None
-            elif self._size > MOST_HEAD:
-                self.transport.abortConnection()  # type: ignore[union-attr]
-                return
-            else:
-                self._head = seen[-3:]
-        super().dataReceived(data)
+                return self._size <= MOST_HEAD
+            data = bytes(head[end.end() :])  # Any number of interim answers may stand before the final one.
+            head.clear()
+
+    def stopProducing(self) -> None:
+        """Nobody wants the rest of the answer."""
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def loseConnection(self) -> None:
+        super().loseConnection()
+        if self._late is None and self.connected:
+            self._late = self.factory.clock.callLater(CLOSING_SECONDS, self.abortConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._late is not None and self._late.active():
+            self._late.cancel()
+        super().connectionLost(Failure(self._why) if self._why is not None else reason)
 
 
 def content_producer(content: bytes) -> IBodyProducer:
@@ -164,7 +226,7 @@ class _Content:
 
 
 def read_body(response: IResponse, most: int) -> Deferred[bytes]:
-    """The whole body. `BodyTooLong`; cancelling closes the connection."""
+    """The whole body. `AnswerTooLong`; cancelling closes the connection."""
     collector = _Collector(most)
     response.deliverBody(collector)
     return collector.done
@@ -183,7 +245,7 @@ class _Collector(Protocol):
             self._pieces.append(data)
         elif not self.done.called:
             self._pieces.clear()
-            self.done.errback(BodyTooLong(f"the answer is longer than {self._most} bytes"))
+            self.done.errback(AnswerTooLong(f"the answer is longer than {self._most} bytes"))
             self._stop()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -202,17 +264,24 @@ class _Collector(Protocol):
 
 def reason_of(error: BaseException) -> str:
     """Why a request came to nothing, in words."""
-    error = _first_reason(error)
+    error = first_reason(error)
+    if isinstance(error, OpenHQMError | AnswerTooLong):
+        return str(error)
+    if isinstance(error, SSL.Error):
+        said = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        return f"TLS: {', '.join(str(each[-1]) for each in said) or 'the connection was closed'}"
+    if isinstance(error, VerificationError):
+        return "TLS: the certificate is for another name"
     words = str(error).strip()
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def was_cancelled(error: BaseException) -> bool:
     """Whether a request came to nothing because nobody wanted it any more."""
-    return isinstance(_first_reason(error), CancelledError)
+    return isinstance(first_reason(error), CancelledError | ConnectingCancelledError)
 
 
-def _first_reason(error: BaseException) -> BaseException:
+def first_reason(error: BaseException) -> BaseException:
     """Twisted wraps what happened into what became of it."""
     reasons = getattr(error, "reasons", None)
-    return _first_reason(reasons[0].value) if reasons else error
+    return first_reason(reasons[0].value) if reasons else error
