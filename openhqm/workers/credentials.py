@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import quote_plus, urlencode
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
@@ -23,6 +24,8 @@ MOST_TOKEN_BYTES = 64 * 1024
 TOKEN_SECONDS = 30.0
 EARLY_SECONDS = 30.0
 DEFAULT_LIFETIME = 300.0
+LONGEST_LIFETIME = 86400.0
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # RFC 6749, appendix A.12
 
 
 class Credentials(Protocol):
@@ -31,8 +34,8 @@ class Credentials(Protocol):
     def fields(self) -> Deferred[Mapping[str, str]]:
         """The header fields. `RetryLater` where there are none just now."""
 
-    def refused(self) -> bool:
-        """The target did not take them. Whether there may be others if it is tried again."""
+    def refused(self, fields: Mapping[str, str]) -> bool:
+        """The target did not take ``fields``. Whether there may be others if it is tried again."""
 
 
 class Fixed:
@@ -46,7 +49,7 @@ class Fixed:
         """Those."""
         return self._fields
 
-    def refused(self) -> bool:
+    def refused(self, fields: Mapping[str, str]) -> bool:
         """There are no others."""
         return False
 
@@ -77,42 +80,47 @@ class ClientCredentials:
         self._good_until = 0.0
         self._waiting: list[Deferred[None]] = []
         self._fetching = False
+        self._why = ""
 
     @deferred
     async def fields(self) -> Mapping[str, str]:
         """The ``Authorization`` field; whoever asks while a token is being fetched waits for that one."""
         if self._token is None or self._clock.seconds() >= self._good_until:
-            if self._fetching:
-                waiter: Deferred[None] = Deferred(self._waiting.remove)
-                self._waiting.append(waiter)
-                await waiter
-            else:
-                await self._fetch()
+            # Whoever asked first waits like the others: should it be cancelled, they still have their token.
+            waiter: Deferred[None] = Deferred(self._forget)
+            self._waiting.append(waiter)
+            if not self._fetching:
+                self._fetching = True
+                self._fetch()
+            await waiter
         if self._token is None:
-            raise RetryLater(None, "no token could be had for this endpoint")
-        return {"Authorization": f"Bearer {self._token}"}
+            raise RetryLater(None, f"no token could be had for this endpoint: {self._why}")
+        return _authorization(self._token)
 
-    def refused(self) -> bool:
-        """The next one asks for a new token."""
-        self._token = None
+    def _forget(self, waiter: Deferred[None]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+
+    def refused(self, fields: Mapping[str, str]) -> bool:
+        """The next one asks for a new token, unless there is a newer one than theirs already."""
+        if self._token is not None and fields == _authorization(self._token):
+            self._token = None
         return True
 
+    @deferred
     async def _fetch(self) -> None:
-        self._fetching = True
-        self._token = None
+        self._token, self._why = None, ""
         try:
-            # Not cancelled with the request that asked for it: others may wait for the same token.
             self._token, lifetime = await self._ask().addTimeout(TOKEN_SECONDS, self._clock)
             self._good_until = self._clock.seconds() + max(lifetime - EARLY_SECONDS, lifetime / 2)
-        except RetryLater:
-            raise
+        except TimeoutError:
+            self._why = f"the token server has not answered within {TOKEN_SECONDS:g} s"
         except Exception as error:  # a server that is down, or answers with what is no token
-            raise RetryLater(None, f"no token could be had for this endpoint: {reason_of(error)}") from None
-        finally:
-            self._fetching = False
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                waiter.callback(None)
+            self._why = str(error) if isinstance(error, _NoToken) else reason_of(error)
+        self._fetching = False
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
 
     @deferred
     async def _ask(self) -> tuple[str, float]:
@@ -136,11 +144,30 @@ class ClientCredentials:
         )
         body = await read_body(response, MOST_TOKEN_BYTES)
         if response.code != 200:
-            raise RetryLater(
-                None, f"no token could be had for this endpoint: the token server answered {response.code}"
-            )
+            raise _NoToken(f"the token server answered {response.code}")
+        return _token_in(body)
+
+
+class _NoToken(Exception):
+    """What the token server answered is none."""
+
+
+def _token_in(body: bytes) -> tuple[str, float]:
+    """The token and its lifetime in seconds (RFC 6749, section 5.1); nothing of a wrong answer is repeated."""
+    try:
         document = json.loads(body)
-        token, lifetime = document["access_token"], document.get("expires_in", DEFAULT_LIFETIME)
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise ValueError("the token server's answer holds no token")
-        return token, float(lifetime)
+    except (ValueError, RecursionError):
+        document = None
+    token = document.get("access_token") if isinstance(document, dict) else None
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise _NoToken("the token server's answer holds no token")
+    assert isinstance(document, dict)
+    try:
+        lifetime = float(document.get("expires_in") or DEFAULT_LIFETIME)
+    except (ValueError, TypeError, OverflowError):
+        lifetime = DEFAULT_LIFETIME
+    return token, min(max(lifetime, 0.0), LONGEST_LIFETIME) if lifetime == lifetime else DEFAULT_LIFETIME
+
+
+def _authorization(token: str) -> Mapping[str, str]:
+    return {"Authorization": f"Bearer {token}"}

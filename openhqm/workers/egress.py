@@ -3,20 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
-from openhqm.errors import Reject, RetryLater, TransformFailed
+from openhqm.errors import DestinationRefused, Reject, RetryLater, TransformFailed
 from openhqm.policy.fields import Document
 from openhqm.policy.forwarding import Target, TargetRequest, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.routing import RouteTable
-from openhqm.runtime.http_client import BodyTooLong, content_producer, read_body, reason_of, was_cancelled
+from openhqm.runtime.http_client import (
+    AnswerTooLong,
+    content_producer,
+    first_reason,
+    read_body,
+    reason_of,
+    was_cancelled,
+)
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
 from openhqm.workers.handlers import Response, TimeIsUp, Work
@@ -26,6 +35,8 @@ _RAW = msgspec.json.Decoder(msgspec.Raw)
 
 class Egress:
     """Forwards to one target: a `Handler`. ``most_body`` bounds an answer's body, in bytes."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -47,16 +58,17 @@ class Egress:
         """The target's answer. `RetryLater` where it is worth another attempt, `Reject` where it is not."""
         document = Document(work.request.submission, work.correlation_id)
         route = self._routes.choose_for(document)
+        if route is not None and route.endpoint not in (None, self._target.name):
+            route = None  # the request named another endpoint than its route, and is not shaped for that one
         credentials = await self._credentials.fields()
-        try:
-            call = target_request(
-                self._target, work.request, route, document, about=_about(work), credentials=credentials
-            )
-        except TransformFailed as error:
-            raise Reject(str(error)) from None
         seconds = work.time_left
         if route is not None and route.timeout is not None:
             seconds = min(seconds, route.timeout)
+        about = _about(work, self._clock.seconds() + seconds)
+        try:
+            call = target_request(self._target, work.request, route, document, about=about, credentials=credentials)
+        except TransformFailed as error:
+            raise Reject(str(error)) from None
         calling = Deferred.fromCoroutine(self._call(call))
         late = False
 
@@ -68,9 +80,12 @@ class Egress:
         timer = self._clock.callLater(seconds, give_up)
         try:
             response, body = await calling
-        except BodyTooLong as error:
-            raise Reject(str(error)) from None
         except Exception as error:  # whatever a connection, a name, a certificate or a parser has against it
+            reason = first_reason(error)
+            if isinstance(reason, AnswerTooLong):
+                raise Reject(str(reason)) from None
+            if isinstance(reason, DestinationRefused):  # why, is for the operator and nobody else
+                self._log.warn("refused to call: {reason}", reason=reason.reason, correlation_id=work.correlation_id)
             if late:
                 raise TimeIsUp(f"no answer within {seconds:g} s") from None
             if was_cancelled(error):
@@ -79,7 +94,7 @@ class Egress:
         finally:
             if timer.active():
                 timer.cancel()
-        return self._judged(response, body)
+        return self._judged(response, body, credentials)
 
     async def _call(self, call: TargetRequest) -> tuple[IResponse, bytes]:
         headers = Headers()
@@ -89,8 +104,11 @@ class Egress:
         response: Any = await self._agent.request(call.method.encode(), call.url.encode("ascii"), headers, producer)
         return response, await read_body(response, self._most_body)
 
-    def _judged(self, response: Any, body: bytes) -> Response:
+    def _judged(self, response: Any, body: bytes, credentials: Mapping[str, str]) -> Response:
         fields = response.headers
+        words = f"{self._target.name} answered {response.code}"
+        if not 200 <= response.code <= 599:
+            raise RetryLater(None, f"{words}, which is no status")
 
         def field(name: str) -> str | None:
             found = fields.getRawHeaders(name)
@@ -106,8 +124,8 @@ class Egress:
         )
         if outcome.verdict is Verdict.DONE:
             return answer
-        words = f"{self._target.name} answered {response.code}"
-        if response.code == 401 and self._credentials.refused():
+        never = (field("OpenHQM-Retry") or "").strip().lower() == "never"
+        if response.code == 401 and self._credentials.refused(credentials) and not never:
             raise RetryLater(None, words, answer)
         if outcome.verdict is Verdict.RETRY:
             raise RetryLater(None, words, answer, at_least=outcome.not_before)
@@ -133,12 +151,12 @@ def _is_json(body: bytes) -> bool:
     return body.strip() != b"null"  # no result at all, and a result of null, are told apart by their bytes
 
 
-def _about(work: Work) -> dict[str, str]:
+def _about(work: Work, deadline: float) -> dict[str, str]:
     """What the target is told about this attempt."""
     return {
         "OpenHQM-Correlation-Id": work.correlation_id,
         "OpenHQM-Attempt": str(work.attempt),
         "OpenHQM-Max-Attempts": str(work.max_attempts),
-        "OpenHQM-Deadline": rfc3339(work.deadline),
+        "OpenHQM-Deadline": rfc3339(deadline),
         "Idempotency-Key": work.correlation_id,
     }
