@@ -19,7 +19,7 @@ from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.interfaces import IMessageQueue
 from openhqm.policy.addressing import Addressing
-from openhqm.policy.breaker import Breaker, State
+from openhqm.policy.breaker import NEVER, Breaker, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
@@ -33,6 +33,7 @@ from openhqm.workers.egress import Egress
 from openhqm.workers.gate import Gate
 from openhqm.workers.handlers import Handler, Handlers, load_handler
 from openhqm.workers.metrics import WorkerMetrics
+from openhqm.workers.replies import MOST_RESULT_BYTES
 
 
 class Crew:
@@ -103,8 +104,13 @@ class Crew:
         configured = self._settings.proxy.all_endpoints.get(endpoint or "")
         return (configured.max_in_flight if configured is not None else None) or self._settings.worker.count
 
-    def _attempts(self, handlers: Handlers, timeout: float, gate: Gate | None = None) -> Attempts:
+    def _attempts(
+        self, handlers: Handlers, timeout: float, gate: Gate | None = None, most_result: int = MOST_RESULT_BYTES
+    ) -> Attempts:
         reactor = self._reactor
+        if gate is None and self._addressing.partitioning is not None:
+            # There is a consumer for each partition, and yet no more than worker.count in hand.
+            gate = Gate(reactor, Breaker(NEVER), limit=self._settings.worker.count)
         return Attempts(
             handlers=handlers,
             policy=self._settings.worker.retry_policy,
@@ -114,6 +120,7 @@ class Crew:
             from_thread=reactor.callFromThread if self._threads is not None else lambda call: call(),
             metrics=self._metrics,
             gate=gate,
+            most_result=most_result,
         )
 
     def _attempts_at(self, name: str, endpoint: Endpoint) -> Attempts:
@@ -138,7 +145,7 @@ class Crew:
             self._reactor,
             proxy.max_response_bytes,
         )
-        return self._attempts(Handlers(egress, {}, None), endpoint.timeout, gate)
+        return self._attempts(Handlers(egress, {}, None), endpoint.timeout, gate, proxy.max_response_bytes)
 
     def _attempts_at_callers(self) -> Attempts:
         """Targets that requests name themselves: each call is looked at, and none is kept open."""
@@ -152,7 +159,7 @@ class Crew:
             self._reactor,
             proxy.max_response_bytes,
         )
-        return self._attempts(Handlers(egress, {}, None), worker.timeout_seconds)
+        return self._attempts(Handlers(egress, {}, None), worker.timeout_seconds, most_result=proxy.max_response_bytes)
 
     def _credentials(self, endpoint: Endpoint) -> Credentials:
         token = endpoint.auth_token or ""
