@@ -697,3 +697,186 @@ class ContradictionsTests(ConfigCase):
         self.assertEqual(self.load("queue: {type: memory}\ncache: {type: memory}").cache.type, "memory")
         self.load("server: {enabled: false}")
         self.load("worker: {enabled: false}")
+
+
+class ProxyTests(ConfigCase):
+    """Endpoints, and what may be said of them."""
+
+    def proxy(self, **keys: object) -> Settings:
+        return self.load("proxy: " + json.dumps({"enabled": True, **keys}))
+
+    def wrong(self, **keys: object) -> dict[str, str]:
+        found = self.complaints("proxy: " + json.dumps({"enabled": True, **keys}))
+        return {key.removeprefix("proxy."): complaint.reason for key, complaint in found.items()}
+
+    def endpoint(self, **keys: object) -> dict[str, str]:
+        """What is wrong with one endpoint."""
+        found = self.wrong(endpoints={"a": {"url": "https://a.test", **keys}})
+        return {key.removeprefix("endpoints.a."): reason for key, reason in found.items()}
+
+    def test_defaults(self) -> None:
+        """Off; on, an endpoint is a URL, and everything else has a default."""
+        self.assertEqual(self.load().proxy.names, ())
+        proxy = self.proxy(endpoints={"a": {"url": "https://a.test/x"}}).proxy
+        endpoint = proxy.endpoints["a"]
+        self.assertEqual((proxy.names, proxy.default_name, proxy.max_response_bytes), (("a",), None, 10485760))
+        self.assertEqual(
+            (endpoint.method, endpoint.timeout, endpoint.rate, endpoint.adaptive), ("POST", 300, None, False)
+        )
+        self.assertEqual(endpoint.retry_on, [408, 425, 429, 500, 502, 503, 504])
+        self.assertEqual((endpoint.circuit_breaker.failure_ratio, endpoint.circuit_breaker.minimum_calls), (0.5, 20))
+        target = proxy.target("a")
+        self.assertEqual((target.url, target.method), ("https://a.test/x", "POST"))
+        self.assertEqual(target.forward, {"content-type", "accept", "user-agent", "x-request-id", "x-correlation-id"})
+
+    def test_default_endpoint(self) -> None:
+        """A name, or a URL, which is then an endpoint called default."""
+        named = self.proxy(endpoints={"a": {"url": "http://a.test"}}, default_endpoint="a")
+        self.assertEqual((named.proxy.default_name, named.addressing().shared), ("a", "a"))
+        url = self.proxy(default_endpoint="http://b.test/c")
+        self.assertEqual((url.proxy.names, url.addressing().shared), (("default",), "default"))
+        self.assertEqual(url.proxy.target("default").url, "http://b.test/c")
+
+    def test_credentials_of_callers(self) -> None:
+        """Where everything goes through, Authorization does not, unless it is named."""
+        for headers, stripped in ((["*"], True), (["*", "Authorization"], False), (["authorization"], False)):
+            proxy = self.proxy(endpoints={"a": {"url": "http://a.test"}}, forward_headers=headers).proxy
+            self.assertEqual("authorization" in proxy.target("a").strip, stripped, headers)
+
+    def test_urls(self) -> None:
+        """What is no URL to call, wherever one stands; and what stands before an @ is never repeated."""
+        for url in (
+            "",
+            "a.test",
+            "ftp://a.test",
+            "http://",
+            "http://a.test:port",
+            "http://[::1",
+            "http://u:s3cret@a.test",
+            "http://u:s3cret@a\u2100.test",
+            "ftp://u:s3cret@a.test",
+            "u:s3cret@a.test",
+            "http://a.test/#x",
+            "http://a.test/ü",
+            "http://a.test/a b",
+            "http://a.test\\b",
+        ):
+            found = self.wrong(endpoints={"a": {"url": url}})
+            self.assertEqual(set(found), {"endpoints.a.url"}, url)
+            self.assertNotIn("s3cret", str(found))
+            if "://" in url:
+                self.assertEqual(set(self.wrong(default_endpoint=url)), {"default_endpoint"}, url)
+
+    def test_one_mistake(self) -> None:
+        """Each is told under the key that it is in."""
+        for key, value, where in (
+            ("method", "post", "method"),
+            ("timeout", 0, "timeout"),
+            ("headers", {"X A": "1"}, "headers"),
+            ("headers", {"X-A": "a\nb"}, "headers"),
+            ("headers", {"Content-Length": "1"}, "headers"),
+            ("headers", {"Transfer-Encoding": "chunked"}, "headers"),
+            ("auth_type", "magic", "auth_type"),
+            ("auth_header_name", "Connection", "auth_header_name"),
+            ("auth_header_name", "a b", "auth_header_name"),
+            ("auth_token_url", "nowhere", "auth_token_url"),
+            ("retry_on", [200], "retry_on.0"),
+            ("retry_on", [503, 700], "retry_on.1"),
+            ("rate", {"requests": 0}, "rate.requests"),
+            ("rate", {"per_seconds": 0}, "rate.per_seconds"),
+            ("max_in_flight", 0, "max_in_flight"),
+            ("adaptive", "yes", "adaptive"),
+            ("circuit_breaker", {"failure_ratio": 0}, "circuit_breaker.failure_ratio"),
+            ("circuit_breaker", {"minimum_calls": 0}, "circuit_breaker.minimum_calls"),
+            ("circuit_breaker", {"open_seconds": 0}, "circuit_breaker.open_seconds"),
+            ("tls", {"key": "k.pem"}, "tls.cert"),
+            ("tls", {"cafile": "x"}, "tls.cafile"),
+            ("urll", "x", "urll"),
+        ):
+            self.assertEqual(set(self.endpoint(**{key: value})), {where}, (key, value))
+
+    def test_what_goes_together(self) -> None:
+        """Each way of showing who we are needs its own keys, and names those that are missing."""
+        for kind, missing in (
+            ("bearer", {"auth_token"}),
+            ("basic", {"auth_username", "auth_password"}),
+            ("api_key", {"auth_token"}),
+            ("custom", {"auth_header_name", "auth_token"}),
+            ("oauth2_client_credentials", {"auth_token_url", "auth_client_id", "auth_client_secret"}),
+        ):
+            self.assertEqual(set(self.endpoint(auth_type=kind)), missing)
+
+    def test_the_whole(self) -> None:
+        """Names, the default, nothing to forward to, and what callers may name."""
+        url = {"url": "http://a.test"}
+        for keys, where in (
+            ({}, "endpoints"),
+            ({"endpoints": {"a b": url}}, "endpoints.a b"),
+            ({"endpoints": {"_1": url}}, "endpoints._1"),
+            ({"endpoints": {"callers": url}}, "endpoints.callers"),
+            ({"endpoints": {"a": url}, "default_endpoint": "b"}, "default_endpoint"),
+            ({"endpoints": {"default": url}, "default_endpoint": "http://b.test"}, "endpoints.default"),
+            ({"endpoints": {"a": url}, "max_response_bytes": 0}, "max_response_bytes"),
+            ({"caller_targets": {"enabled": True, "schemes": ["ftp"]}}, "caller_targets.schemes"),
+            ({"caller_targets": {"enabled": True, "schemes": []}}, "caller_targets.schemes"),
+            ({"caller_targets": {"enabled": True, "ports": []}}, "caller_targets.ports"),
+            ({"caller_targets": {"enabled": True, "ports": [0]}}, "caller_targets.ports"),
+            ({"caller_targets": {"enabled": True, "allow": ["10.0.0.0/99"]}}, "caller_targets.allow"),
+            ({"sidecar": {"target": "http://a.test"}, "endpoints": {"a": url}}, "sidecar"),
+        ):
+            self.assertEqual(set(self.wrong(**keys)), {where}, keys)
+
+    def test_routes(self) -> None:
+        """A route leads to an endpoint that there is, and not to those that requests name themselves."""
+        for endpoint in ("b", "callers"):
+            text = json.dumps(
+                {
+                    "proxy": {
+                        "enabled": True,
+                        "endpoints": {"a": {"url": "http://a.test"}},
+                        "caller_targets": {"enabled": True},
+                    },
+                    "routing": {"routes": [{"name": "r", "is_default": True, "endpoint": endpoint}]},
+                }
+            )
+            self.assertEqual(self.complaint(text).key, "routing.routes.0.endpoint")
+
+    def test_secrets(self) -> None:
+        """No complaint and no repr has one in it: of a wrong type, in the wrong place, or with what it may not have."""
+        for keys in (
+            {"auth_token": 4711471147},
+            {"auth_password": 4711471147},
+            {"auth_client_secret": [4711471147]},
+            {"auth_token": "4711471147\n"},
+            {"auth_password": "4711471147\u00fc"},
+            {"headers": {"X-Key": 4711471147}},
+            {"headers": "X-Key: 4711471147"},
+            {"headers": {"X-Key": "4711471147\n"}},
+        ):
+            found = self.endpoint(**keys)
+            self.assertEqual(len(found), 1, keys)
+            self.assertNotIn("4711471147", str(found))
+        self.assertNotIn("4711471147", str(self.wrong(endpoints={"a": "http://u:4711471147@a.test"})))
+        self.assertNotIn("4711471147", str(self.wrong(endpoints=["http://u:4711471147@a.test"])))
+        self.assertIn("not 0", self.endpoint(timeout=0)["timeout"])
+        keys = dict.fromkeys(("auth_token", "auth_password", "auth_client_secret"), "s3cret")
+        settings = self.proxy(endpoints={"a": {"url": "http://a.test", "headers": {"X-Key": "s3cret"}, **keys}})
+        self.assertNotIn("s3cret", repr(settings))
+
+    def test_from_a_file(self) -> None:
+        """A secret can lie in a file, and come from the environment."""
+        path = self.file("s3cret\n")
+        text = f"proxy: {{endpoints: {{a: {{url: 'http://a.test', auth_type: bearer, auth_token_file: {path}}}}}}}"
+        self.assertEqual(self.load(text).proxy.endpoints["a"].auth_token, "s3cret")
+        settings = self.load(
+            "proxy: {endpoints: {a: {url: 'http://a.test', auth_type: bearer}}}", PROXY__ENDPOINTS__A__AUTH_TOKEN="t"
+        )
+        self.assertEqual(settings.proxy.endpoints["a"].auth_token, "t")
+
+    def test_partitioning(self) -> None:
+        """A field and a number; both are looked at."""
+        partitioning = self.load("partitioning: {enabled: true, partition_count: 4}").addressing().partitioning
+        assert partitioning is not None
+        self.assertEqual((partitioning.field.name, partitioning.count), ("metadata.partition_key", 4))
+        self.assertEqual(self.complaint("partitioning: {key_field: a..b}").key, "partitioning.key_field")
+        self.assertEqual(self.complaint("partitioning: {partition_count: 0}").key, "partitioning.partition_count")

@@ -11,13 +11,14 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.sidecar import Sidecar
-from openhqm.config.structure import Wrong
+from openhqm.config.structure import SECRET, Wrong
 from openhqm.config.validators import between, not_empty, one_of
 from openhqm.policy.breaker import BreakerPolicy
 from openhqm.policy.destinations import DestinationPolicy
 from openhqm.policy.forwarding import METHODS, Target
 from openhqm.policy.outcome import RETRY_ON
 from openhqm.policy.places import places
+from openhqm.policy.proxying import HOP_BY_HOP
 
 AUTH_TYPES = ("bearer", "basic", "api_key", "custom", "oauth2_client_credentials")
 DEFAULT = "default"
@@ -39,10 +40,10 @@ def http_url(instance: object, attribute: object, value: Any) -> None:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"is not a URL: {error}") from None
+    except ValueError:  # whose words may repeat what stands before the @
+        raise ValueError("is not a URL") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ValueError(f"must be an http or https URL, not {_without_credentials(value)!r}")
+        raise ValueError("must be an http or https URL with a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold credentials: they belong in auth_username and auth_password")
     if "#" in value or not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
@@ -52,8 +53,7 @@ def http_url(instance: object, attribute: object, value: Any) -> None:
 def header_values(instance: object, attribute: object, value: dict[str, str]) -> None:
     """The value is a mapping from header names to what a header may say."""
     for name, text in value.items():
-        if not _HEADER.fullmatch(name):
-            raise ValueError(f"{name!r} is not a header name")
+        header_name(instance, attribute, name)
         if not _VALUE.fullmatch(text):
             raise ValueError(f"{name}: must be ASCII without line breaks or controls")
 
@@ -62,6 +62,8 @@ def header_name(instance: object, attribute: object, value: str) -> None:
     """The value can be the name of a header field."""
     if not _HEADER.fullmatch(value):
         raise ValueError(f"{value!r} is not a header name")
+    if value.lower() in HOP_BY_HOP:
+        raise ValueError(f"{value} belongs to the connection, and is written by whoever makes it")
 
 
 @attrs.frozen
@@ -103,15 +105,15 @@ class Endpoint:
     url: str = attrs.field(default="", validator=[not_empty, http_url])
     method: str = attrs.field(default="POST", validator=one_of(METHODS))
     timeout: float = attrs.field(default=300.0, validator=between(0.001, 30 * 86400))
-    headers: dict[str, str] = attrs.field(factory=dict, validator=header_values)
+    headers: dict[str, str] = attrs.field(factory=dict, validator=header_values, repr=False, metadata=SECRET)
     auth_type: str | None = attrs.field(default=None, validator=optional(one_of(AUTH_TYPES)))
-    auth_token: str | None = attrs.field(default=None, repr=False)
+    auth_token: str | None = attrs.field(default=None, repr=False, metadata=SECRET)
     auth_username: str | None = None
-    auth_password: str | None = attrs.field(default=None, repr=False)
+    auth_password: str | None = attrs.field(default=None, repr=False, metadata=SECRET)
     auth_header_name: str | None = attrs.field(default=None, validator=optional(header_name))
     auth_token_url: str | None = attrs.field(default=None, validator=http_url)
     auth_client_id: str | None = None
-    auth_client_secret: str | None = attrs.field(default=None, repr=False)
+    auth_client_secret: str | None = attrs.field(default=None, repr=False, metadata=SECRET)
     auth_scope: str | None = None
     retry_on: list[int] = attrs.field(factory=lambda: sorted(RETRY_ON))
     rate: Rate | None = None
@@ -148,6 +150,8 @@ class Endpoint:
 
 
 def _ports(instance: object, attribute: object, value: list[int]) -> None:
+    if not value:
+        raise ValueError("must not be empty")
     for port in value:
         if not 1 <= port <= 65535:
             raise ValueError(f"must be ports from 1 to 65535, not {port}")
@@ -157,12 +161,17 @@ def _places(instance: object, attribute: object, value: list[str]) -> None:
     places(value)
 
 
+def _schemes(instance: object, attribute: object, value: list[str]) -> None:
+    if not value or not set(value) <= {"http", "https"}:
+        raise ValueError("must be https or http, or both")
+
+
 @attrs.frozen
 class CallerTargets:
     """URLs that requests may name themselves in ``metadata.endpoint``: public ones, and what ``allow`` holds."""
 
     enabled: bool = False
-    schemes: list[str] = attrs.field(factory=lambda: ["https"])
+    schemes: list[str] = attrs.field(factory=lambda: ["https"], validator=_schemes)
     ports: list[int] = attrs.field(factory=lambda: [443], validator=_ports)
     allow: list[str] = attrs.field(factory=list, validator=_places)
     deny: list[str] = attrs.field(factory=list, validator=_places)
@@ -183,7 +192,7 @@ class Proxy:
     )
     strip_headers: list[str] = attrs.field(factory=lambda: ["Host", "Connection"])
     max_response_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
-    endpoints: dict[str, Endpoint] = attrs.field(factory=dict)
+    endpoints: dict[str, Endpoint] = attrs.field(factory=dict, metadata=SECRET)
     caller_targets: CallerTargets = attrs.field(factory=CallerTargets)
     sidecar: Sidecar = attrs.field(factory=Sidecar)
 
@@ -265,8 +274,3 @@ class Proxy:
             frozenset(map(str.lower, self.strip_headers)) | credentials,
             frozenset(endpoint.retry_on),
         )
-
-
-def _without_credentials(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else url

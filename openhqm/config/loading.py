@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from openhqm.config.absent import take_out
+from openhqm.config.endpoints import CALLERS
 from openhqm.config.model import Settings
 from openhqm.config.structure import Text, Wrong, structure
 from openhqm.errors import Complaint, ConfigurationError
@@ -178,7 +179,9 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     if settings.queue.dead_letter_queue.startswith(settings.queue.request_queue + "."):
         found.append(("queue.dead_letter_queue", "must not begin with the request queue's name and a dot"))
     for index, route in enumerate(settings.routing.routes):
-        if route.endpoint is not None and route.endpoint not in settings.addressing().endpoints:
+        if route.endpoint == CALLERS and CALLERS in settings.proxy.names:
+            found.append((f"routing.routes.{index}.endpoint", "callers is for URLs that requests name themselves"))
+        elif route.endpoint is not None and route.endpoint not in settings.proxy.names:
             more = "" if settings.proxy.enabled else ": proxy.enabled is false"
             found.append((f"routing.routes.{index}.endpoint", f"there is no endpoint {route.endpoint!r}{more}"))
     if not server.enabled and not settings.worker.enabled:

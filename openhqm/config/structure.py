@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ import attrs
 import cattrs
 
 Path_ = tuple[str, ...]
+_VALUE = re.compile(r"^(must be .*?), not .*", re.DOTALL)
 
 
 class Wrong(Exception):
@@ -28,6 +30,11 @@ class Wrong(Exception):
     def __init__(self, found: list[tuple[Path_, str]]) -> None:
         super().__init__(found)
         self.found = found
+
+
+SECRET = {"secret": True}
+"""Metadata of a field whose value, and that of each of its entries, no complaint repeats: it may be a password that
+was not put into quotes."""
 
 
 class Text(str):
@@ -158,7 +165,11 @@ def _record(value: Any, kind: Any) -> Any:
             if validator is not None:
                 validator(None, fields[name], values[name])
         except Wrong as wrong:
-            found += [((str(key), *path), reason) for path, reason in wrong.found]
+            hidden = name in fields and fields[name].metadata.get("secret", False)
+            found += [
+                ((str(key), *path), _unshown(reason) if hidden and len(path) < 2 else reason)
+                for path, reason in wrong.found
+            ]
         except ValueError as error:
             found.append(((name,), str(error)))
     if found:
@@ -171,6 +182,11 @@ def _secret(path: Any) -> Text:
         return Text(Path(_str(path, str)).read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
         raise _wrong(f"cannot read {path}: {error}") from None
+
+
+def _unshown(reason: str) -> str:
+    """A complaint about a type, without the value."""
+    return _VALUE.sub(r"\1", reason)
 
 
 def _unknown(name: str, known: list[str]) -> str:
