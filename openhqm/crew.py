@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from twisted.internet.defer import DeferredList
+from twisted.web.iweb import IAgent
 
 from openhqm.config.endpoints import CALLERS, Endpoint
 from openhqm.config.model import Settings
@@ -24,7 +25,7 @@ from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.guarded import guarded_agent
-from openhqm.runtime.http_client import TLSPolicy, make_agent
+from openhqm.runtime.http_client import TLSPolicy, close_agent, make_agent
 from openhqm.runtime.threads import Threads
 from openhqm.workers.attempt import Attempts
 from openhqm.workers.consumer import Consumer
@@ -54,9 +55,12 @@ class Crew:
         self._addressing = addressing
         self._threads = Threads(reactor, "openhqm-handlers", worker.count) if worker.executor == "thread" else None
         self.gates: dict[str, Gate] = {}
+        self._agents: list[IAgent] = []
         self.queues: list[str] = []
         proxy = settings.proxy
-        targets = {name: self._attempts_at(name, proxy.all_endpoints[name]) for name in proxy.names if name != CALLERS}
+        endpoints = {name: proxy.all_endpoints[name] for name in proxy.names if name != CALLERS}
+        tls = _read_certificates(endpoints)
+        targets = {name: self._attempts_at(name, each, tls[name]) for name, each in endpoints.items()}
         if CALLERS in proxy.names:
             targets[CALLERS] = self._attempts_at_callers()
         ours = self._attempts(_load_handlers(settings, self._threads), worker.timeout_seconds)
@@ -94,6 +98,7 @@ class Crew:
     async def stop(self, seconds: float) -> None:
         """Take nothing more; let what is in hand finish within ``seconds``, and give back what does not."""
         await DeferredList([consumer.stop(seconds) for consumer in self._consumers], consumeErrors=True)
+        await DeferredList([close_agent(agent) for agent in self._agents], consumeErrors=True)
 
     def join(self) -> None:
         """Let the threads go."""
@@ -123,12 +128,8 @@ class Crew:
             most_result=most_result,
         )
 
-    def _attempts_at(self, name: str, endpoint: Endpoint) -> Attempts:
+    def _attempts_at(self, name: str, endpoint: Endpoint, tls: TLSPolicy) -> Attempts:
         proxy = self._settings.proxy
-        try:
-            tls = TLSPolicy.from_files(endpoint.tls.ca, endpoint.tls.cert, endpoint.tls.key)
-        except ValueError as error:
-            raise ConfigurationError([Complaint(f"proxy.endpoints.{name}.tls", str(error))]) from None
         hands = self._hands(name)
         gate = self.gates[name] = Gate(
             self._reactor,
@@ -139,13 +140,18 @@ class Crew:
         )
         egress = Egress(
             proxy.target(name),
-            make_agent(self._reactor, tls, kept=hands),
+            self._agent(tls, kept=hands),
             self._credentials(endpoint),
             self._addressing.routes,
             self._reactor,
             proxy.max_response_bytes,
         )
         return self._attempts(Handlers(egress, {}, None), endpoint.timeout, gate, proxy.max_response_bytes)
+
+    def _agent(self, tls: TLSPolicy | None, kept: int) -> IAgent:
+        agent = make_agent(self._reactor, tls, kept=kept)
+        self._agents.append(agent)
+        return agent
 
     def _attempts_at_callers(self) -> Attempts:
         """Targets that requests name themselves: each call is looked at, and none is kept open."""
@@ -176,7 +182,7 @@ class Crew:
                 endpoint.auth_client_secret or "",
                 endpoint.auth_scope,
             )
-            return ClientCredentials(request, make_agent(self._reactor, kept=1), self._reactor)
+            return ClientCredentials(request, self._agent(None, kept=1), self._reactor)
         return Fixed({})
 
 
@@ -204,6 +210,20 @@ class BreakerCollector(Collector):
             for each in State:
                 state.add_metric([name, each.value], float(gate.state is each))
         return state, calls, ended
+
+
+def _read_certificates(endpoints: Mapping[str, Endpoint]) -> dict[str, TLSPolicy]:
+    """Whom each endpoint trusts, and what it shows. `ConfigurationError` with whatever cannot be used."""
+    found, complaints = {}, []
+    for name, endpoint in endpoints.items():
+        files = endpoint.tls
+        try:
+            found[name] = TLSPolicy.from_files(files.ca, files.cert, files.key)
+        except ValueError as error:
+            complaints.append(Complaint(f"proxy.endpoints.{name}.tls", str(error)))
+    if complaints:
+        raise ConfigurationError(complaints)
+    return found
 
 
 def _load_handlers(settings: Settings, threads: Threads | None) -> Handlers:

@@ -114,6 +114,12 @@ def make_agent(reactor: Any, tls: TLSPolicy | None = None, *, kept: int = 64) ->
     return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, tls or TLSPolicy()), pool)  # type: ignore[no-any-return]
 
 
+def close_agent(agent: Any) -> Deferred[None]:
+    """Close what an agent of `make_agent` keeps open."""
+    closed: Deferred[None] = agent._pool.closeCachedConnections()
+    return closed
+
+
 @implementer(IAgentEndpointFactory)
 @attrs.frozen
 class _Endpoints:

@@ -189,7 +189,7 @@ class Attempt:
         def done(result: Any) -> None:
             if self._running is outer and not outer.called:
                 outer.callback(result)
-            elif isinstance(result, Failure) and not result.check(CancelledError, TimeIsUp):
+            elif isinstance(result, Failure) and not result.check(CancelledError, TimeIsUp, RetryLater, Reject):
                 attempts.log.failure("the handler failed after it was given up", result, correlation_id=self._id)
             if self.finished is not None:
                 self.finished.callback(None)

@@ -92,7 +92,8 @@ class Consumer:
         if self._loop is not None:
             await self._loop
         await self._until_idle(seconds)
-        for attempt in list(self._in_hand.values()):
+        # The last first: those wait before a gate, and would be let in by what the others leave.
+        for attempt in reversed(list(self._in_hand.values())):
             attempt.give_back()
         await self._until_idle(min(seconds, 2.0))
         if self._extending.running:

@@ -87,7 +87,7 @@ class Egress:
             if isinstance(reason, DestinationRefused):  # why, is for the operator and nobody else
                 self._log.warn("refused to call: {reason}", reason=reason.reason, correlation_id=work.correlation_id)
             if late:
-                raise TimeIsUp(f"no answer within {seconds:g} s") from None
+                raise TimeIsUp(f"no answer within {round(seconds, 3):.12g} s") from None
             if was_cancelled(error):
                 raise CancelledError() from None
             raise RetryLater(None, f"{self._target.name} could not be asked: {reason_of(error)}") from None
