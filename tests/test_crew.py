@@ -148,6 +148,7 @@ class ServingTests(CrewCase):
         ids = [await gateway.submit(endpoint="ill") for _ in range(6)]
         await self.until(lambda: gateway.crew.gates["ill"].state.value == "open")
         self.assertIn(b'openhqm_breaker_state{endpoint="ill",state="open"} 1.0', generate_latest(gateway.registry))
+        await self.until(lambda: gateway.crew.gates["ill"].under_way == 0)
         seen = len(target.requests)
         self.assertEqual((await gateway.reply(endpoint="well")).status, Status.COMPLETED)
         await deferLater(reactor, 0.2)

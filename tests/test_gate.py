@@ -144,10 +144,22 @@ class BreakerTests(SynchronousTestCase):
         waiting, given_up = rig.gate.passable(), rig.gate.passable()
         given_up.cancel()
         self.failureResultOf(given_up, CancelledError)
+        self.assertEqual(len(rig.clock.getDelayedCalls()), 1)
         rig.clock.advance(29.9)
         self.assertNoResult(waiting)
         rig.clock.advance(0.1)
         self.successResultOf(waiting)
+
+    def test_no_timer_for_nobody(self) -> None:
+        """Where everybody has given up waiting, no timer is left behind."""
+        rig = Rig()
+        rig.open()
+        rig.gate.passable().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        self.assertEqual(rig.clock.getDelayedCalls(), [])
+        rig = Rig(pace=Pace(1, 60))
+        rig.ask()
+        rig.ask().cancel()
+        self.assertEqual((rig.turned_away, rig.clock.getDelayedCalls()), ([1], []))
 
     def test_probe(self) -> None:
         """Half open, one goes, the others wait for what it finds: success lets them in, failure turns them away."""

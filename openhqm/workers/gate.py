@@ -76,7 +76,7 @@ class Gate:
         """
         if self._breaker.wait(self._clock.seconds()) == 0.0:
             return succeed(None)
-        waiter: Deferred[None] = Deferred(lambda waiter: _forget(self._outside, waiter))
+        waiter: Deferred[None] = Deferred(lambda waiter: self._forget(self._outside, waiter))
         self._outside.append(waiter)
         self._look_again()
         return waiter
@@ -85,7 +85,7 @@ class Gate:
         """Fires with a call that has begun. `GateClosed`: it cannot, for some time. Cancelling gives up the place."""
         if not self._waiting and self._wait() == 0.0:
             return succeed(self._begin())
-        waiter: Deferred[Call] = Deferred(lambda waiter: _forget(self._waiting, waiter))
+        waiter: Deferred[Call] = Deferred(lambda waiter: self._forget(self._waiting, waiter))
         self._waiting.append(waiter)
         self._look_again()
         return waiter
@@ -162,7 +162,7 @@ class Gate:
         self._timer = None
         self._look_again()
 
-
-def _forget(waiting: deque[Any], waiter: Deferred[Any]) -> None:
-    with suppress(ValueError):  # it is being turned away just now
-        waiting.remove(waiter)
+    def _forget(self, waiting: deque[Any], waiter: Deferred[Any]) -> None:
+        with suppress(ValueError):  # it is being turned away just now
+            waiting.remove(waiter)
+        self._look_again()  # where nobody waits, no timer runs
