@@ -479,6 +479,14 @@ class SidecarTests(ConfigCase):
             ("enabled: true", "upstream"),
             ("upstream: ftp://a", "upstream"),
             ("upstream: 'http://a/path'", "upstream"),
+            ("upstream: localhost:8080", "upstream"),
+            ("upstream: 'http://a?b'", "upstream"),
+            ("upstream: 'http://a:0'", "upstream"),
+            ("upstream: 'http://a:99999'", "upstream"),
+            ('upstream: "http://a\\r\\n"', "upstream"),
+            ("timeout: 0", "timeout"),
+            ("async_rules: [{path: /**/a}]", "async_rules.0.path"),
+            ("async_rules: [{path: /a, header: a b}]", "async_rules.0.header"),
             ("upstream: 'http://user:s3cr3t@a'", "upstream"),
             ("async_rules: [{path: jobs}]", "async_rules.0.path"),
             ("async_rules: [{methods: [POST]}]", "async_rules.0.path"),
@@ -822,7 +830,7 @@ class ProxyTests(ConfigCase):
             ({"caller_targets": {"enabled": True, "ports": []}}, "caller_targets.ports"),
             ({"caller_targets": {"enabled": True, "ports": [0]}}, "caller_targets.ports"),
             ({"caller_targets": {"enabled": True, "allow": ["10.0.0.0/99"]}}, "caller_targets.allow"),
-            ({"sidecar": {"target": "http://a.test"}, "endpoints": {"a": url}}, "sidecar"),
+            ({"sidecar": {"target": "http://a.test"}, "endpoints": {"a": url}}, "sidecar.target"),
         ):
             self.assertEqual(set(self.wrong(**keys)), {where}, keys)
 

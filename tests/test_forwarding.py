@@ -74,9 +74,11 @@ class MethodAndContentTests(SynchronousTestCase):
         self.assertIn("payload.name", str(error))
 
     def test_bytes(self) -> None:
-        """Content that is no JSON goes out as it is, and is not called JSON."""
+        """Content that came as bytes goes out as it is, and is called what its sender called it, or nothing."""
         request = made(EVERYTHING, Submission(b"null", body=b"\x00\xff"), CompiledRoute("r"))
-        self.assertEqual((request.content, lower(request)), (b"\x00\xff", {"content-type": "application/octet-stream"}))
+        self.assertEqual((request.content, lower(request)), (b"\x00\xff", {}))
+        typed = Submission(b"null", {"Content-Type": "a/b", "Host": "shop.example"}, body=b"\x00")
+        self.assertEqual(lower(made(EVERYTHING, typed)), {"content-type": "a/b", "host": "shop.example"})
 
 
 class FieldsTests(SynchronousTestCase):

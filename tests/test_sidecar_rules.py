@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from openhqm.config.proxy import AsyncRule, Sidecar
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.ingress.preferences import prefers_async
@@ -84,56 +82,3 @@ class Decisions(SynchronousTestCase):
             self.assertTrue(prefers_async(value), value)
         for value in (None, "", "wait=5", "respond-asynchronously", 'a="x, respond-async"', "respond-async," * 1000):
             self.assertFalse(prefers_async(value), value)
-
-
-class Configuration(SynchronousTestCase):
-    def test_upstream(self) -> None:
-        """A URL of a server and nothing more."""
-        for url in ("http://localhost:8080", "https://a.example", "http://[::1]:8080/", "http://127.0.0.1"):
-            self.assertEqual(Sidecar(True, url).upstream, url)
-        for url in (
-            "localhost:8080",
-            "ftp://x",
-            "http://",
-            "http://u:p@x",
-            "http://x/base",
-            "http://x?a",
-            "http://x/?",
-            "http://x#a",
-            "http://x:99999",
-            "http://x:0",
-            "http://x y",
-            "http://x\r\n",
-            "http://ä",
-            "http://x\\y",
-            "",
-        ):
-            self.assertRaises(ValueError, Sidecar, True, url)
-        self.assertRaises(ValueError, Sidecar, True)
-        self.assertIsNone(Sidecar().upstream)
-
-    def test_timeout(self) -> None:
-        """Within bounds."""
-        self.assertRaises(ValueError, Sidecar, True, "http://x", [], 0)
-
-    def test_rule(self) -> None:
-        """A rule describes what `policy` decides by; one that cannot match, or says too much, is refused."""
-        settings = AsyncRule("/a/*", ["POST"], "X-A", "b", 5)
-        self.assertEqual(settings.rule, Rule("/a/*", ("POST",), "X-A", "b", 5))
-        bad: list[dict[str, Any]] = [
-            {"path": "a"},
-            {"path": "/a?b"},
-            {"path": "/a#b"},
-            {"path": "/a b"},
-            {"path": "/**/a"},
-            {"path": "/a***"},
-            {"path": "/" + "a" * 256},
-            {"path": "/a", "methods": ["post"]},
-            {"path": "/a", "methods": ["TRACE"]},
-            {"path": "/a", "header": "a b"},
-            {"path": "/a", "header_value": "b"},
-            {"path": "/a", "wait": 0},
-            {"path": "/a", "wait": 4000},
-        ]
-        for keys in bad:
-            self.assertRaises(ValueError, AsyncRule, **keys)
