@@ -32,6 +32,7 @@ setup(
         "msgspec>=0.20",
         "prometheus-client>=0.21",
         "ruamel.yaml>=0.18",
+        "treq>=24.9",
         "zope.interface>=6",
     ],
     extras_require={

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
@@ -24,7 +25,7 @@ class Answer:
     """An answer in memory."""
 
     def __init__(self, code: int, body: bytes) -> None:
-        self.code, self.body = code, body
+        self.code, self.body, self.headers = code, body, Headers()
 
     def deliverBody(self, protocol: Any) -> None:
         protocol.transport = None
