@@ -9,6 +9,8 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "([^"]+)"', (here / "openhqm" / "__init__.py").read_text())[1]
 # What only routes with jq or jsonpath need.
 ROUTING = ["jq>=1.10", "python-jsonpath>=2.0.2"]
+# https towards endpoints, and tokens for them
+TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 
 setup(
     name="openhqm",
@@ -23,7 +25,7 @@ setup(
     options={"editable_wheel": {"mode": "compat"}},
     package_data={"openhqm": ["py.typed"]},
     install_requires=[
-        "Twisted[tls]>=26.10",
+        "Twisted>=26.10",
         "apsw>=3.51.3.0",
         "attrs>=24.2",
         "cattrs>=24.1",
@@ -32,13 +34,14 @@ setup(
         "msgspec>=0.20",
         "prometheus-client>=0.21",
         "ruamel.yaml>=0.18",
-        "treq>=24.9",
         "zope.interface>=6",
     ],
     extras_require={
         "routing": ROUTING,
+        "tls": TLS,
         "test": [
             *ROUTING,
+            *TLS,
             "build>=1.2",
             "coverage>=7.6",
             "hypothesis>=6.100",

@@ -83,8 +83,10 @@ def allow_many_files() -> None:
 
 
 @contextmanager
-def openhqm(port: int, *arguments: str, directory: str | None = None, **settings: str) -> Iterator[subprocess.Popen]:
-    """OpenHQM, on files of its own."""
+def openhqm(
+    port: int, *arguments: str, directory: str | None = None, tls: bool = True, **settings: str
+) -> Iterator[subprocess.Popen]:
+    """OpenHQM, on files of its own; ``tls`` False: as it is without the extra of that name."""
     scratch = directory or tempfile.mkdtemp(prefix="openhqm-bench-", dir="/var/tmp")
     environment = {
         "OPENHQM_SERVER__PORT": str(port),
@@ -93,7 +95,8 @@ def openhqm(port: int, *arguments: str, directory: str | None = None, **settings
         **settings,
     }
     try:
-        with process([sys.executable, "-c", TWISTD, "-n", "openhqm", *arguments], port, **environment) as running:
+        program = TWISTD if tls else f"import sys; sys.modules['OpenSSL'] = None; {TWISTD}"
+        with process([sys.executable, "-c", program, "-n", "openhqm", *arguments], port, **environment) as running:
             yield running
     finally:
         if directory is None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from twisted.internet.defer import DeferredList
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
 from openhqm.config.endpoints import CALLERS, Endpoint
 from openhqm.config.model import Settings
@@ -25,7 +25,7 @@ from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.guarded import guarded_agent
-from openhqm.runtime.http_client import TLSPolicy, close_agent, make_agent
+from openhqm.runtime.http_client import close_agent, make_agent
 from openhqm.runtime.threads import Threads
 from openhqm.workers.attempt import Attempts
 from openhqm.workers.consumer import Consumer
@@ -128,7 +128,7 @@ class Crew:
             most_result=most_result,
         )
 
-    def _attempts_at(self, name: str, endpoint: Endpoint, tls: TLSPolicy) -> Attempts:
+    def _attempts_at(self, name: str, endpoint: Endpoint, tls: IPolicyForHTTPS | None) -> Attempts:
         proxy = self._settings.proxy
         hands = self._hands(name)
         gate = self.gates[name] = Gate(
@@ -148,7 +148,7 @@ class Crew:
         )
         return self._attempts(Handlers(egress, {}, None), endpoint.timeout, gate, proxy.max_response_bytes)
 
-    def _agent(self, tls: TLSPolicy | None, kept: int) -> IAgent:
+    def _agent(self, tls: IPolicyForHTTPS | None, kept: int) -> IAgent:
         agent = make_agent(self._reactor, tls, kept=kept)
         self._agents.append(agent)
         return agent
@@ -182,8 +182,18 @@ class Crew:
                 endpoint.auth_client_secret or "",
                 endpoint.auth_scope,
             )
-            return ClientCredentials(request, self._agent(None, kept=1), self._reactor)
+            return ClientCredentials(request, self._agent(_tls_policy(request.url), kept=1), self._reactor)
         return Fixed({})
+
+
+def _tls_policy(url: str, *files: str | None) -> IPolicyForHTTPS | None:
+    """How to speak https, where that is spoken. `ValueError` for files that cannot be used."""
+    if not url.startswith("https:") and not any(files):
+        return None
+    from openhqm.runtime.tls import TLSPolicy
+
+    policy: IPolicyForHTTPS = TLSPolicy.from_files(*files) if files else TLSPolicy()
+    return policy
 
 
 class BreakerCollector(Collector):
@@ -212,13 +222,14 @@ class BreakerCollector(Collector):
         return state, calls, ended
 
 
-def _read_certificates(endpoints: Mapping[str, Endpoint]) -> dict[str, TLSPolicy]:
+def _read_certificates(endpoints: Mapping[str, Endpoint]) -> dict[str, IPolicyForHTTPS | None]:
     """Whom each endpoint trusts, and what it shows. `ConfigurationError` with whatever cannot be used."""
-    found, complaints = {}, []
+    found: dict[str, IPolicyForHTTPS | None] = {}
+    complaints = []
     for name, endpoint in endpoints.items():
         files = endpoint.tls
         try:
-            found[name] = TLSPolicy.from_files(files.ca, files.cert, files.key)
+            found[name] = _tls_policy(endpoint.url, files.ca, files.cert, files.key)
         except ValueError as error:
             complaints.append(Complaint(f"proxy.endpoints.{name}.tls", str(error)))
     if complaints:

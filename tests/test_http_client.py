@@ -18,7 +18,6 @@ from twisted.web.http_headers import Headers
 from openhqm.runtime.http_client import (
     MOST_HEAD,
     AnswerTooLong,
-    TLSPolicy,
     content_producer,
     first_reason,
     make_agent,
@@ -26,6 +25,7 @@ from openhqm.runtime.http_client import (
     reason_of,
     was_cancelled,
 )
+from openhqm.runtime.tls import TLSPolicy
 from tests.targets import Peer, Target, answer, endless, raw, silence
 from tests.test_guarded import certificate
 

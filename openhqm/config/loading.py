@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from openhqm.config.absent import take_out
-from openhqm.config.endpoints import CALLERS
+from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.model import Settings
 from openhqm.config.structure import Text, Wrong, structure
 from openhqm.errors import Complaint, ConfigurationError
@@ -184,8 +185,27 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
         elif route.endpoint is not None and route.endpoint not in settings.proxy.names:
             more = "" if settings.proxy.enabled else ": proxy.enabled is false"
             found.append((f"routing.routes.{index}.endpoint", f"there is no endpoint {route.endpoint!r}{more}"))
+    found += [(key, f"{what} needs TLS: pip install 'openhqm[tls]'") for key, what in _without_tls(settings.proxy)]
     if not server.enabled and not settings.worker.enabled:
         found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
+    return found
+
+
+def _without_tls(proxy: Proxy) -> list[tuple[str, str]]:
+    """The keys that ask for https, on an installation that does not have it."""
+    if all(find_spec(package) is not None for package in ("OpenSSL", "service_identity", "treq")):
+        return []
+    found = []
+    if proxy.enabled:
+        for name, endpoint in proxy.all_endpoints.items():
+            if endpoint.url.startswith("https:"):
+                found.append((f"proxy.endpoints.{name}.url", "https"))
+            if endpoint.auth_type == "oauth2_client_credentials":
+                found.append((f"proxy.endpoints.{name}.auth_type", "oauth2_client_credentials"))
+        if proxy.caller_targets.enabled and "https" in proxy.caller_targets.schemes:
+            found.append(("proxy.caller_targets.schemes", "https"))
+    if proxy.sidecar.enabled and (proxy.sidecar.upstream or "").startswith("https:"):
+        found.append(("proxy.sidecar.upstream", "https"))
     return found
 
 

@@ -8,30 +8,18 @@ forwarded goes by Twisted's own Agent, which does neither.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import attrs
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    platformTrust,
-    trustRootFromCertificates,
-)
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.error import SchemeNotSupported
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -51,67 +39,16 @@ class AnswerTooLong(Exception):
     """An answer went past its limit; the connection was closed."""
 
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
+def make_agent(reactor: Any, tls: IPolicyForHTTPS | None = None, *, kept: int = 64) -> IAgent:
+    """An agent with a pool of its own, which keeps up to ``kept`` idle connections to each host.
 
-
-@implementer(IPolicyForHTTPS)
-@attrs.frozen
-class TLSPolicy:
-    """Certificates are verified, always. ``trust`` None: what this machine trusts; ``own`` is shown to who asks."""
-
-    trust: Any = None
-    own: Any = None
-
-    @classmethod
-    def from_files(cls, ca: str | None, cert: str | None, key: str | None) -> TLSPolicy:
-        """From PEM files. `ValueError` in words where one cannot be used."""
-        trust = own = None
-        if ca is not None:
-            pems = _PEM.findall(_read(ca))
-            with _words(f"{ca} holds no certificates in PEM"):
-                trust = trustRootFromCertificates([Certificate.loadPEM(pem) for pem in pems])
-            if not pems:
-                raise ValueError(f"{ca} holds no certificates in PEM")
-        if cert is not None:
-            shown, secret = _read(cert), _read(key or cert)
-            with _words(f"{cert} holds no certificate in PEM"):
-                Certificate.loadPEM(shown)
-            with _words(f"{key or cert} holds no private key in PEM, or one under a password"):
-                # Asked for a password, OpenSSL would ask at the terminal.
-                load_pem_private_key(secret, None)
-            with _words(f"{key or cert} is not the key of {cert}"):
-                own = PrivateCertificate.loadPEM(shown + b"\n" + secret)
-                own.options().getContext().check_privatekey()
-        return cls(trust, own)
-
-    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
-        return optionsForClientTLS(
-            hostname.decode("ascii"), trustRoot=self.trust or platformTrust(), clientCertificate=self.own
-        )
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-
-
-@contextmanager
-def _words(words: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception:  # whatever OpenSSL has to say: it is about bytes, and the operator thinks in files
-        raise ValueError(words) from None
-
-
-def make_agent(reactor: Any, tls: TLSPolicy | None = None, *, kept: int = 64) -> IAgent:
-    """An agent with a pool of its own, which keeps up to ``kept`` idle connections to each host."""
+    ``tls`` is for https (`runtime.tls.TLSPolicy`); without it there is none.
+    """
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.maxPersistentPerHost = kept
     pool.cachedConnectionTimeout = KEPT_SECONDS
     pool.retryAutomatically = False  # who tries again, and counts it, is the gateway
-    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, tls or TLSPolicy()), pool)  # type: ignore[no-any-return]
+    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, tls), pool)  # type: ignore[no-any-return]
 
 
 def close_agent(agent: Any) -> Deferred[None]:
@@ -124,11 +61,13 @@ def close_agent(agent: Any) -> Deferred[None]:
 @attrs.frozen
 class _Endpoints:
     _reactor: Any
-    _tls: TLSPolicy
+    _tls: IPolicyForHTTPS | None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_SECONDS)
         if uri.scheme == b"https":
+            if self._tls is None:
+                raise SchemeNotSupported("https needs TLS")
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
         return BoundedHeads(endpoint, self._reactor)
 
@@ -273,11 +212,10 @@ def reason_of(error: BaseException) -> str:
     error = first_reason(error)
     if isinstance(error, OpenHQMError | AnswerTooLong):
         return str(error)
-    if isinstance(error, SSL.Error):
-        said = error.args[0] if error.args and isinstance(error.args[0], list) else []
-        return f"TLS: {', '.join(str(each[-1]) for each in said) or 'the connection was closed'}"
-    if isinstance(error, VerificationError):
-        return "TLS: the certificate is for another name"
+    if type(error).__module__.partition(".")[0] in ("OpenSSL", "service_identity"):
+        from openhqm.runtime.tls import words_of
+
+        return words_of(error)
     words = str(error).strip()
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from urllib.parse import quote_plus
 
 import attrs
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
@@ -128,6 +127,8 @@ class ClientCredentials:
         form = {"grant_type": "client_credentials"}
         if asked.scope:
             form["scope"] = asked.scope
+        from treq.client import HTTPClient  # which brings OpenSSL, for whoever uses it
+
         # A client of its own: no cookie of one token server is shown to another.
         client: Any = HTTPClient(self._agent, data_to_body_producer=content_producer)
         response = await client.post(
