@@ -15,8 +15,9 @@ from zope.interface import implementer
 from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
+from openhqm.policy.history import check_progress
 from openhqm.policy.ids import CorrelationIds
-from openhqm.results.endings import cancelled, check_progress, past_deadline
+from openhqm.results.endings import cancelled, past_deadline
 from openhqm.results.watchers import Watchers
 from openhqm.runtime.agenda import Agenda
 

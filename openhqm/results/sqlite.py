@@ -24,7 +24,8 @@ from openhqm.embedded.sql import fetch_all, fetch_one
 from openhqm.errors import AlreadyEnded, ExpiredRequest, NotDurable, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
-from openhqm.results.endings import cancelled, check_progress, past_deadline
+from openhqm.policy.history import check_progress
+from openhqm.results.endings import cancelled, past_deadline
 from openhqm.results.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
 
