@@ -83,6 +83,7 @@ class IMessageQueue(Interface):
 
     capabilities: Capabilities = Attribute("a `Capabilities`")
     trouble: str | None = Attribute("why a publish could not be kept now, or None")
+    warnings: Sequence[str] = Attribute("what an operator should know although everything works")
 
     def start() -> Deferred[None]:
         """Open, check and lend anew what was on loan when the last process ended. `CannotStart`."""
@@ -108,7 +109,7 @@ class IMessageQueue(Interface):
         ``in_order``: with one, the oldest, and only while no other of this queue is on loan or waits for its retry.
         """
 
-    def depth(queue: str) -> Depth:
+    def depth(queue: str) -> Deferred[Depth]:
         """How much lies in the queue."""
 
     def dead_letters(after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:

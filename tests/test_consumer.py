@@ -27,7 +27,7 @@ class Permits(SynchronousTestCase):
         for _ in range(10):
             shop.submit()
         self.assertEqual(len(hand.works), 3)
-        self.assertEqual(shop.bench.queue.depth(REQUESTS).in_flight, 3)
+        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).in_flight, 3)
         hand.answers[1].callback(None)
         shop.bench.turn()
         self.assertEqual(len(hand.works), 4)
@@ -158,7 +158,7 @@ class Gated(SynchronousTestCase):
         waiting = [shop.submit() for _ in range(6)]
         shop.pass_time(29)
         self.assertEqual(len(hand.works), 2)
-        self.assertEqual(shop.bench.queue.depth(REQUESTS).in_flight, 0)
+        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).in_flight, 0)
         shop.pass_time(2)
         self.assertEqual(len(hand.works), 3)
         self.assertEqual(shop.bench.queue.depth(REQUESTS).in_flight, 1)
@@ -215,7 +215,7 @@ class Gated(SynchronousTestCase):
         shop.pass_time(6)
         self.successResultOf(stopped)
         self.assertEqual((shop.record(ids[1]).status.ended, len(hand.works)), (False, 1))
-        self.assertEqual(shop.bench.queue.depth(REQUESTS).ready, 1)
+        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).ready, 1)
 
     def test_stops_outside(self) -> None:
         """Nor does a breaker that is open hold up the stopping."""

@@ -185,7 +185,9 @@ class Promises(RuleBasedStateMachine):
                 assert correlation_id not in buried
         seen = {int(work.payload_text) for work in self.begun + self.hand.works}
         assert seen <= set(range(1, self.asked + 1)), "a request that nobody submitted"
-        depth = self.shop.bench.queue.depth("contract-requests")
+        depths: list[Any] = []
+        self.shop.bench.queue.depth("contract-requests").addCallback(depths.append)
+        (depth,) = depths
         assert (depth.delayed, depth.in_flight) == (0, 0), depth
 
 

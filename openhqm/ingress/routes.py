@@ -96,9 +96,10 @@ class Routes:
         return send(request, self._health.ready())
 
     @app.route("/metrics", methods=["GET"])
-    def metrics(self, request: IRequest) -> bytes:
+    @deferred
+    async def metrics(self, request: IRequest) -> bytes:
         """What Prometheus collects."""
-        return send(request, self._health.metrics())
+        return send(request, await self._health.metrics())
 
     @app.route("/openapi.json", methods=["GET"])
     def openapi(self, request: IRequest) -> bytes:

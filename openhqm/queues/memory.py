@@ -63,6 +63,7 @@ class MemoryQueue:
     """Queues in memory. A loan that is not extended for ``lease`` seconds is lent anew."""
 
     capabilities = CAPABILITIES
+    warnings: Sequence[str] = ()
 
     def __init__(
         self,
@@ -138,7 +139,10 @@ class MemoryQueue:
         self.lend(queue)
         return waiter
 
-    def depth(self, queue: str) -> Depth:
+    def depth(self, queue: str) -> Deferred[Depth]:
+        return succeed(self._depth(queue))
+
+    def _depth(self, queue: str) -> Depth:
         if queue == self._dead_letters:
             buried = [letter.at for letter in self._letters.values()]
             return Depth(len(buried), 0, 0, min(buried) if buried else None)

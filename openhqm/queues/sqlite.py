@@ -45,6 +45,7 @@ class SqliteQueue:
     """The queues in ``file``. A loan that is not extended for ``lease`` seconds is lent anew."""
 
     capabilities = CAPABILITIES
+    warnings: Sequence[str] = ()
 
     def __init__(
         self,
@@ -124,8 +125,8 @@ class SqliteQueue:
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._place(queue).receive(most, in_order)
 
-    def depth(self, queue: str) -> Depth:
-        return self._place(queue).lanes.depth(self._file.reader, self._clock.seconds())
+    def depth(self, queue: str) -> Deferred[Depth]:
+        return maybeDeferred(lambda: self._place(queue).lanes.depth(self._file.reader, self._clock.seconds()))
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         lane = self._place(self._dead_letters).lanes.lane(RANK[Priority.NORMAL])

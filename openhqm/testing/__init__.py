@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from openhqm.testing.bench import DEAD_LETTERS, LEASE, REQUESTS, TTL, Bench
@@ -24,11 +25,11 @@ from openhqm.testing.surviving import Claiming, Crashing
 __all__ = ["DEAD_LETTERS", "LEASE", "REQUESTS", "TTL", "Bench", "backend_contract"]
 
 
-def backend_contract(make: Callable[[TestCase], Bench]) -> type[TestCase]:
-    """The suite for what ``make`` makes."""
+def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> type[TestCase]:
+    """The suite for what ``make`` makes, at once or in a while."""
 
     class BackendContract(Lending, Settling, Recording, Claiming, Crashing):
-        def make_bench(self) -> Bench:
+        def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)
 
     return BackendContract

@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from openhqm.interfaces import IDelivery, IMessageQueue, IResultStore
 from openhqm.messages import (
     Acceptance,
+    Depth,
     IdempotencyClaim,
     Reply,
     Status,
@@ -52,12 +53,13 @@ class Bench(Protocol):
 class Base(TestCase):
     bench: Bench
 
-    def make_bench(self) -> Bench:
+    def make_bench(self) -> Bench | Deferred[Bench]:
         """By `backend_contract`."""
         raise self.skipTest("made into a suite by backend_contract")
 
-    def setUp(self) -> None:
-        self.bench = self.make_bench()
+    async def setUp(self) -> None:  # type: ignore[override]
+        made = self.make_bench()
+        self.bench = await made if isinstance(made, Deferred) else made
         self.addCleanup(lambda: self.bench.close())
 
     async def do(self, deferred: Deferred[Any]) -> Any:
@@ -74,6 +76,10 @@ class Base(TestCase):
     async def one(self) -> IDelivery:
         (delivery,) = await self.lent()
         return delivery
+
+    async def depth(self, queue: str = REQUESTS) -> Depth:
+        found: Depth = await self.do(self.bench.queue.depth(queue))
+        return found
 
     async def nothing_is_lent(self) -> None:
         waiting = self.bench.queue.receive(REQUESTS, 1)

@@ -181,14 +181,14 @@ class Lending(Base):
         (delivery,) = await self.do(self.bench.queue.receive("other", 1))
         self.assertEqual(delivery.request, message)
         await self.do(delivery.ack())
-        depth = self.bench.queue.depth("other")
+        depth = await self.depth("other")
         self.assertEqual((depth.ready, depth.delayed, depth.in_flight), (0, 0, 0))
 
     async def test_depth_of_repeats(self) -> None:
         """A repeat under a key adds nothing to the depth."""
         for _ in range(5):
             await self.accept(claim=IdempotencyClaim("key", b"print"))
-        self.assertEqual(self.bench.queue.depth(REQUESTS).ready, 1)
+        self.assertEqual((await self.depth(REQUESTS)).ready, 1)
 
     async def test_depth(self) -> None:
         """The depth tells what is ready, delayed and on loan, and how old the oldest is."""
@@ -197,9 +197,9 @@ class Lending(Base):
         await self.bench.pass_time(5)
         await self.accept()
         await self.accept()
-        depth = self.bench.queue.depth(REQUESTS)
+        depth = await self.depth(REQUESTS)
         self.assertEqual((depth.ready, depth.delayed, depth.in_flight), (3, 1, 0))
         self.assertEqual(depth.oldest, first.submitted_at)
         await self.one()
-        depth = self.bench.queue.depth(REQUESTS)
+        depth = await self.depth(REQUESTS)
         self.assertEqual((depth.ready, depth.delayed, depth.in_flight), (2, 1, 1))
