@@ -12,6 +12,9 @@ ROUTING = ["jq>=1.10", "python-jsonpath>=2.0.2"]
 # https towards endpoints, and tokens for them
 TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 
+# Without hiredis, txredisapi parses answers in Python: an eighth of the speed.
+REDIS = ["hiredis>=2", "txredisapi>=1.6"]
+
 setup(
     name="openhqm",
     version=version,
@@ -23,7 +26,6 @@ setup(
     packages=[*find_packages(include=["openhqm", "openhqm.*"]), "twisted.plugins"],
     # In place, too, twistd must find the plugin: a finder of modules would hide it.
     options={"editable_wheel": {"mode": "compat"}},
-    package_data={"openhqm": ["py.typed"]},
     install_requires=[
         "Twisted>=26.10",
         "apsw>=3.51.3.0",
@@ -36,10 +38,13 @@ setup(
         "ruamel.yaml>=0.18",
         "zope.interface>=6",
     ],
+    package_data={"openhqm": ["py.typed", "redis/*.lua"]},
     extras_require={
+        "redis": REDIS,
         "routing": ROUTING,
         "tls": TLS,
         "test": [
+            *REDIS,
             *ROUTING,
             *TLS,
             "build>=1.2",

@@ -78,6 +78,7 @@ class Crew:
                     count=hands if partition is None else 1,
                     batch=worker.batch_size,
                     in_order=partition is not None,
+                    lease=settings.queue.lease_seconds,
                 )
             )
         registry.register(BreakerCollector(self.gates))

@@ -4,19 +4,27 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from typing import Protocol
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.model import Settings
+from openhqm.config.redis_address import parse_address
 from openhqm.embedded.file import RunCommit, SqliteFile
+from openhqm.errors import CannotStart
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queues.memory import MemoryQueue
+from openhqm.queues.redis_streams import RedisQueue
 from openhqm.queues.sqlite import SqliteQueue
+from openhqm.redis.connection import Redis
+from openhqm.redis.wire import check_installed
 from openhqm.results.memory import MemoryResults
+from openhqm.results.redis import RedisResults
 from openhqm.results.sqlite import SqliteResults
 from openhqm.runtime.deferreds import deferred
 
@@ -31,17 +39,29 @@ class _KeepsTime(Protocol):
 
 @attrs.frozen
 class Holding:
-    """Where requests and answers rest. ``start`` raises `CannotStart`."""
+    """Where requests and answers rest. ``start`` raises `CannotStart`.
+
+    ``first_try`` fires once it is known whether what is elsewhere can be reached.
+    """
 
     queue: IMessageQueue
     store: IResultStore
     _timekeeper: _KeepsTime
+    _first_try: Callable[[], Deferred[None]] = attrs.field(default=lambda: succeed(None))
 
     @deferred
     async def start(self) -> None:
         """Open the queue, and then keep the store's deadlines."""
         await self.queue.start()
         self._timekeeper.start()
+
+    @deferred
+    async def check(self) -> None:
+        """Open it, and wait until it is known whether it works. `CannotStart`."""
+        await self.start()
+        await self._first_try()
+        if self.queue.trouble is not None:
+            raise CannotStart(self.queue.trouble)
 
     @deferred
     async def stop(self) -> None:
@@ -64,6 +84,7 @@ def _sqlite(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> H
         clock,
         requests=settings.queue.request_queue,
         dead_letters=settings.queue.dead_letter_queue,
+        lease=settings.queue.lease_seconds,
     )
     return Holding(queue, store, store)
 
@@ -72,11 +93,42 @@ def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> H
     ids = CorrelationIds(os.urandom(32))
     store = MemoryResults(clock, ids, settings.cache.ttl_seconds)
     names = settings.queue
-    queue = MemoryQueue(store, clock, ids, requests=names.request_queue, dead_letters=names.dead_letter_queue)
+    queue = MemoryQueue(
+        store,
+        clock,
+        ids,
+        requests=names.request_queue,
+        dead_letters=names.dead_letter_queue,
+        lease=names.lease_seconds,
+    )
     return Holding(queue, store, store)
+
+
+def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+    check_installed()
+    names = settings.queue
+    where = names.connection.redis
+    ttl = settings.cache.ttl_seconds
+    redis = Redis(
+        parse_address(names.redis_url or where.url),
+        where.key_prefix,
+        clock,
+        random.random,
+        seconds=where.timeout_seconds,
+    )
+    store = RedisResults(redis, ttl)
+    queue = RedisQueue(
+        redis,
+        requests=names.request_queue,
+        dead_letters=names.dead_letter_queue,
+        ttl=ttl,
+        lease=names.lease_seconds,
+    )
+    return Holding(queue, store, store, redis.first_try)
 
 
 _MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Holding]] = {
     "sqlite": _sqlite,
     "memory": _memory,
+    "redis": _redis,
 }

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
@@ -28,9 +29,10 @@ from openhqm.delivery.waiting import Waiting
 from openhqm.errors import CannotStart, ConfigurationError, OpenHQMError
 from openhqm.holding import make_holding
 from openhqm.ingress.door import Door
-from openhqm.ingress.health import Health, QueueCollector
+from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.proxied import Proxied
+from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.short_lane import ShortLane, refused
 from openhqm.ingress.sidecar import Sidecar
@@ -56,17 +58,40 @@ def makeService(options: OpenHQMOptions) -> Service:
     try:
         service = OpenHQM(options.settings, reactor)
         if options["check"]:
-            check(service)
+            run_to_its_end(reactor, lambda: check(service))
             raise SystemExit(0)
     except OpenHQMError as error:
         raise SystemExit(_say(Failure(error))) from None
     return service
 
 
-def check(service: OpenHQM) -> None:
+@deferred
+async def check(service: OpenHQM) -> None:
     """Connect, and print what the backend can and cannot promise. `CannotStart`."""
-    _now(service.holding.start())
-    capabilities = service.holding.queue.capabilities
+    try:
+        await service.holding.check()
+        _print_promises(service)
+    finally:
+        await service.holding.stop()
+        service.commits.stop()
+
+
+def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
+    """Run the reactor for as long as ``work`` takes, and raise what it failed with."""
+    outcome: list[Any] = []
+
+    def begin() -> None:
+        work().addBoth(outcome.append).addBoth(lambda result: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    if outcome and isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+
+
+def _print_promises(service: OpenHQM) -> None:
+    queue = service.holding.queue
+    capabilities = queue.capabilities
     print(f"openhqm {__version__}: the configuration is sound")
     print(f"queue.type {service.settings.queue.type}")
     for name, value in (
@@ -78,8 +103,8 @@ def check(service: OpenHQM) -> None:
         ("largest message", capabilities.largest_message or "no limit of its own"),
     ):
         print(f"  {name}: {'yes' if value is True else 'no' if value is False else value}")
-    _now(service.holding.stop())
-    service.commits.stop()
+    for warning in queue.warnings:
+        print(f"  note: {warning}")
 
 
 class OpenHQM(Service):
@@ -97,9 +122,8 @@ class OpenHQM(Service):
         self.ports: list[IListeningPort] = []
         queue, store = self.holding.queue, self.holding.store
         addressing = settings.addressing()
-        names = settings.queue
-        self._queues = [queue_name(names.request_queue, each, part) for each, _, part in addressing.lanes()]
-        self._crew = Crew(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
+        crew = Crew(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
+        self._crew = crew
         door_metrics = DoorMetrics(self.registry)
         self._waiting = Waiting(store, reactor)
         self._streams = Streams(store, reactor, door_metrics.open_streams.set)
@@ -112,10 +136,12 @@ class OpenHQM(Service):
             longest_wait=settings.server.max_wait_seconds,
             addressing=addressing,
         )
+        queues = [queue_name(settings.queue.request_queue, each, part) for each, _, part in addressing.lanes()]
+        names = (*queues, settings.queue.dead_letter_queue)
         self._health = Health(
             queue,
             settings.queue.type,
-            self.registry if settings.monitoring.metrics_enabled else None,
+            Metrics(self.registry, queue, names, reactor) if settings.monitoring.metrics_enabled else None,
             lambda: self._crew.trouble if self._crew is not None else None,
         )
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
@@ -144,8 +170,6 @@ class OpenHQM(Service):
     def _count_everything(self) -> None:
         registry = self.registry
         ProcessCollector(registry=registry)
-        names = (*self._queues, self.settings.queue.dead_letter_queue)
-        registry.register(QueueCollector(self.holding.queue, names, self._reactor))
         build = Gauge("openhqm_build_info", "What is running.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
         endings = Counter("openhqm_requests", "Requests that have ended, by how.", ["outcome"], registry=registry)
@@ -229,14 +253,6 @@ class OpenHQM(Service):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-
-
-def _now(deferred: Deferred[None]) -> None:
-    """Embedded backends open and close at once; what they raised comes out here."""
-    outcome: list[Any] = []
-    deferred.addBoth(outcome.append)
-    if outcome and isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
 
 
 def _say(failure: Failure) -> int:

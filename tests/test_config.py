@@ -342,7 +342,7 @@ class AbsentTests(ConfigCase):
 
     def test_backends(self) -> None:
         """Every backend of the contract that is not built in is refused by its name, never replaced by another."""
-        for backend in ("redis", "kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom"):
+        for backend in ("kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom"):
             complaint = self.complaint(f"queue: {{type: {backend}}}")
             self.assertEqual((complaint.key, complaint.reason), ("queue.type", f"{backend}: not in this build"))
             complaint = self.complaint(f"queue: {{connection: {{{backend}: {{url: a}}}}}}")
@@ -356,13 +356,10 @@ class AbsentTests(ConfigCase):
             ("server.trusted_proxies", ["10.0.0.0/8"]),
             ("queue.format", "raw"),
             ("queue.spool", "/var/spool"),
-            ("queue.redis_url", "redis://a"),
             ("queue.kafka_bootstrap_servers", ["a:9092"]),
             ("queue.sqs_region", "us-east-1"),
             ("queue.sqs_queue_url", "https://a"),
             ("worker.executor", "process"),
-            ("cache.type", "redis"),
-            ("cache.redis_url", "redis://a"),
             ("bridges", [{"name": "a"}]),
             ("auth.type", "api_key"),
             ("auth.type", "jwt"),
@@ -430,7 +427,7 @@ class AbsentTests(ConfigCase):
             self.assertEqual(self.complaint(**{name: "true"}).source, f"OPENHQM_{name}")
 
     def test_the_design_documents_own_example(self) -> None:
-        """Redis for queue and cache, open to every machine, four processes: each refused by name, and all at once."""
+        """Redis for queue and cache it may have; open to every machine and the rest are refused, all at once."""
         found = self.complaints(
             "server: {host: 0.0.0.0, port: 8000, workers: 4}\n"
             "queue:\n"
@@ -448,15 +445,41 @@ class AbsentTests(ConfigCase):
             {
                 "server.workers",
                 "server.host",
-                "queue.type",
-                "queue.connection.redis",
                 "queue.connection.kafka",
                 "queue.connection.sqs",
-                "cache.type",
             },
         )
-        for key in ("queue.type", "cache.type", "queue.connection.redis"):
-            self.assertIn("redis", str(found[key]))
+
+
+class RedisTests(ConfigCase):
+    """Where a Redis is found."""
+
+    def test_short_forms(self) -> None:
+        """``queue.redis_url`` says the same as ``queue.connection.redis.url``, and the cache may say it once more."""
+        long = self.load("queue: {type: redis, connection: {redis: {url: 'redis://a:1/2'}}}\ncache: {type: redis}")
+        self.assertEqual(long.queue.connection.redis.url, "redis://a:1/2")
+        short = self.load("queue: {type: redis, redis_url: 'redis://a'}\ncache: {type: redis, redis_url: 'redis://a'}")
+        self.assertEqual(short.queue.redis_url, "redis://a")
+
+    def test_one_redis(self) -> None:
+        """Answers in another Redis than the queue could not be one step with it: refused."""
+        complaint = self.complaint("queue: {type: redis, redis_url: 'redis://a'}\ncache: {redis_url: 'redis://b'}")
+        self.assertEqual(complaint.key, "cache.redis_url")
+
+    def test_no_such_url(self) -> None:
+        """What is no URL of a Redis is said with its key, and without the password in it."""
+        complaint = self.complaint("queue: {type: redis, redis_url: 'http://u:secret@a'}")
+        self.assertEqual(complaint.key, "queue.redis_url")
+        self.assertNotIn("secret", str(complaint))
+
+    def test_no_password_in_a_repr(self) -> None:
+        """Settings that are shown show no URL."""
+        self.assertNotIn("secret", repr(self.load("queue: {type: redis, redis_url: 'redis://u:secret@a'}")))
+
+    def test_lease(self) -> None:
+        """A lease lasts a second or more."""
+        self.assertEqual(self.load("queue: {lease_seconds: 1}").queue.lease_seconds, 1.0)
+        self.assertEqual(self.complaint("queue: {lease_seconds: 0.5}").key, "queue.lease_seconds")
 
 
 class SidecarTests(ConfigCase):

@@ -21,7 +21,7 @@ LAYERS = (
     ("policy",),
     ("config",),
     ("codec",),
-    ("embedded",),
+    ("embedded", "redis"),
     ("queues", "results"),
     ("holding",),
     ("workers", "delivery"),

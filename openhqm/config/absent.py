@@ -10,7 +10,7 @@ from typing import Any
 
 from openhqm.config.structure import Text
 
-BACKENDS = ("redis", "kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
+BACKENDS = ("kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
 
 SECTIONS = {
     "bridges": "more pipelines in one process",
@@ -26,13 +26,11 @@ KEYS = {
     "queue.response_queue": "a response queue (embedded backends settle in place)",
     "queue.format": "foreign message formats",
     "queue.spool": "the spool",
-    "cache.redis_url": "cache.type redis",
     "auth.api_keys": "API keys",
     "auth.jwt": "JSON web tokens",
     "monitoring.redact": "redaction (no header is ever logged)",
     "monitoring.tracing": "tracing",
     **{f"queue.connection.{backend}": f"queue.type {backend}" for backend in BACKENDS},
-    "queue.redis_url": "queue.type redis",
     "queue.kafka_bootstrap_servers": "queue.type kafka",
     "queue.sqs_region": "queue.type sqs",
     "queue.sqs_queue_url": "queue.type sqs",
@@ -42,7 +40,6 @@ KEYS = {
 
 VALUES = {
     "queue.type": dict.fromkeys(BACKENDS),
-    "cache.type": {"redis": None},
     "worker.executor": {"process": None},
     "auth.type": dict.fromkeys(("api_key", "jwt", "any")),
 }

@@ -175,6 +175,11 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
             )
     if settings.cache.type not in (None, settings.queue.type):
         found.append(("cache.type", f"must be {settings.queue.type} or left out: it follows queue.type"))
+    redis_url = settings.queue.redis_url or settings.queue.connection.redis.url
+    if settings.cache.redis_url not in (None, redis_url):
+        found.append(
+            ("cache.redis_url", "must be that of the queue or left out: reply and end of request are one step")
+        )
     if settings.queue.request_queue == settings.queue.dead_letter_queue:
         found.append(("queue.dead_letter_queue", "must not be the request queue"))
     if settings.queue.dead_letter_queue.startswith(settings.queue.request_queue + "."):

@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from openhqm.config.endpoints import CALLERS, Proxy
+from openhqm.config.redis_address import parse_address
 from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, not_empty, one_of
 from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
 from openhqm.policy.retry import RetryPolicy
+
+
+def redis_url(instance: object, attribute: object, value: Any) -> None:
+    """The value is None or a URL that says where a Redis is."""
+    if value is not None:
+        parse_address(value)
 
 
 @attrs.frozen
@@ -34,20 +43,32 @@ class Sqlite:
 
 
 @attrs.frozen
+class Redis:
+    """A Redis, or the Sentinels that know it. ``key_prefix`` is what all of our keys begin with."""
+
+    url: str = attrs.field(default="redis://localhost:6379/0", repr=False, validator=redis_url)
+    key_prefix: str = attrs.field(default="{openhqm}:", validator=not_empty)
+    timeout_seconds: float = attrs.field(default=1.5, validator=between(0.1, 60))
+
+
+@attrs.frozen
 class Connection:
     """Where each backend is found."""
 
     sqlite: Sqlite = attrs.field(factory=Sqlite)
+    redis: Redis = attrs.field(factory=Redis)
 
 
 @attrs.frozen
 class Queue:
-    """Where requests wait."""
+    """Where requests wait. A loan that nobody extends for ``lease_seconds`` is lent anew."""
 
-    type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory")))
+    type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory", "redis")))
     request_queue: str = attrs.field(default="openhqm-requests", validator=not_empty)
     dead_letter_queue: str = attrs.field(default="openhqm-dlq", validator=not_empty)
+    lease_seconds: float = attrs.field(default=60.0, validator=between(1, 86400))
     connection: Connection = attrs.field(factory=Connection)
+    redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
 
 
 @attrs.frozen
@@ -100,6 +121,7 @@ class Cache:
     """How long an answer is kept. It rests where the queue does."""
 
     type: str | None = None
+    redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
     ttl_seconds: float = attrs.field(default=3600.0, validator=between(1, 10 * 365 * 86400))
 
 

@@ -16,13 +16,14 @@ from openhqm.policy.breaker import State
 from openhqm.runtime.deferreds import deferred
 from openhqm.workers.attempt import Attempt, Attempts
 
-EXTEND_SECONDS = 20.0
 AGAIN_SECONDS = 1.0
 STUCK_SECONDS = 60.0
 
 
 class Consumer:
     """Works on at most ``count`` requests of ``name`` at once, taking up to ``batch`` in one go.
+
+    ``lease`` is the queue's: a loan is extended at a third of it.
 
     While what was worked on is being settled (at most ``count``, too) the hands are free for the next: so the settling
     of one request and the lending of another share a transaction.
@@ -40,11 +41,13 @@ class Consumer:
         count: int,
         batch: int,
         in_order: bool = False,
+        lease: float = 60.0,
     ) -> None:
         self._queue = queue
         self._name = name
         self._attempts = attempts
         self._clock = clock
+        self._extend_every = lease / 3
         self._count = self._free = count
         self._settling: set[IDelivery] = set()
         self._batch = batch
@@ -79,7 +82,7 @@ class Consumer:
 
     def start(self) -> None:
         """Begin to take requests."""
-        self._extending.start(EXTEND_SECONDS, now=False)
+        self._extending.start(self._extend_every, now=False)
         self._loop = self._run()
 
     @deferred

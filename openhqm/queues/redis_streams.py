@@ -1,0 +1,180 @@
+# -*- test-case-name: tests.test_redis -*-
+"""The queue in Redis Streams: each promise is one script, kept for as many processes as there are.
+
+A message is a record (a hash), and stands in exactly one line: the stream of its queue and priority, the loans, or
+one of two sets ordered by when it is due. `docs/redis.md` lists the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from openhqm.codec import decode_dead_letter, encode_request
+from openhqm.errors import IdempotencyConflict, UnknownRequest
+from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
+from openhqm.messages import (
+    Acceptance,
+    DeadLetter,
+    Depth,
+    IdempotencyClaim,
+    Priority,
+    Request,
+    Submission,
+)
+from openhqm.policy.queue_names import holds_requests, queue_of
+from openhqm.policy.redrive import redriven
+from openhqm.queues.redis_loans import Place
+from openhqm.redis.connection import Redis
+from openhqm.runtime.deferreds import deferred
+
+MOST_QUEUES = 1000
+LARGEST_BYTES = 512 * 1024 * 1024  # a string in Redis holds no more (proto-max-bulk-len)
+
+
+@implementer(IMessageQueue)
+class RedisQueue:
+    """The queues in ``redis``. A loan that is not extended for ``lease`` seconds is lent anew, by any process.
+
+    ``ttl`` is how long an ending that is settled here is kept.
+    """
+
+    def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float, lease: float = 60.0) -> None:
+        self._redis = redis
+        self._requests = requests
+        self._dead_letters = dead_letters
+        self._letters = f"{redis.prefix}dead:{dead_letters}"
+        self._ttl = ttl
+        self._lease = lease
+        self._places: dict[str, Place] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Not durable before Redis's own settings were read, nor where they lose what was accepted."""
+        return Capabilities(
+            durable=self._redis.promises.durable,
+            ordered=True,
+            native_priority=True,
+            atomic_settle=True,
+            largest_message=LARGEST_BYTES,
+        )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be accepted now, or None."""
+        return self._redis.trouble
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What this Redis cannot promise."""
+        return self._redis.warnings
+
+    def start(self) -> Deferred[None]:
+        self._redis.start()
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        for place in self._places.values():
+            place.stop()
+        return self._redis.stop()
+
+    @deferred
+    async def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
+        return await self._accept(submission, claim, "")
+
+    async def _accept(self, submission: Submission, claim: IdempotencyClaim | None, letter: str) -> Acceptance:
+        # Number and time are Redis's to give; they stand in the record, above what the envelope says.
+        body = encode_request(Request("", self._redis.clock_now(), submission))
+        claimed: tuple[Any, ...] = ("", b"", "")
+        if claim is not None:
+            digest = blake2b(f"{claim.scope} {claim.key}".encode(), digest_size=16).hexdigest()
+            claimed = (digest, claim.fingerprint, repr(claim.lifetime))
+        answer = await self._redis.run(
+            "accept",
+            queue_of(self._requests, submission),
+            # Within a partition the oldest goes first, whatever its priority.
+            (Priority.NORMAL if submission.partition is not None else submission.priority).value,
+            body,
+            _optional(submission.not_before),
+            "",
+            _optional(submission.timeout),
+            "1",
+            *claimed,
+            self._letters,
+            letter,
+        )
+        outcome = answer[0]
+        if outcome == b"conflict":
+            raise IdempotencyConflict(claim.key if claim is not None else "")
+        if outcome == b"unknown":
+            raise UnknownRequest(f"dead letter {letter}")
+        number = int(answer[1])
+        self._redis.saw(number)
+        return Acceptance(self._redis.ids.issue(number), float(answer[2]), replayed=outcome == b"repeat")
+
+    @deferred
+    async def publish(self, queue: str, message: Request, *, priority: Priority, delay: float) -> None:
+        body = encode_request(message)
+        no_deadline, unrecorded, no_claim = "", "", ("", b"", "")
+        answer = await self._redis.run(
+            "accept",
+            queue,
+            priority.value,
+            body,
+            "",
+            repr(float(delay)),
+            no_deadline,
+            unrecorded,
+            *no_claim,
+            self._letters,
+            "",
+        )
+        self._redis.saw(int(answer[1]))
+
+    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+        return self._place(queue).receive(most, in_order)
+
+    @deferred
+    async def depth(self, queue: str) -> Depth:
+        if queue == self._dead_letters:
+            count = await self._redis.command("XLEN", self._letters)
+            first = await self._redis.command("XRANGE", self._letters, "-", "+", "COUNT", 1)
+            return Depth(count, 0, 0, float(_fields(first[0])[b"at"]) if first else None)
+        ready, delayed, on_loan, oldest = await self._redis.run("depth", queue)
+        return Depth(ready, delayed, on_loan, float(oldest) if oldest else None)
+
+    @deferred
+    async def dead_letters(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
+        found = await self._redis.command("XRANGE", self._letters, f"{after + 1}-0", "+", "COUNT", most)
+        return [(int(entry[0].partition(b"-")[0]), decode_dead_letter(_fields(entry)[b"letter"])) for entry in found]
+
+    @deferred
+    async def redrive(self, number: int) -> Acceptance:
+        found = await self._redis.command("XRANGE", self._letters, f"{number}-0", f"{number}-0")
+        if not found:
+            raise UnknownRequest(f"dead letter {number}")
+        return await self._accept(redriven(decode_dead_letter(_fields(found[0])[b"letter"])), None, str(number))
+
+    def _place(self, queue: str) -> Place:
+        place = self._places.get(queue)
+        if place is None:
+            if len(self._places) >= MOST_QUEUES:
+                raise ValueError(f"more than {MOST_QUEUES} queues")
+            recorded = holds_requests(self._requests, queue)
+            place = Place(self._redis, queue, recorded, self._lease, self._ttl, self._letters)
+            self._places[queue] = place
+        return place
+
+
+def _optional(seconds: float | None) -> str:
+    return "" if seconds is None else repr(seconds)
+
+
+def _fields(entry: list[Any]) -> dict[bytes, bytes]:
+    """The fields of an entry of a stream."""
+    names = entry[1]
+    return dict(zip(names[::2], names[1::2], strict=True))

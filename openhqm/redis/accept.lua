@@ -1,0 +1,40 @@
+-- Take responsibility for a message: claim, record, place in the queue and deadline, or nothing of it.
+-- queue, lane, body, not before ('': at once), delay, timeout ('': none), recorded, claim ('': none), fingerprint,
+-- lifetime, dead letters, letter ('': none)
+local queue, lane, body, not_before, delay, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local recorded, claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local letters, letter = ARGV[12], ARGV[13]
+
+refuse_when_full()
+
+local claimed = prefix .. 'c:' .. claim
+if claim ~= '' then
+  local held = redis.call('HMGET', claimed, 'fingerprint', 'number', 'at', 'expires')
+  if held[1] and tonumber(held[4]) > clock then
+    if held[1] ~= fingerprint then return {'conflict'} end
+    return {'repeat', held[2], held[3]}
+  end
+end
+-- A dead letter that is tried anew goes with the step that accepts it; somebody may have been quicker.
+if letter ~= '' and redis.call('XDEL', letters, letter .. '-0') == 0 then return {'unknown'} end
+
+local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
+local due = tonumber(not_before) or clock + (tonumber(delay) or 0)
+if due > clock then
+  redis.call('ZADD', later(queue, lane), exact(due), number)
+else
+  redis.call('XADD', stream(queue, lane), number .. '-0', 'at', now)
+end
+redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'lane', lane,
+  'attempt', 0, 'last', 1, 'recorded', recorded)
+redis.call('ZADD', prefix .. 'open', number, number)
+if timeout ~= '' then
+  redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(timeout)), number)
+end
+if claim ~= '' then
+  redis.call('HSET', claimed, 'fingerprint', fingerprint, 'number', number, 'at', now,
+    'expires', exact(clock + tonumber(lifetime)))
+  redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
+end
+wake(queue)
+return {'new', number, now}

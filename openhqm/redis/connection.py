@@ -1,0 +1,237 @@
+# -*- test-case-name: tests.test_redis -*-
+"""The ground that queue and store share: scripts that run, channels that are heard, and what is wrong if anything is.
+
+One connection carries every command of the process, so that they happen in the order in which they were asked for;
+another one listens. Both come back by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from openhqm.config.redis_address import Address
+from openhqm.errors import NotDurable
+from openhqm.policy.ids import CorrelationIds
+from openhqm.redis.dialling import ask
+from openhqm.redis.link import Link
+from openhqm.redis.listening import Listening
+from openhqm.redis.promises import Promises, promises, read_info
+from openhqm.redis.scripts import Script, load_scripts
+from openhqm.redis.wire import factory, is_refusal
+from openhqm.redis.words import refusal
+from openhqm.runtime.deferreds import deferred
+
+PROBE_SECONDS = 1.0
+MOST_LOSSES = 3
+FORGOTTEN = (
+    "Redis has forgotten everything since this process began: its data were lost or flushed. What was accepted before "
+    "is gone. Restart every openhqm process to go on with what is there now"
+)
+
+
+class Redis:
+    """One Redis. ``clock`` is for what is to be done later; ``own_time`` (for tests) stands in for Redis's time.
+
+    ``seconds`` is how long an answer may take before the connection is given up.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        address: Address,
+        prefix: str,
+        reactor: Any,
+        random: Callable[[], float],
+        *,
+        seconds: float,
+        clock: IReactorTime | None = None,
+        own_time: bool = False,
+    ) -> None:
+        self.address = address
+        self.prefix = prefix
+        self.clock: IReactorTime = clock if clock is not None else reactor
+        self.random = random
+        self.promises = Promises(False, ())
+        self.on_ending: list[Callable[[int, str], None]] = []
+        self.process = os.urandom(6).hex()
+        self._own_time = own_time
+        self._reactor = reactor
+        self._seconds = seconds
+        self._scripts = load_scripts()
+        self._ids: CorrelationIds | None = None
+        self._secret: bytes | None = None
+        self._seen = 0
+        self._loans = 0
+        self._refused: str | None = None
+        self._forgotten = False
+        self._lost: tuple[str, ...] = ()
+        self._probe: Any = None
+        self._stopped = False
+        self.link = Link(
+            address,
+            reactor,
+            factory(None),
+            random,
+            seconds=seconds,
+            prepare=self._greet,
+            up=lambda: None,
+            down=lambda: None,
+        )
+        self.listening = Listening(address, reactor, random, seconds, self._say_nothing)
+        self.listen = self.listening.listen
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be accepted now, or None."""
+        return FORGOTTEN if self._forgotten else self.link.trouble or self._refused
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know although everything works."""
+        return (*self.promises.warnings, *self._lost)
+
+    @property
+    def ids(self) -> CorrelationIds:
+        """The ids under the secret that Redis keeps; `NotDurable` before it was ever reached."""
+        if self._ids is None:
+            raise NotDurable(self.trouble or "Redis was not reached yet")
+        return self._ids
+
+    def start(self) -> None:
+        """Begin to connect; it never fails and never ends."""
+        self.link.start()
+        self.listening.link.start()
+
+    def first_try(self) -> Deferred[None]:
+        """Fires once the first attempt to connect is over; `trouble` says how it went."""
+        return self.link.first_try()
+
+    @deferred
+    async def stop(self) -> None:
+        """Hang up."""
+        self._stopped = True
+        if self._probe is not None and self._probe.active():
+            self._probe.cancel()
+        await gatherResults([self.listening.stop(), self.link.stop()])
+
+    def clock_now(self) -> float:
+        """This process's time, for what an ending says about itself; what is decided by time, Redis decides."""
+        return self.clock.seconds()
+
+    def new_token(self) -> str:
+        """What tells one lending from every other, in all processes."""
+        self._loans += 1
+        return f"{self.process}.{self._loans}"
+
+    def saw(self, number: int) -> None:
+        """A number was given out: Redis must never know a lower one as its last."""
+        self._seen = max(self._seen, number)
+
+    def run(self, name: str, *values: Any) -> Deferred[Any]:
+        """What the script answers. `NotDurable` where Redis refuses it, or does not answer: then it may have run.
+
+        Cancelling gives up the waiting and nothing else.
+        """
+        answer: Deferred[Any] = Deferred()
+
+        def relay(result: Any) -> None:
+            if not answer.called:
+                answer.callback(result)
+
+        self._run(self._scripts[name], values).addBoth(relay)
+        return answer
+
+    def command(self, *words: Any) -> Deferred[Any]:
+        """What a plain command answers; `NotDurable`."""
+        return self.link.ask(*words).addErrback(lambda failure: self._explain(failure.value))
+
+    @deferred
+    async def _run(self, script: Script, values: tuple[Any, ...]) -> Any:
+        if self._forgotten:
+            raise NotDurable(FORGOTTEN)
+        now = repr(self.clock.seconds()) if self._own_time else ""
+        words = (1, self.prefix, now, *values)
+        try:
+            try:
+                return await self.link.ask("EVALSHA", script.digest, *words)
+            except Exception as error:
+                if not str(error).startswith("NOSCRIPT"):
+                    raise
+                return await self.link.ask("EVAL", script.source, *words)
+        except NotDurable:
+            raise
+        except Exception as error:
+            return self._explain(error)
+
+    def _explain(self, error: Any) -> Any:
+        """`NotDurable` in words; it is remembered, and looked into until it is over."""
+        if not is_refusal(error):
+            raise error
+        refused = refusal(str(error))
+        if refused.elsewhere:
+            self.link.close_anew(refused.words)
+        elif not self._stopped:
+            if self._refused is None:
+                self._log.error("{words}", words=refused.words, error=str(error))
+            self._refused = refused.words
+            if self._probe is None or not self._probe.active():
+                self._probe = self._reactor.callLater(PROBE_SECONDS, self._try_again)
+        raise NotDurable(refused.words)
+
+    def _try_again(self) -> None:
+        self.run("probe").addCallbacks(self._better, lambda failure: failure.trap(NotDurable))
+
+    def _better(self, answer: Any) -> None:
+        self._log.info("Redis takes writes again", trouble=self._refused)
+        self._refused = None
+
+    async def _say_nothing(self, protocol: Any) -> None:
+        """What only listens needs no greeting."""
+
+    async def _greet(self, protocol: Any) -> None:
+        """Before anything else on a new connection: load the scripts, agree on the secret, look at the promises."""
+
+        def say(*words: Any) -> Deferred[Any]:
+            return ask(protocol, self._reactor, self._seconds, *words)
+
+        info = read_info(await say("INFO"))
+        for script in self._scripts.values():
+            await say("SCRIPT", "LOAD", script.source)
+        digest = self._scripts["greet"].digest
+        run_id = info.get("run_id", "")
+        secret, number = await say("EVALSHA", digest, 1, self.prefix, "", run_id, os.urandom(32), str(self._seen))
+        self._recognise(secret, int(number))
+        found = promises(info, await self._appendfsync(say))
+        for warning in found.warnings:
+            if warning not in self.promises.warnings:
+                self._log.warn("{address}: {words}", address=str(self.address), words=warning)
+        self.promises = found
+        self._refused = None
+
+    def _recognise(self, secret: bytes, number: int) -> None:
+        if self._secret is None:
+            self._secret, self._ids = secret, CorrelationIds(secret)
+        elif secret != self._secret:
+            self._forgotten = True
+            self._log.critical("{words}", words=FORGOTTEN)
+        elif number < self._seen:
+            words = f"Redis has lost what it took last: it knows number {number}, and {self._seen} was given out"
+            self._log.critical("{words}", words=words)
+            self._lost = (*self._lost, words)[-MOST_LOSSES:]
+
+    async def _appendfsync(self, say: Callable[..., Deferred[Any]]) -> str | None:
+        """None where CONFIG is refused, as managed services do."""
+        try:
+            answer = await say("CONFIG", "GET", "appendfsync")
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return None
+        return answer[1].decode() if len(answer) > 1 else None

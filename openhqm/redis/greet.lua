@@ -1,0 +1,15 @@
+-- The first words on every connection: the secret of the ids, and the number given out last.
+-- run id of the server, a secret to begin with, the highest number that this process has seen
+local run, secret, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local LEAP = 1000000
+
+refuse_when_full()
+redis.call('SET', prefix .. 'secret', secret, 'NX')
+local number = tonumber(redis.call('GET', prefix .. 'number') or '0')
+if redis.call('GET', prefix .. 'run') ~= run then
+  -- Another server than last time: one that was started anew, or a replica that took over. It may have forgotten the
+  -- last numbers given out. No number is given out twice, so it goes on beyond anything that may have been.
+  redis.call('SET', prefix .. 'run', run)
+  redis.call('SET', prefix .. 'number', string.format('%.0f', math.max(number, seen) + LEAP))
+end
+return {redis.call('GET', prefix .. 'secret'), string.format('%.0f', number)}

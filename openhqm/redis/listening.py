@@ -1,0 +1,108 @@
+# -*- test-case-name: tests.test_redis -*-
+"""Hearing what other processes say, over a connection of its own: channels, for as long as somebody listens.
+
+Redis keeps no message for a connection that is down. So each listener is told whenever its channel was opened, or
+opened again: from now on it misses nothing, and what was before it looks up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from openhqm.config.redis_address import Address
+from openhqm.errors import NotDurable
+from openhqm.redis.link import Link
+from openhqm.redis.wire import factory
+
+PING_SECONDS = 5.0
+
+
+@attrs.frozen(eq=False)
+class _Listener:
+    heard: Callable[[bytes], None]
+    opened: Callable[[], None]
+
+
+class Listening:
+    """The channels of this process. Each has one listener."""
+
+    def __init__(
+        self,
+        address: Address,
+        reactor: Any,
+        random: Callable[[], float],
+        seconds: float,
+        prepare: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        self._reactor = reactor
+        self._channels: dict[bytes, _Listener] = {}
+        self._ping: Any = None
+        self.link = Link(
+            address,
+            reactor,
+            factory(self._heard),
+            random,
+            seconds=seconds,
+            prepare=prepare,
+            up=self._up,
+            down=self._down,
+        )
+
+    def listen(self, channel: str, heard: Callable[[bytes], None], opened: Callable[[], None]) -> Callable[[], None]:
+        """Call ``heard`` with each message and ``opened`` whenever the channel opens, until what is returned is called.
+
+        Both must not raise.
+        """
+        name = channel.encode()
+        listener = self._channels[name] = _Listener(heard, opened)
+        self._open(name, listener)
+
+        def stop() -> None:
+            if self._channels.get(name) is listener:
+                del self._channels[name]
+                self.link.ask("UNSUBSCRIBE", name).addErrback(_gone_anyway)
+
+        return stop
+
+    def stop(self) -> Deferred[None]:
+        """Hear nothing more."""
+        self._channels.clear()
+        self._down()
+        return self.link.stop()
+
+    def _open(self, name: bytes, listener: _Listener) -> None:
+        def opened(answer: Any) -> None:
+            if self._channels.get(name) is listener:
+                listener.opened()
+
+        self.link.ask("SUBSCRIBE", name).addCallbacks(opened, _gone_anyway)
+
+    def _heard(self, channel: bytes, message: bytes) -> None:
+        listener = self._channels.get(channel)
+        if listener is not None:
+            listener.heard(message)
+
+    def _up(self) -> None:
+        for name, listener in list(self._channels.items()):
+            self._open(name, listener)
+        self._ping = self._reactor.callLater(PING_SECONDS, self._ask_whether_it_lives)
+
+    def _down(self) -> None:
+        if self._ping is not None and self._ping.active():
+            self._ping.cancel()
+        self._ping = None
+
+    def _ask_whether_it_lives(self) -> None:
+        """A peer that is gone without a word is noticed by a question that has no answer."""
+        self._ping = self._reactor.callLater(PING_SECONDS, self._ask_whether_it_lives)
+        self.link.ask("PING").addErrback(_gone_anyway)
+
+
+def _gone_anyway(failure: Failure) -> None:
+    """The connection is down, and with it every channel; they open again when it is back."""
+    failure.trap(NotDurable)

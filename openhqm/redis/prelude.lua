@@ -1,0 +1,80 @@
+-- What every script begins with. KEYS[1] is the prefix of all our keys, ARGV[1] the time.
+--
+-- Scripts write what happened, not themselves, into the append-only file (so TIME may be asked before a write);
+-- Redis 7 always does that, Redis 6 has to be told.
+if redis.replicate_commands then redis.replicate_commands() end
+
+local prefix = KEYS[1]
+
+-- The time is that of the Redis server, so hosts whose clocks differ agree; a test passes its own.
+-- It stays a string where it is kept: a number made into a string by Lua loses digits.
+local now = ARGV[1]
+if now == '' then
+  local time = redis.call('TIME')
+  now = string.format('%s.%06d', time[1], tonumber(time[2]))
+end
+local clock = tonumber(now)
+
+local GROUP, READER = 'openhqm', 'workers'
+local LANES = {'high', 'normal', 'low'}
+local GRACE_SECONDS = 5
+
+local function exact(number) return string.format('%.17g', number) end
+local function record(number) return prefix .. 'r:' .. number end
+local function part(queue, what) return prefix .. 'q:' .. queue .. ':' .. what end
+local function stream(queue, lane) return part(queue, 'ready:' .. lane) end
+local function again(queue, lane) return part(queue, 'again:' .. lane) end
+local function later(queue, lane) return part(queue, 'later:' .. lane) end
+local function loans(queue) return part(queue, 'loans') end
+local function said(queue) return prefix .. 'said:' .. queue end
+
+-- Fails where Redis is full, cannot save or is a replica, before anything of this script has happened: it writes
+-- nothing, but it is a command that may grow. Scripts that end a request do without, so that what is on loan can
+-- be finished while memory is short.
+local function refuse_when_full() redis.call('SETRANGE', prefix .. 'full', 0, '') end
+
+-- Tell whoever found nothing in the queue that it is worth looking again. Nobody did: nothing is published.
+local function wake(queue)
+  if redis.call('DEL', part(queue, 'hungry')) == 1 then redis.call('PUBLISH', said(queue), 'ready') end
+end
+
+-- Add an event to a request's history and tell who listens to it: they are told its number, and read the rest.
+local function add_event(number, type, detail)
+  local key = record(number)
+  local count = redis.call('HINCRBY', key, 'last', 1)
+  redis.call('HSET', key, 'e' .. count, type .. ' ' .. now .. ' ' .. detail)
+  if type ~= 'progress' then redis.call('HSET', key, 'step', count) end
+  redis.call('PUBLISH', prefix .. 'e:' .. number, count)
+end
+
+-- Nothing is left to be done: out of every line it may stand in. Its entry's id in the stream is its number.
+local function forget(number, queue, lane)
+  local id = number .. '-0'
+  redis.pcall('XACK', stream(queue, lane), GROUP, id)
+  redis.pcall('XDEL', stream(queue, lane), id)
+  redis.call('ZREM', again(queue, lane), number)
+  redis.call('ZREM', later(queue, lane), number)
+  redis.call('ZREM', prefix .. 'open', number)
+  redis.call('ZREM', prefix .. 'deadlines', number)
+end
+
+-- The one ending. Whoever calls has looked that there is none.
+local function end_request(number, queue, lane, status, reply, ttl)
+  local key = record(number)
+  forget(number, queue, lane)
+  local count = redis.call('HINCRBY', key, 'last', 1)
+  redis.call('HSET', key, 'ended', status, 'reply', reply, 'expires', exact(clock + tonumber(ttl)))
+  redis.call('HDEL', key, 'body')
+  redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
+  redis.call('PUBLISH', prefix .. 'e:' .. number, count)
+end
+
+-- What a holder may still do with its loan: nil where it is its own and open; otherwise what became of it.
+-- A step that was done and whose answer got lost is recognised by its token, and finds its own outcome.
+local function loan_state(number, token)
+  local found = redis.call('HMGET', record(number), 'token', 'settled', 'queue')
+  if not found[3] then return 'gone' end
+  if found[2] and found[2]:sub(1, #token + 1) == token .. ' ' then return found[2]:sub(#token + 2) end
+  if found[1] ~= token then return 'lost' end
+  return nil
+end

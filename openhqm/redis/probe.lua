@@ -1,0 +1,3 @@
+-- Whether a write would be taken now. Writes nothing.
+refuse_when_full()
+return 'OK'

@@ -1,0 +1,45 @@
+# -*- test-case-name: tests.test_redis -*-
+"""The scripts: each is one step that happens as a whole or not at all, whichever process asks for it."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from pathlib import Path
+
+import attrs
+
+_HERE = Path(__file__).parent
+NAMES = (
+    "accept",
+    "depth",
+    "end",
+    "extend",
+    "find",
+    "greet",
+    "history",
+    "lend",
+    "overdue",
+    "probe",
+    "progress",
+    "put_back",
+    "settle",
+    "walk",
+)
+
+
+@attrs.frozen
+class Script:
+    """A script and the name Redis has for it."""
+
+    source: bytes
+    digest: bytes
+
+
+def _read(name: str) -> Script:
+    source = b"\n".join((_HERE / f"{part}.lua").read_bytes() for part in ("prelude", name))
+    return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode())
+
+
+def load_scripts() -> dict[str, Script]:
+    """All of them, by name."""
+    return {name: _read(name) for name in NAMES}
