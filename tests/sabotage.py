@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from openhqm.messages import Acceptance, Submission
-from openhqm.queues import sqlite_loans
+from openhqm.queues import redis_loans, sqlite_loans
 from openhqm.queues.sqlite import SqliteQueue
 
 
@@ -48,3 +48,14 @@ def ack_first() -> None:
         return lent(self, key, attempt, body)
 
     sqlite_loans.Place._delivery = hasty  # type: ignore[method-assign]
+
+
+def redis_ack_first() -> None:
+    """The same in Redis."""
+    lent = redis_loans.Place._delivery
+
+    def hasty(self: Any, row: Any, token: str, ends: float) -> Any:
+        self.redis.run("settle", int(row[0]), token, "", b"", self.ttl, self.letters, b"")
+        return lent(self, row, token, ends)
+
+    redis_loans.Place._delivery = hasty  # type: ignore[method-assign]

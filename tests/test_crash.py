@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import crash
+from tests import crash, crash_redis
 
 
 class Kill(SynchronousTestCase):
@@ -17,6 +17,12 @@ class Kill(SynchronousTestCase):
         self.assertEqual(done["kills"], 12)
         self.assertGreater(done["accepted"], 500)
 
+    def test_nothing_is_lost_on_redis(self) -> None:
+        """Ten kills, of the listener, the worker and Redis in turn: nothing is lost, each request ends once."""
+        done = crash_redis.run(10, seed=20260207, say=lambda line: None)
+        self.assertEqual(done["kills"], 10)
+        self.assertGreater(done["accepted"], 200)
+
     def test_sees_answers_before_the_commit(self) -> None:
         """A server that answers before the request is written is caught."""
         self.assertRaises(crash.Broken, self.run_quietly, 6, "answer-first")
@@ -25,3 +31,12 @@ class Kill(SynchronousTestCase):
         """A server that takes a request out of the books before it is done is caught."""
         caught = self.assertRaises(crash.Broken, self.run_quietly, 4, "ack-first", 5.0)
         self.assertIn("has not ended", str(caught))
+
+    def test_sees_a_redis_that_keeps_nothing(self) -> None:
+        """A Redis without an append-only file, killed, is caught."""
+        self.assertRaises(crash.Broken, crash_redis.run, 3, 1, lambda line: None, appendonly="no")
+
+    def test_sees_acknowledging_first_on_redis(self) -> None:
+        """A worker that takes a request out of the books before it is done is caught."""
+        before = "from tests import sabotage; sabotage.redis_ack_first()"
+        self.assertRaises(crash.Broken, crash_redis.run, 2, 1, lambda line: None, patience=5.0, before=before)

@@ -1,0 +1,168 @@
+"""The same on Redis: listener, worker and Redis itself are killed in turn, and nothing is lost.
+
+    python -m tests.crash_redis --rounds 200 [--seed N]
+
+Listener and worker are processes of their own; Redis syncs its append-only file before each answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.brokers import RedisServer
+from tests.crash import ENDS_WITHIN, Broken, Callers, ended, known
+from tests.servers import Server
+
+
+class Installation:
+    """A Redis, a listener and a worker."""
+
+    def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
+        self.redis = RedisServer(**settings)
+        self.listener = Server(
+            directory,
+            before,
+            OPENHQM_QUEUE__TYPE="redis",
+            OPENHQM_QUEUE__REDIS_URL=self.redis.url,
+            OPENHQM_QUEUE__LEASE_SECONDS="1",
+            OPENHQM_WORKER__HANDLER="tests.crash_handler:handle",
+            OPENHQM_WORKER__COUNT="8",
+            OPENHQM_WORKER__MAX_RETRIES="1000",
+        )
+        self.worker: subprocess.Popen[bytes] | None = None
+        self.parts = {
+            "listener": (self.listener.kill, self.start_listener),
+            "worker": (self.kill_worker, self.start_worker),
+            "redis": (self.redis.kill, self.redis.start),
+        }
+
+    def start(self) -> None:
+        self.redis.start()
+        self.start_worker()
+        self.start_listener()
+
+    def start_listener(self) -> None:
+        self.listener.start("--role", "listener")
+
+    def start_worker(self) -> None:
+        with (self.listener.directory / "worker.log").open("ab") as log:
+            self.worker = subprocess.Popen(
+                self.listener.command("--role", "worker"),
+                cwd=self.listener.directory,
+                env=self.listener.variables(),
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill_worker(self) -> None:
+        assert self.worker is not None
+        self.worker.kill()
+        self.worker.wait()
+
+    def stop(self) -> None:
+        """SIGTERM ends both with 0."""
+        assert self.worker is not None
+        self.worker.terminate()
+        for name, code in (("worker", self.worker.wait(60)), ("listener", self.listener.stop())):
+            if code != 0:
+                raise Broken(f"SIGTERM ended the {name} with {code}")
+
+    def close(self) -> None:
+        for process in (self.worker, self.listener.process):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+        self.redis.close()
+
+
+def nothing_unexpected(redis: RedisServer, callers: Callers) -> None:
+    """Each record was submitted, and each submission is there at most once."""
+    found: Counter[int] = Counter()
+    for key in redis.command("KEYS", "*:r:*"):
+        fields = dict(zip(*[iter(redis.command("HGETALL", key))] * 2, strict=True))
+        if b"reply" in fields:
+            found[msgspec.json.decode(fields[b"reply"])["result"]["n"]] += 1
+        else:
+            found[msgspec.json.decode(fields[b"body"])["payload"]["n"]] += 1
+    strange = set(found) - callers.sent
+    if strange:
+        raise Broken(f"nobody submitted {sorted(strange)[:5]}")
+    twice = [number for number, count in found.items() if count > 1]
+    if twice:
+        raise Broken(f"submission {twice[0]} was accepted {found[twice[0]]} times")
+
+
+def run(
+    rounds: int, seed: int, say: Any = print, *, patience: float = ENDS_WITHIN, before: str = "", **settings: str
+) -> dict[str, int]:
+    """``rounds`` kills; `Broken` with the first promise that was not kept, else what was done.
+
+    ``before`` runs in both processes first, and ``settings`` are Redis's: with either, a rule can be broken.
+    """
+    choose = random.Random(seed)
+    directory = Path(tempfile.mkdtemp(prefix="openhqm-crash-"))
+    installation = Installation(directory, before, **settings)
+    try:
+        installation.start()
+        server = installation.listener
+        callers = Callers(server, seed)
+        callers.start()
+        try:
+            for number in range(1, rounds + 1):
+                time.sleep(choose.uniform(0.05, 1.0))
+                kill, start = list(installation.parts.values())[number % len(installation.parts)]
+                kill()
+                before = len(callers.fresh)
+                start()
+                older = choose.sample(callers.fresh[:before], min(50, before))
+                known(server, callers, [*callers.fresh[max(0, before - 400) : before], *older])
+                callers.check()
+                if number % 20 == 0:
+                    say(f"round {number}: {len(callers.told)} accepted, none lost")
+        finally:
+            callers.stop()
+        known(server, callers, list(callers.told))
+        ended(server, callers, patience)
+        nothing_unexpected(installation.redis, callers)
+        installation.stop()
+    except Broken:
+        if before or settings:
+            shutil.rmtree(directory)
+        else:
+            say(f"the logs are left in {directory}")
+        raise
+    finally:
+        installation.close()
+    shutil.rmtree(directory)
+    return {"kills": rounds, "accepted": len(callers.told), "sent": len(callers.sent), "with key": len(callers.keys)}
+
+
+def main() -> int:
+    """0 where every promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash_redis")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    try:
+        done = run(options.rounds, options.seed)
+    except Broken as broken:
+        print(f"BROKEN: {broken}")
+        return 1
+    print("kept: " + ", ".join(f"{value} {name}" for name, value in done.items()) + "; 0 lost, 0 ended twice")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
