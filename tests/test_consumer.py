@@ -161,7 +161,7 @@ class Gated(SynchronousTestCase):
         self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).in_flight, 0)
         shop.pass_time(2)
         self.assertEqual(len(hand.works), 3)
-        self.assertEqual(shop.bench.queue.depth(REQUESTS).in_flight, 1)
+        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).in_flight, 1)
         hand.answers[2].errback(RetryLater(1000))
         shop.pass_time(29)
         self.assertEqual(len(hand.works), 3)
