@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from itertools import accumulate
+from operator import add
 from typing import Any
 
 import msgspec
@@ -18,11 +20,19 @@ import msgspec
 from openhqm.errors import MalformedJSON
 
 MAX_DEPTH = 64
-FEW = 8
+MOST_MEMBERS = 20_000
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NAME = re.compile(rb'[ \t\n\r,]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*')
+_END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 _BRACKETS = b"[]{}"
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+# Brackets as bits, and for each byte of eight of them: how far it leads down or up, and how deep it goes on its way.
+_BITS = bytes.maketrans(b"[{]}", b"1100")
+_NET = bytes((2 * byte.bit_count() - 8) % 256 for byte in range(256))
+_DEEPEST = bytes(
+    max(0, *accumulate(1 if byte >> place & 1 else -1 for place in range(7, -1, -1))) for byte in range(256)
+)
+_PIECE = 64 * 1024
 
 
 def members(text: bytes) -> dict[str, bytes]:
@@ -31,7 +41,7 @@ def members(text: bytes) -> dict[str, bytes]:
         raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels")
     try:
         text.isascii() or text.decode("utf-8")
-        found = _MEMBERS.decode(text)
+        raw = _MEMBERS.decode(text)
     except UnicodeDecodeError as error:
         raise MalformedJSON(f"not UTF-8 at byte {error.start}") from None
     except msgspec.ValidationError:
@@ -40,9 +50,11 @@ def members(text: bytes) -> dict[str, bytes]:
         raise MalformedJSON(str(error)) from None
     except RecursionError:  # cannot come with so few levels, and if it does it is no reason to fall over
         raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels") from None
-    if len(found) > FEW or b"\\u" in text or not all(_stands_once(name, text) for name in found):
-        _refuse_duplicates(text)
-    return {name: bytes(value) for name, value in found.items()}
+    if len(raw) > MOST_MEMBERS:
+        raise MalformedJSON(f"the object has more than {MOST_MEMBERS} members")
+    found = {name: bytes(value) for name, value in raw.items()}
+    _refuse_duplicates(text, found)
+    return found
 
 
 def parse_object(text: bytes, where: str) -> dict[str, Any]:
@@ -82,32 +94,42 @@ def _number(digits: str) -> float:
 _OBJECTS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_number)
 
 
-def _stands_once(name: str, text: bytes) -> bool:
-    """Whether it is plain that no other member has this name: the others need the slow look."""
-    return name.isidentifier() and text.count(b'"%b"' % name.encode()) == 1
-
-
 def _depth(text: bytes) -> int:
-    """How deep the brackets outside of strings nest: opening ones count 1, closing ones -1."""
-    steps = _without_strings(text).translate(_STEPS, _NOT_BRACKETS)
-    return max(accumulate(memoryview(steps).cast("b")), default=0)
+    """How deep the brackets outside of strings nest. Eight of them are one step, and nothing is kept of a step."""
+    bits = _without_strings(text).translate(_BITS, _NOT_BRACKETS)
+    bits += b"0" * (-len(bits) % 8)
+    steps = int(bits or b"0", 2).to_bytes(len(bits) // 8, "big")
+    before = accumulate(memoryview(steps.translate(_NET)).cast("b"), initial=0)
+    return max(map(add, before, steps.translate(_DEEPEST)), default=0)
 
 
 def _without_strings(text: bytes) -> bytes:
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(text.split(b'"')[::2])
+    outside: list[bytes] = []
+    inside = 0
+    for start in range(0, len(text), _PIECE):  # all at once, a text of quotes would become millions of objects
+        parts = text[start : start + _PIECE].split(b'"')
+        outside.append(b"".join(parts[inside::2]))
+        inside ^= (len(parts) - 1) & 1
+    return b"".join(outside)
 
 
-def _refuse_duplicates(text: bytes) -> None:
-    outermost: list[tuple[str, Any]] = []
+def _refuse_duplicates(text: bytes, found: dict[str, bytes]) -> None:
+    """Walk through the object, which is sound, from name to name; values are compared, and never parsed.
 
-    def pairs(found: list[tuple[str, Any]]) -> None:
-        outermost[:] = found  # the outermost object is the last one finished
-
-    json.loads(text, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    Of a name that stands twice the last value was found, so that the walk stumbles over the first one: it is another,
+    or what is behind it is not a name. (Only of two numbers can one be the beginning of the other.)
+    """
+    place = text.index(b"{") + 1
     seen: set[str] = set()
-    for name, _ in outermost:
-        if name in seen:
+    while (match := _NAME.match(text, place)) is not None:
+        written = match[1]
+        name = json.loads(b'"%b"' % written) if b"\\" in written else written.decode()
+        value = found[name]
+        if name in seen or not text.startswith(value, match.end()):
             raise MalformedJSON(f"the name {name!r} stands twice")
         seen.add(name)
+        place = match.end() + len(value)
+    if _END.match(text, place) is None:
+        raise MalformedJSON(f"the name {name!r} stands twice")
