@@ -9,6 +9,7 @@ from __future__ import annotations
 HOST = b"Host: x\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
 POST = b"POST / HTTP/1.1\r\n" + HOST
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 REFUSED: dict[str, tuple[int, bytes]] = {
     # RFC 9112, section 3.2: Host
@@ -55,6 +56,24 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "chunk longer than its size": (400, POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n"),
     "chunk with a bare line feed": (400, POST + b"Transfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n"),
     "chunk data ended by a bare line feed": (400, POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\n0\r\n\r\n"),
+    "chunk size of seventeen digits": (400, CHUNKED + b"00000000000000003\r\nabc\r\n0\r\n\r\n"),
+    "announced long chunk": (413, CHUNKED + b"ffffffffffffffff\r\n"),
+    "announced long second chunk": (413, CHUNKED + b"3\r\nabc\r\n186a0\r\n"),
+    "chunk size ended by a bare line feed": (400, CHUNKED + b"3\n"),
+    "chunk size ended by a bare carriage return": (400, CHUNKED + b"3\rabc\r\n0\r\n\r\n"),
+    "chunk size with an underscore": (400, CHUNKED + b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n"),
+    "chunk size with a space behind it": (400, CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n"),
+    "chunk size that is empty": (400, CHUNKED + b"\r\nabc\r\n0\r\n\r\n"),
+    "chunk size that is missing": (400, CHUNKED + b";a=b\r\nabc\r\n0\r\n\r\n"),
+    "long chunk extension": (400, CHUNKED + b"3;" + b"a" * 256 + b"\r\nabc\r\n0\r\n\r\n"),
+    "long chunk extension, not ended": (400, CHUNKED + b"3;" + b"a" * 300),
+    "long chunk extension on the last chunk": (400, CHUNKED + b"3\r\nabc\r\n0;a=" + b"b" * 256 + b"\r\n\r\n"),
+    "many long chunk extensions": (400, CHUNKED + b"3" + b";a=b" * 65 + b"\r\nabc\r\n0\r\n\r\n"),
+    "chunk extension with a control": (400, CHUNKED + b"3;a=\x01\r\nabc\r\n0\r\n\r\n"),
+    "chunk extension with a bare line feed": (400, CHUNKED + b"3;a=b\nabc\r\n0\r\n\r\n"),
+    "chunk extension without a name": (400, CHUNKED + b"3;\r\nabc\r\n0\r\n\r\n"),
+    "chunk extension with eight bits": (400, CHUNKED + b"3;a=\xff\r\nabc\r\n0\r\n\r\n"),
+    "trailer ended by line feeds": (400, CHUNKED + b"3\r\nabc\r\n0\r\nA: b\n\n"),
     # RFC 9112, section 5: lines
     "continued line": (400, GET + b"A: b\r\n c\r\n\r\n"),
     "continued line with a tab": (400, GET + b"A: b\r\n\tc\r\n\r\n"),
@@ -122,6 +141,9 @@ SERVED: dict[str, bytes] = {
     "chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
     "chunks with an extension": POST + b"Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n",
     "chunks with a trailer": POST + b"Transfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\nA: b\r\n\r\n",
+    "chunks with long extensions": CHUNKED + b'3;a="b;c\\"";' + b"d" * 245 + b"\r\nabc\r\n0;e\r\n\r\n",
+    "one large chunk": CHUNKED + b"186A0\r\n" + b"a" * 100_000 + b"\r\n0\r\n\r\n",
+    "chunks that look like chunks": CHUNKED + b"a\r\n0\r\n\r\n3\r\n\r\n\r\n0000\r\n\r\n",
     "white space around a value": GET + b"A: \t b \t\r\n\r\n",
     "empty value": GET + b"A:\r\n\r\n",
     "eight bits in a value": GET + b"A: \xc3\xa4\r\n\r\n",

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.runtime import http1_reading
 from openhqm.runtime.http1 import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MOST_PIPELINED, STALL_SECONDS
 from openhqm.runtime.http1_messages import Answer
 from tests import hypothesis_profile  # noqa: F401
@@ -74,6 +75,17 @@ class Strict(SynchronousTestCase):
             answer += wire.take()
         self.assertEqual(wire.statuses(answer), [200] * 1100)
 
+    def test_chunk_lines_are_for_chunks(self) -> None:
+        """Nothing is looked for in a read with no chunked request in it, and nothing of a read is kept."""
+        self.patch(http1_reading, "chunks_begin", None)
+        self.patch(http1_reading, "ChunkLines", None)
+        for name, data in SERVED.items():
+            if not _chunked(name):
+                wire = Wire()
+                answer = wire.send(data[:20]) + wire.send(data[20:])
+                self.assertEqual(wire.statuses(answer), [200], name)
+                self.assertEqual((wire.protocol._reader._read, wire.protocol._reader._earlier), (b"", []))
+
     def test_nothing_behind_a_refusal(self) -> None:
         """What follows a refused request on its connection is not looked at."""
         for _, data in REFUSED.values():
@@ -115,6 +127,21 @@ class Differential(SynchronousTestCase):
         self.assertEqual(pieces.transport.closed, whole.transport.closed)
 
     @settings(max_examples=300)
+    @given(st.data())
+    def test_chunk_lines(self, data: st.DataObject) -> None:
+        """A chunked body with strange bytes in it, before and behind others: the same in whole and in pieces."""
+        names = data.draw(st.lists(st.sampled_from([*SERVED]), max_size=3))
+        names.insert(data.draw(st.integers(0, len(names))), data.draw(st.sampled_from([*filter(_chunked, SERVED)])))
+        stream = b"".join(SERVED[name] for name in names if name != "HTTP/1.0")
+        place = data.draw(st.integers(stream.lower().index(b"chunked"), len(stream)))
+        stream = stream[:place] + data.draw(st.binary(max_size=2) | st.sampled_from([b";", b"fffff"])) + stream[place:]
+        whole, pieces = Wire(), Wire()
+        expected = whole.send(stream)
+        found = b"".join(pieces.send(piece) for piece in data.draw(split(stream)))
+        self.assertEqual(_without_date(found), _without_date(expected))
+        self.assertEqual(pieces.seen, whole.seen)
+
+    @settings(max_examples=300)
     @given(st.binary(max_size=300))
     def test_noise(self, noise: bytes) -> None:
         """Whatever the bytes: no exception, and no more requests seen than request lines sent."""
@@ -131,6 +158,10 @@ class Differential(SynchronousTestCase):
         wire = Wire()
         wire.send(data[:place] + inserted + data[place:])
         self.assertLessEqual(len(wire.seen), 1)
+
+
+def _chunked(name: str) -> bool:
+    return b"chunked" in SERVED[name].lower()
 
 
 def _without_date(answer: bytes) -> list[bytes]:

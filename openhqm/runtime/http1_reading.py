@@ -11,9 +11,19 @@ from typing import Any
 
 import httptools
 
+from openhqm.runtime.http1_chunks import ChunkLines, chunks_begin
 from openhqm.runtime.http1_messages import Message
 from openhqm.runtime.http1_passing import Passing
-from openhqm.runtime.http1_rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, MOST_TARGET, Head, Refusal, check_head
+from openhqm.runtime.http1_rules import (
+    MALFORMED,
+    MOST_HEAD,
+    MOST_HEADERS,
+    MOST_LINE,
+    MOST_TARGET,
+    Head,
+    Refusal,
+    check_head,
+)
 
 HEAD_SECONDS = 10.0
 LEAST_BYTES_PER_SECOND = 1024
@@ -38,17 +48,31 @@ class Reader:
         self._go_ahead = go_ahead
         self._parser: Any
         self._held_at: float | None = None  # since when a body is not read on
+        self._lines: ChunkLines | None = None  # of the body that is coming
+        self._read = b""  # what is being read,
+        self._earlier: list[bytes] = []  # what came before it of a head that is not complete,
+        self._place = 0  # and where in all that the first request begins that was not there before
         self._new_parser()
 
     def feed(self, data: bytes) -> None:
         """Read on. `Refusal`: nothing behind it can be understood."""
         while data:
             data = self._feed(data)
+        self._read = b""  # an idle connection keeps nothing
 
     def _feed(self, data: bytes) -> bytes:
+        self._read = data
+        if self._head is not None:
+            if self._lines is not None:
+                self._place = self._lines.feed(data)
+            elif self._head.length is not None:
+                self._place = self._head.length - self._body_size
+        elif not self._earlier:
+            self._place = 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            self._earlier.clear()
             self._pass_over_upgrade()
             return data[upgrade.args[0] :]
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
@@ -68,6 +92,8 @@ class Reader:
             self._new_parser()
             return
         self._parser = httptools.HttpRequestParser(self)
+        if head.length is None:
+            self._lines = self._chunk_lines()
         length = b"Transfer-Encoding: chunked" if head.length is None else b"Content-Length: %d" % head.length
         connection = b"keep-alive" if keep_alive else b"close"
         self._parser.feed_data(b"POST / HTTP/1.1\r\nHost:\r\n%b\r\nConnection: %b\r\n\r\n" % (length, connection))
@@ -93,6 +119,7 @@ class Reader:
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head: Head | None = None
+        self._lines = None
         self._body: list[bytes] = []
         self._body_size = 0
         self._held_at = None
@@ -132,12 +159,24 @@ class Reader:
         self._head = head
         if head.length != 0:
             self.due = self._body_due()
-        if self._site.passage is not None and self._let_through(head):
-            return
-        if head.length is not None and head.length > self._site.most_body:
-            raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
-        if head.length != 0 and head.expects_continue:
-            self._go_ahead()
+        if self._site.passage is None or not self._let_through(head):
+            if head.length is not None and head.length > self._site.most_body:
+                raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
+            if head.length != 0 and head.expects_continue:
+                self._go_ahead()
+        if head.length is None and not self._parser.should_upgrade():
+            self._begin_chunks()
+
+    def _begin_chunks(self) -> None:
+        """Read the lines beside the parser: it is behind the head, and has the whole of what was read."""
+        earlier = b"".join(self._earlier)
+        begin = chunks_begin(earlier + self._read, self._place) - len(earlier)
+        self._lines = self._chunk_lines()
+        self._place = self._lines.feed(self._read, begin)
+        self._earlier.clear()
+
+    def _chunk_lines(self) -> ChunkLines:
+        return ChunkLines(self._site.most_body if self.inflow is None else None)
 
     def _let_through(self, head: Head) -> bool:
         through = self._site.passage(head)
@@ -160,6 +199,8 @@ class Reader:
         assert head is not None
         if head.length != 0 and self._parser.should_upgrade():
             return  # the parser has left the body out
+        if self._lines is not None and not self._lines.ended:
+            raise Refusal(400, MALFORMED)  # the parser sees an end where there is none
         if inflow is None:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             message = Message(head, body, self._keep_alive(head), dict(head.headers).get)
@@ -182,6 +223,10 @@ class Reader:
 
         What the parser has kept to itself can only be told from how much it was given.
         """
+        if self.began_at is not None and self._head is None:
+            self._earlier.append(self._read)
+        elif self._earlier:
+            self._earlier.clear()
         if self.began_at is None:
             return
         if self._head is None:
@@ -207,4 +252,4 @@ def _refusal_in(error: Exception) -> Refusal:
         raise cause  # a bug of ours, or of whoever takes a body: the request is not to blame
     if isinstance(error, httptools.HttpParserInvalidMethodError):
         return Refusal(501, "this method is not known")
-    return Refusal(400, "the request is malformed")
+    return Refusal(400, MALFORMED)

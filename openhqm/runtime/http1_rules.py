@@ -20,6 +20,7 @@ MOST_HEADERS = 100
 MOST_LINE = 16 * 1024
 MOST_HEAD = 64 * 1024
 MOST_TARGET = 8 * 1024
+MALFORMED = "the request is malformed"
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
 REFUSED_METHODS = frozenset((b"CONNECT", b"TRACE"))
