@@ -346,6 +346,31 @@ class Time(SynchronousTestCase):
         wire.clock.pump([1.0] * int(STALL_SECONDS + 2))
         self.assertTrue(wire.transport.aborted)
 
+    def test_slow_reader(self) -> None:
+        """A peer that takes a little now and then is served to the end; once it takes nothing, half a minute more."""
+        wire = Wire()
+        wire.transport.dataBuffer = b"a" * 1000
+        wire.protocol.pauseProducing()
+        for _ in range(20):
+            wire.transport.dataBuffer = wire.transport.dataBuffer[:-10]
+            wire.clock.pump([1.0] * int(STALL_SECONDS - 2))
+        self.assertFalse(wire.transport.aborted)
+        wire.clock.pump([1.0] * 4)
+        self.assertTrue(wire.transport.aborted)
+
+    def test_slow_reader_of_the_last(self) -> None:
+        """The last answer on a connection may be read slowly too, and not never."""
+        for path in (b"/short", b"/"):
+            wire = Wire()
+            wire.transport.dataBuffer = b"a" * 1000
+            wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+            for _ in range(5):
+                wire.transport.dataBuffer = wire.transport.dataBuffer[:-10]
+                wire.clock.pump([1.0] * int(STALL_SECONDS - 2))
+            self.assertFalse(wire.transport.aborted)
+            wire.clock.pump([1.0] * 4)
+            self.assertTrue(wire.transport.aborted)
+
     def test_reader_who_comes_back(self) -> None:
         """A peer that reads again is served on."""
         wire = Wire()
@@ -354,6 +379,66 @@ class Time(SynchronousTestCase):
         self.assertEqual(len(wire.seen), 0)
         wire.protocol.resumeProducing()
         self.assertEqual(wire.statuses(wire.take()), [200] * 3)
+
+
+class HalfClosed(SynchronousTestCase):
+    """A peer that ends its side behind its last request, as ``nc -N`` does."""
+
+    def test_answered(self) -> None:
+        """What was asked is answered, on whichever lane, in order; the last answer says that it is the last."""
+        for path in (b"/slow", b"/hold"):
+            wire = Wire()
+            wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path + GET + b"\r\n")
+            self.assertEqual((wire.half_close(), wire.transport.closed), (b"", False))
+            self.assertEqual(wire.application.lost, [])
+            if path == b"/slow":
+                wire.slow[0].callback(Answer(200, b"slow"))
+            else:
+                wire.application.held[0].finish()
+            answer = wire.take()
+            self.assertEqual((wire.statuses(answer), wire.transport.disconnecting), ([200, 200], True))
+            self.assertEqual(answer.count(b"Connection: close"), 1)
+
+    def test_answered_before(self) -> None:
+        """Where everything was answered, the connection is closed."""
+        wire = Wire()
+        wire.send(GET + b"\r\n")
+        self.assertEqual((wire.half_close(), wire.transport.disconnecting), (b"", True))
+
+    def test_within_a_request(self) -> None:
+        """Half a request gets its 400 behind the answers before it, and reaches no application."""
+        for half in (b"GET / HT", POST + b"Content-Length: 3\r\n\r\nab", POST + b"Transfer-Encoding: chunked\r\n\r\n"):
+            wire = Wire()
+            wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + half)
+            self.assertEqual(wire.half_close(), b"")
+            wire.slow[0].callback(Answer(200, b"slow"))
+            self.assertEqual(wire.statuses(wire.take()), [200, 400])
+            self.assertEqual((len(wire.seen), wire.transport.disconnecting), (1, True))
+
+    def test_not_read_from(self) -> None:
+        """Where nothing more can come, nobody asks for more: a reactor would tell of the end again and again."""
+        wire = Wire()
+        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + (GET + b"\r\n") * MOST_PIPELINED)
+        self.assertEqual(wire.transport.producerState, "paused")
+        wire.half_close()
+        wire.slow[0].callback(Answer(200, b"slow"))
+        self.assertEqual(len(wire.statuses(wire.take())), MOST_PIPELINED + 1)
+        self.assertEqual(wire.transport.producerState, "paused")
+
+    def test_after_a_refusal(self) -> None:
+        """A peer that was refused and has understood is not waited for."""
+        wire = Wire()
+        wire.send(REFUSED["no host"][1])
+        wire.half_close()
+        self.assertTrue(wire.transport.disconnecting)
+
+    def test_long_work(self) -> None:
+        """No deadline of the connection's ends what is still worked on."""
+        wire = Wire()
+        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        wire.half_close()
+        wire.clock.pump([1.0] * 200)
+        self.assertFalse(wire.transport.closed)
 
 
 class Producers(SynchronousTestCase):

@@ -161,6 +161,18 @@ class Same(SynchronousTestCase):
             lane.protocol.connectionLost()
             self.assertFalse(lane.shop.bench.store._watchers)
 
+    def test_half_closed(self) -> None:
+        """A reader who has nothing more to send reads its stream to the end: the same."""
+        correlation_id = self.submit()
+        for lane in self.lanes:
+            lane.ask("GET", f"/api/v1/events/{correlation_id}")
+            lane.protocol.readConnectionLost()
+            lane.hand.answers[0].callback("done")
+        short, routed = (lane.take() for lane in self.lanes)
+        self.assertEqual(short, routed)
+        self.assertIn(b"event: completed", short)
+        self.assertTrue(all(lane.transport.disconnecting for lane in self.lanes))
+
     def test_closing(self) -> None:
         """A connection that is to be closed: the same."""
         correlation_id = self.submit()

@@ -264,6 +264,14 @@ class Pace(Passages):
         self.wire.hang_up()
         self.assertEqual((told.words, taking.gone), (["pause", "resume", "stop"], True))
 
+    def test_half_closed(self) -> None:
+        """A peer that ends its side may be gone, and whoever works for it is told."""
+        taking = self.take(PLAIN)
+        self.wire.half_close()
+        self.assertTrue(self.wire.transport.aborted)
+        self.wire.hang_up()
+        self.assertTrue(taking.gone)
+
     def test_both_ways(self) -> None:
         """A response that is not read does not hold up the body: whoever answers while it reads is not dead-locked."""
         taking = self.take(SIZED + b"a")

@@ -24,6 +24,7 @@ class Transport(StringTransport):
     """A transport that remembers how it was closed."""
 
     half_closed = aborted = False
+    dataBuffer = b""  # what the peer has not taken
 
     def loseWriteConnection(self) -> None:
         self.half_closed = True
@@ -134,6 +135,11 @@ class Wire:
     def statuses(self, answer: bytes) -> list[int]:
         """The status codes in what came back."""
         return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d\d\d) [A-Z]", answer)]
+
+    def half_close(self) -> bytes:
+        """The peer sends no more, and reads on: what came back."""
+        self.protocol.readConnectionLost()
+        return self.take()
 
     def hang_up(self) -> None:
         """The peer is gone."""

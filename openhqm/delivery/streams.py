@@ -23,7 +23,6 @@ from openhqm.interfaces import IResultStore
 from openhqm.messages import Event
 
 KEEP_ALIVE_SECONDS = 15.0
-STALL_SECONDS = 30.0
 RECONNECT = b"retry: 3000\n\n"
 KEEP_ALIVE = b": still here\n\n"
 
@@ -36,9 +35,6 @@ class Sink(Protocol):
 
     def finish(self) -> object:
         """The stream is complete."""
-
-    def abort(self) -> object:
-        """Give the reader up."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> object:
         """Tell ``producer`` when the buffer between us and the reader is full, and when it is not."""
@@ -99,7 +95,7 @@ class Streams:
 class Stream:
     """One reader of one request's events."""
 
-    __slots__ = ("__weakref__", "_id", "_last", "_over", "_paused_at", "_reading", "_sink", "_streams", "_unwatch")
+    __slots__ = ("__weakref__", "_id", "_last", "_over", "_paused", "_reading", "_sink", "_streams", "_unwatch")
     _log = Logger()
 
     def __init__(self, streams: Streams, correlation_id: str, after: int, sink: Sink) -> None:
@@ -107,7 +103,7 @@ class Stream:
         self._id = correlation_id
         self._last = after
         self._sink = sink
-        self._paused_at: float | None = None
+        self._paused = False
         self._reading = False
         self._over = False
         self._unwatch = streams.store.watch(correlation_id, self._happened)
@@ -120,7 +116,7 @@ class Stream:
         self._catch_up()
 
     def _happened(self, event: Event) -> None:
-        if self._paused_at is not None or self._reading or event.number <= self._last:
+        if self._paused or self._reading or event.number <= self._last:
             return  # paused: read from the store later; reading: part of what is being read
         if event.number == self._last + 1:
             self._write(event)
@@ -128,7 +124,7 @@ class Stream:
             self._catch_up()
 
     def _catch_up(self) -> None:
-        if self._over or self._reading or self._paused_at is not None:
+        if self._over or self._reading or self._paused:
             return
         self._reading = True
         reading: Deferred[Any] = self._streams.store.history(self._id, self._last)
@@ -147,7 +143,7 @@ class Stream:
 
     def _write_all(self, events: list[Event]) -> None:
         for event in events:
-            if self._over or self._paused_at is not None:
+            if self._over or self._paused:
                 return
             if event.number > self._last:
                 self._write(event)
@@ -159,20 +155,15 @@ class Stream:
             self.close()
 
     def keep_alive(self) -> None:
-        """Write a comment; give up on a reader that has stalled for too long."""
-        if self._paused_at is None:
+        """Write a comment, unless the reader has stalled. For how long it may is up to whoever holds the connection."""
+        if not self._paused:
             self._sink.write(KEEP_ALIVE)
-        elif self._streams.clock.seconds() - self._paused_at >= STALL_SECONDS:
-            self.close(abort=True)
 
-    def close(self, *, abort: bool = False) -> None:
-        """End the stream; with ``abort``, without waiting for a reader that does not read."""
+    def close(self) -> None:
+        """End the stream."""
         if self._forget():
             self._sink.unregisterProducer()
-            if abort:
-                self._sink.abort()
-            else:
-                self._sink.finish()
+            self._sink.finish()
 
     def lost(self) -> None:
         """The reader has gone."""
@@ -187,11 +178,10 @@ class Stream:
         return True
 
     def pauseProducing(self) -> None:
-        if self._paused_at is None:
-            self._paused_at = self._streams.clock.seconds()
+        self._paused = True
 
     def resumeProducing(self) -> None:
-        self._paused_at = None
+        self._paused = False
         self._catch_up()
 
     def stopProducing(self) -> None:

@@ -29,7 +29,6 @@ class RequestSink:
     """An event stream's way to a reader: a `delivery.streams.Sink` over a request."""
 
     def __init__(self, request: Any, finished: Deferred[bytes]) -> None:
-        self._request = request
         self._finished = finished
         self.registerProducer = request.registerProducer
         self.unregisterProducer = request.unregisterProducer
@@ -39,7 +38,3 @@ class RequestSink:
         """The stream is complete."""
         if not self._finished.called:
             self._finished.callback(b"")
-
-    def abort(self) -> None:
-        """Close without waiting for what the reader has not read."""
-        self._request.channel.transport.abortConnection()

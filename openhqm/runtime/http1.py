@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -29,6 +29,7 @@ from openhqm.runtime.http1_reading import HEAD_SECONDS, Reader
 from openhqm.runtime.http1_rules import Refusal
 from openhqm.runtime.http1_web import WebChannel, WebRequest
 from openhqm.runtime.pulling import Puller
+from openhqm.runtime.unsent import unsent
 
 IDLE_SECONDS = 75.0
 STALL_SECONDS = 30.0
@@ -37,7 +38,7 @@ MOST_PIPELINED = 32
 MOST_PIPELINED_BYTES = 1024 * 1024
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class HTTP1(WebChannel, Protocol):
     """One connection."""
 
@@ -52,7 +53,9 @@ class HTTP1(WebChannel, Protocol):
         self._serving: Any = None  # a WebRequest, a Passing, or what the short lane is about
         self._persistent = True
         self._producer: Any = None
-        self._stalled_at: float | None = None
+        self._stalled_at: float | None = None  # since when the peer has taken nothing, while there is something to take
+        self._unsent: float = 0
+        self._ended = False  # the peer sends no more, and may still read
         self._broken = False  # nothing that follows can be understood, or will be answered
         self._reading = True
         self._send_some: Any = None  # of the transport; None: what is sent may have to wait behind other data
@@ -62,7 +65,8 @@ class HTTP1(WebChannel, Protocol):
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        self._send_some = getattr(self.transport, "writeSomeData", None)
+        if not self.isSecure():  # what is not yet encrypted must not get past the encryption
+            self._send_some = getattr(self.transport, "writeSomeData", None)
         self.transport.registerProducer(self, True)
         self._reader.due = self.factory.clock.seconds() + HEAD_SECONDS
         self.factory.connections.add(self)
@@ -95,7 +99,7 @@ class HTTP1(WebChannel, Protocol):
 
     def tick(self, now: float) -> None:
         """Called every second: is it still worth keeping?"""
-        if self._stalled_at is not None and now - self._stalled_at > STALL_SECONDS:
+        if self._has_stalled(now):
             self.transport.abortConnection()
         elif now > self._reader.due:
             if self._broken:
@@ -105,6 +109,36 @@ class HTTP1(WebChannel, Protocol):
             else:
                 self._refuse(Refusal(408, "the request did not come in time"))
                 self._go_on()
+
+    def _has_stalled(self, now: float) -> bool:
+        if self._stalled_at is None:
+            return False
+        before, self._unsent = self._unsent, unsent(self.transport)
+        if self._unsent < before:  # slow, and steady
+            self._stalled_at = now
+        return now - self._stalled_at > STALL_SECONDS
+
+    def readConnectionLost(self) -> None:
+        """The peer sends no more, and what it has asked is answered.
+
+        It may as well be gone, which only writing to it tells: nobody behind is kept busy with what is let through.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        self._reader.due = float("inf")
+        if isinstance(self._serving, Passing):
+            self.transport.abortConnection()
+        elif self._broken:
+            self.transport.loseConnection()
+        elif self._reader.began_at is not None:
+            self._refuse(Refusal(400, "the connection ended within the request"))
+            self._go_on()
+        elif self._serving is None and not self._queue:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """All that there was to say has gone out: see `_linger`."""
 
     def drain(self) -> None:
         """No further requests: close where none is being served."""
@@ -156,16 +190,16 @@ class HTTP1(WebChannel, Protocol):
             self._reader.hold()
 
     def _read_on(self, reading: bool) -> None:
-        if reading != self._reading and not self._broken:
+        if reading != self._reading and not self._broken and not self._ended:
             self._reading = reading
             self.transport.resumeProducing() if reading else self.transport.pauseProducing()
 
     def _serve(self, message: Message) -> None:
-        self._persistent = message.keep_alive and not self.factory.draining
+        self._persistent = message.keep_alive and not self.factory.draining and not (self._ended and not self._queue)
         coroutine = self.factory.short_lane(message)
         if coroutine is None:
             self._send_some = None
-            request = self._serving = WebRequest(self, message)
+            request = self._serving = WebRequest(self, message, self._persistent)
             request.requestReceived(message.head.method, message.head.target, message.head.version)
             return
         self._serving = message
@@ -204,10 +238,11 @@ class HTTP1(WebChannel, Protocol):
 
     def _done(self) -> None:
         self._serving = None
-        if not self._persistent or self.factory.draining:
+        if not self._persistent or self.factory.draining or (self._ended and not self._queue):
             self._broken = True
             self._queue.clear()
             self.transport.unregisterProducer()
+            self._begin_stalling()  # nobody will say any more whether the peer takes what is left
             self.transport.loseConnection()
         elif self._queue:
             self.factory.clock.callLater(0, self._go_on)
@@ -248,20 +283,21 @@ class HTTP1(WebChannel, Protocol):
 
     def _linger(self) -> None:
         self._broken = True
-        if not self._reading:  # what still comes is read past: a peer that cannot send on may not look for an answer
+        if not self._reading and not self._ended:
+            # What still comes is read past: a peer that cannot send on may not look for an answer.
             self._reading = True
             self.transport.resumeProducing()
         self.transport.unregisterProducer()
         self._reader.due = self.factory.clock.seconds() + LINGER_SECONDS
-        if hasattr(self.transport, "loseWriteConnection"):
-            self.transport.loseWriteConnection()
+        if self.isSecure() or self._ended:
+            self.transport.loseConnection()  # TLS says goodbye by itself, and waits for the peer's
         else:
-            self.transport.loseConnection()
+            self.transport.loseWriteConnection()
 
     # Back-pressure: the transport tells the channel, the channel tells whoever produces
 
     def pauseProducing(self) -> None:
-        self._stalled_at = self.factory.clock.seconds()
+        self._begin_stalling()
         if self._producer is not None:
             self._producer.pauseProducing()
         self.flow()
@@ -271,6 +307,11 @@ class HTTP1(WebChannel, Protocol):
         if self._producer is not None:
             self._producer.resumeProducing()
         self._go_on()
+
+    def _begin_stalling(self) -> None:
+        if self._stalled_at is None:
+            self._stalled_at = self.factory.clock.seconds()
+            self._unsent = float("inf")
 
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` says so."""

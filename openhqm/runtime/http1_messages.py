@@ -51,9 +51,6 @@ class Outlet(Protocol):
     def finish(self) -> object:
         """It is complete."""
 
-    def abort(self) -> object:
-        """Give the reader up, with whatever it has not read."""
-
     def registerProducer(self, producer: Any, streaming: bool) -> object:
         """Tell ``producer`` when the reader does not keep up, when it does again, and when it is gone."""
 

@@ -7,8 +7,6 @@ from typing import Any, Protocol
 
 
 class _Channel(Protocol):
-    transport: Any
-
     def write(self, data: bytes) -> None:
         """Send this."""
 
@@ -38,9 +36,6 @@ class ChannelOutlet:
         if self._chunked:
             self._channel.write(b"0\r\n\r\n")
         self._channel.streamed(self)
-
-    def abort(self) -> None:
-        self._channel.transport.abortConnection()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._channel.registerProducer(producer, streaming)

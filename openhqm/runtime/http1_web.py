@@ -15,13 +15,13 @@ from openhqm.runtime.http1_messages import Message
 class WebRequest(Request):
     """A request of ``twisted.web`` that a channel has read."""
 
-    def __init__(self, channel: Any, message: Message) -> None:
+    def __init__(self, channel: Any, message: Message, keep_alive: bool) -> None:
         super().__init__(channel, False)
         self.requestHeaders = WebHeaders()
         for name, value in message.head.headers:
             self.requestHeaders.addRawHeader(name, value)
         self.content = BytesIO(message.body)
-        if not message.keep_alive or channel.factory.draining:
+        if not keep_alive:
             self.responseHeaders.setRawHeaders(b"connection", [b"close"])
 
     @property
