@@ -210,6 +210,8 @@ class OpenHQM(Service):
                 self.ports.append(port)
         except CannotListenError as error:
             raise CannotStart(f"cannot listen on {error.interface or '*'}:{error.port}: {error.socketError}") from None
+        except LookupError:
+            raise CannotStart("server.endpoints: there is no such socket from systemd") from None
         except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
             raise CannotStart(f"server.endpoints: {error}") from None
 

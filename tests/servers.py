@@ -95,11 +95,15 @@ class Server:
         """All it has written."""
         return (self.directory / "log").read_text(errors="replace")
 
+    def connection(self, timeout: float = 20) -> http.client.HTTPConnection:
+        """A connection to it, for one request or more."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 20
     ) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own: status, header fields in lower case, body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = self.connection(timeout)
         try:
             data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
             sent = {"Content-Type": "application/json", **(headers or {})} if body is not None else headers or {}

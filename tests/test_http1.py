@@ -398,6 +398,11 @@ class HalfClosed(SynchronousTestCase):
             answer = wire.take()
             self.assertEqual((wire.statuses(answer), wire.transport.disconnecting), ([200, 200], True))
             self.assertEqual(answer.count(b"Connection: close"), 1)
+        wire = Wire()
+        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        wire.half_close()
+        wire.slow[0].callback(Answer(200, b"slow"))
+        self.assertIn(b"Connection: close", wire.take())
 
     def test_answered_before(self) -> None:
         """Where everything was answered, the connection is closed."""

@@ -136,6 +136,8 @@ class HTTP1(WebChannel, Protocol):
             self._go_on()
         elif self._serving is None and not self._queue:
             self.transport.loseConnection()
+        elif not self._queue:
+            self._persistent = False
 
     def writeConnectionLost(self) -> None:
         """All that there was to say has gone out: see `_linger`."""
