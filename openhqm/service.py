@@ -153,6 +153,8 @@ class OpenHQM(Service):
             refused,
             settings.server.max_body_bytes,
             None if sidecar is None else sidecar.passage,
+            settings.server.max_connections,
+            settings.server.max_buffered_bytes,
         )
         self._count_everything()
 
@@ -172,6 +174,11 @@ class OpenHQM(Service):
         ProcessCollector(registry=registry)
         build = Gauge("openhqm_build_info", "What is running.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
+        site = self._site
+        connections = Gauge("openhqm_connections", "Connections of callers that are open.", registry=registry)
+        connections.set_function(lambda: len(site.connections))
+        buffered = Gauge("openhqm_buffered_bytes", "Bytes of bodies that have come in part.", registry=registry)
+        buffered.set_function(lambda: site.buffered)
         endings = Counter("openhqm_requests", "Requests that have ended, by how.", ["outcome"], registry=registry)
         by_status = {
             status: endings.labels(status.lower()) for status in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")

@@ -685,6 +685,12 @@ class ContradictionsTests(ConfigCase):
             self.assertEqual(self.load(f"server: {{host: '{host}'}}\nauth: {{type: none}}").server.host, host)
         self.load("server: {enabled: false, host: 0.0.0.0}")
 
+    def test_buffered(self) -> None:
+        """One body must fit into what all of them may have."""
+        self.load("server: {max_body_bytes: 10, max_buffered_bytes: 10}")
+        complaint = self.complaint("server: {max_body_bytes: 11, max_buffered_bytes: 10}")
+        self.assertEqual(complaint.key, "server.max_buffered_bytes")
+
     def test_endpoints(self) -> None:
         """The same for Twisted endpoint strings, of which every one must be local."""
         for endpoint in (

@@ -459,6 +459,8 @@ class Operating(Case):
             'openhqm_queue_depth{queue="openhqm-dlq",state="ready"} 1.0',
             'openhqm_queue_oldest_age_seconds{queue="openhqm-requests"} 0.0',
             "openhqm_open_streams 0.0",
+            "openhqm_connections ",
+            "openhqm_buffered_bytes 0.0",
             "openhqm_build_info{",
             "process_resident_memory_bytes",
         ):

@@ -14,7 +14,7 @@ from openhqm.runtime.http1 import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MO
 from openhqm.runtime.http1_messages import Answer
 from tests import hypothesis_profile  # noqa: F401
 from tests.strictness import GET, POST, REFUSED, SERVED
-from tests.wire import Wire
+from tests.wire import Transport, Wire
 
 
 class Strict(SynchronousTestCase):
@@ -379,6 +379,87 @@ class Time(SynchronousTestCase):
         self.assertEqual(len(wire.seen), 0)
         wire.protocol.resumeProducing()
         self.assertEqual(wire.statuses(wire.take()), [200] * 3)
+
+
+class Together(SynchronousTestCase):
+    """Bounds over all connections."""
+
+    def another(self, wire: Wire) -> Any:
+        """One more connection to the same server."""
+        protocol = wire.site.buildProtocol(None)
+        transport = Transport()
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def test_connections(self) -> None:
+        """One more than may be is told so, and when to come again; once one has gone there is room."""
+        wire = Wire()
+        wire.site.most_connections = 2
+        other, _ = self.another(wire)
+        _, refused = self.another(wire)
+        answer = refused.value()
+        self.assertEqual((wire.statuses(answer), refused.disconnecting), ([503], True))
+        self.assertIn(b"Retry-After: 1\r\n", answer)
+        self.assertEqual(len(wire.site.connections), 2)
+        other.connectionLost()
+        protocol, transport = self.another(wire)
+        protocol.dataReceived(GET + b"\r\n")
+        self.assertEqual(wire.statuses(transport.value()), [200])
+
+    def test_announced(self) -> None:
+        """A body that would be too much with those under way is refused before it comes, or is asked for."""
+        wire = Wire()
+        wire.site.most_buffered = 1000
+        wire.send(POST + b"Content-Length: 900\r\n\r\n" + b"a" * 800)
+        self.assertEqual(wire.site.buffered, 800)
+        protocol, transport = self.another(wire)
+        protocol.dataReceived(POST + b"Expect: 100-continue\r\nContent-Length: 201\r\n\r\n")
+        self.assertEqual(wire.statuses(transport.value()), [503])
+        self.assertIn(b"Retry-After: 1\r\n", transport.value())
+        protocol, transport = self.another(wire)
+        protocol.dataReceived(POST + b"Content-Length: 200\r\n\r\n" + b"a" * 200)
+        self.assertEqual(wire.statuses(transport.value()), [200])
+        self.assertEqual(wire.statuses(wire.send(b"a" * 100)), [200])
+        self.assertEqual(wire.site.buffered, 0)
+
+    def test_come(self) -> None:
+        """What was not announced is refused once it is there, and let go of."""
+        for head in (b"Transfer-Encoding: chunked\r\n\r\n384\r\n", b"Content-Length: 900\r\n\r\n"):
+            wire = Wire()
+            wire.site.most_buffered = 1000
+            protocol, transport = self.another(wire)
+            protocol.dataReceived(POST + b"Content-Length: 900\r\n\r\n")
+            wire.send(POST + head + b"a" * 800)
+            protocol.dataReceived(b"a" * 300)
+            self.assertEqual((wire.statuses(transport.value()), wire.site.buffered), ([503], 800))
+            wire.hang_up()
+            self.assertEqual(wire.site.buffered, 0)
+
+    def test_waiting_behind_others(self) -> None:
+        """Bodies that wait for their turn count, and those of a connection that ends do not."""
+        wire = Wire()
+        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + (POST + b"Content-Length: 3\r\n\r\nabc") * 5)
+        self.assertEqual(wire.site.buffered, 15)
+        wire.application.held[0].finish()
+        self.assertEqual(len(wire.statuses(wire.take())), 6)
+        self.assertEqual(wire.site.buffered, 0)
+        wire = Wire()
+        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        wire.application.held[0].finish()
+        self.assertEqual(wire.site.buffered, 0)
+
+    @settings(max_examples=200)
+    @given(st.data())
+    def test_nothing_is_forgotten(self, data: st.DataObject) -> None:
+        """Whatever comes in whichever pieces: when its connection is gone, nothing counts any more."""
+        names = data.draw(st.lists(st.sampled_from([*SERVED, *REFUSED]), min_size=1, max_size=4))
+        stream = b"".join(SERVED[name] if name in SERVED else REFUSED[name][1] for name in names)
+        wire = Wire()
+        for piece in data.draw(split(stream))[: data.draw(st.integers(1, 13))]:
+            wire.send(piece)
+            self.assertEqual(wire.site.buffered, wire.protocol._buffered)
+        wire.hang_up()
+        self.assertEqual(wire.site.buffered, 0)
 
 
 class HalfClosed(SynchronousTestCase):

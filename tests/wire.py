@@ -18,6 +18,7 @@ from openhqm.runtime.http1_messages import Answer, Message
 from openhqm.runtime.http1_site import HTTP1Site
 
 MOST_BODY = 100_000
+READ = 65536  # a transport never has more at once
 
 
 class Transport(StringTransport):
@@ -120,8 +121,9 @@ class Wire:
 
     def send(self, data: bytes) -> bytes:
         """Send, let what is due happen, and take what came back."""
-        if not self.transport.closed:
-            self.protocol.dataReceived(data)
+        for start in range(0, len(data), READ):
+            if not self.transport.closed:
+                self.protocol.dataReceived(data[start : start + READ])
         return self.take()
 
     def take(self) -> bytes:

@@ -173,6 +173,8 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
                     "use interface=127.0.0.1 or unix:, or say auth.type: none if that is meant",
                 )
             )
+    if server.max_buffered_bytes < server.max_body_bytes:
+        found.append(("server.max_buffered_bytes", "must not be less than server.max_body_bytes"))
     if settings.cache.type not in (None, settings.queue.type):
         found.append(("cache.type", f"must be {settings.queue.type} or left out: it follows queue.type"))
     redis_url = settings.queue.redis_url or settings.queue.connection.redis.url

@@ -79,7 +79,8 @@ def instance(target: bytes) -> str:
 
 def refused(refusal: Refusal) -> Answer:
     """The answer to what was never a request."""
-    return problem(refusal.status, refusal.reason)
+    fields = ((b"Retry-After", b"1"),) if refusal.status == 503 else ()
+    return problem(refusal.status, refusal.reason, fields=fields)
 
 
 def _id(target: bytes) -> str:

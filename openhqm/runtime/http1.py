@@ -25,7 +25,7 @@ from openhqm.runtime.deferreds import Running
 from openhqm.runtime.http1_messages import Answer, Message, Streaming, render, render_head
 from openhqm.runtime.http1_outlet import ChannelOutlet
 from openhqm.runtime.http1_passing import Passing
-from openhqm.runtime.http1_reading import HEAD_SECONDS, Reader
+from openhqm.runtime.http1_reading import BUSY, HEAD_SECONDS, Reader
 from openhqm.runtime.http1_rules import Refusal
 from openhqm.runtime.http1_web import WebChannel, WebRequest
 from openhqm.runtime.pulling import Puller
@@ -49,6 +49,7 @@ class HTTP1(WebChannel, Protocol):
         self.factory = self.site = site  # as Twisted and as twisted.web call it
         self._queue: deque[Message | Passing | Refusal] = deque()
         self._queued_bytes = 0  # of bodies
+        self._buffered = 0  # as the site knows it: those, and what is being collected
         self._reader = Reader(self, self._took, self._go_ahead)
         self._serving: Any = None  # a WebRequest, a Passing, or what the short lane is about
         self._persistent = True
@@ -81,9 +82,13 @@ class HTTP1(WebChannel, Protocol):
         except Refusal as refusal:
             self._refuse(refusal)
         self._go_on()
+        if self.site.buffered > self.site.most_buffered and self._reader.collected:
+            self._refuse(Refusal(503, BUSY))
+            self._go_on()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
+        self.site.buffered -= self._buffered
         self._queue.clear()
         serving, self._serving = self._serving, None
         self._broken = True
@@ -178,6 +183,7 @@ class HTTP1(WebChannel, Protocol):
 
     def flow(self) -> None:
         """Read on, unless there is nobody to take what would come."""
+        self._count()
         inflow = self._reader.inflow
         if inflow is None:
             # One body may be as long as bodies may be. Those sent ahead of an answer may not all be.
@@ -190,6 +196,12 @@ class HTTP1(WebChannel, Protocol):
             self._reader.go_on()
         else:
             self._reader.hold()
+
+    def _count(self) -> None:
+        buffered = self._queued_bytes + self._reader.collected
+        if buffered != self._buffered:
+            self.site.buffered += buffered - self._buffered
+            self._buffered = buffered
 
     def _read_on(self, reading: bool) -> None:
         if reading != self._reading and not self._broken and not self._ended:
@@ -243,6 +255,8 @@ class HTTP1(WebChannel, Protocol):
         if not self._persistent or self.factory.draining or (self._ended and not self._queue):
             self._broken = True
             self._queue.clear()
+            self._queued_bytes = 0
+            self._count()
             self.transport.unregisterProducer()
             self._begin_stalling()  # nobody will say any more whether the peer takes what is left
             self.transport.loseConnection()
@@ -262,8 +276,8 @@ class HTTP1(WebChannel, Protocol):
         if inflow is not None:
             self._cut(inflow)
         self._broken = True
-        self._reader.began_at = None
-        self._reader.due = float("inf")
+        self._reader.drop()
+        self._count()
         self._queue.append(refusal)
 
     def _cut(self, passing: Passing) -> None:

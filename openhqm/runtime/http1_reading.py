@@ -28,6 +28,7 @@ from openhqm.runtime.http1_rules import (
 HEAD_SECONDS = 10.0
 LEAST_BYTES_PER_SECOND = 1024
 MOST_FRAMING = 64 * 1024
+BUSY = "there are as many bodies under way as may be; come again"
 
 
 class Reader:
@@ -98,6 +99,16 @@ class Reader:
         connection = b"keep-alive" if keep_alive else b"close"
         self._parser.feed_data(b"POST / HTTP/1.1\r\nHost:\r\n%b\r\nConnection: %b\r\n\r\n" % (length, connection))
 
+    @property
+    def collected(self) -> int:
+        """The bytes that have come of a body that is being collected."""
+        return self._body_size if self.inflow is None else 0
+
+    def drop(self) -> None:
+        """Nothing more of it will be read."""
+        self._start_message()
+        self.due = float("inf")
+
     def hold(self) -> None:
         """A body is not read on: its time stands still, for whoever sends it is not to blame."""
         if self._held_at is None:
@@ -162,6 +173,8 @@ class Reader:
         if self._site.passage is None or not self._let_through(head):
             if head.length is not None and head.length > self._site.most_body:
                 raise Refusal(413, f"the body is longer than {self._site.most_body} bytes")
+            if head.length and self._site.buffered + head.length > self._site.most_buffered:
+                raise Refusal(503, BUSY)
             if head.length != 0 and head.expects_continue:
                 self._go_ahead()
         if head.length is None and not self._parser.should_upgrade():

@@ -7,13 +7,29 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 from twisted.web.server import Site
 
 from openhqm.runtime.http1 import HTTP1
-from openhqm.runtime.http1_messages import Answer, ShortLane
+from openhqm.runtime.http1_messages import Answer, ShortLane, render
 from openhqm.runtime.http1_passing import Passage
 from openhqm.runtime.http1_rules import Refusal
+
+MOST_CONNECTIONS = 10_000
+MOST_BUFFERED = 256 * 1024 * 1024
+
+
+class _OneTooMany(Protocol):
+    """A connection that is told so and closed. It is not lingered over: that would be a connection more."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(render(self._answer, b"HTTP/1.1", False))
+        self.transport.loseConnection()
 
 
 class HTTP1Site(Site):
@@ -21,6 +37,9 @@ class HTTP1Site(Site):
 
     ``problem`` makes the answer to a refused request. ``passage`` may take a request by its head, and lets its body
     through instead of having it collected: ``most_body`` does not bound it then.
+
+    ``buffered`` are the bytes of all bodies that are being collected, or wait behind another request on their
+    connection. Beyond ``most_buffered`` nothing more is collected, and beyond ``most_connections`` nobody is let in.
     """
 
     noisy = False
@@ -34,6 +53,8 @@ class HTTP1Site(Site):
         problem: Callable[[Refusal], Answer],
         most_body: int,
         passage: Passage | None = None,
+        most_connections: int = MOST_CONNECTIONS,
+        most_buffered: int = MOST_BUFFERED,
     ) -> None:
         # Parsing form bodies would read every body a second time, for a kind of content no route takes.
         super().__init__(resource, parsePOSTFormSubmission=False)
@@ -42,13 +63,18 @@ class HTTP1Site(Site):
         self.problem = problem
         self.most_body = most_body
         self.passage = passage
+        self.most_connections = most_connections
+        self.most_buffered = most_buffered
+        self.buffered = 0
         self.draining = False
         self.connections: set[HTTP1] = set()
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
 
     def buildProtocol(self, addr: object) -> Any:
-        return HTTP1(self)
+        if len(self.connections) < self.most_connections:
+            return HTTP1(self)
+        return _OneTooMany(self.problem(Refusal(503, "there are as many connections as may be")))
 
     def startFactory(self) -> None:
         # Site's own would open an access log.
