@@ -17,6 +17,7 @@ from hashlib import blake2b
 NUMBER_BITS = 56
 _CHECK_BITS = 122 - NUMBER_BITS
 _NUMBER_MASK = (1 << NUMBER_BITS) - 1
+_LOW = (1 << 62) - 1
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 
 
@@ -35,8 +36,7 @@ class CorrelationIds:
         check = self._check_of(number)
         bits = check << NUMBER_BITS | (number ^ self._mask_of(check))
         # RFC 9562, section 5.4: 48 bits, version 4, 12 bits, variant 10, 62 bits
-        high, middle, low = bits >> 74, (bits >> 62) & 0xFFF, bits & ((1 << 62) - 1)
-        text = f"{high << 80 | 0x4 << 76 | middle << 64 | 0x2 << 62 | low:032x}"
+        text = "%032x" % ((bits >> 74) << 80 | 0x4 << 76 | (bits >> 62 & 0xFFF) << 64 | 0x2 << 62 | bits & _LOW)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def number(self, correlation_id: str) -> int | None:
