@@ -20,6 +20,7 @@ from openhqm.runtime.http1_rules import (
     MOST_HEADERS,
     MOST_LINE,
     MOST_TARGET,
+    NO_HEAD,
     Head,
     Refusal,
     check_head,
@@ -43,6 +44,7 @@ class Reader:
     ) -> None:
         self.due = float("inf")
         self.inflow: Passing | None = None
+        self._last_head = NO_HEAD  # clients mostly say the same again, and what was sound is sound
         self._channel = channel
         self._site = channel.factory
         self._took = took
@@ -166,7 +168,10 @@ class Reader:
     def on_headers_complete(self) -> None:
         if self._head is not None:
             return
-        head = check_head(self._parser.get_method(), self._url, self._parser.get_http_version(), self._headers)
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        head = self._last_head
+        if not (head.headers == self._headers and head.target == self._url and head.says(method, version)):
+            head = self._last_head = check_head(method, self._url, version, self._headers)
         self._head = head
         if head.length != 0:
             self.due = self._body_due()

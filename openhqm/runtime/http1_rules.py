@@ -55,6 +55,13 @@ class Head:
     length: int | None
     expects_continue: bool
 
+    def says(self, method: bytes, version: str) -> bool:
+        """Whether it is of this method and version."""
+        return self.method == method and self.version[5:] == version.encode()
+
+
+NO_HEAD = Head(b"", b"", b"", (), 0, False)
+
 
 def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> Head:
     """The head, or `Refusal`."""
