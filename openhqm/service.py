@@ -147,7 +147,7 @@ class OpenHQM(Service):
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         short_lane = ShortLane(self._door, self._streams)
         self._site = HTTP1Site(
-            Routes(self._door, self._streams, self._health).app.resource(),
+            Routes(self._door, self._streams, self._health).resource(),
             reactor,
             short_lane if sidecar is None else sidecar.lane(short_lane),
             refused,

@@ -21,6 +21,10 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "host with a space": (400, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
     "host with a word for a port": (400, b"GET / HTTP/1.1\r\nHost: x:http\r\n\r\n"),
     "two hosts in a list": (400, b"GET / HTTP/1.1\r\nHost: x, y/\r\n\r\n"),
+    # RFC 9110, section 5.3: what is no list stands once
+    "two types": (400, POST + b"Content-Type: application/json\r\nContent-Type: text/plain\r\n\r\n"),
+    "the same type twice": (400, POST + b"Content-Type: application/json\r\ncontent-type: application/json\r\n\r\n"),
+    "two idempotency keys": (400, POST + b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n"),
     # RFC 9112, section 6.3: how long a body is
     "both lengths": (400, POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     "both lengths, the other way round": (

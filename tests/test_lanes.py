@@ -39,7 +39,7 @@ class Lane:
         streams = Streams(bench.store, bench.clock, metrics.open_streams.set)
         routes = Routes(self.door, streams, Health(bench.queue, "memory", None, lambda: None))
         lane: Any = ShortLane(self.door, streams) if short else lambda message: None
-        self.site = HTTP1Site(routes.app.resource(), bench.clock, lane, refused, 100_000)
+        self.site = HTTP1Site(routes.resource(), bench.clock, lane, refused, 100_000)
         self.protocol = self.site.buildProtocol(None)
         self.transport = Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
         self.protocol.makeConnection(self.transport)
@@ -93,6 +93,7 @@ class Same(SynchronousTestCase):
             (GOOD, {"content_type": "text/plain"}),
             (GOOD, {}),
             (GOOD, {"content_type": "application/json", "idempotency_key": "a b"}),
+            (GOOD, {"content_type": "application/json", "content_encoding": "gzip"}),
         ):
             self.both("POST", "/api/v1/submit", body, **headers)
         self.submit(idempotency_key="k")
@@ -100,6 +101,14 @@ class Same(SynchronousTestCase):
         for path in ("status", "response"):
             self.both("GET", f"/api/v1/{path}/11111111-1111-4111-8111-111111111111")
             self.both("GET", f"/api/v1/{path}/{'x' * 36}")
+
+    def test_slashes(self) -> None:
+        """A path is what it is: with a slash more it is another, which there is not."""
+        for path in ("/health/live", f"/api/v1/status/{self.submit()}", "/"):
+            for strange in (f"/{path}", f"//{path}", path.replace("/", "//")):
+                answer = self.both("GET", strange)
+                self.assertIn(b" 404 ", answer.split(b"\r\n")[0], strange)
+                self.assertIn(b"Content-Type: application/problem+json\r\n", answer)
 
     def test_closed(self) -> None:
         """While the process is stopping: the same."""

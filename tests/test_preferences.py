@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.errors import InvalidRequest
 from openhqm.ingress.answers import HTTPProblem
 from openhqm.ingress.preferences import (
+    check_encoding,
     check_json_type,
     claim_of,
     last_event_id,
@@ -198,6 +199,21 @@ class ContentTypeTests(SynchronousTestCase):
             error: Any = self.assertRaises(HTTPProblem, check_json_type, field)
             ((name, value),) = error.fields
             self.assertEqual((error.status, name.lower(), value), (415, b"accept-post", b"application/json"), field)
+
+
+class CheckEncodingTests(SynchronousTestCase):
+    """`check_encoding`"""
+
+    def test_encoded(self) -> None:
+        """Nothing is unpacked here: RFC 9110, section 15.5.16 has a 415 that says so."""
+        for field in ("gzip", "br", "deflate, gzip", "identity, gzip", "aes128gcm", "x"):
+            error: Any = self.assertRaises(HTTPProblem, check_encoding, field)
+            self.assertEqual((error.status, error.fields), (415, ((b"Accept-Encoding", b"identity"),)))
+
+    def test_plain(self) -> None:
+        """None, or the word that stands for none."""
+        for field in (None, "", "identity", "Identity"):
+            check_encoding(field)
 
 
 class LastEventIdTests(SynchronousTestCase):

@@ -16,7 +16,7 @@ from openhqm.delivery.waiting import Waiting
 from openhqm.errors import NotDurable, OpenHQMError
 from openhqm.ingress.answers import field, problem
 from openhqm.ingress.metrics import DoorMetrics
-from openhqm.ingress.preferences import check_json_type, claim_of, prefer_wait
+from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
@@ -104,6 +104,7 @@ class Door:
 
     def _read(self, body: bytes, fields: HeaderField, now: float) -> tuple[Submission, IdempotencyClaim | None]:
         check_json_type(field(fields, b"content-type"))
+        check_encoding(field(fields, b"content-encoding"))
         claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
         return read_submission(body, now, _carried(fields)), claim
 

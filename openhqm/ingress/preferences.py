@@ -85,6 +85,12 @@ def check_json_type(value: str | None) -> None:
         )
 
 
+def check_encoding(value: str | None) -> None:
+    """`HTTPProblem` 415 for content that is encoded, saying that it should not be (RFC 9110, section 15.5.16)."""
+    if value is not None and value.lower() not in ("", "identity"):
+        raise HTTPProblem(415, "the content must not be encoded", ((b"Accept-Encoding", b"identity"),))
+
+
 def last_event_id(field: str | None, query: list[bytes]) -> int:
     """Where a stream resumes: the field, or else ``?last_event_id=``; `InvalidRequest` for no number."""
     text = field if field else (query[0].decode("ascii", "replace") if query else "")

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
 from werkzeug.exceptions import HTTPException
 
 from openhqm.delivery.documents import acceptance_document
@@ -26,9 +27,26 @@ from openhqm.messages import Acceptance
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_messages import SERVER, Answer
 
+_NO_PATH = "no such path; GET /openapi.json lists them all"
+
+
+class _Exact(Resource):
+    """Answers for paths that no route can see: slashes at their front are stripped before the routes are asked."""
+
+    isLeaf = True
+
+    def __init__(self, routes: Any) -> None:
+        super().__init__()
+        self._routes = routes
+
+    def render(self, request: Any) -> Any:
+        if request.path.startswith(b"//"):
+            return send(request, problem(404, _NO_PATH, instance=instance(request.uri)))
+        return self._routes.render(request)
+
 
 class Routes:
-    """The public API as a Klein application: ``Routes(...).app.resource()``."""
+    """The public API as a Klein application: ``Routes(...).resource()``."""
 
     app = Klein()
     app.url_map.merge_slashes = False  # a path is what it is, and nobody is sent elsewhere
@@ -38,6 +56,10 @@ class Routes:
         self._door = door
         self._streams = streams
         self._health = health
+
+    def resource(self) -> Resource:
+        """What ``twisted.web`` asks."""
+        return _Exact(self.app.resource())
 
     @app.route("/api/v1/submit", methods=["POST"])
     @deferred
@@ -113,7 +135,7 @@ class Routes:
         status = error.code if error.code in (404, 405) else 400
         methods = getattr(error, "valid_methods", None)
         fields = ((b"Allow", ", ".join(sorted(methods)).encode()),) if methods else ()
-        detail = "no such path; GET /openapi.json lists them all" if status == 404 else error.description
+        detail = _NO_PATH if status == 404 else error.description
         return send(request, problem(status, detail, instance=instance(request.uri), fields=fields))
 
     @app.handle_errors(OpenHQMError)

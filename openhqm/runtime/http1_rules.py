@@ -32,6 +32,8 @@ _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#@\\]+(?=[/?]|\Z)", re.IGNORECASE)
 _NOT_IN_TARGET = re.compile(rb"[#\\\"<>^`{|}]|%00|%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+\-.^`|~0-9a-z]+\Z")
+# What has one value, and is acted upon: with two, each reader takes the one it likes.
+_ONCE = frozenset((b"content-type", b"idempotency-key"))
 # Seen in nearly every request: known to be plain.
 _COMMON = frozenset((b"host", b"accept", b"user-agent", b"content-type", b"content-length", b"connection"))
 
@@ -74,6 +76,7 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
     hosts = 0
     length: int | None = 0
     chunked = expects_continue = False
+    once: set[bytes] = set()
     for name, value in headers:
         if name not in _COMMON and _NAME.match(name) is None:
             raise Refusal(400, "a header name may have letters, digits and hyphens; underscores are not served")
@@ -83,6 +86,10 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
             hosts += 1
             if _HOST.match(value) is None:
                 raise Refusal(400, "Host is malformed")
+        elif name in _ONCE:
+            if name in once:
+                raise Refusal(400, f"there must be one {name.decode().title()}")
+            once.add(name)
         elif name == b"content-length":
             if not value.isdigit() or len(value) > 18:
                 raise Refusal(400, "Content-Length must be one number")
