@@ -28,6 +28,7 @@ from openhqm.delivery.streams import Streams
 from openhqm.delivery.waiting import Waiting
 from openhqm.errors import CannotStart, ConfigurationError, OpenHQMError
 from openhqm.holding import make_holding
+from openhqm.ingress.access_log import note
 from openhqm.ingress.door import Door
 from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
@@ -155,6 +156,7 @@ class OpenHQM(Service):
             None if sidecar is None else sidecar.passage,
             settings.server.max_connections,
             settings.server.max_buffered_bytes,
+            note if settings.monitoring.access_log else None,
         )
         self._count_everything()
 

@@ -28,7 +28,7 @@ GOOD = b'{"payload": {"a": 1}, "metadata": {"priority": "high"}}'
 class Lane:
     """A server in memory, with or without its short lane, and always with the same ids and the same time."""
 
-    def __init__(self, short: bool) -> None:
+    def __init__(self, short: bool, access: Any = None) -> None:
         self.hand = Hand()
         self.shop = Workshop(self.hand)
         bench: Any = self.shop.bench
@@ -39,7 +39,7 @@ class Lane:
         streams = Streams(bench.store, bench.clock, metrics.open_streams.set)
         routes = Routes(self.door, streams, Health(bench.queue, "memory", None, lambda: None))
         lane: Any = ShortLane(self.door, streams) if short else lambda message: None
-        self.site = HTTP1Site(routes.resource(), bench.clock, lane, refused, 100_000)
+        self.site = HTTP1Site(routes.resource(), bench.clock, lane, refused, 100_000, access=access)
         self.protocol = self.site.buildProtocol(None)
         self.transport = Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
         self.protocol.makeConnection(self.transport)

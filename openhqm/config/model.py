@@ -139,6 +139,7 @@ class Monitoring:
     """What is told about the process."""
 
     metrics_enabled: bool = True
+    access_log: bool = False
     log_level: str = attrs.field(default="INFO", validator=one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")))
     log_format: str = attrs.field(default="json", validator=one_of(("json", "text")))
 

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.runtime.deferreds import Running
+from openhqm.runtime.http1_access import Accesses
 from openhqm.runtime.http1_messages import Answer, Message, Streaming, render, render_head
 from openhqm.runtime.http1_outlet import ChannelOutlet
 from openhqm.runtime.http1_passing import Passing
@@ -50,6 +51,7 @@ class HTTP1(WebChannel, Protocol):
         self._queue: deque[Message | Passing | Refusal] = deque()
         self._queued_bytes = 0  # of bodies
         self._buffered = 0  # as the site knows it: those, and what is being collected
+        self._accesses = None if site.access is None else Accesses(site.access, site.clock)
         self._reader = Reader(self, self._took, self._go_ahead)
         self._serving: Any = None  # a WebRequest, a Passing, or what the short lane is about
         self._persistent = True
@@ -92,6 +94,8 @@ class HTTP1(WebChannel, Protocol):
         self._queue.clear()
         serving, self._serving = self._serving, None
         self._broken = True
+        if self._accesses is not None:
+            self._accesses.lost()
         if isinstance(serving, Running):
             serving.cancel()
         elif isinstance(serving, WebRequest):
@@ -173,6 +177,8 @@ class HTTP1(WebChannel, Protocol):
             elif isinstance(message, Passing):
                 self._send_some = None
                 self._serving = message
+                if self._accesses is not None:
+                    self._accesses.begin(message.head)
                 message.persistent = message.persistent and not self.factory.draining
                 message.begin()
             else:
@@ -210,6 +216,8 @@ class HTTP1(WebChannel, Protocol):
 
     def _serve(self, message: Message) -> None:
         self._persistent = message.keep_alive and not self.factory.draining and not (self._ended and not self._queue)
+        if self._accesses is not None:
+            self._accesses.begin(message.head)
         coroutine = self.factory.short_lane(message)
         if coroutine is None:
             self._send_some = None
@@ -231,6 +239,9 @@ class HTTP1(WebChannel, Protocol):
             answer.begin(outlet)
             return
         head_only = message.head.method == b"HEAD"
+        if self._accesses is not None:
+            size = 0 if head_only else len(answer.body)
+            self._accesses.end(answer.status, size, dict(answer.fields).get(b"Location"))
         self._send(render(answer, message.head.version, self._persistent, head_only))
         self._done()
 
@@ -294,6 +305,8 @@ class HTTP1(WebChannel, Protocol):
 
     def _say(self, refusal: Refusal) -> None:
         """Answer with what is wrong, and close so that the answer arrives: whoever still sends is not cut off."""
+        if self._accesses is not None:
+            self._accesses.refused(refusal.status)
         self._send(render(self.factory.problem(refusal), b"HTTP/1.1", False))
         self._linger()
 
@@ -349,6 +362,8 @@ class HTTP1(WebChannel, Protocol):
     def streamed(self, outlet: ChannelOutlet) -> None:
         """A response of unknown length is complete."""
         if outlet is self._serving:
+            if self._accesses is not None:
+                self._accesses.end(200, outlet.sent)
             self._done()
 
     def passed(self, passing: Passing) -> None:
@@ -356,6 +371,8 @@ class HTTP1(WebChannel, Protocol):
         if passing is not self._serving:
             return
         self._persistent = passing.persistent
+        if self._accesses is not None:
+            self._accesses.end(passing.status, passing.sent)
         if passing is self._reader.inflow:
             self._reader.inflow = self._serving = None
             self._linger()
@@ -365,4 +382,7 @@ class HTTP1(WebChannel, Protocol):
     def requestDone(self, request: Any) -> None:
         if request is self._serving:
             self._persistent = self._persistent and not request.says_close
+            if self._accesses is not None:
+                location = request.responseHeaders.getRawHeaders(b"location", [None])[0]
+                self._accesses.end(request.code, request.sentLength, location)
             self._done()

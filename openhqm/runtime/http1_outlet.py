@@ -23,13 +23,15 @@ class _Channel(Protocol):
 class ChannelOutlet:
     """An `Outlet` straight into a connection."""
 
-    __slots__ = ("_channel", "_chunked")
+    __slots__ = ("_channel", "_chunked", "sent")
 
     def __init__(self, channel: _Channel, chunked: bool) -> None:
         self._channel = channel
         self._chunked = chunked
+        self.sent = 0
 
     def write(self, data: bytes) -> None:
+        self.sent += len(data)
         self._channel.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self) -> None:

@@ -72,6 +72,7 @@ class Passing:
         self.persistent = keep_alive
         self.responding = False
         """Whether the head of a response was sent: then nothing else can be said."""
+        self.status = self.sent = 0
         self._channel = channel
         self._through = through
         self._pieces: deque[bytes] = deque()
@@ -165,6 +166,7 @@ class Passing:
         if not self._over:
             self._close_behind_a_rest()
             self.responding = True
+            self.status, self.sent = answer.status, 0 if self.head.method == b"HEAD" else len(answer.body)
             data = render(answer, self.head.version, self.persistent, self.head.method == b"HEAD")
             self._channel.transport.write(data)
             self._end()
@@ -178,6 +180,7 @@ class Passing:
             return
         self._close_behind_a_rest()
         self.responding = True
+        self.status = status
         self._bodiless = self.head.method == b"HEAD" or status in (204, 304)
         self._left = 0 if self._bodiless else length
         self._chunked = self._left is None and self.head.version == b"HTTP/1.1"
@@ -206,6 +209,7 @@ class Passing:
             if self._left < 0:
                 self._break_off()
                 return
+        self.sent += len(piece)
         self._channel.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
 
     def finish(self) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.web.server import Site
 
 from openhqm.runtime.http1 import HTTP1
+from openhqm.runtime.http1_access import Access
 from openhqm.runtime.http1_messages import Answer, ShortLane, render
 from openhqm.runtime.http1_passing import Passage
 from openhqm.runtime.http1_rules import Refusal
@@ -40,6 +41,7 @@ class HTTP1Site(Site):
 
     ``buffered`` are the bytes of all bodies that are being collected, or wait behind another request on their
     connection. Beyond ``most_buffered`` nothing more is collected, and beyond ``most_connections`` nobody is let in.
+    ``access`` hears of each request once it was answered: None by default, for a line costs more than the request.
     """
 
     noisy = False
@@ -55,6 +57,7 @@ class HTTP1Site(Site):
         passage: Passage | None = None,
         most_connections: int = MOST_CONNECTIONS,
         most_buffered: int = MOST_BUFFERED,
+        access: Access | None = None,
     ) -> None:
         # Parsing form bodies would read every body a second time, for a kind of content no route takes.
         super().__init__(resource, parsePOSTFormSubmission=False)
@@ -66,6 +69,7 @@ class HTTP1Site(Site):
         self.most_connections = most_connections
         self.most_buffered = most_buffered
         self.buffered = 0
+        self.access = access
         self.draining = False
         self.connections: set[HTTP1] = set()
         self._ticking = LoopingCall(self._tick)
@@ -96,7 +100,7 @@ class HTTP1Site(Site):
             self._ticking.stop()
 
     def log(self, request: object) -> None:
-        """Requests are counted, not listed: a line for each would cost more than the request."""
+        """That of ``twisted.web`` alone: `access` hears of all."""
 
     def _tick(self) -> None:
         now = self.clock.seconds()

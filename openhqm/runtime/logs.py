@@ -24,7 +24,10 @@ from zope.interface import implementer
 
 _LEVELS = {"WARNING": "warn"}
 # Only what a person can use goes out: fields our own events carry, never a whole event with objects in it.
-_FIELDS = ("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal")
+_FIELDS = (
+    *("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal"),
+    *("bytes", "seconds"),
+)
 _CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160), *range(0xD800, 0xE000)] if code != 10}
 
 

@@ -1,0 +1,32 @@
+# -*- test-case-name: tests.test_access_log -*-
+"""The access log: one event for each request, with the request of ours that it is about."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.logger import Logger
+
+from openhqm.runtime.http1_access import Served
+
+_ID = re.compile(r"/api/v1/(?:status|response|events|cancel)/([0-9a-f-]{36})(?:/|\Z)")
+_log = Logger()
+
+
+def note(served: Served) -> None:
+    """Log it. A target is visible ASCII by the time it comes here, and the log escapes what is not."""
+    about: dict[str, Any] = {}
+    location = "" if served.location is None else served.location.decode("latin-1")
+    found = _ID.match(location) or _ID.match(served.path)
+    if found is not None:
+        about["correlation_id"] = found[1]
+    _log.info(
+        "{method} {path} {status}, {bytes} bytes in {seconds} s",
+        method=served.method,
+        path=served.path,
+        status=served.status,
+        bytes=served.size,
+        seconds=round(served.seconds, 6),
+        **about,
+    )
