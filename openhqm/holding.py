@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_holding -*-
+# -*- test-case-name: tests.test_service -*-
 """A queue and the result store beside it, opened and closed together."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_plugin -*-
+# -*- test-case-name: tests.test_service -*-
 """The names twistd looks for."""
 
 from openhqm.options import OpenHQMOptions as Options

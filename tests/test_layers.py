@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,19 @@ class LayersTests(SynchronousTestCase):
         """A module that outgrows 400 lines holds more than one idea."""
         for path in ROOT.rglob("*.py"):
             self.assertLessEqual(len(path.read_text(encoding="utf-8").splitlines()), MOST_LINES, path.name)
+
+    def test_where_it_is_tested(self) -> None:
+        """Every module names what tests it, and that exists."""
+        root = ROOT.parent
+        for path in ROOT.rglob("*.py"):
+            if path.name != "__init__.py":
+                first = path.read_text(encoding="utf-8").partition("\n")[0]
+                named = re.fullmatch(r"# -\*- test-case-name: ([\w.,]+) -\*-", first)
+                self.assertIsNotNone(named, path)
+                assert named is not None
+                for name in named[1].split(","):
+                    place = root.joinpath(*name.split("."))
+                    self.assertTrue(place.with_suffix(".py").is_file() or place.is_dir(), f"{path}: {name}")
 
     def test_it_begins_with_a_sentence(self) -> None:
         """Every module says what it is for."""

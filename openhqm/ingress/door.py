@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_door -*-
+# -*- test-case-name: tests.test_http,tests.test_lanes -*-
 """What the door does for each route: bytes and header fields in, an `Answer` out.
 
 No framework in here: the routes call these, whichever way a request came in.

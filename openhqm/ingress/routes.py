@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_routes -*-
+# -*- test-case-name: tests.test_http,tests.test_lanes -*-
 """The table of routes. Klein only routes: the work is in `Door`."""
 
 from __future__ import annotations
