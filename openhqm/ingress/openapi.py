@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from openhqm import __version__
+from openhqm.policy.forwarding import METHODS
 
 Json = dict[str, Any]
 
@@ -171,9 +172,13 @@ def _schemas() -> Json:
             "additionalProperties": False,
             "properties": {
                 "payload": {"description": "Any JSON value, carried byte for byte."},
-                "headers": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 100},
+                "headers": {
+                    "type": ["object", "null"],
+                    "additionalProperties": {"type": "string", "maxLength": 8192},
+                    "maxProperties": 100,
+                },
                 "metadata": {
-                    "type": "object",
+                    "type": ["object", "null"],
                     "additionalProperties": True,
                     "properties": {
                         "priority": {"enum": ["low", "normal", "high"], "default": "normal"},
@@ -182,7 +187,15 @@ def _schemas() -> Json:
                         "not_before": moment,
                         "operation": {"type": "string"},
                         "partition_key": {"type": "string"},
-                        "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 20},
+                        "tags": {
+                            "type": "array",
+                            "items": {"type": "string", "minLength": 1, "maxLength": 128},
+                            "maxItems": 20,
+                        },
+                        "endpoint": {"type": "string"},
+                        "method": {"enum": list(METHODS)},
+                        "path": {"type": "string", "pattern": "^/"},
+                        "query": {"type": ["string", "object", "null"]},
                     },
                 },
             },
@@ -219,7 +232,12 @@ def _schemas() -> Json:
                 "status": {"type": "integer"},
                 "detail": {"type": "string"},
             },
-            {"instance": {"type": "string"}, "correlation_id": {"type": "string"}, "field": {"type": "string"}},
+            {
+                "instance": {"type": "string"},
+                "correlation_id": {"type": "string"},
+                "field": {"type": "string"},
+                "request_status": {"enum": statuses},
+            },
         ),
     }
 
