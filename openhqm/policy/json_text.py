@@ -21,6 +21,7 @@ from openhqm.errors import MalformedJSON
 
 MAX_DEPTH = 64
 MOST_MEMBERS = 20_000
+FEW = 8
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NAME = re.compile(rb'[ \t\n\r,]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*')
 _END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
@@ -53,7 +54,8 @@ def members(text: bytes) -> dict[str, bytes]:
     if len(raw) > MOST_MEMBERS:
         raise MalformedJSON(f"the object has more than {MOST_MEMBERS} members")
     found = {name: bytes(value) for name, value in raw.items()}
-    _refuse_duplicates(text, found)
+    if len(found) > FEW or b"\\" in text or not all(text.count(b'"%b"' % name.encode()) == 1 for name in found):
+        _refuse_duplicates(text, found)  # else it is plain that each name stands once
     return found
 
 
