@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import running
 from benchmarks.open_model import measure, percentile
-from benchmarks.peers import SUBMIT, forward, journeys_of, peers
+from benchmarks.peers import SUBMIT, forward, journeys_of, peers, redis
 from benchmarks.table import Table
 
 
@@ -244,7 +244,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-PARTS = ("accept", "read", "latency", "sidecar", "forward", "memory", "slow", "peers")
+PARTS = ("accept", "read", "latency", "sidecar", "forward", "redis", "memory", "slow", "peers")
 
 
 def main() -> int:
@@ -267,6 +267,7 @@ def main() -> int:
         "latency": lambda: latency(table, 3 if options.quick else 20),
         "sidecar": lambda: sidecar(table, 3 if options.quick else 20),
         "forward": lambda: forward(table, seconds),
+        "redis": lambda: redis(table, seconds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
         "peers": lambda: peers(table, seconds),
@@ -280,6 +281,9 @@ def main() -> int:
     table.ratio("accept, SQLite FULL / FastAPI + Taskiq", ours, "accept: FastAPI + Taskiq + Redis", 3)
     table.ratio("accept, SQLite FULL / FastAPI + Celery", ours, "accept: FastAPI + Celery + Redis", 8)
     table.ratio("read / floor", finished, "read: floor", 0.25)
+    on_redis = "accept: OpenHQM, Redis everysec"
+    table.ratio("accept, Redis / FastAPI + redis.asyncio", on_redis, "accept: FastAPI + redis.asyncio", 4)
+    table.ratio("accept, Redis / SQLite FULL", on_redis, "accept: OpenHQM, SQLite FULL, beside Redis", 0.8)
     forwarded = "forward: OpenHQM, SQLite FULL"
     table.ratio("forward / treq alone", forwarded, "forward: treq alone", 0.5)
     table.ratio("forward / FastAPI + Taskiq + httpx", forwarded, "forward: FastAPI + Taskiq + httpx + Redis", 2)

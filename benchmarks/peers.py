@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import tempfile
 import time
 
 from benchmarks import running
@@ -67,6 +68,29 @@ def journeys_of(table: Table, whose: str, port: int, seconds: float, wait: str, 
     streamed = running.wrk(port, stream, seconds, headers={"Accept": "text/event-stream"})
     table.add(f"journey by event stream: {whose}", streamed, "requests/s")
     table.add(f"journey by polling: {whose}", asyncio.run(journeys(port, seconds)), "requests/s")
+
+
+def redis(table: Table, seconds: float) -> None:
+    """Accepting on Redis (AOF everysec, as most run it), against our embedded file and the same thing by hand."""
+    if missing():
+        print(f"redis: left out, missing {missing()}")
+        return
+    server, ours, embedded, peer = (running.free_port() for _ in range(4))
+    url = f"redis://localhost:{server}"
+    everysec = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+    with (
+        tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
+        running.process([*everysec, "--dir", directory, "--port", str(server)], server),
+    ):
+        settings = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": url}
+        with running.openhqm(ours, "--role", "listener", **settings):
+            time.sleep(1)
+            table.add("accept: OpenHQM, Redis everysec", running.wrk(ours, SUBMIT, seconds), "requests/s")
+        with running.openhqm(embedded, "--role", "listener"):
+            name = "accept: OpenHQM, SQLite FULL, beside Redis"
+            table.add(name, running.wrk(embedded, SUBMIT, seconds), "requests/s")
+        with running.process([*_UVICORN, str(peer), "benchmarks.peer_redis:app"], peer, BENCH_REDIS=url):
+            table.add("accept: FastAPI + redis.asyncio", running.wrk(peer, SUBMIT, seconds), "requests/s")
 
 
 def forward(table: Table, seconds: float) -> None:
