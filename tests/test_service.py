@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -124,6 +125,59 @@ class Starting(Process):
         self.assertEqual(server.response(correlation_id)["status"], "COMPLETED")
 
 
+class Serving(Process):
+    def test_connections(self) -> None:
+        """One connection more than server.max_connections gets a 503, and what is metered is what is open."""
+        server = self.server(OPENHQM_SERVER__MAX_CONNECTIONS="2")
+        server.start()
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+        for connection in held:
+            self.addCleanup(connection.close)
+        # The answer to one of them says that both were let in, for they came in order.
+        held[1].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while b"openhqm_connections 2.0\n" not in answer:
+            piece = held[1].recv(65536)
+            self.assertTrue(piece, answer)
+            answer += piece
+        with socket.create_connection(("127.0.0.1", server.port)) as more:
+            more.settimeout(20)
+            self.assertTrue(more.recv(65536).startswith(b"HTTP/1.1 503 "))
+
+    def test_buffered(self) -> None:
+        """Bodies that have come in part are metered, and more than server.max_buffered_bytes of them is a 503."""
+        server = self.server(OPENHQM_SERVER__MAX_BUFFERED_BYTES="1000", OPENHQM_SERVER__MAX_BODY_BYTES="1000")
+        server.start()
+        head = b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as held:
+            held.sendall(head + b"a" * 800)
+            deadline = time.monotonic() + 20
+            while b"openhqm_buffered_bytes 800.0\n" not in server.ask("GET", "/metrics")[2]:
+                self.assertLess(time.monotonic(), deadline)
+            status, fields, _ = server.ask("POST", "/api/v1/submit", b"x" * 300)
+            self.assertEqual((status, fields["retry-after"]), (503, "1"))
+            correlation_id = server.submit("small")
+            self.assertEqual(server.response(correlation_id)["result"], "small")
+
+    def test_access_log(self) -> None:
+        """With monitoring.access_log a submission and its answer are in the log, by the id; without, neither is."""
+        for on in ("true", "false"):
+            server = self.server(OPENHQM_MONITORING__ACCESS_LOG=on)
+            server.start()
+            correlation_id = server.submit("secret")
+            server.response(correlation_id)
+            self.assertEqual(server.stop(), 0)
+            lines = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+            found = [
+                (line["method"], line["path"].split("/")[3], line["status"])
+                for line in lines
+                if line.get("correlation_id") == correlation_id and "method" in line
+            ]
+            self.assertEqual(found, [("POST", "submit", 202), ("GET", "response", 200)] if on == "true" else [])
+            self.assertNotIn("secret", server.log())
+            self.assertNotIn("wait=", server.log())
+
+
 class Refusing(Process):
     def refused(self, server: Server, *arguments: str) -> list[str]:
         """The lines it ends with; exit code 1, and no traceback."""
@@ -236,8 +290,6 @@ class DiskFull(Process):
         while server.ask("GET", "/health/ready")[0] != 200 and time.monotonic() < deadline:
             time.sleep(0.1)
         self.assertEqual(server.response(server.submit("late"))["status"], "COMPLETED")
-        import json
-
         for body in accepted:
             self.assertEqual(server.response(json.loads(body)["correlation_id"])["status"], "COMPLETED")
         self.assertEqual(server.stop(), 0)
