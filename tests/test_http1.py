@@ -102,6 +102,20 @@ class Strict(SynchronousTestCase):
         wire.clock.pump([1.0] * int(LINGER_SECONDS + 2))
         self.assertTrue(wire.transport.aborted)
 
+    def test_lingers_over_what_is_read(self) -> None:
+        """An answer before the refusal may be large, and is read to its end as slowly as any other."""
+        wire = Wire()
+        wire.transport.dataBuffer = b"a" * 100
+        wire.send(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n" + REFUSED["no host"][1])
+        self.assertTrue(wire.transport.half_closed)
+        for left in (60, 20, 10):
+            wire.transport.dataBuffer = b"a" * left
+            wire.clock.pump([1.0] * int(STALL_SECONDS - 2))
+            self.assertFalse(wire.transport.aborted)
+        wire.transport.dataBuffer = b""
+        wire.clock.pump([1.0] * 2)
+        self.assertTrue(wire.transport.aborted)
+
 
 @st.composite
 def split(draw: st.DrawFn, data: bytes) -> list[bytes]:

@@ -112,7 +112,8 @@ class HTTP1(WebChannel, Protocol):
             self.transport.abortConnection()
         elif now > self._reader.due:
             if self._broken:
-                self.transport.abortConnection()
+                if not self._unsent:  # a slow reader has as long as it reads
+                    self.transport.abortConnection()
             elif self._reader.began_at is None:
                 self.transport.loseConnection()
             else:
@@ -318,6 +319,7 @@ class HTTP1(WebChannel, Protocol):
             self.transport.resumeProducing()
         self.transport.unregisterProducer()
         self._reader.due = self.factory.clock.seconds() + LINGER_SECONDS
+        self._begin_stalling()
         if self.isSecure() or self._ended:
             self.transport.loseConnection()  # TLS says goodbye by itself, and waits for the peer's
         else:
