@@ -31,6 +31,7 @@ class _RequestV1(msgspec.Struct, omit_defaults=True):
     body: str | None = None
     endpoint: str | None = None
     partition: int | None = None
+    reply_to: str | None = None
 
 
 class _ReplyV1(msgspec.Struct, omit_defaults=True):
@@ -127,6 +128,7 @@ def _request_to_wire(request: Request) -> _RequestV1:
         _to_base64(submission.body),
         submission.endpoint,
         submission.partition,
+        submission.reply_to,
     )
 
 
@@ -149,6 +151,7 @@ def _request_from_wire(wire: _RequestV1) -> Request:
         body,
         wire.endpoint,
         wire.partition,
+        wire.reply_to,
     )
     return Request(wire.correlation_id, wire.submitted_at, submission)
 

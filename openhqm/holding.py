@@ -17,8 +17,11 @@ from openhqm.config.redis_address import parse_address
 from openhqm.embedded.file import RunCommit, SqliteFile
 from openhqm.errors import CannotStart
 from openhqm.interfaces import IMessageQueue, IResultStore
+from openhqm.messages import Submission
+from openhqm.policy.addressing import Addressing
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queues.memory import MemoryQueue
+from openhqm.queues.redis_intake import RedisIntake
 from openhqm.queues.redis_streams import RedisQueue
 from openhqm.queues.sqlite import SqliteQueue
 from openhqm.redis.connection import Redis
@@ -37,17 +40,32 @@ class _KeepsTime(Protocol):
         """Stop."""
 
 
+class _Intake(Protocol):
+    def start(self) -> None:
+        """Begin to adopt messages of others."""
+
+    def stop(self) -> Deferred[None]:
+        """Adopt no more."""
+
+
+def _no_intake(addressing: Addressing, check: Callable[[Submission, float], None]) -> _Intake | None:
+    """Nobody else puts anything into an embedded queue."""
+    return None
+
+
 @attrs.frozen
 class Holding:
     """Where requests and answers rest. ``start`` raises `CannotStart`.
 
-    ``first_try`` fires once it is known whether what is elsewhere can be reached.
+    ``first_try`` fires once it is known whether what is elsewhere can be reached. ``make_intake`` makes what adopts
+    messages of others, or None where there are none.
     """
 
     queue: IMessageQueue
     store: IResultStore
     _timekeeper: _KeepsTime
     _first_try: Callable[[], Deferred[None]] = attrs.field(default=lambda: succeed(None))
+    make_intake: Callable[[Addressing, Callable[[Submission, float], None]], _Intake | None] = _no_intake
 
     @deferred
     async def start(self) -> None:
@@ -124,7 +142,12 @@ def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Ho
         ttl=ttl,
         lease=names.lease_seconds,
     )
-    return Holding(queue, store, store, redis.first_try)
+
+    def make_intake(addressing: Addressing, check: Callable[[Submission, float], None]) -> RedisIntake:
+        most_bytes = settings.server.max_body_bytes
+        return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes)
+
+    return Holding(queue, store, store, redis.first_try, make_intake)
 
 
 _MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Holding]] = {

@@ -50,7 +50,8 @@ class Submission:
     the gateway itself acts upon. ``timeout`` is the whole request's deadline in seconds from acceptance
     (None: no deadline of its own). ``not_before`` is a time, or None for at once. ``body`` holds content that is not
     JSON, and the payload is ``null`` then. ``endpoint`` and ``partition`` say in which queue it waits
-    (`policy.queue_names`): None for the one that everything without an endpoint or a partition shares.
+    (`policy.queue_names`): None for the one that everything without an endpoint or a partition shares. ``reply_to``
+    names a stream of the broker that the reply is put into, too; only a message of that broker can ask for it.
     """
 
     payload: bytes
@@ -62,6 +63,7 @@ class Submission:
     body: bytes | None = None
     endpoint: str | None = None
     partition: int | None = None
+    reply_to: str | None = None
 
 
 @attrs.frozen

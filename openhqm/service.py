@@ -37,6 +37,7 @@ from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.short_lane import ShortLane, refused
 from openhqm.ingress.sidecar import Sidecar
+from openhqm.ingress.submission import check_submission
 from openhqm.options import OpenHQMOptions
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
@@ -125,6 +126,7 @@ class OpenHQM(Service):
         addressing = settings.addressing()
         crew = Crew(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
         self._crew = crew
+        self._intake = self.holding.make_intake(addressing, check_submission) if crew is not None else None
         door_metrics = DoorMetrics(self.registry)
         self._waiting = Waiting(store, reactor)
         self._streams = Streams(store, reactor, door_metrics.open_streams.set)
@@ -204,6 +206,8 @@ class OpenHQM(Service):
             await self._listen()
         if self._crew is not None:
             self._crew.start()
+        if self._intake is not None:
+            self._intake.start()
         self._log.info(
             "openhqm {version} is ready", version=__version__, queue=self.settings.queue.type, port=self._where()
         )
@@ -237,6 +241,8 @@ class OpenHQM(Service):
         self._health.draining = self._door.closed = True
         for port in self.ports:
             await maybeDeferred(port.stopListening)
+        if self._intake is not None:
+            await self._intake.stop()
         if self._crew is not None:
             await self._crew.stop(self.settings.server.drain_seconds)
         self._waiting.stop()

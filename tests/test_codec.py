@@ -44,6 +44,7 @@ SUBMISSIONS = st.builds(
     body=st.none() | st.binary(max_size=20),
     endpoint=st.none() | st.text(max_size=8),
     partition=st.none() | st.integers(0, 1000),
+    reply_to=st.none() | st.text(max_size=8),
 )
 REQUESTS = st.builds(Request, st.text(max_size=40), TIMES, SUBMISSIONS)
 REPLIES = st.builds(

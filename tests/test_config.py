@@ -354,7 +354,6 @@ class AbsentTests(ConfigCase):
         for key, value in (
             ("server.workers", 2),
             ("server.trusted_proxies", ["10.0.0.0/8"]),
-            ("queue.format", "raw"),
             ("queue.spool", "/var/spool"),
             ("queue.kafka_bootstrap_servers", ["a:9092"]),
             ("queue.sqs_region", "us-east-1"),
@@ -378,6 +377,16 @@ class AbsentTests(ConfigCase):
             complaint = self.complaint(json.dumps(document))
             self.assertEqual(complaint.key, key)
             self.assertIn("not in this build", complaint.reason)
+
+    def test_format(self) -> None:
+        """How messages of others are read is for a broker that others reach, and a contradiction elsewhere."""
+        for format in ("auto", "envelope", "json", "raw"):
+            self.assertEqual(self.load(f"queue: {{type: redis, format: {format}}}").queue.format, format)
+        for type, format in (("sqlite", "raw"), ("sqlite", "json"), ("memory", "json")):
+            complaint = self.complaint(f"queue: {{type: {type}, format: {format}}}")
+            self.assertEqual(complaint.key, "queue.format")
+            self.assertIn("messages of others", complaint.reason)
+        self.assertEqual(self.complaint("queue: {type: redis, format: xml}").key, "queue.format")
 
     def test_no_oracle_for_secrets(self) -> None:
         """A secret that stands in the place of an absent feature is not repeated in the complaint."""

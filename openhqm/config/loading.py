@@ -182,6 +182,9 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
         found.append(
             ("cache.redis_url", "must be that of the queue or left out: reply and end of request are one step")
         )
+    if settings.queue.type != "redis" and settings.queue.format not in ("auto", "envelope"):
+        reason = f"{settings.queue.format} is for messages of others, and nobody else reaches {settings.queue.type}"
+        found.append(("queue.format", reason))
     if settings.queue.request_queue == settings.queue.dead_letter_queue:
         found.append(("queue.dead_letter_queue", "must not be the request queue"))
     if settings.queue.dead_letter_queue.startswith(settings.queue.request_queue + "."):

@@ -13,6 +13,7 @@ from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, not_empty, one_of
 from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
+from openhqm.policy.foreign import FORMATS
 from openhqm.policy.retry import RetryPolicy
 
 
@@ -63,12 +64,16 @@ class Connection:
 
 @attrs.frozen
 class Queue:
-    """Where requests wait. A loan that nobody extends for ``lease_seconds`` is lent anew."""
+    """Where requests wait. A loan that nobody extends for ``lease_seconds`` is lent anew.
+
+    ``format`` is how messages of others are read, on a broker that others reach.
+    """
 
     type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory", "redis")))
     request_queue: str = attrs.field(default="openhqm-requests", validator=not_empty)
     dead_letter_queue: str = attrs.field(default="openhqm-dlq", validator=not_empty)
     lease_seconds: float = attrs.field(default=60.0, validator=between(1, 86400))
+    format: str = attrs.field(default="auto", validator=one_of(FORMATS))
     connection: Connection = attrs.field(factory=Connection)
     redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
 

@@ -55,6 +55,16 @@ def read_submission(body: bytes, now: float, carried: Mapping[str, str] | None =
     return _with_metadata(found["payload"], headers, _object(text, "metadata"), now)
 
 
+def check_submission(submission: Submission, now: float) -> None:
+    """`InvalidRequest` naming the field, where nobody could have asked for this at the door."""
+    _check_headers(submission.headers)
+    _with_metadata(submission.payload, submission.headers, dict(submission.metadata), now)
+    if submission.timeout is not None:
+        _seconds("timeout", submission.timeout, LONGEST_TIMEOUT, above_zero=True)
+    if submission.not_before is not None and not 0 <= submission.not_before <= now + LONGEST_DELAY:
+        raise InvalidRequest("not_before", f"must be a time at most {LONGEST_DELAY:.0f} seconds ahead")
+
+
 def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[str, Any], now: float) -> Submission:
     priority, timeout, not_before = Priority.NORMAL, None, None
     for name, value in metadata.items():
@@ -89,6 +99,11 @@ def _object(text: bytes, field: str) -> dict[str, Any]:
 
 def _headers(text: bytes) -> dict[str, str]:
     headers = _object(text, "headers")
+    _check_headers(headers)
+    return headers
+
+
+def _check_headers(headers: Mapping[str, Any]) -> None:
     if len(headers) > MOST_HEADERS:
         raise InvalidRequest("headers", f"must be at most {MOST_HEADERS}")
     for name, value in headers.items():
@@ -98,7 +113,6 @@ def _headers(text: bytes) -> dict[str, str]:
             raise InvalidRequest(f"headers.{name}", "must be a string")
         if not _FIELD_VALUE.match(value):
             raise InvalidRequest(f"headers.{name}", "must be at most 8192 characters without line breaks or controls")
-    return headers
 
 
 def _priority(value: Any) -> Priority:

@@ -20,6 +20,7 @@ from openhqm.codec import encode_dead_letter, encode_reply
 from openhqm.errors import LoanOver, NotDurable
 from openhqm.interfaces import IDelivery
 from openhqm.messages import DeadLetter, Reply, Request
+from openhqm.policy.foreign import reply_fields
 from openhqm.policy.history import MOST_EVENTS, check_progress
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
@@ -96,14 +97,14 @@ class RedisDelivery:
             raise LoanOver(self.request.correlation_id, LOST)
 
     def ack(self) -> Deferred[None]:
-        return self._settle(lambda: self._finish("", b"", b"")).addCallback(lambda first: None)
+        return self._settle(lambda: self._finish(None, b"")).addCallback(lambda first: None)
 
     def settle(self, reply: Reply) -> Deferred[bool]:
-        return self._settle(lambda: self._finish(reply.status.value, encode_reply(reply), b""))
+        return self._settle(lambda: self._finish(reply, b""))
 
     def dead_letter(self, reason: str, reply: Reply) -> Deferred[bool]:
         letter = encode_dead_letter(DeadLetter(self.request, reason, reply, self._place.redis.clock_now()))
-        return self._settle(lambda: self._finish(reply.status.value, encode_reply(reply), letter))
+        return self._settle(lambda: self._finish(reply, letter))
 
     def retry(self, delay: float, reason: str) -> Deferred[None]:
         return self._settle(lambda: self._put_back(repr(float(delay)), msgspec.json.encode(reason)))
@@ -111,14 +112,18 @@ class RedisDelivery:
     def give_back(self) -> Deferred[None]:
         return self._settle(lambda: self._put_back("", b""))
 
-    async def _finish(self, status: str, reply: bytes, letter: bytes) -> bool:
+    async def _finish(self, reply: Reply | None, letter: bytes) -> bool:
         place = self._place
-        answer = await self._run("settle", status, reply, place.ttl, place.letters, letter)
+        status, text = ("", b"") if reply is None else (reply.status.value, encode_reply(reply))
+        asked = self.request.submission.reply_to is not None
+        fields = reply_fields(reply) if reply is not None and asked else []
+        answer = await self._run("settle", status, text, place.ttl, place.letters, letter, *fields)
         if answer == b"lost":
             raise LoanOver(self.request.correlation_id, LOST)
         if answer == b"gone":  # expired, and so it had ended; or a message without a record, done before
             return not place.recorded
-        first: bool = answer == b"1"
+        first: bool = answer.startswith(b"1")
+        place.redis.not_answered(answer, self.request.correlation_id)
         if first and status and place.recorded:
             for call in place.redis.on_ending:
                 call(self._number, status)

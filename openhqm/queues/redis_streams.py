@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from openhqm.codec import decode_dead_letter, encode_request
+from openhqm.codec import decode_dead_letter, encode_dead_letter, encode_request
 from openhqm.errors import IdempotencyConflict, UnknownRequest
 from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
 from openhqm.messages import (
@@ -26,6 +26,7 @@ from openhqm.messages import (
     Request,
     Submission,
 )
+from openhqm.policy.foreign import reply_fields
 from openhqm.policy.queue_names import holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queues.redis_loans import Place
@@ -33,6 +34,8 @@ from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
 MOST_QUEUES = 1000
+NOWHERE = ("", "")
+MESSAGE_ID = "message_id"
 LARGEST_BYTES = 512 * 1024 * 1024  # a string in Redis holds no more (proto-max-bulk-len)
 
 
@@ -84,9 +87,28 @@ class RedisQueue:
 
     @deferred
     async def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
-        return await self._accept(submission, claim, "")
+        return await self._accept(submission, claim, NOWHERE)
 
-    async def _accept(self, submission: Submission, claim: IdempotencyClaim | None, letter: str) -> Acceptance:
+    @deferred
+    async def adopt(self, submission: Submission, source: str, entry: str) -> Acceptance:
+        """Accept what stands as ``entry`` in the stream ``source``, and delete it there, in one step.
+
+        `UnknownRequest` where it is gone: somebody was quicker.
+        """
+        return await self._accept(submission, None, (source, entry))
+
+    @deferred
+    async def refuse(self, letter: DeadLetter, source: str, entry: str) -> bool:
+        """Make what stands as ``entry`` in ``source`` a dead letter, in one step. False where it is gone."""
+        reply, submission = letter.reply, letter.request.submission
+        asked = (submission.reply_to or "", about(submission), *reply_fields(reply))
+        answer = await self._redis.run("refuse", source, entry, self._letters, encode_dead_letter(letter), *asked)
+        self._redis.not_answered(answer, reply.correlation_id)
+        return bool(answer != b"0")
+
+    async def _accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, source: tuple[str, str]
+    ) -> Acceptance:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
         claimed: tuple[Any, ...] = ("", b"", "")
@@ -104,14 +126,15 @@ class RedisQueue:
             _optional(submission.timeout),
             "1",
             *claimed,
-            self._letters,
-            letter,
+            *source,
+            submission.reply_to or "",
+            about(submission),
         )
         outcome = answer[0]
         if outcome == b"conflict":
             raise IdempotencyConflict(claim.key if claim is not None else "")
         if outcome == b"unknown":
-            raise UnknownRequest(f"dead letter {letter}")
+            raise UnknownRequest(" ".join(source))
         number = int(answer[1])
         self._redis.saw(number)
         return Acceptance(self._redis.ids.issue(number), float(answer[2]), replayed=outcome == b"repeat")
@@ -130,8 +153,8 @@ class RedisQueue:
             no_deadline,
             unrecorded,
             *no_claim,
-            self._letters,
-            "",
+            *NOWHERE,
+            *NOWHERE,
         )
         self._redis.saw(int(answer[1]))
 
@@ -157,7 +180,8 @@ class RedisQueue:
         found = await self._redis.command("XRANGE", self._letters, f"{number}-0", f"{number}-0")
         if not found:
             raise UnknownRequest(f"dead letter {number}")
-        return await self._accept(redriven(decode_dead_letter(_fields(found[0])[b"letter"])), None, str(number))
+        submission = redriven(decode_dead_letter(_fields(found[0])[b"letter"]))
+        return await self._accept(submission, None, (self._letters, f"{number}-0"))
 
     def _place(self, queue: str) -> Place:
         place = self._places.get(queue)
@@ -168,6 +192,11 @@ class RedisQueue:
             place = Place(self._redis, queue, recorded, self._lease, self._ttl, self._letters)
             self._places[queue] = place
         return place
+
+
+def about(submission: Submission) -> str:
+    """The id under which whoever asks for a reply knows their message."""
+    return str(submission.metadata.get(MESSAGE_ID, "")) if submission.reply_to is not None else ""
 
 
 def _optional(seconds: float | None) -> str:

@@ -1,9 +1,9 @@
 -- Take responsibility for a message: claim, record, place in the queue and deadline, or nothing of it.
 -- queue, lane, body, not before ('': at once), delay, timeout ('': none), recorded, claim ('': none), fingerprint,
--- lifetime, dead letters, letter ('': none)
+-- lifetime, source, entry ('': none; else what is accepted stands there until it is), reply to ('': nobody), about
 local queue, lane, body, not_before, delay, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local recorded, claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local letters, letter = ARGV[12], ARGV[13]
+local source, entry, reply_to, about = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 
 refuse_when_full()
 
@@ -15,8 +15,9 @@ if claim ~= '' then
     return {'repeat', held[2], held[3]}
   end
 end
--- A dead letter that is tried anew goes with the step that accepts it; somebody may have been quicker.
-if letter ~= '' and redis.call('XDEL', letters, letter .. '-0') == 0 then return {'unknown'} end
+-- A dead letter that is tried anew, or a message of others, goes with the step that accepts it; somebody may have been
+-- quicker.
+if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'} end
 
 local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
 local due = tonumber(not_before) or clock + (tonumber(delay) or 0)
@@ -27,6 +28,7 @@ else
 end
 redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'lane', lane,
   'attempt', 0, 'last', 1, 'recorded', recorded)
+if reply_to ~= '' then redis.call('HSET', record(number), 'reply_to', reply_to, 'about', about) end
 redis.call('ZADD', prefix .. 'open', number, number)
 if timeout ~= '' then
   redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(timeout)), number)

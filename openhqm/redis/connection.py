@@ -125,6 +125,19 @@ class Redis:
         """This process's time, for what an ending says about itself; what is decided by time, Redis decides."""
         return self.clock.seconds()
 
+    def own_link(self, seconds: float) -> Link:
+        """One more connection, not yet started, for commands that block for up to ``seconds``."""
+        return Link(
+            self.address,
+            self._reactor,
+            factory(None),
+            self.random,
+            seconds=self._seconds + seconds,
+            prepare=self._say_nothing,
+            up=lambda: None,
+            down=lambda: None,
+        )
+
     def new_token(self) -> str:
         """What tells one lending from every other, in all processes."""
         self._loans += 1
@@ -151,6 +164,16 @@ class Redis:
     def command(self, *words: Any) -> Deferred[Any]:
         """What a plain command answers; `NotDurable`."""
         return self.link.ask(*words).addErrback(lambda failure: self._explain(failure.value))
+
+    def not_answered(self, answer: bytes, correlation_id: str) -> None:
+        """Log what a script says behind its ``1``: the stream that a reply was asked for in did not take it."""
+        trouble = answer.partition(b" ")[2].decode("utf-8", "replace")
+        if trouble:
+            self._log.error(
+                "the reply of {correlation_id} is kept, and could not be put into its stream: {trouble}",
+                correlation_id=correlation_id,
+                trouble=trouble,
+            )
 
     @deferred
     async def _run(self, script: Script, values: tuple[Any, ...]) -> Any:
@@ -193,7 +216,7 @@ class Redis:
         self._refused = None
 
     async def _say_nothing(self, protocol: Any) -> None:
-        """What only listens needs no greeting."""
+        """What only listens or reads needs no greeting."""
 
     async def _greet(self, protocol: Any) -> None:
         """Before anything else on a new connection: load the scripts, agree on the secret, look at the promises."""

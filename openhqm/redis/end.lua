@@ -1,6 +1,6 @@
 -- End a request from outside: cancelled, or past its deadline. The first ending wins.
--- number, status, reply, ttl
--- '1', '0' where it had ended before, 'gone' where nothing is left of it.
+-- number, status, reply, ttl, the fields of the reply
+-- '1', and words behind it where the reply could not be put into its stream; '0' where it had ended before, 'gone' where nothing is left of it.
 local number, status, reply, ttl = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local found = redis.call('HMGET', record(number), 'queue', 'lane', 'ended')
 local queue, lane = found[1], found[2]
@@ -9,10 +9,10 @@ if not queue then
   return 'gone'
 end
 if found[3] then return '0' end
-end_request(number, queue, lane, status, reply, ttl)
+local trouble = end_request(number, queue, lane, status, reply, ttl, 6)
 -- Whoever works on it may stop; what waited behind it may go.
 if redis.call('ZSCORE', loans(queue), number) then
   redis.call('PUBLISH', said(queue), 'ended ' .. number .. ' ' .. status)
 end
 wake(queue)
-return '1'
+return trouble and '1 ' .. trouble or '1'

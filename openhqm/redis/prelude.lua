@@ -58,8 +58,19 @@ local function forget(number, queue, lane)
   redis.call('ZREM', prefix .. 'deadlines', number)
 end
 
--- The one ending. Whoever calls has looked that there is none.
-local function end_request(number, queue, lane, status, reply, ttl)
+local function add_letter(letters, letter)
+  redis.call('XADD', letters, string.format('%.0f-0', redis.call('INCR', letters .. ':last')), 'at', now, 'letter', letter)
+end
+
+-- Put a reply where it was asked for: its fields stand in ARGV from `first` on. The stream is somebody else's, and what
+-- is wrong with it (it is no stream, it must not be written) is returned in words: nothing of ours fails over it.
+local function answer(reply_to, about, first)
+  local said = redis.pcall('XADD', reply_to, '*', 'in_reply_to', about, unpack(ARGV, first))
+  return type(said) == 'table' and said.err or nil
+end
+
+-- The one ending. Whoever calls has looked that there is none. What is wrong with the reply's stream is returned.
+local function end_request(number, queue, lane, status, reply, ttl, first)
   local key = record(number)
   forget(number, queue, lane)
   local count = redis.call('HINCRBY', key, 'last', 1)
@@ -67,6 +78,8 @@ local function end_request(number, queue, lane, status, reply, ttl)
   redis.call('HDEL', key, 'body')
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
   redis.call('PUBLISH', prefix .. 'e:' .. number, count)
+  local asked = redis.call('HMGET', key, 'reply_to', 'about')
+  return asked[1] and answer(asked[1], asked[2], first)
 end
 
 -- What a holder may still do with its loan: nil where it is its own and open; otherwise what became of it.

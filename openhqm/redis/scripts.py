@@ -22,6 +22,7 @@ NAMES = (
     "probe",
     "progress",
     "put_back",
+    "refuse",
     "settle",
     "walk",
 )

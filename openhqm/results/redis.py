@@ -12,6 +12,7 @@ from openhqm.codec import decode_reply, encode_reply
 from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
+from openhqm.policy.foreign import reply_fields
 from openhqm.redis.connection import Redis
 from openhqm.results.endings import cancelled
 from openhqm.results.redis_keeping import Keeper
@@ -108,8 +109,11 @@ class RedisResults:
     async def _end(self, number: int, reply: Reply) -> bool:
         """Record the ending unless there is one; whether it was recorded."""
         status = reply.status.value
-        first: bool = await self._redis.run("end", number, status, encode_reply(reply), self._ttl) == b"1"
+        fields = reply_fields(reply)  # whether a stream asks for them, the record knows
+        answer: bytes = await self._redis.run("end", number, status, encode_reply(reply), self._ttl, *fields)
+        first = answer.startswith(b"1")
         if first:
+            self._redis.not_answered(answer, reply.correlation_id)
             for call in self.on_ending:
                 call(number, status)
         return first
