@@ -21,6 +21,7 @@ from openhqm.queues.redis_intake import RedisIntake
 from openhqm.testing import DEAD_LETTERS, REQUESTS
 from tests.brokers import RedisServer
 from tests.redis_bench import Instance
+from tests.redis_proxy import CuttingProxy
 from tests.servers import Server
 from tests.test_redis import Real
 
@@ -145,7 +146,7 @@ class IntakeTests(Real):
         server = await self.server()
         one, _ = await self.intake(server.url, "json")
         id = server.command("XADD", INBOX, "*", "payload", b"\xff\x00{", "reply_to", "answers", "X-A", "1")
-        server.command("XADD", INBOX, "*", "payload", "2", "X-A", "a\nb")
+        server.command("XADD", INBOX, "*", "payload", "2", "X-A", "a\nb", "X-B", "2")
         server.command("XADD", INBOX, "*", "a", "2", "b", b"\xff")
         server.command("XADD", INBOX, "*", "payload", "3", "reply_to", INBOX)
         server.command("XADD", INBOX, "*", "payload", "4" * (MOST_BYTES + 1))
@@ -158,7 +159,7 @@ class IntakeTests(Real):
         letter = by_body[b"\xff\x00{"]
         self.assertIn("not JSON", letter.reason)
         self.assertEqual(letter.request.submission.headers, {"X-A": "1"})
-        self.assertEqual(by_body[b"2"].request.submission.metadata["fields"], {"X-A": "a\nb"})
+        self.assertEqual(by_body[b"2"].request.submission.metadata["fields"], {"X-A": "a\nb", "X-B": "2"})
         (answer,) = entries(server, "answers")
         self.assertEqual((answer["status"], answer["in_reply_to"]), (b"FAILED", id))
         self.assertEqual(answer["correlation_id"].decode(), letter.request.correlation_id)
@@ -214,6 +215,23 @@ class IntakeTests(Real):
         server.command("DEL", INBOX)
         server.command("XADD", INBOX, "*", "payload", "1")
         self.assertEqual((await self.lent(one)).request.submission.payload, b"1")
+
+    async def test_lost_answer(self) -> None:
+        """Adopted, and nobody heard: it is not adopted once more."""
+        from twisted.internet import reactor
+
+        server = await self.server()
+        proxy = CuttingProxy(reactor, server.port)
+        self.addCleanup(proxy.stop)
+        one, _ = await self.intake(f"redis://127.0.0.1:{proxy.own_port}/0")
+        await one.quiet()
+        proxy.cut_answer_to(b'"payload":"marked"')
+        server.command("XADD", INBOX, "*", "payload", '"marked"')
+        await self.until(lambda: server.command("XLEN", INBOX) == 0, "not adopted")
+        server.command("XADD", INBOX, "*", "payload", "2")
+        found = [(await self.lent(one)).request.submission.payload for _ in range(2)]
+        self.assertEqual(found, [b'"marked"', b"2"])
+        self.assertEqual((await one.queue.depth(REQUESTS)).ready, 0)
 
     async def test_stop(self) -> None:
         """Stopped, it takes nothing more; the message is there for whoever comes next."""

@@ -190,8 +190,8 @@ class RedisIntake:
         if draft.body is None:  # nothing in it is its content: keep all of it
             draft = attrs.evolve(draft, body=b"\n".join(b"%b: %b" % field for field in fields))
         elif not draft.headers:  # what no header can be is kept as text, where nobody sends it on
-            others = {_text(name): _text(value) for name, value in fields if value != draft.body}
-            draft = attrs.evolve(draft, metadata={**draft.metadata, "fields": others})
+            kept = {_text(name): _text(value) for name, value in take_apart(fields)[2].items()}
+            draft = attrs.evolve(draft, metadata={**draft.metadata, "fields": kept} if kept else draft.metadata)
         # A number, and so an id, of its own: whoever has a reply may quote it.
         number = int(await self._redis.command("INCR", f"{self._redis.prefix}number"))
         self._redis.saw(number)
