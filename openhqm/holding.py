@@ -145,7 +145,8 @@ def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Ho
 
     def make_intake(addressing: Addressing, check: Callable[[Submission, float], None]) -> RedisIntake:
         most_bytes = settings.server.max_body_bytes
-        return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes)
+        answers = names.response_queue
+        return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes, answers)
 
     return Holding(queue, store, store, redis.first_try, make_intake)
 

@@ -407,7 +407,7 @@ class AbsentTests(ConfigCase):
             "callbacks: {enabled: false}",
             "partitioning: {enabled: false, partition_count: 16}",
             "server: {workers: 1, trusted_proxies: []}",
-            "queue: {format: auto, spool: null, response_queue: openhqm-responses}",
+            "queue: {format: auto, spool: null, response_queue: null}",
             "cache: {redis_url: null}",
             "auth: {type: null, api_keys: [], jwt: {}}",
             "bridges: []\ntenants: []\n",
@@ -474,6 +474,18 @@ class RedisTests(ConfigCase):
         """Answers in another Redis than the queue could not be one step with it: refused."""
         complaint = self.complaint("queue: {type: redis, redis_url: 'redis://a'}\ncache: {redis_url: 'redis://b'}")
         self.assertEqual(complaint.key, "cache.redis_url")
+
+    def test_response_queue(self) -> None:
+        """A stream for replies is one of the broker's, and none that is read here; elsewhere nobody would read it."""
+        settings = self.load("queue: {type: redis, response_queue: answers}")
+        self.assertEqual(settings.queue.response_queue, "answers")
+        self.load("queue: {response_queue: openhqm-responses}")
+        for text in (
+            "queue: {response_queue: answers}",
+            "queue: {type: redis, response_queue: openhqm-requests}",
+            "queue: {type: redis, response_queue: '{openhqm}:r:1'}",
+        ):
+            self.assertEqual(self.complaint(text).key, "queue.response_queue", text)
 
     def test_no_such_url(self) -> None:
         """What is no URL of a Redis is said with its key, and without the password in it."""

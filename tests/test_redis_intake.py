@@ -41,11 +41,16 @@ class IntakeTests(Real):
     """Adopting, without a process of its own"""
 
     async def intake(
-        self, url: str, format: str = "auto", addressing: Addressing | None = None, lease: float = 60.0
+        self,
+        url: str,
+        format: str = "auto",
+        addressing: Addressing | None = None,
+        lease: float = 60.0,
+        answers: str | None = None,
     ) -> tuple[Instance, RedisIntake]:
         one = await self.instance(url, lease)
         made = RedisIntake(
-            one.redis, one.queue, INBOX, format, addressing or Addressing(), check_submission, MOST_BYTES
+            one.redis, one.queue, INBOX, format, addressing or Addressing(), check_submission, MOST_BYTES, answers
         )
         self.addCleanup(made.stop)
         made.start()
@@ -98,6 +103,22 @@ class IntakeTests(Real):
         delivery = await self.lent(one)
         await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0))
         self.assertEqual(len(entries(server, "answers")), 1)
+
+    async def test_response_queue(self) -> None:
+        """Where one stream is there for replies, it has those that were asked for nowhere else, refusals too."""
+        server = await self.server()
+        one, _ = await self.intake(server.url, "json", answers="responses")
+        server.command("XADD", INBOX, "*", "payload", "1")
+        delivery = await self.lent(one)
+        await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0, b"[1]"))
+        server.command("XADD", INBOX, "*", "payload", "2", "reply_to", "elsewhere")
+        delivery = await self.lent(one)
+        await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0, b"[2]"))
+        server.command("XADD", INBOX, "*", "payload", "{no JSON")
+        await self.until(lambda: server.command("XLEN", "responses") == 2, "no refusal")
+        answered, refused = entries(server, "responses")
+        self.assertEqual((answered["payload"], refused["status"]), (b"[1]", b"FAILED"))
+        self.assertEqual([answer["payload"] for answer in entries(server, "elsewhere")], [b"[2]"])
 
     async def test_every_ending(self) -> None:
         """A dead letter, a cancelled request and one past its deadline are answered, too."""

@@ -23,7 +23,6 @@ SECTIONS = {
 KEYS = {
     "server.workers": "several HTTP processes",
     "server.trusted_proxies": "X-Forwarded-For",
-    "queue.response_queue": "a response queue (embedded backends settle in place)",
     "queue.spool": "the spool",
     "auth.api_keys": "API keys",
     "auth.jwt": "JSON web tokens",
@@ -46,7 +45,6 @@ VALUES = {
 # A line that asks for nothing beyond what this build does anyway may stay in a shared file.
 HARMLESS: dict[str, tuple[object, ...]] = {
     "server.workers": (1,),
-    "queue.response_queue": ("openhqm-responses",),
 }
 
 

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from openhqm.config.absent import take_out
 from openhqm.config.endpoints import CALLERS, Proxy
-from openhqm.config.model import Settings
+from openhqm.config.model import Queue, Settings
 from openhqm.config.structure import Text, Wrong, structure
 from openhqm.errors import Complaint, ConfigurationError
 
@@ -185,6 +185,7 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     if settings.queue.type != "redis" and settings.queue.format not in ("auto", "envelope"):
         reason = f"{settings.queue.format} is for messages of others, and nobody else reaches {settings.queue.type}"
         found.append(("queue.format", reason))
+    found += _about_responses(settings.queue)
     if settings.queue.request_queue == settings.queue.dead_letter_queue:
         found.append(("queue.dead_letter_queue", "must not be the request queue"))
     if settings.queue.dead_letter_queue.startswith(settings.queue.request_queue + "."):
@@ -199,6 +200,18 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     if not server.enabled and not settings.worker.enabled:
         found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
     return found
+
+
+def _about_responses(queue: Queue) -> list[tuple[str, str]]:
+    key, name = "queue.response_queue", queue.response_queue
+    if name is None:
+        return []
+    if queue.type != "redis":
+        # The contract's own name may stay in a file that several share: it asks for nothing here.
+        return [] if name == "openhqm-responses" else [(key, f"nobody else reaches {queue.type}: answers rest there")]
+    if name in (queue.request_queue, queue.dead_letter_queue) or name.startswith(queue.connection.redis.key_prefix):
+        return [(key, "must not name a stream that is read here")]
+    return []
 
 
 def _without_tls(proxy: Proxy) -> list[tuple[str, str]]:

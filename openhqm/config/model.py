@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+from attrs.validators import optional
 
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.redis_address import parse_address
@@ -66,13 +67,15 @@ class Connection:
 class Queue:
     """Where requests wait. A loan that nobody extends for ``lease_seconds`` is lent anew.
 
-    ``format`` is how messages of others are read, on a broker that others reach.
+    ``format`` is how messages of others are read, on a broker that others reach; ``response_queue`` is for the replies
+    to those that name no place for theirs.
     """
 
     type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory", "redis")))
     request_queue: str = attrs.field(default="openhqm-requests", validator=not_empty)
     dead_letter_queue: str = attrs.field(default="openhqm-dlq", validator=not_empty)
     lease_seconds: float = attrs.field(default=60.0, validator=between(1, 86400))
+    response_queue: str | None = attrs.field(default=None, validator=optional(not_empty))
     format: str = attrs.field(default="auto", validator=one_of(FORMATS))
     connection: Connection = attrs.field(factory=Connection)
     redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)

@@ -46,7 +46,7 @@ Check = Callable[[Submission, float], None]
 class RedisIntake:
     """Adopts what lies in ``inbox``. ``check`` is what the door would say to an envelope: `InvalidRequest`.
 
-    Messages of more than ``most_bytes`` are refused.
+    Messages of more than ``most_bytes`` are refused. ``answers`` is the stream for the replies to those that name none.
     """
 
     _log = Logger()
@@ -60,7 +60,9 @@ class RedisIntake:
         addressing: Addressing,
         check: Check,
         most_bytes: int,
+        answers: str | None = None,
     ) -> None:
+        self._answers = answers
         self._redis = redis
         self._queue = queue
         self._inbox = inbox
@@ -184,9 +186,11 @@ class RedisIntake:
         else:
             found, reply_to = read_foreign(content, fields, self._format), draft.reply_to
         metadata = {**found.metadata, **draft.metadata}
+        reply_to = reply_to or self._answers
         return self._addressing.addressed(attrs.evolve(found, metadata=metadata, reply_to=reply_to))
 
     async def _refuse(self, draft: Submission, reason: str, fields: Fields, entry: str) -> None:
+        draft = attrs.evolve(draft, reply_to=draft.reply_to or self._answers)
         if draft.body is None:  # nothing in it is its content: keep all of it
             draft = attrs.evolve(draft, body=b"\n".join(b"%b: %b" % field for field in fields))
         elif not draft.headers:  # what no header can be is kept as text, where nobody sends it on
