@@ -122,6 +122,53 @@ class IMessageQueue(Interface):
         """
 
 
+class IBrokerDelivery(Interface):
+    """A message on loan from a broker that knows nothing of requests, attempts or endings."""
+
+    body: bytes = Attribute("as it was published")
+    attempts: int = Attribute("as it was published: how many attempts there had been by then")
+    returned: int = Attribute("how often the broker has lent this very message before, as far as it counts; else 0")
+    taken_back: Deferred[str] = Attribute("fires with the reason once the broker may lend it to somebody else")
+
+    def ack() -> Deferred[None]:
+        """The broker forgets it. `NotDurable` where that cannot be said any more: then it is lent again."""
+
+    def give_back() -> Deferred[None]:
+        """The broker lends it again at once, before those that came after it."""
+
+
+class IBroker(Interface):
+    """Queues of bytes elsewhere, for `openhqm.queues.brokered` to build the promises on. It reconnects for ever."""
+
+    capabilities: Capabilities = Attribute("a `Capabilities`")
+    trouble: str | None = Attribute("why a publish could not be kept now, or None")
+    warnings: Sequence[str] = Attribute("what an operator should know although everything works")
+
+    def start() -> Deferred[None]:
+        """Begin to connect. It does not wait until that has worked."""
+
+    def first_try() -> Deferred[None]:
+        """Fires once it is known whether the broker can be reached; `trouble` says."""
+
+    def stop() -> Deferred[None]:
+        """Hang up. Whoever waits in `receive` is cancelled; what is on loan is lent again."""
+
+    def publish(queue: str, body: bytes, *, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
+        """Fires once the broker took responsibility. `NotDurable` where it did not, or where nobody can tell.
+
+        It is lent to nobody before ``delay`` seconds have passed, also when everything is started anew in between.
+        """
+
+    def receive(queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IBrokerDelivery]]:
+        """Fires with one to ``most`` deliveries, as soon as there are any. Cancelling loses none.
+
+        ``in_order``: with one, the oldest, and only while no other of this queue is on loan to anybody.
+        """
+
+    def depth(queue: str) -> Deferred[Depth]:
+        """How much lies in the queue, as far as the broker tells; ``oldest`` is None where it does not."""
+
+
 class IResultStore(Interface):
     """The record of every request from its acceptance to its expiry."""
 
