@@ -67,7 +67,9 @@ def journeys_of(table: Table, whose: str, port: int, seconds: float, wait: str, 
     table.add(f"journey: {whose}", held, "requests/s")
     streamed = running.wrk(port, stream, seconds, headers={"Accept": "text/event-stream"})
     table.add(f"journey by event stream: {whose}", streamed, "requests/s")
-    table.add(f"journey by polling: {whose}", asyncio.run(journeys(port, seconds)), "requests/s")
+    polled, asked = asyncio.run(journeys(port, seconds))
+    table.add(f"journey by polling: {whose}", polled, "requests/s")
+    table.add(f"journey by polling, asked: {whose}", asked, "times")
 
 
 def redis(table: Table, seconds: float) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 
-from benchmarks.open_model import CONNECTIONS, whole
+from benchmarks.open_model import CONNECTIONS, Connection
 from benchmarks.running import BODY
 
 PAUSE = 0.002
@@ -15,36 +15,58 @@ SUBMIT = (
     b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
     % (len(BODY), BODY)
 )
+ASK = b"GET /api/v1/response/%b HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def journeys(port: int, seconds: float) -> float:
-    """Journeys a second, over 64 connections that make one after the other."""
-    until = time.perf_counter() + seconds
-    counts = await asyncio.gather(*(_caller(port, until) for _ in range(CONNECTIONS)))
-    return sum(counts) / seconds
+async def journeys(port: int, seconds: float) -> tuple[float, float]:
+    """Journeys a second, over 64 connections that make one after the other; and how often each of them asked."""
+    loop = asyncio.get_running_loop()
+    callers = [Caller(time.perf_counter() + seconds) for _ in range(CONNECTIONS)]
+    for caller in callers:
+        transport, _ = await loop.create_connection(caller.connection, "127.0.0.1", port)
+        transport.write(SUBMIT)
+    await asyncio.gather(*(caller.done for caller in callers))
+    count = sum(caller.count for caller in callers)
+    return count / seconds, sum(caller.asked for caller in callers) / count
 
 
-async def _caller(port: int, until: float) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+class Caller:
+    """Makes one journey after the other until ``until``."""
 
-    async def exchange(request: bytes) -> tuple[bytes, bytes]:
-        writer.write(request)
-        answer = b""
-        while not whole(answer):
-            piece = await reader.read(65536)
-            assert piece, "the server hung up"
-            answer += piece
-        return answer[9:12], answer.partition(b"\r\n\r\n")[2]
+    def __init__(self, until: float) -> None:
+        self.count = 0
+        self.asked = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._until = until
+        self._ask = b""
 
-    count = 0
-    while time.perf_counter() < until:
-        status, body = await exchange(SUBMIT)
-        assert status == b"202", body
-        correlation_id = json.loads(body)["correlation_id"]
-        ask = b"GET /api/v1/response/%b HTTP/1.1\r\nHost: x\r\n\r\n" % correlation_id.encode()
-        while (await exchange(ask))[0] == b"202":
-            assert time.perf_counter() < until + PATIENCE, "an answer that does not come"
-            await asyncio.sleep(PAUSE)
-        count += 1
-    writer.close()
-    return count
+    def connection(self) -> Connection:
+        """What makes its journeys."""
+        return Connection(self._answered, self._failed)
+
+    def _answered(self, connection: Connection, answer: bytes) -> None:
+        pending = answer[9:12] == b"202"
+        if not self._ask:
+            assert pending, answer
+            self._ask = ASK % json.loads(answer.partition(b"\r\n\r\n")[2])["correlation_id"].encode()
+            self._again(connection)
+        elif pending:
+            if time.perf_counter() > self._until + PATIENCE:
+                self._failed(AssertionError("an answer that does not come"))
+            asyncio.get_running_loop().call_later(PAUSE, self._again, connection)
+        else:
+            self.count += 1
+            self._ask = b""
+            if time.perf_counter() < self._until:
+                connection.transport.write(SUBMIT)
+            else:
+                self.done.set_result(None)
+                connection.transport.close()
+
+    def _again(self, connection: Connection) -> None:
+        self.asked += 1
+        connection.transport.write(self._ask)
+
+    def _failed(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)

@@ -2,63 +2,76 @@
 
 Half of them send a request byte by byte; half ask for PATH, and read the answer byte by byte, through the smallest
 window that they can have. Whoever is cut off comes back. A line is printed when all have been connected once.
+
+One loop over plain sockets: what they cost the server is measured, so they themselves must cost next to nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
+import heapq
 import random
 import socket
 import sys
+import time
 
 PAUSE = 2.0
+TICK = 0.002
 HEAD = b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
 
 
-class Crowd:
-    """All of them."""
+class Client:
+    """One of them; ``ask`` is what it wants to read slowly, or None where it sends slowly."""
 
-    def __init__(self, port: int, path: str) -> None:
-        self.port = port
-        self.ask = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
-        self.connected = asyncio.Semaphore(100)  # at once: the listen queue is not what is measured
+    def __init__(self, port: int, ask: bytes | None) -> None:
+        self._port = port
+        self._ask = ask
+        self.connect()
 
-    async def one(self, reads: bool, arrived: asyncio.Future[None]) -> None:
-        """One client, for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            connection = socket.socket()
-            connection.setblocking(False)
-            if reads:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            try:
-                async with self.connected:
-                    await loop.sock_connect(connection, ("127.0.0.1", self.port))
-                if not arrived.done():
-                    arrived.set_result(None)
-                if reads:
-                    await loop.sock_sendall(connection, self.ask)
-                    while await loop.sock_recv(connection, 1):  # noqa: ASYNC110 - nobody to wait for: it is slow
-                        await asyncio.sleep(random.uniform(0, 2 * PAUSE))
-                else:
-                    for place in range(len(HEAD)):
-                        await loop.sock_sendall(connection, HEAD[place : place + 1])
-                        await asyncio.sleep(random.uniform(0, 2 * PAUSE))
-            except OSError:
-                await asyncio.sleep(random.uniform(0, 2 * PAUSE))
-            finally:
-                connection.close()
+    def connect(self) -> None:
+        """Come, or come back."""
+        self._sent = 0
+        self._connection = socket.socket()
+        if self._ask is not None:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._connection.connect(("127.0.0.1", self._port))
+        if self._ask is not None:
+            self._connection.sendall(self._ask)
+        self._connection.setblocking(False)
+
+    def step(self) -> None:
+        """One byte more."""
+        try:
+            if self._ask is None:
+                self._connection.send(HEAD[self._sent : self._sent + 1])
+                self._sent += 1
+                over = self._sent == len(HEAD)
+            else:
+                over = not self._connection.recv(1)
+        except BlockingIOError:
+            return
+        except OSError:
+            over = True
+        if over:
+            self._connection.close()
+            self.connect()
 
 
-async def main(port: int, count: int, path: str) -> None:
+def main(port: int, count: int, path: str) -> None:
     """Until killed."""
-    crowd = Crowd(port, path)
-    arrived = [asyncio.get_running_loop().create_future() for _ in range(count)]
-    clients = [asyncio.create_task(crowd.one(number % 2 == 0, future)) for number, future in enumerate(arrived)]
-    await asyncio.gather(*arrived)
+    ask = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
+    clients = [Client(port, ask if number % 2 == 0 else None) for number in range(count)]
     print("all are there", flush=True)
-    await asyncio.gather(*clients)
+    now = time.monotonic()
+    agenda = [(now + random.uniform(0, 2 * PAUSE), number) for number in range(count)]
+    heapq.heapify(agenda)
+    while True:
+        now = time.monotonic()
+        while agenda[0][0] <= now:
+            number = agenda[0][1]
+            clients[number].step()
+            heapq.heapreplace(agenda, (now + random.uniform(0, 2 * PAUSE), number))
+        time.sleep(TICK)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
