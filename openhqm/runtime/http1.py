@@ -107,7 +107,7 @@ class HTTP1(WebChannel, Protocol):
             producer.stopProducing()
 
     def tick(self, now: float) -> None:
-        """Called every second: is it still worth keeping?"""
+        """Called about every second: is it still worth keeping?"""
         if self._has_stalled(now):
             self.transport.abortConnection()
         elif now > self._reader.due:

@@ -8,7 +8,6 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import LoopingCall
 from twisted.web.server import Site
 
 from openhqm.runtime.http1 import HTTP1
@@ -19,6 +18,8 @@ from openhqm.runtime.http1_rules import Refusal
 
 MOST_CONNECTIONS = 10_000
 MOST_BUFFERED = 256 * 1024 * 1024
+LOOK_SECONDS = 1.0
+AT_ONCE = 100  # connections looked after in one go: nobody waits behind thousands of others
 
 
 class _OneTooMany(Protocol):
@@ -72,8 +73,8 @@ class HTTP1Site(Site):
         self.access = access
         self.draining = False
         self.connections: set[HTTP1] = set()
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = clock
+        self._round: list[HTTP1] = []
+        self._next_look: Any = None
 
     def buildProtocol(self, addr: object) -> Any:
         if len(self.connections) < self.most_connections:
@@ -82,8 +83,8 @@ class HTTP1Site(Site):
 
     def startFactory(self) -> None:
         # Site's own would open an access log.
-        if not self._ticking.running:
-            self._ticking.start(1.0, now=False)
+        if self._next_look is None:
+            self._next_look = self.clock.callLater(LOOK_SECONDS, self._look)
 
     def stopFactory(self) -> None:
         """The last port was closed; what is connected is still looked after, until `stop`."""
@@ -96,13 +97,22 @@ class HTTP1Site(Site):
 
     def stop(self) -> None:
         """Watch over connections no more."""
-        if self._ticking.running:
-            self._ticking.stop()
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
 
     def log(self, request: object) -> None:
         """That of ``twisted.web`` alone: `access` hears of all."""
 
-    def _tick(self) -> None:
+    def _look(self) -> None:
+        """Look after some; so often that everybody has had a turn within a second or two."""
+        if not self._round:
+            self._round = list(self.connections)
+        turn = self._round[-AT_ONCE:]
+        del self._round[-AT_ONCE:]
+        pause = LOOK_SECONDS * AT_ONCE / max(AT_ONCE, len(self.connections))
+        self._next_look = self.clock.callLater(pause, self._look)
         now = self.clock.seconds()
-        for connection in list(self.connections):
-            connection.tick(now)
+        for connection in turn:
+            if connection in self.connections:
+                connection.tick(now)
