@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.runtime import http1_reading
 from openhqm.runtime.http1 import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MOST_PIPELINED, STALL_SECONDS
 from openhqm.runtime.http1_messages import Answer
+from openhqm.runtime.http1_site import AT_ONCE
 from tests import hypothesis_profile  # noqa: F401
 from tests.strictness import GET, POST, REFUSED, SERVED
 from tests.wire import Transport, Wire
@@ -317,6 +318,22 @@ class Time(SynchronousTestCase):
         wire = Wire()
         wire.clock.pump([1.0] * int(HEAD_SECONDS + 2))
         self.assertEqual((wire.take(), wire.transport.disconnecting), (b"", True))
+
+    def test_many(self) -> None:
+        """However many have stalled, each is closed in time, and never many of them in one go."""
+        wire = Wire()
+        transports = [wire.transport]
+        for _ in range(10 * AT_ONCE):
+            wire.connect()
+            transports.append(wire.transport)
+        most = closed = 0
+        for _ in range(int((HEAD_SECONDS + 3) * 1000)):
+            wire.clock.advance(0.001)
+            before, closed = closed, sum(transport.disconnecting for transport in transports)
+            most = max(most, closed - before)
+            if closed == len(transports):
+                break
+        self.assertEqual((closed, most), (len(transports), AT_ONCE))
 
     def test_slow_body(self) -> None:
         """A body comes at a kibibyte a second, or not at all."""
