@@ -9,19 +9,19 @@ one process at a time and a loan ends with the process that holds it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
+from functools import cached_property
 
 import apsw
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.codec import decode_dead_letter, encode_dead_letter, encode_request
+from openhqm.codec import encode_request
+from openhqm.embedded.claims import take_claim
 from openhqm.embedded.file import SqliteFile
 from openhqm.embedded.ledger import Ledger
-from openhqm.embedded.schema import HELD, RANK, RANKS, first_key, lane_of, last_key
-from openhqm.embedded.sql import fetch_all, fetch_one
-from openhqm.errors import IdempotencyConflict, UnknownRequest
+from openhqm.embedded.letters import Letters
+from openhqm.embedded.schema import HELD, RANK, RANKS, lane_of
 from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
 from openhqm.messages import (
     Acceptance,
@@ -99,7 +99,7 @@ class SqliteQueue:
 
         def add(connection: apsw.Connection) -> Acceptance:
             if claim is not None:
-                earlier = self._claim(connection, claim, key, now)
+                earlier = take_claim(connection, self._file.ids, claim, key, now)
                 if earlier is not None:
                     return earlier
             self._add(connection, place, key, now, body, _rank(submission), due)
@@ -129,47 +129,35 @@ class SqliteQueue:
         return maybeDeferred(lambda: self._place(queue).lanes.depth(self._file.reader, self._clock.seconds()))
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
-        lane = self._place(self._dead_letters).lanes.lane(RANK[Priority.NORMAL])
-        rows = fetch_all(
-            self._file.reader,
-            "SELECT key, body FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
-            (first_key(lane) + after, last_key(lane), most),
-        )
-        return succeed([(key - first_key(lane), decode_dead_letter(body)) for key, body in rows])
+        return succeed(self._letters.listed(after, most))
 
     def redrive(self, number: int) -> Deferred[Acceptance]:
         return maybeDeferred(self._redrive, number)
 
     def _redrive(self, number: int) -> Deferred[Acceptance]:
         now = self._clock.seconds()
-        letters = self._place(self._dead_letters)
-        letter_key = first_key(letters.lanes.lane(RANK[Priority.NORMAL])) + number
-        row = fetch_one(self._file.reader, "SELECT body FROM messages WHERE key = ?", (letter_key,))
-        if row is None:
-            raise UnknownRequest(f"dead letter {number}")
-        submission = redriven(decode_dead_letter(row[0]))
+        submission = redriven(self._letters.find(number))
         place = self._place(queue_of(self._requests, submission))
         key = place.lanes.next_key(_rank(submission))
 
         def move(connection: apsw.Connection) -> Acceptance:
-            if fetch_one(connection, "SELECT 1 FROM messages WHERE key = ?", (letter_key,)) is None:
-                raise UnknownRequest(f"dead letter {number}")  # somebody else was quicker
+            self._letters.take(connection, number)
             new = Request(self._file.ids.issue(key), now, submission)
             self._add(connection, place, key, now, encode_request(new), _rank(submission), None)
             if submission.timeout is not None:
                 self._ledger.note_deadline(connection, key, now + submission.timeout)
-            letters.lanes.remove(connection, letter_key)
             return Acceptance(new.correlation_id, now)
 
         moved = self._file.write(move)
         place.wake()
         return moved
 
-    def bury(self, connection: apsw.Connection, letter: DeadLetter) -> None:
-        """Within a settling transaction: add a dead letter."""
-        place = self._place(self._dead_letters)
-        key = place.lanes.next_key(RANK[Priority.NORMAL])
-        place.lanes.add(connection, key, letter.at, encode_dead_letter(letter))
+    @cached_property
+    def _letters(self) -> Letters:
+        return Letters(self._file, self._place(self._dead_letters).lanes)
+
+    def _bury(self, connection: apsw.Connection, letter: DeadLetter) -> None:
+        self._letters.bury(connection, letter)
 
     def _add(
         self,
@@ -186,30 +174,13 @@ class SqliteQueue:
             place.lanes.hold(connection, key, rank, due)
             self._file.after_commit(lambda: place.wake_at(due))
 
-    def _claim(self, connection: apsw.Connection, claim: IdempotencyClaim, key: int, now: float) -> Acceptance | None:
-        """Take the idempotency key for ``key``; whoever holds it already, if someone does."""
-        digest = blake2b(f"{claim.scope} {claim.key}".encode(), digest_size=16).digest()
-        held = fetch_one(
-            connection, "SELECT fingerprint, key, at FROM claims WHERE digest = ? AND expires > ?", (digest, now)
-        )
-        if held is None:
-            connection.execute(
-                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)",
-                (digest, claim.fingerprint, key, now, now + claim.lifetime),
-            )
-            return None
-        fingerprint, first, at = held
-        if fingerprint != claim.fingerprint:
-            raise IdempotencyConflict(claim.key)
-        return Acceptance(self._file.ids.issue(first), at, replayed=True)
-
     def _place(self, queue: str) -> Place:
         place = self._places.get(queue)
         if place is None:
             if len(self._places) >= MOST_QUEUES:
                 raise ValueError(f"more than {MOST_QUEUES} queues")
             recorded = holds_requests(self._requests, queue)
-            place = Place(self._file, self._ledger, self._clock, queue, self._lease, recorded, self.bury)
+            place = Place(self._file, self._ledger, self._clock, queue, self._lease, recorded, self._bury)
             self._places[queue] = self._by_number[place.lanes.number] = place
         return place
 

@@ -16,11 +16,11 @@ from zope.interface import implementer
 
 from openhqm.codec import decode_request
 from openhqm.embedded.file import SqliteFile
+from openhqm.embedded.lanes import NEVER, Lanes, Row
 from openhqm.embedded.ledger import Ledger
 from openhqm.errors import LoanOver, NotDurable, UnreadableMessage
 from openhqm.interfaces import IDelivery
 from openhqm.messages import DeadLetter, Reply, Request
-from openhqm.queues.sqlite_lanes import NEVER, Lanes, Row
 from openhqm.runtime.deferreds import deferred
 
 RETRY_SECONDS = 1.0
