@@ -32,7 +32,8 @@ from openhqm.messages import (
 class Capabilities:
     """What a backend can promise by itself; code and documentation make up for the rest.
 
-    ``longest_delay`` is in seconds (None: no limit); ``largest_message`` in bytes (None: no limit).
+    ``longest_delay`` is in seconds (None: no limit); ``largest_message`` in bytes (None: no limit). Without
+    ``tells_oldest``, the depth of a queue does not say since when its oldest message waits.
     """
 
     durable: bool
@@ -41,6 +42,7 @@ class Capabilities:
     atomic_settle: bool
     longest_delay: float | None = None
     largest_message: int | None = None
+    tells_oldest: bool = True
 
 
 class IDelivery(Interface):

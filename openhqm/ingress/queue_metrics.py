@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -25,7 +25,7 @@ class Metrics:
         self._registry = registry
         self._queue = queue
         self._names = tuple(names)
-        self._depths = _Depths(clock)
+        self._depths = _Depths(clock, lambda: queue.capabilities.tells_oldest)
         registry.register(self._depths)
 
     @deferred
@@ -44,9 +44,10 @@ class Metrics:
 class _Depths(Collector):
     """Prometheus's client collects without waiting: these were asked for just before."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, tells_oldest: Callable[[], bool]) -> None:
         self.found: Mapping[str, Depth] = {}
         self._clock = clock
+        self._tells_oldest = tells_oldest
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The metrics as they were found."""
@@ -57,5 +58,8 @@ class _Depths(Collector):
         for name, found in self.found.items():
             for state in ("ready", "delayed", "in_flight"):
                 depth.add_metric([name, state], getattr(found, state))
-            age.add_metric([name], 0.0 if found.oldest is None else max(0.0, self._clock.seconds() - found.oldest))
+            if found.oldest is not None:
+                age.add_metric([name], max(0.0, self._clock.seconds() - found.oldest))
+            elif self._tells_oldest():
+                age.add_metric([name], 0.0)  # nothing is ready
         return depth, age
