@@ -25,7 +25,7 @@ from openhqm.redis.promises import Promises, promises, read_info
 from openhqm.redis.scripts import Script, load_scripts
 from openhqm.redis.wire import factory, is_refusal
 from openhqm.redis.words import refusal
-from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.deferreds import deferred, shielded
 
 PROBE_SECONDS = 1.0
 MOST_LOSSES = 3
@@ -152,14 +152,7 @@ class Redis:
 
         Cancelling gives up the waiting and nothing else.
         """
-        answer: Deferred[Any] = Deferred()
-
-        def relay(result: Any) -> None:
-            if not answer.called:
-                answer.callback(result)
-
-        self._run(self._scripts[name], values).addBoth(relay)
-        return answer
+        return shielded(self._run(self._scripts[name], values))
 
     def command(self, *words: Any) -> Deferred[Any]:
         """What a plain command answers; `NotDurable`."""
