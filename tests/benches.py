@@ -13,12 +13,16 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.embedded.file import SqliteFile
+from openhqm.interfaces import Capabilities
 from openhqm.policy.ids import CorrelationIds
+from openhqm.queues.brokered import BrokeredQueue
 from openhqm.queues.memory import MemoryQueue
 from openhqm.queues.sqlite import SqliteQueue
 from openhqm.results.memory import MemoryResults
 from openhqm.results.sqlite import SqliteResults
+from openhqm.results.sqlite_ledger import SqliteLedger
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
+from tests.memory_broker import CAPABILITIES, MemoryBroker, Server
 
 START = 1_000_000.0
 
@@ -89,13 +93,14 @@ class SqliteBench(ClockedBench):
             commit()
         return Deferred() if self.stall else succeed(None)
 
+    def make_queue(self) -> Any:
+        return SqliteQueue(self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)
+
     def open(self) -> None:
         self.stall = ""
         self.file = SqliteFile(self.directory, self.clock, lambda commit: maybeDeferred(self.run_commit, commit))
         self.store = SqliteResults(self.file, self.clock, self.ttl)
-        self.queue = SqliteQueue(
-            self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE
-        )
+        self.queue = self.make_queue()
         started = self.queue.start()
         failures: list[Any] = []
         started.addErrback(failures.append)
@@ -115,6 +120,26 @@ class SqliteBench(ClockedBench):
         return succeed(None)
 
 
+class BrokeredBench(SqliteBench):
+    """The embedded file as the store, and a broker in memory that survives whatever becomes of the process."""
+
+    def __init__(self, capabilities: Capabilities = CAPABILITIES) -> None:
+        self.server = Server()
+        self.capabilities = capabilities
+        super().__init__()
+
+    def make_queue(self) -> Any:
+        self.broker = MemoryBroker(self.server, self.clock, self.capabilities)
+        self.ledger = SqliteLedger(self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS)
+        return BrokeredQueue(
+            self.broker, self.ledger, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE
+        )
+
+    def forget(self) -> None:
+        super().forget()
+        self.broker.crash()
+
+
 class MemoryBench(ClockedBench):
     def open(self) -> None:
         ids = CorrelationIds(os.urandom(32))
@@ -125,6 +150,10 @@ class MemoryBench(ClockedBench):
 
 def sqlite_bench(case: TestCase | SynchronousTestCase) -> SqliteBench:
     return SqliteBench()
+
+
+def brokered_bench(case: TestCase | SynchronousTestCase) -> BrokeredBench:
+    return BrokeredBench()
 
 
 def memory_bench(case: TestCase | SynchronousTestCase) -> MemoryBench:

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm.embedded.schema import APPLICATION_ID, TABLES, VERSION
+from openhqm.embedded.schema import APPLICATION_ID, LATER_TABLES, TABLES, VERSION
 from openhqm.embedded.sql import fetch_all, fetch_one
 from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
@@ -241,6 +241,7 @@ class SqliteFile:
             raise CannotStart(f"{path} is some other program's database")
         elif version != VERSION:
             raise CannotStart(f"{path} has schema version {version}; this OpenHQM knows {VERSION}")
+        connection.execute(LATER_TABLES)
 
     def _take_lock(self, path: str) -> int:
         """An advisory lock that the kernel lets go of with the process, however that ends."""

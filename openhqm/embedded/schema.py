@@ -72,3 +72,15 @@ CREATE TABLE claims (
     expires REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX claims_expires ON claims (expires);
 """
+
+# For requests whose queue is elsewhere (`results/sqlite_ledger.py`). Made where they are missing: files of before have
+# none, and whoever knows nothing of them may pass them over.
+LATER_TABLES = """
+-- Whose copy nobody has published yet, as far as is known: since when, how many attempts the copy carries, and whether
+-- somebody was told of the request already.
+CREATE TABLE IF NOT EXISTS unpublished (
+    key INTEGER PRIMARY KEY, at REAL NOT NULL, attempts INTEGER NOT NULL, told INTEGER NOT NULL);
+
+-- What the copy that counts carries, where that is more than none.
+CREATE TABLE IF NOT EXISTS copies (key INTEGER PRIMARY KEY, attempts INTEGER NOT NULL);
+"""

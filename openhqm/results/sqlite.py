@@ -181,10 +181,8 @@ class SqliteResults:
         for (key,) in keys:
             # The number of the last one given out must outlive its row, or it would be given out again.
             connection.execute("UPDATE lanes SET given = max(given, ?) WHERE lane = ?", (key, lane_of(key)))
-            connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
-            connection.execute("DELETE FROM events WHERE key = ?", (key,))
-            connection.execute("DELETE FROM endings WHERE key = ?", (key,))
-            connection.execute("DELETE FROM messages WHERE key = ?", (key,))
+            for table in ("inflight", "unpublished", "copies", "events", "endings", "messages"):
+                connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
         return len(keys)
 

@@ -1,0 +1,160 @@
+# -*- test-case-name: tests.test_brokered -*-
+"""The queue over a broker that holds bytes and nothing else: what is promised is kept by the books beside it.
+
+Each step is written into the ledger first and said to the broker second. A kill in between leaves a mark, or a copy
+too many, and both are made up for; `docs/two-places.md` goes through each one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from openhqm.codec import encode_request
+from openhqm.errors import NotDurable
+from openhqm.interfaces import Capabilities, IBroker, IDelivery, IMessageQueue
+from openhqm.messages import (
+    Acceptance,
+    DeadLetter,
+    Depth,
+    IdempotencyClaim,
+    Priority,
+    Request,
+    Submission,
+)
+from openhqm.policy.copies import Copy
+from openhqm.policy.queue_names import holds_requests
+from openhqm.queues.brokered_ledger import Ledger
+from openhqm.queues.brokered_place import Place
+from openhqm.queues.brokered_publishing import Publishing
+from openhqm.runtime.deferreds import deferred, shielded
+
+MOST_QUEUES = 1000
+
+
+@implementer(IMessageQueue)
+class BrokeredQueue:
+    """The queues of ``broker``, and the books in ``ledger``.
+
+    A loan that is not extended for ``lease`` seconds is lent anew.
+    """
+
+    def __init__(
+        self,
+        broker: IBroker,
+        ledger: Ledger,
+        clock: IReactorTime,
+        *,
+        requests: str,
+        dead_letters: str,
+        lease: float = 60.0,
+    ) -> None:
+        self._broker = broker
+        self._ledger = ledger
+        self._clock = clock
+        self._requests = requests
+        self._dead_letters = dead_letters
+        self._lease = lease
+        self._publishing = Publishing(broker, ledger, clock, requests)
+        self._places: dict[str, Place] = {}
+        ledger.on_ending.append(self._ended)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the broker, as far as the books can bear it. A delay may be of any length: it is cut into pieces."""
+        found = self._broker.capabilities
+        durable = found.durable and self._ledger.durable
+        return attrs.evolve(found, durable=durable, atomic_settle=False, longest_delay=None)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be accepted now, or None."""
+        return self._ledger.trouble or self._broker.trouble
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know of either place."""
+        return (*self._ledger.warnings, *self._broker.warnings)
+
+    @deferred
+    async def start(self) -> None:
+        await self._ledger.start()
+        await self._broker.start()
+        self._publishing.start()
+
+    @deferred
+    async def stop(self) -> None:
+        for place in self._places.values():
+            place.stop()
+        noted = self._publishing.stop()
+        await self._broker.stop()
+        await noted
+        await self._ledger.stop()
+
+    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
+        return shielded(self._accept(submission, claim))
+
+    @deferred
+    async def _accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
+        if claim is None and self._broker.trouble is not None:
+            raise NotDurable(self._broker.trouble)  # a repeat is known to the books, and is answered nevertheless
+        copy = await self._ledger.record(submission, claim)
+        if isinstance(copy, Acceptance):
+            return copy
+        try:
+            await self._publishing.publish(copy)
+        except Exception:
+            if await self._withdrawn(copy, claim):
+                raise
+        return _acceptance(copy)
+
+    async def _withdrawn(self, copy: Copy, claim: IdempotencyClaim | None) -> bool:
+        """Whether to say that it was not accepted: it is taken back, or what became of it is not known."""
+        try:
+            return await self._ledger.withdraw(copy, claim)
+        except NotDurable:
+            return True  # the mark stays: it is published later, and nobody was told of it
+
+    @deferred
+    async def publish(self, queue: str, message: Request, *, priority: Priority, delay: float) -> None:
+        await self._broker.publish(queue, encode_request(message), attempts=0, priority=priority, delay=delay)
+
+    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+        return self._place(queue).receive(most, in_order)
+
+    def depth(self, queue: str) -> Deferred[Depth]:
+        return self._ledger.letters_depth() if queue == self._dead_letters else self._broker.depth(queue)
+
+    def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
+        return self._ledger.dead_letters(after, most)
+
+    def redrive(self, number: int) -> Deferred[Acceptance]:
+        return shielded(self._redrive(number))
+
+    @deferred
+    async def _redrive(self, number: int) -> Acceptance:
+        copy = await self._ledger.redrive(number)
+        await self._publishing.publish_or_leave(copy)
+        return _acceptance(copy)
+
+    def _place(self, queue: str) -> Place:
+        place = self._places.get(queue)
+        if place is None:
+            if len(self._places) >= MOST_QUEUES:
+                raise ValueError(f"more than {MOST_QUEUES} queues")
+            recorded = holds_requests(self._requests, queue)
+            place = Place(self._broker, self._ledger, self._publishing, self._clock, queue, recorded, self._lease)
+            self._places[queue] = place
+        return place
+
+    def _ended(self, number: int, status: str) -> None:
+        for place in self._places.values():
+            place.ended(number, status)
+
+
+def _acceptance(copy: Copy) -> Acceptance:
+    return Acceptance(copy.request.correlation_id, copy.request.submitted_at)

@@ -1,0 +1,115 @@
+# -*- test-case-name: tests.test_brokered -*-
+"""What a queue over a broker asks of the result store elsewhere: the books that decide what a message is worth.
+
+A broker holds copies of a request's message. They may be late, or come twice. The ledger knows which of them counts,
+how many attempts there were, and whether there is an ending. Each call is one durable step; `NotDurable` where it was
+not made, or where nobody can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from openhqm.messages import (
+    Acceptance,
+    DeadLetter,
+    Depth,
+    IdempotencyClaim,
+    Reply,
+    Request,
+    Submission,
+)
+from openhqm.policy.copies import Copy, Loan, NotYet
+
+
+class Ledger(Protocol):
+    """The store's half for a queue over a broker."""
+
+    on_ending: list[Callable[[int, str], None]]
+    """Called with number and status at each ending that this process learns of, whoever caused it; maybe twice."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether a step survives a restart of the store."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no step can be made now, or None."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know although everything works."""
+
+    def start(self) -> Deferred[None]:
+        """Open the books; `CannotStart`."""
+
+    def stop(self) -> Deferred[None]:
+        """Close them."""
+
+    def follow(self, queue: str, look: Callable[[], None]) -> None:
+        """Learn of endings of this queue's requests in other processes; ``look`` when some may have been missed."""
+
+    def number(self, correlation_id: str) -> int | None:
+        """The number of a request, or None where its id was not given out here; `NotDurable`."""
+
+    # Accepting
+
+    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Copy | Acceptance]:
+        """Record a request with its claim and its deadline, and mark it; the acceptance where it is a repeat.
+
+        `IdempotencyConflict`.
+        """
+
+    def withdraw(self, copy: Copy, claim: IdempotencyClaim | None) -> Deferred[bool]:
+        """Take record, claim and mark back. False, and nothing of it, where somebody knows of the request already."""
+
+    def note_published(self, copies: Sequence[tuple[int, int]]) -> Deferred[None]:
+        """Take the marks away: each is a number, and the attempts that the copy carries."""
+
+    def unpublished(self, most: int) -> Deferred[Sequence[Copy]]:
+        """Some of the marked requests that nobody is likely to be publishing now. They count as tried now."""
+
+    # Lending
+
+    def begin(self, number: int, carried: int) -> Deferred[Loan | NotYet | None]:
+        """Count an attempt. None where the copy is worth nothing: ended, unknown, or there is a newer one."""
+
+    def ending(self, number: int) -> Deferred[str | None]:
+        """The status with which a request has ended, or None."""
+
+    def note_progress(self, loan: Loan, detail: dict[str, Any]) -> Deferred[None]:
+        """Add a progress event; `ValueError` past the limits of a history, `LoanOver`."""
+
+    # Settling. `LoanOver` where a later attempt has begun.
+
+    def give_back(self, loan: Loan) -> Deferred[None]:
+        """The attempt was not one."""
+
+    def hold(self, loan: Loan, delay: float, reason: str) -> Deferred[bool]:
+        """The same copy may begin again after ``delay`` seconds. False: the request has ended."""
+
+    def renew(self, loan: Loan, request: Request, body: bytes, delay: float, reason: str) -> Deferred[Copy | None]:
+        """A new copy counts from now on, and is marked; older ones are worth nothing. None: the request has ended."""
+
+    def end(self, loan: Loan, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:
+        """Record the ending and the dead letter. False: it had ended before, and nothing was recorded."""
+
+    def let_go(self, loan: Loan) -> Deferred[None]:
+        """Nobody works on it, and nothing is left to do."""
+
+    # Dead letters
+
+    def bury(self, letter: DeadLetter) -> Deferred[None]:
+        """Add a dead letter for what is not one of the requests in these books."""
+
+    def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
+        """See `IMessageQueue.dead_letters`."""
+
+    def redrive(self, number: int) -> Deferred[Copy]:
+        """Record and mark a dead letter's request anew, and drop the dead letter. `UnknownRequest`."""
+
+    def letters_depth(self) -> Deferred[Depth]:
+        """How many dead letters there are."""
