@@ -15,12 +15,16 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.config.redis_address import parse_address
+from openhqm.interfaces import IMessageQueue
+from openhqm.queues.brokered import BrokeredQueue
 from openhqm.queues.redis_streams import RedisQueue
 from openhqm.redis.connection import Redis
 from openhqm.results.redis import RedisResults
+from openhqm.results.redis_ledger import RedisLedger
 from openhqm.runtime.deferreds import deferred
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
 from tests.brokers import RedisServer
+from tests.memory_broker import MemoryBroker, Server
 
 START = 1_000_000.0
 _prefixes = count(1)
@@ -52,7 +56,10 @@ class Instance:
         )
         self._asking = 0
         self.store = RedisResults(self.redis, TTL)
-        self.queue = RedisQueue(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL, lease=lease)
+        self.queue = self.make_queue(lease)
+
+    def make_queue(self, lease: float) -> IMessageQueue:
+        return RedisQueue(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL, lease=lease)
 
     @deferred
     async def start(self) -> None:
@@ -94,8 +101,11 @@ class RedisBench:
 
     @deferred
     async def open(self) -> None:
-        self._instance = Instance(self.server.url, self.prefix, self.clock)
+        self._instance = self.make_instance()
         await self._instance.start()
+
+    def make_instance(self) -> Instance:
+        return Instance(self.server.url, self.prefix, self.clock)
 
     @property
     def instance(self) -> Instance:
@@ -141,6 +151,44 @@ class RedisBench:
     async def close(self) -> None:
         if self._instance is not None:
             await self._instance.stop()
+
+
+class BrokeredInstance(Instance):
+    """The same with a broker in memory for the queue."""
+
+    def __init__(self, server: Server, url: str, prefix: str, clock: Clock, lease: float = LEASE) -> None:
+        self.broker = MemoryBroker(server, clock)
+        super().__init__(url, prefix, clock, lease)
+
+    def make_queue(self, lease: float) -> IMessageQueue:
+        self.ledger = RedisLedger(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL)
+        clock = self.redis.clock
+        return BrokeredQueue(self.broker, self.ledger, clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=lease)
+
+
+class BrokeredRedisBench(RedisBench):
+    """Redis as the store, and a broker in memory that survives whatever becomes of the process."""
+
+    def __init__(self) -> None:
+        self.messages = Server()
+        super().__init__()
+
+    def make_instance(self) -> BrokeredInstance:
+        return BrokeredInstance(self.messages, self.server.url, self.prefix, self.clock)
+
+    @deferred
+    async def crash(self) -> None:
+        instance = self.instance
+        assert isinstance(instance, BrokeredInstance)
+        instance.broker.crash()
+        await super().crash()
+
+
+@deferred
+async def brokered_redis_bench(case: TestCase | SynchronousTestCase) -> BrokeredRedisBench:
+    bench = BrokeredRedisBench()
+    await bench.open()
+    return bench
 
 
 @deferred

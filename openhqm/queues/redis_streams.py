@@ -8,13 +8,11 @@ one of two sets ordered by when it is due. `docs/redis.md` lists the keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
-from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from openhqm.codec import decode_dead_letter, encode_dead_letter, encode_request
+from openhqm.codec import encode_dead_letter, encode_request
 from openhqm.errors import IdempotencyConflict, UnknownRequest
 from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
 from openhqm.messages import (
@@ -30,7 +28,9 @@ from openhqm.policy.foreign import reply_fields
 from openhqm.policy.queue_names import holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queues.redis_loans import Place
+from openhqm.redis.claims import NO_CLAIM, claim_words
 from openhqm.redis.connection import Redis
+from openhqm.redis.letters import Letters
 from openhqm.runtime.deferreds import deferred
 
 MOST_QUEUES = 1000
@@ -50,7 +50,7 @@ class RedisQueue:
         self._redis = redis
         self._requests = requests
         self._dead_letters = dead_letters
-        self._letters = f"{redis.prefix}dead:{dead_letters}"
+        self._letters = Letters(redis, dead_letters)
         self._ttl = ttl
         self._lease = lease
         self._places: dict[str, Place] = {}
@@ -102,7 +102,7 @@ class RedisQueue:
         """Make what stands as ``entry`` in ``source`` a dead letter, in one step. False where it is gone."""
         reply, submission = letter.reply, letter.request.submission
         asked = (submission.reply_to or "", about(submission), *reply_fields(reply))
-        answer = await self._redis.run("refuse", source, entry, self._letters, encode_dead_letter(letter), *asked)
+        answer = await self._redis.run("refuse", source, entry, self._letters.key, encode_dead_letter(letter), *asked)
         self._redis.not_answered(answer, reply.correlation_id)
         return bool(answer != b"0")
 
@@ -111,10 +111,6 @@ class RedisQueue:
     ) -> Acceptance:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
-        claimed: tuple[Any, ...] = ("", b"", "")
-        if claim is not None:
-            digest = blake2b(f"{claim.scope} {claim.key}".encode(), digest_size=16).hexdigest()
-            claimed = (digest, claim.fingerprint, repr(claim.lifetime))
         answer = await self._redis.run(
             "accept",
             queue_of(self._requests, submission),
@@ -125,7 +121,7 @@ class RedisQueue:
             "",
             _optional(submission.timeout),
             "1",
-            *claimed,
+            *claim_words(claim),
             *source,
             submission.reply_to or "",
             about(submission),
@@ -142,7 +138,7 @@ class RedisQueue:
     @deferred
     async def publish(self, queue: str, message: Request, *, priority: Priority, delay: float) -> None:
         body = encode_request(message)
-        no_deadline, unrecorded, no_claim = "", "", ("", b"", "")
+        no_deadline, unrecorded = "", ""
         answer = await self._redis.run(
             "accept",
             queue,
@@ -152,7 +148,7 @@ class RedisQueue:
             repr(float(delay)),
             no_deadline,
             unrecorded,
-            *no_claim,
+            *NO_CLAIM,
             *NOWHERE,
             *NOWHERE,
         )
@@ -164,24 +160,17 @@ class RedisQueue:
     @deferred
     async def depth(self, queue: str) -> Depth:
         if queue == self._dead_letters:
-            count = await self._redis.command("XLEN", self._letters)
-            first = await self._redis.command("XRANGE", self._letters, "-", "+", "COUNT", 1)
-            return Depth(count, 0, 0, float(_fields(first[0])[b"at"]) if first else None)
+            return await self._letters.depth()
         ready, delayed, on_loan, oldest = await self._redis.run("depth", queue)
         return Depth(ready, delayed, on_loan, float(oldest) if oldest else None)
 
-    @deferred
-    async def dead_letters(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
-        found = await self._redis.command("XRANGE", self._letters, f"{after + 1}-0", "+", "COUNT", most)
-        return [(int(entry[0].partition(b"-")[0]), decode_dead_letter(_fields(entry)[b"letter"])) for entry in found]
+    def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
+        return self._letters.listed(after, most)
 
     @deferred
     async def redrive(self, number: int) -> Acceptance:
-        found = await self._redis.command("XRANGE", self._letters, f"{number}-0", f"{number}-0")
-        if not found:
-            raise UnknownRequest(f"dead letter {number}")
-        submission = redriven(decode_dead_letter(_fields(found[0])[b"letter"]))
-        return await self._accept(submission, None, (self._letters, f"{number}-0"))
+        letter, where = await self._letters.find(number)
+        return await self._accept(redriven(letter), None, where)
 
     def _place(self, queue: str) -> Place:
         place = self._places.get(queue)
@@ -189,7 +178,7 @@ class RedisQueue:
             if len(self._places) >= MOST_QUEUES:
                 raise ValueError(f"more than {MOST_QUEUES} queues")
             recorded = holds_requests(self._requests, queue)
-            place = Place(self._redis, queue, recorded, self._lease, self._ttl, self._letters)
+            place = Place(self._redis, queue, recorded, self._lease, self._ttl, self._letters.key)
             self._places[queue] = place
         return place
 
@@ -201,9 +190,3 @@ def about(submission: Submission) -> str:
 
 def _optional(seconds: float | None) -> str:
     return "" if seconds is None else repr(seconds)
-
-
-def _fields(entry: list[Any]) -> dict[bytes, bytes]:
-    """The fields of an entry of a stream."""
-    names = entry[1]
-    return dict(zip(names[::2], names[1::2], strict=True))

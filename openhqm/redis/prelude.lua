@@ -26,6 +26,7 @@ local function stream(queue, lane) return part(queue, 'ready:' .. lane) end
 local function again(queue, lane) return part(queue, 'again:' .. lane) end
 local function later(queue, lane) return part(queue, 'later:' .. lane) end
 local function loans(queue) return part(queue, 'loans') end
+local unpublished = prefix .. 'unpublished'
 local function said(queue) return prefix .. 'said:' .. queue end
 
 -- Fails where Redis is full, cannot save or is a replica, before anything of this script has happened: it writes

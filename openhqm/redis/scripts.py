@@ -11,6 +11,8 @@ import attrs
 _HERE = Path(__file__).parent
 NAMES = (
     "accept",
+    "begin",
+    "bury",
     "depth",
     "end",
     "extend",
@@ -21,10 +23,14 @@ NAMES = (
     "overdue",
     "probe",
     "progress",
+    "published",
     "put_back",
     "refuse",
+    "release",
     "settle",
+    "unpublished",
     "walk",
+    "withdraw",
 )
 
 
