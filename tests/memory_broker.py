@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -17,6 +17,9 @@ from openhqm.messages import Depth, Priority
 
 CAPABILITIES = Capabilities(durable=True, ordered=True, native_priority=True, atomic_settle=False, tells_oldest=False)
 _RANK = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+
+
+Step = Callable[[], Deferred[None]]
 
 
 @attrs.define(eq=False)
@@ -69,7 +72,8 @@ class MemoryBroker:
     """One process's connection to `Server`.
 
     ``mood``: None; "refuses" (a publish fails, nothing is taken); "deaf" (it is taken, and the confirmation gets lost);
-    "stalls" (it is neither taken nor refused, until the connection is lost).
+    "stalls" (it is neither taken nor refused, until the connection is lost). ``step`` stands before whatever changes
+    something at the broker.
     """
 
     warnings: Sequence[str] = ()
@@ -80,6 +84,7 @@ class MemoryBroker:
         self.capabilities = capabilities
         self.mood: str | None = None
         self.away = False
+        self.step: Callable[[str, Step], Deferred[None]] = lambda name, step: step()
         self.published: list[tuple[str, int]] = []
         self._waiting: list[tuple[str, int, bool, Deferred[Sequence[IBrokerDelivery]]]] = []
         self._loans: set[MemoryBrokerDelivery] = set()
@@ -104,6 +109,9 @@ class MemoryBroker:
         return succeed(None)
 
     def publish(self, queue: str, body: bytes, *, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
+        return self.step("publish", lambda: self._publish(queue, body, attempts, priority, delay))
+
+    def _publish(self, queue: str, body: bytes, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
         longest = self.capabilities.longest_delay
         assert longest is None or delay <= longest, "more than it was said to keep"
         if self.away or self.mood == "refuses":
@@ -191,10 +199,11 @@ class MemoryBrokerDelivery:
         broker._loans.add(self)
 
     def ack(self) -> Deferred[None]:
-        return self._settle(lambda: self._broker.server.queues[self._queue].remove(self._message))
+        messages = self._broker.server.queues[self._queue]
+        return self._broker.step("ack", lambda: self._settle(lambda: messages.remove(self._message)))
 
     def give_back(self) -> Deferred[None]:
-        return self._settle(lambda: None)
+        return self._broker.step("give back", lambda: self._settle(lambda: None))
 
     def _settle(self, step: Any) -> Deferred[None]:
         if self.over:
