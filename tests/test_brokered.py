@@ -184,6 +184,27 @@ class Faults(SynchronousTestCase):
         self.assertEqual(self.broker.published, [])
         self.one()
 
+    def test_stop_while_it_publishes(self) -> None:
+        """Stopping waits for nothing that the broker will never say."""
+        self.broker.mood = "refuses"
+        self.accepted_and_retried()
+        self.broker.mood = "stalls"
+        self.bench.pass_time(40)
+        self.assertEqual(len(self.broker._stalled), 1)
+        self.do(self.bench.queue.stop())
+        self.bench.open()
+        self.bench.pass_time(1)
+        self.assertEqual(self.left(), 1)
+
+    def accepted_and_retried(self) -> None:
+        """A request whose next copy the broker does not have."""
+        self.broker.mood, mood = None, self.broker.mood
+        self.accepted()
+        loan = self.one()
+        self.broker.mood = mood
+        self.do(loan.retry(1, "no luck"))
+        self.assertEqual(self.left(), 0)
+
     # Copies
 
     def test_duplicates(self) -> None:

@@ -142,9 +142,11 @@ class TwoProcesses(TestCase):
 
     async def test_published_by_another_process(self) -> None:
         """What a process that is gone has not published, one other publishes after a while, and only one."""
-        self.here.broker.step = lambda name, step: Deferred()
-        self.here.queue.accept(Submission(b"1"), CLAIM)
+        self.here.broker.mood = "stalls"
+        stalled = self.here.queue.accept(Submission(b"1"), CLAIM)
+        stalled.addErrback(lambda failure: failure.trap(NotDurable))
         await self.quiet()
+        self.here.broker.away = True
         third = self.bench.make_instance()
         self.addCleanup(third.stop)
         await third.start()
@@ -164,6 +166,7 @@ class TwoProcesses(TestCase):
         accepting = self.here.queue.accept(Submission(b"1"), CLAIM)
         await self.quiet()
         repeated = await self.do(self.there.queue.accept(Submission(b"1"), CLAIM))
+        self.here.broker.away = True
         self.here.broker.lose_connection()
         accepted = await self.do(accepting)
         self.assertEqual(accepted.correlation_id, repeated.correlation_id)

@@ -104,7 +104,7 @@ class Publishing:
             self._resting = self._broker.first_try()
             await self._resting
             while not self._stopped:
-                if not await self._publish_marked():
+                if not await self._publish_marked() and not self._stopped:
                     self._resting = deferLater(self._clock, SWEEP_SECONDS)
                     await self._resting
         except CancelledError:
