@@ -14,6 +14,7 @@ TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 
 # Without hiredis, txredisapi parses answers in Python: an eighth of the speed.
 REDIS = ["hiredis>=2", "txredisapi>=1.6"]
+RABBITMQ = ["pika>=1.3.2"]
 
 setup(
     name="openhqm",
@@ -40,10 +41,12 @@ setup(
     ],
     package_data={"openhqm": ["py.typed", "redis/*.lua"]},
     extras_require={
+        "rabbitmq": RABBITMQ,
         "redis": REDIS,
         "routing": ROUTING,
         "tls": TLS,
         "test": [
+            *RABBITMQ,
             *REDIS,
             *ROUTING,
             *TLS,

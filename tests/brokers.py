@@ -117,3 +117,131 @@ class RedisServer:
         """Away with it, and with its files."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def find_rabbitmq() -> str:
+    """Where ``rabbitmq-server`` is; `SkipTest` where there is none."""
+    for path in ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server")):
+        if path is not None and os.path.exists(path):
+            return path
+    reason = "rabbitmq-server is not installed: apt-get install rabbitmq-server"
+    if os.environ.get("CI") == "true":
+        raise AssertionError(reason)
+    raise SkipTest(reason)
+
+
+class RabbitMQServer:
+    """A RabbitMQ of one node, with a name, a cookie, a port mapper and directories of its own.
+
+    The data lie on the disk, or in memory where the machine has some for files: what is tested is not the disk.
+    """
+
+    def __init__(self) -> None:
+        self.binary = find_rabbitmq()
+        shared = "/dev/shm"
+        self.directory = Path(tempfile.mkdtemp(prefix="openhqm-rabbit-", dir=shared if os.path.isdir(shared) else None))
+        self.port, self.epmd_port, distribution = free_port(), free_port(), free_port()
+        (self.directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.default = 127.0.0.1:{self.port}\nlog.file.level = warning\n"
+            "loopback_users.guest = true\nvm_memory_high_watermark.relative = 0.4\ndisk_free_limit.absolute = 1MB\n"
+        )
+        (self.directory / "enabled_plugins").write_text("[].\n")
+        cookie = self.directory / ".erlang.cookie"
+        cookie.write_text("OPENHQMTESTS")
+        cookie.chmod(0o400)
+        self.environment = {
+            **os.environ,
+            "HOME": str(self.directory),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"openhqm{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.directory / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none"),
+            "RABBITMQ_PID_FILE": str(self.directory / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For ``queue.rabbitmq_url``."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+
+    def start(self) -> RabbitMQServer:
+        """Start it, and come back once it answers."""
+        with (self.directory / "out").open("ab") as out:
+            self.process = subprocess.Popen(
+                [self.binary], env=self.environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self.directory / "out").read_text())
+            time.sleep(0.05)
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall(b"AMQP\0\0\x09\x01")
+                return bool(connection.recv(1))
+        except OSError:
+            return False
+
+    def control(self, *words: str) -> str:
+        """What ``rabbitmqctl`` says to these words."""
+        tool = shutil.which("rabbitmqctl", path=f"{os.path.dirname(self.binary)}:{os.environ.get('PATH', '')}")
+        assert tool is not None
+        done = subprocess.run(
+            [tool, "-n", self.environment["RABBITMQ_NODENAME"], *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def kill(self) -> None:
+        """kill -9, for all that belongs to it."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._wait_until_gone()
+
+    def _wait_until_gone(self) -> None:
+        """Until its port is free, and the port mapper knows nobody of its name."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                return
+            time.sleep(0.01)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay, and nobody answers."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Away with it, with its port mapper, and with its files."""
+        self.kill()
+        mark = f"ERL_EPMD_PORT={self.epmd_port}\0".encode()
+        for entry in Path("/proc").iterdir():
+            try:
+                ours = entry.name.isdigit() and b"epmd" in (entry / "comm").read_bytes()
+                if ours and mark in (entry / "environ").read_bytes() + b"\0":
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                continue
+        shutil.rmtree(self.directory, ignore_errors=True)

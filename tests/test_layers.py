@@ -22,7 +22,7 @@ LAYERS = (
     ("policy",),
     ("config",),
     ("codec",),
-    ("embedded", "redis"),
+    ("embedded", "rabbitmq", "redis"),
     ("queues", "results"),
     ("holding",),
     ("workers", "delivery"),

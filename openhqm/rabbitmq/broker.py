@@ -1,0 +1,262 @@
+# -*- test-case-name: tests.test_rabbitmq -*-
+"""RabbitMQ as an `IBroker`: quorum queues, every publish confirmed, delays in queues whose messages move on.
+
+One connection publishes and another one consumes: RabbitMQ stops reading from whoever publishes when it runs out of
+memory or disk, and then what is done must still be said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from openhqm.config.rabbitmq_address import Address
+from openhqm.errors import NotDurable
+from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery
+from openhqm.messages import Depth, Priority
+from openhqm.rabbitmq.consuming import Place
+from openhqm.rabbitmq.delivery import ATTEMPTS, DUE, RabbitMQDelivery
+from openhqm.rabbitmq.dialling import Unreachable
+from openhqm.rabbitmq.link import Link
+from openhqm.rabbitmq.publishing import Publisher, Returned
+from openhqm.rabbitmq.queues import is_partition, lane, lanes, ttl_of
+from openhqm.rabbitmq.topology import Topology
+from openhqm.rabbitmq.wire import connection_of
+from openhqm.runtime.deferreds import deferred
+
+OLDEST_VERSION = (3, 10)  # dead-letters from quorum queues at least once
+LARGEST_BYTES = {3: 128 * 1024 * 1024, 4: 16 * 1024 * 1024}  # max_message_size
+
+
+@implementer(IBroker)
+class RabbitMQBroker:
+    """The queues of one virtual host whose names begin with ``prefix``.
+
+    ``seconds`` is how long a confirmation may take. For tests, ``clock`` stands in for the time that due times are told
+    in, of which each second takes ``scale`` seconds in RabbitMQ.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        reactor: Any,
+        random: Callable[[], float],
+        *,
+        prefix: str,
+        seconds: float,
+        clock: IReactorTime | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self._prefix = prefix
+        self._reactor = reactor
+        self._clock: IReactorTime = clock if clock is not None else reactor
+        self._scale = scale
+        self._version: tuple[int, ...] = ()
+        self._places: dict[str, Place] = {}
+        self._topology = Topology(reactor, prefix, seconds)
+        # A connection that is blocked is not answered either: whoever consumes has one to ask over.
+        self._consumed = Topology(reactor, prefix, seconds)
+        self._connected: Any = None
+        self._publisher = Publisher(reactor, seconds)
+        self._publishing = Link(
+            address,
+            "openhqm publishes",
+            reactor,
+            random,
+            seconds=seconds,
+            up=self._publishing_up,
+            down=self._publishing_down,
+        )
+        self._consuming = Link(
+            address,
+            "openhqm consumes",
+            reactor,
+            random,
+            seconds=seconds,
+            up=self._consuming_up,
+            down=self._consuming_down,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What quorum queues can, as we use them."""
+        return Capabilities(
+            durable=True,
+            ordered=True,
+            native_priority=True,
+            atomic_settle=False,
+            largest_message=LARGEST_BYTES.get(self._version[0] if self._version else 3, LARGEST_BYTES[4]),
+            tells_oldest=False,
+        )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why a publish could not be kept now, or None."""
+        return self._publishing.trouble or self._publisher.trouble or self._consuming.trouble
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Nothing that an operator should know of."""
+        return ()
+
+    def start(self) -> Deferred[None]:
+        self._publishing.start()
+        self._consuming.start()
+        return succeed(None)
+
+    def first_try(self) -> Deferred[None]:
+        tried = gatherResults([self._publishing.first_try(), self._consuming.first_try()])
+        return tried.addCallback(lambda _: None)
+
+    @deferred
+    async def stop(self) -> None:
+        for place in self._places.values():
+            place.stop()
+        await DeferredList([self._consuming.stop(), self._publishing.stop()], consumeErrors=True)
+
+    # Publishing
+
+    def publish(self, queue: str, body: bytes, *, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
+        target = lane(self._prefix, queue, priority)
+        headers: dict[str, Any] = {}
+        if attempts:
+            headers[ATTEMPTS] = attempts
+        if delay > 0:
+            headers[DUE] = int((self._clock.seconds() + delay) * 1000)
+            return self._publish_delayed(target, body, headers, delay)
+        return self._publish(target, body, headers)
+
+    def _publish(self, target: str, body: bytes, headers: dict[str, Any]) -> Deferred[None]:
+        if not self._topology.knows(target):
+            return self._declare_and_publish(target, body, headers)
+        confirmed = self._publisher.publish(target, body, headers)
+
+        def returned(failure: Any) -> Any:
+            failure.trap(Returned)
+            self._topology.forget(target)  # somebody has deleted it
+            return self._declare_and_publish(target, body, headers)
+
+        return confirmed.addErrback(returned)
+
+    @deferred
+    async def _declare_and_publish(self, target: str, body: bytes, headers: dict[str, Any]) -> None:
+        self._check()
+        await self._topology.declare(target)
+        await self._publisher.publish(target, body, headers)
+
+    @deferred
+    async def _publish_delayed(self, target: str, body: bytes, headers: dict[str, Any], delay: float) -> None:
+        ttl = ttl_of(delay * self._scale * 1000)
+        if not ttl:  # whoever consumes it holds it for the moment
+            await self._publish(target, body, headers)
+            return
+        self._check()
+        name = await self._topology.delayed(target, ttl)
+        try:
+            await self._publisher.publish(name, body, headers)
+        except Returned:
+            self._topology.forget(name)
+            await self._publisher.publish(await self._topology.delayed(target, ttl), body, headers)
+
+    def _check(self) -> None:
+        if self.trouble is not None:
+            raise NotDurable(self.trouble)
+
+    # Lending
+
+    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IBrokerDelivery]]:
+        return self._place(queue).receive(most)
+
+    def _place(self, queue: str) -> Place:
+        place = self._places.get(queue)
+        if place is None:
+            names = lanes(self._prefix, queue)
+
+            def pass_on(delivery: RabbitMQDelivery, delay: float, rank: int) -> Deferred[None]:
+                return self._pass_on(names[rank], delivery, delay)
+
+            place = Place(
+                queue, names, is_partition(queue), self._consumed, self._reactor, self._clock, self._scale, pass_on
+            )
+            self._places[queue] = place
+            if self._connected is not None:
+                place.up(self._connected)
+        return place
+
+    @deferred
+    async def _pass_on(self, target: str, delivery: RabbitMQDelivery, delay: float) -> None:
+        """Delay once more what has come too early: the rest of its time, and published before it is let go of."""
+        headers = {DUE: int(delivery.due * 1000)}
+        if delivery.attempts:
+            headers[ATTEMPTS] = delivery.attempts
+        await self._publish_delayed(target, delivery.body, headers, delay)
+        await delivery.ack()
+
+    @deferred
+    async def depth(self, queue: str) -> Depth:
+        ready = delayed = 0
+        for name in lanes(self._prefix, queue):
+            ready += await self._consumed.declare(name)
+            delayed += await self._topology.count_delayed(name)
+        place = self._places.get(queue)
+        if place is None:
+            return Depth(ready, delayed, 0, None)
+        return Depth(ready + place.arrived, delayed, place.on_loan, None)
+
+    # Connections
+
+    async def _publishing_up(self, protocol: Any) -> None:
+        connection = connection_of(protocol)
+        self._version = _version(connection.server_properties or {})
+        if self._version < OLDEST_VERSION:
+            found = ".".join(str(part) for part in self._version)
+            raise Unreachable(f"it is RabbitMQ {found}, and 3.10 or newer is needed")
+        connection.add_on_connection_blocked_callback(self._blocked)
+        connection.add_on_connection_unblocked_callback(self._unblocked)
+        channel = await protocol.channel().addTimeout(5.0, self._reactor)
+        await self._publisher.up(channel)
+        channel.on_closed.addBoth(lambda reason: self._publishing_channel_closed(protocol, reason))
+        self._topology.up(protocol, self._version)
+
+    def _publishing_channel_closed(self, protocol: Any, reason: Any) -> None:
+        """A channel that RabbitMQ has closed cannot be told what of it was kept: the connection begins anew."""
+        if protocol.transport is not None and protocol.is_open:
+            self._publishing.close_anew(f"RabbitMQ has closed the channel: {reason}")
+
+    def _publishing_down(self, reason: str) -> None:
+        self._topology.down()
+        self._publisher.down(reason)
+
+    def _blocked(self, connection: Any, frame: Any) -> None:
+        self._publisher.blocked = frame.method.reason or "no reason given"
+
+    def _unblocked(self, connection: Any, frame: Any) -> None:
+        self._publisher.blocked = None
+
+    async def _consuming_up(self, protocol: Any) -> None:
+        self._consumed.up(protocol, _version(connection_of(protocol).server_properties or {}))
+        self._connected = protocol
+        for place in self._places.values():
+            place.up(protocol)
+
+    def _consuming_down(self, reason: str) -> None:
+        self._consumed.down()
+        self._connected = None
+        for place in self._places.values():
+            place.down(reason)
+
+
+def _version(properties: dict[str, Any]) -> tuple[int, ...]:
+    text = properties.get("version", b"")
+    text = text.decode() if isinstance(text, bytes) else str(text)
+    numbers = []
+    for part in text.split(".")[:3]:
+        digits = part.split("-")[0].split("+")[0]
+        if not digits.isdigit():
+            break
+        numbers.append(int(digits))
+    return tuple(numbers)

@@ -1,0 +1,149 @@
+# -*- test-case-name: tests.test_rabbitmq -*-
+"""A connection that is kept up for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from openhqm.config.rabbitmq_address import Address
+from openhqm.rabbitmq.dialling import Unreachable, dial
+from openhqm.rabbitmq.wire import words
+from openhqm.runtime.deferreds import deferred
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+LINGER_SECONDS = 1.0
+
+
+class Link:
+    """``up`` makes a new connection usable; ``down`` is told with the reason when it is lost."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        address: Address,
+        name: str,
+        reactor: Any,
+        random: Callable[[], float],
+        *,
+        seconds: float,
+        up: Callable[[Any], Awaitable[None]],
+        down: Callable[[str], None],
+    ) -> None:
+        self._address = address
+        self._name = name
+        self._reactor = reactor
+        self._random = random
+        self._seconds = seconds
+        self._up = up
+        self._down = down
+        self._running: Deferred[None] | None = None
+        self._protocol: Any = None
+        self._stopped = False
+        self._first_try: Deferred[None] | None = Deferred()
+        self.trouble: str | None = f"not yet connected to {address}"
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._running = self._run()
+
+    def first_try(self) -> Deferred[None]:
+        """Fires once the first attempt to connect is over, whichever way."""
+        waiter: Deferred[None] = Deferred()
+        if self._first_try is None:
+            waiter.callback(None)
+        else:
+            self._first_try.chainDeferred(waiter)
+        return waiter
+
+    def close_anew(self, reason: str) -> None:
+        """Hang up, and connect again."""
+        self.trouble = reason
+        if self._protocol is not None:
+            self._protocol.transport.abortConnection()
+
+    @deferred
+    async def stop(self) -> None:
+        """Hang up for good."""
+        self._stopped = True
+        self.trouble = "the connection to RabbitMQ is closed"
+        protocol, self._protocol = self._protocol, None
+        closed: Any = None
+        if protocol is not None and protocol.closed is not None:
+            closed = Deferred()
+            protocol.closed.addBoth(lambda reason: closed.callback(None))
+            protocol.close()
+        if self._running is not None:
+            self._running.cancel()
+            await self._running
+        if closed is not None:
+            late = self._reactor.callLater(LINGER_SECONDS, protocol.transport.abortConnection)
+            await closed
+            if late.active():
+                late.cancel()
+
+    @deferred
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._stopped:
+            try:
+                protocol = await dial(self._address, self._name, self._reactor, self._seconds)
+                closed: Deferred[Any] = Deferred()
+                if protocol.closed is None:
+                    raise Unreachable("it hangs up at once")
+                protocol.closed.addBoth(lambda reason, closed=closed: closed.callback(reason))
+                try:
+                    await self._up(protocol)
+                except BaseException:
+                    if protocol.transport is not None:
+                        protocol.transport.abortConnection()
+                    raise
+            except CancelledError:
+                return
+            except Exception as error:  # whatever it is, there is nothing to do but to say so and try again
+                self._could_not_connect(error)
+            else:
+                pause = FIRST_PAUSE
+                self._protocol = protocol
+                self._log.info("connected to {address}", address=str(self._address))
+                self.trouble = None
+                self._tried()
+                try:
+                    reason = await closed
+                except CancelledError:
+                    self._down("the connection to RabbitMQ is closed")
+                    return
+                self._lost(reason)
+            try:
+                # Never in the turn in which it was lost: pika still holds the old connection there.
+                await deferLater(self._reactor, pause * (0.5 + self._random()))
+            except CancelledError:
+                return
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _lost(self, reason: Any) -> None:
+        self._protocol = None
+        why = f": {words(reason)}" if isinstance(reason, BaseException) else ""
+        self.trouble = self.trouble or f"the connection to {self._address} was lost{why}"
+        if not self._stopped:
+            self._log.error("{trouble}", trouble=self.trouble)
+        self._down(self.trouble)
+
+    def _could_not_connect(self, error: Exception) -> None:
+        why = str(error) if isinstance(error, Unreachable) else words(error)
+        trouble = f"cannot use {self._address}: {why}"
+        if trouble != self.trouble:
+            self._log.error("{trouble}", trouble=trouble)
+        self.trouble = trouble
+        self._tried()
+
+    def _tried(self) -> None:
+        waiting, self._first_try = self._first_try, None
+        if waiting is not None:
+            self._reactor.callLater(0, waiting.callback, None)  # whoever waits may stop us: not from within

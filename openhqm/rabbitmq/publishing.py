@@ -1,0 +1,154 @@
+# -*- test-case-name: tests.test_rabbitmq -*-
+"""Publishing over one channel: many at once, each with its own confirmation, and none unanswered for long.
+
+A message that cannot be routed is returned, and confirmed all the same: the broker did with it what it was told. The
+confirmation of several at once does not say which of them it was, but what is returned carries its own number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+
+from openhqm.errors import NotDurable
+from openhqm.rabbitmq.wire import channel_of
+
+MOST_UNCONFIRMED = 10_000
+
+
+class Returned(NotDurable):
+    """There is no such queue."""
+
+
+@attrs.define
+class _Unconfirmed:
+    confirmed: Deferred[None] | None
+    sent_at: float
+    returned: bool = False
+
+
+class Publisher:
+    """``seconds`` is how long a confirmation may take."""
+
+    def __init__(self, reactor: Any, seconds: float) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._channel: Any = None
+        self._properties: Callable[..., Any] | None = None
+        self._sent = 0
+        self._unconfirmed: dict[int, _Unconfirmed] = {}
+        self._watch_call: Any = None
+        self._silent = False
+        self.blocked: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be published although there is a connection, or None."""
+        if self.blocked is not None:
+            return f"RabbitMQ takes nothing ({self.blocked}): free some of its memory or disk"
+        return "RabbitMQ does not confirm what is published" if self._silent else None
+
+    async def up(self, channel: Any) -> None:
+        """Publish over this channel from now on."""
+        from pika import BasicProperties
+
+        raw = channel_of(channel)
+        selected: Deferred[Any] = Deferred()
+        raw.confirm_delivery(ack_nack_callback=self._answered, callback=selected.callback)
+        raw.add_on_return_callback(self._returned)
+        await selected.addTimeout(max(self._seconds, 5.0), self._reactor)
+        self._properties = BasicProperties
+        self._sent = 0
+        self._channel = raw
+
+    def down(self, reason: str) -> None:
+        """There is no channel: nobody can tell what became of what was not confirmed."""
+        self._channel = None
+        self.blocked = None
+        self._silent = False
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        if self._watch_call is not None:
+            self._watch_call.cancel()
+            self._watch_call = None
+        for each in unconfirmed.values():
+            if each.confirmed is not None:
+                each.confirmed.errback(NotDurable(reason))
+
+    def publish(self, queue: str, body: bytes, headers: dict[str, Any]) -> Deferred[None]:
+        """Fires when ``queue`` has it. `Returned` where there is none; `NotDurable`."""
+        if self._channel is None or self._properties is None:
+            return fail(NotDurable("not connected to RabbitMQ"))
+        if self.trouble is not None:
+            return fail(NotDurable(self.trouble))
+        if len(self._unconfirmed) >= MOST_UNCONFIRMED:
+            return fail(NotDurable("more is waiting for RabbitMQ than it can take", retry_after=1))
+        number = self._sent + 1
+        properties = self._properties(
+            delivery_mode=2, message_id=str(number), content_type="application/json", headers=headers
+        )
+        try:
+            self._channel.basic_publish("", queue, body, properties, mandatory=True)
+        except Exception as error:  # pika finds the channel closed before we are told
+            return fail(NotDurable(f"RabbitMQ could not be told: {error}"))
+        self._sent = number
+        confirmed: Deferred[None] = Deferred(lambda cancelled: self._forget(number))
+        self._unconfirmed[number] = _Unconfirmed(confirmed, self._reactor.seconds())
+        if self._watch_call is None:
+            self._watch_call = self._reactor.callLater(self._seconds, self._watch)
+        return confirmed
+
+    def _forget(self, number: int) -> None:
+        """Whoever waited has given up; it is published all the same."""
+        self._unconfirmed[number].confirmed = None
+
+    def _answered(self, frame: Any) -> None:
+        tag, multiple = frame.method.delivery_tag, frame.method.multiple
+        refused = frame.method.NAME == "Basic.Nack"
+        self._silent = False
+        if not multiple:
+            each = self._unconfirmed.pop(tag, None)
+            if each is not None:
+                _answer(each, refused)
+            return
+        # In the order of their numbers, for so they were sent.
+        answered = []
+        for number in self._unconfirmed:
+            if number > tag:
+                break
+            answered.append(number)
+        for each in [self._unconfirmed.pop(number) for number in answered]:
+            _answer(each, refused)
+
+    def _returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        each = self._unconfirmed.get(int(properties.message_id))
+        if each is not None:
+            each.returned = True
+
+    def _watch(self) -> None:
+        """Let nobody wait for longer than they may. A confirmation that comes later is heard, and changes nothing."""
+        self._watch_call = None
+        now = self._reactor.seconds()
+        for each in list(self._unconfirmed.values()):
+            wait = each.sent_at + self._seconds - now
+            if wait > 0:
+                self._watch_call = self._reactor.callLater(wait, self._watch)
+                return
+            self._silent = True
+            confirmed, each.confirmed = each.confirmed, None
+            if confirmed is not None:
+                confirmed.errback(NotDurable(f"RabbitMQ did not confirm within {self._seconds:g} s"))
+
+
+def _answer(each: _Unconfirmed, refused: bool) -> None:
+    confirmed, each.confirmed = each.confirmed, None
+    if confirmed is None:
+        return
+    if refused:
+        confirmed.errback(NotDurable("RabbitMQ refused the message: its queue is full"))
+    elif each.returned:
+        confirmed.errback(Returned("RabbitMQ has no such queue"))
+    else:
+        confirmed.callback(None)
