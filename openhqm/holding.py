@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from openhqm.config import rabbitmq_address
 from openhqm.config.model import Settings
 from openhqm.config.redis_address import parse_address
 from openhqm.embedded.file import RunCommit, SqliteFile
@@ -20,15 +21,21 @@ from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.ids import CorrelationIds
+from openhqm.queues.brokered import BrokeredQueue
+from openhqm.queues.brokered_ledger import Ledger
 from openhqm.queues.memory import MemoryQueue
 from openhqm.queues.redis_intake import RedisIntake
 from openhqm.queues.redis_streams import RedisQueue
 from openhqm.queues.sqlite import SqliteQueue
+from openhqm.rabbitmq import wire as rabbitmq
+from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.redis.connection import Redis
 from openhqm.redis.wire import check_installed
 from openhqm.results.memory import MemoryResults
 from openhqm.results.redis import RedisResults
+from openhqm.results.redis_ledger import RedisLedger
 from openhqm.results.sqlite import SqliteResults
+from openhqm.results.sqlite_ledger import SqliteLedger
 from openhqm.runtime.deferreds import deferred
 
 
@@ -125,15 +132,8 @@ def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> H
 def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
     check_installed()
     names = settings.queue
-    where = names.connection.redis
     ttl = settings.cache.ttl_seconds
-    redis = Redis(
-        parse_address(names.redis_url or where.url),
-        where.key_prefix,
-        clock,
-        random.random,
-        seconds=where.timeout_seconds,
-    )
+    redis = _connect_redis(settings, clock, names.redis_url)
     store = RedisResults(redis, ttl)
     queue = RedisQueue(
         redis,
@@ -151,8 +151,59 @@ def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Ho
     return Holding(queue, store, store, redis.first_try, make_intake)
 
 
+def _connect_redis(settings: Settings, clock: IReactorTime, url: str | None) -> Redis:
+    where = settings.queue.connection.redis
+    address = parse_address(url or where.url)
+    return Redis(address, where.key_prefix, clock, random.random, seconds=where.timeout_seconds)
+
+
+def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+    """Messages in RabbitMQ, and the books beside it: in Redis, or in the embedded file for one process."""
+    rabbitmq.check_installed()
+    names = settings.queue
+    where = names.connection.rabbitmq
+    broker = RabbitMQBroker(
+        rabbitmq_address.parse_address(names.rabbitmq_url or where.url),
+        clock,
+        random.random,
+        prefix=where.prefix,
+        seconds=where.timeout_seconds,
+    )
+    store: SqliteResults | RedisResults
+    ledger: Ledger
+    first_try = broker.first_try
+    if settings.cache.type == "redis":
+        check_installed()
+        redis = _connect_redis(settings, clock, settings.cache.redis_url or names.redis_url)
+        store = RedisResults(redis, settings.cache.ttl_seconds)
+        ledger = RedisLedger(
+            redis,
+            requests=names.request_queue,
+            dead_letters=names.dead_letter_queue,
+            ttl=settings.cache.ttl_seconds,
+        )
+
+        def first_try() -> Deferred[None]:
+            return gatherResults([redis.first_try(), broker.first_try()]).addCallback(lambda _: None)
+
+    else:
+        file = SqliteFile(os.path.abspath(names.connection.sqlite.path), clock, run_commit)
+        store = SqliteResults(file, clock, settings.cache.ttl_seconds)
+        ledger = SqliteLedger(file, store, clock, requests=names.request_queue, dead_letters=names.dead_letter_queue)
+    queue = BrokeredQueue(
+        broker,
+        ledger,
+        clock,
+        requests=names.request_queue,
+        dead_letters=names.dead_letter_queue,
+        lease=names.lease_seconds,
+    )
+    return Holding(queue, store, store, first_try)
+
+
 _MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Holding]] = {
     "sqlite": _sqlite,
     "memory": _memory,
     "redis": _redis,
+    "rabbitmq": _rabbitmq,
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from openhqm.config.structure import Text
 
-BACKENDS = ("kafka", "sqs", "rabbitmq", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
+BACKENDS = ("kafka", "sqs", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
 
 SECTIONS = {
     "bridges": "more pipelines in one process",
@@ -32,7 +32,6 @@ KEYS = {
     "queue.kafka_bootstrap_servers": "queue.type kafka",
     "queue.sqs_region": "queue.type sqs",
     "queue.sqs_queue_url": "queue.type sqs",
-    "queue.rabbitmq_url": "queue.type rabbitmq",
     "queue.mqtt_host": "queue.type mqtt",
 }
 

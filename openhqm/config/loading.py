@@ -175,13 +175,7 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
             )
     if server.max_buffered_bytes < server.max_body_bytes:
         found.append(("server.max_buffered_bytes", "must not be less than server.max_body_bytes"))
-    if settings.cache.type not in (None, settings.queue.type):
-        found.append(("cache.type", f"must be {settings.queue.type} or left out: it follows queue.type"))
-    redis_url = settings.queue.redis_url or settings.queue.connection.redis.url
-    if settings.cache.redis_url not in (None, redis_url):
-        found.append(
-            ("cache.redis_url", "must be that of the queue or left out: reply and end of request are one step")
-        )
+    found += _about_the_store(settings)
     if settings.queue.type != "redis" and settings.queue.format not in ("auto", "envelope"):
         reason = f"{settings.queue.format} is for messages of others, and nobody else reaches {settings.queue.type}"
         found.append(("queue.format", reason))
@@ -199,6 +193,30 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     found += [(key, f"{what} needs TLS: pip install 'openhqm[tls]'") for key, what in _without_tls(settings.proxy)]
     if not server.enabled and not settings.worker.enabled:
         found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
+    return found
+
+
+def _about_the_store(settings: Settings) -> list[tuple[str, str]]:
+    queue, cache = settings.queue, settings.cache
+    if queue.type == "rabbitmq":
+        if cache.type == "memory":
+            return [("cache.type", "memory forgets what was accepted: say sqlite, or redis for several processes")]
+        if cache.type != "redis" and not (settings.server.enabled and settings.worker.enabled):
+            reason = (
+                "the embedded file belongs to one process, and a listener or a worker alone is only half of one: "
+                "say redis, with cache.redis_url, or let one process do both"
+            )
+            return [("cache.type", reason)]
+        if cache.type != "redis" and cache.redis_url is not None:
+            return [("cache.redis_url", "is only used with cache.type: redis")]
+        return []
+    found = []
+    if cache.type not in (None, queue.type):
+        found.append(("cache.type", f"must be {queue.type} or left out: it follows queue.type"))
+    if cache.redis_url not in (None, queue.redis_url or queue.connection.redis.url):
+        found.append(
+            ("cache.redis_url", "must be that of the queue or left out: reply and end of request are one step")
+        )
     return found
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 from attrs.validators import optional
 
+from openhqm.config import rabbitmq_address, redis_address
 from openhqm.config.endpoints import CALLERS, Proxy
-from openhqm.config.redis_address import parse_address
 from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, not_empty, one_of
 from openhqm.policy.addressing import Addressing, Partitioning
@@ -21,7 +21,13 @@ from openhqm.policy.retry import RetryPolicy
 def redis_url(instance: object, attribute: object, value: Any) -> None:
     """The value is None or a URL that says where a Redis is."""
     if value is not None:
-        parse_address(value)
+        redis_address.parse_address(value)
+
+
+def rabbitmq_url(instance: object, attribute: object, value: Any) -> None:
+    """The value is None or a URL that says where a RabbitMQ is."""
+    if value is not None:
+        rabbitmq_address.parse_address(value)
 
 
 @attrs.frozen
@@ -56,11 +62,21 @@ class Redis:
 
 
 @attrs.frozen
+class RabbitMQ:
+    """A RabbitMQ, or the nodes of a cluster. ``prefix`` is what the names of all our queues begin with."""
+
+    url: str = attrs.field(default="amqp://guest:guest@localhost:5672/%2F", repr=False, validator=rabbitmq_url)
+    prefix: str = attrs.field(default="openhqm.", validator=not_empty)
+    timeout_seconds: float = attrs.field(default=1.5, validator=between(0.1, 60))
+
+
+@attrs.frozen
 class Connection:
     """Where each backend is found."""
 
     sqlite: Sqlite = attrs.field(factory=Sqlite)
     redis: Redis = attrs.field(factory=Redis)
+    rabbitmq: RabbitMQ = attrs.field(factory=RabbitMQ)
 
 
 @attrs.frozen
@@ -71,7 +87,7 @@ class Queue:
     to those that name no place for theirs.
     """
 
-    type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory", "redis")))
+    type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory", "redis", "rabbitmq")))
     request_queue: str = attrs.field(default="openhqm-requests", validator=not_empty)
     dead_letter_queue: str = attrs.field(default="openhqm-dlq", validator=not_empty)
     lease_seconds: float = attrs.field(default=60.0, validator=between(1, 86400))
@@ -79,6 +95,7 @@ class Queue:
     format: str = attrs.field(default="auto", validator=one_of(FORMATS))
     connection: Connection = attrs.field(factory=Connection)
     redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
+    rabbitmq_url: str | None = attrs.field(default=None, repr=False, validator=rabbitmq_url)
 
 
 @attrs.frozen
@@ -128,9 +145,12 @@ class Partitions:
 
 @attrs.frozen
 class Cache:
-    """How long an answer is kept. It rests where the queue does."""
+    """How long an answer is kept. It rests where the queue does, or beside a broker that keeps none.
 
-    type: str | None = None
+    ``type`` None: where the queue is; for a broker the embedded file.
+    """
+
+    type: str | None = attrs.field(default=None, validator=optional(one_of(("sqlite", "memory", "redis"))))
     redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
     ttl_seconds: float = attrs.field(default=3600.0, validator=between(1, 10 * 365 * 86400))
 
