@@ -220,7 +220,7 @@ class RabbitMQBroker:
         channel = await protocol.channel().addTimeout(5.0, self._reactor)
         await self._publisher.up(channel)
         channel.on_closed.addBoth(lambda reason: self._publishing_channel_closed(protocol, reason))
-        self._topology.up(protocol, self._version)
+        self._topology.up(protocol)
 
     def _publishing_channel_closed(self, protocol: Any, reason: Any) -> None:
         """A channel that RabbitMQ has closed cannot be told what of it was kept: the connection begins anew."""
@@ -238,7 +238,7 @@ class RabbitMQBroker:
         self._publisher.blocked = None
 
     async def _consuming_up(self, protocol: Any) -> None:
-        self._consumed.up(protocol, _version(connection_of(protocol).server_properties or {}))
+        self._consumed.up(protocol)
         self._connected = protocol
         for place in self._places.values():
             place.up(protocol)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +20,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import IBrokerDelivery
 from openhqm.rabbitmq.delivery import RabbitMQDelivery
 from openhqm.rabbitmq.topology import Topology
-from openhqm.rabbitmq.wire import words
+from openhqm.rabbitmq.wire import channel_of, words
 from openhqm.runtime.deferreds import deferred
 
 ARRIVE_SECONDS = 0.5
@@ -63,12 +63,12 @@ class Place:
         self._pass_on = pass_on
         self._protocol: Any = None
         self._channel: Any = None
-        self._tags: list[str] = []
+        self._tags: dict[str, str] = {}
         self._waiting: deque[tuple[int, Waiter]] = deque()
         self._arrived: tuple[deque[RabbitMQDelivery], ...] = tuple(deque() for _ in lanes)
         self._expected: dict[int, int] = {}
         self._loans: set[RabbitMQDelivery] = set()
-        self._prefetch = 0
+        self._allowed = 0
         self._starting = self._stopped = False
         self._calls: set[Any] = set()
         self._idle: Any = None
@@ -88,8 +88,6 @@ class Place:
         waiter: Waiter = Deferred(self._forget_waiter)
         self._waiting.append((1 if self._single else most, waiter))
         self._lend()
-        if self._tags and self._waiting and self._waiting[-1][0] > self._prefetch:
-            self._cancel()  # RabbitMQ tells nobody anew how much may be on its way to them
         self._begin()
         return waiter
 
@@ -120,13 +118,25 @@ class Place:
     # Consuming
 
     def _begin(self) -> None:
-        wanted = self._waiting and not self._tags and not self._starting and not self._stopped
-        if wanted and self._protocol is not None:
+        """Consume, or consume more: how much may be out at once is told to a consumer once, when it begins."""
+        more = self._more()
+        if more and self._protocol is not None and not self._starting and not self._stopped:
             self._starting = True
-            self._start().addBoth(self._started)
+            self._start(more).addBoth(self._started)
+
+    def _more(self) -> int:
+        """How many more may be out at once than until now. What is out is not to keep away what is asked for."""
+        if not self._waiting or (self._single and self._tags):
+            return 0
+        if self._single:
+            return 1
+        wanted = self.on_loan + sum(most for most, _ in self._waiting)
+        if wanted <= self._allowed:
+            return 0
+        return min(2 * wanted, MOST_PREFETCHED) - self._allowed
 
     @deferred
-    async def _start(self) -> None:
+    async def _start(self, more: int) -> None:
         protocol = self._protocol
         if self._channel is None:
             channel = await self._within(protocol.channel())
@@ -134,37 +144,39 @@ class Place:
                 return
             self._channel = channel
             channel.on_closed.addBoth(lambda reason: self._channel_closed(channel, reason))
+            channel_of(channel).add_on_cancel_callback(lambda frame: self._deleted(channel, frame))
         channel = self._channel
-        asked = max((most for most, _ in self._waiting), default=1)
-        self._prefetch = min(MOST_PREFETCHED, max(self._prefetch, asked))
-        await self._within(channel.basic_qos(prefetch_count=self._prefetch))
-        counts = [await self._topology.declare(lane) for lane in self._lanes]
-        self._expected = {rank: min(count, self._prefetch) for rank, count in enumerate(counts) if count}
-        self._later(ARRIVE_SECONDS, self._all_there)
-        consuming = [self._within(channel.basic_consume(lane)) for lane in self._lanes]
-        for rank, (messages, tag) in enumerate(await gatherResults(consuming, consumeErrors=True)):
-            self._tags.append(tag)
-            self._listen(channel, messages, rank)
+        await self._within(channel.basic_qos(prefetch_count=more))
+        if not self._tags:
+            counts = [await self._topology.declare(lane) for lane in self._lanes]
+            self._expected = {rank: min(count, more) for rank, count in enumerate(counts) if count}
+            self._later(ARRIVE_SECONDS, self._all_there)
+        for rank, lane in enumerate(self._lanes):
+            await self._consume(channel, lane, rank)
+        self._allowed += more
+
+    def _consume(self, channel: Any, lane: str, rank: int) -> Deferred[Any]:
+        """Past the adapter, which puts a queue of its own and a Deferred around every message."""
+        consuming: Deferred[Any] = Deferred()
+
+        def came(_: Any, method: Any, properties: Any, body: bytes) -> None:
+            self._came(RabbitMQDelivery(channel, method, properties, body, self._loans.discard), rank)
+
+        self._tags[channel_of(channel).basic_consume(lane, came, callback=consuming.callback)] = lane
+        return self._within(consuming)
 
     def _started(self, result: Any) -> None:
         self._starting = False
         if isinstance(result, Failure):
             if not self._stopped and self._protocol is not None:
                 text = "{queue} cannot be consumed from: {why}"
-                self._log.error(text, queue=self._queue, why=words(_first(result)))
+                self._log.error(text, queue=self._queue, why=words(result.value))
                 self._close("the channel was given up")
                 self._later(RETRY_SECONDS, self._begin)
-        elif not self._tags:
-            self._begin()
+        else:
+            self._begin()  # somebody may have asked meanwhile
 
-    def _listen(self, channel: Any, messages: Any, rank: int) -> None:
-        messages.get().addCallbacks(
-            self._came, self._no_more, callbackArgs=(channel, messages, rank), errbackArgs=(channel, rank)
-        )
-
-    def _came(self, message: Any, channel: Any, messages: Any, rank: int) -> None:
-        self._listen(channel, messages, rank)
-        delivery = RabbitMQDelivery(channel, message, self._loans.discard)
+    def _came(self, delivery: RabbitMQDelivery, rank: int) -> None:
         self._loans.add(delivery)
         if rank in self._expected:
             self._expected[rank] -= 1
@@ -192,12 +204,10 @@ class Place:
     def _hold(self, seconds: float, delivery: RabbitMQDelivery, rank: int) -> None:
         self._later(seconds, lambda: self._take_in(delivery, rank), self._clock)
 
-    def _no_more(self, failure: Failure, channel: Any, rank: int) -> None:
-        """The consumer is over: with its channel, by us, or because somebody has deleted the queue."""
-        from pika.exceptions import ConsumerCancelled
-
-        if failure.check(ConsumerCancelled) and channel is self._channel and self._tags and not self._stopped:
-            lane = self._lanes[rank]
+    def _deleted(self, channel: Any, frame: Any) -> None:
+        """RabbitMQ has ended a consumer: its queue is gone."""
+        lane = self._tags.pop(frame.method.consumer_tag, None)
+        if lane is not None and channel is self._channel and not self._stopped:
             self._log.warn("{lane} was deleted, and is made anew", lane=lane)
             self._topology.forget(lane)
             self._close(f"{lane} was deleted")
@@ -234,10 +244,10 @@ class Place:
                 lane.pop().give_back()
 
     def _cancel(self) -> None:
-        tags, self._tags = self._tags, []
+        tags, self._tags, self._allowed = self._tags, {}, 0
         for tag in tags:
             # What still comes for it is refused by pika, and so goes back.
-            self._channel.basic_cancel(tag).addErrback(lambda failure: None)
+            channel_of(self._channel).basic_cancel(tag, callback=lambda frame: None)
 
     def _channel_closed(self, channel: Any, reason: Any) -> None:
         if channel is self._channel:
@@ -249,7 +259,7 @@ class Place:
 
     def _close(self, reason: str) -> None:
         channel, self._channel = self._channel, None
-        self._tags, self._expected = [], {}
+        self._tags, self._expected, self._allowed = {}, {}, 0
         for lane in self._arrived:
             lane.clear()
         loans, self._loans = self._loans, set()
@@ -271,9 +281,3 @@ class Place:
 
     def _within(self, answer: Deferred[Any]) -> Deferred[Any]:
         return answer.addTimeout(ANSWER_SECONDS, self._reactor)
-
-
-def _first(failure: Failure) -> BaseException | None:
-    """What went wrong, out of several that were asked for together."""
-    error = failure.value
-    return error.subFailure.value if isinstance(error, FirstError) else error

@@ -20,16 +20,18 @@ DUE = "openhqm-due"
 class RabbitMQDelivery:
     """``over`` is called once it is said what becomes of it."""
 
-    def __init__(self, channel: Any, message: Any, over: Callable[[RabbitMQDelivery], None]) -> None:
-        headers = message.properties.headers or {}
-        self.body: bytes = message.body
+    def __init__(
+        self, channel: Any, method: Any, properties: Any, body: bytes, over: Callable[[RabbitMQDelivery], None]
+    ) -> None:
+        headers = properties.headers or {}
+        self.body = body
         self.attempts = _number(headers.get(ATTEMPTS))
         self.due = float(_number(headers.get(DUE))) / 1000.0
         # Counted by quorum queues; 0 for one that was never lent before.
         self.returned = _number(headers.get("x-delivery-count"))
         self.taken_back: Deferred[str] = Deferred()
         self._channel = channel
-        self._tag: int = message.method.delivery_tag
+        self._tag: int = method.delivery_tag
         self._over: Callable[[RabbitMQDelivery], None] | None = over
 
     def ack(self) -> Deferred[None]:

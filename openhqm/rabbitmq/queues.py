@@ -23,6 +23,9 @@ LONGEST_TTL = 24 * 3600 * 1000
 """In milliseconds. What is delayed for longer takes several."""
 SHORTEST_TTL = 200
 """In milliseconds. What is delayed for less is held where it arrives."""
+DELIVERY_LIMIT = 1_000_000_000
+"""Never reached: how often a message is lent is not for the broker to decide. Without a limit, RabbitMQ 3.10 puts what
+is given back behind all others (https://www.rabbitmq.com/docs/quorum-queues#repeated-requeues); 4.0 has one of 20."""
 DECLARE_SECONDS = 60.0
 """How long a delay queue may be published to after it was declared: being declared is what keeps it."""
 
@@ -44,12 +47,9 @@ def lane(prefix: str, queue: str, priority: Priority) -> str:
     return prefix + queue if is_partition(queue) else prefix + queue + _SUFFIX[priority]
 
 
-def arguments(name: str, version: tuple[int, ...]) -> dict[str, Any]:
-    """With what the lane ``name`` is declared, on a server of that version."""
-    found: dict[str, Any] = {"x-queue-type": "quorum"}
-    if version >= (4,):
-        # It would drop, or dead-letter, what was lent twenty times; how often is not for the broker to decide.
-        found["x-delivery-limit"] = -1
+def arguments(name: str) -> dict[str, Any]:
+    """With what the lane ``name`` is declared."""
+    found: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
     if is_partition(name):
         found["x-single-active-consumer"] = True
     return found

@@ -25,14 +25,12 @@ class Topology:
         self._protocol: Any = None
         self._channel: Any = None
         self._one_by_one = DeferredLock()
-        self._version: tuple[int, ...] = ()
         self._known: set[str] = set()
         self._delays: dict[str, tuple[str, dict[str, Any], float]] = {}
 
-    def up(self, protocol: Any, version: tuple[int, ...]) -> None:
+    def up(self, protocol: Any) -> None:
         """Declare over this connection from now on."""
-        self._protocol, self._version = protocol, version
-        self._channel = None
+        self._protocol, self._channel = protocol, None
         self._known.clear()
 
     def down(self) -> None:
@@ -52,7 +50,7 @@ class Topology:
     @deferred
     async def declare(self, name: str) -> int:
         """Make the lane where there is none; how many messages are ready in it. `NotDurable`."""
-        count = await self._declare(name, arguments(name, self._version))
+        count = await self._declare(name, arguments(name))
         self._known.add(name)
         return count
 
