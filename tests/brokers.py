@@ -12,12 +12,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
 from tests.servers import free_port
+
+PIPELINE = 100
 
 
 def find_redis() -> str:
@@ -88,14 +91,22 @@ class RedisServer:
 
     def command(self, *words: str | bytes) -> Any:
         """One command, and its whole answer."""
+        (answer,) = self.commands([words])
+        return answer
+
+    def commands(self, many: Sequence[tuple[str | bytes, ...]]) -> Iterator[Any]:
+        """Any number of commands over one connection, and the answer to each."""
         import hiredis
 
         reader = hiredis.Reader()
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
-            connection.sendall(hiredis.pack_command(words))
-            while (answer := reader.gets()) is False:
-                reader.feed(connection.recv(1 << 20))
-        return answer
+            for first in range(0, len(many), PIPELINE):
+                part = many[first : first + PIPELINE]
+                connection.sendall(b"".join(hiredis.pack_command(words) for words in part))
+                for _ in part:
+                    while (answer := reader.gets()) is False:
+                        reader.feed(connection.recv(1 << 20))
+                    yield answer
 
     def kill(self) -> None:
         """kill -9."""

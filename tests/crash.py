@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -128,47 +129,62 @@ class Callers:
             raise Broken(self.wrong[0])
 
 
-def ask_patiently(server: Server, path: str, deadline: float) -> tuple[int, bytes]:
-    while True:
-        try:
-            status, _, body = server.ask("GET", path, timeout=5)
-            if status != 503 or time.monotonic() > deadline:  # 503: what holds the answer is on its way back
-                return status, body
-        except (OSError, http.client.HTTPException):
-            if time.monotonic() > deadline:
-                raise Broken(f"{path} had no answer in time") from None
-        time.sleep(0.01)
+class Reader:
+    """Reads over one connection, for as long as it holds: what is asked thousands of times costs little."""
+
+    def __init__(self, server: Server) -> None:
+        self._connection = server.connection(timeout=5)
+
+    def ask(self, path: str, deadline: float) -> tuple[int, bytes]:
+        """Status and body, once there is an answer other than 503; `Broken` past the deadline."""
+        while True:
+            try:
+                self._connection.request("GET", path)
+                response = self._connection.getresponse()
+                body = response.read()
+                if response.status != 503 or time.monotonic() > deadline:  # 503: what holds the answer is on its way
+                    return response.status, body
+            except (OSError, http.client.HTTPException):
+                self._connection.close()  # the next request opens it again
+                if time.monotonic() > deadline:
+                    raise Broken(f"{path} had no answer in time") from None
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def known(server: Server, callers: Callers, ids: list[str]) -> None:
     """Every id is known within ten seconds of the restart."""
     deadline = time.monotonic() + KNOWN_WITHIN
-    for correlation_id in ids:
-        status, body = ask_patiently(server, f"/api/v1/status/{correlation_id}", deadline)
-        if status != 200:
-            raise Broken(
-                f"{correlation_id} (submission {callers.told[correlation_id]}) was accepted: {status} {body!r}"
-            )
+    with closing(Reader(server)) as reader:
+        for correlation_id in ids:
+            status, body = reader.ask(f"/api/v1/status/{correlation_id}", deadline)
+            if status != 200:
+                raise Broken(
+                    f"{correlation_id} (submission {callers.told[correlation_id]}) was accepted: {status} {body!r}"
+                )
 
 
 def ended(server: Server, callers: Callers, patience: float) -> None:
     """Every id ends, once, with the right result, and the ending is the one that was seen before."""
     deadline = time.monotonic() + patience + len(callers.told) * 0.01
-    for correlation_id, number in callers.told.items():
-        while True:
-            status, body = ask_patiently(server, f"/api/v1/response/{correlation_id}?wait=2", deadline)
-            if status == 200 or time.monotonic() > deadline:
-                break
-        if status != 200:
-            raise Broken(f"{correlation_id} (submission {number}) has not ended: {status} {body!r}")
-        callers.saw(correlation_id, body)
-        document = json.loads(body)
-        if (document["status"], document["result"]) != ("COMPLETED", {"n": number, "square": number**2}):
-            raise Broken(f"{correlation_id} ended wrongly: {body!r}")
-        _, stream = ask_patiently(server, f"/api/v1/events/{correlation_id}", deadline)
-        names = [line[7:] for line in stream.decode().splitlines() if line.startswith("event: ")]
-        if names.count("completed") != 1 or names[-1] != "completed" or names[0] != "pending":
-            raise Broken(f"{correlation_id} has the history {names}")
+    with closing(Reader(server)) as reader:
+        for correlation_id, number in callers.told.items():
+            while True:
+                status, body = reader.ask(f"/api/v1/response/{correlation_id}?wait=2", deadline)
+                if status == 200 or time.monotonic() > deadline:
+                    break
+            if status != 200:
+                raise Broken(f"{correlation_id} (submission {number}) has not ended: {status} {body!r}")
+            callers.saw(correlation_id, body)
+            document = json.loads(body)
+            if (document["status"], document["result"]) != ("COMPLETED", {"n": number, "square": number**2}):
+                raise Broken(f"{correlation_id} ended wrongly: {body!r}")
+            _, stream = reader.ask(f"/api/v1/events/{correlation_id}", deadline)
+            names = [line[7:] for line in stream.decode().splitlines() if line.startswith("event: ")]
+            if names.count("completed") != 1 or names[-1] != "completed" or names[0] != "pending":
+                raise Broken(f"{correlation_id} has the history {names}")
     callers.check()
 
 

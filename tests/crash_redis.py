@@ -89,12 +89,12 @@ class Installation:
 def nothing_unexpected(redis: RedisServer, callers: Callers) -> None:
     """Each record was submitted, and each submission is there at most once."""
     found: Counter[int] = Counter()
-    for key in redis.command("KEYS", "*:r:*"):
-        fields = dict(zip(*[iter(redis.command("HGETALL", key))] * 2, strict=True))
-        if b"reply" in fields:
-            found[msgspec.json.decode(fields[b"reply"])["result"]["n"]] += 1
+    keys = redis.command("KEYS", "*:r:*")
+    for reply, body in redis.commands([("HMGET", key, "reply", "body") for key in keys]):
+        if reply is not None:
+            found[msgspec.json.decode(reply)["result"]["n"]] += 1
         else:
-            found[msgspec.json.decode(fields[b"body"])["payload"]["n"]] += 1
+            found[msgspec.json.decode(body)["payload"]["n"]] += 1
     strange = set(found) - callers.sent
     if strange:
         raise Broken(f"nobody submitted {sorted(strange)[:5]}")
