@@ -114,6 +114,9 @@ class IMessageQueue(Interface):
     def depth(queue: str) -> Deferred[Depth]:
         """How much lies in the queue."""
 
+    def queues() -> Deferred[Sequence[str]]:
+        """The names of all queues that requests were ever accepted into, by whichever process; others may be there."""
+
     def dead_letters(after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         """The dead letters in order, each with its number, beginning behind number ``after``."""
 

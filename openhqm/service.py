@@ -39,6 +39,7 @@ from openhqm.ingress.short_lane import ShortLane, refused
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.ingress.submission import check_submission
 from openhqm.options import OpenHQMOptions
+from openhqm.orphans import Orphans
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_site import HTTP1Site
@@ -72,6 +73,7 @@ async def check(service: OpenHQM) -> None:
     """Connect, and print what the backend can and cannot promise. `CannotStart`."""
     try:
         await service.holding.check()
+        await service.orphans.look()
         _print_promises(service)
     finally:
         await service.holding.stop()
@@ -105,7 +107,7 @@ def _print_promises(service: OpenHQM) -> None:
         ("largest message", capabilities.largest_message or "no limit of its own"),
     ):
         print(f"  {name}: {'yes' if value is True else 'no' if value is False else value}")
-    for warning in queue.warnings:
+    for warning in (*queue.warnings, *service.orphans.warnings):
         print(f"  note: {warning}")
 
 
@@ -141,11 +143,13 @@ class OpenHQM(Service):
         )
         queues = [queue_name(settings.queue.request_queue, each, part) for each, _, part in addressing.lanes()]
         names = (*queues, settings.queue.dead_letter_queue)
+        self.orphans = Orphans(queue, settings.queue.request_queue, queues, reactor)
         self._health = Health(
             queue,
             settings.queue.type,
             Metrics(self.registry, queue, names, reactor) if settings.monitoring.metrics_enabled else None,
             lambda: self._crew.trouble if self._crew is not None else None,
+            lambda: self.orphans.warnings,
         )
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         short_lane = ShortLane(self._door, self._streams)
@@ -202,6 +206,7 @@ class OpenHQM(Service):
     @deferred
     async def _start(self) -> None:
         await self.holding.start()
+        self.orphans.start()
         if self.settings.server.enabled:
             await self._listen()
         if self._crew is not None:
@@ -252,6 +257,7 @@ class OpenHQM(Service):
         self._site.stop()
         if self._sidecar is not None:
             self._sidecar.stop()
+        self.orphans.stop()
         await self.holding.stop()
         self.commits.stop()
         if self._crew is not None:

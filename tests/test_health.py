@@ -17,7 +17,7 @@ class HealthTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.trouble: str | None = None
         self.queue: Any = MemoryBench().queue
-        self.health = Health(self.queue, "memory", None, lambda: self.trouble)
+        self.health = Health(self.queue, "memory", None, lambda: self.trouble, lambda: ["look"])
 
     def statuses(self) -> tuple[int, int, int]:
         """Of the overview, of live and of ready."""
@@ -49,10 +49,10 @@ class HealthTests(SynchronousTestCase):
             trouble = "the disk is full"
             warnings = ("the disk is filling up",)
 
-        self.health = Health(Full(), "memory", None, lambda: None)  # type: ignore[arg-type]
+        self.health = Health(Full(), "memory", None, lambda: None, lambda: ["look"])  # type: ignore[arg-type]
         self.assertEqual(self.statuses(), (503, 200, 503))
         self.assertEqual(self.overview()["troubles"], ["the disk is full"])
-        self.assertEqual(self.overview()["warnings"], ["the disk is filling up"])
+        self.assertEqual(self.overview()["warnings"], ["the disk is filling up", "look"])
 
     def test_stopping(self) -> None:
         """A process that stops wants no more, and is not to be killed for it."""

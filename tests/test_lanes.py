@@ -37,7 +37,7 @@ class Lane:
         metrics = DoorMetrics(CollectorRegistry())
         self.door = Door(bench.queue, bench.store, waiting, bench.clock, metrics, longest_wait=60)
         streams = Streams(bench.store, bench.clock, metrics.open_streams.set)
-        self.health = Health(bench.queue, "memory", None, lambda: None)
+        self.health = Health(bench.queue, "memory", None, lambda: None, tuple)
         routes = Routes(self.door, streams, self.health)
         lane: Any = ShortLane(self.door, streams) if short else lambda message: None
         self.site = HTTP1Site(routes.resource(), bench.clock, lane, refused, 100_000, access=access)

@@ -26,7 +26,7 @@ LAYERS = (
     ("queues", "results"),
     ("holding",),
     ("workers", "delivery"),
-    ("crew",),
+    ("crew", "orphans"),
     ("ingress",),
     ("dry_run",),
     ("options",),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -18,7 +18,7 @@ METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Health:
-    """``worker_trouble`` says why no work is done although it should be, or None."""
+    """``worker_trouble`` says why no work is done although it should be, or None; ``warnings`` what to know besides."""
 
     def __init__(
         self,
@@ -26,12 +26,14 @@ class Health:
         queue_type: str,
         metrics: Metrics | None,
         worker_trouble: Callable[[], str | None],
+        warnings: Callable[[], Sequence[str]],
     ) -> None:
         self.draining = False  # set once the process has been told to stop
         self._queue = queue
         self._type = queue_type
         self._metrics = metrics
         self._worker_trouble = worker_trouble
+        self._warnings = warnings
 
     def overview(self) -> Answer:
         """200 with ``status`` ok, or 503 with what is wrong."""
@@ -41,7 +43,7 @@ class Health:
             "version": __version__,
             "queue": {"type": self._type, "durable": self._queue.capabilities.durable},
             "troubles": troubles,
-            "warnings": list(self._queue.warnings),
+            "warnings": [*self._queue.warnings, *self._warnings()],
         }
         return Answer(503 if troubles else 200, msgspec.json.encode(document))
 

@@ -26,6 +26,13 @@ def queue_of(requests: str, submission: Submission) -> str:
     return queue_name(requests, submission.endpoint, submission.partition)
 
 
+def parts_of(requests: str, queue: str) -> tuple[str | None, int | None]:
+    """The endpoint and the partition that a queue of requests is named after."""
+    parts = queue.removeprefix(requests).split(".")[1:]
+    partition = int(parts.pop()[1:]) if parts and parts[-1].startswith("_") else None
+    return parts[0] if parts else None, partition
+
+
 def holds_requests(requests: str, queue: str) -> bool:
     """Whether the messages in ``queue`` are requests, which a result store keeps a record of."""
     return queue == requests or queue.startswith(requests + ".")

@@ -139,6 +139,9 @@ class MemoryQueue:
         self.lend(queue)
         return waiter
 
+    def queues(self) -> Deferred[Sequence[str]]:
+        return succeed(list(self._places))
+
     def depth(self, queue: str) -> Deferred[Depth]:
         return succeed(self._depth(queue))
 

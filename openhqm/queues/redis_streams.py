@@ -158,6 +158,10 @@ class RedisQueue:
         return self._place(queue).receive(most, in_order)
 
     @deferred
+    async def queues(self) -> Sequence[str]:
+        return sorted(name.decode() for name in await self._redis.command("SMEMBERS", f"{self._redis.prefix}queues"))
+
+    @deferred
     async def depth(self, queue: str) -> Depth:
         if queue == self._dead_letters:
             return await self._letters.depth()

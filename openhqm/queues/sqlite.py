@@ -125,6 +125,9 @@ class SqliteQueue:
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._place(queue).receive(most, in_order)
 
+    def queues(self) -> Deferred[Sequence[str]]:
+        return succeed([name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())])
+
     def depth(self, queue: str) -> Deferred[Depth]:
         return maybeDeferred(lambda: self._place(queue).lanes.depth(self._file.reader, self._clock.seconds()))
 

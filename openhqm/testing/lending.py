@@ -184,6 +184,14 @@ class Lending(Base):
         depth = await self.depth("other")
         self.assertEqual((depth.ready, depth.delayed, depth.in_flight), (0, 0, 0))
 
+    async def test_queues(self) -> None:
+        """Every queue that a request was accepted into is named."""
+        await self.accept()
+        await self.accept(endpoint="billing")
+        await self.accept(endpoint="billing", partition=3)
+        names = await self.do(self.bench.queue.queues())
+        self.assertLessEqual({REQUESTS, f"{REQUESTS}.billing", f"{REQUESTS}.billing._3"}, set(names))
+
     async def test_depth_of_repeats(self) -> None:
         """A repeat under a key adds nothing to the depth."""
         for _ in range(5):

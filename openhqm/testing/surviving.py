@@ -75,6 +75,12 @@ class Crashing(Base):
         else:
             await self.refused(self.bench.store.find(accepted.correlation_id), OpenHQMError)
 
+    async def test_crash_queues(self) -> None:
+        """The names of queues are kept across a crash, although nobody asked for their messages."""
+        await self.accept(endpoint="billing")
+        if await self.crash():
+            self.assertIn(f"{REQUESTS}.billing", await self.do(self.bench.queue.queues()))
+
     async def test_crash_on_loan(self) -> None:
         """What was on loan is lent anew after a crash, at the end of its lease at the latest; the attempt was counted.
 
