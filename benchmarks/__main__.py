@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import running
+from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.open_model import measure, percentile
 from benchmarks.peers import SUBMIT, forward, journeys_of, peers, redis
 from benchmarks.table import Table
@@ -244,7 +245,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-PARTS = ("accept", "read", "latency", "sidecar", "forward", "redis", "memory", "slow", "peers")
+PARTS = ("accept", "read", "latency", "sidecar", "forward", "redis", "consume", "memory", "slow", "peers")
 
 
 def main() -> int:
@@ -268,6 +269,7 @@ def main() -> int:
         "sidecar": lambda: sidecar(table, 3 if options.quick else 20),
         "forward": lambda: forward(table, seconds),
         "redis": lambda: redis(table, seconds),
+        "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
         "peers": lambda: peers(table, seconds),
@@ -284,6 +286,7 @@ def main() -> int:
     on_redis = "accept: OpenHQM, Redis everysec"
     table.ratio("accept, Redis / FastAPI + redis.asyncio", on_redis, "accept: FastAPI + redis.asyncio", 4)
     table.ratio("accept, Redis / SQLite FULL", on_redis, "accept: OpenHQM, SQLite FULL, beside Redis", 0.8)
+    table.ratio("consume, Redis / Celery", OURS, CELERY, 3)
     forwarded = "forward: OpenHQM, SQLite FULL"
     table.ratio("forward / treq alone", forwarded, "forward: treq alone", 0.5)
     table.ratio("forward / FastAPI + Taskiq + httpx", forwarded, "forward: FastAPI + Taskiq + httpx + Redis", 2)

@@ -1,17 +1,25 @@
-"""What people would build: FastAPI, Celery and Redis. Needs the packages of the bench environment."""
+"""What people would build: FastAPI, Celery and Redis. Needs the packages of the bench environment.
+
+    python -m benchmarks.peer_celery COUNT
+
+puts that many tasks into the queue, and prints how many.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 
 from celery import Celery
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from benchmarks.running import BODY
+
 URL = os.environ.get("BENCH_REDIS", "redis://localhost:6379")
-celery = Celery("peer", broker=URL + "/1", backend=URL + "/1")
+celery = Celery("peer", broker=URL + "/1", backend=URL + "/2")
 app = FastAPI()
 
 
@@ -21,7 +29,7 @@ class Submission(BaseModel):
     metadata: dict = {}
 
 
-@celery.task
+@celery.task(name="echo")
 def echo(payload: dict) -> dict:
     return payload
 
@@ -65,3 +73,11 @@ def response(correlation_id: str, response: Response) -> dict:
 def event(name: str, document: dict) -> str:
     """One event as it goes over the wire."""
     return f"event: {name}\ndata: {json.dumps(document)}\n\n"
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1])
+    payload = json.loads(BODY)["payload"]
+    for _ in range(count):
+        echo.delay(payload)
+    print(count)

@@ -17,7 +17,7 @@ from benchmarks.table import Table
 SUBMIT = "/api/v1/submit"
 _UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--port"]
 _TASKIQ_WORKER = [sys.executable, "-m", "taskiq", "worker", "--workers", "1", "benchmarks.peer_taskiq:broker"]
-_CELERY_WORKER = [
+CELERY_WORKER = [
     sys.executable,
     "-m",
     "celery",
@@ -28,6 +28,7 @@ _CELERY_WORKER = [
     "ERROR",
 ]
 _REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--port"]
+EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
 
 
 def missing() -> str:
@@ -47,7 +48,7 @@ def peers(table: Table, seconds: float) -> None:
     with running.process([*_REDIS, str(redis)], redis):
         for name, app, worker, warm in (
             ("Taskiq", "benchmarks.peer_taskiq:app", _TASKIQ_WORKER, 3),
-            ("Celery", "benchmarks.peer_celery:app", _CELERY_WORKER, 5),
+            ("Celery", "benchmarks.peer_celery:app", CELERY_WORKER, 5),
         ):
             with running.process([*_UVICORN, str(port), app], port, BENCH_REDIS=url):
                 table.add(f"accept: FastAPI + {name} + Redis", running.wrk(port, SUBMIT, seconds), "requests/s")
@@ -79,10 +80,9 @@ def redis(table: Table, seconds: float) -> None:
         return
     server, ours, embedded, peer = (running.free_port() for _ in range(4))
     url = f"redis://localhost:{server}"
-    everysec = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
     with (
         tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
-        running.process([*everysec, "--dir", directory, "--port", str(server)], server),
+        running.process([*EVERYSEC, "--dir", directory, "--port", str(server)], server),
     ):
         settings = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": url}
         with running.openhqm(ours, "--role", "listener", **settings):

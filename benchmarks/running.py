@@ -84,12 +84,12 @@ def allow_many_files() -> None:
 
 @contextmanager
 def openhqm(
-    port: int, *arguments: str, directory: str | None = None, tls: bool = True, **settings: str
+    port: int | None, *arguments: str, directory: str | None = None, tls: bool = True, **settings: str
 ) -> Iterator[subprocess.Popen]:
-    """OpenHQM, on files of its own; ``tls`` False: as it is without the extra of that name."""
+    """OpenHQM, on files of its own. ``port`` None: a worker. ``tls`` False: as it is without the extra of that name."""
     scratch = directory or tempfile.mkdtemp(prefix="openhqm-bench-", dir="/var/tmp")
     environment = {
-        "OPENHQM_SERVER__PORT": str(port),
+        "OPENHQM_SERVER__PORT": str(port or 0),
         "OPENHQM_QUEUE__CONNECTION__SQLITE__PATH": scratch,
         "OPENHQM_MONITORING__LOG_LEVEL": "ERROR",
         **settings,
@@ -149,8 +149,8 @@ def submit(port: int, body: bytes = BODY) -> str:
     return json.loads(connection.getresponse().read())["correlation_id"]
 
 
-def printed(module: str, *arguments: str) -> float:
+def printed(module: str, *arguments: str, **environment: str) -> float:
     """The number that a module prints."""
     command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return float(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout)
