@@ -11,7 +11,7 @@ from typing import Any
 from attrs import evolve
 from twisted.python.usage import Options, UsageError
 
-from openhqm.config.loading import load
+from openhqm.config.loading import HALF_IN_MEMORY, load
 from openhqm.config.model import Settings
 from openhqm.dry_run import dry_run
 from openhqm.errors import ConfigurationError
@@ -52,8 +52,13 @@ class OpenHQMOptions(Options):
             settings = evolve(settings, worker=evolve(settings.worker, enabled=False))
         elif role == "worker":
             settings = evolve(settings, server=evolve(settings.server, enabled=False))
+        reason = None
         if not settings.server.enabled and not settings.worker.enabled:
-            print(f"openhqm: --role {role}: nothing is left to do with this configuration", file=sys.stderr)
+            reason = "nothing is left to do with this configuration"
+        elif role != "all" and settings.queue.type == "memory":
+            reason = f"queue.type {HALF_IN_MEMORY}"
+        if reason is not None:
+            print(f"openhqm: --role {role}: {reason}", file=sys.stderr)
             raise SystemExit(1)
         self.settings = settings
         if self.parent is not None:

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +53,27 @@ class Server:
 
     def start(self, *arguments: str) -> None:
         """Start it, and come back once it is ready."""
+        self.launch(*arguments)
+        self.until(lambda: self.ask("GET", "/health/ready")[0] == 200, "not ready within 30 s")
+
+    def launch(self, *arguments: str) -> None:
+        """Start it, and do not wait for anything."""
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(*arguments), cwd=self.directory, env=self.variables(), stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 30
+
+    def until(self, holds: Callable[[], object], words: str, seconds: float = 30) -> None:
+        """Ask it again until ``holds`` is true; nobody listening is as good as false. `AssertionError` if it ends."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
+            if self.process is not None and self.process.poll() is not None:
                 raise AssertionError(f"it ended with {self.process.returncode}:\n{self.log()}")
-            try:
-                if self.ask("GET", "/health/ready")[0] == 200:
+            with suppress(OSError):
+                if holds():
                     return
-            except OSError:
-                time.sleep(0.02)  # asking again, not waiting for luck: the deadline stands above
-        raise AssertionError(f"not ready within 30 s:\n{self.log()}")
+            time.sleep(0.02)  # asking again, not waiting for luck: the deadline stands above
+        raise AssertionError(f"{words}:\n{self.log()}")
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Run it to its end: exit code, standard output, standard error."""

@@ -749,6 +749,8 @@ class ContradictionsTests(ConfigCase):
             ("queue: {type: memory}\ncache: {type: sqlite}", "cache.type"),
             ("queue: {request_queue: a, dead_letter_queue: a}", "queue.dead_letter_queue"),
             ("queue: {dead_letter_queue: openhqm-requests}", "queue.dead_letter_queue"),
+            ("queue: {type: memory}\nworker: {enabled: false}", "queue.type"),
+            ("queue: {type: memory}\nserver: {enabled: false}", "queue.type"),
             ("server: {enabled: false}\nworker: {enabled: false}", "server.enabled"),
         ):
             self.assertEqual(self.complaint(text).key, key)

@@ -244,6 +244,13 @@ class Refusing(Process):
         self.assertEqual(code, 1)
         self.assertIn("--role must be", out + err)
 
+    def test_role_alone(self) -> None:
+        """Half a process on a queue in memory is refused: what it accepted nobody could ever work on."""
+        for role in ("listener", "worker"):
+            code, out, err = self.server(OPENHQM_QUEUE__TYPE="memory").run("--role", role)
+            self.assertEqual(code, 1)
+            self.assertIn("memory is of one process", out + err)
+
     def test_check(self) -> None:
         """--check says what the backend promises and ends with 0; with a bad key it ends with 1."""
         code, out, err = self.server().run("--check")

@@ -26,6 +26,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 # What Kubernetes tells every pod of a service named openhqm is not meant as configuration.
 _KUBERNETES = re.compile(r"OPENHQM_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)\Z")
 MOST_BYTES = 1024 * 1024
+HALF_IN_MEMORY = "memory is of one process: what a listener alone accepts nobody could ever work on"
 
 
 def load(path: str | None, environment: Mapping[str, str]) -> Settings:
@@ -176,6 +177,8 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     if server.max_buffered_bytes < server.max_body_bytes:
         found.append(("server.max_buffered_bytes", "must not be less than server.max_body_bytes"))
     found += _about_the_store(settings)
+    if settings.queue.type == "memory" and server.enabled != settings.worker.enabled:
+        found.append(("queue.type", HALF_IN_MEMORY))
     if settings.queue.type != "redis" and settings.queue.format not in ("auto", "envelope"):
         reason = f"{settings.queue.format} is for messages of others, and nobody else reaches {settings.queue.type}"
         found.append(("queue.format", reason))
