@@ -103,6 +103,21 @@ class Same(SynchronousTestCase):
             self.both("GET", f"/api/v1/{path}/11111111-1111-4111-8111-111111111111")
             self.both("GET", f"/api/v1/{path}/{'x' * 36}")
 
+    def test_ending_between_two_looks(self) -> None:
+        """A reader that comes back just when the request ends gets the ending, and not a 204 that keeps it away."""
+        correlation_id = self.submit()
+        for lane in self.lanes:
+            find = lane.shop.bench.store.find
+
+            def end_before(each: str, lane: Lane = lane, find: Any = find) -> Any:
+                lane.hand.answers[0].callback("x")
+                lane.shop.bench.turn()
+                return find(each)
+
+            lane.shop.bench.store.find = end_before
+        answer = self.both("GET", f"/api/v1/events/{correlation_id}", last_event_id="2")
+        self.assertIn(b"id: 3\nevent: completed\n", answer)
+
     def test_slashes(self) -> None:
         """A path is what it is: with a slash more it is another, which there is not."""
         for path in ("/health/live", f"/api/v1/status/{self.submit()}", "/"):

@@ -171,7 +171,9 @@ class Door:
         """What happened behind event ``after``; None where that was all, and nothing more will come."""
         history = list(await self.store.history(correlation_id, after))
         if not history and (await self.store.find(correlation_id)).status.ended:
-            return None
+            # It may have ended between the two looks. Now that it has, nothing comes behind what is there.
+            history = list(await self.store.history(correlation_id, after))
+            return history or None
         return history
 
     async def cancel(self, correlation_id: str) -> Answer:
