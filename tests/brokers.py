@@ -114,6 +114,16 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
 
+    def restart(self, **settings: str) -> None:
+        """Kill it, and start it with ``settings`` besides."""
+        self.kill()
+        self.settings |= settings
+        self.start()
+
+    def forget(self) -> None:
+        """Throw its data away, while it is not running."""
+        shutil.rmtree(self.directory / "appendonlydir")
+
     def freeze(self) -> None:
         """SIGSTOP: connections stay, and nobody answers."""
         assert self.process is not None
