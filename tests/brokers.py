@@ -84,10 +84,7 @@ class RedisServer:
 
     def say(self, *words: str) -> bytes:
         """One command as a person would type it, and the first bytes of the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-            connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
-            return connection.recv(65536)
+        return say(self.port, *words)
 
     def command(self, *words: str | bytes) -> Any:
         """One command, and its whole answer."""
@@ -266,3 +263,50 @@ class RabbitMQServer:
             except OSError:
                 continue
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Sentinel:
+    """A real Sentinel that looks after ``master`` under the name ``one``, and fails over within a second or two."""
+
+    def __init__(self, master: RedisServer) -> None:
+        self.port = free_port()
+        self._master = master
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For ``queue.redis_url``."""
+        return f"redis://127.0.0.1:{self.port}/0?sentinel=one"
+
+    def start(self) -> Sentinel:
+        """Start it; it answers soon."""
+        config = self._master.directory / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self._master.directory}\n"
+            f"sentinel monitor one 127.0.0.1 {self._master.port} 1\n"
+            "sentinel down-after-milliseconds one 500\nsentinel failover-timeout one 3000\n"
+        )
+        command = [self._master.binary, str(config), "--sentinel"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        return self
+
+    def knows_a_replica(self) -> bool:
+        """Whether there is anybody to fail over to."""
+        try:
+            return b"slaves=1" in say(self.port, "INFO", "sentinel")
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Away with it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def say(port: int, *words: str) -> bytes:
+    """One command as a person would type it, and the first bytes of the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+        connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
+        return connection.recv(65536)

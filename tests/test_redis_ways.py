@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import socket
-import subprocess
+import os
+import re
 from pathlib import Path
 
 from cryptography import x509
@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SkipTest
 
 from openhqm.messages import Status, Submission
-from tests.brokers import RedisServer, find_redis
-from tests.servers import free_port
+from tests.brokers import RedisServer, Sentinel
+from tests.servers import ROOT, free_port
 from tests.test_redis import Real
+from tests.test_redis_faults import Whole
 
 
 def certify(directory: Path) -> tuple[Path, Path]:
@@ -43,12 +44,39 @@ def certify(directory: Path) -> tuple[Path, Path]:
     return paths
 
 
+def tls_server() -> tuple[RedisServer, int, Path]:
+    """A Redis that speaks TLS on a port besides; the port, and the authority to trust."""
+    server = RedisServer()
+    certificate, key = certify(server.directory)
+    port = free_port()
+    server.settings |= {
+        "tls-port": str(port),
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(key),
+        "tls-auth-clients": "no",
+    }
+    try:
+        server.start()
+    except AssertionError as error:
+        server.close()
+        if os.environ.get("CI") == "true":
+            raise
+        raise SkipTest("this redis-server has no TLS") from error
+    return server, port, certificate
+
+
+def rights() -> list[str]:
+    """What docs/redis.md says that a Redis user needs, on the keys of the prefix and on the inbox."""
+    found = re.search(r"A Redis user needs `([^`]+)`", (ROOT / "docs" / "redis.md").read_text())
+    assert found is not None
+    return found[1].split()
+
+
 class WaysTests(Real):
     async def test_acl_user(self) -> None:
         """A user with the rights that docs/redis.md names can do everything that is needed."""
         server = await self.server()
-        rights = ("+@all", "-@admin", "+config|get", "+info")
-        server.say("ACL", "SETUSER", "gateway", "on", ">p@ss", "~t:*", "&*", *rights)
+        server.say("ACL", "SETUSER", "gateway", "on", ">p@ss", "~t:*", "&*", *rights())
         one = await self.instance(f"redis://gateway:p%40ss@127.0.0.1:{server.port}/0")
         self.assertIsNone(one.queue.trouble)
         accepted = await one.queue.accept(Submission(b"1"), None)
@@ -67,20 +95,8 @@ class WaysTests(Real):
 
     async def test_tls(self) -> None:
         """TLS to a server whose authority is known; refused where it is not, or where the name is another."""
-        server = RedisServer()
+        server, port, certificate = tls_server()
         self.addCleanup(server.close)
-        certificate, key = certify(server.directory)
-        port = free_port()
-        server.settings |= {
-            "tls-port": str(port),
-            "tls-cert-file": str(certificate),
-            "tls-key-file": str(key),
-            "tls-auth-clients": "no",
-        }
-        try:
-            server.start()
-        except AssertionError as error:
-            raise SkipTest("this redis-server has no TLS") from error
         known = await self.instance(f"rediss://localhost:{port}/0?ca={certificate}")
         self.assertIsNone(known.queue.trouble)
         await known.queue.accept(Submission(b"1"), None)
@@ -93,32 +109,74 @@ class WaysTests(Real):
         """The master that Sentinel names is used, and after a failover the next one."""
         first, second = await self.server(), await self.server()
         second.say("REPLICAOF", "127.0.0.1", str(first.port))
-        port = free_port()
-        config = first.directory / "sentinel.conf"
-        config.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {first.directory}\nsentinel monitor one 127.0.0.1 {first.port} 1\n"
-            "sentinel down-after-milliseconds one 500\nsentinel failover-timeout one 3000\n"
-        )
-        self.start_sentinel(config)
-        one = await self.instance(f"redis://127.0.0.1:{port}/0?sentinel=one")
+        sentinel = Sentinel(first).start()
+        self.addCleanup(sentinel.close)
+        one = await self.instance(sentinel.url)
         accepted = await self.patiently(lambda: one.queue.accept(Submission(b"1"), None))
         known = f"slave0:ip=127.0.0.1,port={second.port},state=online"
         await self.until(lambda: known.encode() in first.say("INFO", "replication"), "no replica")
-        await self.until(lambda: b"slaves=1" in self.ask_sentinel(port), "Sentinel knows no replica")
+        await self.until(sentinel.knows_a_replica, "Sentinel knows no replica")
         await one.redis.command("WAIT", 1, 1000)
         first.kill()
         await self.patiently(lambda: one.queue.accept(Submission(b"2"), None))
         self.assertEqual((await one.store.find(accepted.correlation_id)).status, Status.PENDING)
 
-    def start_sentinel(self, config: Path) -> None:
-        sentinel = subprocess.Popen([find_redis(), str(config), "--sentinel"], stdout=subprocess.DEVNULL)
-        self.addCleanup(sentinel.wait)
-        self.addCleanup(sentinel.kill)
 
-    def ask_sentinel(self, port: int) -> bytes:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-                connection.sendall(b"INFO sentinel\r\n")
-                return connection.recv(65536)
-        except OSError:
-            return b""
+class WholeServerTests(Whole):
+    """The same ways, taken by a whole server that is asked over HTTP."""
+
+    def works(self, url: str) -> None:
+        server = self.server(url)
+        server.start()
+        self.assertEqual(server.response(server.submit("done"))["result"], "done")
+        self.assertEqual(server.stop(), 0)
+
+    def test_unix_socket(self) -> None:
+        """A socket in the file system."""
+        redis = self.redis_server().start()
+        self.works(f"unix://{redis.socket}")
+
+    def test_tls(self) -> None:
+        """TLS that is verified; a Redis that cannot be verified is not used, and that is said."""
+        redis, port, certificate = tls_server()
+        self.addCleanup(redis.close)
+        self.works(f"rediss://localhost:{port}/0?ca={certificate}")
+        for url in (f"rediss://localhost:{port}/0", f"rediss://127.0.0.1:{port}/0?ca={certificate}"):
+            server = self.server(url)
+            server.launch()
+            server.until(lambda each=server: each.ask("GET", "/health/live")[0] == 200, "the door is closed")
+            self.refuses(server, "cannot use")
+            server.kill()
+
+    def test_acl_user(self) -> None:
+        """A user with the rights that docs/redis.md names, and no other; the default user is off."""
+        redis = self.redis_server().start()
+        allowed = ["~{openhqm}:*", "~openhqm-requests", "&*", *rights()]
+        redis.say("ACL", "SETUSER", "gateway", "on", ">p@ss", *allowed)
+        redis.say("ACL", "SETUSER", "default", "off")
+        self.works(f"redis://gateway:p%40ss@127.0.0.1:{redis.port}/0")
+        self.assertNotIn("NOPERM", (self.directory / "log").read_text())
+
+    def test_failover(self) -> None:
+        """The master killed: by the word of Sentinel the replica is used, with all that it had, and work goes on."""
+        first, second = self.redis_server().start(), self.redis_server().start()
+        second.say("REPLICAOF", "127.0.0.1", str(first.port))
+        sentinel = Sentinel(first).start()
+        self.addCleanup(sentinel.close)
+        server = self.server(sentinel.url)
+        server.start()
+        known = f"slave0:ip=127.0.0.1,port={second.port},state=online"
+        server.until(lambda: known.encode() in first.say("INFO", "replication"), "there is no replica")
+        server.until(sentinel.knows_a_replica, "Sentinel knows no replica")
+        ids = [server.submit(number) for number in range(20)]
+        server.until(lambda: offsets(first) == offsets(second), "the replica is behind")
+        first.kill()
+        self.recovers(server)
+        self.assertEqual([server.response(one, wait=30)["result"] for one in ids], list(range(20)))
+
+
+def offsets(redis: RedisServer) -> bytes:
+    """How far its replication has come."""
+    return next(
+        line for line in redis.say("INFO", "replication").splitlines() if line.startswith(b"master_repl_offset")
+    )
