@@ -3,25 +3,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from openhqm.codec import decode_request
-from openhqm.errors import LoanOver, NotDurable, UnreadableMessage
-from openhqm.interfaces import IDelivery
+from openhqm.errors import UnreadableMessage
+from openhqm.queues.lending import NEVER, Lending, Look, Waiter
 from openhqm.queues.redis_delivery import RedisDelivery
 from openhqm.redis.connection import Redis
+from openhqm.runtime.deferreds import deferred
 
 SAFETY_SECONDS = 7.0
-RETRY_SECONDS = 1.0
-NEVER = float("inf")
-Waiter = Deferred[Sequence[IDelivery]]
 
 
 class Place:
@@ -36,31 +30,20 @@ class Place:
         self.ttl = ttl
         self.letters = letters
         self._name = name
-        self._waiting: deque[tuple[int, bool, Waiter]] = deque()
         self._loans: dict[int, RedisDelivery] = {}
-        self._taking = self._again = self._empty = self._stopped = False
-        self._alarm: Any = None
-        self._alarm_at = NEVER
+        self._lending = Lending(name, redis.clock, self._look)
         self._lease_check: Any = None
+        self._stopped = False
         self._unlisten = redis.listen(f"{redis.prefix}said:{name}", self._heard, self._opened)
 
     def receive(self, most: int, in_order: bool) -> Waiter:
         """See `IMessageQueue.receive`."""
-        waiter: Waiter = Deferred(self._forget_waiter)
-        self._waiting.append((most, in_order, waiter))
-        if not self._empty:
-            self._take()
-        return waiter
-
-    def _forget_waiter(self, waiter: Waiter) -> None:
-        self._waiting = deque(entry for entry in self._waiting if entry[2] is not waiter)
-
-    # When to look
+        return self._lending.receive(most, in_order)
 
     def _heard(self, message: bytes) -> None:
         word, _, rest = message.partition(b" ")
         if word == b"ready":
-            self._look()
+            self._lending.wake()
         elif word == b"ended":
             number, _, status = rest.partition(b" ")
             loan = self._loans.get(int(number))
@@ -69,74 +52,22 @@ class Place:
 
     def _opened(self) -> None:
         """What was said while nobody here could hear it: look at the queue, and ask after every loan."""
-        self._look()
+        self._lending.wake()
         for loan in list(self._loans.values()):
             loan.ask_after_it()
 
-    def _look(self) -> None:
-        self._empty = False
-        self._take()
-
-    def _look_at(self, due: float) -> None:
-        """Look again at ``due``, by our clock."""
-        if due >= self._alarm_at or self._stopped:
-            return
-        if self._alarm is not None and self._alarm.active():
-            self._alarm.cancel()
-        self._alarm_at = due
-        self._alarm = self.redis.clock.callLater(max(0.0, due - self.redis.clock.seconds()), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm_at = NEVER
-        self._look()
-
-    # Looking
-
-    def _take(self) -> None:
-        """Lend to whoever has waited longest; one look at a time."""
-        if self._taking:
-            self._again = True
-        elif self._waiting and not self._stopped:
-            self._taking, self._again = True, False
-            most, in_order, waiter = self._waiting[0]
-            # Before anything is asked: what Redis counts from its answer can only end later.
-            ends = self.redis.clock.seconds() + self.lease
-            token = self.redis.new_token()
-            lending = self.redis.run("lend", self._name, most, self.lease, token, "1" if in_order else "")
-            lending.addCallback(self._lent, 1 if in_order else most, waiter, token, ends)
-            lending.addErrback(self._could_not_lend)
-
-    def _lent(self, answer: list[Any], most: int, waiter: Waiter, token: str, ends: float) -> None:
-        rows, wait = answer
-        self._taking = False
-        self._empty = len(rows) < most and not self._again
-        now = self.redis.clock.seconds()
-        if self._waiting:
-            # A message about something new may have been lost: now and then, look without one.
-            self._look_at(min(now + SAFETY_SECONDS, now + float(wait) if wait else NEVER))
-        deliveries: list[IDelivery] = []
-        for row in rows:
-            delivery = self._delivery(row, token, ends)
-            if delivery is not None:
-                deliveries.append(delivery)
-        if deliveries:
-            if self._waiting and self._waiting[0][2] is waiter:
-                self._waiting.popleft()
-                waiter.callback(deliveries)
-            else:  # who asked has given up meanwhile, and nobody saw them
-                for lent in deliveries:
-                    lent.give_back().addErrback(lambda failure: failure.trap(NotDurable, LoanOver))
-        if not self._empty:
-            self._take()
-
-    def _could_not_lend(self, failure: Failure) -> None:
-        """Redis is away, or refuses. What it may have lent nevertheless comes back when its lease is over."""
-        self._taking = False
-        if not failure.check(NotDurable):
-            self._log.failure("looking into {queue} broke down", failure, queue=self._name)
-        if self._stopped:
-            return
-        self._look_at(self.redis.clock.seconds() + RETRY_SECONDS)
+    @deferred
+    async def _look(self, most: int, in_order: bool) -> Look:
+        redis = self.redis
+        # Before anything is asked: what Redis counts from its answer can only end later.
+        ends = redis.clock.seconds() + self.lease
+        token = redis.new_token()
+        rows, wait = await redis.run("lend", self._name, most, self.lease, token, "1" if in_order else "")
+        now = redis.clock.seconds()
+        # A message about something new may have been lost: now and then, look without one.
+        again = min(now + SAFETY_SECONDS, now + float(wait) if wait else NEVER)
+        deliveries = [delivery for row in rows if (delivery := self._delivery(row, token, ends)) is not None]
+        return Look(deliveries, more=len(rows) == (1 if in_order else most), again=again)
 
     def _delivery(self, row: list[Any], token: str, ends: float) -> RedisDelivery | None:
         number, at, attempt, body = int(row[0]), float(row[1]), int(row[2]), row[3]
@@ -177,10 +108,6 @@ class Place:
         """Lend nothing more; who waits is told. What is on loan is lent anew when its lease is over."""
         self._stopped = True
         self._unlisten()
-        for call in (self._alarm, self._lease_check):
-            if call is not None and call.active():
-                call.cancel()
-        waiting, self._waiting = self._waiting, deque()
-        for _, _, waiter in waiting:
-            if not waiter.called:
-                waiter.errback(CancelledError())
+        self._lending.stop()
+        if self._lease_check is not None and self._lease_check.active():
+            self._lease_check.cancel()

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import apsw
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,11 +20,10 @@ from openhqm.embedded.ledger import Ledger
 from openhqm.errors import LoanOver, NotDurable, UnreadableMessage
 from openhqm.interfaces import IDelivery
 from openhqm.messages import DeadLetter, Reply, Request
+from openhqm.queues.lending import RETRY_SECONDS, Lending, Look, Waiter
 from openhqm.runtime.deferreds import deferred
 
-RETRY_SECONDS = 1.0
 Bury = Callable[[apsw.Connection, DeadLetter], None]
-Waiter = Deferred[Sequence[IDelivery]]
 
 
 class Place:
@@ -51,77 +49,25 @@ class Place:
         self.lanes = Lanes(file, ledger, name, recorded)
         self._name = name
         self._lease = lease
-        self._waiting: deque[tuple[int, bool, Waiter]] = deque()
         self._loans: dict[int, SqliteDelivery] = {}
-        self._taking = self._again = self._empty = self._stopped = False
-        self._alarm: Any = None
-        self._alarm_at = NEVER
+        self._stopped = False
+        self._lending = Lending(name, clock, self._look)
+        self.wake = self._lending.wake
+        self.wake_at = self._lending.wake_at
         self._lease_check: Any = None
 
     def receive(self, most: int, in_order: bool = False) -> Waiter:
         """See `IMessageQueue.receive`."""
-        waiter: Waiter = Deferred(self._forget_waiter)
-        self._waiting.append((most, in_order, waiter))
-        if not self._empty:
-            self._take()
-        return waiter
+        return self._lending.receive(most, in_order)
 
-    def _forget_waiter(self, waiter: Waiter) -> None:
-        self._waiting = deque(entry for entry in self._waiting if entry[2] is not waiter)
+    def _look(self, most: int, in_order: bool) -> Deferred[Look]:
+        lent = self.file.write(lambda connection: self.lanes.lend(connection, most, self.clock.seconds(), in_order))
+        return lent.addCallback(self._lent, 1 if in_order else most)
 
-    def wake(self) -> None:
-        """There may be something to lend. Call it after asking for the write that puts it there."""
-        self._empty = False
-        self._take()
-
-    def wake_at(self, due: float) -> None:
-        """There will be something to lend at ``due``."""
-        if due >= self._alarm_at or self._stopped:
-            return
-        if self._alarm is not None and self._alarm.active():
-            self._alarm.cancel()
-        self._alarm_at = due
-        self._alarm = self.clock.callLater(max(0.0, due - self.clock.seconds()), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm_at = NEVER
-        self.wake()
-
-    def _take(self) -> None:
-        """Lend to whoever has waited longest; one look at a time."""
-        if self._taking:
-            self._again = True
-        elif self._waiting and not self._stopped:
-            self._taking, self._again = True, False
-            most, in_order, waiter = self._waiting[0]
-            self.file.write(
-                lambda connection: self.lanes.lend(connection, most, self.clock.seconds(), in_order)
-            ).addCallbacks(self._lent, self._could_not_lend, callbackArgs=(1 if in_order else most, waiter))
-
-    def _lent(self, found: tuple[list[Row], float], most: int, waiter: Waiter) -> None:
-        rows, look_again = found
-        self._taking = False
-        self._empty = len(rows) < most and not self._again
-        self.wake_at(look_again)
-        deliveries: list[IDelivery] = []
-        for row in rows:
-            delivery = self._delivery(*row)
-            if delivery is not None:
-                deliveries.append(delivery)
-        if deliveries:
-            if self._waiting and self._waiting[0][2] is waiter:
-                self._waiting.popleft()
-                waiter.callback(deliveries)
-            else:  # who asked has given up meanwhile, and nobody saw them
-                for lent in deliveries:
-                    lent.give_back().addErrback(lambda failure: failure.trap(NotDurable, LoanOver))
-        if not self._empty:
-            self._take()
-
-    def _could_not_lend(self, failure: Failure) -> None:
-        failure.trap(NotDurable)
-        self._taking = False
-        self.wake_at(self.clock.seconds() + RETRY_SECONDS)
+    def _lent(self, found: tuple[list[Row], float], most: int) -> Look:
+        rows, again = found
+        deliveries = [delivery for row in rows if (delivery := self._delivery(*row)) is not None]
+        return Look(deliveries, more=len(rows) == most, again=again)
 
     def _delivery(self, key: int, attempt: int, body: bytes) -> SqliteDelivery | None:
         try:
@@ -139,8 +85,8 @@ class Place:
     def forget(self, key: int) -> None:
         """The loan is over."""
         self._loans.pop(key, None)
-        if self._waiting and self._waiting[0][1]:
-            self.wake()  # what waited behind it may go
+        if self._lending.in_order:
+            self._lending.wake()  # what waited behind it may go
 
     def lease_end(self) -> float:
         """When a lease that starts now ends."""
@@ -151,8 +97,8 @@ class Place:
         loan = self._loans.get(key)
         if loan is not None:
             loan.revoke(status)
-        elif self._waiting and self._waiting[0][1]:
-            self.wake()  # what waited behind it may go
+        elif self._lending.in_order:
+            self._lending.wake()  # what waited behind it may go
 
     def _check_leases(self) -> None:
         self._lease_check = None
@@ -168,13 +114,9 @@ class Place:
     def stop(self) -> None:
         """Lend nothing more; who waits is told."""
         self._stopped = True
-        for call in (self._alarm, self._lease_check):
-            if call is not None and call.active():
-                call.cancel()
-        waiting, self._waiting = self._waiting, deque()
-        for _, _, waiter in waiting:
-            if not waiter.called:
-                waiter.errback(CancelledError())
+        self._lending.stop()
+        if self._lease_check is not None and self._lease_check.active():
+            self._lease_check.cancel()
 
 
 @implementer(IDelivery)
