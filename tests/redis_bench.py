@@ -90,10 +90,11 @@ class Instance:
 
 
 class RedisBench:
-    """One instance with a clock, on a server that others use, too."""
+    """One instance with a clock, on a server that others use, too. ``kills``: a crash is one of Redis as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, kills: bool = False) -> None:
         self.server = shared_redis()
+        self.kills = kills
         self.prefix = f"bench{next(_prefixes)}:"
         self.clock = Clock()
         self.clock.advance(START)
@@ -145,6 +146,9 @@ class RedisBench:
         old, self.clock = self.instance, Clock()
         self.clock.advance(now)
         await old.redis.stop()
+        if self.kills:
+            self.server.kill()
+            self.server.start()
         await self.open()
 
     @deferred
@@ -192,7 +196,7 @@ async def brokered_redis_bench(case: TestCase | SynchronousTestCase) -> Brokered
 
 
 @deferred
-async def redis_bench(case: TestCase | SynchronousTestCase) -> RedisBench:
-    bench = RedisBench()
+async def redis_bench(case: TestCase | SynchronousTestCase, kills: bool = False) -> RedisBench:
+    bench = RedisBench(kills)
     await bench.open()
     return bench

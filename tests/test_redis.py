@@ -12,8 +12,9 @@ from twisted.trial.unittest import TestCase
 from openhqm.errors import NotDurable, OpenHQMError, UnknownRequest
 from openhqm.messages import Event, Reply, Status, Submission
 from openhqm.testing import REQUESTS, backend_contract
+from openhqm.testing.surviving import Crashing
 from tests.brokers import RedisServer
-from tests.redis_bench import Instance, redis_bench
+from tests.redis_bench import Instance, RedisBench, redis_bench
 from tests.redis_proxy import CuttingProxy
 
 PATIENCE = 25.0
@@ -25,7 +26,16 @@ class RedisContract(backend_contract(redis_bench)):  # type: ignore[misc]
     timeout = 60
 
 
-del backend_contract
+class RedisKilledContract(Crashing):
+    """The same after a crash of Redis itself, kill -9, together with whoever used it."""
+
+    timeout = 60
+
+    def make_bench(self) -> Deferred[RedisBench]:
+        return redis_bench(self, kills=True)
+
+
+del backend_contract, Crashing
 
 
 class Real(TestCase):
@@ -147,6 +157,35 @@ class SeveralTests(Real):
         await first.settle(self.reply(first))
         (second,) = await waiting
         self.assertEqual(second.request.submission.payload, b"2")
+
+    async def test_pipelined(self) -> None:
+        """What is asked for goes out at once, and does not wait for the answer to what was asked before."""
+        server = await self.server()
+        one = await self.instance(server.url)
+        await one.quiet()
+        server.freeze()
+        accepting = [one.queue.accept(Submission(b"%d" % number), None) for number in range(500)]
+        self.assertGreaterEqual(one.redis.link.unanswered, 500)
+        server.thaw()
+        ids = [(await each).correlation_id for each in accepting]
+        lent = await one.queue.receive(REQUESTS, 500)
+        self.assertEqual([delivery.request.correlation_id for delivery in lent], ids)
+
+    async def test_blocking_read_of_its_own(self) -> None:
+        """Who waits for messages of others waits on a connection of its own: nobody is held up behind it."""
+        server = await self.server()
+        one = await self.instance(server.url)
+        link = one.redis.own_link(PATIENCE)
+        self.addCleanup(link.stop)
+        link.start()
+        await link.first_try()
+        blocked = link.ask("XREAD", "BLOCK", int(PATIENCE * 1000), "STREAMS", "inbox", "$")
+        await self.until(lambda: b"blocked_clients:1" in server.say("INFO", "clients"), "it does not block")
+        accepted = await one.queue.accept(Submission(b"1"), None)
+        self.assertEqual((await one.store.find(accepted.correlation_id)).status, Status.PENDING)
+        self.assertFalse(blocked.called)
+        await one.redis.command("XADD", "inbox", "*", "a", "1")
+        self.assertTrue(await blocked)
 
     async def test_unix_socket(self) -> None:
         """A socket in the file system leads to the same Redis."""

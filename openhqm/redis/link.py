@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis -*-
+# -*- test-case-name: tests.test_redis,tests.test_redis_link -*-
 """A connection that is kept up for ever, and whose every command has an answer or a failure within its time.
 
 All commands of a process travel over one connection, one behind the other without waiting: Redis answers in the

@@ -1,0 +1,63 @@
+"""A connection to Redis that is kept up for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.config.redis_address import Address
+from openhqm.errors import NotDurable
+from openhqm.redis.link import FIRST_PAUSE, LONGEST_PAUSE, Link
+from openhqm.redis.wire import factory
+
+
+class LinkTests(SynchronousTestCase):
+    """`Link`, to a socket that is not there"""
+
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        self.link = Link(
+            Address(path="/nowhere"),
+            self.reactor,
+            factory(None),
+            lambda: 0.999,
+            seconds=1.5,
+            prepare=lambda protocol: None,  # type: ignore[arg-type,return-value]
+            up=lambda: None,
+            down=lambda: None,
+        )
+
+    def refuse(self) -> None:
+        """The attempt that is under way fails."""
+        _, made, *_ = self.reactor.unixClients[-1]
+        made.clientConnectionFailed(None, Failure(ConnectError(string="nobody there")))
+
+    def test_for_ever(self) -> None:
+        """It is tried again and again, without end: soon at first, and never later than the longest pause."""
+        self.link.start()
+        pauses = []
+        for attempts in range(1, 2001):
+            self.assertEqual(len(self.reactor.unixClients), attempts)
+            self.refuse()
+            self.reactor.advance(0)
+            self.failureResultOf(self.link.ask("PING"), NotDurable)
+            (call,) = self.reactor.getDelayedCalls()
+            pauses.append(call.getTime() - self.reactor.seconds())
+            self.reactor.advance(pauses[-1])
+        self.assertLess(pauses[0], 2 * FIRST_PAUSE)
+        self.assertLess(max(pauses), 1.5 * LONGEST_PAUSE)
+        self.assertGreater(pauses[-1], LONGEST_PAUSE)
+
+    def test_first_try(self) -> None:
+        """Whoever wants to know how it went is told after the first attempt, whichever way it went."""
+        self.link.start()
+        tried = self.link.first_try()
+        self.assertNoResult(tried)
+        self.refuse()
+        self.reactor.advance(0)
+        self.successResultOf(tried)
+        self.assertIn("nobody there", self.link.trouble or "")
