@@ -39,10 +39,11 @@ class Broken(Exception):
 
 
 class Callers:
-    """What the callers sent and what they were told."""
+    """What the callers sent and what they were told. Each waits up to ``pause`` seconds after a 202."""
 
-    def __init__(self, server: Server, seed: int) -> None:
+    def __init__(self, server: Server, seed: int, pause: float = 0.01) -> None:
         self.server = server
+        self._pause = pause
         self.sent: set[int] = set()
         self.keys: dict[int, str] = {}
         self.told: dict[str, int] = {}
@@ -86,7 +87,7 @@ class Callers:
                 self._learned(json.loads(body)["correlation_id"], number)
                 # Now and then a caller asks again under a key that was answered.
                 repeat = number if headers and choose.random() < 0.1 else None
-                time.sleep(choose.uniform(0, 0.01))
+                time.sleep(choose.uniform(0, self._pause))
             elif status == 503:
                 repeat = number if headers else None
             else:

@@ -24,6 +24,9 @@ from tests.brokers import RedisServer
 from tests.crash import ENDS_WITHIN, Broken, Callers, ended, known
 from tests.servers import Server
 
+# Some two hundred and fifty requests for each kill: every one of them is looked at in the end, over HTTP.
+PAUSE = 0.03
+
 
 class Installation:
     """A Redis, a listener and a worker."""
@@ -116,7 +119,7 @@ def run(
     try:
         installation.start()
         server = installation.listener
-        callers = Callers(server, seed)
+        callers = Callers(server, seed, PAUSE)
         callers.start()
         try:
             for number in range(1, rounds + 1):
