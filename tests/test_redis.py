@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -246,6 +247,20 @@ class FaultTests(Real):
         server.thaw()
         await self.patiently(lambda: one.queue.accept(Submission(b"2"), None))
         self.assertIsNone(one.queue.trouble)
+
+    async def test_ping_refused(self) -> None:
+        """A Redis that cannot save refuses even PING: that is a sign of life, and no failure of ours."""
+        server = await self.server(save="3600 1")
+        one = await self.instance(server.url)
+        (server.directory / "dump.rdb").mkdir()
+        server.say("BGSAVE")
+        await self.until(lambda: server.say("PING").startswith(b"-MISCONF"), "it can save")
+        listening = one.redis.listening
+        timer = listening._ping
+        timer.reset(0)
+        await self.until(lambda: listening._ping is not timer and not listening.link.unanswered, "no answer")
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_wrong_password(self) -> None:
         """It says so without the password, keeps trying, and works once the password is right."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet.defer import CancelledError
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SkipTest
 
 from openhqm.messages import Status, Submission
@@ -84,6 +86,21 @@ class WaysTests(Real):
         await delivery.settle(self.reply(delivery))
         self.assertEqual((await one.store.find(accepted.correlation_id)).status, Status.COMPLETED)
         self.assertEqual(one.queue.warnings, ())
+
+    async def test_acl_user_without_channels(self) -> None:
+        """A user who may not listen is told of in words, once; what others do is found all the same, if later."""
+        server = await self.server()
+        server.say("ACL", "SETUSER", "gateway", "on", ">p", "~t:*", "resetchannels", *rights())
+        with capturedLogs() as events:
+            one = await self.instance(f"redis://gateway:p@127.0.0.1:{server.port}/0")
+            waiting = [one.queue.receive(f"contract-requests{name}", 1) for name in ("", ".a")]
+            await one.quiet()
+        words = [str(event.get("words")) for event in events if "can be heard" in (event["log_format"] or "")]
+        self.assertEqual(len(words), 1)
+        self.assertIn("the Redis user may not do what is needed", words[0])
+        for each in waiting:
+            self.assertFalse(each.called)
+            each.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
 
     async def test_acl_user_without_config(self) -> None:
         """Where CONFIG is refused, as by managed services, it works and says what it does not know."""

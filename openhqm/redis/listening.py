@@ -12,12 +12,14 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
 from openhqm.redis.link import Link
-from openhqm.redis.wire import factory
+from openhqm.redis.wire import factory, is_refusal
+from openhqm.redis.words import refusal
 
 PING_SECONDS = 5.0
 
@@ -31,6 +33,8 @@ class _Listener:
 class Listening:
     """The channels of this process. Each has one listener."""
 
+    _log = Logger()
+
     def __init__(
         self,
         address: Address,
@@ -42,6 +46,7 @@ class Listening:
         self._reactor = reactor
         self._channels: dict[bytes, _Listener] = {}
         self._ping: Any = None
+        self._refused: str | None = None
         self.link = Link(
             address,
             reactor,
@@ -80,7 +85,17 @@ class Listening:
             if self._channels.get(name) is listener:
                 listener.opened()
 
-        self.link.ask("SUBSCRIBE", name).addCallbacks(opened, _gone_anyway)
+        self.link.ask("SUBSCRIBE", name).addCallbacks(opened, self._not_opened)
+
+    def _not_opened(self, failure: Failure) -> None:
+        """Refused, it is not opened again: whoever listens looks by itself now and then, and is late."""
+        if not is_refusal(failure.value):
+            _gone_anyway(failure)
+            return
+        words = refusal(str(failure.value)).words
+        if words != self._refused:
+            self._log.error("nothing can be heard from other processes: {words}", words=words)
+        self._refused = words
 
     def _heard(self, channel: bytes, message: bytes) -> None:
         listener = self._channels.get(channel)
@@ -100,7 +115,13 @@ class Listening:
     def _ask_whether_it_lives(self) -> None:
         """A peer that is gone without a word is noticed by a question that has no answer."""
         self._ping = self._reactor.callLater(PING_SECONDS, self._ask_whether_it_lives)
-        self.link.ask("PING").addErrback(_gone_anyway)
+        self.link.ask("PING").addErrback(_answered_or_gone)
+
+
+def _answered_or_gone(failure: Failure) -> None:
+    """That it does not like the question (Redis refuses even PING while it cannot save) is an answer, too."""
+    if not is_refusal(failure.value):
+        _gone_anyway(failure)
 
 
 def _gone_anyway(failure: Failure) -> None:
