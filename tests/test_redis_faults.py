@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -140,6 +141,39 @@ class FaultTests(Whole):
         redis.say("REPLICAOF", "NO", "ONE")
         self.recovers(server)
         self.assertEqual(server.response(before)["result"], "before")
+
+    def test_no_replica(self) -> None:
+        """With min-replicas-to-write, a master without its replica is 503, until there is one again."""
+        redis, server = self.both()
+        redis.say("CONFIG", "SET", "min-replicas-to-write", "1")
+        self.refuses_once_asked(server, "min-replicas-to-write")
+        redis.say("CONFIG", "SET", "min-replicas-to-write", "0")
+        self.recovers(server)
+
+    def test_cannot_save(self) -> None:
+        """A Redis that cannot write to its disk takes no writes: 503, and well again when it can."""
+        redis, server = self.both(save="3600 1")
+        in_the_way = redis.directory / "dump.rdb"
+        in_the_way.mkdir()
+        redis.say("BGSAVE")
+        server.until(lambda: b"rdb_last_bgsave_status:err" in redis.say("INFO", "persistence"), "it can save")
+        self.refuses_once_asked(server, "disk")
+        server.until(lambda: server.log().count("MISCONF") > 0, "the log does not say why")
+        in_the_way.rmdir()
+        redis.say("BGSAVE")
+        self.recovers(server)
+        self.assertNotIn("Traceback", server.log())
+
+    def test_held_up(self) -> None:
+        """Somebody's endless script is 503, and over when it is killed."""
+        redis, server = self.both()
+        redis.say("CONFIG", "SET", "busy-reply-threshold", "100")
+        with socket.create_connection(("127.0.0.1", redis.port), timeout=5) as somebody:
+            somebody.sendall(b"EVAL 'while true do end' 0\r\n")
+            server.until(lambda: redis.say("PING").startswith(b"-BUSY"), "it is not busy")
+            self.refuses_once_asked(server)
+            redis.say("SCRIPT", "KILL")
+        self.recovers(server)
 
     def test_wrong_password(self) -> None:
         """503 in words, without the password in them or in the log; well again once the password is right."""
