@@ -126,6 +126,9 @@ class BrokeredQueue:
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._place(queue).receive(most, in_order)
 
+    def queues(self) -> Deferred[Sequence[str]]:
+        return self._ledger.queues()
+
     def depth(self, queue: str) -> Deferred[Depth]:
         return self._ledger.letters_depth() if queue == self._dead_letters else self._broker.depth(queue)
 

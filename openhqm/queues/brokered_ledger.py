@@ -72,6 +72,9 @@ class Ledger(Protocol):
     def unpublished(self, most: int) -> Deferred[Sequence[Copy]]:
         """Some of the marked requests that nobody is likely to be publishing now. They count as tried now."""
 
+    def queues(self) -> Deferred[Sequence[str]]:
+        """See `IMessageQueue.queues`."""
+
     # Lending
 
     def begin(self, number: int, carried: int) -> Deferred[Loan | NotYet | None]:

@@ -22,6 +22,7 @@ from openhqm.embedded.file import SqliteFile
 from openhqm.embedded.ledger import Ledger
 from openhqm.embedded.letters import Letters
 from openhqm.embedded.schema import HELD, RANK, RANKS, lane_of
+from openhqm.embedded.sql import fetch_all
 from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
 from openhqm.messages import (
     Acceptance,

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from openhqm.codec import decode_request
 from openhqm.embedded.file import SqliteFile
-from openhqm.embedded.lanes import NEVER, Lanes, Row
+from openhqm.embedded.lanes import Lanes, Row
 from openhqm.embedded.ledger import Ledger
 from openhqm.errors import LoanOver, NotDurable, UnreadableMessage
 from openhqm.interfaces import IDelivery

@@ -34,10 +34,8 @@ end
 redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'lane', lane,
   'attempt', 0, 'last', 1, 'recorded', recorded)
 if reply_to ~= '' then redis.call('HSET', record(number), 'reply_to', reply_to, 'about', about) end
-if lane ~= '' then
-  redis.call('ZADD', prefix .. 'open', number, number)
-  redis.call('SADD', prefix .. 'queues', queue)
-end
+if lane ~= '' then redis.call('ZADD', prefix .. 'open', number, number) end
+redis.call('SADD', prefix .. 'queues', queue)
 if timeout ~= '' then
   redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(timeout)), number)
 end

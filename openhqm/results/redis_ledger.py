@@ -149,6 +149,10 @@ class RedisLedger:
             copies.append(Copy(int(number), request, encode_request(request), int(attempts), float(delay)))
         return copies
 
+    @deferred
+    async def queues(self) -> Sequence[str]:
+        return sorted(name.decode() for name in await self._redis.command("SMEMBERS", f"{self._redis.prefix}queues"))
+
     # Lending
 
     @deferred

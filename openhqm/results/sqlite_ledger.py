@@ -34,6 +34,7 @@ from openhqm.messages import (
     Submission,
 )
 from openhqm.policy.copies import Copy, Loan, NotYet, Standing, next_attempt
+from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 
 MARK_SECONDS = 30.0
@@ -54,6 +55,7 @@ class SqliteLedger:
         self._clock = clock
         self._requests = requests
         self._dead_letters = dead_letters
+        self._named: set[str] = set()
         self.on_ending = store.on_ending
 
     @property
@@ -148,6 +150,10 @@ class SqliteLedger:
         return Copy(key, request, encode_request(request), delay=delay)
 
     def _add(self, connection: apsw.Connection, copy: Copy, now: float, *, told: bool) -> None:
+        queue = queue_of(self._requests, copy.request.submission)
+        if queue not in self._named:
+            connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
+            self._file.after_commit(lambda: self._named.add(queue))
         self._lanes.add(connection, copy.number, now, copy.body)
         if copy.delay > 0:
             self._lanes.hold(connection, copy.number, _RANK, now + copy.delay)
@@ -159,6 +165,9 @@ class SqliteLedger:
         connection.execute(
             "INSERT OR REPLACE INTO unpublished VALUES (?, ?, ?, ?)", (copy.number, now, copy.attempts, told)
         )
+
+    def queues(self) -> Deferred[Sequence[str]]:
+        return succeed([name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())])
 
     # Lending
 
