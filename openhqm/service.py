@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -244,6 +243,7 @@ class OpenHQM(Service):
     @deferred
     async def _stop(self) -> None:
         self._health.draining = self._door.closed = True
+        self._site.leave()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         if self._intake is not None:
@@ -253,7 +253,7 @@ class OpenHQM(Service):
         self._waiting.stop()
         self._streams.stop()
         self._site.drain()
-        await deferLater(self._reactor, FLUSH_SECONDS)
+        await self._site.empty(FLUSH_SECONDS)
         self._site.stop()
         if self._sidecar is not None:
             self._sidecar.stop()

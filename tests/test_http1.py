@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.runtime import http1_reading
 from openhqm.runtime.http1 import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MOST_PIPELINED, STALL_SECONDS
 from openhqm.runtime.http1_messages import Answer
-from openhqm.runtime.http1_site import AT_ONCE
+from openhqm.runtime.http1_site import AT_ONCE, LEAVING_SECONDS
 from tests import hypothesis_profile  # noqa: F401
 from tests.strictness import GET, POST, REFUSED, SERVED
 from tests.wire import Transport, Wire
@@ -262,6 +262,51 @@ class Order(SynchronousTestCase):
         busy.application.held[0].finish()
         self.assertEqual(busy.statuses(busy.take()), [200])
         self.assertTrue(busy.transport.disconnecting)
+
+    def test_leaving(self) -> None:
+        """A server that leaves the rest to others serves whoever is connected once more, and says that it closes."""
+        for path in (b"/", b"/short"):
+            wire = Wire()
+            wire.site.leave()
+            self.assertFalse(wire.transport.closed)
+            answer = wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            self.assertEqual(wire.statuses(answer), [200])
+            self.assertIn(b"connection: close\r\n", answer.lower())
+            self.assertTrue(wire.transport.disconnecting)
+
+    def test_leaving_while_it_serves(self) -> None:
+        """Whose request came before says so, too: nobody sends the next one into a connection that closes."""
+        for path in (b"/hold", b"/slow"):
+            wire = Wire()
+            wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            wire.site.leave()
+            for request in wire.application.held:
+                request.finish()
+            for waiting in wire.slow:
+                waiting.callback(Answer(200, b"slow"))
+            answer = wire.take()
+            self.assertEqual(wire.statuses(answer), [200])
+            self.assertIn(b"connection: close\r\n", answer.lower())
+            self.assertTrue(wire.transport.disconnecting)
+
+    def test_until_none_is_idle(self) -> None:
+        """It can be waited for that nobody is idle, and for that nobody is there; for so long, and no longer."""
+        wire = Wire()
+        idle, empty = wire.site.none_idle(5), wire.site.empty(5)
+        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        wire.clock.advance(LEAVING_SECONDS)
+        self.successResultOf(idle)
+        self.assertNoResult(empty)
+        wire.hang_up()
+        wire.clock.advance(LEAVING_SECONDS)
+        self.successResultOf(empty)
+        wire.connect()
+        idle, empty = wire.site.none_idle(5), wire.site.empty(5)
+        wire.clock.pump([LEAVING_SECONDS] * round(5 / LEAVING_SECONDS - 1))
+        self.assertNoResult(idle)
+        wire.clock.pump([LEAVING_SECONDS] * 2)
+        self.successResultOf(idle)
+        self.successResultOf(empty)
 
     def test_expect(self) -> None:
         """A sender who asks first is told to go on, once the head was found good."""

@@ -222,7 +222,9 @@ class Turns(Passages):
         taking.passing.respond(200, b"", [], None)
         taking.passing.write(b"abc")
         taking.passing.finish()
-        self.assertTrue(self.wire.take().endswith(b"3\r\nabc\r\n0\r\n\r\n"))
+        answer = self.wire.take()
+        self.assertIn(b"Connection: close\r\n", answer)
+        self.assertTrue(answer.endswith(b"3\r\nabc\r\n0\r\n\r\n"))
         self.assertTrue(self.wire.transport.disconnecting)
 
 

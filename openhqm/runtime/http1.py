@@ -152,10 +152,16 @@ class HTTP1(WebChannel, Protocol):
     def writeConnectionLost(self) -> None:
         """All that there was to say has gone out: see `_linger`."""
 
-    def drain(self) -> None:
-        """No further requests: close where none is being served."""
-        if self._serving is None and not self._queue and self._reader.began_at is None:
-            self.transport.loseConnection()
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being served on it, and no request has begun to come."""
+        return self._serving is None and not self._queue and self._reader.began_at is None
+
+    def leave(self) -> None:
+        """No further requests behind the one that is being served: its answer says so, unless it has begun."""
+        self._persistent = False
+        if isinstance(self._serving, WebRequest | Passing):
+            self._serving.say_close()
 
     # One request after the other
 

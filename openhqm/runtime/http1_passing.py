@@ -94,6 +94,10 @@ class Passing:
 
     # The channel's side: its turn, its body, its end
 
+    def say_close(self) -> None:
+        """Its response ends the connection, unless its head is on the way already."""
+        self.persistent = self.persistent and self.responding
+
     @property
     def wants_more(self) -> bool:
         """Whether there is anybody to take what would be read now."""

@@ -8,8 +8,10 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
 from twisted.web.server import Site
 
+from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1 import HTTP1
 from openhqm.runtime.http1_access import Access
 from openhqm.runtime.http1_messages import Answer, ShortLane, render
@@ -20,6 +22,7 @@ MOST_CONNECTIONS = 10_000
 MOST_BUFFERED = 256 * 1024 * 1024
 LOOK_SECONDS = 1.0
 AT_ONCE = 100  # connections looked after in one go: nobody waits behind thousands of others
+LEAVING_SECONDS = 0.05
 
 
 class _OneTooMany(Protocol):
@@ -89,11 +92,33 @@ class HTTP1Site(Site):
     def stopFactory(self) -> None:
         """The last port was closed; what is connected is still looked after, until `stop`."""
 
-    def drain(self) -> None:
-        """Answer what is being served with ``Connection: close``, and close what is idle."""
+    def leave(self) -> None:
+        """Answer from now on with ``Connection: close``. What is idle stays open for one more request."""
         self.draining = True
         for connection in list(self.connections):
-            connection.drain()
+            connection.leave()
+
+    def drain(self) -> None:
+        """The same, and close what is idle."""
+        self.leave()
+        for connection in list(self.connections):
+            if connection.idle:
+                connection.loseConnection()
+
+    @deferred
+    async def none_idle(self, seconds: float) -> None:
+        """Fires once no connection is idle, or after ``seconds``."""
+        await self._until(lambda: not any(connection.idle for connection in self.connections), seconds)
+
+    @deferred
+    async def empty(self, seconds: float) -> None:
+        """Fires once there is no connection, or after ``seconds``."""
+        await self._until(lambda: not self.connections, seconds)
+
+    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
+        due = self.clock.seconds() + seconds
+        while not reached() and (left := due - self.clock.seconds()) > 0:
+            await deferLater(self.clock, min(LEAVING_SECONDS, left))
 
     def stop(self) -> None:
         """Watch over connections no more."""

@@ -22,6 +22,11 @@ class WebRequest(Request):
             self.requestHeaders.addRawHeader(name, value)
         self.content = BytesIO(message.body)
         if not keep_alive:
+            self.say_close()
+
+    def say_close(self) -> None:
+        """Its response ends the connection, unless its head is on the way already."""
+        if not self.startedWriting:
             self.responseHeaders.setRawHeaders(b"connection", [b"close"])
 
     @property
