@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import unicodedata
 from typing import Any
 
@@ -63,13 +64,14 @@ class LinesTests(SynchronousTestCase):
         return [character for character in line if unicodedata.category(character) in ("Cc", "Cs")]
 
     def test_json(self) -> None:
-        """A line of JSON: when, how bad, where, what, and the fields that a search begins with."""
+        """A line of JSON: when, how bad, which process, where, what, and the fields that a search begins with."""
         line = json_line(event("{reason} at {value}", value=1, reason="late", correlation_id="7f9c", attempt=2))
         self.assertEqual(
             json.loads(line),
             {
                 "time": "2026-02-07T10:30:00.250Z",
                 "level": "warn",
+                "pid": os.getpid(),
                 "logger": "openhqm.somewhere",
                 "message": "late at 1",
                 "correlation_id": "7f9c",
@@ -81,7 +83,9 @@ class LinesTests(SynchronousTestCase):
     def test_text(self) -> None:
         """A line to read: when, how bad, what, and which request."""
         line = text_line(event("{value} is late", value="it", correlation_id="7f9c"))
-        self.assertEqual(line.split(), ["2026-02-07T10:30:00.250Z", "warn", "it", "is", "late", "[7f9c]"])
+        self.assertEqual(
+            line.split(), ["2026-02-07T10:30:00.250Z", str(os.getpid()), "warn", "it", "is", "late", "[7f9c]"]
+        )
 
     @given(ANY_TEXT)
     @example("one\ntwo\r\nthree")
@@ -94,7 +98,7 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(self.controls(line), [])
         line.encode()
         self.assertEqual(
-            set(json.loads(line)), {"time", "level", "logger", "message", "correlation_id", "reason", "error"}
+            set(json.loads(line)), {"time", "level", "pid", "logger", "message", "correlation_id", "reason", "error"}
         )
 
     @given(ANY_TEXT)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -44,6 +45,7 @@ def json_line(event: LogEvent) -> str:
     line: dict[str, Any] = {
         "time": _time(event),
         "level": event["log_level"].name if event.get("log_level") else "info",
+        "pid": os.getpid(),
         "logger": event.get("log_namespace", ""),
         "message": formatEvent(event),
     }
@@ -62,7 +64,7 @@ def text_line(event: LogEvent) -> str:
     message = formatEvent(event)
     if "correlation_id" in event:
         message += f" [{_words(event['correlation_id'])}]"
-    line = f"{_time(event)} {level:<8} " + message.translate(_CONTROL).replace("\n", "\\n")
+    line = f"{_time(event)} {os.getpid()} {level:<8} " + message.translate(_CONTROL).replace("\n", "\\n")
     if event.get("log_failure") is not None:
         # Indented: whatever stands in an exception's words, it does not look like a line of ours.
         line += "\n" + indent(event["log_failure"].getTraceback().translate(_CONTROL).rstrip(), "    ")
