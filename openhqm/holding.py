@@ -71,7 +71,7 @@ class Holding:
     queue: IMessageQueue
     store: IResultStore
     _timekeeper: _KeepsTime
-    _first_try: Callable[[], Deferred[None]] = attrs.field(default=lambda: succeed(None))
+    first_try: Callable[[], Deferred[None]] = attrs.field(default=lambda: succeed(None))
     make_intake: Callable[[Addressing, Callable[[Submission, float], None]], _Intake | None] = _no_intake
 
     @deferred
@@ -84,7 +84,7 @@ class Holding:
     async def check(self) -> None:
         """Open it, and wait until it is known whether it works. `CannotStart`."""
         await self.start()
-        await self._first_try()
+        await self.first_try()
         if self.queue.trouble is not None:
             raise CannotStart(self.queue.trouble)
 

@@ -11,10 +11,10 @@ from typing import Any
 from attrs import evolve
 from twisted.python.usage import Options, UsageError
 
-from openhqm.config.loading import HALF_IN_MEMORY, load
-from openhqm.config.model import Settings
+from openhqm.config.loading import about_halves, load, read_text
 from openhqm.dry_run import dry_run
-from openhqm.errors import ConfigurationError
+from openhqm.errors import CannotStart, Complaint, ConfigurationError
+from openhqm.fleet.inheritance import Inheritance, Source
 from openhqm.runtime.logs import FACTORIES_NAME
 
 ROLES = ("all", "listener", "worker")
@@ -32,7 +32,8 @@ class OpenHQMOptions(Options):
     ]
     optFlags = [["check", None, "Validate, connect, print what the backend can promise, and end with 0 or 1."]]
 
-    settings: Settings
+    inheritance: Inheritance | None
+    source: Source
 
     def postOptions(self) -> None:
         """Read the configuration: every complaint on a line of its own, and an exit code of 1."""
@@ -40,35 +41,45 @@ class OpenHQMOptions(Options):
         if role not in ROLES:
             raise UsageError(f"--role must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role}")
         try:
-            settings = load(self["config"], os.environ)
-        except ConfigurationError as error:
-            for complaint in error.complaints:
-                print(f"openhqm: {complaint}", file=sys.stderr)
+            self.inheritance = Inheritance.take(os.environ)
+            self.source = self.read(None if self.inheritance is None else self.inheritance.text)
+        except (ConfigurationError, CannotStart) as error:
+            for line in error.complaints if isinstance(error, ConfigurationError) else [error]:
+                print(f"openhqm: {line}", file=sys.stderr)
             raise SystemExit(1) from None
+        settings = self.source.settings
         if self["dry-run"] is not None:
             sample, streams = self["dry-run"], (sys.stdin.buffer, sys.stdout, sys.stderr)
             raise SystemExit(dry_run(settings.routing, sample, time.time(), *streams))
+        if self.parent is not None:
+            self._arrange(self.parent)
+
+    def read(self, text: bytes | None = None) -> Source:
+        """The configuration as it is now (or with ``text`` for the file), with what ``--role`` makes of it."""
+        role, path = self["role"], self["config"]
+        if text is None and path is not None:
+            text = read_text(path)
+        settings = load(path, os.environ, text)
         if role == "listener":
             settings = evolve(settings, worker=evolve(settings.worker, enabled=False))
         elif role == "worker":
             settings = evolve(settings, server=evolve(settings.server, enabled=False))
-        reason = None
         if not settings.server.enabled and not settings.worker.enabled:
             reason = "nothing is left to do with this configuration"
-        elif role != "all" and settings.queue.type == "memory":
-            reason = f"queue.type {HALF_IN_MEMORY}"
-        if reason is not None:
-            print(f"openhqm: --role {role}: {reason}", file=sys.stderr)
-            raise SystemExit(1)
-        self.settings = settings
-        if self.parent is not None:
-            self._arrange(self.parent)
+            raise ConfigurationError([Complaint(f"--role {role}", reason)])
+        halves = about_halves(settings)
+        if halves:
+            raise ConfigurationError([Complaint(f"--role {role}", f"{key}: {reason}") for key, reason in halves])
+        return Source(settings, text)
 
     def _arrange(self, twistd: Any) -> None:
         """Log our way unless twistd was told another, and leave no pid file that outlives a kill."""
         if not (twistd.get("logger") or twistd.get("logfile") or twistd.get("syslog")):
             # twistd takes the name of a factory and imports it
-            monitoring = self.settings.monitoring
+            monitoring = self.source.settings.monitoring
             twistd["logger"] = f"{FACTORIES_NAME}.{monitoring.log_format}_{monitoring.log_level}"
         if twistd.get("nodaemon") and twistd.get("pidfile") == "twistd.pid":
             twistd["pidfile"] = ""
+        if self.inheritance is not None:
+            # The parent has done all this, and this process has it from there.
+            twistd.update(nodaemon=True, pidfile="", rundir=".", chroot=None, uid=None, gid=None)

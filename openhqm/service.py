@@ -8,15 +8,14 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client.core import Metric
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,7 +24,12 @@ from openhqm.config.model import Settings
 from openhqm.crew import Crew
 from openhqm.delivery.streams import Streams
 from openhqm.delivery.waiting import Waiting
-from openhqm.errors import CannotStart, ConfigurationError, OpenHQMError
+from openhqm.errors import OpenHQMError
+from openhqm.fleet.figures import figures_of, metrics_of
+from openhqm.fleet.fleet import Fleet
+from openhqm.fleet.inheritance import Inheritance
+from openhqm.fleet.parent import Parent
+from openhqm.fleet.words import Report
 from openhqm.holding import make_holding
 from openhqm.ingress.access_log import note
 from openhqm.ingress.door import Door
@@ -43,10 +47,14 @@ from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_site import HTTP1Site
 from openhqm.runtime.http1_upstreams import Upstreams, endpoint_for
+from openhqm.runtime.listening import Shared, listen
+from openhqm.runtime.signals import handle_stop, stop_reactor
+from openhqm.runtime.starting import end_where_it_failed, say
 from openhqm.runtime.threads import SerialThread
 
-BACKLOG = 1024
 FLUSH_SECONDS = 0.2
+LAST_REQUEST_SECONDS = 5.0
+"""How long a connection that is idle stays for one more request, when another process has taken this one's place."""
 
 
 def makeService(options: OpenHQMOptions) -> Service:
@@ -57,13 +65,16 @@ def makeService(options: OpenHQMOptions) -> Service:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    settings = options.source.settings
     try:
-        service = OpenHQM(options.settings, reactor)
+        if settings.server.workers > 1 and options.inheritance is None and not options["check"]:
+            return Fleet(options.source, options.read, reactor, [sys.executable, *sys.orig_argv[1:]])
+        service = OpenHQM(settings, reactor, options.inheritance)
         if options["check"]:
             run_to_its_end(reactor, lambda: check(service))
             raise SystemExit(0)
     except OpenHQMError as error:
-        raise SystemExit(_say(Failure(error))) from None
+        raise SystemExit(say(Failure(error))) from None
     return service
 
 
@@ -116,13 +127,16 @@ class OpenHQM(Service):
     name = "openhqm"
     _log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, inheritance: Inheritance | None = None) -> None:
         self.settings = settings
+        self._inheritance = inheritance
+        self._parent = self._make_parent(reactor) if inheritance is not None else None
+        self._serving = self._leaving = False
         self._reactor = reactor
         self.registry = CollectorRegistry()
         self.commits = SerialThread(reactor, "openhqm-commit")
         self.holding = make_holding(settings, reactor, self.commits.run)
-        self.ports: list[IListeningPort] = []
+        self.ports: list[Any] = []
         queue, store = self.holding.queue, self.holding.store
         addressing = settings.addressing()
         crew = Crew(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
@@ -146,9 +160,10 @@ class OpenHQM(Service):
         self._health = Health(
             queue,
             settings.queue.type,
-            Metrics(self.registry, queue, names, reactor) if settings.monitoring.metrics_enabled else None,
+            Metrics(self._collect, queue, names, reactor) if settings.monitoring.metrics_enabled else None,
             lambda: self._crew.trouble if self._crew is not None else None,
             lambda: self.orphans.warnings,
+            None if self._parent is None else partial(self._parent.ask, False),
         )
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         short_lane = ShortLane(self._door, self._streams)
@@ -165,6 +180,9 @@ class OpenHQM(Service):
         )
         self._count_everything()
 
+    def _make_parent(self, reactor: Any) -> Parent:
+        return Parent(reactor, self._report, serve=self._serve, leave=self._leave, stop=lambda: stop_reactor(reactor))
+
     def _make_sidecar(self) -> Sidecar:
         config = self.settings.proxy.sidecar
         return Sidecar(
@@ -175,6 +193,13 @@ class OpenHQM(Service):
             timeout=config.timeout,
             longest_wait=self.settings.server.max_wait_seconds,
         )
+
+    @deferred
+    async def _collect(self) -> Iterable[Metric]:
+        """What this process has counted, or all processes together. `TimeoutError`."""
+        if self._parent is None:
+            return self.registry.collect()
+        return metrics_of((await self._parent.ask(True)).figures or ())
 
     def _count_everything(self) -> None:
         registry = self.registry
@@ -195,19 +220,26 @@ class OpenHQM(Service):
     def startService(self) -> None:
         """Start, or end the process with one line that says why not."""
         super().startService()
-        started = self._start()
-        outcome: list[Any] = []
-        started.addBoth(outcome.append)
-        if outcome and isinstance(outcome[0], Failure):
-            raise SystemExit(_say(outcome[0]))
+        end_where_it_failed(self._start())
         self._reactor.callWhenRunning(self._handle_signals)
 
     @deferred
     async def _start(self) -> None:
         await self.holding.start()
         self.orphans.start()
+        if self._parent is None:
+            await self._serve()
+            return
+        # Nobody is served, and nothing is worked on, before the parent has heard how this process is and wants it.
+        self._parent.connect(self._reactor)
+        await self.holding.first_try()
+        self._parent.begin()
+
+    @deferred
+    async def _serve(self) -> None:
         if self.settings.server.enabled:
             await self._listen()
+        self._serving = True
         if self._crew is not None:
             self._crew.start()
         if self._intake is not None:
@@ -218,22 +250,24 @@ class OpenHQM(Service):
 
     async def _listen(self) -> None:
         server = self.settings.server
-        try:
-            if server.endpoints:
-                for endpoint in server.endpoints:
-                    self.ports.append(await serverFromString(self._reactor, endpoint).listen(self._site))
-            else:
-                port = self._reactor.listenTCP(server.port, self._site, backlog=BACKLOG, interface=server.host)
-                self.ports.append(port)
-        except CannotListenError as error:
-            raise CannotStart(f"cannot listen on {error.interface or '*'}:{error.port}: {error.socketError}") from None
-        except LookupError:
-            raise CannotStart("server.endpoints: there is no such socket from systemd") from None
-        except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
-            raise CannotStart(f"server.endpoints: {error}") from None
+        if self._inheritance is None:
+            self.ports += await listen(self._reactor, self._site, server.host, server.port, server.endpoints)
+            return
+        for descriptor in self._inheritance.sockets:
+            shared = Shared(descriptor, self._site, self._reactor)
+            shared.start()
+            self.ports.append(shared)
 
     def _where(self) -> str:
         return ", ".join(str(port.getHost()) for port in self.ports) or "nowhere: this is a worker"
+
+    def _report(self) -> Report:
+        return Report(self._health.standing(), figures_of(self.registry), self._serving)
+
+    def _leave(self) -> None:
+        """Another process has taken this one's place."""
+        self._leaving = True
+        stop_reactor(self._reactor)
 
     def stopService(self) -> Deferred[None]:
         """Fires when nothing is left to do: the door first, the disk last."""
@@ -242,51 +276,41 @@ class OpenHQM(Service):
 
     @deferred
     async def _stop(self) -> None:
-        self._health.draining = self._door.closed = True
+        drain = self.settings.server.drain_seconds
+        due = self._reactor.seconds() + drain
+        self._health.draining = True
+        self._door.closed = not self._leaving  # where others serve the same, whoever is connected is not sent away
         self._site.leave()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
-        if self._intake is not None:
-            await self._intake.stop()
-        if self._crew is not None:
-            await self._crew.stop(self.settings.server.drain_seconds)
+        last_requests = self._site.none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
+        if self._serving:
+            if self._intake is not None:
+                await self._intake.stop()
+            if self._crew is not None:
+                await self._crew.stop(drain)
+        await last_requests
         self._waiting.stop()
         self._streams.stop()
         self._site.drain()
-        await self._site.empty(FLUSH_SECONDS)
+        await self._site.empty(max(FLUSH_SECONDS, due - self._reactor.seconds()) if self._leaving else FLUSH_SECONDS)
+        self._door.closed = True
         self._site.stop()
         if self._sidecar is not None:
             self._sidecar.stop()
         self.orphans.stop()
         await self.holding.stop()
         self.commits.stop()
-        if self._crew is not None:
+        if self._crew is not None and self._serving:
             self._crew.join()
+        if self._parent is not None:
+            await self._parent.end()
         self._log.info("openhqm has stopped")
 
     def _handle_signals(self) -> None:
-        """SIGTERM and SIGINT stop in order and end with 0; twistd's own handlers would end with the signal."""
-        seen: list[int] = []
-
-        def stop(number: int, frame: object) -> None:
-            seen.append(number)
-            if len(seen) > 1:  # asked twice: what is in hand is lent anew after the next start
-                os._exit(1)
-            self._reactor.callFromThread(self._reactor.stop)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-
-
-def _say(failure: Failure) -> int:
-    """One line for each thing that is wrong, past any redirection; the exit code."""
-    error = failure.value
-    if isinstance(error, ConfigurationError):
-        lines = [str(complaint) for complaint in error.complaints]
-    elif isinstance(error, OpenHQMError):
-        lines = [str(error)]
-    else:
-        failure.raiseException()
-    for line in lines:
-        print(f"openhqm: {line}", file=sys.__stderr__)
-    return 1
+        """Asked twice, it ends at once: what is in hand is lent anew. A process with a parent leaves that to it."""
+        if self._parent is None:
+            handle_stop(self._reactor, lambda: os._exit(1))
+        else:
+            handle_stop(self._reactor, lambda: None)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -352,7 +352,6 @@ class AbsentTests(ConfigCase):
     def test_features(self) -> None:
         """Whatever else the contract has and this build has not is refused by its key."""
         for key, value in (
-            ("server.workers", 2),
             ("server.trusted_proxies", ["10.0.0.0/8"]),
             ("queue.spool", "/var/spool"),
             ("queue.kafka_bootstrap_servers", ["a:9092"]),
@@ -387,6 +386,23 @@ class AbsentTests(ConfigCase):
             self.assertEqual(complaint.key, "queue.format")
             self.assertIn("messages of others", complaint.reason)
         self.assertEqual(self.complaint("queue: {type: redis, format: xml}").key, "queue.format")
+
+    def test_processes(self) -> None:
+        """More than one process needs what several can have together: a broker, and sockets that can be handed on."""
+        redis = "queue: {type: redis}\n"
+        self.assertEqual(self.load(redis + "server: {workers: 4}").server.workers, 4)
+        for type, reason in (("sqlite", "the file belongs to one process"), ("memory", "is seen by one process only")):
+            complaint = self.complaint(f"queue: {{type: {type}}}\nserver: {{workers: 2}}")
+            self.assertEqual(complaint.key, "server.workers")
+            self.assertIn("2 processes need queue.type redis", complaint.reason)
+            self.assertIn(reason, complaint.reason)
+        where = "tcp:1:interface=127.0.0.1", "tcp6:1:interface=\\:\\:1", "unix:/a", "systemd:domain=INET:index=0"
+        opened = redis + "auth: {type: none}\nserver: {workers: 2, endpoints: %s}"
+        self.assertEqual(self.load(opened % json.dumps(where)).server.endpoints, list(where))
+        complaint = self.complaint(opened % '["ssl:1:interface=127.0.0.1"]')
+        self.assertEqual(complaint.key, "server.endpoints")
+        self.assertIn("ssl: cannot be handed on to 2 processes", complaint.reason)
+        self.assertEqual(self.complaint("server: {workers: 0}").key, "server.workers")
 
     def test_no_oracle_for_secrets(self) -> None:
         """A secret that stands in the place of an absent feature is not repeated in the complaint."""
@@ -452,7 +468,6 @@ class AbsentTests(ConfigCase):
         self.assertEqual(
             set(found),
             {
-                "server.workers",
                 "server.host",
                 "queue.connection.kafka",
                 "queue.connection.sqs",

@@ -27,6 +27,7 @@ LAYERS = (
     ("holding",),
     ("workers", "delivery"),
     ("crew", "orphans"),
+    ("fleet",),
     ("ingress",),
     ("dry_run",),
     ("options",),

@@ -21,7 +21,6 @@ SECTIONS = {
 }
 
 KEYS = {
-    "server.workers": "several HTTP processes",
     "server.trusted_proxies": "X-Forwarded-For",
     "queue.spool": "the spool",
     "auth.api_keys": "API keys",
@@ -41,11 +40,6 @@ VALUES = {
     "auth.type": dict.fromkeys(("api_key", "jwt", "any")),
 }
 
-# A line that asks for nothing beyond what this build does anyway may stay in a shared file.
-HARMLESS: dict[str, tuple[object, ...]] = {
-    "server.workers": (1,),
-}
-
 
 def asks_for_nothing(key: str, value: Any) -> bool:
     """Whether a setting of an absent feature leaves it switched off."""
@@ -54,7 +48,7 @@ def asks_for_nothing(key: str, value: Any) -> bool:
             value = json.loads(value)
     if isinstance(value, Mapping):
         return not value or value.get("enabled") in (False, "false")
-    return value is None or value == [] or value in HARMLESS.get(key, ())
+    return value is None or value == []
 
 
 def take_out(document: dict[str, Any]) -> list[tuple[str, str]]:

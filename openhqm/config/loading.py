@@ -26,18 +26,22 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 # What Kubernetes tells every pod of a service named openhqm is not meant as configuration.
 _KUBERNETES = re.compile(r"OPENHQM_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)\Z")
 MOST_BYTES = 1024 * 1024
-HALF_IN_MEMORY = "memory is of one process: what a listener alone accepts nobody could ever work on"
+SHARED = ("redis", "rabbitmq")
+"""Backends whose queue and answers several processes can have together."""
+HANDED_ON = ("tcp", "tcp6", "unix", "systemd")
+"""Kinds of endpoints that are a listening socket and nothing more."""
 
 
-def load(path: str | None, environment: Mapping[str, str]) -> Settings:
+def load(path: str | None, environment: Mapping[str, str], text: bytes | None = None) -> Settings:
     """The settings in the file at ``path`` (None: no file) and in ``OPENHQM_*`` variables, which win.
 
+    ``text`` is what the file holds, where that was read before.
     `ConfigurationError` carries every complaint, each with the key and where it came from.
     """
     complaints: list[Complaint] = []
     document: dict[str, Any] = {}
     if path is not None:
-        document = _read(path)
+        document = _parse(path, read_text(path) if text is None else text)
         try:
             document = _replace(document, (), environment, complaints, path)
         except RecursionError:
@@ -63,15 +67,21 @@ def load(path: str | None, environment: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_text(path: str) -> bytes:
+    """What the file at ``path`` holds. `ConfigurationError` where it cannot be read, or is too large to be one."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise ConfigurationError([Complaint(path, f"larger than {MOST_BYTES} bytes")])
-        document = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
     except OSError as error:
         raise ConfigurationError([Complaint(path, f"cannot be read: {error.strerror}")]) from None
+    if len(text) > MOST_BYTES:
+        raise ConfigurationError([Complaint(path, f"larger than {MOST_BYTES} bytes")])
+    return text
+
+
+def _parse(path: str, text: bytes) -> dict[str, Any]:
+    try:
+        document = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigurationError([Complaint(path, f"is not UTF-8: {error}")]) from None
     except YAMLError as error:
@@ -176,9 +186,9 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
             )
     if server.max_buffered_bytes < server.max_body_bytes:
         found.append(("server.max_buffered_bytes", "must not be less than server.max_body_bytes"))
+    found += _about_processes(settings)
     found += _about_the_store(settings)
-    if settings.queue.type == "memory" and server.enabled != settings.worker.enabled:
-        found.append(("queue.type", HALF_IN_MEMORY))
+    found += about_halves(settings)
     if settings.queue.type != "redis" and settings.queue.format not in ("auto", "envelope"):
         reason = f"{settings.queue.format} is for messages of others, and nobody else reaches {settings.queue.type}"
         found.append(("queue.format", reason))
@@ -199,17 +209,23 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     return found
 
 
+def about_halves(settings: Settings) -> list[tuple[str, str]]:
+    """What is wrong with a process that only listens, or only works, on the queue that it has."""
+    if settings.server.enabled == settings.worker.enabled:
+        return []
+    if settings.queue.type == "memory":
+        return [("queue.type", "memory is of one process: what a listener alone accepts nobody could ever work on")]
+    if settings.queue.type == "rabbitmq" and settings.cache.type != "redis":
+        reason = "the embedded file is of one process, and this is only half of one: "
+        return [("cache.type", f"{reason}say redis, with cache.redis_url, or let one process do both")]
+    return []
+
+
 def _about_the_store(settings: Settings) -> list[tuple[str, str]]:
     queue, cache = settings.queue, settings.cache
     if queue.type == "rabbitmq":
         if cache.type == "memory":
             return [("cache.type", "memory forgets what was accepted: say sqlite, or redis for several processes")]
-        if cache.type != "redis" and not (settings.server.enabled and settings.worker.enabled):
-            reason = (
-                "the embedded file belongs to one process, and a listener or a worker alone is only half of one: "
-                "say redis, with cache.redis_url, or let one process do both"
-            )
-            return [("cache.type", reason)]
         if cache.type != "redis" and cache.redis_url is not None:
             return [("cache.redis_url", "is only used with cache.type: redis")]
         return []
@@ -220,6 +236,25 @@ def _about_the_store(settings: Settings) -> list[tuple[str, str]]:
         found.append(
             ("cache.redis_url", "must be that of the queue or left out: reply and end of request are one step")
         )
+    return found
+
+
+def _about_processes(settings: Settings) -> list[tuple[str, str]]:
+    server, type = settings.server, settings.queue.type
+    if server.workers == 1:
+        return []
+    found = []
+    if type not in SHARED:
+        reason = f"{server.workers} processes need queue.type {' or '.join(SHARED)}: "
+        reason += "the file belongs to one process" if type == "sqlite" else f"{type} is seen by one process only"
+        found.append(("server.workers", reason))
+    elif type != "redis" and settings.cache.type != "redis":
+        reason = f"{server.workers} processes need cache.type redis: the embedded file belongs to one process"
+        found.append(("server.workers", reason))
+    for endpoint in server.endpoints if server.enabled else []:
+        if (kind := endpoint.partition(":")[0]) not in HANDED_ON:
+            reason = f"{kind}: cannot be handed on to {server.workers} processes: {', '.join(HANDED_ON)} can"
+            found.append(("server.endpoints", reason))
     return found
 
 

@@ -32,9 +32,13 @@ def rabbitmq_url(instance: object, attribute: object, value: Any) -> None:
 
 @attrs.frozen
 class Server:
-    """The door. ``endpoints`` (Twisted endpoint strings) stand in for ``host`` and ``port``."""
+    """The door. ``endpoints`` (Twisted endpoint strings) stand in for ``host`` and ``port``.
+
+    ``workers``: how many processes there are, each of them the whole service, on the same sockets.
+    """
 
     enabled: bool = True
+    workers: int = attrs.field(default=1, validator=between(1, 256))
     host: str = attrs.field(default="127.0.0.1", validator=not_empty)
     port: int = attrs.field(default=8000, validator=between(0, 65535))
     endpoints: list[str] = attrs.field(factory=list)

@@ -1,13 +1,17 @@
 # -*- test-case-name: tests.test_health -*-
-"""Health for people, probes and load balancers."""
+"""Health for people, probes and load balancers: of this process, or of all that serve on the same port."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
+from twisted.internet.defer import Deferred, TimeoutError
 
 from openhqm import __version__
+from openhqm.fleet.words import Everybody, Process, Standing
 from openhqm.ingress.answers import problem
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.interfaces import IMessageQueue
@@ -15,10 +19,14 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_messages import Answer
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+_NO_PARENT = "the parent process does not answer"
 
 
 class Health:
-    """``worker_trouble`` says why no work is done although it should be, or None; ``warnings`` what to know besides."""
+    """``worker_trouble`` says why no work is done although it should be, or None; ``warnings`` what to know besides.
+
+    ``ask`` fires with how all processes are, where there are others; `TimeoutError`.
+    """
 
     def __init__(
         self,
@@ -27,6 +35,7 @@ class Health:
         metrics: Metrics | None,
         worker_trouble: Callable[[], str | None],
         warnings: Callable[[], Sequence[str]],
+        ask: Callable[[], Deferred[Everybody]] | None = None,
     ) -> None:
         self.draining = False  # set once the process has been told to stop
         self._queue = queue
@@ -34,38 +43,81 @@ class Health:
         self._metrics = metrics
         self._worker_trouble = worker_trouble
         self._warnings = warnings
+        self._ask = ask
 
-    def overview(self) -> Answer:
+    def standing(self) -> Standing:
+        """How this process is by itself."""
+        trouble = "stopping" if self.draining else self._queue.trouble
+        return Standing(trouble, self._worker_trouble(), [*self._queue.warnings, *self._warnings()])
+
+    @deferred
+    async def overview(self) -> Answer:
         """200 with ``status`` ok, or 503 with what is wrong."""
-        troubles = [trouble for trouble in (self._not_ready(), self._worker_trouble()) if trouble]
+        everybody = await self._everybody()
+        serving = _serving(everybody.processes)
+        troubles = _said(serving, lambda each: (each.trouble, each.stuck))
+        warnings = _said(serving, lambda each: each.warnings)
+        if everybody.missing:
+            warnings.append(f"{everybody.missing} processes are missing: the log says how they ended")
         document = {
             "status": "degraded" if troubles else "ok",
             "version": __version__,
             "queue": {"type": self._type, "durable": self._queue.capabilities.durable},
+            "processes": Counter(process.state for process in everybody.processes),
             "troubles": troubles,
-            "warnings": [*self._queue.warnings, *self._warnings()],
+            "warnings": warnings,
         }
         return Answer(503 if troubles else 200, msgspec.json.encode(document))
 
-    def live(self) -> Answer:
+    @deferred
+    async def live(self) -> Answer:
         """503 where only a new process would help."""
-        trouble = self._worker_trouble()
-        return problem(503, trouble) if trouble else _ok("live")
+        stuck = _said((await self._everybody()).processes, lambda each: (each.stuck,))
+        return problem(503, "; ".join(stuck)) if stuck else _ok("live")
 
-    def ready(self) -> Answer:
-        """503 where a 202 could not be kept, and while the process is stopping."""
-        trouble = self._not_ready()
-        return problem(503, trouble) if trouble else _ok("ready")
+    @deferred
+    async def ready(self) -> Answer:
+        """503 where no process could keep a 202, and while everything is stopping."""
+        serving = _serving((await self._everybody()).processes)
+        troubles = [process.standing.trouble for process in serving]
+        return _ok("ready") if None in troubles else problem(503, next(filter(None, troubles), "no process serves"))
 
     @deferred
     async def metrics(self) -> Answer:
         """Everything that is counted, in Prometheus's text format."""
         if self._metrics is None:
             return problem(404, "monitoring.metrics_enabled is false")
-        return Answer(200, await self._metrics.text(), METRICS)
+        try:
+            return Answer(200, await self._metrics.text(), METRICS)
+        except TimeoutError:  # what this process alone has counted would look as if the others had never been
+            return problem(503, _NO_PARENT)
 
-    def _not_ready(self) -> str | None:
-        return "stopping" if self.draining else self._queue.trouble
+    async def _everybody(self) -> Everybody:
+        own = self.standing()
+        if self._ask is not None:
+            try:
+                return await self._ask()
+            except TimeoutError:
+                own = Standing(own.trouble, own.stuck, [*own.warnings, _NO_PARENT])
+        return Everybody(0, [Process(os.getpid(), "ready", own)], 0, None)
+
+
+def _serving(processes: Sequence[Process]) -> Sequence[Process]:
+    """Those that count: whoever comes or goes does not, as long as there are others."""
+    return [process for process in processes if process.state in ("ready", "silent")] or processes
+
+
+def _said(processes: Sequence[Process], words: Callable[[Standing], Iterable[str | None]]) -> list[str]:
+    """What they say, each thing once; with who says it, where not all do."""
+    found: dict[str, list[int]] = {}
+    for process in processes:
+        for word in dict.fromkeys(words(process.standing)):
+            if word is not None:
+                found.setdefault(word, []).append(process.pid)
+    return [
+        word if len(pids) == len(processes) else f"process {', '.join(map(str, pids))}: {word}"
+        for word, pids in found.items()
+    ]
 
 
 def _ok(status: str) -> Answer:

@@ -103,19 +103,22 @@ class Routes:
         return await self._stream(request, correlation_id, after, None)
 
     @app.route("/health", methods=["GET"])
-    def health(self, request: IRequest) -> bytes:
+    @deferred
+    async def health(self, request: IRequest) -> bytes:
         """How the process is."""
-        return send(request, self._health.overview())
+        return send(request, await self._health.overview())
 
     @app.route("/health/live", methods=["GET"])
-    def live(self, request: IRequest) -> bytes:
+    @deferred
+    async def live(self, request: IRequest) -> bytes:
         """Whether it should be left running."""
-        return send(request, self._health.live())
+        return send(request, await self._health.live())
 
     @app.route("/health/ready", methods=["GET"])
-    def ready(self, request: IRequest) -> bytes:
+    @deferred
+    async def ready(self, request: IRequest) -> bytes:
         """Whether a 202 could be kept now."""
-        return send(request, self._health.ready())
+        return send(request, await self._health.ready())
 
     @app.route("/metrics", methods=["GET"])
     @deferred
