@@ -283,15 +283,14 @@ class OpenHQM(Service):
         self._site.leave()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
-        last_requests = self._site.none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
         if self._serving:
             if self._intake is not None:
                 await self._intake.stop()
             if self._crew is not None:
                 await self._crew.stop(drain)
-        await last_requests
         self._waiting.stop()
         self._streams.stop()
+        await self._site.none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
         self._site.drain()
         await self._site.empty(max(FLUSH_SECONDS, due - self._reactor.seconds()) if self._leaving else FLUSH_SECONDS)
         self._door.closed = True

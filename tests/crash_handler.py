@@ -1,4 +1,4 @@
-"""The handler of the crash test: a pure function of the payload, in no hurry, so that kills meet it at work."""
+"""The handlers of the crash tests: pure functions of the payload, in no hurry, so that kills meet them at work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from openhqm.workers.handlers import Work
 
 async def handle(work: Work) -> Any:
     """The square."""
+    return await _square(work, 0.03)
+
+
+async def slowly(work: Work) -> Any:
+    """The square, so late that whoever waits for it is met, too."""
+    return await _square(work, 0.6)
+
+
+async def _square(work: Work, seconds: float) -> Any:
     from twisted.internet import reactor
 
-    await deferLater(reactor, random.uniform(0, 0.03))  # type: ignore[arg-type]
+    await deferLater(reactor, random.uniform(0, seconds))  # type: ignore[arg-type]
     return {"n": work.payload["n"], "square": work.payload["n"] ** 2}

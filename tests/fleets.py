@@ -1,4 +1,4 @@
-"""A parent and its processes on a Redis of their own, as an operator sees them."""
+"""A parent and its processes, as an operator sees them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,16 @@ def alive(pid: int) -> bool:
         return False
 
 
-class FleetServer(Server):
-    """``server.workers`` processes under a parent. The configuration is a file, so that it can change."""
+def backend_of(redis: RedisServer) -> dict[str, str]:
+    """The settings that name it."""
+    return {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": redis.url}
 
-    def __init__(self, directory: str | Path, redis: RedisServer, before: str = "", **environment: str) -> None:
-        settings = {
-            "OPENHQM_SERVER__WORKERS": "2",
-            "OPENHQM_QUEUE__TYPE": "redis",
-            "OPENHQM_QUEUE__REDIS_URL": redis.url,
-        }
-        super().__init__(directory, before, **{**settings, **environment})
+
+class FleetServer(Server):
+    """Processes under a parent, on a backend that the settings ``backend`` name."""
+
+    def __init__(self, directory: str | Path, backend: Mapping[str, str], before: str = "", **environment: str) -> None:
+        super().__init__(directory, before, **{"OPENHQM_SERVER__WORKERS": "2", **backend, **environment})
 
     @property
     def pid(self) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.brokers import RedisServer
-from tests.fleets import FleetServer, alive, until
+from tests.brokers import RedisServer, find_redis
+from tests.fleets import FleetServer, alive, backend_of, until
+from tests.rolling import Broken, run
 
 JOBS = """
 def old(work):
@@ -32,16 +33,16 @@ ACCEPTED = 'openhqm_submissions_total{outcome="accepted"}'
 
 class FleetCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.redis = RedisServer(appendonly="no")
-        self.addCleanup(self.redis.close)
-        self.redis.start()
+        redis = RedisServer(appendonly="no")
+        self.addCleanup(redis.close)
+        self.backend = backend_of(redis.start())
         self.directory = Path(tempfile.mkdtemp(prefix="openhqm-fleet-"))
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         (self.directory / "jobs.py").write_text(JOBS)
 
     def fleet(self, text: str | None = None, before: str = "", **environment: str) -> FleetServer:
         """One that is up; ``text`` is its file, and ``before`` runs in each process first."""
-        server = FleetServer(self.directory, self.redis, before, **environment)
+        server = FleetServer(self.directory, self.backend, before, **environment)
         self.addCleanup(self.end, server)
         if text is None:
             server.start()
@@ -104,7 +105,7 @@ class Living(FleetCase):
 
     def test_workers(self) -> None:
         """Processes that only work need no socket: what a listener took is done, and the port is nobody's."""
-        workers = FleetServer(self.directory, self.redis, OPENHQM_WORKER__HANDLER="jobs:old")
+        workers = FleetServer(self.directory, self.backend, OPENHQM_WORKER__HANDLER="jobs:old")
         self.addCleanup(self.end, workers)
         with (self.directory / "log").open("wb") as log:
             workers.process = subprocess.Popen(
@@ -114,7 +115,7 @@ class Living(FleetCase):
         self.assertRaises(OSError, workers.ask, "GET", "/health")
         other = Path(tempfile.mkdtemp(prefix="openhqm-fleet-"))
         self.addCleanup(shutil.rmtree, other)
-        listeners = FleetServer(other, self.redis)
+        listeners = FleetServer(other, self.backend)
         self.addCleanup(self.end, listeners)
         listeners.start("--role", "listener")
         self.assertEqual(listeners.response(listeners.submit(1))["result"], "old")
@@ -124,7 +125,7 @@ class Living(FleetCase):
         path = self.directory / "door"
         server = FleetServer(
             self.directory,
-            self.redis,
+            self.backend,
             OPENHQM_SERVER__ENDPOINTS=f'["unix:{path}:mode=600","tcp:0:interface=127.0.0.1"]',
         )
         self.addCleanup(self.end, server)
@@ -203,6 +204,19 @@ class Rolling(FleetCase):
             server.ready(count)
 
 
+class UnderLoad(SynchronousTestCase):
+    def test_rounds(self) -> None:
+        """Nobody is refused, nothing is lost and nothing dead-lettered, while all processes are replaced thrice."""
+        find_redis()
+        said: list[str] = []
+        try:
+            done = run(3, say=said.append)
+        except Broken as broken:
+            self.fail(f"{broken} {said}")
+        self.assertEqual(done["accepted"], done["answered"])
+        self.assertGreater(done["accepted"], 60)
+
+
 class Stopping(FleetCase):
     def test_work_in_hand(self) -> None:
         """SIGTERM lets all finish what they have in hand, and ends with 0; nobody is left."""
@@ -213,14 +227,14 @@ class Stopping(FleetCase):
         until(lambda: server.metric(depth) == 4, "all are in hand")
         self.assertEqual(server.stop(), 0)
         self.assertEqual([child for child in children if alive(child)], [])
-        listener = FleetServer(self.directory, self.redis)
+        listener = FleetServer(self.directory, self.backend)
         self.addCleanup(self.end, listener)
         listener.start("--role", "listener")
         self.assertEqual([listener.response(one, wait=0)["result"] for one in ids], ["done"] * 4)
 
     def test_whole_group(self) -> None:
         """Ctrl-C reaches everybody at once, and ends with 0 all the same."""
-        server = FleetServer(self.directory, self.redis)
+        server = FleetServer(self.directory, self.backend)
         self.addCleanup(self.end, server)
         with (self.directory / "log").open("wb") as log:
             server.process = subprocess.Popen(
@@ -264,7 +278,7 @@ class Stopping(FleetCase):
 class Refusing(FleetCase):
     def refused(self, **environment: str) -> list[str]:
         """What it says before it ends with 1."""
-        code, out, err = FleetServer(self.directory, self.redis, **environment).run()
+        code, out, err = FleetServer(self.directory, self.backend, **environment).run()
         self.assertEqual(code, 1, out + err)
         self.assertNotIn("Traceback", out + err)
         return [line for line in err.splitlines() if line.startswith("openhqm: ")]

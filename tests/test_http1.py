@@ -289,6 +289,22 @@ class Order(SynchronousTestCase):
             self.assertIn(b"connection: close\r\n", answer.lower())
             self.assertTrue(wire.transport.disconnecting)
 
+    def test_leaving_what_has_begun(self) -> None:
+        """Whose answer had begun without a word of it may ask once more, and is told then; or is let go when idle."""
+        for drained in (False, True):
+            wire = Wire()
+            wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+            wire.application.held[0].write(b"begun")
+            wire.site.leave()
+            wire.application.held[0].finish()
+            self.assertNotIn(b"connection: close", wire.take().lower())
+            self.assertFalse(wire.transport.closed)
+            if drained:
+                wire.site.drain()
+            else:
+                self.assertIn(b"connection: close\r\n", wire.send(GET + b"\r\n").lower())
+            self.assertTrue(wire.transport.disconnecting)
+
     def test_until_none_is_idle(self) -> None:
         """It can be waited for that nobody is idle, and for that nobody is there; for so long, and no longer."""
         wire = Wire()

@@ -138,6 +138,8 @@ class Stream(SynchronousTestCase):
         reader = self.read(self.shop.submit())
         self.streams.stop()
         self.assertEqual((reader.finished, self.counts[-1]), (True, 0))
+        late = self.read(self.shop.submit())
+        self.assertEqual((late.ids[:1], late.finished, self.counts[-1]), ([1], True, 0))
 
     def test_leaves(self) -> None:
         """A reader who leaves is forgotten."""

@@ -59,3 +59,5 @@ class Wait(SynchronousTestCase):
         waiting = self.waiting.ending(self.shop.submit(), 30)
         self.waiting.stop()
         self.assertEqual(self.successResultOf(waiting).status, Status.PROCESSING)
+        # Whoever comes on a connection that is still open is not held any more.
+        self.assertEqual(self.successResultOf(self.waiting.ending(self.shop.submit(), 30)).status, Status.PROCESSING)

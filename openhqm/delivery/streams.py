@@ -58,6 +58,7 @@ class Streams:
         self.clock = clock
         self._counted = counted
         self._open: set[Stream] = set()
+        self._stopped = False
         self._keeping = LoopingCall(self._keep_alive)
         self._keeping.clock = clock
 
@@ -72,6 +73,8 @@ class Streams:
         if not self._keeping.running:
             self._keeping.start(KEEP_ALIVE_SECONDS, now=False)
         stream.begin(history)
+        if self._stopped:
+            stream.close()
         return stream
 
     def closed(self, stream: Stream) -> None:
@@ -82,7 +85,8 @@ class Streams:
             self._keeping.stop()
 
     def stop(self) -> None:
-        """End every stream; their readers come back by themselves, to whoever answers then."""
+        """End every stream, and those to come at once; readers come back by themselves, to whoever answers then."""
+        self._stopped = True
         for stream in list(self._open):
             stream.close()
 

@@ -18,6 +18,7 @@ class Waiting:
         self._store = store
         self._clock = clock
         self._waiting: set[Deferred[None]] = set()
+        self._stopped = False
 
     @deferred
     async def ending(self, correlation_id: str, seconds: float) -> Record:
@@ -36,7 +37,7 @@ class Waiting:
         timer = None
         try:
             record = await self._store.find(correlation_id)
-            if record.status.ended or seconds <= 0:
+            if record.status.ended or seconds <= 0 or self._stopped:
                 return record
             timer = self._clock.callLater(seconds, wake)
             self._waiting.add(ended)
@@ -49,6 +50,7 @@ class Waiting:
                 timer.cancel()
 
     def stop(self) -> None:
-        """Let everybody go with what is known now."""
+        """Let everybody go with what is known now, and nobody wait any more."""
+        self._stopped = True
         for ended in list(self._waiting):
             ended.callback(None)

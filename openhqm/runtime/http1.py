@@ -158,10 +158,11 @@ class HTTP1(WebChannel, Protocol):
         return self._serving is None and not self._queue and self._reader.began_at is None
 
     def leave(self) -> None:
-        """No further requests behind the one that is being served: its answer says so, unless it has begun."""
-        self._persistent = False
+        """What is being served is the last, and its answer says so; where that has begun, one more may follow."""
         if isinstance(self._serving, WebRequest | Passing):
             self._serving.say_close()
+        elif not isinstance(self._serving, ChannelOutlet):
+            self._persistent = False
 
     # One request after the other
 
@@ -186,7 +187,7 @@ class HTTP1(WebChannel, Protocol):
                 self._serving = message
                 if self._accesses is not None:
                     self._accesses.begin(message.head)
-                message.persistent = message.persistent and not self.factory.draining
+                message.persistent = message.persistent and not self.site.leaving
                 message.begin()
             else:
                 assert isinstance(message, Refusal)
@@ -222,7 +223,7 @@ class HTTP1(WebChannel, Protocol):
             self.transport.resumeProducing() if reading else self.transport.pauseProducing()
 
     def _serve(self, message: Message) -> None:
-        self._persistent = message.keep_alive and not self.factory.draining and not (self._ended and not self._queue)
+        self._persistent = message.keep_alive and not self.site.leaving and not (self._ended and not self._queue)
         if self._accesses is not None:
             self._accesses.begin(message.head)
         coroutine = self.factory.short_lane(message)

@@ -74,7 +74,7 @@ class HTTP1Site(Site):
         self.most_buffered = most_buffered
         self.buffered = 0
         self.access = access
-        self.draining = False
+        self.leaving = self.draining = False
         self.connections: set[HTTP1] = set()
         self._round: list[HTTP1] = []
         self._next_look: Any = None
@@ -93,14 +93,15 @@ class HTTP1Site(Site):
         """The last port was closed; what is connected is still looked after, until `stop`."""
 
     def leave(self) -> None:
-        """Answer from now on with ``Connection: close``. What is idle stays open for one more request."""
-        self.draining = True
+        """Answer from now on with ``Connection: close``. Whose last answer did not say so may ask once more."""
+        self.leaving = True
         for connection in list(self.connections):
             connection.leave()
 
     def drain(self) -> None:
-        """The same, and close what is idle."""
+        """The same, and close what is idle, now and later."""
         self.leave()
+        self.draining = True
         for connection in list(self.connections):
             if connection.idle:
                 connection.loseConnection()
