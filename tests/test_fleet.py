@@ -28,6 +28,13 @@ def slow(work):
     time.sleep(1)
     return "done"
 """
+# What systemd does for a process: the socket is its file descriptor 3, and the environment says so.
+AS_SYSTEMD = """
+import os
+if "HELD" in os.environ:
+    os.dup2(int(os.environ.pop("HELD")), 3)
+    os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="unknown", LISTEN_PID=str(os.getpid()))
+"""
 ACCEPTED = 'openhqm_submissions_total{outcome="accepted"}'
 
 
@@ -144,6 +151,30 @@ class Living(FleetCase):
             server.roll()
         self.assertEqual(server.stop(), 0)
         self.assertFalse(path.exists())
+
+    def test_systemd(self) -> None:
+        """A socket that a service manager holds is handed on, too: started anew, it refuses nobody."""
+        where = {"OPENHQM_SERVER__ENDPOINTS": '["systemd:domain=INET:index=0"]', "OPENHQM_AUTH__TYPE": "none"}
+        server = FleetServer(self.directory, self.backend, AS_SYSTEMD, **where)
+        self.addCleanup(self.end, server)
+        with socket.create_server(("127.0.0.1", server.port)) as manager:
+            server.environment["HELD"] = str(manager.fileno())
+            for number in range(2):
+                with socket.create_connection(("127.0.0.1", server.port)) as early:
+                    early.settimeout(60)
+                    early.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+                    with (self.directory / "log").open("ab") as log:
+                        server.process = subprocess.Popen(
+                            server.command(),
+                            cwd=self.directory,
+                            env=server.variables(),
+                            stdout=log,
+                            stderr=log,
+                            pass_fds=[manager.fileno()],
+                        )
+                    self.assertTrue(early.recv(4096).startswith(b"HTTP/1.1 200 "))
+                until(lambda expected=number + 1: server.said("processes are ready") == expected, server.log())
+                self.assertEqual(server.stop(), 0)
 
 
 class Rolling(FleetCase):
