@@ -27,6 +27,7 @@ from benchmarks import running
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.open_model import measure, percentile
 from benchmarks.peers import SUBMIT, forward, journeys_of, peers, redis
+from benchmarks.processes import processes
 from benchmarks.table import Table
 
 
@@ -245,7 +246,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-PARTS = ("accept", "read", "latency", "sidecar", "forward", "redis", "consume", "memory", "slow", "peers")
+PARTS = (
+    "accept",
+    "read",
+    "latency",
+    "sidecar",
+    "forward",
+    "redis",
+    "consume",
+    "processes",
+    "memory",
+    "slow",
+    "peers",
+)
 
 
 def main() -> int:
@@ -270,6 +283,7 @@ def main() -> int:
         "forward": lambda: forward(table, seconds),
         "redis": lambda: redis(table, seconds),
         "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
+        "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
         "peers": lambda: peers(table, seconds),

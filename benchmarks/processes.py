@@ -1,0 +1,62 @@
+"""What more processes on one port add, on one Redis, with the same load: the curve, which nobody judges."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import statistics
+import tempfile
+import time
+
+from benchmarks import running
+from benchmarks.peers import SUBMIT
+from benchmarks.table import Table
+
+COUNTS = (1, 2, 4)
+
+
+def processes(table: Table, seconds: float, rounds: int) -> None:
+    """Accepting on Redis (AOF everysec) by 1, 2 and 4 listeners, in turns; the median counts."""
+    if shutil.which("redis-server") is None:
+        print("processes: left out, missing redis-server")
+        return
+    found: dict[int, list[float]] = {count: [] for count in COUNTS}
+    for _ in range(rounds):
+        for count in COUNTS:
+            found[count].append(_accepting(count, seconds))
+    for count, rates in found.items():
+        name = f"accept: OpenHQM, Redis everysec, server.workers {count}"
+        table.add(name, statistics.median(rates), "requests/s")
+
+
+def _accepting(count: int, seconds: float) -> float:
+    """On a Redis of its own, so that none is fuller than another."""
+    server, port = running.free_port(), running.free_port()
+    everysec = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+    settings = {
+        "OPENHQM_QUEUE__TYPE": "redis",
+        "OPENHQM_QUEUE__REDIS_URL": f"redis://localhost:{server}",
+        "OPENHQM_SERVER__WORKERS": str(count),
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
+        running.process([*everysec, "--dir", directory, "--port", str(server)], server),
+        running.openhqm(port, "--role", "listener", **settings),
+    ):
+        _wait_until_ready(port, count)
+        return running.wrk(port, SUBMIT, seconds)
+
+
+def _wait_until_ready(port: int, count: int) -> None:
+    """The port is there before the processes are."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/health")
+        document = json.loads(connection.getresponse().read())
+        connection.close()
+        if document["processes"].get("ready") == count and not document["troubles"]:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"there are no {count} processes on {port}")
