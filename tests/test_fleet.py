@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.brokers import RedisServer, find_redis
 from tests.fleets import FleetServer, alive, backend_of, until
 from tests.rolling import Broken, run
+from tests.servers import free_port
 
 JOBS = """
 def old(work):
@@ -217,6 +218,35 @@ class Rolling(FleetCase):
         self.write("worker: {handler: 'jobs:new'}")
         server.roll()
         self.assertEqual(server.response(server.submit(1))["result"], "new")
+
+    def test_never_ready(self) -> None:
+        """A new process that could keep no 202 gets no connection and no work, and takes nobody's place."""
+        file = "queue: {connection: {redis: {url: '%s'}}}"
+        url = self.backend.pop("OPENHQM_QUEUE__REDIS_URL")
+        server = self.fleet(file % url, before="import openhqm.fleet.fleet; openhqm.fleet.fleet.START_SECONDS = 4")
+        before = server.children()
+        self.write(file % f"redis://127.0.0.1:{free_port()}")
+        server.hang_up()
+        statuses: set[int] = set()
+
+        def given_up() -> bool:
+            statuses.add(server.ask("POST", "/api/v1/submit", {"payload": 1})[0])
+            return "did not become ready, and takes nobody's place" in server.log()
+
+        until(given_up, "it is given up")
+        self.assertEqual(statuses, {202})
+        until(lambda: server.children() == before, "it is gone again")
+
+    def test_asked_again(self) -> None:
+        """SIGHUP while it rolls over: once more, with what the file says then."""
+        server = self.fleet("worker: {handler: 'jobs:old'}")
+        self.write("worker: {handler: 'jobs:new'}")
+        server.hang_up()
+        until(lambda: len(server.children()) == 3, "it has begun")
+        self.write("worker: {handler: 'jobs:old'}")
+        server.hang_up()
+        until(lambda: server.said("rolled over") == 2, server.log(), 90)
+        self.assertEqual(server.response(server.submit(1))["result"], "old")
 
     def test_what_is_bound_once(self) -> None:
         """Another place to listen on is refused by its key, and so is no parent; more processes, or fewer, are not."""
