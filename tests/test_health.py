@@ -75,7 +75,7 @@ class TogetherTests(SynchronousTestCase):
         self.missing = 0
         self.silence: Deferred[Everybody] | None = None
         queue: Any = MemoryBench().queue
-        self.health = Health(queue, "redis", None, lambda: None, self.ask)
+        self.health = Health(queue, "redis", None, lambda: None, tuple, self.ask)
 
     def ask(self) -> Deferred[Everybody]:
         return self.silence if self.silence is not None else succeed(Everybody(1, self.processes, self.missing, None))
@@ -145,7 +145,7 @@ class TogetherTests(SynchronousTestCase):
         """Figures of one process alone would look as if the others had never been: there are none."""
         queue: Any = MemoryBench().queue
         metrics = Metrics(lambda: fail(TimeoutError()), queue, [], Clock())
-        health = Health(queue, "redis", metrics, lambda: None, self.ask)
+        health = Health(queue, "redis", metrics, lambda: None, tuple, self.ask)
         answer = self.successResultOf(health.metrics())
         self.assertEqual(answer.status, 503)
         self.assertIn(b"the parent process does not answer", answer.body)
