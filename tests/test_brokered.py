@@ -422,6 +422,50 @@ class Faults(SynchronousTestCase):
         self.assertTrue(self.settle(again))
         self.assertEqual(self.left(IN_ORDER), 0)
 
+    def lose_and_come_back(self) -> None:
+        self.broker.lose_connection()
+        self.broker.come_back()
+
+    def test_connection_lost_while_it_is_given_back(self) -> None:
+        """The copy that comes again stands in for the one that was taken back, and is not one too many."""
+        self.accepted()
+        loan = self.one()
+        giving = loan.give_back()
+        waiting = self.bench.queue.receive(REQUESTS, 1)
+        self.lose_and_come_back()
+        self.do(giving)
+        (again,) = self.successResultOf(waiting)
+        self.assertTrue(self.settle(again))
+        self.assertEqual(self.left(), 0)
+
+    def test_connection_lost_while_it_is_begun(self) -> None:
+        """What is taken back while its attempt is counted is revoked, and comes again."""
+        accepted = self.accepted()
+        first, second = (self.bench.queue.receive(REQUESTS, 1) for _ in range(2))
+        self.lose_and_come_back()
+        self.bench.turn()
+        (late,) = self.successResultOf(first)
+        self.assertEqual(self.successResultOf(late.revoked), "lease lost")
+        (again,) = self.successResultOf(second)
+        self.assertEqual(again.attempt, 2)
+        self.assertTrue(self.settle(again))
+        self.assertEqual((self.status(accepted), self.left()), (Status.COMPLETED, 0))
+
+    def test_connection_lost_while_it_is_to_be_held(self) -> None:
+        """What is taken back in the moment in which it begins to wait is held as soon as it comes again."""
+        self.accepted(partition=0)
+        loan = self.one(IN_ORDER)
+        retrying = loan.retry(10, "no luck")
+        waiting = self.bench.queue.receive(IN_ORDER, 1, in_order=True)
+        self.lose_and_come_back()
+        self.do(retrying)
+        self.bench.pass_time(9)
+        self.assertNoResult(waiting)
+        self.bench.pass_time(2)
+        (again,) = self.successResultOf(waiting)
+        self.assertTrue(self.settle(again))
+        self.assertEqual(self.left(IN_ORDER), 0)
+
     def test_given_up_in_order(self) -> None:
         """What is held goes to whoever asks next, when whoever asked has given up."""
         self.accepted(partition=0)

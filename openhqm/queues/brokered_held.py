@@ -46,10 +46,10 @@ class Held:
 
         copy.taken_back.addCallback(taken_back)
 
-    def attempts(self, number: int) -> int | None:
-        """What the copy that is held carries, or None where none is."""
+    def get(self, number: int) -> IBrokerDelivery | None:
+        """The copy that is held, or None."""
         entry = self._entries.get(number)
-        return None if entry is None else entry.copy.attempts
+        return None if entry is None else entry.copy
 
     def take(self) -> IBrokerDelivery | None:
         """One that is due; it is held no more."""

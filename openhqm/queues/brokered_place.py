@@ -51,11 +51,11 @@ class Place:
         self._asking = Asking(broker, clock, name, self._begin, self._held.take)
         self._loans: set[Delivery] = set()
         self._by_number: dict[int, BrokeredDelivery] = {}
-        self._beginning: dict[int, int] = {}
+        self._beginning: dict[int, IBrokerDelivery] = {}
         self._meanwhile: dict[int, str] = {}
         self._apart: set[Any] = set()
         self._lease_check: Any = None
-        self._unheard = False
+        self._unheard = self._stopped = False
         if recorded:
             ledger.follow(name, self._look)
 
@@ -65,6 +65,7 @@ class Place:
 
     def stop(self) -> None:
         """Lend nothing more. What is on loan, or held, goes back with the broker's connection."""
+        self._stopped = True
         self._asking.stop()
         self._held.stop()
         for call in (self._lease_check, *self._apart):
@@ -88,7 +89,7 @@ class Place:
         self._loans.add(delivery)
         if isinstance(delivery, BrokeredDelivery):
             self._by_number[delivery.loan.number] = delivery
-        if self._lease_check is None:
+        if self._lease_check is None and not self._stopped:
             self._lease_check = self.clock.callLater(self.lease, self._check_leases)
 
         def taken_back(reason: str) -> str:
@@ -114,11 +115,12 @@ class Place:
         if self._is_here(number, copy.attempts):
             self._pass_over(copy, request)
             return None
-        self._beginning[number] = copy.attempts
+        self._beginning[number] = copy
         try:
             begun = await self.ledger.begin(number, copy.attempts)
         finally:
-            del self._beginning[number]
+            if self._beginning.get(number) is copy:
+                del self._beginning[number]
             status = self._meanwhile.pop(number, None)
         if isinstance(begun, Loan):
             delivery = BrokeredDelivery(self, copy, request, begun, in_order)
@@ -135,10 +137,13 @@ class Place:
         return None
 
     def _is_here(self, number: int, attempts: int) -> bool:
-        """Whether a copy that is worth as much is in work here already: then this one is one too many."""
+        """Whether a copy that is worth as much is in work here already: then this one is one too many.
+
+        One that the broker has taken back is not: this may be the same message.
+        """
         loan = self._by_number.get(number)
-        here = (loan.copy.attempts if loan else None, self._beginning.get(number), self._held.attempts(number))
-        return any(carried is not None and attempts <= carried for carried in here)
+        here = (loan and loan.copy, self._beginning.get(number), self._held.get(number))
+        return any(copy and not copy.taken_back.called and attempts <= copy.attempts for copy in here)
 
     async def _bury(self, copy: IBrokerDelivery, letter: DeadLetter) -> None:
         await self.ledger.bury(letter)
