@@ -237,6 +237,8 @@ class OpenHQM(Service):
 
     @deferred
     async def _serve(self) -> None:
+        if self._health.draining:  # told to end before it was told to begin
+            return
         if self.settings.server.enabled:
             await self._listen()
         self._serving = True

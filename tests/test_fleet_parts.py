@@ -288,6 +288,16 @@ class ChildTests(FleetCase):
         self.dies(child)
         self.successResultOf(ended)
 
+    def test_told_to_end_first(self) -> None:
+        """A process that was told to end before it had begun is not told to serve."""
+        place = Place()
+        self.roster.places.append(place)
+        self.roster.fill(place)
+        (child,) = self.spawned
+        child.stop()
+        self.says(child, report(serving=False))
+        self.assertEqual(self.told(child), [Stop()])
+
     def test_deaf(self) -> None:
         """What is said to a process that has closed its pipe is not said, and nothing breaks."""
         child = self.child()
@@ -465,6 +475,7 @@ class ParentTests(SynchronousTestCase):
         self.heard()
         self.parent.pauseProducing()
         self.clock.pump([REPORT_SECONDS] * 10)
+        self.failureResultOf(self.parent.ask(False), TimeoutError)
         self.assertEqual(self.heard(), [])
         self.parent.resumeProducing()
         self.clock.advance(REPORT_SECONDS)

@@ -85,7 +85,8 @@ class Child(ProcessProtocol):
 
     def serve(self, seconds: float) -> Deferred[bool]:
         """Have it take connections, and work; whether it says within ``seconds`` that it does."""
-        self._say(Serve())
+        if not self.leaving:
+            self._say(Serve())
         return self._reached(lambda: self.report is not None and self.report.serving, seconds)
 
     def gone(self, seconds: float) -> Deferred[bool]:

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from openhqm.fleet.inheritance import HEARING, SPEAKING
@@ -27,6 +28,8 @@ class Parent:
     ``serve`` is called when this process is to serve, ``leave`` when another has taken its place, and ``stop`` when
     everything stops, or the parent is gone: nobody else would end this process then.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -63,6 +66,8 @@ class Parent:
 
     def ask(self, figures: bool) -> Deferred[Everybody]:
         """How all processes are. `TimeoutError` where the parent does not say so in time."""
+        if self._full or self._over.called:
+            return fail(TimeoutError(0.0, "the parent does not read"))
         self._say_how_it_is()  # so that what this process knows now is part of the answer
         self._asked += 1
         number = self._asked
@@ -97,7 +102,8 @@ class Parent:
             if (question := self._questions.get(word.number)) is not None and not question.called:
                 question.callback(word)
         elif isinstance(word, Serve):
-            self._serve().addCallback(lambda _: self._say_how_it_is())
+            serving = self._serve().addCallback(lambda _: self._say_how_it_is())
+            serving.addErrback(lambda failure: self._log.failure("this process cannot serve", failure))
         elif isinstance(word, Leave):
             self._leave()
         elif isinstance(word, Stop):
