@@ -1,10 +1,11 @@
-"""A real ``redis-server``, on private ports and in a private directory: started, killed, stopped in its tracks.
+"""Real servers, on private ports and in private directories: started, killed, stopped in their tracks.
 
 A binary that is missing is a skip with the reason; where ``CI`` is ``true`` it is a failure.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -152,9 +153,10 @@ class RabbitMQServer:
     """A RabbitMQ of one node, with a name, a cookie, a port mapper and directories of its own.
 
     The data lie on the disk, or in memory where the machine has some for files: what is tested is not the disk.
+    ``certificate`` and its key: it speaks TLS, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None, key: Path | None = None) -> None:
         self.binary = find_rabbitmq()
         shared = "/dev/shm"
         self.directory = Path(tempfile.mkdtemp(prefix="openhqm-rabbit-", dir=shared if os.path.isdir(shared) else None))
@@ -162,6 +164,17 @@ class RabbitMQServer:
         (self.directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\nlog.file.level = warning\n"
             "loopback_users.guest = true\nvm_memory_high_watermark.relative = 0.4\ndisk_free_limit.absolute = 1MB\n"
+        )
+        self.tls_port = free_port()
+        if certificate is not None:
+            with (self.directory / "rabbitmq.conf").open("a") as file:
+                file.write(
+                    f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\nssl_options.cacertfile = {certificate}\n"
+                    f"ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n"
+                )
+        # What it could not pass on while it started, it tries again after three minutes, unless told otherwise.
+        (self.directory / "advanced.config").write_text(
+            "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n"
         )
         (self.directory / "enabled_plugins").write_text("[].\n")
         cookie = self.directory / ".erlang.cookie"
@@ -177,6 +190,7 @@ class RabbitMQServer:
             "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.directory / "log"),
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.directory / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
             "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none"),
             "RABBITMQ_PID_FILE": str(self.directory / "pid"),
@@ -223,6 +237,14 @@ class RabbitMQServer:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def run_out_of_memory(self) -> None:
+        """Set the alarm: nobody who publishes is read from."""
+        self.control("set_vm_memory_high_watermark", "absolute", "1MB")
+
+    def have_memory_again(self) -> None:
+        """Clear it."""
+        self.control("set_vm_memory_high_watermark", "0.4")
 
     def kill(self) -> None:
         """kill -9, for all that belongs to it."""
@@ -310,3 +332,14 @@ def say(port: int, *words: str) -> bytes:
         parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
         connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
         return connection.recv(65536)
+
+
+_shared: list[RabbitMQServer] = []
+
+
+def shared_rabbitmq() -> RabbitMQServer:
+    """One for all tests of this run, which takes seconds to start: each has queues of its own in it."""
+    if not _shared:
+        _shared.append(RabbitMQServer().start())
+        atexit.register(_shared[0].close)
+    return _shared[0]

@@ -6,7 +6,6 @@ delay queues keep a message.
 
 from __future__ import annotations
 
-import atexit
 from itertools import count
 from typing import Any
 
@@ -23,20 +22,11 @@ from openhqm.results.sqlite_ledger import SqliteLedger
 from openhqm.runtime.deferreds import deferred
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS
 from tests.benches import SqliteBench
-from tests.brokers import RabbitMQServer
+from tests.brokers import shared_rabbitmq
 
 SCALE = 0.003
 TURN = 0.001
 _prefixes = count(1)
-_shared: list[RabbitMQServer] = []
-
-
-def shared_rabbitmq() -> RabbitMQServer:
-    """One server for all contracts of this run; each has queues of its own."""
-    if not _shared:
-        _shared.append(RabbitMQServer().start())
-        atexit.register(_shared[0].close)
-    return _shared[0]
 
 
 def make_broker(clock: Any = None, prefix: str = "", seconds: float = 5.0, url: str = "") -> RabbitMQBroker:
@@ -52,7 +42,7 @@ def make_broker(clock: Any = None, prefix: str = "", seconds: float = 5.0, url: 
 async def delete_queues(broker: RabbitMQBroker) -> None:
     """Leave nothing behind on a server that others use."""
     protocol = broker._connected
-    names = {*broker._topology._known, *broker._consumed._known, *broker._topology._delays}
+    names = {*broker._topology._known, *broker._consumed._known}
     if protocol is not None:
         channel = await protocol.channel()
         for name in names:

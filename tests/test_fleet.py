@@ -347,7 +347,9 @@ class Refusing(FleetCase):
     def test_file_of_one_process(self) -> None:
         """What one process has for itself is refused by key, with the reason."""
         (line,) = self.refused(OPENHQM_QUEUE__TYPE="sqlite", OPENHQM_QUEUE__REDIS_URL="")
-        self.assertIn("server.workers: 2 processes need queue.type redis or rabbitmq: the file belongs to one process", line)
+        self.assertIn(
+            "server.workers: 2 processes need queue.type redis or rabbitmq: the file belongs to one process", line
+        )
 
     def test_port(self) -> None:
         """A port that is taken is one line, and no process is started."""

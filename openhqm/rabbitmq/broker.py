@@ -8,6 +8,7 @@ memory or disk, and then what is done must still be said.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
@@ -18,12 +19,12 @@ from openhqm.config.rabbitmq_address import Address
 from openhqm.errors import NotDurable
 from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery
 from openhqm.messages import Depth, Priority
-from openhqm.rabbitmq.consuming import Place
 from openhqm.rabbitmq.delivery import ATTEMPTS, DUE, RabbitMQDelivery
 from openhqm.rabbitmq.dialling import Unreachable
+from openhqm.rabbitmq.lending import Place
 from openhqm.rabbitmq.link import Link
 from openhqm.rabbitmq.publishing import Publisher, Returned
-from openhqm.rabbitmq.queues import is_partition, lane, lanes, ttl_of
+from openhqm.rabbitmq.queues import delay_headers, is_partition, lane, lanes, steps_of
 from openhqm.rabbitmq.topology import Topology
 from openhqm.rabbitmq.wire import connection_of
 from openhqm.runtime.deferreds import deferred
@@ -100,8 +101,8 @@ class RabbitMQBroker:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Nothing that an operator should know of."""
-        return ()
+        """Which queues cannot be consumed from, and why."""
+        return [place.trouble for place in self._places.values() if place.trouble is not None]
 
     def start(self) -> Deferred[None]:
         self._publishing.start()
@@ -126,7 +127,7 @@ class RabbitMQBroker:
         if attempts:
             headers[ATTEMPTS] = attempts
         if delay > 0:
-            headers[DUE] = int((self._clock.seconds() + delay) * 1000)
+            headers[DUE] = ceil((self._clock.seconds() + delay) * 1000)
             return self._publish_delayed(target, body, headers, delay)
         return self._publish(target, body, headers)
 
@@ -150,17 +151,18 @@ class RabbitMQBroker:
 
     @deferred
     async def _publish_delayed(self, target: str, body: bytes, headers: dict[str, Any], delay: float) -> None:
-        ttl = ttl_of(delay * self._scale * 1000)
-        if not ttl:  # whoever consumes it holds it for the moment
+        steps = steps_of(delay * self._scale * 1000)
+        if not steps:  # whoever consumes it holds it for the moment
             await self._publish(target, body, headers)
             return
         self._check()
-        name = await self._topology.delayed(target, ttl)
+        headers |= delay_headers(steps)
+        exchange = await self._topology.delayed(target, steps)
         try:
-            await self._publisher.publish(name, body, headers)
+            await self._publisher.publish(target, body, headers, exchange)
         except Returned:
-            self._topology.forget(name)
-            await self._publisher.publish(await self._topology.delayed(target, ttl), body, headers)
+            self._topology.forget_delays()  # somebody has deleted one
+            await self._publisher.publish(target, body, headers, await self._topology.delayed(target, steps))
 
     def _check(self) -> None:
         if self.trouble is not None:
@@ -190,7 +192,7 @@ class RabbitMQBroker:
     @deferred
     async def _pass_on(self, target: str, delivery: RabbitMQDelivery, delay: float) -> None:
         """Delay once more what has come too early: the rest of its time, and published before it is let go of."""
-        headers = {DUE: int(delivery.due * 1000)}
+        headers = {DUE: ceil(delivery.due * 1000)}
         if delivery.attempts:
             headers[ATTEMPTS] = delivery.attempts
         await self._publish_delayed(target, delivery.body, headers, delay)
@@ -198,14 +200,14 @@ class RabbitMQBroker:
 
     @deferred
     async def depth(self, queue: str) -> Depth:
-        ready = delayed = 0
+        ready = 0
+        delayed = await self._consumed.count_delayed()
         for name in lanes(self._prefix, queue):
             ready += await self._consumed.declare(name)
-            delayed += await self._topology.count_delayed(name)
         place = self._places.get(queue)
         if place is None:
             return Depth(ready, delayed, 0, None)
-        return Depth(ready + place.arrived, delayed, place.on_loan, None)
+        return Depth(ready + place.arrived, delayed + place.held, place.on_loan, None)
 
     # Connections
 

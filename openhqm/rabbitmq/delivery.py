@@ -18,10 +18,16 @@ DUE = "openhqm-due"
 
 @implementer(IBrokerDelivery)
 class RabbitMQDelivery:
-    """``over`` is called once it is said what becomes of it."""
+    """``over`` is called once it is said what becomes of it; ``follow`` gives back what came after it."""
 
     def __init__(
-        self, channel: Any, method: Any, properties: Any, body: bytes, over: Callable[[RabbitMQDelivery], None]
+        self,
+        channel: Any,
+        method: Any,
+        properties: Any,
+        body: bytes,
+        over: Callable[[RabbitMQDelivery], None],
+        follow: Callable[[], None],
     ) -> None:
         headers = properties.headers or {}
         self.body = body
@@ -33,11 +39,18 @@ class RabbitMQDelivery:
         self._channel = channel
         self._tag: int = method.delivery_tag
         self._over: Callable[[RabbitMQDelivery], None] | None = over
+        self._follow = follow
 
     def ack(self) -> Deferred[None]:
         return self._say(lambda: self._channel.basic_ack(self._tag))
 
     def give_back(self) -> Deferred[None]:
+        given = self.return_alone()
+        self._follow()
+        return given
+
+    def return_alone(self) -> Deferred[None]:
+        """Give it back, and not what came after it."""
         return self._say(lambda: self._channel.basic_nack(self._tag, requeue=True))
 
     def lose(self, reason: str) -> None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, TimeoutError
+from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 
 from openhqm.config.rabbitmq_address import Address
-from openhqm.rabbitmq.wire import connection_of, factory, words
+from openhqm.rabbitmq.wire import factory, is_bad_login, is_hanging_up, words
 
 GREETING_SECONDS = 5.0
 
@@ -29,7 +29,7 @@ async def dial(address: Address, name: str, reactor: Any, seconds: float) -> Any
         except CancelledError:
             raise
         except Exception as error:  # the next one may be up
-            reasons.append(f"{host}:{port}: {_words(error)}")
+            reasons.append(f"{host}:{port}: {_words(error, address)}")
     raise Unreachable("; ".join(reasons))
 
 
@@ -38,21 +38,17 @@ async def _connect(address: Address, host: str, port: int, name: str, reactor: A
     if address.tls:
         endpoint = wrapClientTLS(_tls(host, address.ca), endpoint)
     protocol: Any = await endpoint.connect(factory(address, name, reactor))
-    why: list[BaseException] = []
-    ready = protocol.ready
-    if ready is None:
+    if protocol.ready is None:
         raise Unreachable("it hangs up at once")
-    # The adapter itself says no more than that it did not work.
-    connection_of(protocol).add_on_open_error_callback(lambda _, error: why.append(error), remove_default=False)
     try:
-        await ready.addTimeout(max(seconds, GREETING_SECONDS), reactor)
+        await protocol.ready.addTimeout(max(seconds, GREETING_SECONDS), reactor)
     except CancelledError:
         protocol.transport.abortConnection()
         raise
     except Exception as error:
         if protocol.transport is not None:
             protocol.transport.abortConnection()
-        raise Unreachable(_words(why[0] if why else error)) from None
+        raise Unreachable(_words(protocol.farewell or error, address)) from None
     return protocol
 
 
@@ -67,9 +63,11 @@ def _tls(host: str, ca: str | None) -> Any:
     return optionsForClientTLS(host, trustRoot=authority)
 
 
-def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "it does not answer"
+def _words(error: BaseException, address: Address) -> str:
+    if is_bad_login(error):
+        return f"it refuses the password of user {address.username}, or knows no such user"
     if isinstance(error, ConnectError | Unreachable):
         return str(error)
+    if is_hanging_up(error):
+        return "it hangs up without a word: is that the port of AMQP?"
     return words(error)

@@ -12,12 +12,14 @@ from twisted.logger import Logger
 
 from openhqm.config.rabbitmq_address import Address
 from openhqm.rabbitmq.dialling import Unreachable, dial
-from openhqm.rabbitmq.wire import words
+from openhqm.rabbitmq.wire import connection_of, words
 from openhqm.runtime.deferreds import deferred
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 LINGER_SECONDS = 1.0
+LOOK_SECONDS = 3.0
+MOST_SILENT_LOOKS = 4
 
 
 class Link:
@@ -45,6 +47,7 @@ class Link:
         self._down = down
         self._running: Deferred[None] | None = None
         self._protocol: Any = None
+        self._looking: Any = None
         self._stopped = False
         self._first_try: Deferred[None] | None = Deferred()
         self.trouble: str | None = f"not yet connected to {address}"
@@ -72,6 +75,7 @@ class Link:
     async def stop(self) -> None:
         """Hang up for good."""
         self._stopped = True
+        self._look_no_more()
         self.trouble = "the connection to RabbitMQ is closed"
         protocol, self._protocol = self._protocol, None
         closed: Any = None
@@ -114,12 +118,13 @@ class Link:
                 self._log.info("connected to {address}", address=str(self._address))
                 self.trouble = None
                 self._tried()
+                self._look(protocol, connection_of(protocol).bytes_received, 0)
                 try:
                     reason = await closed
                 except CancelledError:
                     self._down("the connection to RabbitMQ is closed")
                     return
-                self._lost(reason)
+                self._lost(protocol.farewell or reason)
             try:
                 # Never in the turn in which it was lost: pika still holds the old connection there.
                 await deferLater(self._reactor, pause * (0.5 + self._random()))
@@ -127,8 +132,24 @@ class Link:
                 return
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    def _look(self, protocol: Any, before: int, silent: int) -> None:
+        """Hang up on who has said nothing for long. A stalled process of ours has looked only once in all that time."""
+        if protocol is not self._protocol:
+            return
+        received = connection_of(protocol).bytes_received
+        silent = silent + 1 if received == before else 0
+        if silent >= MOST_SILENT_LOOKS:
+            self.close_anew(f"RabbitMQ at {self._address} does not answer")
+        else:
+            self._looking = self._reactor.callLater(LOOK_SECONDS, self._look, protocol, received, silent)
+
+    def _look_no_more(self) -> None:
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
+
     def _lost(self, reason: Any) -> None:
         self._protocol = None
+        self._look_no_more()
         why = f": {words(reason)}" if isinstance(reason, BaseException) else ""
         self.trouble = self.trouble or f"the connection to {self._address} was lost{why}"
         if not self._stopped:

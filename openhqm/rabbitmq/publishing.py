@@ -49,7 +49,7 @@ class Publisher:
         """Why nothing can be published although there is a connection, or None."""
         if self.blocked is not None:
             return f"RabbitMQ takes nothing ({self.blocked}): free some of its memory or disk"
-        return "RabbitMQ does not confirm what is published" if self._silent else None
+        return "RabbitMQ does not answer" if self._silent else None
 
     async def up(self, channel: Any) -> None:
         """Publish over this channel from now on."""
@@ -64,6 +64,19 @@ class Publisher:
         self._sent = 0
         self._channel = raw
 
+    def _ask_whether_it_lives(self) -> None:
+        """A queue that has lost its nodes confirms nothing, and holds up no other; RabbitMQ itself would answer."""
+        channel = self._channel
+        if channel is None or self._silent:
+            return
+        self._silent = True
+
+        def answered(frame: Any) -> None:
+            if channel is self._channel:
+                self._silent = False
+
+        channel.basic_qos(callback=answered)
+
     def down(self, reason: str) -> None:
         """There is no channel: nobody can tell what became of what was not confirmed."""
         self._channel = None
@@ -77,8 +90,10 @@ class Publisher:
             if each.confirmed is not None:
                 each.confirmed.errback(NotDurable(reason))
 
-    def publish(self, queue: str, body: bytes, headers: dict[str, Any]) -> Deferred[None]:
-        """Fires when ``queue`` has it. `Returned` where there is none; `NotDurable`."""
+    def publish(self, queue: str, body: bytes, headers: dict[str, Any], exchange: str = "") -> Deferred[None]:
+        """Fires when a queue has it: ``queue``, or one that ``exchange`` leads to. `Returned` where there is none;
+        `NotDurable`.
+        """
         if self._channel is None or self._properties is None:
             return fail(NotDurable("not connected to RabbitMQ"))
         if self.trouble is not None:
@@ -90,7 +105,7 @@ class Publisher:
             delivery_mode=2, message_id=str(number), content_type="application/json", headers=headers
         )
         try:
-            self._channel.basic_publish("", queue, body, properties, mandatory=True)
+            self._channel.basic_publish(exchange, queue, body, properties, mandatory=True)
         except Exception as error:  # pika finds the channel closed before we are told
             return fail(NotDurable(f"RabbitMQ could not be told: {error}"))
         self._sent = number
@@ -136,9 +151,9 @@ class Publisher:
             if wait > 0:
                 self._watch_call = self._reactor.callLater(wait, self._watch)
                 return
-            self._silent = True
             confirmed, each.confirmed = each.confirmed, None
             if confirmed is not None:
+                self._ask_whether_it_lives()
                 confirmed.errback(NotDurable(f"RabbitMQ did not confirm within {self._seconds:g} s"))
 
 

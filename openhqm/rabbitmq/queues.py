@@ -2,12 +2,19 @@
 """The queues in RabbitMQ: their names and arguments, which everybody who declares one must say alike.
 
 A quorum queue has no priorities before RabbitMQ 4, and two since. So a queue of ours is up to three of RabbitMQ's, one
-for each priority; what its requests are delayed in are more of them, whose messages move on by themselves::
+for each priority::
 
     openhqm.requests            normal priority
     openhqm.requests!high       high priority; and !low
     openhqm.requests.billing._3 a partition has one alone, with a single active consumer: in order, one at a time
-    openhqm.delay.8000.openhqm.requests!low   what is to come into openhqm.requests!low 8000 ms later
+
+What is delayed passes through some of the delay queues, which all queues share. Each keeps a message for its time, and
+each time is twice the one before::
+
+    openhqm.delay!125           the last one of every message: from here it goes to where it was published to
+    openhqm.delay!250           from here to the exchange openhqm.delay!125, and so on
+
+The exchange of the same name decides by a bit of the message's header whether it waits there or goes on below.
 """
 
 from __future__ import annotations
@@ -19,15 +26,15 @@ from openhqm.messages import Priority
 
 _SUFFIX = {Priority.HIGH: "!high", Priority.NORMAL: "", Priority.LOW: "!low"}
 _PARTITION = re.compile(r"\._\d+\Z")
-LONGEST_TTL = 24 * 3600 * 1000
-"""In milliseconds. What is delayed for longer takes several."""
-SHORTEST_TTL = 200
-"""In milliseconds. What is delayed for less is held where it arrives."""
-DELIVERY_LIMIT = 1_000_000_000
-"""Never reached: how often a message is lent is not for the broker to decide. Without a limit, RabbitMQ 3.10 puts what
-is given back behind all others (https://www.rabbitmq.com/docs/quorum-queues#repeated-requeues); 4.0 has one of 20."""
-DECLARE_SECONDS = 60.0
-"""How long a delay queue may be published to after it was declared: being declared is what keeps it."""
+NO_LIMIT = 2**31 - 1
+"""Deliveries. With none, 3.10 puts what is given back behind all others; 4.0 has 20, unless told otherwise."""
+STEP_MS = 125
+"""How long the shortest delay queue keeps a message."""
+LEVELS = 26
+"""RabbitMQ keeps no message for 2**32 ms or more."""
+MOST_STEPS = 2**LEVELS - 1
+LONGEST_DELAY = MOST_STEPS * STEP_MS / 1000.0
+"""In seconds."""
 
 
 def is_partition(queue: str) -> bool:
@@ -48,38 +55,56 @@ def lane(prefix: str, queue: str, priority: Priority) -> str:
 
 
 def arguments(name: str) -> dict[str, Any]:
-    """With what the lane ``name`` is declared."""
-    found: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+    """With what the lane ``name`` is declared: the same on every server, or an upgrade of it would refuse us."""
+    # 4.x drops what was lent twenty times, unless told otherwise; how often is not for the broker to decide.
+    found: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT}
     if is_partition(name):
         found["x-single-active-consumer"] = True
     return found
 
 
-def ttl_of(delay: float) -> int:
-    """The longest time that a delay queue may keep a message that is to be delayed for ``delay`` ms; 0: none may.
+def steps_of(delay: float) -> int:
+    """How many times `STEP_MS` the delay queues keep what is to be delayed for ``delay`` ms; 0: it is not worth it.
 
-    Queues are made for times of three significant bits (8 to 15 times a power of two), so that there are eight for each
-    doubling and no more. What is left over is less than an eighth.
+    Always odd, for every message leaves by the last one. It comes out early by less than two steps.
     """
-    whole = min(int(delay), LONGEST_TTL)
-    if whole < SHORTEST_TTL:
-        return 0
-    shift = max(0, whole.bit_length() - 4)
-    return whole >> shift << shift
+    steps = min(int(delay / STEP_MS), MOST_STEPS)
+    return 0 if steps < 2 else steps - 1 | 1
 
 
-def delay_lane(prefix: str, target: str, ttl: int) -> tuple[str, dict[str, Any]]:
-    """The queue that keeps messages for ``ttl`` ms on their way into ``target``, and its arguments.
+def delay_queue(prefix: str, level: int) -> str:
+    """The delay queue, and the exchange before it, for ``2 ** level`` steps."""
+    return f"{prefix}delay!{STEP_MS << level}"
 
-    Its messages are dead-lettered, at least once: RabbitMQ lets go of one when the target has it. The queue goes away
-    when nobody has declared it for longer than anything in it could have been kept.
+
+def delay_arguments(prefix: str, level: int) -> dict[str, Any]:
+    """With what that queue is declared.
+
+    Messages go on by being dead-lettered, at least once: RabbitMQ lets go of one when the next queue has it. There is
+    no x-expires: being declared does not keep a quorum queue from expiring, and it would take its messages with it.
     """
-    return f"{prefix}delay.{ttl}.{target}", {
+    return {
         "x-queue-type": "quorum",
-        "x-message-ttl": ttl,
-        "x-expires": ttl + int(5 * DECLARE_SECONDS * 1000),
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": target,
+        "x-message-ttl": STEP_MS << level,
+        "x-dead-letter-exchange": delay_queue(prefix, level - 1) if level else "",
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
+
+
+def level_of(steps: int) -> int:
+    """Where a message that waits for ``steps`` begins."""
+    return steps.bit_length() - 1
+
+
+def waits(level: int, here: bool) -> dict[str, int]:
+    """The header of a message that waits at that level, or does not."""
+    return {f"openhqm-wait-{level}": int(here)}
+
+
+def delay_headers(steps: int) -> dict[str, Any]:
+    """What leads a message through the delay queues that together keep it for ``steps``."""
+    found: dict[str, Any] = {}
+    for level in range(steps.bit_length()):
+        found |= waits(level, bool(steps >> level & 1))
+    return found

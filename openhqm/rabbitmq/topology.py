@@ -6,13 +6,17 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import deferLater
 
 from openhqm.errors import NotDurable
-from openhqm.rabbitmq.queues import DECLARE_SECONDS, arguments, delay_lane
-from openhqm.rabbitmq.wire import words
+from openhqm.rabbitmq.queues import LEVELS, arguments, delay_arguments, delay_queue, level_of, waits
+from openhqm.rabbitmq.wire import is_missing, words
 from openhqm.runtime.deferreds import deferred
 
-MOST_DELAY_QUEUES = 1000
+GONE_SECONDS = 0.25
+"""RabbitMQ 3.10 does not tell the consumers of a quorum queue that is made anew within 5 ms of being deleted."""
+COUNT_SECONDS = 1.0
+"""How old the number of what is delayed may be: it is asked for with every queue, and is the same for all."""
 
 
 class Topology:
@@ -26,17 +30,21 @@ class Topology:
         self._channel: Any = None
         self._one_by_one = DeferredLock()
         self._known: set[str] = set()
-        self._delays: dict[str, tuple[str, dict[str, Any], float]] = {}
+        self._gone: dict[str, float] = {}
+        self._levels = 0
+        self._counted = (0, float("-inf"))
 
     def up(self, protocol: Any) -> None:
         """Declare over this connection from now on."""
-        self._protocol, self._channel = protocol, None
-        self._known.clear()
+        self.down()
+        self._protocol = protocol
 
     def down(self) -> None:
         """There is no connection."""
         self._protocol = self._channel = None
         self._known.clear()
+        self._gone.clear()
+        self._levels = 0
 
     def knows(self, name: str) -> bool:
         """Whether the lane was declared over this connection."""
@@ -45,45 +53,67 @@ class Topology:
     def forget(self, name: str) -> None:
         """It is gone: somebody has deleted it."""
         self._known.discard(name)
-        self._delays.pop(name, None)
+        self._gone[name] = self._reactor.seconds()
+
+    def forget_delays(self) -> None:
+        """One of the delay queues is gone."""
+        self._levels = 0
 
     @deferred
     async def declare(self, name: str) -> int:
         """Make the lane where there is none; how many messages are ready in it. `NotDurable`."""
-        count = await self._declare(name, arguments(name))
+        gone = self._gone.get(name)
+        if gone is not None:
+            await deferLater(self._reactor, max(0.0, gone + GONE_SECONDS - self._reactor.seconds()))
+        frame = await self._ask(name, "queue_declare", queue=name, durable=True, arguments=arguments(name))
         self._known.add(name)
-        return count
+        self._gone.pop(name, None)
+        return int(frame.method.message_count)
 
     @deferred
-    async def delayed(self, target: str, ttl: int) -> str:
-        """The queue that keeps messages for ``ttl`` ms before they go to ``target``. `NotDurable`."""
-        name, with_arguments = delay_lane(self._prefix, target, ttl)
-        now = self._reactor.seconds()
-        known = self._delays.get(name)
-        if known is None or now - known[2] >= DECLARE_SECONDS:
-            if not self.knows(target):
-                await self.declare(target)
-            await self._declare(name, with_arguments)
-            self._note_delay(name, target, with_arguments, now)
-        return name
+    async def delayed(self, target: str, steps: int) -> str:
+        """The exchange by which what waits for ``steps`` begins its way to the lane ``target``. `NotDurable`."""
+        if not self.knows(target):
+            await self.declare(target)
+        top = level_of(steps)
+        while self._levels <= top:
+            level = self._levels
+            await self._declare_level(level)
+            self._levels = max(self._levels, level + 1)
+        return delay_queue(self._prefix, top)
 
-    def _note_delay(self, name: str, target: str, with_arguments: dict[str, Any], now: float) -> None:
-        self._delays.pop(name, None)
-        self._delays[name] = (target, with_arguments, now)
-        while len(self._delays) > MOST_DELAY_QUEUES:  # the one that has gone unused for longest
-            del self._delays[next(iter(self._delays))]
+    async def _declare_level(self, level: int) -> None:
+        name = delay_queue(self._prefix, level)
+        here = {"x-match": "all", **waits(level, True)}
+        await self._ask(name, "exchange_declare", exchange=name, exchange_type="headers", durable=True)
+        await self._ask(name, "queue_declare", queue=name, durable=True, arguments=delay_arguments(self._prefix, level))
+        await self._ask(name, "queue_bind", queue=name, exchange=name, routing_key="", arguments=here)
+        if level:
+            below = delay_queue(self._prefix, level - 1)
+            on = {"x-match": "all", **waits(level, False)}
+            await self._ask(name, "exchange_bind", destination=below, source=name, routing_key="", arguments=on)
 
     @deferred
-    async def count_delayed(self, target: str) -> int:
-        """How many messages lie in the delay queues of ``target`` that this process has made."""
+    async def count_delayed(self) -> int:
+        """How many messages lie in the delay queues, whatever they wait for. `NotDurable`."""
+        count, at = self._counted
+        if self._reactor.seconds() - at < COUNT_SECONDS:
+            return count
         count = 0
-        for name, (whose, with_arguments, _) in list(self._delays.items()):
-            if whose == target:
-                count += await self._declare(name, with_arguments)
+        for level in range(LEVELS):  # they are made from below, as far as they were ever needed
+            name = delay_queue(self._prefix, level)
+            try:
+                frame = await self._ask(name, "queue_declare", queue=name, passive=True)
+            except NotDurable as error:
+                if not is_missing(error.__cause__):
+                    raise
+                break
+            count += frame.method.message_count
+        self._counted = count, self._reactor.seconds()
         return count
 
     @deferred
-    async def _declare(self, name: str, with_arguments: dict[str, Any]) -> int:
+    async def _ask(self, name: str, method: str, **words_of_it: Any) -> Any:
         # One after the other: an answer that is an error closes the channel under all that were asked with it.
         await self._one_by_one.acquire()
         try:
@@ -91,13 +121,11 @@ class Topology:
                 raise NotDurable("not connected to RabbitMQ")
             if self._channel is None or self._channel.is_closed:
                 self._channel = await self._within(self._protocol.channel())
-            asked = self._channel.queue_declare(name, durable=True, arguments=with_arguments)
-            frame = await self._within(asked)
-            return int(frame.method.message_count)
+            return await self._within(getattr(self._channel, method)(**words_of_it))
         except NotDurable:
             raise
         except Exception as error:  # whatever it is, there is no such queue that could be relied on
-            raise NotDurable(f"RabbitMQ does not give us the queue {name}: {words(error)}") from None
+            raise NotDurable(f"RabbitMQ does not give us {name}: {words(error)}") from error
         finally:
             self._one_by_one.release()
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from twisted.internet.defer import TimeoutError
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory
 
 from openhqm.config.rabbitmq_address import Address
-from openhqm.errors import Complaint, ConfigurationError
+from openhqm.errors import Complaint, ConfigurationError, NotDurable
 
-HEARTBEAT_SECONDS = 6
+HEARTBEAT_SECONDS = 10
+"""RabbitMQ sends something at least twice as often; it hangs up on us when it has heard nothing for twice as long."""
 
 
 def check_installed() -> None:
@@ -26,9 +29,14 @@ def check_installed() -> None:
 
 
 def factory(address: Address, name: str, reactor: Any) -> Factory:
-    """Makes connections. ``name`` is what the broker's own tools show."""
+    """Makes connections. ``name`` is what the broker's own tools show.
+
+    ``farewell`` of each is what RabbitMQ said when it hung up, an exception, or None.
+    """
     from pika import ConnectionParameters, PlainCredentials
     from pika.adapters.twisted_connection import TwistedProtocolConnection
+    from pika.exceptions import ConnectionClosedByBroker
+    from pika.spec import Connection
 
     parameters = ConnectionParameters(
         virtual_host=address.vhost,
@@ -36,7 +44,19 @@ def factory(address: Address, name: str, reactor: Any) -> Factory:
         heartbeat=HEARTBEAT_SECONDS,
         client_properties={"connection_name": name, "product": "openhqm"},
     )
-    made = Factory.forProtocol(lambda: TwistedProtocolConnection(parameters, custom_reactor=reactor))
+
+    def build() -> Any:
+        protocol = TwistedProtocolConnection(parameters, custom_reactor=reactor)
+        protocol.farewell = None
+
+        def closing(frame: Any) -> None:
+            protocol.farewell = ConnectionClosedByBroker(frame.method.reply_code, frame.method.reply_text)
+
+        # The adapter forgets over the end of the connection why RabbitMQ has ended it.
+        connection_of(protocol).callbacks.add(0, Connection.Close, closing, False)
+        return protocol
+
+    made = Factory.forProtocol(build)
     made.noisy = False
     return made
 
@@ -51,16 +71,35 @@ def channel_of(channel: Any) -> Any:
     return channel._channel
 
 
+def is_missing(error: BaseException | None) -> bool:
+    """Whether there is no such queue."""
+    from pika.exceptions import ChannelClosed
+
+    return isinstance(error, ChannelClosed) and error.reply_code == 404
+
+
+def is_bad_login(error: BaseException | None) -> bool:
+    """Whether the user or the password was refused."""
+    from pika import exceptions as found
+
+    return isinstance(error, found.ConnectionClosed) and error.reply_code == 403
+
+
+def is_hanging_up(error: BaseException | None) -> bool:
+    """Whether the connection ended before it was one."""
+    from pika.exceptions import AMQPConnectionError
+
+    return type(error) is AMQPConnectionError or isinstance(error, ConnectionDone | ConnectionLost)
+
+
 def words(error: BaseException | None) -> str:
     """What is wrong, for whoever can do something about it."""
     from pika import exceptions as found
 
-    if isinstance(error, found.AuthenticationError | found.ProbableAuthenticationError):
-        return "it refuses the user name or the password"
-    if isinstance(error, found.ProbableAccessDeniedError):
-        return "it refuses the virtual host: it does not exist, or the user may not use it"
     if isinstance(error, found.ChannelClosed | found.ConnectionClosed):
         return f"{error.reply_text} ({error.reply_code})"
-    if isinstance(error, found.AMQPHeartbeatTimeout):
+    if isinstance(error, NotDurable):
+        return error.reason
+    if isinstance(error, found.AMQPHeartbeatTimeout | TimeoutError):
         return "it does not answer"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,232 @@
+# -*- test-case-name: tests.test_rabbitmq -*-
+"""Lending from one queue: who waits for work in this process, and what has come for them.
+
+RabbitMQ sends what it has as soon as somebody consumes, lane by lane. So that what is urgent goes first, nothing is
+lent after a beginning before that which lay there has had the time to arrive.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces import IBrokerDelivery
+from openhqm.rabbitmq.consuming import Consumers
+from openhqm.rabbitmq.delivery import RabbitMQDelivery
+from openhqm.rabbitmq.topology import Topology
+
+ARRIVE_SECONDS = 0.5
+IDLE_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+HELD_SECONDS = 0.3
+"""The delay queues let go of a message earlier than that before its time."""
+MOST_PREFETCHED = 2000
+"""A quorum queue has no more on its way to one consumer."""
+Waiter = Deferred[Sequence[IBrokerDelivery]]
+PassOn = Callable[[RabbitMQDelivery, float, int], Deferred[None]]
+
+
+class Place:
+    """``lanes`` in the order in which they are worked off. ``single``: one message at a time.
+
+    ``pass_on`` delays what has come too early once more. ``clock`` is what due times are compared with; each of its
+    seconds takes ``scale`` seconds in RabbitMQ.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        lanes: Sequence[str],
+        single: bool,
+        topology: Topology,
+        reactor: Any,
+        clock: IReactorTime,
+        scale: float,
+        pass_on: PassOn,
+    ) -> None:
+        self._single = single
+        self._reactor = reactor
+        self._clock = clock
+        self._scale = scale
+        self._pass_on = pass_on
+        self._consumers = Consumers(queue, lanes, topology, reactor, self)
+        self.up, self.down = self._consumers.up, self._consumers.down
+        self._waiting: deque[tuple[int, Waiter]] = deque()
+        self._arrived: tuple[deque[RabbitMQDelivery], ...] = tuple(deque() for _ in lanes)
+        self._expected: dict[int, int] = {}
+        self._loans: set[RabbitMQDelivery] = set()
+        self._held: set[RabbitMQDelivery] = set()
+        self._stopped = False
+        self._calls: set[Any] = set()
+        self._idle: Any = None
+        self._lending: Any = None
+
+    @property
+    def arrived(self) -> int:
+        """How many wait here for somebody."""
+        return sum(len(lane) for lane in self._arrived)
+
+    @property
+    def held(self) -> int:
+        """How many wait here for the last moment of their delay."""
+        return len(self._held)
+
+    @property
+    def on_loan(self) -> int:
+        """How many are out."""
+        return len(self._loans) - self.arrived - self.held
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be lent although there is a connection, or None."""
+        return self._consumers.trouble
+
+    def receive(self, most: int) -> Waiter:
+        """See `IBroker.receive`."""
+        waiter: Waiter = Deferred(self._forget_waiter)
+        self._waiting.append((1 if self._single else most, waiter))
+        self._lend()
+        self.ready()
+        return waiter
+
+    def _forget_waiter(self, waiter: Waiter) -> None:
+        self._waiting = deque(entry for entry in self._waiting if entry[1] is not waiter)
+        self._lend()
+
+    def stop(self) -> None:
+        """Lend nothing more."""
+        self._stopped = True
+        self._consumers.stop()
+        for call in (*self._calls, self._idle, self._lending):
+            if call is not None and call.active():
+                call.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, waiter in waiting:
+            waiter.errback(CancelledError())
+
+    # What the consumers say
+
+    def ready(self) -> None:
+        """Consume, if anybody waits, and as much as is waited for."""
+        consumers = self._consumers
+        if not self._waiting or not consumers.can_begin:
+            return
+        # RabbitMQ counts whatever is not settled, also what is out.
+        wanted = 1 if self._single else self.on_loan + sum(most for most, _ in self._waiting)
+        allowed = consumers.allowed
+        if wanted > allowed:
+            more = min(MOST_PREFETCHED, max(wanted, 2 * allowed)) - allowed
+            if more > 0:
+                consumers.add(more)
+
+    def expect(self, counts: dict[int, int]) -> None:
+        """Lend nothing before so many of each lane have come, or had the time to."""
+        self._expected = counts
+
+        def in_time() -> None:
+            counts.clear()  # whatever has not come by now has gone to somebody else
+            self._lend()
+
+        self._later(ARRIVE_SECONDS, in_time)
+
+    def came(self, rank: int, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Take a message in."""
+        delivery = RabbitMQDelivery(channel, method, properties, body, self._over, lambda: self._give_back(rank))
+        self._loans.add(delivery)
+        if rank in self._expected:
+            self._expected[rank] -= 1
+            if not self._expected[rank]:
+                del self._expected[rank]
+        self._take_in(delivery, rank)
+
+    def lost(self, reason: str) -> None:
+        """All that was lent, or waits here, goes to somebody else."""
+        for lane in self._arrived:
+            lane.clear()
+        self._held.clear()
+        self._expected = {}
+        loans, self._loans = self._loans, set()
+        for loan in loans:
+            loan.lose(reason)
+
+    # What has come
+
+    def _take_in(self, delivery: RabbitMQDelivery, rank: int) -> None:
+        if delivery not in self._loans:
+            return  # it was taken back while it was held
+        wait = delivery.due - self._clock.seconds()
+        if wait <= 0:
+            self._held.discard(delivery)
+            self._arrived[rank].append(delivery)
+        else:
+            self._held.add(delivery)
+            if wait * self._scale <= HELD_SECONDS:
+                self._hold(wait, delivery, rank)
+            else:
+                self._pass_on(delivery, wait, rank).addErrback(self._not_passed_on, delivery, rank)
+        if self._lending is None and not self._stopped:
+            self._lending = self._reactor.callLater(0, self._lend_together)
+
+    def _not_passed_on(self, failure: Failure, delivery: RabbitMQDelivery, rank: int) -> None:
+        failure.trap(NotDurable)
+        self._hold(RETRY_SECONDS, delivery, rank)
+
+    def _hold(self, seconds: float, delivery: RabbitMQDelivery, rank: int) -> None:
+        self._later(seconds, lambda: self._take_in(delivery, rank), self._clock)
+
+    def _over(self, delivery: RabbitMQDelivery) -> None:
+        self._loans.discard(delivery)
+        self._held.discard(delivery)
+
+    # Lending
+
+    def _lend_together(self) -> None:
+        """What came in one go is lent in one go."""
+        self._lending = None
+        self._lend()
+
+    def _lend(self) -> None:
+        while self._waiting and not self._expected and self.arrived:
+            most, waiter = self._waiting.popleft()
+            deliveries: list[IBrokerDelivery] = []
+            for lane in self._arrived:
+                while lane and len(deliveries) < most:
+                    deliveries.append(lane.popleft())
+            waiter.callback(deliveries)
+        busy = self._consumers.active or self.arrived
+        if busy and not self._waiting and self._idle is None and not self._stopped:
+            self._idle = self._reactor.callLater(IDLE_SECONDS, self._let_others)
+
+    def _let_others(self) -> None:
+        """Nobody here has asked for a while: what has arrived goes back, for others who may be waiting."""
+        self._idle = None
+        if self._waiting or self._stopped:
+            return
+        if self._single and (self.on_loan or self.held):
+            return  # nothing more can come; whoever has it asks when it is done
+        self._consumers.cancel()
+        for rank in range(len(self._arrived)):
+            self._give_back(rank)
+
+    def _give_back(self, rank: int) -> None:
+        """All that has arrived by the lane, the oldest first: what comes back stands in the order in which it came."""
+        lane = self._arrived[rank]
+        while lane:
+            lane.popleft().return_alone()
+
+    def _later(self, seconds: float, call: Callable[[], None], clock: Any = None) -> None:
+        if self._stopped:
+            return
+
+        def ring() -> None:
+            self._calls.discard(timer)
+            call()
+
+        timer = (clock or self._reactor).callLater(seconds, ring)
+        self._calls.add(timer)
