@@ -29,15 +29,14 @@ PAUSE = 0.03
 
 
 class Installation:
-    """A Redis, a listener and a worker."""
+    """A Redis, a listener and a worker. ``settings`` are Redis's."""
 
     def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
         self.redis = RedisServer(**settings)
         self.listener = Server(
             directory,
             before,
-            OPENHQM_QUEUE__TYPE="redis",
-            OPENHQM_QUEUE__REDIS_URL=self.redis.url,
+            **self.backend(),
             OPENHQM_QUEUE__LEASE_SECONDS="1",
             OPENHQM_WORKER__HANDLER="tests.crash_handler:handle",
             OPENHQM_WORKER__COUNT="8",
@@ -49,6 +48,10 @@ class Installation:
             "worker": (self.kill_worker, self.start_worker),
             "redis": (self.redis.kill, self.redis.start),
         }
+
+    def backend(self) -> dict[str, str]:
+        """What names it."""
+        return {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": self.redis.url}
 
     def start(self) -> None:
         self.redis.start()
@@ -107,7 +110,14 @@ def nothing_unexpected(redis: RedisServer, callers: Callers) -> None:
 
 
 def run(
-    rounds: int, seed: int, say: Any = print, *, patience: float = ENDS_WITHIN, before: str = "", **settings: str
+    rounds: int,
+    seed: int,
+    say: Any = print,
+    *,
+    install: type[Installation] = Installation,
+    patience: float = ENDS_WITHIN,
+    before: str = "",
+    **settings: str,
 ) -> dict[str, int]:
     """``rounds`` kills; `Broken` with the first promise that was not kept, else what was done.
 
@@ -115,7 +125,7 @@ def run(
     """
     choose = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="openhqm-crash-"))
-    installation = Installation(directory, before, **settings)
+    installation = install(directory, before, **settings)
     try:
         installation.start()
         server = installation.listener
@@ -151,15 +161,15 @@ def run(
     return {"kills": rounds, "accepted": len(callers.told), "sent": len(callers.sent), "with key": len(callers.keys)}
 
 
-def main() -> int:
+def main(program: str, install: type[Installation]) -> int:
     """0 where every promise was kept."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash_redis")
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}")
     try:
-        done = run(options.rounds, options.seed)
+        done = run(options.rounds, options.seed, install=install)
     except Broken as broken:
         print(f"BROKEN: {broken}")
         return 1
@@ -168,4 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("tests.crash_redis", Installation))

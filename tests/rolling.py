@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.brokers import RedisServer
+from tests.brokers import RabbitMQServer, RedisServer
 from tests.fleets import FleetServer, backend_of, until
 
 ENDS_WITHIN = 60.0
@@ -48,7 +48,27 @@ def on_redis() -> Iterator[dict[str, str]]:
         redis.close()
 
 
-BACKENDS: dict[str, Callable[[], AbstractContextManager[dict[str, str]]]] = {"redis": on_redis}
+@contextmanager
+def on_rabbitmq() -> Iterator[dict[str, str]]:
+    """A RabbitMQ, with its books in such a Redis."""
+    rabbitmq = RabbitMQServer()
+    try:
+        rabbitmq.start()
+        with on_redis() as settings:
+            yield {
+                "OPENHQM_QUEUE__TYPE": "rabbitmq",
+                "OPENHQM_QUEUE__RABBITMQ_URL": rabbitmq.url,
+                "OPENHQM_CACHE__TYPE": "redis",
+                "OPENHQM_CACHE__REDIS_URL": settings["OPENHQM_QUEUE__REDIS_URL"],
+            }
+    finally:
+        rabbitmq.close()
+
+
+BACKENDS: dict[str, Callable[[], AbstractContextManager[dict[str, str]]]] = {
+    "redis": on_redis,
+    "rabbitmq": on_rabbitmq,
+}
 """Brokers under which this is run: each gives the settings that name it, and is gone in the end."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import crash, crash_redis
+from tests import crash, crash_rabbitmq, crash_redis
 
 
 class Kill(SynchronousTestCase):
@@ -20,6 +20,13 @@ class Kill(SynchronousTestCase):
     def test_nothing_is_lost_on_redis(self) -> None:
         """Ten kills, of the listener, the worker and Redis in turn: nothing is lost, each request ends once."""
         done = crash_redis.run(10, seed=20260207, say=lambda line: None)
+        self.assertEqual(done["kills"], 10)
+        self.assertGreater(done["accepted"], 200)
+
+    def test_nothing_is_lost_on_rabbitmq(self) -> None:
+        """Ten kills, of listener, worker, Redis and RabbitMQ in turn: nothing is lost, each request ends once."""
+        install = crash_rabbitmq.RabbitMQInstallation
+        done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=install)
         self.assertEqual(done["kills"], 10)
         self.assertGreater(done["accepted"], 200)
 

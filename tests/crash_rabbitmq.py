@@ -1,0 +1,43 @@
+"""The same on RabbitMQ with its books in Redis: listener, worker and either of the two are killed in turn.
+
+    python -m tests.crash_rabbitmq --rounds 200 [--seed N]
+
+Redis syncs its append-only file before each answer; RabbitMQ's queues are quorum queues of one node.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.brokers import RabbitMQServer
+from tests.crash_redis import Installation, main
+
+
+class RabbitMQInstallation(Installation):
+    """A RabbitMQ beside the Redis."""
+
+    def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
+        self.rabbitmq = RabbitMQServer()
+        super().__init__(directory, before, **settings)
+        self.parts["rabbitmq"] = (self.rabbitmq.kill, self.rabbitmq.start)
+
+    def backend(self) -> dict[str, str]:
+        return {
+            "OPENHQM_QUEUE__TYPE": "rabbitmq",
+            "OPENHQM_QUEUE__RABBITMQ_URL": self.rabbitmq.url,
+            "OPENHQM_CACHE__TYPE": "redis",
+            "OPENHQM_CACHE__REDIS_URL": self.redis.url,
+        }
+
+    def start(self) -> None:
+        self.rabbitmq.start()
+        super().start()
+
+    def close(self) -> None:
+        super().close()
+        self.rabbitmq.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main("tests.crash_rabbitmq", RabbitMQInstallation))
