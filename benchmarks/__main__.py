@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks import running
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.open_model import measure, percentile
-from benchmarks.peers import SUBMIT, forward, journeys_of, peers, redis
+from benchmarks.peers import BY_HAND, ON_RABBITMQ, SUBMIT, forward, journeys_of, peers, rabbitmq, redis
 from benchmarks.processes import processes
 from benchmarks.table import Table
 
@@ -253,6 +253,7 @@ PARTS = (
     "sidecar",
     "forward",
     "redis",
+    "rabbitmq",
     "consume",
     "processes",
     "memory",
@@ -282,6 +283,7 @@ def main() -> int:
         "sidecar": lambda: sidecar(table, 3 if options.quick else 20),
         "forward": lambda: forward(table, seconds),
         "redis": lambda: redis(table, seconds),
+        "rabbitmq": lambda: rabbitmq(table, seconds, rounds),
         "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
         "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
@@ -301,6 +303,7 @@ def main() -> int:
     table.ratio("accept, Redis / FastAPI + redis.asyncio", on_redis, "accept: FastAPI + redis.asyncio", 4)
     table.ratio("accept, Redis / SQLite FULL", on_redis, "accept: OpenHQM, SQLite FULL, beside Redis", 0.8)
     table.ratio("consume, Redis / Celery", OURS, CELERY, 3)
+    table.ratio("accept, RabbitMQ / FastAPI + aio-pika", ON_RABBITMQ, BY_HAND, 3)
     forwarded = "forward: OpenHQM, SQLite FULL"
     table.ratio("forward / treq alone", forwarded, "forward: treq alone", 0.5)
     table.ratio("forward / FastAPI + Taskiq + httpx", forwarded, "forward: FastAPI + Taskiq + httpx + Redis", 2)

@@ -6,13 +6,18 @@ import asyncio
 import importlib.util
 import json
 import shutil
+import statistics
 import sys
 import tempfile
 import time
+from contextlib import closing
+
+from twisted.trial.unittest import SkipTest
 
 from benchmarks import running
 from benchmarks.polling import journeys
 from benchmarks.table import Table
+from tests.brokers import RabbitMQServer
 
 SUBMIT = "/api/v1/submit"
 _UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--port"]
@@ -27,6 +32,9 @@ CELERY_WORKER = [
     "--loglevel",
     "ERROR",
 ]
+_EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+ON_RABBITMQ = "accept: OpenHQM, RabbitMQ"
+BY_HAND = "accept: FastAPI + aio-pika"
 _REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--port"]
 EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
 
@@ -93,6 +101,46 @@ def redis(table: Table, seconds: float) -> None:
             table.add(name, running.wrk(embedded, SUBMIT, seconds), "requests/s")
         with running.process([*_UVICORN, str(peer), "benchmarks.peer_redis:app"], peer, BENCH_REDIS=url):
             table.add("accept: FastAPI + redis.asyncio", running.wrk(peer, SUBMIT, seconds), "requests/s")
+
+
+def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
+    """Accepting on RabbitMQ with confirms, its books in Redis (AOF everysec), and by hand without any books."""
+    names = ("aio_pika", "fastapi", "uvicorn")
+    lacking = [name for name in names if importlib.util.find_spec(name) is None]
+    try:
+        server = RabbitMQServer()
+    except SkipTest as error:
+        lacking.append(str(error))
+    if lacking:
+        print(f"rabbitmq: left out, missing {', '.join(lacking)}")
+        return
+    ours, peer, books = (running.free_port() for _ in range(3))
+    found: dict[str, list[float]] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
+        running.process([*_EVERYSEC, "--dir", directory, "--port", str(books)], books),
+        closing(server.start()),
+    ):
+        settings = {
+            "OPENHQM_QUEUE__TYPE": "rabbitmq",
+            "OPENHQM_QUEUE__RABBITMQ_URL": server.url,
+            "OPENHQM_CACHE__TYPE": "redis",
+            "OPENHQM_CACHE__REDIS_URL": f"redis://localhost:{books}",
+        }
+        embedded = {name: value for name, value in settings.items() if "CACHE" not in name}
+        by_hand = [*_UVICORN, str(peer), "benchmarks.peer_rabbitmq:app"]
+        for _ in range(rounds):
+            with running.openhqm(ours, "--role", "listener", **settings):
+                time.sleep(1)
+                found.setdefault(ON_RABBITMQ, []).append(running.wrk(ours, SUBMIT, seconds))
+            with running.openhqm(ours, **embedded):
+                time.sleep(1)
+                name = f"{ON_RABBITMQ}, books in SQLite, echo at work"
+                found.setdefault(name, []).append(running.wrk(ours, SUBMIT, seconds))
+            with running.process(by_hand, peer, BENCH_RABBITMQ=server.url):
+                found.setdefault(BY_HAND, []).append(running.wrk(peer, SUBMIT, seconds))
+    for name, rates in found.items():
+        table.add(name, statistics.median(rates), "requests/s")
 
 
 def forward(table: Table, seconds: float) -> None:
