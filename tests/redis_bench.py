@@ -66,6 +66,7 @@ class Instance:
         await self.queue.start()
         self.store.start()
         await self.redis.first_try()
+        await self.redis.listening.link.first_try()
 
     @deferred
     async def stop(self) -> None:
