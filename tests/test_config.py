@@ -475,6 +475,56 @@ class AbsentTests(ConfigCase):
         )
 
 
+class RabbitMQTests(ConfigCase):
+    """``queue.type: rabbitmq``"""
+
+    def test_short_form(self) -> None:
+        """``queue.rabbitmq_url`` says the same as ``queue.connection.rabbitmq.url``."""
+        long = self.load("queue: {type: rabbitmq, connection: {rabbitmq: {url: 'amqp://a:1/v', prefix: p.}}}")
+        self.assertEqual(long.queue.connection.rabbitmq.url, "amqp://a:1/v")
+        self.assertEqual(long.queue.connection.rabbitmq.prefix, "p.")
+        short = self.load("queue: {type: rabbitmq, rabbitmq_url: 'amqp://a'}")
+        self.assertEqual(short.queue.rabbitmq_url, "amqp://a")
+
+    def test_not_shown(self) -> None:
+        """A URL that is none is refused by its key, without its password; one that is taken does not show it."""
+        for key, text in (
+            ("queue.rabbitmq_url", "queue: {type: rabbitmq, rabbitmq_url: 'http://u:secret@a'}"),
+            (
+                "queue.connection.rabbitmq.url",
+                "queue: {type: rabbitmq, connection: {rabbitmq: {url: 'amqp://u:secret@a/b/c'}}}",
+            ),
+        ):
+            complaint = self.complaint(text)
+            self.assertEqual(complaint.key, key)
+            self.assertNotIn("secret", str(complaint))
+        self.assertNotIn("secret", repr(self.load("queue: {type: rabbitmq, rabbitmq_url: 'amqp://u:secret@a'}")))
+
+    def test_held_for_too_long(self) -> None:
+        """What may take longer than RabbitMQ lets a message be held is refused by its key; elsewhere it is not."""
+        proxy = "proxy: {enabled: true, endpoints: {slow: {url: 'http://a', timeout: 1800}}}"
+        for key, text in (
+            ("worker.timeout_seconds", "worker: {timeout_seconds: 1741}"),
+            ("proxy.endpoints.slow.timeout", proxy),
+            ("routing.routes.0.timeout", "routing: {routes: [{name: a, is_default: true, timeout: 3600}]}"),
+        ):
+            self.load(f"{text}\nqueue: {{type: redis}}")
+            complaint = self.complaint(f"{text}\nqueue: {{type: rabbitmq}}")
+            self.assertEqual(complaint.key, key)
+            self.assertIn("consumer_timeout", complaint.reason)
+            for seconds in (0, 7200):
+                more = f"connection: {{rabbitmq: {{consumer_timeout_seconds: {seconds}}}}}"
+                self.load(f"{text}\nqueue: {{type: rabbitmq, {more}}}")
+        self.load("worker: {timeout_seconds: 1740}\nqueue: {type: rabbitmq}")
+
+    def test_a_listener_holds_nothing(self) -> None:
+        """Where nobody works, nothing is held."""
+        self.load(
+            "worker: {enabled: false, timeout_seconds: 7200}\nqueue: {type: rabbitmq}\n"
+            "cache: {type: redis, redis_url: 'redis://a'}"
+        )
+
+
 class RedisTests(ConfigCase):
     """Where a Redis is found."""
 

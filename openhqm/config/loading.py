@@ -189,6 +189,8 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     found += _about_processes(settings)
     found += _about_the_store(settings)
     found += about_halves(settings)
+    if settings.queue.type == "rabbitmq":
+        found += _about_rabbitmq(settings)
     if settings.queue.type != "redis" and settings.queue.format not in ("auto", "envelope"):
         reason = f"{settings.queue.format} is for messages of others, and nobody else reaches {settings.queue.type}"
         found.append(("queue.format", reason))
@@ -258,6 +260,37 @@ def _about_processes(settings: Settings) -> list[tuple[str, str]]:
     return found
 
 
+def _about_rabbitmq(settings: Settings) -> list[tuple[str, str]]:
+    """RabbitMQ closes the channel of whoever holds a message for longer than its ``consumer_timeout``."""
+    found = []
+    where = settings.queue.connection.rabbitmq
+    if (settings.queue.rabbitmq_url or where.url).startswith("amqps:") and not _has_tls():
+        key = "queue.rabbitmq_url" if settings.queue.rabbitmq_url else "queue.connection.rabbitmq.url"
+        found.append((key, "amqps needs TLS: pip install 'openhqm[tls]'"))
+    limit, lease = where.consumer_timeout_seconds, settings.queue.lease_seconds
+    spans = [("worker.timeout_seconds", settings.worker.timeout_seconds)]
+    if settings.proxy.enabled:
+        spans += [(f"proxy.endpoints.{name}.timeout", each.timeout) for name, each in settings.proxy.endpoints.items()]
+    if settings.proxy.sidecar.enabled:
+        spans.append(("proxy.sidecar.timeout", settings.proxy.sidecar.timeout))
+    spans += [
+        (f"routing.routes.{index}.timeout", route.timeout)
+        for index, route in enumerate(settings.routing.routes)
+        if route.timeout is not None
+    ]
+    if not limit or not settings.worker.enabled:
+        return found
+    for key, span in spans:
+        if span + lease > limit:
+            reason = (
+                f"{span:g} s and a lease of {lease:g} s are more than the {limit:g} s for which RabbitMQ lets us hold "
+                "a message: raise its consumer_timeout, and queue.connection.rabbitmq.consumer_timeout_seconds with it "
+                "(0: it is switched off)"
+            )
+            found.append((key, reason))
+    return found
+
+
 def _about_responses(queue: Queue) -> list[tuple[str, str]]:
     key, name = "queue.response_queue", queue.response_queue
     if name is None:
@@ -272,7 +305,7 @@ def _about_responses(queue: Queue) -> list[tuple[str, str]]:
 
 def _without_tls(proxy: Proxy) -> list[tuple[str, str]]:
     """The keys that ask for https, on an installation that does not have it."""
-    if all(find_spec(package) is not None for package in ("OpenSSL", "service_identity", "treq")):
+    if _has_tls():
         return []
     found = []
     if proxy.enabled:
@@ -286,6 +319,10 @@ def _without_tls(proxy: Proxy) -> list[tuple[str, str]]:
     if proxy.sidecar.enabled and (proxy.sidecar.upstream or "").startswith("https:"):
         found.append(("proxy.sidecar.upstream", "https"))
     return found
+
+
+def _has_tls() -> bool:
+    return all(find_spec(package) is not None for package in ("OpenSSL", "service_identity", "treq"))
 
 
 def _is_loopback(host: str) -> bool:
