@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_ways -*-
 """One connection attempt: the nodes in turn, the TLS, and the first words of AMQP."""
 
 from __future__ import annotations
@@ -68,6 +68,17 @@ def _words(error: BaseException, address: Address) -> str:
         return f"it refuses the password of user {address.username}, or knows no such user"
     if isinstance(error, ConnectError | Unreachable):
         return str(error)
+    if address.tls and (about_tls := _words_about_tls(error)):
+        return about_tls
     if is_hanging_up(error):
         return "it hangs up without a word: is that the port of AMQP?"
     return words(error)
+
+
+def _words_about_tls(error: BaseException) -> str | None:
+    from OpenSSL.SSL import Error
+    from service_identity import VerificationError
+
+    from openhqm.runtime.tls import words_of
+
+    return words_of(error) if isinstance(error, Error | VerificationError) else None

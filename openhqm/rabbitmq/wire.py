@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_ways -*-
 """pika, imported when a RabbitMQ is configured, and not before."""
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import TimeoutError
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
 
 from openhqm.config.rabbitmq_address import Address
 from openhqm.errors import Complaint, ConfigurationError, NotDurable
@@ -28,10 +29,10 @@ def check_installed() -> None:
     logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 
-def factory(address: Address, name: str, reactor: Any) -> Factory:
+def factory(address: Address, name: str, reactor: Any) -> Any:
     """Makes connections. ``name`` is what the broker's own tools show.
 
-    ``farewell`` of each is what RabbitMQ said when it hung up, an exception, or None.
+    ``farewell`` of each is an exception once it is over: what RabbitMQ said when it hung up, or how else it ended.
     """
     from pika import ConnectionParameters, PlainCredentials
     from pika.adapters.twisted_connection import TwistedProtocolConnection
@@ -45,18 +46,23 @@ def factory(address: Address, name: str, reactor: Any) -> Factory:
         client_properties={"connection_name": name, "product": "openhqm"},
     )
 
-    def build() -> Any:
-        protocol = TwistedProtocolConnection(parameters, custom_reactor=reactor)
-        protocol.farewell = None
+    class Told(TwistedProtocolConnection):  # type: ignore[misc]
+        """The adapter forgets over the end of a connection why it has ended."""
 
-        def closing(frame: Any) -> None:
-            protocol.farewell = ConnectionClosedByBroker(frame.method.reply_code, frame.method.reply_text)
+        farewell: BaseException | None = None
 
-        # The adapter forgets over the end of the connection why RabbitMQ has ended it.
-        connection_of(protocol).callbacks.add(0, Connection.Close, closing, False)
-        return protocol
+        def makeConnection(self, transport: Any) -> None:
+            self._impl.callbacks.add(0, Connection.Close, self._closing, False)
+            super().makeConnection(transport)
 
-    made = Factory.forProtocol(build)
+        def _closing(self, frame: Any) -> None:
+            self.farewell = ConnectionClosedByBroker(frame.method.reply_code, frame.method.reply_text)
+
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            self.farewell = self.farewell or reason.value
+            super().connectionLost(reason)
+
+    made = Factory.forProtocol(lambda: Told(parameters, custom_reactor=reactor))
     made.noisy = False
     return made
 
