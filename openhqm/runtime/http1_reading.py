@@ -20,7 +20,6 @@ from openhqm.runtime.http1_rules import (
     MOST_HEADERS,
     MOST_LINE,
     MOST_TARGET,
-    NO_HEAD,
     Head,
     Refusal,
     check_head,
@@ -44,12 +43,13 @@ class Reader:
     ) -> None:
         self.due = float("inf")
         self.inflow: Passing | None = None
-        self._last_head = NO_HEAD  # clients mostly say the same again, and what was sound is sound
         self._channel = channel
         self._site = channel.factory
         self._took = took
         self._go_ahead = go_ahead
         self._parser: Any
+        self._between = True  # the parser waits for the first byte of a request, and may be passed by
+        self._read_last: Head | None = None  # of what was read now: of the last request that was complete
         self._held_at: float | None = None  # since when a body is not read on
         self._lines: ChunkLines | None = None  # of the body that is coming
         self._read = b""  # what is being read,
@@ -59,9 +59,28 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Read on. `Refusal`: nothing behind it can be understood."""
+        between = self._between and self.began_at is None
+        if between and self._took_known(data):
+            return
+        whole, self._read_last = data, None
         while data:
             data = self._feed(data)
         self._read = b""  # an idle connection keeps nothing
+        if between and self._between and self.began_at is None and self._read_last is not None:
+            self._site.known.note(whole, self._read_last)
+
+    def _took_known(self, data: bytes) -> bool:
+        """Whether this is one whole request with a head that was read before: then the parser need not see it."""
+        site = self._site
+        if site.passage is not None or site.buffered + len(data) > site.most_buffered:
+            return False
+        known = site.known.find(data)
+        if known is None:
+            return False
+        head, body = known
+        self.due = float("inf")
+        self._took(Message(head, body, True, head.field))
+        return True
 
     def _feed(self, data: bytes) -> bytes:
         self._read = data
@@ -169,10 +188,7 @@ class Reader:
         if self._head is not None:
             return
         method, version = self._parser.get_method(), self._parser.get_http_version()
-        head = self._last_head
-        if not (head.headers == self._headers and head.target == self._url and head.says(method, version)):
-            head = self._last_head = check_head(method, self._url, version, self._headers)
-        self._head = head
+        head = self._head = check_head(method, self._url, version, self._headers)
         if head.length != 0:
             self.due = self._body_due()
         if self._site.passage is None or not self._let_through(head):
@@ -219,9 +235,11 @@ class Reader:
             return  # the parser has left the body out
         if self._lines is not None and not self._lines.ended:
             raise Refusal(400, MALFORMED)  # the parser sees an end where there is none
+        self._between = self._keep_alive(head)
+        self._read_last = head
         if inflow is None:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            message = Message(head, body, self._keep_alive(head), dict(head.headers).get)
+            message = Message(head, body, self._between, head.field)
             if self._site.passage is not None:
                 message.peer = getattr(self._channel.getPeer(), "host", None)
                 message.scheme = "https" if self._channel.isSecure() else "http"

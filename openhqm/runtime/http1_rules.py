@@ -8,7 +8,7 @@ readers that differ are how requests get smuggled: one Host, one way to tell the
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
 import attrs
@@ -56,13 +56,12 @@ class Head:
     headers: Headers
     length: int | None
     expects_continue: bool
+    field: Callable[[bytes], bytes | None] = attrs.field(init=False, eq=False, repr=False)
+    """The value of a header field by its name in lower case; the last one, where there are several."""
 
-    def says(self, method: bytes, version: str) -> bool:
-        """Whether it is of this method and version."""
-        return self.method == method and self.version[5:] == version.encode()
-
-
-NO_HEAD = Head(b"", b"", b"", (), 0, False)
+    @field.default
+    def _field(self) -> Callable[[bytes], bytes | None]:
+        return dict(self.headers).get
 
 
 def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> Head:

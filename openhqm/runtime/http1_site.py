@@ -14,6 +14,7 @@ from twisted.web.server import Site
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1 import HTTP1
 from openhqm.runtime.http1_access import Access
+from openhqm.runtime.http1_known import KnownHeads
 from openhqm.runtime.http1_messages import Answer, ShortLane, render
 from openhqm.runtime.http1_passing import Passage
 from openhqm.runtime.http1_rules import Refusal
@@ -73,6 +74,7 @@ class HTTP1Site(Site):
         self.most_connections = most_connections
         self.most_buffered = most_buffered
         self.buffered = 0
+        self.known = KnownHeads()
         self.access = access
         self.leaving = self.draining = False
         self.connections: set[HTTP1] = set()
