@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import Metric
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -44,6 +44,7 @@ from openhqm.ingress.submission import check_submission
 from openhqm.options import OpenHQMOptions
 from openhqm.orphans import Orphans
 from openhqm.policy.queue_names import queue_name
+from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_site import HTTP1Site
 from openhqm.runtime.http1_upstreams import Upstreams, endpoint_for
@@ -211,11 +212,14 @@ class OpenHQM(Service):
         connections.set_function(lambda: len(site.connections))
         buffered = Gauge("openhqm_buffered_bytes", "Bytes of bodies that have come in part.", registry=registry)
         buffered.set_function(lambda: site.buffered)
-        endings = Counter("openhqm_requests", "Requests that have ended, by how.", ["outcome"], registry=registry)
-        by_status = {
-            status: endings.labels(status.lower()) for status in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
-        }
-        self.holding.store.on_ending.append(lambda key, status: by_status[status].inc())
+        endings = Counts(
+            "openhqm_requests",
+            "Requests that have ended, by how.",
+            "outcome",
+            ("completed", "failed", "timeout", "cancelled"),
+            registry,
+        )
+        self.holding.store.on_ending.append(lambda key, status: endings[status.lower()].inc())
 
     def startService(self) -> None:
         """Start, or end the process with one line that says why not."""

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from openhqm.messages import Request
+from openhqm.runtime.counting import Durations
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -14,17 +15,17 @@ class WorkerMetrics:
     """The workers' metrics in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._processing = Histogram(
+        self._processing = Durations(
             "openhqm_processing_duration_seconds",
             "One attempt, from loan to settling.",
-            registry=registry,
-            buckets=SECONDS,
+            SECONDS,
+            registry,
         )
-        self._whole = Histogram(
+        self._whole = Durations(
             "openhqm_request_duration_seconds",
             "From acceptance to the ending, for requests that a worker ended.",
-            registry=registry,
-            buckets=SECONDS,
+            SECONDS,
+            registry,
         )
         self._retries = Counter("openhqm_retries", "Attempts that will be followed by another.", registry=registry)
         self._dead = Counter("openhqm_dead_letters", "Requests that became dead letters.", registry=registry)
