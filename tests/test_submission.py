@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import InvalidRequest, MalformedJSON
+from openhqm.ingress import submission
 from openhqm.ingress.submission import read_submission
 from openhqm.messages import Priority, Submission
 from tests import hypothesis_profile  # noqa: F401
@@ -234,3 +235,59 @@ class ReadSubmissionTests(SynchronousTestCase):
             read({"payload": 1, "headers": {"TraceParent": "mine"}}, carried).headers,
             {"TraceParent": "mine", "tracestate": "c=d"},
         )
+
+
+TOP = st.sampled_from(['"payload"'] * 3 + ['"headers"', '"metadata"'] * 2 + ['"metad\\u0061ta"', '"other"'])
+INNER = st.sampled_from(['"payload"', '"priority"', '"a"', '"\\u0061"', '"b"', '""'])
+NUMBERS = st.sampled_from(["1", "1.5", "1e400", "-9223372036854775809", "18446744073709551615", "18446744073709551616"])
+STRINGS = st.sampled_from(['""', '"a"', '"high"', '"payload"', '"\\""', '"\\ud800"', '"é"'])
+OTHERS = st.sampled_from(["null", "true", "[]", '["a","a"]', "{}", "[" * 63 + "]" * 63, "[" * 64 + "]" * 64])
+VALUES = NUMBERS | STRINGS | OTHERS
+SPACE = st.sampled_from(["", " ", "\n\t"])
+
+
+@st.composite
+def objects(draw: st.DrawFn, names: st.SearchStrategy[str], values: st.SearchStrategy[str]) -> str:
+    """An object, in which names may stand twice."""
+    members = draw(st.lists(st.tuples(names, values, SPACE), max_size=4))
+    return "{" + ",".join(f"{space}{name}:{value}{space}" for name, value, space in members) + "}"
+
+
+class AtOnceTests(SynchronousTestCase):
+    """What is read at once is read as the close look would have it."""
+
+    def outcome(self, body: bytes) -> object:
+        try:
+            return read_submission(body, NOW, {"traceparent": "x"})
+        except (InvalidRequest, MalformedJSON) as error:
+            return type(error), str(error)
+
+    @settings(max_examples=500)
+    @given(objects(TOP, VALUES | objects(INNER, VALUES)), st.sampled_from([b"", b" ", b"x", b"\xff"]))
+    def test_the_same(self, document: str, behind: bytes) -> None:
+        """Names that stand twice, at the top and in metadata, escapes, big numbers, depth: the same is said of it."""
+        body = document.encode() + behind
+        found = self.outcome(body)
+        closely = self.patch(submission, "_read_at_once", lambda body: None)
+        self.assertEqual(found, self.outcome(body))
+        closely.restore()
+
+    def test_ordinary(self) -> None:
+        """Most requests need no close look, and escapes in the payload are its own affair."""
+        self.patch(submission, "_read_closely", None)
+        for body in (
+            b'{"payload":{"a":[1,"x"]},"metadata":{"priority":"normal"}}',
+            b'{"metadata": {"a": 1, "b": null}, "headers": {"X-A": "b"}, "payload": "\\"{"}',
+            '{"payload":"é"}'.encode(),
+        ):
+            self.assertIsInstance(self.outcome(body), Submission)
+
+    def test_depth(self) -> None:
+        """64 levels are the most, with the request's own one, and where there are many brackets side by side, too."""
+        for levels, beside, expected in (
+            (63, b"[]", Submission),
+            (63, b"[" + b"[]," * 70 + b"1]", Submission),
+            (64, b"1", tuple),
+        ):
+            document = b'{"payload":[%b,%b]}' % (beside, b"[" * (levels - 1) + b"]" * (levels - 1))
+            self.assertIsInstance(self.outcome(document), expected, levels)

@@ -64,9 +64,6 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
 
     Duplicate names are refused, and numbers that a reader with 64-bit numbers would change silently.
     """
-    plain = _plain(text)
-    if plain is not None:
-        return plain
     try:
         value = _OBJECTS.decode(text.decode())
     except MalformedJSON as error:
@@ -74,23 +71,6 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedJSON(f"{where} must be an object")
     return value
-
-
-def _plain(text: bytes) -> dict[str, Any] | None:
-    """The object where it is flat, and nothing in it can be doubted; None: it needs the close look."""
-    if b"\\" in text:
-        return None
-    try:
-        found: dict[str, Any] = _FLAT.decode(text)
-    except msgspec.DecodeError:
-        return None
-    quotes = 2 * len(found)
-    for value in found.values():
-        if type(value) is str:
-            quotes += 2
-        elif type(value) is int and not -(2**63) <= value < 2**64:
-            return None
-    return found if text.count(b'"') == quotes else None  # else a name stands twice
 
 
 def _pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,7 +93,6 @@ def _number(digits: str) -> float:
     return value
 
 
-_FLAT = msgspec.json.Decoder(dict[str, str | int | bool | None])
 _OBJECTS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_number)
 
 
