@@ -24,6 +24,8 @@ class Status(enum.Enum):
     TIMEOUT = "TIMEOUT"
     CANCELLED = "CANCELLED"
 
+    __hash__ = object.__hash__  # there is one of each; Enum's own is Python
+
     @property
     def ended(self) -> bool:
         """Whether this is an ending."""
@@ -36,6 +38,8 @@ class Priority(enum.Enum):
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
+
+    __hash__ = object.__hash__
 
 
 def _no_headers() -> dict[str, str]:

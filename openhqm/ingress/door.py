@@ -6,7 +6,8 @@ No framework in here: the routes call these, whichever way a request came in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -74,9 +75,9 @@ class Door:
         self._metrics = metrics
         self._addressing = addressing or Addressing()
 
-    async def accept(self, body: bytes, fields: HeaderField) -> Acceptance:
+    def accept(self, body: bytes, fields: HeaderField) -> Coroutine[Any, Any, Acceptance]:
         """Make a submission safe. The errors of `read_submission`, and those of `take`."""
-        return await self.take(lambda now: self._read(body, fields, now))
+        return self.take(lambda now: self._read(body, fields, now))
 
     async def take(self, read: Callable[[float], tuple[Submission, IdempotencyClaim | None]]) -> Acceptance:
         """Make safe what ``read`` finds. Its own errors, `InvalidRequest`, `NotDurable`, `IdempotencyConflict`."""

@@ -91,9 +91,11 @@ class SqliteQueue:
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
         now = self._clock.seconds()
         place = self._place(queue_of(self._requests, submission))
-        not_before = submission.not_before
-        due = not_before if not_before is not None and not_before > now else None
-        key = place.lanes.next_key(_rank(submission) if due is None else HELD)
+        rank = _rank(submission)
+        due = submission.not_before
+        if due is not None and due <= now:
+            due = None
+        key = place.lanes.next_key(rank if due is None else HELD)
         correlation_id = self._file.ids.issue(key)
         body = encode_request(Request(correlation_id, now, submission))
         acceptance = Acceptance(correlation_id, now)
@@ -103,7 +105,7 @@ class SqliteQueue:
                 earlier = take_claim(connection, self._file.ids, claim, key, now)
                 if earlier is not None:
                     return earlier
-            self._add(connection, place, key, now, body, _rank(submission), due)
+            self._add(connection, place, key, now, body, rank, due)
             if submission.timeout is not None:
                 self._ledger.note_deadline(connection, key, now + submission.timeout)
             return acceptance

@@ -77,13 +77,16 @@ class HTTP1(WebChannel, Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._broken:
             return
-        if self._reader.began_at is None and self._serving is None and not self._queue:
-            self._begin_waiting()
         try:
             self._reader.feed(data)
         except Refusal as refusal:
             self._refuse(refusal)
-        self._go_on()
+        if self._queue:
+            self._go_on()
+        else:
+            if self._reader.began_at is None and self._serving is None:
+                self._begin_waiting()  # that was an empty line
+            self.flow()
         if self.site.buffered > self.site.most_buffered and self._reader.collected:
             self._refuse(Refusal(503, BUSY))
             self._go_on()
@@ -226,7 +229,7 @@ class HTTP1(WebChannel, Protocol):
         self._persistent = message.keep_alive and not self.site.leaving and not (self._ended and not self._queue)
         if self._accesses is not None:
             self._accesses.begin(message.head)
-        coroutine = self.factory.short_lane(message)
+        coroutine = self.site.short_lane(message)
         if coroutine is None:
             self._send_some = None
             request = self._serving = WebRequest(self, message, self._persistent)
@@ -284,7 +287,8 @@ class HTTP1(WebChannel, Protocol):
         else:
             if self._reader.began_at is None:
                 self._begin_waiting()
-            self.flow()
+            if not self._reading:
+                self.flow()
 
     def _begin_waiting(self) -> None:
         self._reader.due = self.factory.clock.seconds() + IDLE_SECONDS

@@ -85,7 +85,7 @@ ShortLane = Callable[[Message], Coroutine[Any, Any, Answer | Streaming] | None]
 
 
 _date: tuple[int, bytes] = (0, b"")
-_heads: dict[int, bytes] = {}
+_heads: dict[tuple[int, bytes, bool], bytes] = {}  # as they begin within the second of `_date`
 
 
 def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = False) -> bytes:
@@ -93,7 +93,7 @@ def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = F
 
     ``head_only`` is for HEAD: all but the body (RFC 9110, section 9.3.2).
     """
-    pieces = _head(answer.status, version, keep_alive)
+    pieces = [_head(answer.status, version, keep_alive)]
     if answer.passed_on:
         if answer.status not in (204, 304):
             pieces.append(b"Content-Length: %d\r\n" % len(answer.body))
@@ -110,19 +110,27 @@ def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = F
 
 def render_head(streaming: Streaming, version: bytes, keep_alive: bool) -> bytes:
     """The head of a response whose length nobody knows: chunked, or (HTTP/1.0) as long as the connection."""
-    pieces = _head(200, version, keep_alive)
+    pieces = [_head(200, version, keep_alive)]
     for name, value in streaming.fields:
         pieces += (name, b": ", value, b"\r\n")
     pieces.append(b"Transfer-Encoding: chunked\r\n\r\n" if version == b"HTTP/1.1" else b"\r\n")
     return b"".join(pieces)
 
 
-def _head(status: int, version: bytes, keep_alive: bool) -> list[bytes]:
-    first = _heads.get(status)
-    if first is None:
-        first = _heads[status] = b"%d %b\r\n" % (status, REASONS.get(status, b"Unknown"))
-    closing = b"" if keep_alive else b"Connection: close\r\n"
-    return [version, b" ", first, closing, b"Server: %b\r\nDate: " % SERVER, http_date(), b"\r\n"]
+def _head(status: int, version: bytes, keep_alive: bool) -> bytes:
+    date = http_date()
+    head = _heads.get((status, version, keep_alive))
+    if head is None:
+        head = b"%b %d %b\r\n%bServer: %b\r\nDate: %b\r\n" % (
+            version,
+            status,
+            REASONS.get(status, b"Unknown"),
+            b"" if keep_alive else b"Connection: close\r\n",
+            SERVER,
+            date,
+        )
+        _heads[status, version, keep_alive] = head
+    return head
 
 
 def http_date() -> bytes:
@@ -131,4 +139,5 @@ def http_date() -> bytes:
     now = int(time.time())
     if _date[0] != now:
         _date = (now, datetimeToString(now))
+        _heads.clear()
     return _date[1]
