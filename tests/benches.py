@@ -27,6 +27,15 @@ from tests.memory_broker import CAPABILITIES, MemoryBroker, Server
 START = 1_000_000.0
 
 
+def one_turn(clock: Clock) -> None:
+    """As one turn of a reactor is: what is due now, and nothing that is asked for meanwhile."""
+    for call in [call for call in clock.calls if call.getTime() <= clock.seconds()]:
+        if call.active():
+            clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
+
 class ClockedBench:
     """What both have in common: time passes when it is told to."""
 

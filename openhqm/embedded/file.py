@@ -107,6 +107,11 @@ class SqliteFile:
                 self._clock.callLater(0, self._begin)
         return done
 
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is under way in its thread."""
+        return self._committing
+
     def after_commit(self, call: Callable[[], None]) -> None:
         """From within an operation: call this once the operation is on disk, and not if it fails."""
         self._after.append(call)

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.test_contracts,tests.test_sqlite_results -*-
 """Answers in the embedded file: the ledger that the embedded queue writes within its own transactions.
 
 `SqliteResults` is the result store everybody sees. Its ``note_*`` methods are the half for the queue that
@@ -28,9 +28,11 @@ from openhqm.policy.history import check_progress
 from openhqm.results.endings import cancelled, past_deadline
 from openhqm.results.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.turns import Turns
 
 SWEEP_SECONDS = 1.0
 SWEEP_ROWS = 200
+MOST_IN_ONE_TURN = 4  # look-ups, while a commit is under way: in the next turn it may be over, and work go on
 
 # One statement is one look at the file: a request and its ending, if it has one.
 _FIND = (
@@ -48,6 +50,7 @@ class SqliteResults:
         self._clock = clock
         self._ttl = ttl
         self._watchers = Watchers()
+        self._turns = Turns(clock, MOST_IN_ONE_TURN)
         self._keeper: Any = None
         self._keeper_due = float("inf")
         self._sweep: Any = None
@@ -57,6 +60,8 @@ class SqliteResults:
     # What everybody sees
 
     def find(self, correlation_id: str) -> Deferred[Record]:
+        if self._file.committing and not self._turns.free():
+            return self._turns.wait().addCallback(lambda _: self._find(correlation_id))
         return maybeDeferred(self._find, correlation_id)
 
     def history(self, correlation_id: str, after: int) -> Deferred[Sequence[Event]]:
