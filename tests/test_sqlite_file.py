@@ -101,6 +101,12 @@ class File(SynchronousTestCase):
         self.commits[0].callback(None)
         self.assertEqual(order, ["after", "answered"])
 
+    def test_planned_once(self) -> None:
+        """What values a statement is given does not make SQLite plan it anew, neither to write nor to read."""
+        file = self.file()
+        for connection in (file.connection, file.reader):
+            self.assertEqual(connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1), 1)
+
     def test_full(self) -> None:
         """On a full disk all who waited are told, reading goes on, and a probe finds out when there is room."""
         file = self.file()

@@ -79,8 +79,7 @@ class SqliteFile:
         path = os.path.join(self.directory, "openhqm.db")
         try:
             self.connection = self._connect(path)
-            self.reader = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
-            self.reader.set_busy_timeout(1000)
+            self.reader = _open(path, apsw.SQLITE_OPEN_READONLY)
             secret = fetch_one(self.reader, "SELECT value FROM meta WHERE name='secret'")[0]
             self.ids = CorrelationIds(secret)
         except apsw.Error as error:
@@ -215,8 +214,7 @@ class SqliteFile:
             self.connection.execute("ROLLBACK")
 
     def _connect(self, path: str) -> apsw.Connection:
-        connection = apsw.Connection(path)
-        connection.set_busy_timeout(1000)
+        connection = _open(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
         for name, value, wanted in (
             ("journal_mode", "WAL", "wal"),
             ("synchronous", "FULL", 2),
@@ -277,6 +275,14 @@ class SqliteFile:
         self._release_lock()
         if self._closing is not None:
             self._closing.callback(None)
+
+
+def _open(path: str, flags: int) -> apsw.Connection:
+    connection = apsw.Connection(path, flags=flags)
+    connection.set_busy_timeout(1000)
+    # Or SQLite plans some statements anew for each value they are given, which takes longer than running them.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return connection
 
 
 def _touch(connection: apsw.Connection) -> None:

@@ -34,10 +34,11 @@ SWEEP_SECONDS = 1.0
 SWEEP_ROWS = 200
 MOST_IN_ONE_TURN = 4  # look-ups, while a commit is under way: in the next turn it may be over, and work go on
 
-# One statement is one look at the file: a request and its ending, if it has one.
+# One statement is one look at the file: a request, and its ending or else its last event, if it has one.
 _FIND = (
-    "SELECT at, (SELECT expires FROM endings WHERE key = ?1), (SELECT reply FROM endings WHERE key = ?1)"
-    " FROM messages WHERE key = ?1"
+    "SELECT m.at, e.expires, e.reply, v.at, v.detail FROM messages m LEFT JOIN endings e ON e.key = m.key"
+    " LEFT JOIN events v ON v.key = m.key AND e.key IS NULL AND v.type <> 'progress'"
+    " WHERE m.key = ? ORDER BY v.number DESC LIMIT 1"
 )
 
 
@@ -202,29 +203,23 @@ class SqliteResults:
     def _find(self, correlation_id: str) -> Record:
         key = self._key(correlation_id)
         correlation_id = correlation_id.lower()  # as it was given out
-        reader = self._file.reader
-        found = fetch_one(reader, _FIND, (key,))
+        found = fetch_one(self._file.reader, _FIND, (key,))
         if found is None:
             raise self._gone(correlation_id, key)
-        submitted_at, expires, text = found
+        submitted_at, expires, text, updated_at, detail = found
         if text is not None:
             reply = decode_reply(text)
             return Record(
                 correlation_id, reply.status, submitted_at, reply.completed_at, reply.attempt, None, reply, expires
             )
-        event = fetch_one(
-            reader,
-            "SELECT at, detail FROM events WHERE key = ? AND type <> 'progress' ORDER BY number DESC LIMIT 1",
-            (key,),
-        )
-        if event is None:
+        if detail is None:
             return Record(correlation_id, Status.PENDING, submitted_at, submitted_at)
-        detail = msgspec.json.decode(event[1])
+        detail = msgspec.json.decode(detail)
         return Record(
             correlation_id,
             Status.PROCESSING,
             submitted_at,
-            event[0],
+            updated_at,
             detail.get("attempt", 0),
             detail.get("next_attempt_at"),
         )
