@@ -11,7 +11,8 @@ from typing import Any
 from attrs import evolve
 from twisted.python.usage import Options, UsageError
 
-from openhqm.config.loading import about_halves, load, read_text
+from openhqm.config.contradictions import about_halves
+from openhqm.config.loading import load, read_text
 from openhqm.dry_run import dry_run
 from openhqm.errors import CannotStart, Complaint, ConfigurationError
 from openhqm.fleet.inheritance import Inheritance, Source

@@ -105,8 +105,8 @@ class HTTP1(WebChannel, Protocol):
             serving.connectionLost(reason)
         elif isinstance(serving, Passing):
             serving.lose()
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
+        producer, self._producer = self._producer, None
+        if producer is not None:
             producer.stopProducing()
 
     def tick(self, now: float) -> None:
