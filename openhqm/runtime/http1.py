@@ -209,10 +209,7 @@ class HTTP1(WebChannel, Protocol):
             return
         # How fast the response is read has no say in how fast the body is: they go to different places.
         self._read_on(inflow.wants_more)
-        if self._reading:
-            self._reader.go_on()
-        else:
-            self._reader.hold()
+        self._reader.go_on() if self._reading else self._reader.hold()
 
     def _count(self) -> None:
         buffered = self._queued_bytes + self._reader.collected
