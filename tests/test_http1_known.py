@@ -32,7 +32,7 @@ class Known(SynchronousTestCase):
         self.assertEqual(wire.seen[0].headers, wire.seen[1].headers)
 
     def test_not_known(self) -> None:
-        """Nothing is known of what came with others, in pieces, chunked, to be asked for, or was the last one."""
+        """Nothing is known of what came with others, in pieces, chunked, to be asked for, with a secret, or last."""
         for name, stream in {
             "two": BODY + BODY,
             "in pieces": BODY[:10],
@@ -42,6 +42,8 @@ class Known(SynchronousTestCase):
             "expected": POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
             "HTTP/1.0": SERVED["HTTP/1.0"],
             "the last": CLOSE,
+            "a secret": POST + b"Authorization: Bearer a\r\nContent-Length: 0\r\n\r\n",
+            "a cookie": POST + b"COOKIE: a\r\nContent-Length: 0\r\n\r\n",
             "long": POST + b"A: %b\r\n\r\n" % (b"a" * LONGEST_KNOWN),
         }.items():
             wire = Wire()
