@@ -14,6 +14,7 @@ import msgspec
 
 from openhqm.errors import UnreadableMessage
 from openhqm.messages import DeadLetter, Priority, Reply, Request, Status, Submission
+from openhqm.policy.steps import Step
 
 VERSION = 1
 
@@ -56,10 +57,23 @@ class _DeadLetterV1(msgspec.Struct):
     reply: _ReplyV1
 
 
+class _StepV1(msgspec.Struct, omit_defaults=True):
+    openhqm: int
+    correlation_id: str
+    name: str
+    type: str
+    at: float
+    detail: dict[str, Any] = {}
+    reply: _ReplyV1 | None = None
+    reason: str | None = None
+    letter: _DeadLetterV1 | None = None
+
+
 _encoder = msgspec.json.Encoder()
 _request_decoder = msgspec.json.Decoder(_RequestV1)
 _reply_decoder = msgspec.json.Decoder(_ReplyV1)
 _dead_letter_decoder = msgspec.json.Decoder(_DeadLetterV1)
+_step_decoder = msgspec.json.Decoder(_StepV1)
 
 
 def encode_request(request: Request) -> bytes:
@@ -84,23 +98,40 @@ def decode_reply(data: bytes) -> Reply:
 
 def encode_dead_letter(letter: DeadLetter) -> bytes:
     """A dead letter as bytes for `decode_dead_letter`."""
-    return _encoder.encode(
-        _DeadLetterV1(
-            openhqm=VERSION,
-            reason=letter.reason,
-            at=letter.at,
-            request=_request_to_wire(letter.request),
-            reply=_reply_to_wire(letter.reply),
-        )
-    )
+    return _encoder.encode(_letter_to_wire(letter))
 
 
 def decode_dead_letter(data: bytes) -> DeadLetter:
     """The dead letter in ``data``; `UnreadableMessage`."""
-    wire: _DeadLetterV1 = _decode(_dead_letter_decoder, data)
-    return DeadLetter(
-        request=_request_from_wire(wire.request), reason=wire.reason, reply=_reply_from_wire(wire.reply), at=wire.at
+    return _letter_from_wire(_decode(_dead_letter_decoder, data))
+
+
+def encode_step(step: Step) -> bytes:
+    """A step as bytes for `decode_step`."""
+    return _encoder.encode(
+        _StepV1(
+            VERSION,
+            step.correlation_id,
+            step.name,
+            step.type,
+            step.at,
+            dict(step.detail),
+            None if step.reply is None else _reply_to_wire(step.reply),
+            step.reason,
+            None if step.letter is None else _letter_to_wire(step.letter),
+        )
     )
+
+
+def decode_step(data: bytes) -> Step:
+    """The step in ``data``; `UnreadableMessage`."""
+    wire: _StepV1 = _decode(_step_decoder, data)
+    reply = None if wire.reply is None else _reply_from_wire(wire.reply)
+    letter = None if wire.letter is None else _letter_from_wire(wire.letter)
+    try:
+        return Step(wire.correlation_id, wire.name, wire.type, wire.at, wire.detail, reply, wire.reason, letter)
+    except ValueError as error:
+        raise UnreadableMessage(str(error)) from None
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
@@ -111,6 +142,15 @@ def _decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
     if wire.openhqm != VERSION:
         raise UnreadableMessage(f"envelope version {wire.openhqm} is not known here")
     return wire
+
+
+def _letter_to_wire(letter: DeadLetter) -> _DeadLetterV1:
+    request, reply = _request_to_wire(letter.request), _reply_to_wire(letter.reply)
+    return _DeadLetterV1(VERSION, letter.reason, letter.at, request, reply)
+
+
+def _letter_from_wire(wire: _DeadLetterV1) -> DeadLetter:
+    return DeadLetter(_request_from_wire(wire.request), wire.reason, _reply_from_wire(wire.reply), wire.at)
 
 
 def _request_to_wire(request: Request) -> _RequestV1:

@@ -20,8 +20,10 @@ class Ledger(Protocol):
     def note_deadline(self, connection: apsw.Connection, key: int, due: float) -> None:
         """The request ends with TIMEOUT when ``due`` comes first."""
 
-    def note_event(self, connection: apsw.Connection, key: int, type: str, detail: dict[str, Any]) -> None:
-        """Add an event to the request's history; `ValueError` past its limits."""
+    def note_event(
+        self, connection: apsw.Connection, key: int, type: str, detail: dict[str, Any], at: float | None = None
+    ) -> None:
+        """Add an event to the request's history; `ValueError` past its limits. ``at`` is when it was, if not now."""
 
     def note_ending(self, connection: apsw.Connection, key: int, reply: Reply) -> bool:
         """Record the ending unless there is one; whether it was recorded."""

@@ -83,4 +83,7 @@ CREATE TABLE IF NOT EXISTS unpublished (
 
 -- What the copy that counts carries, where that is more than none.
 CREATE TABLE IF NOT EXISTS copies (key INTEGER PRIMARY KEY, attempts INTEGER NOT NULL);
+
+-- Which steps of a request a worker without a store has told, until it ends: one that comes again is passed over.
+CREATE TABLE IF NOT EXISTS told (key INTEGER NOT NULL, step TEXT NOT NULL, PRIMARY KEY (key, step)) WITHOUT ROWID;
 """

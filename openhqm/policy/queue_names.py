@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from openhqm.messages import Submission
+from openhqm.messages import Priority, Submission
 
 
 def queue_name(requests: str, endpoint: str | None = None, partition: int | None = None) -> str:
@@ -24,6 +24,11 @@ def queue_name(requests: str, endpoint: str | None = None, partition: int | None
 def queue_of(requests: str, submission: Submission) -> str:
     """The queue in which a submission waits."""
     return queue_name(requests, submission.endpoint, submission.partition)
+
+
+def priority_of(submission: Submission) -> Priority:
+    """The priority with which it waits there. Within a partition the oldest goes first, whatever its priority."""
+    return Priority.NORMAL if submission.partition is not None else submission.priority
 
 
 def parts_of(requests: str, queue: str) -> tuple[str | None, int | None]:

@@ -28,6 +28,7 @@ from openhqm.messages import (
 )
 from openhqm.policy.copies import Copy
 from openhqm.policy.queue_names import holds_requests
+from openhqm.queues.brokered_following import Following
 from openhqm.queues.brokered_ledger import Ledger
 from openhqm.queues.brokered_place import Place
 from openhqm.queues.brokered_publishing import Publishing
@@ -40,7 +41,8 @@ MOST_QUEUES = 1000
 class BrokeredQueue:
     """The queues of ``broker``, and the books in ``ledger``.
 
-    A loan that is not extended for ``lease`` seconds is lent anew.
+    A loan that is not extended for ``lease`` seconds is lent anew. ``following`` is what writes down what workers
+    without a store tell, where this process keeps their books.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class BrokeredQueue:
         requests: str,
         dead_letters: str,
         lease: float = 60.0,
+        following: Following | None = None,
     ) -> None:
         self._broker = broker
+        self._following = following
         self._ledger = ledger
         self._clock = clock
         self._requests = requests
@@ -85,12 +89,16 @@ class BrokeredQueue:
         await self._ledger.start()
         await self._broker.start()
         self._publishing.start()
+        if self._following is not None:
+            self._following.start()
 
     @deferred
     async def stop(self) -> None:
         for place in self._places.values():
             place.stop()
         noted = self._publishing.stop()
+        if self._following is not None:
+            await self._following.stop()
         await self._broker.stop()
         await noted
         await self._ledger.stop()

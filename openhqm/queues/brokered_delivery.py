@@ -50,6 +50,9 @@ class Lender(Protocol):
     def publish_anew(self, copy: Copy) -> Deferred[None]:
         """Publish a marked copy. It does not fail: where it could not be published, the mark is left for later."""
 
+    def replace(self, copy: IBrokerDelivery, new: Copy) -> Deferred[None]:
+        """Publish ``new`` in place of ``copy``, which goes back where that fails. It does not fail."""
+
     def publish_plain(self, copy: IBrokerDelivery, request: Request, attempts: int, delay: float) -> Deferred[None]:
         """Publish what no ledger knows of once more; `NotDurable`."""
 
@@ -144,9 +147,12 @@ class BrokeredDelivery(Delivery):
         return first
 
     async def _give_back(self) -> None:
-        await self._place.ledger.give_back(self.loan)
-        self._place.forget(self)
-        self._place.put_back(self.copy)
+        instead = await self._place.ledger.give_back(self.loan)
+        self._place.forget(self)  # before another copy can come
+        if instead is None:
+            self._place.put_back(self.copy)
+        else:
+            await self._place.replace(self.copy, instead)
 
     async def _hold(self, delay: float, reason: str) -> None:
         held = await self._place.ledger.hold(self.loan, delay, reason)

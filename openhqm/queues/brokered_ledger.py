@@ -77,8 +77,11 @@ class Ledger(Protocol):
 
     # Lending
 
-    def begin(self, number: int, carried: int) -> Deferred[Loan | NotYet | None]:
-        """Count an attempt. None where the copy is worth nothing: ended, unknown, or there is a newer one."""
+    def begin(self, copy: Copy, returned: int) -> Deferred[Loan | NotYet | None]:
+        """Count an attempt. None where the copy is worth nothing: ended, unknown, or there is a newer one.
+
+        ``returned`` is how often the broker has lent this very copy before, for whoever has nothing better to go by.
+        """
 
     def ending(self, number: int) -> Deferred[str | None]:
         """The status with which a request has ended, or None."""
@@ -88,14 +91,17 @@ class Ledger(Protocol):
 
     # Settling. `LoanOver` where a later attempt has begun.
 
-    def give_back(self, loan: Loan) -> Deferred[None]:
-        """The attempt was not one."""
+    def give_back(self, loan: Loan) -> Deferred[Copy | None]:
+        """The attempt was not one. None: the same copy is to be lent again; else one to be published in its place."""
 
     def hold(self, loan: Loan, delay: float, reason: str) -> Deferred[bool]:
         """The same copy may begin again after ``delay`` seconds. False: the request has ended."""
 
     def renew(self, loan: Loan, request: Request, body: bytes, delay: float, reason: str) -> Deferred[Copy | None]:
-        """A new copy counts from now on, and is marked; older ones are worth nothing. None: the request has ended."""
+        """A new copy counts from now on, and is marked; older ones are worth nothing.
+
+        None where there is nothing left to publish: the request has ended, or the copy was published.
+        """
 
     def end(self, loan: Loan, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:
         """Record the ending and the dead letter. False: it had ended before, and nothing was recorded."""

@@ -117,7 +117,7 @@ class Place:
             return None
         self._beginning[number] = copy
         try:
-            begun = await self.ledger.begin(number, copy.attempts)
+            begun = await self.ledger.begin(Copy(number, request, copy.body, copy.attempts), copy.returned)
         finally:
             if self._beginning.get(number) is copy:
                 del self._beginning[number]
@@ -204,6 +204,16 @@ class Place:
     def publish_anew(self, copy: Copy) -> Deferred[None]:
         """Publish a marked copy; it does not fail."""
         return self._publishing.publish_or_leave(copy)
+
+    @deferred
+    async def replace(self, copy: IBrokerDelivery, new: Copy) -> None:
+        """Publish ``new`` in place of ``copy``, which goes back where that fails."""
+        try:
+            await self._publishing.publish(new)
+        except NotDurable:
+            self.put_back(copy)
+        else:
+            self.drop(copy)
 
     def publish_plain(self, copy: IBrokerDelivery, request: Request, attempts: int, delay: float) -> Deferred[None]:
         """Publish what no ledger knows of once more; `NotDurable`."""

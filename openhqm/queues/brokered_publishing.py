@@ -16,9 +16,8 @@ from twisted.logger import Logger
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IBroker
-from openhqm.messages import Priority, Submission
 from openhqm.policy.copies import Copy
-from openhqm.policy.queue_names import queue_of
+from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.queues.brokered_ledger import Ledger
 from openhqm.runtime.deferreds import deferred
 
@@ -124,8 +123,3 @@ class Publishing:
             if not failure.check(NotDurable):
                 self._log.failure("publishing what was left over broke down", failure)
         return len(copies) == SWEEP_COPIES and not failures
-
-
-def priority_of(submission: Submission) -> Priority:
-    """Within a partition the oldest goes first, whatever its priority."""
-    return Priority.NORMAL if submission.partition is not None else submission.priority

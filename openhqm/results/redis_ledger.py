@@ -156,14 +156,14 @@ class RedisLedger:
     # Lending
 
     @deferred
-    async def begin(self, number: int, carried: int) -> Loan | NotYet | None:
+    async def begin(self, copy: Copy, returned: int) -> Loan | NotYet | None:
         token = self._redis.new_token()
-        answer = await self._redis.run("begin", number, carried, token)
+        answer = await self._redis.run("begin", copy.number, copy.attempts, token)
         if not answer:
             return None
         if answer[0] == b"wait":
             return NotYet(float(answer[1]), retry=int(answer[2]) > 0)
-        return Loan(number, int(answer[1]), token)
+        return Loan(copy.number, int(answer[1]), token)
 
     @deferred
     async def ending(self, number: int) -> str | None:
@@ -181,8 +181,9 @@ class RedisLedger:
     # Settling
 
     @deferred
-    async def give_back(self, loan: Loan) -> None:
+    async def give_back(self, loan: Loan) -> Copy | None:
         await self._run("release", loan, "back", "", "", "")
+        return None
 
     @deferred
     async def hold(self, loan: Loan, delay: float, reason: str) -> bool:

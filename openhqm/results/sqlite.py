@@ -90,13 +90,15 @@ class SqliteResults:
         connection.execute("INSERT OR IGNORE INTO deadlines VALUES (?, ?)", (due, key))
         self._file.after_commit(lambda: self._arm(due))
 
-    def note_event(self, connection: apsw.Connection, key: int, type: str, detail: dict[str, Any]) -> None:
-        """Add an event to the history; `ValueError` past its limits."""
+    def note_event(
+        self, connection: apsw.Connection, key: int, type: str, detail: dict[str, Any], at: float | None = None
+    ) -> None:
+        """Add an event to the history; `ValueError` past its limits. ``at`` is when it was, where that is not now."""
         text = msgspec.json.encode(detail)
         number = self._last_number(connection, key) + 1
         if type == "progress":
             check_progress(number, text)
-        event = Event(number, type, self._clock.seconds(), detail)
+        event = Event(number, type, self._clock.seconds() if at is None else at, detail)
         connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (key, number, type, event.at, text))
         self._file.after_commit(lambda: self._tell(key, event))
 
@@ -105,7 +107,7 @@ class SqliteResults:
         number = self._last_number(connection, key) + 1
         connection.execute(
             "INSERT OR IGNORE INTO endings VALUES (?, ?, ?, ?)",
-            (key, number, reply.completed_at + self._ttl, encode_reply(reply)),
+            (key, number, self._clock.seconds() + self._ttl, encode_reply(reply)),
         )
         if not connection.changes():
             return False
@@ -187,7 +189,7 @@ class SqliteResults:
         for (key,) in keys:
             # The number of the last one given out must outlive its row, or it would be given out again.
             connection.execute("UPDATE lanes SET given = max(given, ?) WHERE lane = ?", (key, lane_of(key)))
-            for table in ("inflight", "unpublished", "copies", "events", "endings", "messages"):
+            for table in ("inflight", "unpublished", "copies", "told", "events", "endings", "messages"):
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
         return len(keys)

@@ -171,8 +171,8 @@ class SqliteLedger:
 
     # Lending
 
-    def begin(self, number: int, carried: int) -> Deferred[Loan | NotYet | None]:
-        return self._file.write(lambda connection: self._begin(connection, number, carried))
+    def begin(self, copy: Copy, returned: int) -> Deferred[Loan | NotYet | None]:
+        return self._file.write(lambda connection: self._begin(connection, copy.number, copy.attempts))
 
     def _begin(self, connection: apsw.Connection, key: int, carried: int) -> Loan | NotYet | None:
         known = fetch_one(connection, "SELECT 1 FROM messages WHERE key = ?", (key,))
@@ -183,14 +183,18 @@ class SqliteLedger:
         following = next_attempt(Standing(copy[0] if copy else 0, attempt, due), carried, self._clock.seconds())
         if not isinstance(following, int):
             return following
-        connection.execute(
-            "INSERT OR REPLACE INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self._lanes.number, _RANK, following)
-        )
         if carried:
             connection.execute("INSERT OR REPLACE INTO copies VALUES (?, ?)", (key, carried))
-        connection.execute("DELETE FROM unpublished WHERE key = ?", (key,))
+        self.count(connection, key, following)
         self._store.note_event(connection, key, "processing", {"attempt": following})
         return Loan(key, following, str(following))
+
+    def count(self, connection: apsw.Connection, key: int, attempt: int) -> None:
+        """Within an operation of the file: the attempt has begun, and so its copy was published."""
+        connection.execute(
+            "INSERT OR REPLACE INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self._lanes.number, _RANK, attempt)
+        )
+        connection.execute("DELETE FROM unpublished WHERE key = ?", (key,))
 
     def ending(self, number: int) -> Deferred[str | None]:
         row = fetch_one(self._file.reader, "SELECT reply FROM endings WHERE key = ?", (number,))
@@ -205,10 +209,11 @@ class SqliteLedger:
 
     # Settling
 
-    def give_back(self, loan: Loan) -> Deferred[None]:
-        def uncount(connection: apsw.Connection) -> None:
+    def give_back(self, loan: Loan) -> Deferred[Copy | None]:
+        def uncount(connection: apsw.Connection) -> Copy | None:
             if self._is_open(connection, loan):
                 connection.execute("UPDATE inflight SET attempt = attempt - 1 WHERE key = ?", (loan.number,))
+            return None
 
         return self._file.write(uncount)
 
@@ -238,16 +243,23 @@ class SqliteLedger:
 
     def end(self, loan: Loan, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:
         def finish(connection: apsw.Connection) -> bool:
-            first = self._is_open(connection, loan) and self._store.note_ending(connection, loan.number, reply)
-            if first and letter is not None:
-                self._letters.bury(connection, letter)
-            self._forget(connection, loan)
-            return first
+            if not self._is_open(connection, loan):
+                self._forget(connection, loan.number)
+                return False
+            return self.finish(connection, loan.number, reply, letter)
 
         return self._file.write(finish)
 
+    def finish(self, connection: apsw.Connection, key: int, reply: Reply, letter: DeadLetter | None) -> bool:
+        """Within an operation of the file: the ending, unless there is one, and whether there was none."""
+        first = self._store.note_ending(connection, key, reply)
+        if first and letter is not None:
+            self._letters.bury(connection, letter)
+        self._forget(connection, key)
+        return first
+
     def let_go(self, loan: Loan) -> Deferred[None]:
-        return self._file.write(lambda connection: self._forget(connection, loan))
+        return self._file.write(lambda connection: self._forget(connection, loan.number))
 
     def _is_open(self, connection: apsw.Connection, loan: Loan) -> bool:
         """Whether the request has not ended. `LoanOver` where the loan is not its latest attempt."""
@@ -256,9 +268,9 @@ class SqliteLedger:
             raise LoanOver(self._file.ids.issue(loan.number), "a later attempt has begun")
         return row is not None and not self._store.has_ended(connection, loan.number)
 
-    def _forget(self, connection: apsw.Connection, loan: Loan) -> None:
-        for table in ("inflight", "copies", "unpublished"):
-            connection.execute(f"DELETE FROM {table} WHERE key = ?", (loan.number,))
+    def _forget(self, connection: apsw.Connection, key: int) -> None:
+        for table in ("inflight", "copies", "unpublished", "told"):
+            connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
 
     # Dead letters
 
