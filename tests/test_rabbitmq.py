@@ -10,17 +10,19 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.config.rabbitmq_address import parse_address
 from openhqm.errors import NotDurable
+from openhqm.messages import Priority
 from openhqm.rabbitmq.broker import RabbitMQBroker
+from openhqm.rabbitmq.topology import Claim
 from openhqm.rabbitmq.wire import check_installed
 from tests.broker_contract import Patient, Q, broker_contract, publish
 from tests.brokers import RabbitMQServer, shared_rabbitmq
 
 
-def new_broker(case: TestCase, url: str, prefix: str = "", seconds: float = 5.0) -> RabbitMQBroker:
+def new_broker(case: TestCase, url: str, prefix: str = "", seconds: float = 5.0, **more: Any) -> RabbitMQBroker:
     """A process of its own, started. A test's own prefix keeps what others left out of it."""
     check_installed()
     broker = RabbitMQBroker(
-        parse_address(url), reactor, random.random, prefix=prefix or f"{case.id()}.", seconds=seconds
+        parse_address(url), reactor, random.random, prefix=prefix or f"{case.id()}.", seconds=seconds, **more
     )
     case.addCleanup(broker.stop)
     broker.start()
@@ -60,6 +62,55 @@ class Real(Patient):
         server = RabbitMQServer(**more)
         self.addCleanup(server.close)
         return server.start()
+
+
+class SharingTests(Real):
+    """Several processes on the same queues"""
+
+    async def test_claim(self) -> None:
+        """One has the claim; another one waits for it, takes nothing meanwhile, and has it once the first is gone."""
+        url, claim = shared_rabbitmq().url, Claim("claim", "somebody else has it")
+        first = new_broker(self, url, claim=claim)
+        await first.first_try()
+        self.assertIsNone(first.trouble)
+        second = new_broker(self, url, claim=claim)
+        await second.first_try()
+        self.assertIn("somebody else has it", second.trouble or "")
+        await publish(first, b"1")
+        self.assertIn("somebody else has it", str(await self.refused(publish(second, b"2"))))
+        waiting = second.receive(Q, 5)
+        (delivery,) = await first.receive(Q, 5)
+        await delivery.ack()
+        await publish(first, b"3")
+        await first.stop()
+        await self.until(lambda: second.trouble is None, "the claim is not given on")
+        (delivery,) = await waiting
+        self.assertEqual(delivery.body, b"3")
+        await delivery.ack()
+
+    async def test_claim_after_a_lost_connection(self) -> None:
+        """Whoever has the claim has it again after its connection was lost."""
+        broker = new_broker(self, shared_rabbitmq().url, claim=Claim("claim", "somebody else has it"))
+        await broker.first_try()
+        broker._consuming.close_anew("hung up")
+        await self.until(lambda: broker.trouble is None, "not connected again")
+        await publish(broker, b"1")
+
+    async def test_patient(self) -> None:
+        """What came beyond what is asked for is not returned, and so not counted, while something is out."""
+        broker = new_broker(self, shared_rabbitmq().url, patient=True)
+        await broker.first_try()
+        await publish(broker, b"1", priority=Priority.HIGH)
+        await publish(broker, b"2")
+        (high,) = await broker.receive(Q, 1)
+        place = broker._place(Q)
+        await self.until(lambda: place.arrived == 1, "the other lane's has not come")
+        await self.until(lambda: place._idle is None, "it was not looked at whether anybody asks")
+        self.assertEqual(place.arrived, 1)
+        await high.ack()
+        (normal,) = await broker.receive(Q, 1)
+        self.assertEqual((normal.body, normal.returned), (b"2", 0))
+        await normal.ack()
 
 
 class MeddlingTests(Real):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
@@ -25,7 +25,7 @@ from openhqm.rabbitmq.lending import Place
 from openhqm.rabbitmq.link import Link
 from openhqm.rabbitmq.publishing import Publisher, Returned
 from openhqm.rabbitmq.queues import delay_headers, is_partition, lane, lanes, steps_of
-from openhqm.rabbitmq.topology import Topology
+from openhqm.rabbitmq.topology import Claim, Topology
 from openhqm.rabbitmq.wire import connection_of
 from openhqm.runtime.deferreds import deferred
 
@@ -37,8 +37,11 @@ LARGEST_BYTES = {3: 128 * 1024 * 1024, 4: 16 * 1024 * 1024}  # max_message_size
 class RabbitMQBroker:
     """The queues of one virtual host whose names begin with ``prefix``.
 
-    ``seconds`` is how long a confirmation may take. For tests, ``clock`` stands in for the time that due times are told
-    in, of which each second takes ``scale`` seconds in RabbitMQ.
+    ``seconds`` is how long a confirmation may take. ``claim`` is for one process alone: while another one has it,
+    nothing is lent, and nothing published. ``patient``: what has come is kept while anything is on loan, instead of
+    being returned when nobody has asked for it in a while; for `IBrokerDelivery.returned` counts that. For tests,
+    ``clock`` stands in for the time that due times are told in, of which each second takes ``scale`` seconds in
+    RabbitMQ.
     """
 
     def __init__(
@@ -49,10 +52,14 @@ class RabbitMQBroker:
         *,
         prefix: str,
         seconds: float,
+        claim: Claim | None = None,
+        patient: bool = False,
         clock: IReactorTime | None = None,
         scale: float = 1.0,
     ) -> None:
         self._prefix = prefix
+        self._claim = claim
+        self._patient = patient
         self._reactor = reactor
         self._clock: IReactorTime = clock if clock is not None else reactor
         self._scale = scale
@@ -122,6 +129,8 @@ class RabbitMQBroker:
     # Publishing
 
     def publish(self, queue: str, body: bytes, *, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
+        if self._claim is not None and self._connected is None:
+            return fail(NotDurable(self._consuming.trouble or "not connected to RabbitMQ"))
         target = lane(self._prefix, queue, priority)
         headers: dict[str, Any] = {}
         if attempts:
@@ -182,7 +191,15 @@ class RabbitMQBroker:
                 return self._pass_on(names[rank], delivery, delay)
 
             place = Place(
-                queue, names, is_partition(queue), self._consumed, self._reactor, self._clock, self._scale, pass_on
+                queue,
+                names,
+                is_partition(queue),
+                self._consumed,
+                self._reactor,
+                self._clock,
+                self._scale,
+                pass_on,
+                self._patient,
             )
             self._places[queue] = place
             if self._connected is not None:
@@ -241,6 +258,8 @@ class RabbitMQBroker:
 
     async def _consuming_up(self, protocol: Any) -> None:
         self._consumed.up(protocol)
+        if self._claim is not None and not await self._consumed.claim(self._claim.name):
+            raise Unreachable(self._claim.refused)
         self._connected = protocol
         for place in self._places.values():
             place.up(protocol)

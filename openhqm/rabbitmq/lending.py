@@ -36,7 +36,7 @@ class Place:
     """``lanes`` in the order in which they are worked off. ``single``: one message at a time.
 
     ``pass_on`` delays what has come too early once more. ``clock`` is what due times are compared with; each of its
-    seconds takes ``scale`` seconds in RabbitMQ.
+    seconds takes ``scale`` seconds in RabbitMQ. ``patient``: what has come stays here while anything is out.
     """
 
     def __init__(
@@ -49,8 +49,10 @@ class Place:
         clock: IReactorTime,
         scale: float,
         pass_on: PassOn,
+        patient: bool = False,
     ) -> None:
         self._single = single
+        self._patient = patient
         self._reactor = reactor
         self._clock = clock
         self._scale = scale
@@ -208,8 +210,8 @@ class Place:
         self._idle = None
         if self._waiting or self._stopped:
             return
-        if self._single and (self.on_loan or self.held):
-            return  # nothing more can come; whoever has it asks when it is done
+        if (self._single or self._patient) and (self.on_loan or self.held):
+            return  # whoever has it asks when it is done
         self._consumers.cancel()
         for rank in range(len(self._arrived)):
             self._give_back(rank)

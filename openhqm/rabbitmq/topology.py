@@ -5,18 +5,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 
 from openhqm.errors import NotDurable
 from openhqm.rabbitmq.queues import LEVELS, arguments, delay_arguments, delay_queue, level_of, waits
-from openhqm.rabbitmq.wire import is_missing, words
+from openhqm.rabbitmq.wire import is_locked, is_missing, words
 from openhqm.runtime.deferreds import deferred
 
 GONE_SECONDS = 0.25
 """RabbitMQ 3.10 does not tell the consumers of a quorum queue that is made anew within 5 ms of being deleted."""
 COUNT_SECONDS = 1.0
 """How old the number of what is delayed may be: it is asked for with every queue, and is the same for all."""
+
+
+@attrs.frozen
+class Claim:
+    """A name that one process alone can have, and what to say where another one has it."""
+
+    name: str
+    refused: str
 
 
 class Topology:
@@ -69,6 +78,21 @@ class Topology:
         self._known.add(name)
         self._gone.pop(name, None)
         return int(frame.method.message_count)
+
+    @deferred
+    async def claim(self, name: str) -> bool:
+        """Have ``name`` for as long as this connection lasts. False where another one has it; `NotDurable`.
+
+        A queue that is exclusive to its connection: a consumer that asks to be the only one of a quorum queue is not.
+        """
+        name = self._prefix + name
+        try:
+            await self._ask(name, "queue_declare", queue=name, exclusive=True)
+        except NotDurable as error:
+            if not is_locked(error.__cause__):
+                raise
+            return False
+        return True
 
     @deferred
     async def delayed(self, target: str, steps: int) -> str:

@@ -84,6 +84,13 @@ def is_missing(error: BaseException | None) -> bool:
     return isinstance(error, ChannelClosed) and error.reply_code == 404
 
 
+def is_locked(error: BaseException | None) -> bool:
+    """Whether the queue is exclusive to another connection."""
+    from pika.exceptions import ChannelClosed
+
+    return isinstance(error, ChannelClosed) and error.reply_code == 405
+
+
 def is_bad_login(error: BaseException | None) -> bool:
     """Whether the user or the password was refused."""
     from pika import exceptions as found
