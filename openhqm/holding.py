@@ -22,6 +22,7 @@ from openhqm.messages import Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queues.brokered import BrokeredQueue
+from openhqm.queues.brokered_following import Following
 from openhqm.queues.brokered_ledger import Ledger
 from openhqm.queues.memory import MemoryQueue
 from openhqm.queues.redis_intake import RedisIntake
@@ -29,13 +30,17 @@ from openhqm.queues.redis_streams import RedisQueue
 from openhqm.queues.sqlite import SqliteQueue
 from openhqm.rabbitmq import wire as rabbitmq
 from openhqm.rabbitmq.broker import RabbitMQBroker
+from openhqm.rabbitmq.topology import Claim
 from openhqm.redis.connection import Redis
 from openhqm.redis.wire import check_installed
 from openhqm.results.memory import MemoryResults
+from openhqm.results.nowhere import NoResults
 from openhqm.results.redis import RedisResults
 from openhqm.results.redis_ledger import RedisLedger
 from openhqm.results.sqlite import SqliteResults
 from openhqm.results.sqlite_ledger import SqliteLedger
+from openhqm.results.sqlite_steps import SqliteSteps
+from openhqm.results.told_ledger import ToldLedger
 from openhqm.runtime.deferreds import deferred
 
 
@@ -158,47 +163,85 @@ def _connect_redis(settings: Settings, clock: IReactorTime, url: str | None) -> 
 
 
 def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
-    """Messages in RabbitMQ, and the books beside it: in Redis, or in the embedded file for one process."""
+    """Messages in RabbitMQ, and the books beside it: in Redis, in the embedded file, or with who keeps that."""
     rabbitmq.check_installed()
+    if settings.cache.type == "redis":
+        return _rabbitmq_and_redis(settings, clock)
+    return _rabbitmq_and_file(settings, clock, run_commit) if settings.server.enabled else _told(settings, clock)
+
+
+def _rabbitmq_and_redis(settings: Settings, clock: IReactorTime) -> Holding:
+    check_installed()
     names = settings.queue
-    where = names.connection.rabbitmq
-    broker = RabbitMQBroker(
-        rabbitmq_address.parse_address(names.rabbitmq_url or where.url),
+    ttl = settings.cache.ttl_seconds
+    broker = _connect_rabbitmq(settings, clock)
+    redis = _connect_redis(settings, clock, settings.cache.redis_url or names.redis_url)
+    ledger = RedisLedger(redis, requests=names.request_queue, dead_letters=names.dead_letter_queue, ttl=ttl)
+    store = RedisResults(redis, ttl)
+
+    def first_try() -> Deferred[None]:
+        return gatherResults([redis.first_try(), broker.first_try()]).addCallback(lambda _: None)
+
+    return Holding(_brokered(settings, clock, broker, ledger), store, store, first_try)
+
+
+def _rabbitmq_and_file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+    """It follows what workers without a store tell, and no other process can."""
+    names = settings.queue
+    refused = (
+        f"another process with a file of its own follows {names.steps_queue}, or has until a moment ago: "
+        "stop it, or share the books with cache.type: redis"
+    )
+    broker = _connect_rabbitmq(settings, clock, claim=Claim(f"{names.steps_queue}!followed", refused))
+    file = SqliteFile(os.path.abspath(names.connection.sqlite.path), clock, run_commit)
+    store = SqliteResults(file, clock, settings.cache.ttl_seconds)
+    ledger = SqliteLedger(file, store, clock, requests=names.request_queue, dead_letters=names.dead_letter_queue)
+    following = Following(broker, SqliteSteps(file, store, ledger), clock, names.steps_queue)
+    return Holding(_brokered(settings, clock, broker, ledger, following), store, store, broker.first_try)
+
+
+def _told(settings: Settings, clock: IReactorTime) -> Holding:
+    """A worker without a store."""
+    names = settings.queue
+    broker = _connect_rabbitmq(settings, clock, patient=True)
+    name = os.urandom(8).hex()
+    ledger = ToldLedger(broker, clock, requests=names.request_queue, responses=names.steps_queue, name=name)
+    store = NoResults()
+    return Holding(_brokered(settings, clock, broker, ledger), store, store, broker.first_try)
+
+
+def _connect_rabbitmq(
+    settings: Settings, clock: IReactorTime, *, claim: Claim | None = None, patient: bool = False
+) -> RabbitMQBroker:
+    where = settings.queue.connection.rabbitmq
+    return RabbitMQBroker(
+        rabbitmq_address.parse_address(settings.queue.rabbitmq_url or where.url),
         clock,
         random.random,
         prefix=where.prefix,
         seconds=where.timeout_seconds,
+        claim=claim,
+        patient=patient,
     )
-    store: SqliteResults | RedisResults
-    ledger: Ledger
-    first_try = broker.first_try
-    if settings.cache.type == "redis":
-        check_installed()
-        redis = _connect_redis(settings, clock, settings.cache.redis_url or names.redis_url)
-        store = RedisResults(redis, settings.cache.ttl_seconds)
-        ledger = RedisLedger(
-            redis,
-            requests=names.request_queue,
-            dead_letters=names.dead_letter_queue,
-            ttl=settings.cache.ttl_seconds,
-        )
 
-        def first_try() -> Deferred[None]:
-            return gatherResults([redis.first_try(), broker.first_try()]).addCallback(lambda _: None)
 
-    else:
-        file = SqliteFile(os.path.abspath(names.connection.sqlite.path), clock, run_commit)
-        store = SqliteResults(file, clock, settings.cache.ttl_seconds)
-        ledger = SqliteLedger(file, store, clock, requests=names.request_queue, dead_letters=names.dead_letter_queue)
-    queue = BrokeredQueue(
+def _brokered(
+    settings: Settings,
+    clock: IReactorTime,
+    broker: RabbitMQBroker,
+    ledger: Ledger,
+    following: Following | None = None,
+) -> BrokeredQueue:
+    names = settings.queue
+    return BrokeredQueue(
         broker,
         ledger,
         clock,
         requests=names.request_queue,
         dead_letters=names.dead_letter_queue,
         lease=names.lease_seconds,
+        following=following,
     )
-    return Holding(queue, store, store, first_try)
 
 
 _MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Holding]] = {

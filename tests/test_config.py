@@ -552,6 +552,27 @@ class RedisTests(ConfigCase):
         ):
             self.assertEqual(self.complaint(text).key, "queue.response_queue", text)
 
+    def test_response_queue_of_rabbitmq(self) -> None:
+        """Without a store that is shared, it is where workers tell what they do: any name that holds nothing else."""
+        self.assertEqual(self.load("queue: {type: rabbitmq}").queue.steps_queue, "openhqm-responses")
+        settings = self.load("queue: {type: rabbitmq, response_queue: told}")
+        self.assertEqual(settings.queue.steps_queue, "told")
+        for text in (
+            "queue: {type: rabbitmq, response_queue: openhqm-requests}",
+            "queue: {type: rabbitmq, response_queue: openhqm-requests.a}",
+            "queue: {type: rabbitmq, request_queue: openhqm-responses}",
+            "queue: {type: rabbitmq, response_queue: openhqm-dlq}",
+            "queue: {type: rabbitmq, response_queue: told}\ncache: {type: redis}",
+        ):
+            self.assertEqual(self.complaint(text).key, "queue.response_queue", text)
+
+    def test_halves_on_rabbitmq(self) -> None:
+        """A listener has the embedded file, and a worker needs no store; several processes need one that is shared."""
+        for half in ("server", "worker"):
+            self.load(f"queue: {{type: rabbitmq}}\n{half}: {{enabled: false}}")
+        complaint = self.complaint("queue: {type: rabbitmq}\nserver: {workers: 2}\nworker: {enabled: false}")
+        self.assertEqual(complaint.key, "server.workers")
+
     def test_no_such_url(self) -> None:
         """What is no URL of a Redis is said with its key, and without the password in it."""
         complaint = self.complaint("queue: {type: redis, redis_url: 'http://u:secret@a'}")

@@ -26,30 +26,26 @@ async def handle(work):
 """
 
 
-class RolesTests(SynchronousTestCase):
-    """Two listeners, and workers that come and go."""
+class Roles(SynchronousTestCase):
+    """Processes in one directory, and what they tell."""
 
     def setUp(self) -> None:
-        self.redis = RedisServer().start()
-        self.addCleanup(self.redis.close)
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
         (self.directory / "jobs.py").write_text(JOBS)
-        self.a, self.b = (self.process("listener", name) for name in "ab")
-        for listener in (self.a, self.b):
-            listener.until(lambda each=listener: each.ask("GET", "/health/ready")[0] == 200, "not ready")
 
-    def process(self, role: str, name: str) -> Server:
-        server = Server(
-            self.directory,
-            OPENHQM_QUEUE__TYPE="redis",
-            OPENHQM_QUEUE__REDIS_URL=self.redis.url,
-            OPENHQM_QUEUE__LEASE_SECONDS="3",
-            OPENHQM_WORKER__HANDLER="jobs:handle",
-        )
+    def backend(self) -> dict[str, str]:
+        """The settings of the queue, as variables."""
+        raise AssertionError("each has its own")
+
+    def process(self, role: str, name: str, **more: str) -> Server:
+        server = Server(self.directory, **{"OPENHQM_WORKER__HANDLER": "jobs:handle", **self.backend(), **more})
         server.launch("--role", role)
         self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
         return server
+
+    def until_ready(self, listener: Server) -> None:
+        listener.until(lambda: listener.ask("GET", "/health/ready")[0] == 200, "not ready")
 
     def step(self, number: int) -> None:
         """Let the handlers take a step."""
@@ -74,6 +70,25 @@ class RolesTests(SynchronousTestCase):
                 lines.append(line.rstrip("\n"))
             fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
         return fields["id"], fields["event"]
+
+
+class RolesTests(Roles):
+    """Two listeners, and workers that come and go."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.redis = RedisServer().start()
+        self.addCleanup(self.redis.close)
+        self.a, self.b = (self.process("listener", name) for name in "ab")
+        for listener in (self.a, self.b):
+            self.until_ready(listener)
+
+    def backend(self) -> dict[str, str]:
+        return {
+            "OPENHQM_QUEUE__TYPE": "redis",
+            "OPENHQM_QUEUE__REDIS_URL": self.redis.url,
+            "OPENHQM_QUEUE__LEASE_SECONDS": "3",
+        }
 
     def test_streams(self) -> None:
         """A stream on B tells what A accepted and a worker does; A goes on with it where B left off."""

@@ -8,7 +8,7 @@ import re
 from importlib.util import find_spec
 
 from openhqm.config.endpoints import CALLERS, Proxy
-from openhqm.config.model import Queue, Settings
+from openhqm.config.model import RESPONSES, Settings
 
 SHARED = ("redis", "rabbitmq")
 """Backends whose queue and answers several processes can have together."""
@@ -49,7 +49,7 @@ def contradictions(settings: Settings) -> list[tuple[str, str]]:
     if settings.queue.type != "redis" and settings.queue.format not in ("auto", "envelope"):
         reason = f"{settings.queue.format} is for messages of others, and nobody else reaches {settings.queue.type}"
         found.append(("queue.format", reason))
-    found += _about_responses(settings.queue)
+    found += _about_responses(settings)
     if settings.queue.request_queue == settings.queue.dead_letter_queue:
         found.append(("queue.dead_letter_queue", "must not be the request queue"))
     if settings.queue.dead_letter_queue.startswith(settings.queue.request_queue + "."):
@@ -72,9 +72,6 @@ def about_halves(settings: Settings) -> list[tuple[str, str]]:
         return []
     if settings.queue.type == "memory":
         return [("queue.type", "memory is of one process: what a listener alone accepts nobody could ever work on")]
-    if settings.queue.type == "rabbitmq" and settings.cache.type != "redis":
-        reason = "the embedded file is of one process, and this is only half of one: "
-        return [("cache.type", f"{reason}say redis, with cache.redis_url, or let one process do both")]
     return []
 
 
@@ -146,13 +143,19 @@ def _about_rabbitmq(settings: Settings) -> list[tuple[str, str]]:
     return found
 
 
-def _about_responses(queue: Queue) -> list[tuple[str, str]]:
+def _about_responses(settings: Settings) -> list[tuple[str, str]]:
+    queue = settings.queue
     key, name = "queue.response_queue", queue.response_queue
+    if queue.type == "rabbitmq" and settings.cache.type != "redis":
+        name = queue.steps_queue
+        if name in (queue.request_queue, queue.dead_letter_queue) or name.startswith(queue.request_queue + "."):
+            return [(key, f"{name} is for what workers without a store tell, and holds nothing else")]
+        return []
     if name is None:
         return []
     if queue.type != "redis":
         # The contract's own name may stay in a file that several share: it asks for nothing here.
-        return [] if name == "openhqm-responses" else [(key, f"nobody else reaches {queue.type}: answers rest there")]
+        return [] if name == RESPONSES else [(key, f"nobody else reaches {queue.type}: answers rest there")]
     if name in (queue.request_queue, queue.dead_letter_queue) or name.startswith(queue.connection.redis.key_prefix):
         return [(key, "must not name a stream that is read here")]
     return []

@@ -87,12 +87,15 @@ class Connection:
     rabbitmq: RabbitMQ = attrs.field(factory=RabbitMQ)
 
 
+RESPONSES = "openhqm-responses"
+
+
 @attrs.frozen
 class Queue:
     """Where requests wait. A loan that nobody extends for ``lease_seconds`` is lent anew.
 
     ``format`` is how messages of others are read, on a broker that others reach; ``response_queue`` is for the replies
-    to those that name no place for theirs.
+    to those that name no place for theirs. On RabbitMQ, workers without a store tell there what they do.
     """
 
     type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory", "redis", "rabbitmq")))
@@ -104,6 +107,11 @@ class Queue:
     connection: Connection = attrs.field(factory=Connection)
     redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
     rabbitmq_url: str | None = attrs.field(default=None, repr=False, validator=rabbitmq_url)
+
+    @property
+    def steps_queue(self) -> str:
+        """Where workers without a store tell what they do."""
+        return self.response_queue or RESPONSES
 
 
 @attrs.frozen

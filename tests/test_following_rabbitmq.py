@@ -1,0 +1,116 @@
+"""A listener with the embedded file, and workers without a store, in processes of their own on one RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+
+from tests.brokers import shared_rabbitmq
+from tests.test_redis_roles import Roles
+
+MANY = 30
+
+
+class FollowingTests(Roles):
+    """One listener, and workers that come and go."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rabbitmq = shared_rabbitmq()
+        self.listener = self.process("listener", "a")
+        self.until_ready(self.listener)
+
+    def backend(self) -> dict[str, str]:
+        return {
+            "OPENHQM_QUEUE__TYPE": "rabbitmq",
+            "OPENHQM_QUEUE__RABBITMQ_URL": self.rabbitmq.url,
+            "OPENHQM_QUEUE__CONNECTION__RABBITMQ__PREFIX": f"{self.id()}.",
+            "OPENHQM_QUEUE__LEASE_SECONDS": "3",
+            "OPENHQM_WORKER__RETRY__BASE_SECONDS": "0.1",
+        }
+
+    def histories(self, ids: list[str]) -> dict[str, list[str]]:
+        """What the stream of each tells from its beginning to its end."""
+        found = {}
+        for id in ids:
+            text = self.stream(self.listener, id).read().decode()
+            found[id] = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
+        return found
+
+    def test_stream(self) -> None:
+        """A stream tells what a worker does while it does it."""
+        id = self.listener.submit({"steps": ["step1"]})
+        stream = self.stream(self.listener, id)
+        self.assertEqual(self.event(stream), ("1", "pending"))
+        worker = self.process("worker", "b")
+        self.assertEqual(self.event(stream), ("2", "processing"))
+        self.step(1)
+        self.assertEqual([self.event(stream), self.event(stream)], [("3", "progress"), ("4", "completed")])
+        assert worker.process is not None
+        document = self.listener.response(id)
+        self.assertEqual((document["result"], document["attempt"]), ({"by": worker.process.pid}, 1))
+        self.assertEqual(worker.stop(), 0)
+
+    def test_killed_worker(self) -> None:
+        """One of two workers is killed with work in its hands: every request ends once, with an answer."""
+        first, second = (self.process("worker", name) for name in "bc")
+        held = self.listener.submit({"steps": ["step1"]})
+        self.assertEqual([self.event(self.stream(self.listener, held))[1]], ["pending"])
+        ids = [self.listener.submit({"steps": ["step1"]}) for _ in range(MANY)]
+        self.listener.until(lambda: self.processing(ids) >= 8, "the workers have not begun")
+        first.kill()
+        self.step(1)
+        documents = [self.listener.response(id, wait=30) for id in [held, *ids]]
+        self.assertEqual({document["status"] for document in documents}, {"COMPLETED"})
+        for id, steps in self.histories([held, *ids]).items():
+            self.assertEqual((steps[0], steps[-1], steps.count("completed")), ("pending", "completed", 1), id)
+        attempts = [document["attempt"] for document in documents]
+        self.assertEqual(attempts.count(1) + attempts.count(2), MANY + 1)
+        self.assertIn(2, attempts)
+        self.assertEqual(second.stop(), 0)
+
+    def processing(self, ids: list[str]) -> int:
+        found = [json.loads(self.listener.ask("GET", f"/api/v1/status/{id}")[2])["status"] for id in ids]
+        return found.count("PROCESSING")
+
+    def test_killed_listener(self) -> None:
+        """The listener is killed, the workers go on, and it knows of all of it when it is back."""
+        ids = [self.listener.submit({"steps": ["step1"]}) for _ in range(MANY)]
+        worker = self.process("worker", "b")
+        self.listener.until(lambda: self.processing(ids) >= 4, "the worker has not begun")
+        self.listener.kill()
+        self.step(1)
+        self.listener.launch("--role", "listener")
+        self.until_ready(self.listener)
+        documents = [self.listener.response(id, wait=30) for id in ids]
+        self.assertEqual({(each["status"], each["attempt"]) for each in documents}, {("COMPLETED", 1)})
+        self.assertEqual({len(each) for each in self.histories(ids).values()}, {4})
+        self.assertEqual(worker.stop(), 0)
+
+    def test_second_listener(self) -> None:
+        """Another one with a file of its own is not ready, says why, and takes the place of the first when it ends."""
+        second = self.process("listener", "b", OPENHQM_QUEUE__CONNECTION__SQLITE__PATH=str(self.directory / "other"))
+        second.until(lambda: b"cache.type: redis" in second.ask("GET", "/health/ready")[2], "it does not say why")
+        self.assertEqual(second.ask("GET", "/health/ready")[0], 503)
+        status = second.ask("POST", "/api/v1/submit", {"payload": {}}, {"Idempotency-Key": "a"})[0]
+        self.assertEqual(status, 503)
+        self.listener.submit({"steps": []})
+        self.listener.kill()
+        self.until_ready(second)
+        second.submit({"steps": []})
+
+    def test_beside_a_whole_one(self) -> None:
+        """Workers may be added to a process that works itself."""
+        self.listener.stop()
+        self.listener.launch("--role", "all")
+        self.until_ready(self.listener)
+        worker = self.process("worker", "b")
+        assert worker.process is not None and self.listener.process is not None
+        pids = {worker.process.pid, self.listener.process.pid}
+        seen: set[int] = set()
+
+        def both() -> bool:
+            id = self.listener.submit({"steps": []})
+            seen.add(self.listener.response(id)["result"]["by"])
+            return seen == pids
+
+        self.listener.until(both, "one of them does not work")
