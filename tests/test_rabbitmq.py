@@ -105,12 +105,29 @@ class SharingTests(Real):
         (high,) = await broker.receive(Q, 1)
         place = broker._place(Q)
         await self.until(lambda: place.arrived == 1, "the other lane's has not come")
+        await self.until(lambda: place._idle is not None, "it is not going to be looked at whether anybody asks")
         await self.until(lambda: place._idle is None, "it was not looked at whether anybody asks")
         self.assertEqual(place.arrived, 1)
         await high.ack()
         (normal,) = await broker.receive(Q, 1)
         self.assertEqual((normal.body, normal.returned), (b"2", 0))
         await normal.ack()
+
+    async def test_handed_on(self) -> None:
+        """A patient one that stops hands on what has come for nobody, uncounted; what is out counts."""
+        broker = new_broker(self, shared_rabbitmq().url, patient=True)
+        await broker.first_try()
+        await publish(broker, b"1", priority=Priority.HIGH)
+        await publish(broker, b"2", attempts=1)
+        await broker.receive(Q, 1)
+        await self.until(lambda: broker._place(Q).arrived == 1, "the other lane's has not come")
+        await broker.stop()
+        other = await connected(self)
+        found = {}
+        while len(found) < 2:
+            for delivery in await other.receive(Q, 5):
+                found[delivery.body] = (delivery.attempts, delivery.returned)
+        self.assertEqual(found, {b"1": (0, 1), b"2": (1, 0)})
 
 
 class MeddlingTests(Real):

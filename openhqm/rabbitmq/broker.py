@@ -38,8 +38,8 @@ class RabbitMQBroker:
     """The queues of one virtual host whose names begin with ``prefix``.
 
     ``seconds`` is how long a confirmation may take. ``claim`` is for one process alone: while another one has it,
-    nothing is lent, and nothing published. ``patient``: what has come is kept while anything is on loan, instead of
-    being returned when nobody has asked for it in a while; for `IBrokerDelivery.returned` counts that. For tests,
+    nothing is lent, and nothing published. ``patient``: what has come is kept while anything is on loan, and is
+    published anew instead of being returned; for `IBrokerDelivery.returned` counts that. For tests,
     ``clock`` stands in for the time that due times are told in, of which each second takes ``scale`` seconds in
     RabbitMQ.
     """
@@ -122,6 +122,8 @@ class RabbitMQBroker:
 
     @deferred
     async def stop(self) -> None:
+        if self._patient:
+            await gatherResults([place.hand_on() for place in self._places.values()])
         for place in self._places.values():
             place.stop()
         await DeferredList([self._consuming.stop(), self._publishing.stop()], consumeErrors=True)
@@ -208,10 +210,11 @@ class RabbitMQBroker:
 
     @deferred
     async def _pass_on(self, target: str, delivery: RabbitMQDelivery, delay: float) -> None:
-        """Delay once more what has come too early: the rest of its time, and published before it is let go of."""
+        """Publish once more what has come too early, or for nobody: for the rest of its time, and before letting go."""
         headers = {DUE: ceil(delivery.due * 1000)}
-        if delivery.attempts:
-            headers[ATTEMPTS] = delivery.attempts
+        attempts = delivery.attempts + (delivery.returned if self._patient else 0)
+        if attempts:
+            headers[ATTEMPTS] = attempts
         await self._publish_delayed(target, delivery.body, headers, delay)
         await delivery.ack()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -93,11 +93,15 @@ class Consumers:
         self._starting = True
         self._begin(more).addBoth(self._begun)
 
-    def cancel(self) -> None:
-        """Let nothing more come. What is still on its way is rejected by pika, and so goes back."""
+    def cancel(self) -> Deferred[Any]:
+        """Let nothing more come. What is still on its way is rejected by pika, and so goes back.
+
+        Fires once RabbitMQ has heard it, or after a while, and does not fail.
+        """
         ranks, self._ranks, self.allowed = self._ranks, {}, 0
-        for tag in ranks:
-            self._channel.basic_cancel(tag).addErrback(lambda failure: None)
+        return DeferredList(
+            [self._within(self._channel.basic_cancel(tag)).addErrback(lambda failure: None) for tag in ranks]
+        )
 
     @deferred
     async def _begin(self, more: int) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -36,7 +36,8 @@ class Place:
     """``lanes`` in the order in which they are worked off. ``single``: one message at a time.
 
     ``pass_on`` delays what has come too early once more. ``clock`` is what due times are compared with; each of its
-    seconds takes ``scale`` seconds in RabbitMQ. ``patient``: what has come stays here while anything is out.
+    seconds takes ``scale`` seconds in RabbitMQ. ``patient``: what has come stays here while anything is out, and
+    is handed on without being counted as returned.
     """
 
     def __init__(
@@ -212,15 +213,31 @@ class Place:
             return
         if (self._single or self._patient) and (self.on_loan or self.held):
             return  # whoever has it asks when it is done
-        self._consumers.cancel()
+        self.hand_on()
+
+    def hand_on(self) -> Deferred[Any]:
+        """Let nothing more come, and give others what has come for nobody. It does not fail."""
+        cancelled = self._consumers.cancel()
+        if self._patient and not self._single:
+            return cancelled.addCallback(lambda _: self._publish_anew())
         for rank in range(len(self._arrived)):
             self._give_back(rank)
+        return cancelled
 
     def _give_back(self, rank: int) -> None:
         """All that has arrived by the lane, the oldest first: what comes back stands in the order in which it came."""
         lane = self._arrived[rank]
         while lane:
             lane.popleft().return_alone()
+
+    def _publish_anew(self) -> Deferred[Any]:
+        """All that has arrived. Not before RabbitMQ lends us nothing more: it would come back here, and be returned."""
+        published = []
+        for rank, lane in enumerate(self._arrived):
+            while lane:
+                delivery = lane.popleft()
+                published.append(self._pass_on(delivery, 0.0, rank).addErrback(_return, delivery))
+        return DeferredList(published)
 
     def _later(self, seconds: float, call: Callable[[], None], clock: Any = None) -> None:
         if self._stopped:
@@ -232,3 +249,13 @@ class Place:
 
         timer = (clock or self._reactor).callLater(seconds, ring)
         self._calls.add(timer)
+
+
+def _return(failure: Failure, delivery: RabbitMQDelivery) -> Deferred[None]:
+    """It could not be published once more; or it was, and RabbitMQ has taken this one back by itself."""
+    failure.trap(NotDurable)
+    return delivery.return_alone().addErrback(_not_heard)
+
+
+def _not_heard(failure: Failure) -> None:
+    failure.trap(NotDurable)
