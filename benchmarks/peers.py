@@ -33,7 +33,8 @@ CELERY_WORKER = [
     "ERROR",
 ]
 _EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
-ON_RABBITMQ = "accept: OpenHQM, RabbitMQ"
+ON_RABBITMQ = "accept: OpenHQM, RabbitMQ, books in SQLite FULL"
+WITH_REDIS = "accept: OpenHQM, RabbitMQ, books in Redis everysec"
 BY_HAND = "accept: FastAPI + aio-pika"
 _REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--port"]
 EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
@@ -104,7 +105,7 @@ def redis(table: Table, seconds: float) -> None:
 
 
 def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
-    """Accepting on RabbitMQ with confirms, its books in Redis (AOF everysec), and by hand without any books."""
+    """Accepting on RabbitMQ with confirms, its books in the embedded file or in Redis; by hand, without books."""
     names = ("aio_pika", "fastapi", "uvicorn")
     lacking = [name for name in names if importlib.util.find_spec(name) is None]
     try:
@@ -132,11 +133,10 @@ def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
         for _ in range(rounds):
             with running.openhqm(ours, "--role", "listener", **settings):
                 time.sleep(1)
-                found.setdefault(ON_RABBITMQ, []).append(running.wrk(ours, SUBMIT, seconds))
-            with running.openhqm(ours, **embedded):
+                found.setdefault(WITH_REDIS, []).append(running.wrk(ours, SUBMIT, seconds))
+            with running.openhqm(ours, "--role", "listener", **embedded):
                 time.sleep(1)
-                name = f"{ON_RABBITMQ}, books in SQLite, echo at work"
-                found.setdefault(name, []).append(running.wrk(ours, SUBMIT, seconds))
+                found.setdefault(ON_RABBITMQ, []).append(running.wrk(ours, SUBMIT, seconds))
             with running.process(by_hand, peer, BENCH_RABBITMQ=server.url):
                 found.setdefault(BY_HAND, []).append(running.wrk(peer, SUBMIT, seconds))
     for name, rates in found.items():
