@@ -85,9 +85,8 @@ class RedisQueue:
             place.stop()
         return self._redis.stop()
 
-    @deferred
-    async def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
-        return await self._accept(submission, claim, NOWHERE)
+    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
+        return Deferred.fromCoroutine(self._accept(submission, claim, NOWHERE))
 
     @deferred
     async def adopt(self, submission: Submission, source: str, entry: str) -> Acceptance:

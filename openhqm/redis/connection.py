@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
@@ -25,7 +26,7 @@ from openhqm.redis.promises import Promises, promises, read_info
 from openhqm.redis.scripts import Script, load_scripts
 from openhqm.redis.wire import factory, is_refusal
 from openhqm.redis.words import refusal
-from openhqm.runtime.deferreds import deferred, shielded
+from openhqm.runtime.deferreds import deferred
 
 PROBE_SECONDS = 1.0
 MOST_LOSSES = 3
@@ -152,7 +153,12 @@ class Redis:
 
         Cancelling gives up the waiting and nothing else.
         """
-        return shielded(self._run(self._scripts[name], values))
+        if self._forgotten:
+            return fail(NotDurable(FORGOTTEN))
+        script = self._scripts[name]
+        now = repr(self.clock.seconds()) if self._own_time else ""
+        words = (1, self.prefix, now, *values)
+        return self.link.ask("EVALSHA", script.digest, *words).addErrback(self._not_run, script, words)
 
     def command(self, *words: Any) -> Deferred[Any]:
         """What a plain command answers; `NotDurable`."""
@@ -168,23 +174,11 @@ class Redis:
                 trouble=trouble,
             )
 
-    @deferred
-    async def _run(self, script: Script, values: tuple[Any, ...]) -> Any:
-        if self._forgotten:
-            raise NotDurable(FORGOTTEN)
-        now = repr(self.clock.seconds()) if self._own_time else ""
-        words = (1, self.prefix, now, *values)
-        try:
-            try:
-                return await self.link.ask("EVALSHA", script.digest, *words)
-            except Exception as error:
-                if not str(error).startswith("NOSCRIPT"):
-                    raise
-                return await self.link.ask("EVAL", script.source, *words)
-        except NotDurable:
-            raise
-        except Exception as error:
-            return self._explain(error)
+    def _not_run(self, failure: Failure, script: Script, words: tuple[Any, ...]) -> Any:
+        """Say it in full where Redis does not know it, as after a restart; else explain."""
+        if failure.getErrorMessage().startswith("NOSCRIPT"):
+            return self.link.ask("EVAL", script.source, *words).addErrback(lambda again: self._explain(again.value))
+        return self._explain(failure.value)
 
     def _explain(self, error: Any) -> Any:
         """`NotDurable` in words; it is remembered, and looked into until it is over."""
