@@ -12,8 +12,8 @@ ROUTING = ["jq>=1.10", "python-jsonpath>=2.0.2"]
 # https towards endpoints, and tokens for them
 TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 
-# Without hiredis, txredisapi parses answers in Python: an eighth of the speed.
-REDIS = ["hiredis>=2", "txredisapi>=1.6"]
+# hiredis packs what is asked (from 3 on), and parses the answers: txredisapi does either in Python, far slower.
+REDIS = ["hiredis>=3", "txredisapi>=1.6"]
 RABBITMQ = ["pika>=1.3.2"]
 
 setup(

@@ -23,7 +23,7 @@ class LinkTests(SynchronousTestCase):
         self.link = Link(
             Address(path="/nowhere"),
             self.reactor,
-            factory(None),
+            factory(None, self.reactor),
             lambda: 0.999,
             seconds=1.5,
             prepare=lambda protocol: None,  # type: ignore[arg-type,return-value]

@@ -8,6 +8,7 @@ one of two sets ordered by when it is due. `docs/redis.md` lists the keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
@@ -86,15 +87,14 @@ class RedisQueue:
         return self._redis.stop()
 
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
-        return Deferred.fromCoroutine(self._accept(submission, claim, NOWHERE))
+        return self._accept(submission, claim, NOWHERE)
 
-    @deferred
-    async def adopt(self, submission: Submission, source: str, entry: str) -> Acceptance:
+    def adopt(self, submission: Submission, source: str, entry: str) -> Deferred[Acceptance]:
         """Accept what stands as ``entry`` in the stream ``source``, and delete it there, in one step.
 
         `UnknownRequest` where it is gone: somebody was quicker.
         """
-        return await self._accept(submission, None, (source, entry))
+        return self._accept(submission, None, (source, entry))
 
     @deferred
     async def refuse(self, letter: DeadLetter, source: str, entry: str) -> bool:
@@ -105,12 +105,12 @@ class RedisQueue:
         self._redis.not_answered(answer, reply.correlation_id)
         return bool(answer != b"0")
 
-    async def _accept(
+    def _accept(
         self, submission: Submission, claim: IdempotencyClaim | None, source: tuple[str, str]
-    ) -> Acceptance:
+    ) -> Deferred[Acceptance]:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
-        answer = await self._redis.run(
+        asked = self._redis.run(
             "accept",
             queue_of(self._requests, submission),
             # Within a partition the oldest goes first, whatever its priority.
@@ -125,6 +125,9 @@ class RedisQueue:
             submission.reply_to or "",
             about(submission),
         )
+        return asked.addCallback(self._accepted, claim, source)
+
+    def _accepted(self, answer: Any, claim: IdempotencyClaim | None, source: tuple[str, str]) -> Acceptance:
         outcome = answer[0]
         if outcome == b"conflict":
             raise IdempotencyConflict(claim.key if claim is not None else "")

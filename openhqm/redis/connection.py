@@ -78,7 +78,7 @@ class Redis:
         self.link = Link(
             address,
             reactor,
-            factory(None),
+            factory(None, reactor),
             random,
             seconds=seconds,
             prepare=self._greet,
@@ -131,7 +131,7 @@ class Redis:
         return Link(
             self.address,
             self._reactor,
-            factory(None),
+            factory(None, self._reactor),
             self.random,
             seconds=self._seconds + seconds,
             prepare=self._say_nothing,

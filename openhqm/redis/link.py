@@ -8,7 +8,6 @@ is closed, or a late answer would be taken for that to another question.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -58,7 +57,6 @@ class Link:
         self._up = up
         self._down = down
         self._protocol: Any = None
-        self._asked: deque[float] = deque()
         self._watchdog: Any = None
         self._running: Deferred[None] | None = None
         self._stopped = False
@@ -81,28 +79,18 @@ class Link:
     @property
     def unanswered(self) -> int:
         """How many commands have no answer yet."""
-        return len(self._asked)
+        return 0 if self._protocol is None else len(self._protocol.asked)
 
     def ask(self, *words: Any) -> Deferred[Any]:
         """The answer to one command; `NotDurable` where there is none. Cancelling gives up the waiting only."""
-        if self._protocol is None:
+        protocol = self._protocol
+        if protocol is None:
             return fail(NotDurable(self.trouble or "not connected to Redis"))
-        if len(self._asked) >= MOST_UNANSWERED:
+        if len(protocol.asked) >= MOST_UNANSWERED:
             return fail(NotDurable("more is waiting for Redis than it can take", retry_after=1))
-        answer: Deferred[Any] = Deferred()
-        self._asked.append(self._reactor.seconds())
         if self._watchdog is None:
             self._watchdog = self._reactor.callLater(self._seconds, self._watch)
-
-        def answered(result: Any) -> None:
-            self._asked.popleft()
-            if not answer.called:
-                answer.callback(result)
-            elif isinstance(result, Failure):
-                self._log.debug("nobody waits for the failure {failure}", failure=result.getErrorMessage())
-
-        self._protocol.execute_command(*words).addErrback(self._failed).addBoth(answered)
-        return answer
+        return protocol.execute_command(*words).addErrback(self._failed)  # type: ignore[no-any-return]
 
     def close_anew(self, reason: str) -> None:
         """Hang up, and connect again."""
@@ -136,7 +124,9 @@ class Link:
         pause = FIRST_PAUSE
         while not self._stopped:
             try:
-                protocol = await dial(self._address, self._makes, factory(None), self._reactor, self._seconds)
+                protocol = await dial(
+                    self._address, self._makes, factory(None, self._reactor), self._reactor, self._seconds
+                )
                 try:
                     await self._prepare(protocol)
                 except BaseException:
@@ -189,15 +179,16 @@ class Link:
 
     def _failed(self, failure: Failure) -> Any:
         """Redis's own refusals go to whoever asked; everything else says that there was no answer."""
-        if is_refusal(failure.value):
+        if failure.check(CancelledError) or is_refusal(failure.value):
             return failure
         return Failure(NotDurable(self.trouble or f"the connection to {self._address} was lost"))
 
     def _watch(self) -> None:
         self._watchdog = None
-        if not self._asked:
+        if not self.unanswered:
             return
-        waited = self._reactor.seconds() - self._asked[0]
+        asked_at, _ = self._protocol.asked[0]
+        waited = self._reactor.seconds() - asked_at
         if waited >= self._seconds:
             self.close_anew(f"Redis did not answer within {self._seconds:g} s")
         else:

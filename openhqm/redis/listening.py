@@ -50,7 +50,7 @@ class Listening:
         self.link = Link(
             address,
             reactor,
-            factory(self._heard),
+            factory(self._heard, reactor),
             random,
             seconds=seconds,
             prepare=prepare,
