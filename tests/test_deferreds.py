@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.deferreds import Running, deferred
+from openhqm.runtime.deferreds import Running, deferred, shielded
 
 
 class DeferredTests(SynchronousTestCase):
@@ -120,3 +120,43 @@ class RunningTests(SynchronousTestCase):
 
         self.start(work()).cancel()
         self.assertEqual(([failure.type for failure in self.failed], tidied), ([CancelledError], [True]))
+
+
+class ShieldedTests(SynchronousTestCase):
+    """`shielded`"""
+
+    def test_outcome(self) -> None:
+        """It is begun at the call, and what it comes to is what it comes to here."""
+        gate: Deferred[int] = Deferred()
+
+        async def work() -> int:
+            return await gate + 1
+
+        async def broken() -> None:
+            raise KeyError("k")
+
+        result = shielded(work())
+        self.assertNoResult(result)
+        gate.callback(41)
+        self.assertEqual(self.successResultOf(result), 42)
+        self.failureResultOf(shielded(broken()), KeyError)
+
+    def test_given_up(self) -> None:
+        """Who waits may give up; the work goes on to its end, and how it ends then is nobody's affair."""
+        for end in (lambda gate: gate.callback(None), lambda gate: gate.errback(KeyError("k"))):
+            gate: Deferred[None] = Deferred()
+            ends: list[str] = []
+
+            async def work(gate: Deferred[None] = gate, ends: list[str] = ends) -> None:
+                try:
+                    await gate
+                finally:
+                    ends.append("ended")
+
+            result = shielded(work())
+            result.cancel()
+            self.failureResultOf(result, CancelledError)
+            self.assertEqual(ends, [])
+            end(gate)
+            self.assertEqual(ends, ["ended"])
+            self.assertEqual(self.flushLoggedErrors(), [])

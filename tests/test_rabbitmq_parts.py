@@ -16,6 +16,7 @@ from openhqm.errors import NotDurable
 from openhqm.messages import Priority
 from openhqm.rabbitmq import queues
 from openhqm.rabbitmq.publishing import MOST_UNCONFIRMED, Publisher, Returned
+from tests.test_rabbitmq_framing import frames
 
 
 class AddressTests(SynchronousTestCase):
@@ -114,6 +115,9 @@ class QueueTests(SynchronousTestCase):
 class Channel:
     """What pika's channel is to a publisher."""
 
+    channel_number = 1
+    is_open = True
+
     def __init__(self) -> None:
         self.published: list[int] = []
         self.asked: list[Any] = []
@@ -125,9 +129,11 @@ class Channel:
     def add_on_return_callback(self, callback: Any) -> None:
         self.returned = callback
 
-    def basic_publish(self, exchange: str, key: str, body: bytes, properties: Any, mandatory: bool) -> None:
-        assert mandatory and properties.delivery_mode == 2
-        self.published.append(int(properties.message_id))
+    def write(self, data: bytes) -> None:
+        """What is written into its connection."""
+        method, header, body = frames(data)
+        assert method.method.mandatory and header.properties.delivery_mode == 2 and body.fragment == b"x"
+        self.published.append(int(header.properties.message_id))
 
     def basic_qos(self, callback: Any) -> None:
         self.asked.append(callback)
@@ -150,7 +156,7 @@ class PublisherTests(SynchronousTestCase):
 
     def connect(self) -> None:
         channel = SimpleNamespace(_channel=self.channel)
-        self.successResultOf(Deferred.fromCoroutine(self.publisher.up(channel)))
+        self.successResultOf(Deferred.fromCoroutine(self.publisher.up(channel, self.channel.write, 4096)))
 
     def publish(self, count: int = 1) -> list[Deferred[None]]:
         return [self.publisher.publish("q", b"x", {}) for _ in range(count)]

@@ -106,7 +106,6 @@ class BrokeredQueue:
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
         return shielded(self._accept(submission, claim))
 
-    @deferred
     async def _accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
         if claim is None and self._broker.trouble is not None:
             raise NotDurable(self._broker.trouble)  # a repeat is known to the books, and is answered nevertheless
@@ -146,7 +145,6 @@ class BrokeredQueue:
     def redrive(self, number: int) -> Deferred[Acceptance]:
         return shielded(self._redrive(number))
 
-    @deferred
     async def _redrive(self, number: int) -> Acceptance:
         copy = await self._ledger.redrive(number)
         await self._publishing.publish_or_leave(copy)

@@ -59,21 +59,26 @@ class Publishing:
             self._note_timer.cancel()
             self._note()
 
-    @deferred
-    async def publish(self, copy: Copy) -> None:
+    def publish(self, copy: Copy) -> Deferred[None]:
         """Fires once the broker has it. `NotDurable`: the mark stays.
 
         A delay beyond what the broker keeps is cut short: what comes too early is published anew.
         """
         submission = copy.request.submission
-        longest = self._broker.capabilities.longest_delay
-        await self._broker.publish(
+        delay = copy.delay
+        if delay > 0:
+            longest = self._broker.capabilities.longest_delay
+            delay = delay if longest is None else min(delay, longest)
+        published = self._broker.publish(
             queue_of(self._requests, submission),
             copy.body,
             attempts=copy.attempts,
             priority=priority_of(submission),
-            delay=copy.delay if longest is None else min(copy.delay, longest),
+            delay=delay,
         )
+        return published.addCallback(self._published, copy)
+
+    def _published(self, confirmed: None, copy: Copy) -> None:
         self._unnoted.append((copy.number, copy.attempts))
         if len(self._unnoted) >= MOST_UNNOTED:
             self._note()

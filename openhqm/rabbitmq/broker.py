@@ -240,7 +240,7 @@ class RabbitMQBroker:
         connection.add_on_connection_blocked_callback(self._blocked)
         connection.add_on_connection_unblocked_callback(self._unblocked)
         channel = await protocol.channel().addTimeout(5.0, self._reactor)
-        await self._publisher.up(channel)
+        await self._publisher.up(channel, protocol.transport.write, connection.params.frame_max)
         channel.on_closed.addBoth(lambda reason: self._publishing_channel_closed(protocol, reason))
         self._topology.up(protocol)
 

@@ -37,7 +37,8 @@ class Publisher:
         self._reactor = reactor
         self._seconds = seconds
         self._channel: Any = None
-        self._properties: Callable[..., Any] | None = None
+        self._frames: Callable[..., bytes] | None = None
+        self._write: Callable[[bytes], object] | None = None
         self._sent = 0
         self._unconfirmed: dict[int, _Unconfirmed] = {}
         self._watch_call: Any = None
@@ -51,16 +52,17 @@ class Publisher:
             return f"RabbitMQ takes nothing ({self.blocked}): free some of its memory or disk"
         return "RabbitMQ does not answer" if self._silent else None
 
-    async def up(self, channel: Any) -> None:
-        """Publish over this channel from now on."""
-        from pika import BasicProperties
+    async def up(self, channel: Any, write: Callable[[bytes], object], largest: int) -> None:
+        """Publish over this channel from now on: ``write`` into its connection, frames of at most ``largest`` bytes."""
+        from openhqm.rabbitmq.framing import Framing
 
         raw = channel_of(channel)
         selected: Deferred[Any] = Deferred()
         raw.confirm_delivery(ack_nack_callback=self._answered, callback=selected.callback)
         raw.add_on_return_callback(self._returned)
         await selected.addTimeout(max(self._seconds, 5.0), self._reactor)
-        self._properties = BasicProperties
+        self._frames = Framing(raw.channel_number, largest).publish
+        self._write = write
         self._sent = 0
         self._channel = raw
 
@@ -94,30 +96,21 @@ class Publisher:
         """Fires when a queue has it: ``queue``, or one that ``exchange`` leads to. `Returned` where there is none;
         `NotDurable`.
         """
-        if self._channel is None or self._properties is None:
+        frames, write = self._frames, self._write
+        if self._channel is None or frames is None or write is None or not self._channel.is_open:
             return fail(NotDurable("not connected to RabbitMQ"))
         if self.trouble is not None:
             return fail(NotDurable(self.trouble))
         if len(self._unconfirmed) >= MOST_UNCONFIRMED:
             return fail(NotDurable("more is waiting for RabbitMQ than it can take", retry_after=1))
         number = self._sent + 1
-        properties = self._properties(
-            delivery_mode=2, message_id=str(number), content_type="application/json", headers=headers
-        )
-        try:
-            self._channel.basic_publish(exchange, queue, body, properties, mandatory=True)
-        except Exception as error:  # pika finds the channel closed before we are told
-            return fail(NotDurable(f"RabbitMQ could not be told: {error}"))
+        write(frames(exchange, queue, headers, number, body))
         self._sent = number
-        confirmed: Deferred[None] = Deferred(lambda cancelled: self._forget(number))
+        confirmed: Deferred[None] = Deferred()  # cancelled, it is published all the same
         self._unconfirmed[number] = _Unconfirmed(confirmed, self._reactor.seconds())
         if self._watch_call is None:
             self._watch_call = self._reactor.callLater(self._seconds, self._watch)
         return confirmed
-
-    def _forget(self, number: int) -> None:
-        """Whoever waited has given up; it is published all the same."""
-        self._unconfirmed[number].confirmed = None
 
     def _answered(self, frame: Any) -> None:
         tag, multiple = frame.method.delivery_tag, frame.method.multiple

@@ -24,18 +24,6 @@ def deferred(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Defer
     return start
 
 
-def shielded(working: Deferred[T]) -> Deferred[T]:
-    """The same outcome. Cancelling gives up the waiting for it, and nothing else."""
-    answer: Deferred[T] = Deferred()
-
-    def relay(result: Any) -> None:
-        if not answer.called:
-            answer.callback(result)
-
-    working.addBoth(relay)
-    return answer
-
-
 class Running(Generic[T]):
     """A coroutine on its way, for where a Deferred would be made and thrown away at every turn.
 
@@ -78,3 +66,10 @@ class Running(Generic[T]):
         else:
             self._waiting = waiting
             waiting.addBoth(self._go_on)
+
+
+def shielded(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """What the coroutine comes to. Cancelling gives up the waiting for it, and nothing else."""
+    answer: Deferred[T] = Deferred()
+    Running(coroutine, answer.callback, answer.errback)
+    return answer
