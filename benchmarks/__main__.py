@@ -26,7 +26,19 @@ from typing import Any
 from benchmarks import running
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.open_model import measure, percentile
-from benchmarks.peers import BY_HAND, ON_RABBITMQ, SUBMIT, forward, journeys_of, peers, rabbitmq, redis
+from benchmarks.peers import (
+    EMBEDDED,
+    ON_RABBITMQ,
+    ON_REDIS,
+    RABBITMQ_BY_HAND,
+    REDIS_BY_HAND,
+    SUBMIT,
+    forward,
+    journeys_of,
+    peers,
+    rabbitmq,
+    redis,
+)
 from benchmarks.processes import processes
 from benchmarks.table import Table
 
@@ -282,7 +294,7 @@ def main() -> int:
         "latency": lambda: latency(table, 3 if options.quick else 20),
         "sidecar": lambda: sidecar(table, 3 if options.quick else 20),
         "forward": lambda: forward(table, seconds),
-        "redis": lambda: redis(table, seconds),
+        "redis": lambda: redis(table, seconds, rounds),
         "rabbitmq": lambda: rabbitmq(table, seconds, rounds),
         "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
         "processes": lambda: processes(table, seconds, rounds),
@@ -299,11 +311,10 @@ def main() -> int:
     table.ratio("accept, SQLite FULL / FastAPI + Taskiq", ours, "accept: FastAPI + Taskiq + Redis", 3)
     table.ratio("accept, SQLite FULL / FastAPI + Celery", ours, "accept: FastAPI + Celery + Redis", 8)
     table.ratio("read / floor", finished, "read: floor", 0.25)
-    on_redis = "accept: OpenHQM, Redis everysec"
-    table.ratio("accept, Redis / FastAPI + redis.asyncio", on_redis, "accept: FastAPI + redis.asyncio", 4)
-    table.ratio("accept, Redis / SQLite FULL", on_redis, "accept: OpenHQM, SQLite FULL, beside Redis", 0.8)
+    table.ratio("accept, Redis / FastAPI + redis.asyncio", ON_REDIS, REDIS_BY_HAND, 4)
+    table.ratio("accept, Redis / SQLite FULL", ON_REDIS, EMBEDDED, 0.8)
     table.ratio("consume, Redis / Celery", OURS, CELERY, 3)
-    table.ratio("accept, RabbitMQ / FastAPI + aio-pika", ON_RABBITMQ, BY_HAND, 3)
+    table.ratio("accept, RabbitMQ / FastAPI + aio-pika", ON_RABBITMQ, RABBITMQ_BY_HAND, 3)
     forwarded = "forward: OpenHQM, SQLite FULL"
     table.ratio("forward / treq alone", forwarded, "forward: treq alone", 0.5)
     table.ratio("forward / FastAPI + Taskiq + httpx", forwarded, "forward: FastAPI + Taskiq + httpx + Redis", 2)

@@ -32,10 +32,12 @@ CELERY_WORKER = [
     "--loglevel",
     "ERROR",
 ]
-_EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
 ON_RABBITMQ = "accept: OpenHQM, RabbitMQ, books in SQLite FULL"
 WITH_REDIS = "accept: OpenHQM, RabbitMQ, books in Redis everysec"
-BY_HAND = "accept: FastAPI + aio-pika"
+RABBITMQ_BY_HAND = "accept: FastAPI + aio-pika"
+ON_REDIS = "accept: OpenHQM, Redis everysec"
+EMBEDDED = "accept: OpenHQM, SQLite FULL, beside Redis"
+REDIS_BY_HAND = "accept: FastAPI + redis.asyncio"
 _REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--port"]
 EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
 
@@ -82,26 +84,30 @@ def journeys_of(table: Table, whose: str, port: int, seconds: float, wait: str, 
     table.add(f"journey by polling, asked: {whose}", asked, "times")
 
 
-def redis(table: Table, seconds: float) -> None:
+def redis(table: Table, seconds: float, rounds: int) -> None:
     """Accepting on Redis (AOF everysec, as most run it), against our embedded file and the same thing by hand."""
     if missing():
         print(f"redis: left out, missing {missing()}")
         return
-    server, ours, embedded, peer = (running.free_port() for _ in range(4))
+    server, ours, peer = (running.free_port() for _ in range(3))
     url = f"redis://localhost:{server}"
+    found: dict[str, list[float]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
         running.process([*EVERYSEC, "--dir", directory, "--port", str(server)], server),
     ):
         settings = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": url}
-        with running.openhqm(ours, "--role", "listener", **settings):
-            time.sleep(1)
-            table.add("accept: OpenHQM, Redis everysec", running.wrk(ours, SUBMIT, seconds), "requests/s")
-        with running.openhqm(embedded, "--role", "listener"):
-            name = "accept: OpenHQM, SQLite FULL, beside Redis"
-            table.add(name, running.wrk(embedded, SUBMIT, seconds), "requests/s")
-        with running.process([*_UVICORN, str(peer), "benchmarks.peer_redis:app"], peer, BENCH_REDIS=url):
-            table.add("accept: FastAPI + redis.asyncio", running.wrk(peer, SUBMIT, seconds), "requests/s")
+        by_hand = [*_UVICORN, str(peer), "benchmarks.peer_redis:app"]
+        for _ in range(rounds):
+            with running.openhqm(ours, "--role", "listener", **settings):
+                time.sleep(1)
+                found.setdefault(ON_REDIS, []).append(running.wrk(ours, SUBMIT, seconds))
+            with running.openhqm(ours, "--role", "listener"):
+                found.setdefault(EMBEDDED, []).append(running.wrk(ours, SUBMIT, seconds))
+            with running.process(by_hand, peer, BENCH_REDIS=url):
+                found.setdefault(REDIS_BY_HAND, []).append(running.wrk(peer, SUBMIT, seconds))
+    for name, rates in found.items():
+        table.add(name, statistics.median(rates), "requests/s")
 
 
 def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
@@ -119,7 +125,7 @@ def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
     found: dict[str, list[float]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
-        running.process([*_EVERYSEC, "--dir", directory, "--port", str(books)], books),
+        running.process([*EVERYSEC, "--dir", directory, "--port", str(books)], books),
         closing(server.start()),
     ):
         settings = {
@@ -138,7 +144,7 @@ def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
                 time.sleep(1)
                 found.setdefault(ON_RABBITMQ, []).append(running.wrk(ours, SUBMIT, seconds))
             with running.process(by_hand, peer, BENCH_RABBITMQ=server.url):
-                found.setdefault(BY_HAND, []).append(running.wrk(peer, SUBMIT, seconds))
+                found.setdefault(RABBITMQ_BY_HAND, []).append(running.wrk(peer, SUBMIT, seconds))
     for name, rates in found.items():
         table.add(name, statistics.median(rates), "requests/s")
 
