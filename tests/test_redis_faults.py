@@ -97,12 +97,14 @@ class FaultTests(Whole):
     """One thing after the other that happens to servers."""
 
     def test_down_at_the_start(self) -> None:
-        """No Redis at the start: the door is open and says 503; once there is one, all is well by itself."""
+        """No Redis at the start: the door is open and says 503, and the log why; once there is one, all is well."""
         redis = self.redis_server()
         server = self.server(redis.url)
         server.launch()
         server.until(lambda: server.ask("GET", "/health/live")[0] == 200, "the door is closed")
         self.refuses(server, "refused")
+        said, *_ = [line for line in server.log().splitlines() if "a submission was not accepted (503)" in line]
+        self.assertIn("refused", said)
         redis.start()
         self.recovers(server)
 

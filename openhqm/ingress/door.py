@@ -19,6 +19,7 @@ from openhqm.ingress.answers import field, problem
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
+from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
@@ -73,6 +74,7 @@ class Door:
         self._queue = queue
         self._clock = clock
         self._metrics = metrics
+        self._unavailable = Unavailable(clock)
         self._addressing = addressing or Addressing()
 
     def accept(self, body: bytes, fields: HeaderField) -> Coroutine[Any, Any, Acceptance]:
@@ -91,8 +93,9 @@ class Door:
             publishing = self._clock.seconds()
             # The caller may hang up now: what has begun is finished, and its idempotency key finds it.
             acceptance = await self._queue.accept(submission, claim)
-        except NotDurable:
+        except NotDurable as error:
             metrics.unavailable.inc()
+            self._unavailable.note(error.reason)
             raise
         except OpenHQMError:
             metrics.refused.inc()
