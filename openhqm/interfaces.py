@@ -142,9 +142,17 @@ class IBrokerDelivery(Interface):
         """The broker lends it again at once, before those that came after it."""
 
 
+OnLost = Callable[[str | None, Priority | None], Deferred[bool]]
+"""Called with the queue and the priority, or with None for all; whether anything was in it."""
+
+
 class IBroker(Interface):
     """Queues of bytes elsewhere, for `openhqm.queues.brokered` to build the promises on. It reconnects for ever."""
 
+    on_lost: OnLost | None = Attribute(
+        "None, or to be called when a queue is gone, for somebody has deleted it or the broker has lost its data, and "
+        "before it is made anew; where that fails, or the process is killed, it is called again the next time"
+    )
     capabilities: Capabilities = Attribute("a `Capabilities`")
     trouble: str | None = Attribute("why a publish could not be kept now, or None")
     warnings: Sequence[str] = Attribute("what an operator should know although everything works")

@@ -253,6 +253,12 @@ class RabbitMQServer:
             self.process.wait()
         self._wait_until_gone()
 
+    def lose_everything(self) -> None:
+        """Kill it, and start it anew on an empty disk."""
+        self.kill()
+        shutil.rmtree(self.directory / "mnesia")
+        self.start()
+
     def _wait_until_gone(self) -> None:
         """Until its port is free, and the port mapper knows nobody of its name."""
         deadline = time.monotonic() + 10

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery
+from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery, OnLost
 from openhqm.messages import Depth, Priority
 
 CAPABILITIES = Capabilities(durable=True, ordered=True, native_priority=True, atomic_settle=False, tells_oldest=False)
@@ -77,6 +77,7 @@ class MemoryBroker:
     """
 
     warnings: Sequence[str] = ()
+    on_lost: OnLost | None = None
 
     def __init__(self, server: Server, clock: Clock, capabilities: Capabilities = CAPABILITIES) -> None:
         self.server = server
@@ -139,6 +140,17 @@ class MemoryBroker:
         on_loan = sum(message.holder is not None for message in messages)
         delayed = sum(message.holder is None and message.due > now for message in messages)
         return succeed(Depth(len(messages) - on_loan - delayed, delayed, on_loan))
+
+    def lose(self, queue: str | None = None, priority: Priority | None = None) -> Deferred[bool]:
+        """The server forgets what is in a queue, or everything, and this process is the first to notice."""
+        for name, messages in self.server.queues.items():
+            if queue in (None, name):
+                messages[:] = [each for each in messages if priority and each.place[0] != _RANK[priority]]
+        for client in list(self.server.clients):
+            client.lose_connection()
+            client.come_back()
+        assert self.on_lost is not None, "nobody keeps books"
+        return self.on_lost(queue, priority)
 
     def lose_connection(self) -> None:
         """What is on loan may be lent to somebody else, also to this process; nothing can be said of it any more."""

@@ -28,8 +28,8 @@ class BrokeredContract(backend_contract(brokered_bench)):  # type: ignore[misc]
 del backend_contract
 
 
-class Faults(SynchronousTestCase):
-    """A broker in memory that is told what to do wrong, and the books in the embedded file."""
+class Books(SynchronousTestCase):
+    """A broker in memory, and the books in the embedded file."""
 
     def setUp(self) -> None:
         self.bench = BrokeredBench()
@@ -79,6 +79,10 @@ class Faults(SynchronousTestCase):
 
     def mend_the_disk(self) -> None:
         del self.bench.run_commit
+
+
+class Faults(Books):
+    """A broker that is told what to do wrong."""
 
     # Accepting
 

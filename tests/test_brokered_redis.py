@@ -26,7 +26,7 @@ class BrokeredRedisContract(backend_contract(brokered_redis_bench)):  # type: ig
 del backend_contract
 
 
-class TwoProcesses(TestCase):
+class Shared(TestCase):
     """Two processes on one broker and one Redis."""
 
     timeout = 60
@@ -74,6 +74,10 @@ class TwoProcesses(TestCase):
     def redis(self, *words: str) -> Any:
         name, *rest = words
         return self.bench.server.command(name, self.bench.prefix + rest[0], *rest[1:])
+
+
+class TwoProcesses(Shared):
+    """What each of them may do while the other is at it."""
 
     async def test_two_copies(self) -> None:
         """Of two copies in two processes the later attempt settles; the earlier one is told that it is over."""

@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.config.rabbitmq_address import parse_address
 from openhqm.errors import NotDurable
+from openhqm.interfaces import OnLost
 from openhqm.messages import Priority
 from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.rabbitmq.topology import Claim
@@ -18,13 +19,17 @@ from tests.broker_contract import Patient, Q, broker_contract, publish
 from tests.brokers import RabbitMQServer, shared_rabbitmq
 
 
-def new_broker(case: TestCase, url: str, prefix: str = "", seconds: float = 5.0, **more: Any) -> RabbitMQBroker:
+def new_broker(
+    case: TestCase, url: str, prefix: str = "", seconds: float = 5.0, on_lost: OnLost | None = None, **more: Any
+) -> RabbitMQBroker:
     """A process of its own, started. A test's own prefix keeps what others left out of it."""
     check_installed()
     broker = RabbitMQBroker(
         parse_address(url), reactor, random.random, prefix=prefix or f"{case.id()}.", seconds=seconds, **more
     )
     case.addCleanup(broker.stop)
+    if on_lost is not None:
+        broker.on_lost = on_lost
     broker.start()
     return broker
 

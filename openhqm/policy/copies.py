@@ -41,6 +41,20 @@ class NotYet:
 
 
 @attrs.frozen
+class Recovered:
+    """What became of requests whose copies the broker has lost: marked to be published anew, or ended as FAILED."""
+
+    marked: int = 0
+    ended: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.marked or self.ended)
+
+    def __add__(self, other: Recovered) -> Recovered:
+        return Recovered(self.marked + other.marked, self.ended + other.ended)
+
+
+@attrs.frozen
 class Standing:
     """What the books say of a request that has not ended.
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from openhqm.codec import encode_request
@@ -31,10 +33,11 @@ from openhqm.policy.queue_names import holds_requests
 from openhqm.queues.brokered_following import Following
 from openhqm.queues.brokered_ledger import Ledger
 from openhqm.queues.brokered_place import Place
-from openhqm.queues.brokered_publishing import Publishing
+from openhqm.queues.brokered_publishing import NOTE_SECONDS, Publishing
 from openhqm.runtime.deferreds import deferred, shielded
 
 MOST_QUEUES = 1000
+MOST_LOSSES = 3
 
 
 @implementer(IMessageQueue)
@@ -44,6 +47,8 @@ class BrokeredQueue:
     A loan that is not extended for ``lease`` seconds is lent anew. ``following`` is what writes down what workers
     without a store tell, where this process keeps their books.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -65,7 +70,10 @@ class BrokeredQueue:
         self._lease = lease
         self._publishing = Publishing(broker, ledger, clock, requests)
         self._places: dict[str, Place] = {}
+        self._lost: tuple[str, ...] = ()
         ledger.on_ending.append(self._ended)
+        if ledger.complete:
+            broker.on_lost = self._recover
 
     @property
     def capabilities(self) -> Capabilities:
@@ -82,7 +90,7 @@ class BrokeredQueue:
     @property
     def warnings(self) -> Sequence[str]:
         """What an operator should know of either place."""
-        return (*self._ledger.warnings, *self._broker.warnings)
+        return (*self._ledger.warnings, *self._broker.warnings, *self._lost)
 
     @deferred
     async def start(self) -> None:
@@ -149,6 +157,27 @@ class BrokeredQueue:
         copy = await self._ledger.redrive(number)
         await self._publishing.publish_or_leave(copy)
         return _acceptance(copy)
+
+    @deferred
+    async def _recover(self, queue: str | None, priority: Priority | None) -> bool:
+        """What the broker has lost is made good, or ends; and somebody is told."""
+        if self._following is not None and queue == self._following.queue:
+            queue = priority = None  # endings may have been among what was told
+        await self._ledger.first_try()
+        await self._publishing.note()  # so that a mark stands for what was never published
+        found = await self._ledger.recover(queue, priority)
+        if not found:
+            return False
+        # What other processes had published a moment ago, they have noted by then.
+        await deferLater(self._clock, 2 * NOTE_SECONDS)
+        found += await self._ledger.recover(queue, priority)
+        what = "everything it had" if queue is None else f"what was in {queue}"
+        words = f"the broker has lost {what}: {found.marked} requests are published anew"
+        if found.ended:
+            words += f", and {found.ended} have ended as FAILED, for their content was there alone"
+        self._log.critical("{words}", words=words)
+        self._lost = (*self._lost, words)[-MOST_LOSSES:]
+        return True
 
     def _place(self, queue: str) -> Place:
         place = self._places.get(queue)

@@ -45,7 +45,7 @@ class Following:
         self._broker = broker
         self._books = books
         self._clock = clock
-        self._queue = queue
+        self.queue = queue
         self._resting: Deferred[Any] | None = None
         self._running: Deferred[None] | None = None
         self._stopped = self._told = False
@@ -82,11 +82,11 @@ class Following:
     async def _turn(self) -> bool:
         """Take in some of what was told. False: some of it could not be, and it is worth waiting for a moment."""
         try:
-            deliveries = await self._rest(self._broker.receive(self._queue, MOST_STEPS))
+            deliveries = await self._rest(self._broker.receive(self.queue, MOST_STEPS))
         except CancelledError:
             raise
         except Exception:  # whatever it is, the books are not kept while nobody follows
-            self._log.failure("receiving from {queue} broke down", queue=self._queue)
+            self._log.failure("receiving from {queue} broke down", queue=self.queue)
             return False
         # Asked for at once, they are written in their order, most of them with one sync.
         taken = await gatherResults([self._take(delivery) for delivery in deliveries])
@@ -119,7 +119,7 @@ class Following:
             raise
         except UnknownRequest:
             words = "{queue} tells of {id}, which was not given out by this store"
-            self._log.warn(words, queue=self._queue, id=step.correlation_id, type=step.type)
+            self._log.warn(words, queue=self.queue, id=step.correlation_id, type=step.type)
             if step.type == ENDED:  # there is an answer in it
                 await self._bury(body, f"{step.correlation_id} was not given out by this store")
         except ValueError as error:
@@ -130,10 +130,10 @@ class Following:
             await self._bury(body, f"{type(error).__name__}: {error}")
 
     async def _bury(self, body: bytes, reason: str) -> None:
-        letter = unreadable(body, f"{self._queue}: {reason}", self._clock.seconds())
+        letter = unreadable(body, f"{self.queue}: {reason}", self._clock.seconds())
         await self._books.bury(letter)
         words = "a message of {queue} is a dead letter: {reason}"
-        self._log.warn(words, queue=self._queue, reason=reason, id=letter.request.correlation_id)
+        self._log.warn(words, queue=self.queue, reason=reason, id=letter.request.correlation_id)
 
 
 def _comes_again(failure: Failure) -> None:

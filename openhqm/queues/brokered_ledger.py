@@ -18,11 +18,12 @@ from openhqm.messages import (
     DeadLetter,
     Depth,
     IdempotencyClaim,
+    Priority,
     Reply,
     Request,
     Submission,
 )
-from openhqm.policy.copies import Copy, Loan, NotYet
+from openhqm.policy.copies import Copy, Loan, NotYet, Recovered
 
 
 class Ledger(Protocol):
@@ -30,6 +31,9 @@ class Ledger(Protocol):
 
     on_ending: list[Callable[[int, str], None]]
     """Called with number and status at each ending that this process learns of, whoever caused it; maybe twice."""
+
+    complete: bool
+    """Whether these are all the books there are: every request is in them, and nothing is accepted elsewhere."""
 
     @property
     def durable(self) -> bool:
@@ -45,6 +49,9 @@ class Ledger(Protocol):
 
     def start(self) -> Deferred[None]:
         """Open the books; `CannotStart`."""
+
+    def first_try(self) -> Deferred[None]:
+        """Fires once it is known whether they can be reached; `trouble` says."""
 
     def stop(self) -> Deferred[None]:
         """Close them."""
@@ -74,6 +81,13 @@ class Ledger(Protocol):
 
     def queues(self) -> Deferred[Sequence[str]]:
         """See `IMessageQueue.queues`."""
+
+    def recover(self, queue: str | None, priority: Priority | None) -> Deferred[Recovered]:
+        """The broker has lost what lay in that queue with that priority, or (None) everything.
+
+        Each request that has not ended, and that lay there by these books, is marked where its message is kept here;
+        else it ends as FAILED. `NotDurable`: not all of them; to be asked once more.
+        """
 
     # Lending
 

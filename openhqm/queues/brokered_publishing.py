@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -95,12 +95,18 @@ class Publishing:
             self._log.warn(words, id=copy.request.correlation_id, reason=error.reason)
 
     def _note(self) -> None:
+        self.note().addErrback(lambda failure: failure.trap(NotDurable))
+
+    def note(self) -> Deferred[None]:
+        """Take the marks away of what was published until now. Where that fails they stay; `NotDurable`."""
         if self._note_timer is not None and self._note_timer.active():
             self._note_timer.cancel()
         self._note_timer = None
         published, self._unnoted = self._unnoted, []
-        # Where that fails the marks stay: what is published once more is sorted out by the ledger.
-        self._ledger.note_published(published).addErrback(lambda failure: failure.trap(NotDurable))
+        if not published or self._broker.trouble is not None:
+            # Maybe it comes back without what it has just confirmed: that is published once more.
+            return succeed(None)
+        return self._ledger.note_published(published)
 
     @deferred
     async def _sweep(self) -> None:

@@ -13,16 +13,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.config.rabbitmq_address import Address
 from openhqm.errors import NotDurable
-from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery
+from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery, OnLost
 from openhqm.messages import Depth, Priority
 from openhqm.rabbitmq.delivery import ATTEMPTS, DUE, RabbitMQDelivery
 from openhqm.rabbitmq.dialling import Unreachable
 from openhqm.rabbitmq.lending import Place
 from openhqm.rabbitmq.link import Link
+from openhqm.rabbitmq.losses import Losses
 from openhqm.rabbitmq.publishing import Publisher, Returned
 from openhqm.rabbitmq.queues import delay_headers, is_partition, lane, lanes, steps_of
 from openhqm.rabbitmq.topology import Claim, Topology
@@ -63,6 +65,7 @@ class RabbitMQBroker:
         self._reactor = reactor
         self._clock: IReactorTime = clock if clock is not None else reactor
         self._scale = scale
+        self._seconds = seconds
         self._version: tuple[int, ...] = ()
         self._places: dict[str, Place] = {}
         self._topology = Topology(reactor, prefix, seconds)
@@ -70,6 +73,8 @@ class RabbitMQBroker:
         self._consumed = Topology(reactor, prefix, seconds)
         self._connected: Any = None
         self._publisher = Publisher(reactor, seconds)
+        self._on_lost: OnLost | None = None
+        self._losses: Losses | None = None
         self._publishing = Link(
             address,
             "openhqm publishes",
@@ -88,6 +93,17 @@ class RabbitMQBroker:
             up=self._consuming_up,
             down=self._consuming_down,
         )
+
+    @property
+    def on_lost(self) -> OnLost | None:
+        """To be set before it is started."""
+        return self._on_lost
+
+    @on_lost.setter
+    def on_lost(self, on_lost: OnLost) -> None:
+        self._on_lost = on_lost
+        losses = self._losses = Losses(self._topology, self._prefix, self._reactor, self._seconds, on_lost)
+        self._topology.make = self._consumed.make = losses.make
 
     @property
     def capabilities(self) -> Capabilities:
@@ -140,14 +156,26 @@ class RabbitMQBroker:
         if delay > 0:
             headers[DUE] = ceil((self._clock.seconds() + delay) * 1000)
             return self._publish_delayed(target, body, headers, delay)
+        if self._losses is not None:
+            return self._publish_noticing(self._losses, target, body, headers)
         return self._publish(target, body, headers)
+
+    def _publish_noticing(self, losses: Losses, target: str, body: bytes, headers: dict[str, Any]) -> Deferred[None]:
+        def publish() -> Deferred[None]:
+            return self._publisher.publish(target, body, headers, losses.exchange)
+
+        def returned(failure: Failure) -> Deferred[None]:
+            failure.trap(Returned)
+            return losses.publish_anew(target, publish)
+
+        return publish().addErrback(returned)
 
     def _publish(self, target: str, body: bytes, headers: dict[str, Any]) -> Deferred[None]:
         if not self._topology.knows(target):
             return self._declare_and_publish(target, body, headers)
         confirmed = self._publisher.publish(target, body, headers)
 
-        def returned(failure: Any) -> Any:
+        def returned(failure: Failure) -> Any:
             failure.trap(Returned)
             self._topology.forget(target)  # somebody has deleted it
             return self._declare_and_publish(target, body, headers)
@@ -239,10 +267,12 @@ class RabbitMQBroker:
             raise Unreachable(f"it is RabbitMQ {found}, and 3.10 or newer is needed")
         connection.add_on_connection_blocked_callback(self._blocked)
         connection.add_on_connection_unblocked_callback(self._unblocked)
+        self._topology.up(protocol)
+        if self._losses is not None:
+            await self._losses.look()
         channel = await protocol.channel().addTimeout(5.0, self._reactor)
         await self._publisher.up(channel, protocol.transport.write, connection.params.frame_max)
         channel.on_closed.addBoth(lambda reason: self._publishing_channel_closed(protocol, reason))
-        self._topology.up(protocol)
 
     def _publishing_channel_closed(self, protocol: Any, reason: Any) -> None:
         """A channel that RabbitMQ has closed cannot be told what of it was kept: the connection begins anew."""

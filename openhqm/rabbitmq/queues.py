@@ -54,6 +54,14 @@ def lane(prefix: str, queue: str, priority: Priority) -> str:
     return prefix + queue if is_partition(queue) else prefix + queue + _SUFFIX[priority]
 
 
+def queue_of_lane(prefix: str, lane: str) -> tuple[str, Priority]:
+    """The queue and the priority that the lane stands for."""
+    for priority, suffix in _SUFFIX.items():
+        if suffix and lane.endswith(suffix):
+            return lane[len(prefix) : -len(suffix)], priority
+    return lane[len(prefix) :], Priority.NORMAL
+
+
 def arguments(name: str) -> dict[str, Any]:
     """With what the lane ``name`` is declared: the same on every server, or an upgrade of it would refuse us."""
     # 4.x drops what was lent twenty times, unless told otherwise; how often is not for the broker to decide.

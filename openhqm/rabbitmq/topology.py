@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -29,7 +30,12 @@ class Claim:
 
 
 class Topology:
-    """``prefix`` is what the names of our queues begin with; ``seconds`` is how long an answer may take."""
+    """``prefix`` is what the names of our queues begin with; ``seconds`` is how long an answer may take.
+
+    ``make``, where it is set, makes a lane that is not there, instead of `make_lane` alone.
+    """
+
+    make: Callable[[str], Deferred[None]] | None = None
 
     def __init__(self, reactor: Any, prefix: str, seconds: float) -> None:
         self._reactor = reactor
@@ -70,6 +76,17 @@ class Topology:
 
     @deferred
     async def declare(self, name: str) -> int:
+        """See to it that there is the lane; how many messages are ready in it. `NotDurable`."""
+        if self.make is not None:
+            frame = await self._passively(name)
+            if frame is None:
+                await self.make(name)
+            elif self.knows(name):
+                return int(frame.method.message_count)
+        return await self.make_lane(name)
+
+    @deferred
+    async def make_lane(self, name: str) -> int:
         """Make the lane where there is none; how many messages are ready in it. `NotDurable`."""
         gone = self._gone.get(name)
         if gone is not None:
@@ -78,6 +95,20 @@ class Topology:
         self._known.add(name)
         self._gone.pop(name, None)
         return int(frame.method.message_count)
+
+    @deferred
+    async def has_lane(self, name: str) -> bool:
+        """Whether there is such a lane. `NotDurable`."""
+        return await self._passively(name) is not None
+
+    async def _passively(self, name: str) -> Any:
+        """What RabbitMQ says of a queue, or None where there is none. `NotDurable`."""
+        try:
+            return await self._ask(name, "queue_declare", queue=name, passive=True)
+        except NotDurable as error:
+            if not is_missing(error.__cause__):
+                raise
+            return None
 
     @deferred
     async def claim(self, name: str) -> bool:
@@ -93,6 +124,32 @@ class Topology:
                 raise
             return False
         return True
+
+    def release(self, name: str) -> Deferred[None]:
+        """Claim it no more. `NotDurable`."""
+        name = self._prefix + name
+        return self._ask(name, "queue_delete", queue=name).addCallback(lambda frame: None)
+
+    @deferred
+    async def has_exchange(self, name: str) -> bool:
+        """Whether there is such an exchange. `NotDurable`."""
+        try:
+            await self._ask(name, "exchange_declare", exchange=name, passive=True)
+        except NotDurable as error:
+            if not is_missing(error.__cause__):
+                raise
+            return False
+        return True
+
+    def make_exchange(self, name: str) -> Deferred[None]:
+        """One that leads each message to the lane that it names, if that is bound. `NotDurable`."""
+        made = self._ask(name, "exchange_declare", exchange=name, exchange_type="direct", durable=True)
+        return made.addCallback(lambda frame: None)
+
+    def bind(self, lane: str, exchange: str) -> Deferred[None]:
+        """`NotDurable`."""
+        bound = self._ask(lane, "queue_bind", queue=lane, exchange=exchange, routing_key=lane)
+        return bound.addCallback(lambda frame: None)
 
     @deferred
     async def delayed(self, target: str, steps: int) -> str:
@@ -125,12 +182,8 @@ class Topology:
             return count
         count = 0
         for level in range(LEVELS):  # they are made from below, as far as they were ever needed
-            name = delay_queue(self._prefix, level)
-            try:
-                frame = await self._ask(name, "queue_declare", queue=name, passive=True)
-            except NotDurable as error:
-                if not is_missing(error.__cause__):
-                    raise
+            frame = await self._passively(delay_queue(self._prefix, level))
+            if frame is None:
                 break
             count += frame.method.message_count
         self._counted = count, self._reactor.seconds()

@@ -1,10 +1,10 @@
 -- Take responsibility for a message: claim, record, place in the queue and deadline, or nothing of it.
 -- queue, lane ('': its message goes to a broker, and it is marked until that has it), body, not before ('': at once),
 -- delay, timeout ('': none), recorded, claim ('': none), fingerprint, lifetime, source, entry ('': none; else what is
--- accepted stands there until it is), reply to ('': nobody), about
+-- accepted stands there until it is), reply to ('': nobody), about, priority (only where its message goes to a broker)
 local queue, lane, body, not_before, delay, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local recorded, claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local source, entry, reply_to, about = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local source, entry, reply_to, about, priority = ARGV[12], ARGV[13], ARGV[14], ARGV[15], ARGV[16]
 
 refuse_when_full()
 
@@ -34,7 +34,12 @@ end
 redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'lane', lane,
   'attempt', 0, 'last', 1, 'recorded', recorded)
 if reply_to ~= '' then redis.call('HSET', record(number), 'reply_to', reply_to, 'about', about) end
-if lane ~= '' then redis.call('ZADD', prefix .. 'open', number, number) end
+if lane ~= '' then
+  redis.call('ZADD', prefix .. 'open', number, number)
+else
+  redis.call('HSET', record(number), 'priority', priority)
+  redis.call('ZADD', prefix .. 'elsewhere', number, number)
+end
 redis.call('SADD', prefix .. 'queues', queue)
 if timeout ~= '' then
   redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(timeout)), number)

@@ -56,6 +56,7 @@ local function forget(number, queue, lane)
   redis.call('ZREM', again(queue, lane), number)
   redis.call('ZREM', later(queue, lane), number)
   redis.call('ZREM', prefix .. 'open', number)
+  redis.call('ZREM', prefix .. 'elsewhere', number)
   redis.call('ZREM', prefix .. 'deadlines', number)
 end
 

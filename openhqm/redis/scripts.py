@@ -20,6 +20,7 @@ NAMES = (
     "greet",
     "history",
     "lend",
+    "lost",
     "overdue",
     "probe",
     "progress",

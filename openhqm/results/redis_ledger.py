@@ -21,13 +21,15 @@ from openhqm.messages import (
     DeadLetter,
     Depth,
     IdempotencyClaim,
+    Priority,
     Reply,
     Request,
+    Status,
     Submission,
 )
-from openhqm.policy.copies import Copy, Loan, NotYet
+from openhqm.policy.copies import Copy, Loan, NotYet, Recovered
 from openhqm.policy.history import MOST_EVENTS, check_progress
-from openhqm.policy.queue_names import queue_of
+from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.redis.claims import claim_words
 from openhqm.redis.connection import Redis
@@ -35,12 +37,17 @@ from openhqm.redis.letters import Letters
 from openhqm.runtime.deferreds import deferred
 
 MARK_SECONDS = 60.0
+MOST_LOOKED_AT = 500
+LOST_STATUS = 502  # what was behind this server failed (RFC 9110, section 15.6.3)
+LOST_WORDS = "the broker has lost it; nothing of it was kept elsewhere, so it has to be sent again"
 ELSEWHERE = ""
 NOWHERE = ("", "")
 
 
 class RedisLedger:
     """``ttl`` is how long an ending that is settled here is kept."""
+
+    complete = True
 
     def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float) -> None:
         self._redis = redis
@@ -69,6 +76,9 @@ class RedisLedger:
     def start(self) -> Deferred[None]:
         self._redis.start()
         return succeed(None)
+
+    def first_try(self) -> Deferred[None]:
+        return self._redis.first_try()
 
     def stop(self) -> Deferred[None]:
         for unlisten in self._unlisten:
@@ -116,6 +126,7 @@ class RedisLedger:
             *claim_words(claim),
             *source,
             *NOWHERE,
+            priority_of(submission).value,
         )
         outcome = answer[0]
         if outcome == b"conflict":
@@ -152,6 +163,27 @@ class RedisLedger:
     @deferred
     async def queues(self) -> Sequence[str]:
         return sorted(name.decode() for name in await self._redis.command("SMEMBERS", f"{self._redis.prefix}queues"))
+
+    @deferred
+    async def recover(self, queue: str | None, priority: Priority | None) -> Recovered:
+        after, found = b"0", Recovered()
+        while after:
+            asked = (queue or "", "" if priority is None else priority.value)
+            after, marked, lost = await self._redis.run("lost", after, MOST_LOOKED_AT, *asked)
+            ends = [await self._end_lost(int(number)) for number in lost]
+            found += Recovered(marked, sum(ends))
+        return found
+
+    async def _end_lost(self, number: int) -> bool:
+        """Whether it had not ended yet."""
+        now, id = self._redis.clock_now(), self._redis.ids.issue(number)
+        reply = Reply(id, Status.FAILED, now, status_code=LOST_STATUS, error=LOST_WORDS)
+        answer = await self._redis.run("end", number, reply.status.value, encode_reply(reply), self._ttl)
+        first = bool(answer.startswith(b"1"))
+        if first:
+            for call in self._redis.on_ending:
+                call(number, reply.status.value)
+        return first
 
     # Lending
 

@@ -8,6 +8,7 @@ marked stands in ``unpublished``. The file has one process at a time, so at a st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
@@ -20,7 +21,7 @@ from openhqm.embedded.file import SqliteFile
 from openhqm.embedded.lanes import Lanes
 from openhqm.embedded.ledger import Ledger as Store
 from openhqm.embedded.letters import Letters
-from openhqm.embedded.schema import RANK
+from openhqm.embedded.schema import RANK, first_key, last_key
 from openhqm.embedded.sql import fetch_all, fetch_one
 from openhqm.errors import LoanOver
 from openhqm.messages import (
@@ -33,17 +34,20 @@ from openhqm.messages import (
     Request,
     Submission,
 )
-from openhqm.policy.copies import Copy, Loan, NotYet, Standing, next_attempt
-from openhqm.policy.queue_names import queue_of
+from openhqm.policy.copies import Copy, Loan, NotYet, Recovered, Standing, next_attempt
+from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
+from openhqm.runtime.deferreds import deferred
 
 MARK_SECONDS = 30.0
+MOST_LOOKED_AT = 2000
 _RANK = RANK[Priority.NORMAL]
 
 
 class SqliteLedger:
     """``store`` is the result store in the same file, for what it notes within our transactions."""
 
+    complete = True
     durable = True
     warnings: Sequence[str] = ()
 
@@ -74,6 +78,9 @@ class SqliteLedger:
         self._lanes = Lanes(self._file, self._store, f"{self._requests} elsewhere", recorded=True)
         self._letter_lanes = Lanes(self._file, self._store, self._dead_letters, recorded=False)
         self._letters = Letters(self._file, self._letter_lanes)
+
+    def first_try(self) -> Deferred[None]:
+        return succeed(None)
 
     def stop(self) -> Deferred[None]:
         return self._file.close()
@@ -142,6 +149,38 @@ class SqliteLedger:
             ]
 
         return self._file.write(take)
+
+    @deferred
+    async def recover(self, queue: str | None, priority: Priority | None) -> Recovered:
+        lane = self._lanes.lane(_RANK)
+        after, marked = first_key(lane), 0
+        while True:
+            rows = fetch_all(
+                self._file.reader,
+                "SELECT m.key, CASE WHEN e.key IS NULL THEN body END FROM"
+                " (SELECT key, body FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?) m"
+                " LEFT JOIN endings e ON e.key = m.key ORDER BY m.key",
+                (after, last_key(lane), MOST_LOOKED_AT),
+            )
+            if not rows:
+                return Recovered(marked)
+            after = rows[-1][0]
+            lost = [key for key, body in rows if body is not None and self._lay_in(queue, priority, body)]
+            marked += await self._file.write(partial(self._mark_again, lost))
+
+    def _lay_in(self, queue: str | None, priority: Priority | None, body: bytes) -> bool:
+        submission = decode_request(body).submission
+        return queue is None or (queue_of(self._requests, submission), priority_of(submission)) == (queue, priority)
+
+    def _mark_again(self, keys: Sequence[int], connection: apsw.Connection) -> int:
+        before = connection.total_changes()
+        connection.executemany(
+            "INSERT OR IGNORE INTO unpublished"
+            " SELECT key, 0, coalesce((SELECT attempts FROM copies WHERE copies.key = m.key), 0), 1"
+            " FROM messages m WHERE key = ? AND key NOT IN (SELECT key FROM endings)",
+            [(key,) for key in keys],
+        )
+        return connection.total_changes() - before
 
     def _new_copy(self, submission: Submission, now: float) -> Copy:
         key = self._lanes.next_key(_RANK)

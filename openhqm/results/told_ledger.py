@@ -22,7 +22,7 @@ from openhqm.codec import encode_step
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IBroker
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Priority, Reply, Request, Submission
-from openhqm.policy.copies import Copy, Loan, NotYet
+from openhqm.policy.copies import Copy, Loan, NotYet, Recovered
 from openhqm.policy.history import check_progress
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.steps import BURIED, ENDED, PROCESSING, PROGRESS, RETRYING, Step
@@ -43,6 +43,7 @@ class ToldLoan(Loan):
 class ToldLedger:
     """``responses`` is the queue in which the steps are told; ``name`` tells this process from every other one."""
 
+    complete = False
     durable = True
     trouble: str | None = None
     warnings: Sequence[str] = ()
@@ -58,6 +59,9 @@ class ToldLedger:
         self.on_ending: list[Callable[[int, str], None]] = []
 
     def start(self) -> Deferred[None]:
+        return succeed(None)
+
+    def first_try(self) -> Deferred[None]:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
@@ -86,6 +90,10 @@ class ToldLedger:
 
     def unpublished(self, most: int) -> Deferred[Sequence[Copy]]:
         return succeed(())
+
+    def recover(self, queue: str | None, priority: Priority | None) -> Deferred[Recovered]:
+        """Who accepts does that."""
+        return succeed(Recovered())
 
     def queues(self) -> Deferred[Sequence[str]]:
         """Who accepts knows them."""

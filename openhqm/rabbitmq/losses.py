@@ -1,0 +1,131 @@
+# -*- test-case-name: tests.test_rabbitmq_losses -*-
+"""Noticing that a queue is gone with what was in it, or everything: nothing is made anew as if it had been empty.
+
+Where books are kept a queue is made here alone, once it is known what of it was lost. It is bound to an exchange of
+ours, over which everything is published. Who deletes the queue deletes the binding with it, so the next message is
+returned, also where a worker without books has made the queue anew at once. A RabbitMQ that has lost its data does not
+even have the exchange.
+
+One process at a time finds out, and the binding comes last: whoever is killed on the way leaves the same to be found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import deferLater
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces import OnLost
+from openhqm.rabbitmq.publishing import Returned
+from openhqm.rabbitmq.queues import queue_of_lane
+from openhqm.rabbitmq.topology import Topology
+from openhqm.runtime.deferreds import shielded
+
+T = TypeVar("T")
+
+EXCHANGE = "accepted"
+CLAIM = "lost!found"
+RETRY_SECONDS = 0.1
+
+
+class Losses:
+    """``topology`` is that of the connection that publishes. Nobody waits for longer than ``seconds``."""
+
+    def __init__(self, topology: Topology, prefix: str, reactor: Any, seconds: float, on_lost: OnLost) -> None:
+        self.exchange = prefix + EXCHANGE
+        self._asked = partial(queue_of_lane, prefix)
+        self._topology = topology
+        self._reactor = reactor
+        self._seconds = seconds
+        self._on_lost = on_lost
+        self._making: dict[str, list[Deferred[None]]] = {}
+        self._one_by_one = DeferredLock()
+
+    async def look(self) -> None:
+        """On a new connection, before anything is published: see whether everything was lost. `NotDurable`."""
+        if await self._topology.has_exchange(self.exchange):
+            return
+
+        async def begin_anew() -> None:
+            if not await self._topology.has_exchange(self.exchange):
+                await self._on_lost(None, None)
+                await self._topology.make_exchange(self.exchange)
+
+        await self._alone(begin_anew)
+
+    def make(self, lane: str) -> Deferred[None]:
+        """There is no such lane: make it. `NotDurable`."""
+        return self._within(self._make(lane, partial(self._topology.has_lane, lane))).addCallback(lambda made: None)
+
+    def publish_anew(self, lane: str, publish: Callable[[], Deferred[None]]) -> Deferred[None]:
+        """A message for the lane was returned: make it, and ``publish`` once more. `NotDurable`."""
+
+        async def published() -> bool:
+            try:
+                await publish()
+            except Returned:
+                return False
+            return True
+
+        async def until_it_is_published() -> None:
+            if lane in self._making:  # the first message finds out, and all that came with it wait
+                await self._made(lane)
+                done = False
+            else:
+                done = await self._make(lane, published)
+            if not done:
+                await publish()
+
+        return self._within(until_it_is_published())
+
+    def _within(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Whoever waits gives up in time; the work goes on."""
+
+        def too_late(result: Any, seconds: float) -> Any:
+            raise NotDurable(f"a queue in RabbitMQ is gone, and could not be made anew within {seconds:g} s")
+
+        return shielded(work).addTimeout(self._seconds, self._reactor, too_late)
+
+    def _made(self, lane: str) -> Deferred[None]:
+        made: Deferred[None] = Deferred()
+        self._making[lane].append(made)
+        return made
+
+    async def _make(self, lane: str, is_there: Callable[[], Awaitable[bool]]) -> bool:
+        """Make it unless, once nobody else is at it, it is there; whether it was."""
+
+        async def make() -> bool:
+            if await is_there():
+                return True  # another process was quicker
+            if await self._on_lost(*self._asked(lane)):
+                self._topology.forget(lane)
+            await self._topology.make_lane(lane)
+            await self._topology.bind(lane, self.exchange)
+            return False
+
+        self._making.setdefault(lane, [])
+        try:
+            return await self._alone(make)
+        finally:
+            for made in self._making.pop(lane, []):
+                made.callback(None)
+
+    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it while nobody else does anything of the kind, in whichever process."""
+        await self._one_by_one.acquire()
+        try:
+            until = self._reactor.seconds() + self._seconds
+            while not await self._topology.claim(CLAIM):
+                if self._reactor.seconds() >= until:
+                    raise NotDurable("another process is finding out what RabbitMQ has lost")
+                await deferLater(self._reactor, RETRY_SECONDS)
+            try:
+                return await work()
+            finally:
+                await self._topology.release(CLAIM)
+        finally:
+            self._one_by_one.release()

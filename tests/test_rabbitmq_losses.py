@@ -1,0 +1,143 @@
+"""What RabbitMQ has lost is noticed, before anything is put in its place."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+
+from openhqm.errors import NotDurable
+from openhqm.messages import Priority
+from openhqm.rabbitmq.broker import RabbitMQBroker
+from openhqm.rabbitmq.queues import lanes, queue_of_lane
+from tests.broker_contract import Q, publish
+from tests.brokers import shared_rabbitmq
+from tests.test_rabbitmq import Real, connected, new_broker
+
+EVERYTHING = (None, None)
+
+
+class NoticingTests(Real):
+    """A broker that is asked to say what was lost"""
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.lost: list[tuple[str | None, Priority | None]] = []
+        self.found: Deferred[bool] = succeed(False)
+        self.broker = await self.process()
+
+    async def process(self, seconds: float = 5.0, url: str | None = None) -> RabbitMQBroker:
+        """One more process with books."""
+        broker = new_broker(self, url or shared_rabbitmq().url, seconds=seconds, on_lost=self.note)
+        await broker.first_try()
+        return broker
+
+    def note(self, queue: str | None, priority: Priority | None) -> Deferred[bool]:
+        self.lost.append((queue, priority))
+        return self.found
+
+    async def told(self) -> list[tuple[str | None, Priority | None]]:
+        """What it has said was lost since it was asked last."""
+        told, self.lost = self.lost, []
+        return told
+
+    async def test_the_first_time(self) -> None:
+        """Where there was nothing everything is missing: it is said once, also with many messages and processes."""
+        self.assertEqual(await self.told(), [EVERYTHING])
+        other = await self.process()
+        await gatherResults([publish(one, b"%d" % number) for number in range(50) for one in (self.broker, other)])
+        self.assertEqual(await self.told(), [(Q, Priority.NORMAL)])
+        third = await self.process()
+        await publish(third, b"x")
+        await third.depth(Q)
+        self.assertNotIn((Q, Priority.NORMAL), await self.told())
+        self.assertEqual((await self.broker.depth(Q)).ready, 101)
+
+    async def test_deleted(self) -> None:
+        """A queue that somebody deletes is noticed with the next message for it, which arrives."""
+        await publish(self.broker, b"1")
+        await self.told()
+        self.blocking().queue_delete(self.prefixed("q"))
+        self.found = succeed(True)
+        await publish(self.broker, b"2")
+        self.assertEqual(await self.told(), [(Q, Priority.NORMAL)])
+        (delivery,) = await self.broker.receive(Q, 5)
+        self.assertEqual(delivery.body, b"2")
+
+    async def test_made_anew_by_a_worker(self) -> None:
+        """The same where a worker without books has made the queue before anybody could notice."""
+        await publish(self.broker, b"1", priority=Priority.HIGH)
+        await self.told()
+        self.blocking().queue_delete(self.prefixed("q!high"))
+        worker = await connected(self)
+        waiting = worker.receive(Q, 5)
+        await self.until(lambda: worker.depth(Q), "the worker has no queue")
+        await self.patiently(lambda: publish(self.broker, b"2", priority=Priority.HIGH))
+        self.assertIn((Q, Priority.HIGH), await self.told())
+        (delivery,) = await waiting
+        self.assertEqual(delivery.body, b"2")
+
+    async def test_deleted_under_the_consumer(self) -> None:
+        """A process with books that consumes notices without anything being published."""
+        waiting = self.broker.receive(Q, 1)
+        await self.until(lambda: self.lost.count((Q, Priority.LOW)), "the last queue is not made")
+        await self.until(lambda: self._consumed(), "nobody consumes")
+        await self.told()
+        self.blocking().queue_delete(self.prefixed("q"))
+        await self.until(lambda: self.lost, "nobody notices")
+        self.assertEqual(await self.told(), [(Q, Priority.NORMAL)])
+        await publish(self.broker, b"1")
+        (delivery,) = await waiting
+        self.assertEqual(delivery.body, b"1")
+
+    def _consumed(self) -> bool:
+        frame = self.blocking().queue_declare(self.prefixed("q"), passive=True)
+        return bool(frame.method.consumer_count)
+
+    async def test_delayed(self) -> None:
+        """What is delayed is published to a queue that is made like every other."""
+        await self.told()
+        await publish(self.broker, b"1", delay=0.5)
+        self.assertEqual(await self.told(), [(Q, Priority.NORMAL)])
+        await publish(self.broker, b"2")
+        self.assertEqual(await self.told(), [])
+
+    async def test_cannot_be_told(self) -> None:
+        """While nobody can take note, the queue is not made anew: publishing fails in time, and it is said again."""
+        await publish(self.broker, b"1")
+        self.blocking().queue_delete(self.prefixed("q"))
+        await self.told()
+        self.found = fail(NotDurable("the books are closed"))
+        self.assertIn("books are closed", str(await self.refused(publish(self.broker, b"2"))))
+        self.assertEqual(await self.told(), [(Q, Priority.NORMAL)])
+        self.found = Deferred()
+        hasty = await self.process(seconds=0.5)
+        self.assertIn("made anew within", str(await self.refused(publish(hasty, b"3"))))
+        self.found.callback(True)
+        self.found = succeed(True)
+        await publish(self.broker, b"4")
+        self.assertIn((Q, Priority.NORMAL), await self.told())
+        (delivery,) = await self.broker.receive(Q, 1)
+        self.assertIn(delivery.body, (b"3", b"4"))  # 3 was refused to whoever waited, who may not know
+
+    async def test_everything(self) -> None:
+        """A RabbitMQ that comes back without its data: that is said before anything is published."""
+        server = self.server()
+        broker = await self.process(url=server.url)
+        await publish(broker, b"1")
+        await self.told()
+        server.control("close_all_connections", "for a test")
+        await self.until(lambda: broker.trouble is not None, "it is not noticed")
+        await self.patiently(lambda: publish(broker, b"2"))
+        self.assertEqual(await self.told(), [])  # everything is there
+        server.lose_everything()
+        await self.patiently(lambda: publish(broker, b"3"))
+        self.assertEqual(await self.told(), [EVERYTHING, (Q, Priority.NORMAL)])
+        (delivery,) = await broker.receive(Q, 5)
+        self.assertEqual(delivery.body, b"3")
+
+    def test_names(self) -> None:
+        """Each lane is known by its name."""
+        for queue in ("requests", "requests.billing", "requests._3"):
+            found = [queue_of_lane("p.", lane) for lane in lanes("p.", queue)]
+            self.assertEqual({name for name, _ in found}, {queue})
+            self.assertEqual(
+                [priority for _, priority in found], list(Priority) if len(found) > 1 else [Priority.NORMAL]
+            )
