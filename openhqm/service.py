@@ -278,7 +278,8 @@ class OpenHQM(Service):
     def stopService(self) -> Deferred[None]:
         """Fires when nothing is left to do: the door first, the disk last."""
         super().stopService()
-        return self._stop()
+        # Twisted itself would go on without a word.
+        return self._stop().addErrback(lambda failure: self._log.failure("stopping broke down", failure))
 
     @deferred
     async def _stop(self) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.delivery.streams import Streams
 from openhqm.delivery.waiting import Waiting
+from openhqm.errors import NotDurable
 from openhqm.ingress.door import Door
 from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
@@ -102,6 +104,25 @@ class Same(SynchronousTestCase):
         for path in ("status", "response"):
             self.both("GET", f"/api/v1/{path}/11111111-1111-4111-8111-111111111111")
             self.both("GET", f"/api/v1/{path}/{'x' * 36}")
+
+    def lose_the_store(self) -> None:
+        """Nothing can be looked up any more."""
+        for lane in self.lanes:
+            store: Any = lane.shop.bench.store
+            store.find = store.history = lambda *asked: fail(NotDurable("the store is away"))
+
+    def test_accepted_is_accepted(self) -> None:
+        """Who would wait or listen, and cannot, is told where to look: what is safe is never answered with a 503."""
+        self.lose_the_store()
+        asked = ("POST", "/api/v1/submit", GOOD)
+        waited = self.both(*asked, content_type="application/json", prefer="wait=5")
+        self.assertIn(b"HTTP/1.1 202 ", waited)
+        self.assertIn(b"Location: /api/v1/response/", waited)
+        listened = self.both(*asked, content_type="application/json", accept="text/event-stream")
+        self.assertIn(b"HTTP/1.1 200 ", listened)
+        self.assertIn(b"event: accepted\n", listened)
+        self.assertTrue(listened.endswith(b"0\r\n\r\n"), listened)
+        self.assertIn(b"HTTP/1.1 503 ", self.both("GET", f"/api/v1/status/{'11111111-1111-4111-8111-111111111111'}"))
 
     def test_ending_between_two_looks(self) -> None:
         """A reader that comes back just when the request ends gets the ending, and not a 204 that keeps it away."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.delivery.waiting import Waiting
-from openhqm.errors import UnknownRequest
-from openhqm.messages import Status
+from openhqm.errors import NotDurable, UnknownRequest
+from openhqm.messages import Record, Status
 from tests.workshop import Hand, Workshop
 
 
@@ -61,3 +61,16 @@ class Wait(SynchronousTestCase):
         self.assertEqual(self.successResultOf(waiting).status, Status.PROCESSING)
         # Whoever comes on a connection that is still open is not held any more.
         self.assertEqual(self.successResultOf(self.waiting.ending(self.shop.submit(), 30)).status, Status.PROCESSING)
+
+    def test_stop_while_it_is_looked_up(self) -> None:
+        """Who was woken by the ending, and still looks it up, does not keep the process from stopping."""
+        looking: Deferred[Record] = Deferred()
+        store = self.shop.bench.store
+        waiting = self.waiting.ending(self.shop.submit(), 30)
+        self.patch(store, "find", lambda correlation_id: looking)
+        self.hand.answers[0].callback("x")
+        self.shop.bench.turn()
+        self.waiting.stop()
+        self.assertNoResult(waiting)
+        looking.errback(NotDurable("the store is closed"))
+        self.failureResultOf(waiting, NotDurable)

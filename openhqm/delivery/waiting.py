@@ -53,4 +53,5 @@ class Waiting:
         """Let everybody go with what is known now, and nobody wait any more."""
         self._stopped = True
         for ended in list(self._waiting):
-            ended.callback(None)
+            if not ended.called:  # or it has ended, and is being looked up
+                ended.callback(None)

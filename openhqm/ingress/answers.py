@@ -70,7 +70,9 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
         members["field"] = error.field
     if isinstance(error, NotDurable):
         # The reason may name paths of this machine: it is in the log, and the caller needs the way out.
-        detail = "the request could not be made safe and was not accepted; repeat it with the same Idempotency-Key"
+        detail = (
+            "this cannot be done safely now, and was not done; repeat it, a submission under the same Idempotency-Key"
+        )
         fields = ((b"Retry-After", b"%d" % error.retry_after),)
     if status == 500:
         detail = "something broke on our side; the log says what"

@@ -119,8 +119,8 @@ class Door:
         acceptance = await self.accept(body, fields)
         headers = acceptance_fields(acceptance)
         if wait is not None:
-            record = await self._waiting.ending(acceptance.correlation_id, wait)
-            if record.reply is not None:
+            record = await self.ended(acceptance, wait)
+            if record is not None and record.reply is not None:
                 return _response(record.reply, record.expires_at, (*without_retry(headers), _applied(wait)))
         elif prefer is not None and "respond-async" in prefer.lower():
             headers = (*headers, (b"Preference-Applied", b"respond-async"))
@@ -167,9 +167,22 @@ class Door:
             ),
         )
 
-    async def ending(self, correlation_id: str, wait: float) -> Reply | None:
-        """How a request ended, if it does within ``wait`` seconds."""
-        return (await self._waiting.ending(correlation_id, wait)).reply
+    async def ended(self, acceptance: Acceptance, wait: float) -> Record | None:
+        """The record of a request that was accepted just now, once it has ended or ``wait`` seconds have passed.
+
+        None where it cannot be looked up: the request is safe, and whoever asks for it later is told.
+        """
+        try:
+            return await self._waiting.ending(acceptance.correlation_id, wait)
+        except NotDurable:
+            return None
+
+    async def first_events(self, acceptance: Acceptance) -> list[Event]:
+        """What happened to a request that was accepted just now, as far as it can be looked up."""
+        try:
+            return await self.events(acceptance.correlation_id, 0) or []
+        except NotDurable:
+            return []
 
     async def events(self, correlation_id: str, after: int) -> list[Event] | None:
         """What happened behind event ``after``; None where that was all, and nothing more will come."""

@@ -33,9 +33,9 @@ class Proxied:
         """
         acceptance = await self._door.take(lambda now: (proxied_submission(message), _claim(message)))
         if wait is not None:
-            reply = await self._door.ending(acceptance.correlation_id, wait)
-            if reply is not None:
-                return passed_on(reply)
+            record = await self._door.ended(acceptance, wait)
+            if record is not None and record.reply is not None:
+                return passed_on(record.reply)
         return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
 
 

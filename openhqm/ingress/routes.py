@@ -23,7 +23,7 @@ from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
 from openhqm.ingress.sending import RequestSink, send
 from openhqm.ingress.short_lane import instance
-from openhqm.messages import Acceptance
+from openhqm.messages import Acceptance, Event
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.http1_messages import SERVER, Answer
 
@@ -68,7 +68,8 @@ class Routes:
         body = request.content.read()
         if wants_events(field(request.getHeader, b"accept")):
             acceptance = await self._door.accept(body, request.getHeader)
-            return await self._stream(request, acceptance.correlation_id, 0, acceptance)
+            history = await self._door.first_events(acceptance)
+            return await self._stream(request, acceptance.correlation_id, 0, history, acceptance)
         return send(request, await self._door.submit(body, request.getHeader))
 
     @app.route("/api/v1/status/<correlation_id>", methods=["GET"])
@@ -100,7 +101,10 @@ class Routes:
     async def events(self, request: IRequest, correlation_id: str) -> bytes:
         """All that happened to it and will happen."""
         after = last_event_id(field(request.getHeader, b"last-event-id"), request.args.get(b"last_event_id", []))
-        return await self._stream(request, correlation_id, after, None)
+        history = await self._door.events(correlation_id, after)
+        if history is None:
+            return send(request, Answer(204))  # which stops an EventSource from coming back
+        return await self._stream(request, correlation_id, after, history, None)
 
     @app.route("/health", methods=["GET"])
     @deferred
@@ -162,10 +166,9 @@ class Routes:
     def _wait(self, request: IRequest) -> float | None:
         return query_wait(request.args.get(b"wait", []), self._door.longest_wait)
 
-    async def _stream(self, request: IRequest, correlation_id: str, after: int, acceptance: Acceptance | None) -> bytes:
-        history = await self._door.events(correlation_id, after)
-        if history is None:
-            return send(request, Answer(204))  # which stops an EventSource from coming back
+    async def _stream(
+        self, request: IRequest, correlation_id: str, after: int, history: list[Event], acceptance: Acceptance | None
+    ) -> bytes:
         headers = request.responseHeaders
         request.setResponseCode(200)
         headers.setRawHeaders(b"server", [SERVER])
