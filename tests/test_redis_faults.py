@@ -7,90 +7,36 @@ keeps Redis away, and frozen, for a minute each under load. Without it: three se
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import socket
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.brokers import RedisServer
+from tests.faults import NO_HANG, TIMEOUT, Loaded, Served
 from tests.servers import Server
 
-PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "3"))
-TIMEOUT = 1.0
-NO_HANG = 2.0
-CALLERS = 4
-SLOW = """
-import random
-from twisted.internet.task import deferLater
 
-async def handle(work):
-    from twisted.internet import reactor
-    await deferLater(reactor, random.uniform(0, 0.02))
-    return work.payload
-"""
-
-
-class Whole(SynchronousTestCase):
+class Whole(Served):
     """One server that accepts and works, on one Redis."""
-
-    def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
-        (self.directory / "jobs.py").write_text(SLOW)
 
     def redis_server(self, **settings: str) -> RedisServer:
         redis = RedisServer(**settings)
         self.addCleanup(redis.close)
         return redis
 
-    def server(self, url: str, **settings: str) -> Server:
-        server = Server(
-            self.directory,
-            OPENHQM_QUEUE__TYPE="redis",
-            OPENHQM_QUEUE__REDIS_URL=url,
-            OPENHQM_QUEUE__LEASE_SECONDS="2",
-            OPENHQM_QUEUE__CONNECTION__REDIS__TIMEOUT_SECONDS=str(TIMEOUT),
-            OPENHQM_WORKER__HANDLER="jobs:handle",
-            OPENHQM_WORKER__MAX_RETRIES="1000",
-            **settings,
+    def server(self, url: str) -> Server:
+        return self.server_on(
+            {
+                "OPENHQM_QUEUE__TYPE": "redis",
+                "OPENHQM_QUEUE__REDIS_URL": url,
+                "OPENHQM_QUEUE__CONNECTION__REDIS__TIMEOUT_SECONDS": str(TIMEOUT),
+            }
         )
-        self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
-        return server
 
     def both(self, **settings: str) -> tuple[RedisServer, Server]:
         redis = self.redis_server(**settings).start()
         server = self.server(redis.url)
         server.start()
         return redis, server
-
-    def refuses(self, server: Server, *words: str) -> None:
-        """Not ready, with words; a submission is 503 with a time to come back, and neither hangs."""
-        server.until(lambda: self.says(server, *words), "nobody noticed")
-        status, fields, body = server.ask("POST", "/api/v1/submit", {"payload": 1}, timeout=NO_HANG)
-        self.assertEqual((status, fields["content-type"]), (503, "application/problem+json"), body)
-        self.assertGreater(int(fields["retry-after"]), 0)
-        self.assertEqual(server.ask("GET", "/health/live")[0], 200)  # to start anew would not help
-
-    def says(self, server: Server, *words: str) -> bool:
-        status, _, body = server.ask("GET", "/health/ready", timeout=NO_HANG)
-        return status == 503 and all(word in body.decode() for word in words)
-
-    def recovers(self, server: Server) -> None:
-        """Accepting again by itself, and ready; what is accepted then is worked on."""
-        again = {"payload": "again"}
-        server.until(lambda: server.ask("POST", "/api/v1/submit", again)[0] == 202, "it did not recover", 60)
-        server.until(lambda: server.ask("GET", "/health/ready")[0] == 200, "it is not ready")
-        self.assertEqual(server.response(server.submit("again"))["result"], "again")
-
-    def status(self, server: Server, correlation_id: str) -> int:
-        return server.ask("GET", f"/api/v1/status/{correlation_id}")[0]
 
 
 class FaultTests(Whole):
@@ -100,8 +46,7 @@ class FaultTests(Whole):
         """No Redis at the start: the door is open and says 503, and the log why; once there is one, all is well."""
         redis = self.redis_server()
         server = self.server(redis.url)
-        server.launch()
-        server.until(lambda: server.ask("GET", "/health/live")[0] == 200, "the door is closed")
+        self.launch(server)
         self.refuses(server, "refused")
         said, *_ = [line for line in server.log().splitlines() if "a submission was not accepted (503)" in line]
         self.assertIn("refused", said)
@@ -127,11 +72,6 @@ class FaultTests(Whole):
         self.assertEqual(server.response(before)["result"], "before")
         redis.say("CONFIG", "SET", "maxmemory", "0")
         self.recovers(server)
-
-    def refuses_once_asked(self, server: Server, *words: str) -> None:
-        """It is noticed when a write is refused, and not before."""
-        self.assertEqual(server.ask("POST", "/api/v1/submit", {"payload": 1}, timeout=NO_HANG)[0], 503)
-        self.refuses(server, *words)
 
     def test_replica(self) -> None:
         """A master that became a read-only replica is 503, and well again when it is a master."""
@@ -181,8 +121,7 @@ class FaultTests(Whole):
         """503 in words, without the password in them or in the log; well again once the password is right."""
         redis = self.redis_server(requirepass="right").start()
         server = self.server(f"redis://:hush-hush@127.0.0.1:{redis.port}/0")
-        server.launch()
-        server.until(lambda: server.ask("GET", "/health/live")[0] == 200, "the door is closed")
+        self.launch(server)
         self.refuses(server, "password")
         self.assertNotIn(b"hush-hush", server.ask("GET", "/health")[2])
         redis.restart(requirepass="hush-hush")
@@ -257,55 +196,12 @@ class FaultTests(Whole):
         self.assertIn("Redis has lost what it took last", " ".join(warnings))
 
 
-class LoadTests(Whole):
+class LoadTests(Whole, Loaded):
     """Callers who do not stop while Redis is away."""
 
     def setUp(self) -> None:
         super().setUp()
         self.redis, self.at = self.both()
-        self.told: dict[str, int] = {}
-        self.answers: Counter[int] = Counter()
-        self.wrong: list[str] = []
-        self.enough = threading.Event()
-
-    def call(self, first: int) -> None:
-        """Submit one number after the other. Each has an answer within the limit: 202, or 503."""
-        number = first
-        while not self.enough.is_set():
-            try:
-                status, _, body = self.at.ask("POST", "/api/v1/submit", {"payload": number}, timeout=NO_HANG)
-            except (OSError, http.client.HTTPException) as error:
-                self.wrong.append(f"submission {number} had no answer: {error!r}")
-                continue
-            self.answers[status] += 1
-            if status == 202:
-                self.told[json.loads(body)["correlation_id"]] = number
-            elif status != 503:
-                self.wrong.append(f"submission {number}: {status} {body!r}")
-            number += CALLERS
-            time.sleep(0.02)
-
-    def under_load(self, away: Callable[[], object], back: Callable[[], object]) -> None:
-        """Every answer is 202 or 503, and each 202 ends with its own result."""
-        callers = [threading.Thread(target=self.call, args=(first,)) for first in range(CALLERS)]
-        for caller in callers:
-            caller.start()
-        try:
-            self.at.until(lambda: self.answers[202] > 50, "nothing is accepted")
-            away()
-            time.sleep(PAUSE_SECONDS)  # it is the time that it is away, and not a wait for something
-            refused, accepted = self.answers[503], self.answers[202]
-            back()
-            self.at.until(lambda: self.answers[202] > accepted + 50, "nothing is accepted any more", 60)
-        finally:
-            self.enough.set()
-            for caller in callers:
-                caller.join()
-        self.assertEqual(self.wrong, [])
-        self.assertGreater(refused, 0)
-        for correlation_id, number in self.told.items():
-            self.assertEqual(self.at.response(correlation_id, wait=30)["result"], number)
-        self.recovers(self.at)
 
     def test_down(self) -> None:
         """Redis killed, and started again after a while."""
