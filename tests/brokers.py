@@ -246,6 +246,21 @@ class RabbitMQServer:
         """Clear it."""
         self.control("set_vm_memory_high_watermark", "0.4")
 
+    def run_out_of_disk(self) -> None:
+        """The other alarm, which does the same."""
+        self.control("set_disk_free_limit", "1000000GB")
+
+    def have_disk_again(self) -> None:
+        """Clear it."""
+        self.control("set_disk_free_limit", "1MB")
+
+    def know_its_queues(self) -> None:
+        """Have it write down now which queues it has.
+
+        3.10 leaves that for some seconds. Killed before, it is back with a queue that is empty and has no leader.
+        """
+        self.control("eval", "[dets:sync(Table) || Table <- dets:all()].")
+
     def kill(self) -> None:
         """kill -9, for all that belongs to it."""
         if self.process is not None and self.process.poll() is None:

@@ -131,7 +131,7 @@ class Server:
 
     def response(self, correlation_id: str, wait: int = 10) -> dict[str, Any]:
         """The response document, waiting for it."""
-        status, _, body = self.ask("GET", f"/api/v1/response/{correlation_id}?wait={wait}")
+        status, _, body = self.ask("GET", f"/api/v1/response/{correlation_id}?wait={wait}", timeout=wait + 10)
         assert status == 200, (status, body)
         document: dict[str, Any] = json.loads(body)
         return document

@@ -65,7 +65,6 @@ class RabbitMQBroker:
         self._reactor = reactor
         self._clock: IReactorTime = clock if clock is not None else reactor
         self._scale = scale
-        self._seconds = seconds
         self._version: tuple[int, ...] = ()
         self._places: dict[str, Place] = {}
         self._topology = Topology(reactor, prefix, seconds)
@@ -102,7 +101,7 @@ class RabbitMQBroker:
     @on_lost.setter
     def on_lost(self, on_lost: OnLost) -> None:
         self._on_lost = on_lost
-        losses = self._losses = Losses(self._topology, self._prefix, self._reactor, self._seconds, on_lost)
+        losses = self._losses = Losses(self._topology, self._prefix, self._reactor, self._publisher.seconds, on_lost)
         self._topology.make = self._consumed.make = losses.make
 
     @property
@@ -155,7 +154,7 @@ class RabbitMQBroker:
             headers[ATTEMPTS] = attempts
         if delay > 0:
             headers[DUE] = ceil((self._clock.seconds() + delay) * 1000)
-            return self._publish_delayed(target, body, headers, delay)
+            return self._in_time(self._publish_delayed(target, body, headers, delay))
         if self._losses is not None:
             return self._publish_noticing(self._losses, target, body, headers)
         return self._publish(target, body, headers)
@@ -172,13 +171,13 @@ class RabbitMQBroker:
 
     def _publish(self, target: str, body: bytes, headers: dict[str, Any]) -> Deferred[None]:
         if not self._topology.knows(target):
-            return self._declare_and_publish(target, body, headers)
+            return self._in_time(self._declare_and_publish(target, body, headers))
         confirmed = self._publisher.publish(target, body, headers)
 
         def returned(failure: Failure) -> Any:
             failure.trap(Returned)
             self._topology.forget(target)  # somebody has deleted it
-            return self._declare_and_publish(target, body, headers)
+            return self._in_time(self._declare_and_publish(target, body, headers))
 
         return confirmed.addErrback(returned)
 
@@ -202,6 +201,16 @@ class RabbitMQBroker:
         except Returned:
             self._topology.forget_delays()  # somebody has deleted one
             await self._publisher.publish(target, body, headers, await self._topology.delayed(target, steps))
+
+    def _in_time(self, published: Deferred[None]) -> Deferred[None]:
+        """Declaring takes its turn behind what others declare, and is a part of the time that a publish may take."""
+        return published.addTimeout(self._publisher.seconds, self._reactor, self._too_late)
+
+    def _too_late(self, result: Any, seconds: float) -> Any:
+        if not isinstance(result, Failure):
+            return result
+        self._publisher.ask_whether_it_lives()
+        raise NotDurable(f"RabbitMQ did not answer within {seconds:g} s")
 
     def _check(self) -> None:
         if self.trouble is not None:

@@ -35,7 +35,7 @@ class Publisher:
 
     def __init__(self, reactor: Any, seconds: float) -> None:
         self._reactor = reactor
-        self._seconds = seconds
+        self.seconds = seconds
         self._channel: Any = None
         self._frames: Callable[..., bytes] | None = None
         self._write: Callable[[bytes], object] | None = None
@@ -60,13 +60,13 @@ class Publisher:
         selected: Deferred[Any] = Deferred()
         raw.confirm_delivery(ack_nack_callback=self._answered, callback=selected.callback)
         raw.add_on_return_callback(self._returned)
-        await selected.addTimeout(max(self._seconds, 5.0), self._reactor)
+        await selected.addTimeout(max(self.seconds, 5.0), self._reactor)
         self._frames = Framing(raw.channel_number, largest).publish
         self._write = write
         self._sent = 0
         self._channel = raw
 
-    def _ask_whether_it_lives(self) -> None:
+    def ask_whether_it_lives(self) -> None:
         """A queue that has lost its nodes confirms nothing, and holds up no other; RabbitMQ itself would answer."""
         channel = self._channel
         if channel is None or self._silent:
@@ -109,7 +109,7 @@ class Publisher:
         confirmed: Deferred[None] = Deferred()  # cancelled, it is published all the same
         self._unconfirmed[number] = _Unconfirmed(confirmed, self._reactor.seconds())
         if self._watch_call is None:
-            self._watch_call = self._reactor.callLater(self._seconds, self._watch)
+            self._watch_call = self._reactor.callLater(self.seconds, self._watch)
         return confirmed
 
     def _answered(self, frame: Any) -> None:
@@ -140,14 +140,14 @@ class Publisher:
         self._watch_call = None
         now = self._reactor.seconds()
         for each in list(self._unconfirmed.values()):
-            wait = each.sent_at + self._seconds - now
+            wait = each.sent_at + self.seconds - now
             if wait > 0:
                 self._watch_call = self._reactor.callLater(wait, self._watch)
                 return
             confirmed, each.confirmed = each.confirmed, None
             if confirmed is not None:
-                self._ask_whether_it_lives()
-                confirmed.errback(NotDurable(f"RabbitMQ did not confirm within {self._seconds:g} s"))
+                self.ask_whether_it_lives()
+                confirmed.errback(NotDurable(f"RabbitMQ did not confirm within {self.seconds:g} s"))
 
 
 def _answer(each: _Unconfirmed, refused: bool) -> None:
