@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -161,6 +162,39 @@ class FaultTests(Whole):
             self.assertEqual([server.response(one, wait=30)["result"] for one in ids], list(range(20)), first)
         self.assertEqual(server.ask("GET", "/health/ready")[0], 200)
         self.assertIn("was deleted, and is made anew", server.log())
+
+    def test_data_lost(self) -> None:
+        """RabbitMQ comes back on an empty disk: all that was accepted is done, and somebody is told of it."""
+        (self.directory / "jobs.py").write_text(HOLDING)
+        server = self.started()
+        ids = [server.submit("held"), *(server.submit("later", delay=1.0) for _ in range(3)), server.submit("done")]
+        self.assertEqual(server.response(ids.pop())["result"], "done")
+        self.rabbitmq.lose_everything()
+        (self.directory / "go").touch()
+        self.assertEqual([server.response(one, wait=50)["result"] for one in ids], ["held", *["later"] * 3])
+        self.told(server, f"{len(ids)} requests are published anew")
+        self.recovers(server)
+
+    def test_data_lost_books_elsewhere(self) -> None:
+        """With the books in Redis, which keeps no message twice, each of them ends, and callers are told to repeat."""
+        redis = RedisServer().start()
+        self.addCleanup(redis.close)
+        server = self.server(OPENHQM_CACHE__TYPE="redis", OPENHQM_CACHE__REDIS_URL=redis.url)
+        server.start()
+        ids = [server.submit("later", delay=3600.0) for _ in range(3)]
+        time.sleep(1.5)  # what is published is noted once a second, and has its message here until then
+        self.rabbitmq.lose_everything()
+        for one in ids:
+            document = server.response(one, wait=50)
+            self.assertEqual((document["status"], document["status_code"]), ("FAILED", 502))
+            self.assertIn("sent again", document["error"])
+        self.told(server, "3 have ended as FAILED")
+        self.recovers(server)
+
+    def told(self, server: Server, words: str) -> None:
+        server.until(lambda: words in server.ask("GET", "/health")[2].decode(), "nobody is told")
+        (line,) = [line for line in server.log().splitlines() if "the broker has lost everything" in line]
+        self.assertIn('"critical"', line)
 
     def delete_queues(self) -> None:
         """As somebody does who takes them for his own."""

@@ -11,6 +11,9 @@ import attrs
 
 from openhqm.messages import Request
 
+NOTE_SECONDS = 1.0
+"""Within that time it is in the books what the broker has taken."""
+
 
 @attrs.frozen
 class Copy:

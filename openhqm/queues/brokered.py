@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -33,7 +32,7 @@ from openhqm.policy.queue_names import holds_requests
 from openhqm.queues.brokered_following import Following
 from openhqm.queues.brokered_ledger import Ledger
 from openhqm.queues.brokered_place import Place
-from openhqm.queues.brokered_publishing import NOTE_SECONDS, Publishing
+from openhqm.queues.brokered_publishing import Publishing
 from openhqm.runtime.deferreds import deferred, shielded
 
 MOST_QUEUES = 1000
@@ -168,9 +167,6 @@ class BrokeredQueue:
         found = await self._ledger.recover(queue, priority)
         if not found:
             return False
-        # What other processes had published a moment ago, they have noted by then.
-        await deferLater(self._clock, 2 * NOTE_SECONDS)
-        found += await self._ledger.recover(queue, priority)
         what = "everything it had" if queue is None else f"what was in {queue}"
         words = f"the broker has lost {what}: {found.marked} requests are published anew"
         if found.ended:

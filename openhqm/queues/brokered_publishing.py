@@ -16,12 +16,11 @@ from twisted.logger import Logger
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IBroker
-from openhqm.policy.copies import Copy
+from openhqm.policy.copies import NOTE_SECONDS, Copy
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.queues.brokered_ledger import Ledger
 from openhqm.runtime.deferreds import deferred
 
-NOTE_SECONDS = 1.0
 MOST_UNNOTED = 1000
 SWEEP_SECONDS = 5.0
 SWEEP_COPIES = 100

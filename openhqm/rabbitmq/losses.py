@@ -43,10 +43,14 @@ class Losses:
         self._seconds = seconds
         self._on_lost = on_lost
         self._making: dict[str, list[Deferred[None]]] = {}
+        self._all_new = False  # everything was lost, or there never was anything; and since then
+        self._made: set[str] = set()  # these lanes were made
         self._one_by_one = DeferredLock()
 
     async def look(self) -> None:
         """On a new connection, before anything is published: see whether everything was lost. `NotDurable`."""
+        self._all_new = False
+        self._made.clear()
         if await self._topology.has_exchange(self.exchange):
             return
 
@@ -54,6 +58,7 @@ class Losses:
             if not await self._topology.has_exchange(self.exchange):
                 await self._on_lost(None, None)
                 await self._topology.make_exchange(self.exchange)
+                self._all_new = True
 
         await self._alone(begin_anew)
 
@@ -73,7 +78,7 @@ class Losses:
 
         async def until_it_is_published() -> None:
             if lane in self._making:  # the first message finds out, and all that came with it wait
-                await self._made(lane)
+                await self._until_made(lane)
                 done = False
             else:
                 done = await self._make(lane, published)
@@ -90,7 +95,7 @@ class Losses:
 
         return shielded(work).addTimeout(self._seconds, self._reactor, too_late)
 
-    def _made(self, lane: str) -> Deferred[None]:
+    def _until_made(self, lane: str) -> Deferred[None]:
         made: Deferred[None] = Deferred()
         self._making[lane].append(made)
         return made
@@ -101,10 +106,12 @@ class Losses:
         async def make() -> bool:
             if await is_there():
                 return True  # another process was quicker
-            if await self._on_lost(*self._asked(lane)):
+            known = self._all_new and lane not in self._made  # that nothing can have been in it
+            if not known and await self._on_lost(*self._asked(lane)):
                 self._topology.forget(lane)
             await self._topology.make_lane(lane)
             await self._topology.bind(lane, self.exchange)
+            self._made.add(lane)
             return False
 
         self._making.setdefault(lane, [])

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import deferLater
 
 from openhqm.codec import decode_request, encode_dead_letter, encode_reply, encode_request
 from openhqm.errors import IdempotencyConflict, LoanOver, UnknownRequest
@@ -27,7 +28,7 @@ from openhqm.messages import (
     Status,
     Submission,
 )
-from openhqm.policy.copies import Copy, Loan, NotYet, Recovered
+from openhqm.policy.copies import NOTE_SECONDS, Copy, Loan, NotYet, Recovered
 from openhqm.policy.history import MOST_EVENTS, check_progress
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
@@ -166,6 +167,14 @@ class RedisLedger:
 
     @deferred
     async def recover(self, queue: str | None, priority: Priority | None) -> Recovered:
+        found = await self._recover(queue, priority)
+        if found:
+            # What other processes had published a moment ago, they have noted by then.
+            await deferLater(self._redis.clock, 2 * NOTE_SECONDS)
+            found += await self._recover(queue, priority)
+        return found
+
+    async def _recover(self, queue: str | None, priority: Priority | None) -> Recovered:
         after, found = b"0", Recovered()
         while after:
             asked = (queue or "", "" if priority is None else priority.value)

@@ -166,18 +166,20 @@ class SqliteLedger:
                 return Recovered(marked)
             after = rows[-1][0]
             lost = [key for key, body in rows if body is not None and self._lay_in(queue, priority, body)]
-            marked += await self._file.write(partial(self._mark_again, lost))
+            marked += await self._file.write(partial(self._mark_again, lost, queue is None))
 
     def _lay_in(self, queue: str | None, priority: Priority | None, body: bytes) -> bool:
         submission = decode_request(body).submission
         return queue is None or (queue_of(self._requests, submission), priority_of(submission)) == (queue, priority)
 
-    def _mark_again(self, keys: Sequence[int], connection: apsw.Connection) -> int:
+    def _mark_again(self, keys: Sequence[int], everything: bool, connection: apsw.Connection) -> int:
         before = connection.total_changes()
         connection.executemany(
-            "INSERT OR IGNORE INTO unpublished"
+            "INSERT INTO unpublished"
             " SELECT key, 0, coalesce((SELECT attempts FROM copies WHERE copies.key = m.key), 0), 1"
-            " FROM messages m WHERE key = ? AND key NOT IN (SELECT key FROM endings)",
+            " FROM messages m WHERE key = ? AND key NOT IN (SELECT key FROM endings)"
+            # What is marked is being published just now, or was a moment ago. Where all is lost, that is no more.
+            + (" ON CONFLICT DO UPDATE SET at = 0, told = 1" if everything else " ON CONFLICT DO NOTHING"),
             [(key,) for key in keys],
         )
         return connection.total_changes() - before
