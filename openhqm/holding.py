@@ -176,7 +176,13 @@ def _rabbitmq_and_redis(settings: Settings, clock: IReactorTime) -> Holding:
     ttl = settings.cache.ttl_seconds
     broker = _connect_rabbitmq(settings, clock)
     redis = _connect_redis(settings, clock, settings.cache.redis_url or names.redis_url)
-    ledger = RedisLedger(redis, requests=names.request_queue, dead_letters=names.dead_letter_queue, ttl=ttl)
+    ledger = RedisLedger(
+        redis,
+        requests=names.request_queue,
+        dead_letters=names.dead_letter_queue,
+        ttl=ttl,
+        lost_after=names.connection.rabbitmq.lost_after_seconds,
+    )
     store = RedisResults(redis, ttl)
 
     def first_try() -> Deferred[None]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
+from openhqm.errors import NotDurable
 from openhqm.messages import Acceptance, Priority, Status, Submission
 from openhqm.results import redis_ledger, sqlite_ledger
 from openhqm.testing import REQUESTS
@@ -14,7 +13,8 @@ from tests.test_brokered_redis import Shared
 
 NOTED = 2.0  # by then it is in the books what the broker has
 SWEPT = 6.0  # by then what is marked is published
-DUE = 60.0
+DUE = 120.0
+SURE = 60.0
 
 
 class FileTests(Books):
@@ -128,8 +128,16 @@ class RedisTests(Shared):
     """The books in Redis: what the broker has is there alone"""
 
     async def lose(self, queue: str | None = None, priority: Priority | None = None) -> bool:
-        """Whether anything was lost, by the books; one of the two processes notices."""
-        lost: Deferred[bool] = self.here.broker.lose(queue, priority)
+        """Whether anything was lost, by the books; one of the two processes notices, and is sure after a while."""
+        if queue is None and self.redis("ZCARD", "elsewhere"):
+            lost = self.here.broker.lose()
+            await self.quiet()
+            error = self.failureResultOf(lost, NotDurable).value
+            self.assertIn("requests are open. Is it the right one?", error.reason)
+            self.here.broker.away = True  # nothing is published before all is clear
+            await self.pass_time(SURE)
+            self.here.broker.away = False
+        lost = self.here.broker.lose(queue, priority)
         for _ in range(3):
             await self.pass_time(1)
         return await lost
@@ -150,6 +158,19 @@ class RedisTests(Shared):
             self.assertIn("sent again", reply.error)
         (warning,) = self.here.queue.warnings
         self.assertIn("3 have ended as FAILED", warning)
+
+    async def test_the_wrong_broker(self) -> None:
+        """Who was led to another broker, and is led back in time, finds everything as it was."""
+        accepted = await self.accept()
+        await self.pass_time(NOTED)
+        empty = self.here.broker.on_lost(None, None)
+        await self.quiet()
+        self.failureResultOf(empty, NotDurable)
+        await self.pass_time(SURE / 2)
+        self.assertEqual((await self.record(accepted)).status, Status.PENDING)
+        loan = await self.one(self.there)
+        self.assertTrue(await self.do(loan.settle(self.reply(loan))))
+        self.assertEqual(list(self.here.queue.warnings), [])
 
     async def test_one_lane(self) -> None:
         """Of a queue that was deleted the others know nothing, nor do those that wait for their time elsewhere."""

@@ -179,7 +179,11 @@ class FaultTests(Whole):
         """With the books in Redis, which keeps no message twice, each of them ends, and callers are told to repeat."""
         redis = RedisServer().start()
         self.addCleanup(redis.close)
-        server = self.server(OPENHQM_CACHE__TYPE="redis", OPENHQM_CACHE__REDIS_URL=redis.url)
+        server = self.server(
+            OPENHQM_CACHE__TYPE="redis",
+            OPENHQM_CACHE__REDIS_URL=redis.url,
+            OPENHQM_QUEUE__CONNECTION__RABBITMQ__LOST_AFTER_SECONDS="1",
+        )
         server.start()
         ids = [server.submit("later", delay=3600.0) for _ in range(3)]
         time.sleep(1.5)  # what is published is noted once a second, and has its message here until then

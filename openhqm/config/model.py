@@ -70,12 +70,14 @@ class RabbitMQ:
     """A RabbitMQ, or the nodes of a cluster. ``prefix`` is what the names of all our queues begin with.
 
     ``consumer_timeout_seconds`` is what that server has as its ``consumer_timeout``; 0: it is switched off.
+    ``lost_after_seconds`` is how long it has to have nothing of ours before what is open, and kept there alone, ends.
     """
 
     url: str = attrs.field(default="amqp://guest:guest@localhost:5672/%2F", repr=False, validator=rabbitmq_url)
     prefix: str = attrs.field(default="openhqm.", validator=not_empty)
     timeout_seconds: float = attrs.field(default=1.5, validator=between(0.1, 60))
     consumer_timeout_seconds: float = attrs.field(default=1800.0, validator=between(0, 366 * 86400))
+    lost_after_seconds: float = attrs.field(default=60.0, validator=between(0, 366 * 86400))
 
 
 @attrs.frozen

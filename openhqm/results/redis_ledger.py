@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 
 from openhqm.codec import decode_request, encode_dead_letter, encode_reply, encode_request
-from openhqm.errors import IdempotencyConflict, LoanOver, UnknownRequest
+from openhqm.errors import IdempotencyConflict, LoanOver, NotDurable, UnknownRequest
 from openhqm.messages import (
     Acceptance,
     DeadLetter,
@@ -46,11 +46,16 @@ NOWHERE = ("", "")
 
 
 class RedisLedger:
-    """``ttl`` is how long an ending that is settled here is kept."""
+    """``ttl`` is how long an ending that is settled here is kept.
+
+    ``lost_after`` is how long a broker has to have nothing of ours before that is believed, in seconds.
+    """
 
     complete = True
 
-    def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float) -> None:
+    def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float, lost_after: float = 60.0) -> None:
+        self._lost_after = lost_after
+        self._suspected_at: float | None = None
         self._redis = redis
         self._requests = requests
         self._letters = Letters(redis, dead_letters)
@@ -167,12 +172,26 @@ class RedisLedger:
 
     @deferred
     async def recover(self, queue: str | None, priority: Priority | None) -> Recovered:
+        if queue is None:
+            await self._hesitate()
         found = await self._recover(queue, priority)
         if found:
             # What other processes had published a moment ago, they have noted by then.
             await deferLater(self._redis.clock, 2 * NOTE_SECONDS)
             found += await self._recover(queue, priority)
         return found
+
+    async def _hesitate(self) -> None:
+        """`NotDurable` for a while: maybe this is not the broker that has what is open, and no ending can be undone."""
+        count = int(await self._redis.command("ZCARD", f"{self._redis.prefix}elsewhere"))
+        now = self._redis.clock.seconds()
+        since, self._suspected_at = self._suspected_at or now, None
+        if count and now - since < self._lost_after:
+            self._suspected_at = since
+            raise NotDurable(
+                f"nothing of ours is there, and {count} requests are open. Is it the right one? What is kept nowhere "
+                f"else ends as FAILED {self._lost_after:g} s after this was seen first"
+            )
 
     async def _recover(self, queue: str | None, priority: Priority | None) -> Recovered:
         after, found = b"0", Recovered()
