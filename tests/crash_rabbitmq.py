@@ -1,8 +1,9 @@
 """The same on RabbitMQ with its books in Redis: listener, worker and either of the two are killed in turn.
 
-    python -m tests.crash_rabbitmq --rounds 200 [--seed N]
+    python -m tests.crash_rabbitmq --rounds 200 [--seed N] [--wipe]
 
-Redis syncs its append-only file before each answer; RabbitMQ's queues are quorum queues of one node.
+Redis syncs its append-only file before each answer; RabbitMQ's queues are quorum queues of one node. With ``--wipe``
+the books are in the listener's file, the worker has no store, and each time it is killed RabbitMQ loses all it had.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.brokers import RabbitMQServer
+from tests.crash import Callers, nothing_unexpected
 from tests.crash_redis import Installation, main
 
 
@@ -39,5 +41,25 @@ class RabbitMQInstallation(Installation):
         self.rabbitmq.close()
 
 
+class Wiped(RabbitMQInstallation):
+    """A RabbitMQ alone, that comes back on an empty disk."""
+
+    def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
+        super().__init__(directory, before, **settings)
+        del self.parts["redis"]
+        self.parts["rabbitmq"] = (lambda: None, self.rabbitmq.lose_everything)
+
+    def backend(self) -> dict[str, str]:
+        return {"OPENHQM_QUEUE__TYPE": "rabbitmq", "OPENHQM_QUEUE__RABBITMQ_URL": self.rabbitmq.url}
+
+    def start(self) -> None:
+        self.rabbitmq.start()
+        self.start_worker()
+        self.start_listener()
+
+    def check(self, callers: Callers) -> None:
+        nothing_unexpected(self.listener.directory, callers)
+
+
 if __name__ == "__main__":
-    sys.exit(main("tests.crash_rabbitmq", RabbitMQInstallation))
+    sys.exit(main("tests.crash_rabbitmq", RabbitMQInstallation, Wiped))

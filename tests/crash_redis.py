@@ -84,6 +84,10 @@ class Installation:
             if code != 0:
                 raise Broken(f"SIGTERM ended the {name} with {code}")
 
+    def check(self, callers: Callers) -> None:
+        """See `nothing_unexpected`."""
+        nothing_unexpected(self.redis, callers)
+
     def close(self) -> None:
         for process in (self.worker, self.listener.process):
             if process is not None and process.poll() is None:
@@ -147,8 +151,8 @@ def run(
             callers.stop()
         known(server, callers, list(callers.told))
         ended(server, callers, patience)
-        nothing_unexpected(installation.redis, callers)
         installation.stop()
+        installation.check(callers)
     except Broken:
         if before or settings:
             shutil.rmtree(directory)
@@ -161,15 +165,18 @@ def run(
     return {"kills": rounds, "accepted": len(callers.told), "sent": len(callers.sent), "with key": len(callers.keys)}
 
 
-def main(program: str, install: type[Installation]) -> int:
-    """0 where every promise was kept."""
+def main(program: str, install: type[Installation], wiped: type[Installation] | None = None) -> int:
+    """0 where every promise was kept. ``wiped`` is installed with ``--wipe``."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    if wiped is not None:
+        parser.add_argument("--wipe", dest="install", action="store_const", const=wiped)
+    parser.set_defaults(install=install)
     options = parser.parse_args()
     print(f"seed {options.seed}")
     try:
-        done = run(options.rounds, options.seed, install=install)
+        done = run(options.rounds, options.seed, install=options.install)
     except Broken as broken:
         print(f"BROKEN: {broken}")
         return 1

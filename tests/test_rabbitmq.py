@@ -287,6 +287,7 @@ class FaultTests(Real):
             await publish(broker, b"%d" % number)
             taken.append(b"%d" % number)
         (lent,) = await broker.receive(Q, 1)
+        self.rabbit.know_its_queues()
         self.rabbit.kill()
         await lent.taken_back
         await self.refused(lent.ack())
