@@ -104,19 +104,23 @@ class Losses:
         """Make it unless, once nobody else is at it, it is there; whether it was."""
 
         async def make() -> bool:
-            if await is_there():
-                return True  # another process was quicker
-            known = self._all_new and lane not in self._made  # that nothing can have been in it
-            if not known and await self._on_lost(*self._asked(lane)):
-                self._topology.forget(lane)
             await self._topology.make_lane(lane)
             await self._topology.bind(lane, self.exchange)
             self._made.add(lane)
             return False
 
+        async def find_out() -> bool:
+            if await is_there():
+                return True  # another process was quicker
+            if await self._on_lost(*self._asked(lane)):
+                self._topology.forget(lane)
+            return await make()
+
         self._making.setdefault(lane, [])
         try:
-            return await self._alone(make)
+            if self._all_new and lane not in self._made:  # nothing can have been in it
+                return await make()
+            return await self._alone(find_out)
         finally:
             for made in self._making.pop(lane, []):
                 made.callback(None)
