@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks import running
-from benchmarks.peers import CELERY_WORKER, EVERYSEC, SUBMIT, missing
+from benchmarks.peers import CELERY_WORKER, SUBMIT, empty_redis, missing
 from benchmarks.table import Table
 
 HANDS = 8
@@ -36,7 +34,7 @@ def consume(table: Table, count: int, rounds: int) -> None:
 
 def _ours(count: int) -> float:
     port = running.free_port()
-    with _redis() as server:
+    with empty_redis() as server:
         settings = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": f"redis://localhost:{server}"}
         with running.openhqm(port, "--role", "listener", **settings):
             time.sleep(1)
@@ -49,7 +47,7 @@ def _ours(count: int) -> float:
 
 
 def _celery(count: int) -> float:
-    with _redis() as server:
+    with empty_redis() as server:
         there = {"BENCH_REDIS": f"redis://localhost:{server}"}
         running.printed("benchmarks.peer_celery", str(count), **there)
         before = _ask(server, "DBSIZE", database=2)
@@ -69,17 +67,6 @@ def _rate(worker: Any, count: int, done: Callable[[], int]) -> float:
             time.sleep(PAUSE)
         assert first is not None, "it was done before anybody looked"
         return (count - first[1]) / (time.perf_counter() - first[0])
-
-
-@contextmanager
-def _redis() -> Iterator[int]:
-    """The port of an empty Redis, as most run it."""
-    port = running.free_port()
-    with (
-        tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
-        running.process([*EVERYSEC, "--dir", directory, "--port", str(port)], port),
-    ):
-        yield port
 
 
 def _ask(port: int, command: str, database: int = 0) -> int:

@@ -10,7 +10,8 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from twisted.trial.unittest import SkipTest
 
@@ -39,7 +40,18 @@ ON_REDIS = "accept: OpenHQM, Redis everysec"
 EMBEDDED = "accept: OpenHQM, SQLite FULL, beside Redis"
 REDIS_BY_HAND = "accept: FastAPI + redis.asyncio"
 _REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--port"]
-EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+_EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+
+
+@contextmanager
+def empty_redis() -> Iterator[int]:
+    """The port of an empty Redis, as most run it."""
+    port = running.free_port()
+    with (
+        tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
+        running.process([*_EVERYSEC, "--dir", directory, "--port", str(port)], port),
+    ):
+        yield port
 
 
 def missing() -> str:
@@ -89,23 +101,23 @@ def redis(table: Table, seconds: float, rounds: int) -> None:
     if missing():
         print(f"redis: left out, missing {missing()}")
         return
-    server, ours, peer = (running.free_port() for _ in range(3))
-    url = f"redis://localhost:{server}"
+    ours, peer = (running.free_port() for _ in range(2))
     found: dict[str, list[float]] = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
-        running.process([*EVERYSEC, "--dir", directory, "--port", str(server)], server),
-    ):
-        settings = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": url}
-        by_hand = [*_UVICORN, str(peer), "benchmarks.peer_redis:app"]
-        for _ in range(rounds):
+    by_hand = [*_UVICORN, str(peer), "benchmarks.peer_redis:app"]
+    for _ in range(rounds):
+        # Each on a Redis of its own: one that has grown rewrites its file while somebody else is measured.
+        with empty_redis() as server:
+            settings = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": f"redis://localhost:{server}"}
             with running.openhqm(ours, "--role", "listener", **settings):
                 time.sleep(1)
                 found.setdefault(ON_REDIS, []).append(running.wrk(ours, SUBMIT, seconds))
-            with running.openhqm(ours, "--role", "listener"):
-                found.setdefault(EMBEDDED, []).append(running.wrk(ours, SUBMIT, seconds))
-            with running.process(by_hand, peer, BENCH_REDIS=url):
-                found.setdefault(REDIS_BY_HAND, []).append(running.wrk(peer, SUBMIT, seconds))
+        with running.openhqm(ours, "--role", "listener"):
+            found.setdefault(EMBEDDED, []).append(running.wrk(ours, SUBMIT, seconds))
+        with (
+            empty_redis() as server,
+            running.process(by_hand, peer, BENCH_REDIS=f"redis://localhost:{server}"),
+        ):
+            found.setdefault(REDIS_BY_HAND, []).append(running.wrk(peer, SUBMIT, seconds))
     for name, rates in found.items():
         table.add(name, statistics.median(rates), "requests/s")
 
@@ -125,7 +137,7 @@ def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
     found: dict[str, list[float]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
-        running.process([*EVERYSEC, "--dir", directory, "--port", str(books)], books),
+        running.process([*_EVERYSEC, "--dir", directory, "--port", str(books)], books),
         closing(server.start()),
     ):
         settings = {

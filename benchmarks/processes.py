@@ -6,11 +6,10 @@ import http.client
 import json
 import shutil
 import statistics
-import tempfile
 import time
 
 from benchmarks import running
-from benchmarks.peers import SUBMIT
+from benchmarks.peers import SUBMIT, empty_redis
 from benchmarks.table import Table
 
 COUNTS = (1, 2, 4)
@@ -32,20 +31,16 @@ def processes(table: Table, seconds: float, rounds: int) -> None:
 
 def _accepting(count: int, seconds: float) -> float:
     """On a Redis of its own, so that none is fuller than another."""
-    server, port = running.free_port(), running.free_port()
-    everysec = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
-    settings = {
-        "OPENHQM_QUEUE__TYPE": "redis",
-        "OPENHQM_QUEUE__REDIS_URL": f"redis://localhost:{server}",
-        "OPENHQM_SERVER__WORKERS": str(count),
-    }
-    with (
-        tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
-        running.process([*everysec, "--dir", directory, "--port", str(server)], server),
-        running.openhqm(port, "--role", "listener", **settings),
-    ):
-        _wait_until_ready(port, count)
-        return running.wrk(port, SUBMIT, seconds)
+    port = running.free_port()
+    with empty_redis() as server:
+        settings = {
+            "OPENHQM_QUEUE__TYPE": "redis",
+            "OPENHQM_QUEUE__REDIS_URL": f"redis://localhost:{server}",
+            "OPENHQM_SERVER__WORKERS": str(count),
+        }
+        with running.openhqm(port, "--role", "listener", **settings):
+            _wait_until_ready(port, count)
+            return running.wrk(port, SUBMIT, seconds)
 
 
 def _wait_until_ready(port: int, count: int) -> None:
