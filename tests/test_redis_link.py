@@ -61,3 +61,9 @@ class LinkTests(SynchronousTestCase):
         self.reactor.advance(0)
         self.successResultOf(tried)
         self.assertIn("nobody there", self.link.trouble or "")
+
+    def test_stop_while_it_connects(self) -> None:
+        """Whoever stops does not wait for somebody who may never answer, nor for the next attempt."""
+        self.link.start()
+        self.successResultOf(self.link.stop())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import deferLater
 
 from openhqm.errors import NotDurable
@@ -199,7 +199,7 @@ class Topology:
             if self._channel is None or self._channel.is_closed:
                 self._channel = await self._within(self._protocol.channel())
             return await self._within(getattr(self._channel, method)(**words_of_it))
-        except NotDurable:
+        except (NotDurable, CancelledError):
             raise
         except Exception as error:  # whatever it is, there is no such queue that could be relied on
             raise NotDurable(f"RabbitMQ does not give us {name}: {words(error)}") from error

@@ -136,6 +136,8 @@ class Link:
             except CancelledError:
                 return
             except Exception as error:  # whatever it is, there is nothing to do but to say so and try again
+                if self._stopped:
+                    return  # a connection that is given up fails in words of its own
                 self._could_not_connect(error)
             else:
                 pause = FIRST_PAUSE
