@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +16,7 @@ from openhqm.errors import NotDurable
 from openhqm.messages import Priority
 from openhqm.rabbitmq import queues
 from openhqm.rabbitmq.publishing import MOST_UNCONFIRMED, Publisher, Returned
+from openhqm.rabbitmq.wire import within
 from tests.test_rabbitmq_framing import frames
 
 
@@ -143,6 +144,32 @@ class Channel:
 
     def return_it(self, tag: int) -> None:
         self.returned(self, None, SimpleNamespace(message_id=str(tag)), b"")
+
+
+class WithinTests(SynchronousTestCase):
+    """``within``"""
+
+    def test_in_time(self) -> None:
+        """What comes in time is what it was, an answer or a failure."""
+        clock = Clock()
+        answer: Deferred[int] = Deferred()
+        waiting = within(answer, 1, clock)
+        answer.callback(7)
+        self.assertEqual(self.successResultOf(waiting), 7)
+        self.failureResultOf(within(fail(KeyError("k")), 1, clock), KeyError)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_late(self) -> None:
+        """pika is not told that nobody waits any more: what it fires afterwards, it fires for the first time."""
+        for give_up in (lambda waiting, clock: clock.advance(1), lambda waiting, clock: waiting.cancel()):
+            clock = Clock()
+            answer: Deferred[int] = Deferred()
+            waiting = within(answer, 1, clock)
+            give_up(waiting, clock)
+            self.failureResultOf(waiting, TimeoutError, CancelledError)
+            self.assertFalse(answer.called)
+            answer.errback(KeyError("the channel is closed"))
+            self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class PublisherTests(SynchronousTestCase):

@@ -28,7 +28,7 @@ from openhqm.rabbitmq.losses import Losses
 from openhqm.rabbitmq.publishing import Publisher, Returned
 from openhqm.rabbitmq.queues import delay_headers, is_partition, lane, lanes, steps_of
 from openhqm.rabbitmq.topology import Claim, Topology
-from openhqm.rabbitmq.wire import connection_of
+from openhqm.rabbitmq.wire import connection_of, within
 from openhqm.runtime.deferreds import deferred
 
 OLDEST_VERSION = (3, 10)  # dead-letters from quorum queues at least once
@@ -279,7 +279,7 @@ class RabbitMQBroker:
         self._topology.up(protocol)
         if self._losses is not None:
             await self._losses.look()
-        channel = await protocol.channel().addTimeout(5.0, self._reactor)
+        channel = await within(protocol.channel(), 5.0, self._reactor)
         await self._publisher.up(channel, protocol.transport.write, connection.params.frame_max)
         channel.on_closed.addBoth(lambda reason: self._publishing_channel_closed(protocol, reason))
 

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm.rabbitmq.topology import Topology
-from openhqm.rabbitmq.wire import channel_of, words
+from openhqm.rabbitmq.wire import channel_of, within, words
 from openhqm.runtime.deferreds import deferred
 
 ANSWER_SECONDS = 5.0
@@ -199,4 +199,4 @@ class Consumers:
         self._lender.lost(reason)
 
     def _within(self, answer: Deferred[Any]) -> Deferred[Any]:
-        return answer.addTimeout(ANSWER_SECONDS, self._reactor)
+        return within(answer, ANSWER_SECONDS, self._reactor)

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 
 from openhqm.errors import NotDurable
 from openhqm.rabbitmq.queues import LEVELS, arguments, delay_arguments, delay_queue, level_of, waits
-from openhqm.rabbitmq.wire import is_locked, is_missing, words
+from openhqm.rabbitmq.wire import is_locked, is_missing, within, words
 from openhqm.runtime.deferreds import deferred
 
 GONE_SECONDS = 0.25
@@ -207,4 +207,4 @@ class Topology:
             self._one_by_one.release()
 
     def _within(self, answer: Deferred[Any]) -> Deferred[Any]:
-        return answer.addTimeout(max(self._seconds, 1.0), self._reactor)
+        return within(answer, max(self._seconds, 1.0), self._reactor)

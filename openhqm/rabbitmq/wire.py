@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from openhqm.config.rabbitmq_address import Address
 from openhqm.errors import Complaint, ConfigurationError, NotDurable
+from openhqm.runtime.deferreds import shielded
+
+T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 10
 """RabbitMQ sends something at least twice as often; it hangs up on us when it has heard nothing for twice as long."""
@@ -75,6 +78,19 @@ def connection_of(protocol: Any) -> Any:
 def channel_of(channel: Any) -> Any:
     """pika's channel in its Twisted channel, whose own confirms cannot tell which message was returned."""
     return channel._channel
+
+
+def within(answer: Deferred[T], seconds: float, reactor: Any) -> Deferred[T]:
+    """What pika answers; `TimeoutError`. Cancelling gives up the waiting only.
+
+    pika's own Deferreds must not be cancelled: it fires them again when the channel is closed, fails over that, and
+    tells nobody any more that the channel is closed.
+    """
+
+    async def wait() -> T:
+        return await answer
+
+    return shielded(wait()).addTimeout(seconds, reactor)
 
 
 def is_missing(error: BaseException | None) -> bool:
