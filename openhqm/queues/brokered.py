@@ -121,9 +121,11 @@ class BrokeredQueue:
             return copy
         try:
             await self._publishing.publish(copy)
-        except Exception:
+        except Exception as error:
             if await self._withdrawn(copy, claim):
                 raise
+            if not isinstance(error, NotDurable):  # a bug, which nobody else hears of
+                self._log.failure("publishing {id} broke down", id=copy.request.correlation_id)
         return _acceptance(copy)
 
     async def _withdrawn(self, copy: Copy, claim: IdempotencyClaim | None) -> bool:

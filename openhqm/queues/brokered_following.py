@@ -115,8 +115,8 @@ class Following:
             return
         try:
             await (self._books.note(step) if step.letter is None else self._books.bury(step.letter))
-        except NotDurable:
-            raise
+        except (NotDurable, CancelledError):
+            raise  # it comes again
         except UnknownRequest:
             words = "{queue} tells of {id}, which was not given out by this store"
             self._log.warn(words, queue=self.queue, id=step.correlation_id, type=step.type)

@@ -101,14 +101,9 @@ class Topology:
         """Whether there is such a lane. `NotDurable`."""
         return await self._passively(name) is not None
 
-    async def _passively(self, name: str) -> Any:
+    def _passively(self, name: str) -> Deferred[Any]:
         """What RabbitMQ says of a queue, or None where there is none. `NotDurable`."""
-        try:
-            return await self._ask(name, "queue_declare", queue=name, passive=True)
-        except NotDurable as error:
-            if not is_missing(error.__cause__):
-                raise
-            return None
+        return self._ask_unless(is_missing, name, "queue_declare", queue=name, passive=True)
 
     @deferred
     async def claim(self, name: str) -> bool:
@@ -117,13 +112,7 @@ class Topology:
         A queue that is exclusive to its connection: a consumer that asks to be the only one of a quorum queue is not.
         """
         name = self._prefix + name
-        try:
-            await self._ask(name, "queue_declare", queue=name, exclusive=True)
-        except NotDurable as error:
-            if not is_locked(error.__cause__):
-                raise
-            return False
-        return True
+        return await self._ask_unless(is_locked, name, "queue_declare", queue=name, exclusive=True) is not None
 
     def release(self, name: str) -> Deferred[None]:
         """Claim it no more. `NotDurable`."""
@@ -133,13 +122,8 @@ class Topology:
     @deferred
     async def has_exchange(self, name: str) -> bool:
         """Whether there is such an exchange. `NotDurable`."""
-        try:
-            await self._ask(name, "exchange_declare", exchange=name, passive=True)
-        except NotDurable as error:
-            if not is_missing(error.__cause__):
-                raise
-            return False
-        return True
+        asked = await self._ask_unless(is_missing, name, "exchange_declare", exchange=name, passive=True)
+        return asked is not None
 
     def make_exchange(self, name: str) -> Deferred[None]:
         """One that leads each message to the lane that it names, if that is bound. `NotDurable`."""
@@ -188,6 +172,18 @@ class Topology:
             count += frame.method.message_count
         self._counted = count, self._reactor.seconds()
         return count
+
+    @deferred
+    async def _ask_unless(
+        self, refused: Callable[[BaseException | None], bool], name: str, method: str, **words_of_it: Any
+    ) -> Any:
+        """What RabbitMQ answers, or None where it refuses for that reason. `NotDurable`."""
+        try:
+            return await self._ask(name, method, **words_of_it)
+        except NotDurable as error:
+            if not refused(error.__cause__):
+                raise
+            return None
 
     @deferred
     async def _ask(self, name: str, method: str, **words_of_it: Any) -> Any:
