@@ -318,6 +318,17 @@ class FaultTests(Real):
         while not found >= {b"1", b"3"}:
             found |= {delivery.body for delivery in await broker.receive(Q, 1)}
 
+    async def test_first_while_frozen(self) -> None:
+        """Nobody who comes first, together with others, waits longer than who comes later, whatever has to be made."""
+        broker = await self.own(seconds=0.5)
+        self.rabbit.freeze()
+        self.addCleanup(self.rabbit.thaw)
+        began = reactor.seconds()  # type: ignore[attr-defined]
+        asked = [publish(broker, b"1", priority=each, delay=wait) for each in Priority for wait in (0, 0, 60.0)]
+        for one in asked:
+            await self.refused(one)
+        self.assertLess(reactor.seconds() - began, 2.5)  # type: ignore[attr-defined]
+
     async def test_frozen_for_long(self) -> None:
         """Connections to who says nothing are given up also when nobody publishes, and loans with them."""
         broker = await self.own(seconds=0.5)
