@@ -303,6 +303,31 @@ class FaultTests(Real):
                 await delivery.ack()
         self.assertIsNone(broker.trouble)
 
+    async def test_without_a_leader(self) -> None:
+        """A queue that gives no answer holds up no other one; deleted, it is made anew, and lent from."""
+        broker = await self.own(seconds=5.0)
+        await publish(broker, b"normal")
+        self.rabbit.know_its_queues()
+        await publish(broker, b"low", priority=Priority.LOW)
+        self.rabbit.kill()  # before it has written down that there is the second queue
+        self.rabbit.start()
+        (first,) = await broker.receive(Q, 1)
+        self.assertEqual(first.body, b"normal")
+        words = "!low cannot be consumed from: it does not answer"
+        await self.until(lambda: any(words in each for each in broker.warnings), "nothing is said of it")
+        for number in range(20):
+            await publish(broker, b"%d" % number)
+            (delivery,) = await broker.receive(Q, 1)
+            self.assertEqual(delivery.body, b"%d" % number)
+            await delivery.ack()
+        self.assertFalse(first.taken_back.called)
+        await first.ack()
+        self.blocking().queue_delete(self.prefixed("q!low"))
+        await self.patiently(lambda: publish(broker, b"anew", priority=Priority.LOW))
+        (delivery,) = await broker.receive(Q, 1)
+        self.assertEqual(delivery.body, b"anew")
+        await delivery.ack()
+
     async def test_frozen(self) -> None:
         """A server that does not answer: publishes fail in their time, it is noticed, and is over with the answer."""
         broker = await self.own(seconds=0.5)

@@ -70,7 +70,7 @@ class RabbitMQBroker:
         self._topology = Topology(reactor, prefix, seconds)
         # A connection that is blocked is not answered either: whoever consumes has one to ask over.
         self._consumed = Topology(reactor, prefix, seconds)
-        self._connected: Any = None
+        self._connected: dict[bool, Any] = {}
         self._publisher = Publisher(reactor, seconds)
         self._on_lost: OnLost | None = None
         self._losses: Losses | None = None
@@ -91,6 +91,15 @@ class RabbitMQBroker:
             seconds=seconds,
             up=self._consuming_up,
             down=self._consuming_down,
+        )
+        self._apart = Link(
+            address,
+            "openhqm consumes from queues without a leader",
+            reactor,
+            random,
+            seconds=seconds,
+            up=self._apart_up,
+            down=self._apart_down,
         )
 
     @property
@@ -124,7 +133,7 @@ class RabbitMQBroker:
     @property
     def warnings(self) -> Sequence[str]:
         """Which queues cannot be consumed from, and why."""
-        return [place.trouble for place in self._places.values() if place.trouble is not None]
+        return [trouble for place in self._places.values() for trouble in place.troubles]
 
     def start(self) -> Deferred[None]:
         self._publishing.start()
@@ -141,12 +150,12 @@ class RabbitMQBroker:
             await gatherResults([place.hand_on() for place in self._places.values()])
         for place in self._places.values():
             place.stop()
-        await DeferredList([self._consuming.stop(), self._publishing.stop()], consumeErrors=True)
+        await DeferredList([self._consuming.stop(), self._apart.stop(), self._publishing.stop()], consumeErrors=True)
 
     # Publishing
 
     def publish(self, queue: str, body: bytes, *, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
-        if self._claim is not None and self._connected is None:
+        if self._claim is not None and self._connected.get(False) is None:
             return fail(NotDurable(self._consuming.trouble or "not connected to RabbitMQ"))
         target = lane(self._prefix, queue, priority)
         headers: dict[str, Any] = {}
@@ -238,11 +247,12 @@ class RabbitMQBroker:
                 self._clock,
                 self._scale,
                 pass_on,
+                self._apart.start,
                 self._patient,
             )
             self._places[queue] = place
-            if self._connected is not None:
-                place.up(self._connected)
+            for apart, protocol in self._connected.items():
+                place.up(protocol, apart)
         return place
 
     @deferred
@@ -302,15 +312,27 @@ class RabbitMQBroker:
         self._consumed.up(protocol)
         if self._claim is not None and not await self._consumed.claim(self._claim.name):
             raise Unreachable(self._claim.refused)
-        self._connected = protocol
-        for place in self._places.values():
-            place.up(protocol)
+        self._up(protocol, False)
 
     def _consuming_down(self, reason: str) -> None:
         self._consumed.down()
-        self._connected = None
+        self._down(reason, False)
+
+    async def _apart_up(self, protocol: Any) -> None:
+        self._up(protocol, True)
+
+    def _apart_down(self, reason: str) -> None:
+        self._down(reason, True)
+
+    def _up(self, protocol: Any, apart: bool) -> None:
+        self._connected[apart] = protocol
         for place in self._places.values():
-            place.down(reason)
+            place.up(protocol, apart)
+
+    def _down(self, reason: str, apart: bool) -> None:
+        self._connected.pop(apart, None)
+        for place in self._places.values():
+            place.down(reason, apart)
 
 
 def _version(properties: dict[str, Any]) -> tuple[int, ...]:

@@ -1,16 +1,18 @@
 # -*- test-case-name: tests.test_rabbitmq -*-
-"""Consuming from the lanes of one queue, over a channel of its own.
+"""Consuming from one lane, over a channel of its own.
 
-What goes wrong with a channel takes back whatever was lent over it, so queues do not share one.
+What goes wrong with a channel takes back whatever was lent over it, so lanes do not share one. RabbitMQ may know of a
+queue that nobody leads (most of its nodes are gone): it leaves whoever consumes from it without an answer, and after a
+minute it closes the whole connection over that. So where there was no answer, it is tried over another connection,
+which only such lanes share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,38 +24,46 @@ ANSWER_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
 
+class Unanswered(TimeoutError):
+    """RabbitMQ does not say whether we consume from this queue."""
+
+
 class Lender(Protocol):
     """Whoever the messages are for."""
 
-    def expect(self, counts: dict[int, int]) -> None:
-        """So many lie in each lane, and will come unless others are faster."""
+    def expect(self, rank: int, count: int) -> None:
+        """So many lie in the lane of that rank, and will come unless others are faster."""
 
     def came(self, rank: int, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """A message from the lane of that rank."""
 
-    def lost(self, reason: str) -> None:
-        """The channel is gone, and all that came over it."""
+    def lost(self, rank: int, reason: str) -> None:
+        """Its channel is gone, and all that came over it."""
 
     def ready(self) -> None:
         """It can be begun."""
 
+    def without_answer(self) -> None:
+        """A connection for lanes that give none is needed."""
+
 
 class Consumers:
-    """At least one for each lane. ``allowed`` is how many messages of a lane may be on their way, or out."""
+    """Of the lane of one ``rank``. ``allowed`` is how many of its messages may be on their way, or out."""
 
     _log = Logger()
 
-    def __init__(self, queue: str, lanes: Sequence[str], topology: Topology, reactor: Any, lender: Lender) -> None:
-        self._queue = queue
-        self._lanes = lanes
+    def __init__(self, rank: int, lane: str, topology: Topology, reactor: Any, lender: Lender) -> None:
+        self._rank = rank
+        self._lane = lane
         self._topology = topology
         self._reactor = reactor
         self._lender = lender
-        self._protocol: Any = None
+        self._protocols: dict[bool, Any] = {}
+        self._apart = False
         self._channel: Any = None
-        self._ranks: dict[str, int] = {}
+        self._tags: set[str] = set()
         self._starting = False
-        self._all_began: Deferred[None] | None = None
+        self._began: Deferred[None] | None = None
         self._retry: Any = None
         self._stopped = False
         self.allowed = 0
@@ -62,25 +72,36 @@ class Consumers:
     @property
     def active(self) -> bool:
         """Whether messages come, or soon will."""
-        return bool(self._ranks)
+        return bool(self._tags)
 
     @property
     def can_begin(self) -> bool:
         """Whether there is a connection, and nothing else to wait for."""
         waits = self._starting or self._retry is not None
-        return self._protocol is not None and not waits and not self._stopped
+        return self._is_connected and not waits and not self._stopped
 
-    def up(self, protocol: Any) -> None:
-        """There is a connection."""
-        self._protocol = protocol
+    @property
+    def _protocol(self) -> Any:
+        return self._protocols.get(self._apart)
+
+    @property
+    def _is_connected(self) -> bool:
+        # A connection that is lost closes its channels first, and then we are told why it was.
+        return self._protocol is not None and not self._protocol.is_closed
+
+    def up(self, protocol: Any, apart: bool) -> None:
+        """There is a connection: the one for all, or the one ``apart``."""
+        self._protocols[apart] = protocol
         if self.can_begin:
             self._lender.ready()
 
-    def down(self, reason: str) -> None:
+    def down(self, reason: str, apart: bool) -> None:
         """It is gone."""
-        self._protocol = None
-        self._close(reason)
-        self._fail_to_begin(ConnectionError(reason))
+        self._protocols.pop(apart, None)
+        if apart is self._apart:
+            self._apart = self.trouble is not None and apart
+            self._close(reason)
+            self._fail_to_begin(ConnectionError(reason))
 
     def stop(self) -> None:
         """Consume no more. What came is lent anew when the connection is closed."""
@@ -98,9 +119,9 @@ class Consumers:
 
         Fires once RabbitMQ has heard it, or after a while, and does not fail.
         """
-        ranks, self._ranks, self.allowed = self._ranks, {}, 0
+        tags, self._tags, self.allowed = self._tags, set(), 0
         return DeferredList(
-            [self._within(self._channel.basic_cancel(tag)).addErrback(lambda failure: None) for tag in ranks]
+            [self._within(self._channel.basic_cancel(tag)).addErrback(lambda failure: None) for tag in tags]
         )
 
     @deferred
@@ -114,50 +135,50 @@ class Consumers:
             channel.on_closed.addBoth(partial(self._closed, channel))
             channel_of(channel).add_on_cancel_callback(partial(self._deleted, channel))
         raw = channel_of(self._channel)
-        counts = [await self._topology.declare(lane) for lane in self._lanes]
+        count = await self._topology.declare(self._lane)
         if self._channel is None or raw.is_closed:
             return
-        self._lender.expect({rank: min(count, more) for rank, count in enumerate(counts) if count})
+        self._lender.expect(self._rank, min(count, more))
         self.allowed += more
         raw.basic_qos(prefetch_count=more)
-        all_began = self._all_began = Deferred()
-        left = set(range(len(self._lanes)))
-
-        def began(rank: int, frame: Any) -> None:
-            left.discard(rank)
-            if not left and not all_began.called:
-                all_began.callback(None)
-
-        for rank, lane in enumerate(self._lanes):
-            tag = raw.basic_consume(lane, partial(self._lender.came, rank), callback=partial(began, rank))
-            self._ranks[tag] = rank
-        await self._within(all_began)
+        began: Deferred[Any] = Deferred()
+        self._began = began
+        tag = raw.basic_consume(self._lane, partial(self._lender.came, self._rank), callback=partial(_answer, began))
+        self._tags.add(tag)
+        try:
+            await self._within(began)
+        except TimeoutError:
+            await self._topology.declare(self._lane)  # RabbitMQ itself would answer
+            raise Unanswered from None
 
     def _begun(self, result: Any) -> None:
-        self._starting, self._all_began = False, None
+        self._starting, self._began = False, None
         if isinstance(result, Failure):
             self._could_not_begin(result)
             return
-        if self._ranks:
+        if self._tags:
             self.trouble = None
         if self.can_begin:
             self._lender.ready()
 
     def _could_not_begin(self, failure: Failure) -> None:
-        if self._stopped or self._protocol is None:
+        if self._stopped or not self._is_connected:
             return
-        trouble = f"{self._queue} cannot be consumed from: {words(failure.value)}"
+        trouble = f"{self._lane} cannot be consumed from: {words(failure.value)}"
         if trouble != self.trouble:
             self._log.error("{trouble}", trouble=trouble)
         self.trouble = trouble
         self._close(trouble)
+        if failure.check(Unanswered) and not self._apart:
+            self._apart = True
+            self._lender.without_answer()
         self._try_later()
 
     def _fail_to_begin(self, error: Exception) -> bool:
         """Whether anybody waits for consumers to have begun, who is told that they will not."""
-        if self._all_began is None or self._all_began.called:
+        if self._began is None or self._began.called:
             return False
-        self._all_began.errback(error)
+        self._began.errback(error)
         return True
 
     def _try_later(self) -> None:
@@ -171,32 +192,35 @@ class Consumers:
 
     def _deleted(self, channel: Any, frame: Any) -> None:
         """RabbitMQ consumes no more for us: somebody has deleted the queue."""
-        rank = self._ranks.get(frame.method.consumer_tag)
-        if channel is not self._channel or rank is None:
+        if channel is not self._channel or frame.method.consumer_tag not in self._tags:
             return
-        lane = self._lanes[rank]
-        self._log.warn("{lane} was deleted, and is made anew", lane=lane)
-        self._topology.forget(lane)
-        self._close(f"{lane} was deleted")
+        self._log.warn("{lane} was deleted, and is made anew", lane=self._lane)
+        self._topology.forget(self._lane)
+        self._close(f"{self._lane} was deleted")
         self._try_later()
 
     def _closed(self, channel: Any, reason: Any) -> None:
-        if channel is not self._channel:
+        if channel is not self._channel or not self._is_connected:
             return
         why = words(reason) if isinstance(reason, BaseException) else str(reason)
         if self._fail_to_begin(reason if isinstance(reason, Exception) else ConnectionError(why)):
             return
-        if self._protocol is not None and not self._stopped:
-            self._log.warn("{queue}: RabbitMQ has closed the channel: {why}", queue=self._queue, why=why)
+        if not self._stopped:
+            self._log.warn("{lane}: RabbitMQ has closed the channel: {why}", lane=self._lane, why=why)
         self._close(f"RabbitMQ has closed the channel: {why}")
         self._try_later()
 
     def _close(self, reason: str) -> None:
         channel, self._channel = self._channel, None
-        self._ranks, self.allowed = {}, 0
+        self._tags, self.allowed = set(), 0
         if channel is not None and channel.is_open:
             channel.close()
-        self._lender.lost(reason)
+        self._lender.lost(self._rank, reason)
 
     def _within(self, answer: Deferred[Any]) -> Deferred[Any]:
         return within(answer, ANSWER_SECONDS, self._reactor)
+
+
+def _answer(began: Deferred[Any], frame: Any) -> None:
+    if not began.called:  # it was given up
+        began.callback(frame)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -32,12 +34,17 @@ Waiter = Deferred[Sequence[IBrokerDelivery]]
 PassOn = Callable[[RabbitMQDelivery, float, int], Deferred[None]]
 
 
+@attrs.define(eq=False)
+class _Expected:
+    count: int
+
+
 class Place:
     """``lanes`` in the order in which they are worked off. ``single``: one message at a time.
 
     ``pass_on`` delays what has come too early once more. ``clock`` is what due times are compared with; each of its
-    seconds takes ``scale`` seconds in RabbitMQ. ``patient``: what has come stays here while anything is out, and
-    is handed on without being counted as returned.
+    seconds takes ``scale`` seconds in RabbitMQ. ``without_answer`` is called when a lane gives none: see `Consumers`.
+    ``patient``: what has come stays here while anything is out, and is handed on without being counted as returned.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Place:
         clock: IReactorTime,
         scale: float,
         pass_on: PassOn,
+        without_answer: Callable[[], None],
         patient: bool = False,
     ) -> None:
         self._single = single
@@ -58,12 +66,12 @@ class Place:
         self._clock = clock
         self._scale = scale
         self._pass_on = pass_on
-        self._consumers = Consumers(queue, lanes, topology, reactor, self)
-        self.up, self.down = self._consumers.up, self._consumers.down
+        self.without_answer = without_answer
+        self._consumers = [Consumers(rank, lane, topology, reactor, self) for rank, lane in enumerate(lanes)]
         self._waiting: deque[tuple[int, Waiter]] = deque()
         self._arrived: tuple[deque[RabbitMQDelivery], ...] = tuple(deque() for _ in lanes)
-        self._expected: dict[int, int] = {}
-        self._loans: set[RabbitMQDelivery] = set()
+        self._expected: dict[int, _Expected] = {}
+        self._loans: tuple[set[RabbitMQDelivery], ...] = tuple(set() for _ in lanes)
         self._held: set[RabbitMQDelivery] = set()
         self._stopped = False
         self._calls: set[Any] = set()
@@ -83,12 +91,22 @@ class Place:
     @property
     def on_loan(self) -> int:
         """How many are out."""
-        return len(self._loans) - self.arrived - self.held
+        return sum(len(lane) for lane in self._loans) - self.arrived - self.held
 
     @property
-    def trouble(self) -> str | None:
-        """Why nothing can be lent although there is a connection, or None."""
-        return self._consumers.trouble
+    def troubles(self) -> list[str]:
+        """Why nothing can be lent from some lanes although there is a connection."""
+        return [each.trouble for each in self._consumers if each.trouble is not None]
+
+    def up(self, protocol: Any, apart: bool = False) -> None:
+        """There is a connection."""
+        for each in self._consumers:
+            each.up(protocol, apart)
+
+    def down(self, reason: str, apart: bool = False) -> None:
+        """It is gone."""
+        for each in self._consumers:
+            each.down(reason, apart)
 
     def receive(self, most: int) -> Waiter:
         """See `IBroker.receive`."""
@@ -105,7 +123,8 @@ class Place:
     def stop(self) -> None:
         """Lend nothing more."""
         self._stopped = True
-        self._consumers.stop()
+        for each in self._consumers:
+            each.stop()
         for call in (*self._calls, self._idle, self._lending):
             if call is not None and call.active():
                 call.cancel()
@@ -117,51 +136,56 @@ class Place:
 
     def ready(self) -> None:
         """Consume, if anybody waits, and as much as is waited for."""
-        consumers = self._consumers
-        if not self._waiting or not consumers.can_begin:
-            return
-        # RabbitMQ counts whatever is not settled, also what is out.
-        wanted = 1 if self._single else self.on_loan + sum(most for most, _ in self._waiting)
-        allowed = consumers.allowed
-        if wanted > allowed:
-            more = min(MOST_PREFETCHED, max(wanted, 2 * allowed)) - allowed
-            if more > 0:
-                consumers.add(more)
+        for consumers in self._consumers:
+            if not self._waiting or not consumers.can_begin:
+                continue
+            # RabbitMQ counts whatever is not settled, also what is out.
+            wanted = 1 if self._single else self.on_loan + sum(most for most, _ in self._waiting)
+            allowed = consumers.allowed
+            if wanted > allowed:
+                more = min(MOST_PREFETCHED, max(wanted, 2 * allowed)) - allowed
+                if more > 0:
+                    consumers.add(more)
 
-    def expect(self, counts: dict[int, int]) -> None:
-        """Lend nothing before so many of each lane have come, or had the time to."""
-        self._expected = counts
+    def expect(self, rank: int, count: int) -> None:
+        """Lend nothing before so many of that lane have come, or had the time to."""
+        if not count:
+            return
+        expected = self._expected[rank] = _Expected(count)
 
         def in_time() -> None:
-            counts.clear()  # whatever has not come by now has gone to somebody else
-            self._lend()
+            if self._expected.get(rank) is expected:
+                del self._expected[rank]  # whatever has not come by now has gone to somebody else
+                self._lend()
 
         self._later(ARRIVE_SECONDS, in_time)
 
     def came(self, rank: int, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Take a message in."""
-        delivery = RabbitMQDelivery(channel, method, properties, body, self._over, lambda: self._give_back(rank))
-        self._loans.add(delivery)
-        if rank in self._expected:
-            self._expected[rank] -= 1
-            if not self._expected[rank]:
+        over = partial(self._over, rank)
+        delivery = RabbitMQDelivery(channel, method, properties, body, over, lambda: self._give_back(rank))
+        self._loans[rank].add(delivery)
+        expected = self._expected.get(rank)
+        if expected is not None:
+            expected.count -= 1
+            if not expected.count:
                 del self._expected[rank]
         self._take_in(delivery, rank)
 
-    def lost(self, reason: str) -> None:
-        """All that was lent, or waits here, goes to somebody else."""
-        for lane in self._arrived:
-            lane.clear()
-        self._held.clear()
-        self._expected = {}
-        loans, self._loans = self._loans, set()
+    def lost(self, rank: int, reason: str) -> None:
+        """All that was lent from the lane, or waits here, goes to somebody else."""
+        self._arrived[rank].clear()
+        self._expected.pop(rank, None)
+        loans = list(self._loans[rank])
+        self._loans[rank].clear()
+        self._held.difference_update(loans)
         for loan in loans:
             loan.lose(reason)
 
     # What has come
 
     def _take_in(self, delivery: RabbitMQDelivery, rank: int) -> None:
-        if delivery not in self._loans:
+        if delivery not in self._loans[rank]:
             return  # it was taken back while it was held
         wait = delivery.due - self._clock.seconds()
         if wait <= 0:
@@ -183,8 +207,8 @@ class Place:
     def _hold(self, seconds: float, delivery: RabbitMQDelivery, rank: int) -> None:
         self._later(seconds, lambda: self._take_in(delivery, rank), self._clock)
 
-    def _over(self, delivery: RabbitMQDelivery) -> None:
-        self._loans.discard(delivery)
+    def _over(self, rank: int, delivery: RabbitMQDelivery) -> None:
+        self._loans[rank].discard(delivery)
         self._held.discard(delivery)
 
     # Lending
@@ -202,7 +226,7 @@ class Place:
                 while lane and len(deliveries) < most:
                     deliveries.append(lane.popleft())
             waiter.callback(deliveries)
-        busy = self._consumers.active or self.arrived
+        busy = self.arrived or any(each.active for each in self._consumers)
         if busy and not self._waiting and self._idle is None and not self._stopped:
             self._idle = self._reactor.callLater(IDLE_SECONDS, self._let_others)
 
@@ -217,7 +241,7 @@ class Place:
 
     def hand_on(self) -> Deferred[Any]:
         """Let nothing more come, and give others what has come for nobody. It does not fail."""
-        cancelled = self._consumers.cancel()
+        cancelled = DeferredList([each.cancel() for each in self._consumers])
         if self._patient and not self._single:
             return cancelled.addCallback(lambda _: self._publish_anew())
         for rank in range(len(self._arrived)):

@@ -53,8 +53,9 @@ class Link:
         self.trouble: str | None = f"not yet connected to {address}"
 
     def start(self) -> None:
-        """Begin to connect."""
-        self._running = self._run()
+        """Begin to connect, unless it has."""
+        if self._running is None:
+            self._running = self._run()
 
     def first_try(self) -> Deferred[None]:
         """Fires once the first attempt to connect is over, whichever way."""
