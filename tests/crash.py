@@ -31,6 +31,7 @@ from tests.servers import Server
 KNOWN_WITHIN = 10.0
 ENDS_WITHIN = 60.0
 CALLERS = 4
+MOST_LINES = 40
 BREAK = {"": "", "answer-first": "answer_first", "ack-first": "ack_first"}
 
 
@@ -205,6 +206,15 @@ def nothing_unexpected(directory: Path, callers: Callers) -> None:
         raise Broken(f"submission {twice[0]} was accepted {found[twice[0]]} times")
 
 
+def with_last_words(broken: Broken, directory: Path) -> Broken:
+    """The same, with what the processes said last that was more than information."""
+    said = [str(broken)]
+    for log in sorted([directory / "log", *directory.glob("*.log")]):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if '"level": "info"' not in line]
+        said += [f"{log.name}:", *lines[-MOST_LINES:]]
+    return Broken("\n".join(said))
+
+
 def run(rounds: int, seed: int, rule: str = "", patience: float = ENDS_WITHIN, say: Any = print) -> dict[str, int]:
     """``rounds`` kills; `Broken` with the first promise that was not kept, else what was done.
 
@@ -247,12 +257,12 @@ def run(rounds: int, seed: int, rule: str = "", patience: float = ENDS_WITHIN, s
         if (code := server.stop()) != 0:
             raise Broken(f"SIGTERM ended it with {code}")
         nothing_unexpected(directory, callers)
-    except Broken:
+    except Broken as broken:
         if rule:
             shutil.rmtree(directory)
-        else:
-            say(f"the files are left in {directory}")
-        raise
+            raise
+        say(f"the files are left in {directory}")
+        raise with_last_words(broken, directory) from broken
     finally:
         if server.process is not None and server.process.poll() is None:
             server.kill()

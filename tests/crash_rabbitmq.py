@@ -22,7 +22,7 @@ class RabbitMQInstallation(Installation):
     def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
         self.rabbitmq = RabbitMQServer()
         super().__init__(directory, before, **settings)
-        self.parts["rabbitmq"] = (self.rabbitmq.kill, self.rabbitmq.start)
+        self.parts["rabbitmq"] = (self.kill_rabbitmq, self.rabbitmq.start)
 
     def backend(self) -> dict[str, str]:
         return {
@@ -35,6 +35,11 @@ class RabbitMQInstallation(Installation):
     def start(self) -> None:
         self.rabbitmq.start()
         super().start()
+
+    def kill_rabbitmq(self) -> None:
+        """Not within the seconds in which 3.10 would forget a queue that it has just made, with what is in it."""
+        self.rabbitmq.know_its_queues()
+        self.rabbitmq.kill()
 
     def close(self) -> None:
         super().close()

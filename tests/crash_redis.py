@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from tests.brokers import RedisServer
-from tests.crash import ENDS_WITHIN, Broken, Callers, ended, known
+from tests.crash import ENDS_WITHIN, Broken, Callers, ended, known, with_last_words
 from tests.servers import Server
 
 # Some two hundred and fifty requests for each kill: every one of them is looked at in the end, over HTTP.
@@ -140,10 +140,10 @@ def run(
                 time.sleep(choose.uniform(0.05, 1.0))
                 kill, start = list(installation.parts.values())[number % len(installation.parts)]
                 kill()
-                before = len(callers.fresh)
+                fresh = len(callers.fresh)
                 start()
-                older = choose.sample(callers.fresh[:before], min(50, before))
-                known(server, callers, [*callers.fresh[max(0, before - 400) : before], *older])
+                older = choose.sample(callers.fresh[:fresh], min(50, fresh))
+                known(server, callers, [*callers.fresh[max(0, fresh - 400) : fresh], *older])
                 callers.check()
                 if number % 20 == 0:
                     say(f"round {number}: {len(callers.told)} accepted, none lost")
@@ -153,12 +153,12 @@ def run(
         ended(server, callers, patience)
         installation.stop()
         installation.check(callers)
-    except Broken:
+    except Broken as broken:
         if before or settings:
             shutil.rmtree(directory)
-        else:
-            say(f"the logs are left in {directory}")
-        raise
+            raise
+        say(f"the logs are left in {directory}")
+        raise with_last_words(broken, directory) from broken
     finally:
         installation.close()
     shutil.rmtree(directory)
