@@ -109,16 +109,21 @@ class Losses:
             self._made.add(lane)
             return False
 
+        def was_never_there() -> bool:
+            return self._all_new and lane not in self._made
+
         async def find_out() -> bool:
+            if was_never_there():  # that was found out meanwhile
+                return await make()
             if await is_there():
                 return True  # another process was quicker
-            if await self._on_lost(*self._asked(lane)):
-                self._topology.forget(lane)
+            await self._on_lost(*self._asked(lane))
+            self._topology.forget(lane)  # who consumed from it is to be told that it is gone
             return await make()
 
         self._making.setdefault(lane, [])
         try:
-            if self._all_new and lane not in self._made:  # nothing can have been in it
+            if was_never_there():
                 return await make()
             return await self._alone(find_out)
         finally:
