@@ -97,6 +97,17 @@ class TwoProcesses(Shared):
         self.assertEqual(self.left(), 0)
         self.assertFalse(waiting.called)
 
+    async def test_ended_by_a_redis_that_is_gone(self) -> None:
+        """An ending that the Redis of now knows nothing of takes no message away: it is done once more."""
+        accepted = await self.accept()
+        loan = await self.one(self.here)
+        with self.assertRaises(LoanOver):
+            await self.do(loan.ack())
+        await self.pass_time(LEASE + 1)
+        again = await self.one(self.there)
+        self.assertEqual((again.request.correlation_id, again.attempt), (accepted.correlation_id, 2))
+        self.assertTrue(await self.do(again.settle(self.reply(again))))
+
     async def test_every_way_out_is_closed(self) -> None:
         """An earlier attempt can neither report, nor retry, nor give back, nor bury."""
         await self.accept()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -330,6 +331,44 @@ class FaultTests(Real):
         await self.until(lambda: one.queue.trouble is None, "it did not recover")
         await one.queue.accept(Submission(b"2"), None)
 
+    async def test_full_for_long(self) -> None:
+        """Nobody loses a loan over a lease that Redis has no memory for: it is extended all the same."""
+        one = await self.instance((await self.server()).url, lease=1.0)
+        await one.queue.accept(Submission(b"1"), None)
+        (delivery,) = await one.queue.receive(REQUESTS, 1)
+        await one.redis.command("CONFIG", "SET", "maxmemory", "1")
+        first = delivery.lease_end
+        delivery.extend()
+        await self.until(lambda: delivery.lease_end > first or delivery.revoked.called, "it was not extended")
+        self.assertFalse(delivery.revoked.called)
+        self.assertTrue(await delivery.settle(self.reply(delivery)))
+
+    async def test_ended_by_a_redis_that_is_gone(self) -> None:
+        """An ending that the Redis of now knows nothing of takes no request away: it is done once more."""
+        one = await self.instance((await self.server()).url)
+        accepted = await one.queue.accept(Submission(b"1"), None)
+        (delivery,) = await one.queue.receive(REQUESTS, 1)
+        await delivery.ack()
+        (again,) = await one.queue.receive(REQUESTS, 1)
+        self.assertEqual((again.request.correlation_id, again.attempt), (accepted.correlation_id, 2))
+        self.assertTrue(await again.settle(self.reply(again)))
+
+    async def test_behind_one_that_waits(self) -> None:
+        """In order: whoever waits behind a retry does not ask all the time whether it may go."""
+        server = await self.server()
+        one = await self.instance(server.url)
+        await one.queue.accept(Submission(b"1"), None)
+        (first,) = await one.queue.receive(REQUESTS, 1, in_order=True)
+        await first.retry(2.0, "no luck")
+        await one.queue.accept(Submission(b"2", not_before=one.redis.clock_now() + 0.1), None)
+        found = [(await one.queue.receive(REQUESTS, 1, in_order=True))[0]]
+        await found[0].settle(self.reply(found[0]))
+        found += await one.queue.receive(REQUESTS, 1, in_order=True)
+        self.assertEqual([each.request.submission.payload for each in found], [b"1", b"2"])
+        asked = re.search(rb"cmdstat_evalsha:calls=(\d+)", server.say("INFO", "commandstats"))
+        assert asked is not None
+        self.assertLess(int(asked[1]), 50)
+
     async def test_replica(self) -> None:
         """A master that became a replica refuses; what is asked is refused in words, until it is a master again."""
         server = await self.server()
@@ -349,6 +388,19 @@ class FaultTests(Real):
         server.say("CLIENT", "KILL", "TYPE", "normal")
         await self.until(lambda: "forgotten" in (one.queue.trouble or ""), "nobody noticed")
         await self.refused(one.store.find(accepted.correlation_id))
+
+    async def test_forgotten_while_connected(self) -> None:
+        """So it is where no connection was lost over it, and where another process has begun anew since."""
+        server = await self.server()
+        one, two = await self.instance(server.url), await self.instance(server.url)
+        await one.queue.accept(Submission(b"1"), None)
+        server.say("FLUSHALL")
+        self.assertIn("forgotten", str(await self.refused(one.queue.accept(Submission(b"2"), None))))
+        three = await self.instance(server.url)
+        await three.queue.accept(Submission(b"3"), None)
+        self.assertIn("forgotten", str(await self.refused(two.queue.accept(Submission(b"4"), None))))
+        for each in (one, two):
+            self.assertIn("forgotten", each.queue.trouble or "")
         self.assertEqual(len(self.flushLoggedErrors()), 0)
 
     async def test_numbers_after_a_loss(self) -> None:

@@ -98,6 +98,10 @@ class WaysTests(Real):
         words = [str(event.get("words")) for event in events if "can be heard" in (event["log_format"] or "")]
         self.assertEqual(len(words), 1)
         self.assertIn("the Redis user may not do what is needed", words[0])
+        accepted = await one.queue.accept(Submission(b"1"), None)
+        (delivery,) = await waiting.pop(0)
+        self.assertTrue(await delivery.settle(self.reply(delivery)))
+        self.assertEqual((await one.store.find(accepted.correlation_id)).status, Status.COMPLETED)
         for each in waiting:
             self.assertFalse(each.called)
             each.addErrback(lambda failure: failure.trap(CancelledError)).cancel()

@@ -10,7 +10,7 @@ local attempt, due = tonumber(found[4]), tonumber(found[5] or '0')
 if due > clock then return {'wait', exact(due - clock), attempt} end
 attempt = math.max(attempt, carried) + 1
 redis.call('HSET', key, 'attempt', attempt, 'token', token, 'carried', carried)
-redis.call('HDEL', key, 'due', 'body')
+redis.call('HDEL', key, 'due', 'body', 'doubted')
 redis.call('ZREM', unpublished, number)
 redis.call('ZADD', loans(found[1]), now, number)
 add_event(number, 'processing', '{"attempt":' .. attempt .. '}')

@@ -68,6 +68,7 @@ class Redis:
         self._scripts = load_scripts()
         self._ids: CorrelationIds | None = None
         self._secret: bytes | None = None
+        self._witness = b""
         self._seen = 0
         self._loans = 0
         self._refused: str | None = None
@@ -157,7 +158,7 @@ class Redis:
             return fail(NotDurable(FORGOTTEN))
         script = self._scripts[name]
         now = repr(self.clock.seconds()) if self._own_time else ""
-        words = (1, self.prefix, now, *values)
+        words = (2, self.prefix, self._witness, now, *values)
         return self.link.ask("EVALSHA", script.digest, *words).addErrback(self._not_run, script, words)
 
     def command(self, *words: Any) -> Deferred[Any]:
@@ -184,6 +185,9 @@ class Redis:
         """`NotDurable` in words; it is remembered, and looked into until it is over."""
         if not is_refusal(error):
             raise error
+        if "FORGOTTEN" in str(error):
+            self._forget_all()
+            raise NotDurable(FORGOTTEN)
         refused = refusal(str(error))
         if refused.elsewhere:
             self.link.close_anew(refused.words)
@@ -216,8 +220,10 @@ class Redis:
             await say("SCRIPT", "LOAD", script.source)
         digest = self._scripts["greet"].digest
         run_id = info.get("run_id", "")
-        secret, number = await say("EVALSHA", digest, 1, self.prefix, "", run_id, os.urandom(32), str(self._seen))
-        self._recognise(secret, int(number))
+        secret, number, witness = await say(
+            "EVALSHA", digest, 1, self.prefix, "", run_id, os.urandom(32), str(self._seen)
+        )
+        self._recognise(secret, int(number), witness)
         found = promises(info, await self._appendfsync(say))
         for warning in found.warnings:
             if warning not in self.promises.warnings:
@@ -225,16 +231,20 @@ class Redis:
         self.promises = found
         self._refused = None
 
-    def _recognise(self, secret: bytes, number: int) -> None:
+    def _recognise(self, secret: bytes, number: int, witness: bytes) -> None:
         if self._secret is None:
-            self._secret, self._ids = secret, CorrelationIds(secret)
+            self._secret, self._ids, self._witness = secret, CorrelationIds(secret), witness
         elif secret != self._secret:
-            self._forgotten = True
-            self._log.critical("{words}", words=FORGOTTEN)
+            self._forget_all()
         elif number < self._seen:
             words = f"Redis has lost what it took last: it knows number {number}, and {self._seen} was given out"
             self._log.critical("{words}", words=words)
             self._lost = (*self._lost, words)[-MOST_LOSSES:]
+
+    def _forget_all(self) -> None:
+        if not self._forgotten:
+            self._forgotten = True
+            self._log.critical("{words}", words=FORGOTTEN)
 
     async def _appendfsync(self, say: Callable[..., Deferred[Any]]) -> str | None:
         """None where CONFIG is refused, as managed services do."""

@@ -12,7 +12,7 @@ if found[3] then return '0' end
 local trouble = end_request(number, queue, lane, status, reply, ttl, 6)
 -- Whoever works on it may stop; what waited behind it may go.
 if redis.call('ZSCORE', loans(queue), number) then
-  redis.call('PUBLISH', said(queue), 'ended ' .. number .. ' ' .. status)
+  tell(said(queue), 'ended ' .. number .. ' ' .. status)
   if lane == '' then redis.call('ZREM', loans(queue), number) end  -- the broker knows what is on loan
 end
 wake(queue)

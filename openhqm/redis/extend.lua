@@ -3,5 +3,8 @@
 local number, token, lease = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local found = redis.call('HMGET', record(number), 'token', 'queue', 'ended')
 if found[1] ~= token then return 'lost' end
-redis.call('ZADD', loans(found[2]), 'XX', exact(clock + lease), number)
+-- Taken out first: a script that has written may go on while memory is short, and this one must not be refused then.
+if redis.call('ZREM', loans(found[2]), number) == 1 then
+  redis.call('ZADD', loans(found[2]), exact(clock + lease), number)
+end
 return found[3] or '1'

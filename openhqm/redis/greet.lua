@@ -1,4 +1,5 @@
--- The first words on every connection: the secret of the ids, and the number given out last.
+-- The first words on every connection: the secret of the ids, the number given out last, and the key that is there as
+-- long as the secret is this one.
 -- run id of the server, a secret to begin with, the highest number that this process has seen
 local run, secret, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local LEAP = 1000000
@@ -12,4 +13,7 @@ if redis.call('GET', prefix .. 'run') ~= run then
   redis.call('SET', prefix .. 'run', run)
   redis.call('SET', prefix .. 'number', string.format('%.0f', math.max(number, seen) + LEAP))
 end
-return {redis.call('GET', prefix .. 'secret'), string.format('%.0f', number)}
+local known = redis.call('GET', prefix .. 'secret')
+local witness = prefix .. 'known:' .. redis.sha1hex(known)
+redis.call('SET', witness, now)
+return {known, string.format('%.0f', number), witness}

@@ -71,20 +71,6 @@ local function lend_fresh(lane)
   end
 end
 
-local function soonest()
-  local found = nil
-  local function look(set)
-    local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
-    if first[2] and (not found or tonumber(first[2]) < tonumber(found)) then found = first[2] end
-  end
-  look(loans(queue))
-  for _, lane in ipairs(LANES) do
-    look(again(queue, lane))
-    look(later(queue, lane))
-  end
-  return found and exact(math.max(0, tonumber(found) - clock)) or ''
-end
-
 -- In order: whether another one is on loan, or waits for its retry.
 local function held_up()
   if redis.call('ZCARD', loans(queue)) > 0 then return true end
@@ -92,6 +78,21 @@ local function held_up()
     if redis.call('ZCOUNT', again(queue, lane), '(' .. exact(clock), '+inf') > 0 then return true end
   end
   return false
+end
+
+-- What is due already, behind one that holds it up, is worth a look when that is over.
+local function soonest(held)
+  local found = nil
+  local function look(set, from)
+    local first = redis.call('ZRANGEBYSCORE', set, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if first[2] and (not found or tonumber(first[2]) < tonumber(found)) then found = first[2] end
+  end
+  look(loans(queue), '-inf')
+  for _, lane in ipairs(LANES) do
+    look(again(queue, lane), held and '(' .. exact(clock) or '-inf')
+    if not held then look(later(queue, lane), '-inf') end
+  end
+  return found and exact(math.max(0, tonumber(found) - clock)) or ''
 end
 
 if in_order then most = 1 end
@@ -105,4 +106,4 @@ end
 if #rows < most and redis.call('EXISTS', part(queue, 'hungry')) == 0 then
   redis.call('SET', part(queue, 'hungry'), 1)
 end
-return {rows, soonest()}
+return {rows, soonest(in_order and held_up())}

@@ -10,8 +10,10 @@ for _, number in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'elsewhere', '(' .
   local key = record(number)
   local found = redis.call('HMGET', key, 'queue', 'priority', 'ended', 'body', 'due')
   local lay_there = queue == '' or (found[1] == queue and found[2] == priority)
-  if found[1] and not found[3] and lay_there and not redis.call('ZSCORE', unpublished, number) then
-    if found[4] then
+  if found[1] and not found[3] and lay_there then
+    if redis.call('ZSCORE', unpublished, number) then
+      redis.call('HSET', key, 'doubted', 1)  -- maybe it lay there, and whoever published it has not noted that yet
+    elseif found[4] then
       redis.call('ZADD', unpublished, 0, number)
       redis.call('HSET', key, 'told', 1)
       marked = marked + 1

@@ -1,10 +1,14 @@
--- What every script begins with. KEYS[1] is the prefix of all our keys, ARGV[1] the time.
+-- What every script begins with. KEYS[1] is the prefix of all our keys, KEYS[2] is there as long as nothing was
+-- forgotten since this process connected first (none: there is nothing that could have been), ARGV[1] the time.
 --
 -- Scripts write what happened, not themselves, into the append-only file (so TIME may be asked before a write);
 -- Redis 7 always does that, Redis 6 has to be told.
 if redis.replicate_commands then redis.replicate_commands() end
 
 local prefix = KEYS[1]
+
+-- Data that are deleted close no connection, and another process may have begun anew meanwhile.
+if KEYS[2] and redis.call('TOUCH', KEYS[2]) == 0 then return redis.error_reply('FORGOTTEN') end
 
 -- The time is that of the Redis server, so hosts whose clocks differ agree; a test passes its own.
 -- It stays a string where it is kept: a number made into a string by Lua loses digits.
@@ -34,9 +38,13 @@ local function said(queue) return prefix .. 'said:' .. queue end
 -- be finished while memory is short.
 local function refuse_when_full() redis.call('SETRANGE', prefix .. 'full', 0, '') end
 
+-- Tell whoever listens. That it may be forbidden must not keep a script from what it has begun: nothing is undone, and
+-- who was not told finds out by looking.
+local function tell(channel, words) redis.pcall('PUBLISH', channel, words) end
+
 -- Tell whoever found nothing in the queue that it is worth looking again. Nobody did: nothing is published.
 local function wake(queue)
-  if redis.call('DEL', part(queue, 'hungry')) == 1 then redis.call('PUBLISH', said(queue), 'ready') end
+  if redis.call('DEL', part(queue, 'hungry')) == 1 then tell(said(queue), 'ready') end
 end
 
 -- Add an event to a request's history and tell who listens to it: they are told its number, and read the rest.
@@ -45,7 +53,7 @@ local function add_event(number, type, detail)
   local count = redis.call('HINCRBY', key, 'last', 1)
   redis.call('HSET', key, 'e' .. count, type .. ' ' .. now .. ' ' .. detail)
   if type ~= 'progress' then redis.call('HSET', key, 'step', count) end
-  redis.call('PUBLISH', prefix .. 'e:' .. number, count)
+  tell(prefix .. 'e:' .. number, count)
 end
 
 -- Nothing is left to be done: out of every line it may stand in. Its entry's id in the stream is its number.
@@ -79,7 +87,7 @@ local function end_request(number, queue, lane, status, reply, ttl, first)
   redis.call('HSET', key, 'ended', status, 'reply', reply, 'expires', exact(clock + tonumber(ttl)))
   redis.call('HDEL', key, 'body')
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
-  redis.call('PUBLISH', prefix .. 'e:' .. number, count)
+  tell(prefix .. 'e:' .. number, count)
   local asked = redis.call('HMGET', key, 'reply_to', 'about')
   return asked[1] and answer(asked[1], asked[2], first)
 end

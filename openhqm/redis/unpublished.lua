@@ -7,6 +7,7 @@ for _, number in ipairs(redis.call('ZRANGEBYSCORE', unpublished, '-inf', exact(c
   local found = redis.call('HMGET', record(number), 'at', 'carried', 'due', 'body')
   if found[4] then
     redis.call('ZADD', unpublished, now, number)
+    redis.call('HDEL', record(number), 'doubted')
     local wait = math.max(0, tonumber(found[3] or '0') - clock)
     rows[#rows + 1] = {number, found[1], found[2] or '0', exact(wait), found[4]}
   else

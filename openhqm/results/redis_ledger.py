@@ -39,6 +39,8 @@ from openhqm.runtime.deferreds import deferred
 
 MARK_SECONDS = 60.0
 MOST_LOOKED_AT = 500
+FORGIVEN_SECONDS = 30.0
+"""A broker that was not empty for so long counts as empty for the first time: it is looked at far more often."""
 LOST_STATUS = 502  # what was behind this server failed (RFC 9110, section 15.6.3)
 LOST_WORDS = "the broker has lost it; nothing of it was kept elsewhere, so it has to be sent again"
 ELSEWHERE = ""
@@ -55,7 +57,7 @@ class RedisLedger:
 
     def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float, lost_after: float = 60.0) -> None:
         self._lost_after = lost_after
-        self._suspected_at: float | None = None
+        self._suspected = (float("-inf"), float("-inf"))  # since when that is so, and when it was seen last
         self._redis = redis
         self._requests = requests
         self._letters = Letters(redis, dead_letters)
@@ -185,9 +187,11 @@ class RedisLedger:
         """`NotDurable` for a while: maybe this is not the broker that has what is open, and no ending can be undone."""
         count = int(await self._redis.command("ZCARD", f"{self._redis.prefix}elsewhere"))
         now = self._redis.clock.seconds()
-        since, self._suspected_at = self._suspected_at or now, None
+        since, last = self._suspected
+        if now - last > FORGIVEN_SECONDS:
+            since = now
+        self._suspected = since, now
         if count and now - since < self._lost_after:
-            self._suspected_at = since
             raise NotDurable(
                 f"nothing of ours is there, and {count} requests are open. Is it the right one? What is kept nowhere "
                 f"else ends as FAILED {self._lost_after:g} s after this was seen first"
@@ -268,7 +272,9 @@ class RedisLedger:
 
     @deferred
     async def let_go(self, loan: Loan) -> None:
-        await self._run("settle", loan, "", b"", self._ttl, self._letters.key, b"")
+        answer = await self._run("settle", loan, "", b"", self._ttl, self._letters.key, b"")
+        if answer == b"open":
+            raise LoanOver(self._redis.ids.issue(loan.number), "it has not ended after all")
 
     @deferred
     async def _run(self, script: str, loan: Loan, *words: Any) -> Any:
