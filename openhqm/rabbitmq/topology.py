@@ -46,6 +46,7 @@ class Topology:
         self._one_by_one = DeferredLock()
         self._known: set[str] = set()
         self._gone: dict[str, float] = {}
+        self._pauses: set[Deferred[None]] = set()
         self._levels = 0
         self._counted = (0, float("-inf"))
 
@@ -60,6 +61,8 @@ class Topology:
         self._known.clear()
         self._gone.clear()
         self._levels = 0
+        for pause in list(self._pauses):
+            pause.cancel()
 
     def knows(self, name: str) -> bool:
         """Whether the lane was declared over this connection."""
@@ -90,11 +93,22 @@ class Topology:
         """Make the lane where there is none; how many messages are ready in it. `NotDurable`."""
         gone = self._gone.get(name)
         if gone is not None:
-            await deferLater(self._reactor, max(0.0, gone + GONE_SECONDS - self._reactor.seconds()))
+            await self._pause(gone + GONE_SECONDS - self._reactor.seconds())
         frame = await self._ask(name, "queue_declare", queue=name, durable=True, arguments=arguments(name))
         self._known.add(name)
         self._gone.pop(name, None)
         return int(frame.method.message_count)
+
+    async def _pause(self, seconds: float) -> None:
+        """`NotDurable` where the connection is lost meanwhile."""
+        pause: Deferred[None] = deferLater(self._reactor, max(0.0, seconds))
+        self._pauses.add(pause)
+        try:
+            await pause
+        except CancelledError:
+            raise NotDurable("not connected to RabbitMQ") from None
+        finally:
+            self._pauses.discard(pause)
 
     @deferred
     async def has_lane(self, name: str) -> bool:
