@@ -28,6 +28,20 @@ def slow(work):
     import time
     time.sleep(1)
     return "done"
+
+def fork(work):
+    import os
+    return outlive(os.fork())
+
+def fork_unseen(work):
+    import ctypes
+    return outlive(ctypes.PyDLL(None).fork())
+
+def outlive(pid):
+    import signal
+    while not pid:  # the new process stays until it is killed
+        signal.pause()
+    return pid
 """
 # What systemd does for a process: the socket is its file descriptor 3, and the environment says so.
 AS_SYSTEMD = """
@@ -93,6 +107,40 @@ class Living(FleetCase):
             self.assertEqual(server.response(correlation_id)["result"], number)
         self.assertIn(f"process {victim} ended by signal 9", server.log())
         self.assertEqual(server.metric('openhqm_queue_depth{queue="openhqm-requests",state="ready"}'), 0)
+
+    def parent_of(self, pid: int) -> int:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+    def forked(self, server: FleetServer) -> int:
+        """A process that a handler has forked, and that nobody but the test ends."""
+        pid: int = server.response(server.submit(1))["result"]
+        self.addCleanup(os.kill, pid, signal.SIGKILL)
+        return pid
+
+    def test_forked(self) -> None:
+        """What a handler has forked lives on, and keeps neither a successor from coming nor the port from the next."""
+        server = self.fleet(OPENHQM_WORKER__HANDLER="jobs:fork")
+        pid = self.forked(server)
+        victim = self.parent_of(pid)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: server.metric('openhqm_process_ends_total{reason="died"}') == 1, "its end is seen", 5)
+        server.ready(2)
+        self.assertIn(f"process {victim} ended by signal 9", server.log())
+        children = server.children()
+        server.kill()
+        until(lambda: not any(alive(child) for child in children), "they are gone")
+        self.assertTrue(alive(pid))
+        server.start()
+
+    def test_forked_behind_our_back(self) -> None:
+        """Nor where it was a library in C that forked, of which Python knows nothing."""
+        server = self.fleet(OPENHQM_WORKER__HANDLER="jobs:fork_unseen")
+        pid = self.forked(server)
+        victim = self.parent_of(pid)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: f"process {victim} ended by signal 9" in server.log(), "its end is seen", 5)
+        server.ready(2)
+        self.assertTrue(alive(pid))
 
     def test_stopped_in_its_tracks(self) -> None:
         """A process that says nothing is told of: live is 503 and says which, ready is not, and metrics come."""

@@ -18,9 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.config.model import Server, Settings
 from openhqm.errors import CannotStart
-from openhqm.fleet.child import PATIENCE_SECONDS, SILENT_SECONDS, Child
+from openhqm.fleet.child import LAST_WORDS_SECONDS, PATIENCE_SECONDS, SILENT_SECONDS, Child
 from openhqm.fleet.figures import added, figures_of, lasting, metrics_of
-from openhqm.fleet.inheritance import SPEAKING, VARIABLE, Inheritance, Source, bequest
+from openhqm.fleet.inheritance import HEARING, SPEAKING, VARIABLE, Inheritance, Source, bequest
 from openhqm.fleet.parent import ANSWER_SECONDS, REPORT_SECONDS, Parent
 from openhqm.fleet.roster import BACK_OFF, START_SECONDS, YOUNG_SECONDS, Place, Roster
 from openhqm.fleet.words import (
@@ -153,12 +153,16 @@ class ProcessTransport:
     pid: int
     sent: list[bytes] = attrs.Factory(list)
     signals: list[str] = attrs.Factory(list)
+    closed: set[int] = attrs.Factory(set)
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:
         self.sent.append(data)
 
     def signalProcess(self, name: str) -> None:
         self.signals.append(name)
+
+    def closeChildFD(self, descriptor: int) -> None:
+        self.closed.add(descriptor)
 
 
 class FleetCase(SynchronousTestCase):
@@ -190,7 +194,9 @@ class FleetCase(SynchronousTestCase):
         return heard
 
     def dies(self, child: Child, code: int | None = None, number: int | None = 9) -> None:
-        child.processEnded(Failure(ProcessTerminated(code, number)))
+        reason = Failure(ProcessTerminated(code, number))
+        child.processExited(reason)
+        child.processEnded(reason)
 
     def place(self) -> Place:
         """A place with a process that serves."""
@@ -287,6 +293,22 @@ class ChildTests(FleetCase):
         self.assertNoResult(ended)
         self.dies(child)
         self.successResultOf(ended)
+
+    def test_pipes_that_stay_open(self) -> None:
+        """A dead process whose pipes others hold is replaced once, after a while in which its last words are heard."""
+        child = self.child()
+        self.clock.advance(YOUNG_SECONDS)
+        died = Failure(ProcessTerminated(None, 9))
+        child.processExited(died)
+        self.says(child, report(seen=7))
+        self.assertEqual((child.over, len(self.spawned)), (False, 1))
+        self.clock.advance(LAST_WORDS_SECONDS)
+        self.assertEqual((child.over, child.how, len(self.spawned)), (True, "by signal 9", 2))
+        self.assertEqual(child.transport.closed, {HEARING, SPEAKING})
+        self.assertEqual(value(self.ask().figures or [], "seen_total"), 7)
+        child.processEnded(died)
+        self.clock.advance(BACK_OFF.max_seconds)
+        self.assertEqual(len(self.spawned), 2)
 
     def test_told_to_end_first(self) -> None:
         """A process that was told to end before it had begun is not told to serve."""

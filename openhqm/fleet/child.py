@@ -18,6 +18,8 @@ from openhqm.fleet.words import Everybody, Leave, Pipe, Question, Report, Serve,
 from openhqm.runtime.deferreds import deferred
 
 SILENT_SECONDS = 5.0
+LAST_WORDS_SECONDS = 1.0
+"""For how long a process that has died is still listened to, where somebody keeps its pipes open."""
 PATIENCE_SECONDS = 10.0
 """How much longer than ``server.drain_seconds`` it may take to end."""
 
@@ -26,6 +28,7 @@ class Child(ProcessProtocol):
     """``asked`` answers its questions; ``ended`` is called with it once it is no more, and all it said was heard."""
 
     transport: Any
+    _hanging_up: Any
     _log = Logger()
 
     def __init__(
@@ -122,7 +125,22 @@ class Child(ProcessProtocol):
         if childFD == HEARING:
             self._listens = False
 
+    def processExited(self, reason: Failure) -> None:
+        # Twisted waits for the pipes as well, and what the process has forked may hold them for as long as it lives.
+        self._hanging_up = self._clock.callLater(LAST_WORDS_SECONDS, self._hang_up, reason)
+
     def processEnded(self, reason: Failure) -> None:
+        if self._hanging_up.active():
+            self._hanging_up.cancel()
+            self._end(reason)
+
+    def _hang_up(self, reason: Failure) -> None:
+        self._listens = False
+        for descriptor in (HEARING, SPEAKING):
+            self.transport.closeChildFD(descriptor)
+        self._end(reason)
+
+    def _end(self, reason: Failure) -> None:
         self.over = True
         value: Any = reason.value
         self.code, signal = value.exitCode, value.signal

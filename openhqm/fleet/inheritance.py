@@ -17,6 +17,7 @@ import msgspec
 
 from openhqm.config.model import Settings
 from openhqm.errors import CannotStart
+from openhqm.runtime.forks import keep_from_forks
 
 VARIABLE = "OF_AN_OPENHQM_PARENT"
 HEARING, SPEAKING = 3, 4
@@ -60,7 +61,9 @@ class Inheritance:
         if has_text:
             with open(_FIRST_FREE, "rb") as file:
                 text = file.read()
-        return cls(list(range(first_socket, first_socket + sockets)), text)
+        inherited = list(range(first_socket, first_socket + sockets))
+        keep_from_forks((HEARING, SPEAKING, *inherited))
+        return cls(inherited, text)
 
 
 @contextmanager
