@@ -12,7 +12,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
 from openhqm.config.endpoints import CALLERS, Endpoint
@@ -39,6 +40,8 @@ from openhqm.workers.replies import MOST_RESULT_BYTES
 
 class Crew:
     """All consumers of this process. Constructing imports the handlers and reads certificates; `ConfigurationError`."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -98,8 +101,14 @@ class Crew:
     @deferred
     async def stop(self, seconds: float) -> None:
         """Take nothing more; let what is in hand finish within ``seconds``, and give back what does not."""
-        await DeferredList([consumer.stop(seconds) for consumer in self._consumers], consumeErrors=True)
-        await DeferredList([close_agent(agent) for agent in self._agents], consumeErrors=True)
+        await self._wait_for("stopping a consumer", [consumer.stop(seconds) for consumer in self._consumers])
+        await self._wait_for("closing connections", [close_agent(agent) for agent in self._agents])
+
+    async def _wait_for(self, what: str, steps: Iterable[Deferred[None]]) -> None:
+        """Wait for all of them; one that fails is logged, and holds up none of the others."""
+        for done, failure in await DeferredList(steps, consumeErrors=True):
+            if not done:
+                self._log.failure("{what} broke down", failure, what=what)
 
     def join(self) -> None:
         """Let the threads go."""

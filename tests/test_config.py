@@ -1026,3 +1026,17 @@ class ProxyTests(ConfigCase):
         self.assertEqual((partitioning.field.name, partitioning.count), ("metadata.partition_key", 4))
         self.assertEqual(self.complaint("partitioning: {key_field: a..b}").key, "partitioning.key_field")
         self.assertEqual(self.complaint("partitioning: {partition_count: 0}").key, "partitioning.partition_count")
+
+    def test_too_many_queues(self) -> None:
+        """More queues than can be worked on (one for each endpoint and partition) are refused, with how many."""
+        four = ", ".join(f"{name}: {{url: 'http://{name}.test'}}" for name in "abcd")
+        text = f"proxy: {{enabled: true, endpoints: {{{four}}}}}\npartitioning: {{enabled: true, partition_count: %d}}"
+        found = self.complaint(text % 256)
+        self.assertEqual(found.key, "partitioning.partition_count")
+        self.assertIn("1285 queues", found.reason)
+        self.assertIn("1000", found.reason)
+        self.assertEqual(len(list(self.load(text % 199).addressing().lanes())), 1000)
+        many = ", ".join(f"e{number}: {{url: 'http://a.test'}}" for number in range(1000))
+        found = self.complaint(f"proxy: {{enabled: true, endpoints: {{{many}}}}}")
+        self.assertEqual(found.key, "proxy.endpoints")
+        self.assertIn("1001 queues", found.reason)

@@ -128,6 +128,42 @@ class Bugs(SynchronousTestCase):
         shop.pass_time(61)
         self.assertEqual((shop.status(correlation_id), shop.consumer.in_hand), (Status.COMPLETED, 0))
 
+    def test_broken_queue(self) -> None:
+        """A bug in the queue is logged and trouble after a minute; it is asked again, and what is in hand is kept."""
+
+        def broken(queue: str, most: int, in_order: bool = False) -> Any:
+            raise ValueError("no such queue")
+
+        hand = Hand()
+        shop = Workshop(hand, count=1)
+        working = shop.bench.queue.receive
+        first = shop.submit()
+        shop.bench.queue.receive = broken
+        second = shop.submit()
+        hand.answers[0].callback(1)
+        shop.pass_time(65)
+        self.assertGreater(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertIn("failed", shop.consumer.trouble or "")
+        shop.bench.queue.receive = working
+        shop.pass_time(2)
+        self.assertEqual((shop.status(first), shop.status(second)), (Status.COMPLETED, Status.PROCESSING))
+        self.assertIsNone(shop.consumer.trouble)
+
+    def test_broken_queue_at_the_end(self) -> None:
+        """Stopping finishes what is in hand although the queue is broken."""
+        hand = Hand()
+        shop = Workshop(hand, count=3)
+        shop.bench.queue.receive = lambda queue, most, in_order=False: fail(ValueError("no such queue"))
+        first, second = shop.submit(), shop.submit()
+        shop.pass_time(5)
+        stopped = shop.consumer.stop(30)
+        shop.pass_time(5)
+        hand.answers[0].callback(1)
+        shop.bench.turn()
+        self.successResultOf(stopped)
+        self.assertEqual((shop.status(first), shop.status(second)), (Status.COMPLETED, Status.PENDING))
+        self.flushLoggedErrors(ValueError)
+
 
 class Gated(SynchronousTestCase):
     """A consumer before a gate: what waits for a target waits in the queue."""

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -202,6 +203,28 @@ class ServingTests(CrewCase):
         await self.until(lambda: len(target.requests) >= 4)
         await deferLater(reactor, 0.1)
         self.assertEqual(len(target.requests), 4)
+
+
+class StoppingTests(CrewCase):
+    async def test_what_fails(self) -> None:
+        """What fails when everybody stops is logged, and holds up none of the others."""
+        gateway = self.gateway(a={"url": "http://a.test/"})
+        stopped: list[str] = []
+
+        def waiting(queue: str) -> Any:
+            def stop(waiter: Any) -> None:
+                stopped.append(queue)
+                if not queue.endswith(".a"):
+                    raise ArithmeticError("cannot stop")
+
+            return Deferred(stop)
+
+        broken: Any = SimpleNamespace(receive=lambda queue, most, in_order: waiting(queue))
+        crew = Crew(gateway.settings, gateway.settings.addressing(), broken, reactor, CollectorRegistry())
+        crew.start()
+        await crew.stop(0)
+        self.assertEqual(len(self.flushLoggedErrors(ArithmeticError)), 1)
+        self.assertEqual(sorted(stopped), sorted(crew.queues))
 
 
 class CredentialsTests(CrewCase):

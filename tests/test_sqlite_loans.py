@@ -8,8 +8,26 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.messages import Reply, Status, Submission
+from openhqm.orphans import MOST_ORPHANS
+from openhqm.policy.queue_names import MOST_WORKED_QUEUES, queue_name
 from openhqm.testing import LEASE, REQUESTS
 from tests.benches import SqliteBench
+
+
+class Many(SynchronousTestCase):
+    def test_as_many_as_may_be_configured(self) -> None:
+        """All queues that a configuration may have can be worked on, beside those that nobody works on any more."""
+        bench = SqliteBench()
+        self.addCleanup(bench.close)
+        for number in range(MOST_ORPHANS):
+            self.successResultOf(bench.queue.depth(queue_name(REQUESTS, f"gone{number}")))
+        last = MOST_WORKED_QUEUES - 2  # beside partition 0, and what is in none
+        for partition in (None, *range(last)):
+            self.assertNoResult(bench.queue.receive(queue_name(REQUESTS, None, partition), 1))
+        lent = bench.queue.receive(queue_name(REQUESTS, None, last), 1)
+        bench.queue.accept(Submission(b"1", partition=last), None)
+        bench.turn()
+        self.assertEqual(len(self.successResultOf(lent)), 1)
 
 
 class Settling(SynchronousTestCase):

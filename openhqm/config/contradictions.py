@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.model import RESPONSES, Settings
+from openhqm.policy.queue_names import MOST_WORKED_QUEUES
 
 SHARED = ("redis", "rabbitmq")
 """Backends whose queue and answers several processes can have together."""
@@ -54,6 +55,7 @@ def contradictions(settings: Settings) -> list[tuple[str, str]]:
         found.append(("queue.dead_letter_queue", "must not be the request queue"))
     if settings.queue.dead_letter_queue.startswith(settings.queue.request_queue + "."):
         found.append(("queue.dead_letter_queue", "must not begin with the request queue's name and a dot"))
+    found += _about_too_many_queues(settings)
     for index, route in enumerate(settings.routing.routes):
         if route.endpoint == CALLERS and CALLERS in settings.proxy.names:
             found.append((f"routing.routes.{index}.endpoint", "callers is for URLs that requests name themselves"))
@@ -73,6 +75,15 @@ def about_halves(settings: Settings) -> list[tuple[str, str]]:
     if settings.queue.type == "memory":
         return [("queue.type", "memory is of one process: what a listener alone accepts nobody could ever work on")]
     return []
+
+
+def _about_too_many_queues(settings: Settings) -> list[tuple[str, str]]:
+    count = sum(1 for _ in settings.addressing().lanes())
+    if count <= MOST_WORKED_QUEUES:
+        return []
+    key = "partitioning.partition_count" if settings.partitioning.enabled else "proxy.endpoints"
+    what = f"makes {count} queues, one for each endpoint and one for each of its partitions"
+    return [(key, f"{what}: at most {MOST_WORKED_QUEUES} can be worked on")]
 
 
 def _about_the_store(settings: Settings) -> list[tuple[str, str]]:

@@ -14,6 +14,11 @@ from zlib import crc32
 
 from openhqm.messages import Priority, Submission
 
+MOST_WORKED_QUEUES = 1000
+"""How many a configuration may have workers for."""
+MOST_QUEUES = MOST_WORKED_QUEUES + 200
+"""How many a process can have to do with: the dead letters besides, and some that nobody works on any more."""
+
 
 def queue_name(requests: str, endpoint: str | None = None, partition: int | None = None) -> str:
     """The queue for requests of ``endpoint`` and ``partition``. Names of endpoints do not begin with ``_``."""

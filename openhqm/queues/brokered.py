@@ -28,14 +28,13 @@ from openhqm.messages import (
     Submission,
 )
 from openhqm.policy.copies import Copy
-from openhqm.policy.queue_names import holds_requests
+from openhqm.policy.queue_names import MOST_QUEUES, holds_requests
 from openhqm.queues.brokered_following import Following
 from openhqm.queues.brokered_ledger import Ledger
 from openhqm.queues.brokered_place import Place
 from openhqm.queues.brokered_publishing import Publishing
 from openhqm.runtime.deferreds import deferred, shielded
 
-MOST_QUEUES = 1000
 MOST_LOSSES = 3
 
 

@@ -26,7 +26,7 @@ from openhqm.messages import (
     Submission,
 )
 from openhqm.policy.foreign import reply_fields
-from openhqm.policy.queue_names import holds_requests, queue_of
+from openhqm.policy.queue_names import MOST_QUEUES, holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queues.redis_loans import Place
 from openhqm.redis.claims import NO_CLAIM, claim_words
@@ -34,7 +34,6 @@ from openhqm.redis.connection import Redis
 from openhqm.redis.letters import Letters
 from openhqm.runtime.deferreds import deferred
 
-MOST_QUEUES = 1000
 NOWHERE = ("", "")
 MESSAGE_ID = "message_id"
 LARGEST_BYTES = 512 * 1024 * 1024  # a string in Redis holds no more (proto-max-bulk-len)

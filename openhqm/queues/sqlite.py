@@ -33,12 +33,11 @@ from openhqm.messages import (
     Request,
     Submission,
 )
-from openhqm.policy.queue_names import holds_requests, queue_of
+from openhqm.policy.queue_names import MOST_QUEUES, holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queues.sqlite_loans import Place
 
 CAPABILITIES = Capabilities(durable=True, ordered=True, native_priority=True, atomic_settle=True)
-MOST_QUEUES = 1000
 
 
 @implementer(IMessageQueue)

@@ -89,18 +89,20 @@ class Consumer:
     async def stop(self, seconds: float) -> None:
         """Take nothing more; let what is in hand finish within ``seconds``, and give back what does not."""
         self._stopping = True
-        for waiting in (self._receiving, self._permit, self._passing):
-            if waiting is not None and not waiting.called:
-                waiting.cancel()
-        if self._loop is not None:
-            await self._loop
-        await self._until_idle(seconds)
-        # The last first: those wait before a gate, and would be let in by what the others leave.
-        for attempt in reversed(list(self._in_hand.values())):
-            attempt.give_back()
-        await self._until_idle(min(seconds, 2.0))
-        if self._extending.running:
-            self._extending.stop()
+        try:
+            for waiting in (self._receiving, self._permit, self._passing):
+                if waiting is not None and not waiting.called:
+                    waiting.cancel()
+            if self._loop is not None:
+                await self._loop
+            await self._until_idle(seconds)
+            # The last first: those wait before a gate, and would be let in by what the others leave.
+            for attempt in reversed(list(self._in_hand.values())):
+                attempt.give_back()
+            await self._until_idle(min(seconds, 2.0))
+        finally:
+            if self._extending.running:
+                self._extending.stop()
 
     @deferred
     async def _run(self) -> None:
@@ -121,15 +123,21 @@ class Consumer:
                 self._failing_since = None
             except CancelledError:
                 continue  # the loop's condition says whether this was for us
-            except OpenHQMError as error:
-                if self._failing_since is None:
-                    self._failing_since = self._clock.seconds()
-                self._log.error("cannot receive: {error}", error=str(error), queue=self._name)
+            except Exception as error:
+                self._could_not_receive(error)
                 await deferLater(self._clock, AGAIN_SECONDS)
                 continue
             for delivery in deliveries:
                 self._free -= 1
                 self._work(delivery)
+
+    def _could_not_receive(self, error: Exception) -> None:
+        if self._failing_since is None:
+            self._failing_since = self._clock.seconds()
+        if isinstance(error, OpenHQMError):
+            self._log.error("cannot receive: {error}", error=str(error), queue=self._name)
+        else:  # a bug of ours, or of the queue's: whatever lies there would wait for ever if nobody asked again
+            self._log.failure("receiving from {queue} broke down", queue=self._name)
 
     @deferred
     async def _work(self, delivery: IDelivery) -> None:
