@@ -58,6 +58,30 @@ class Permits(SynchronousTestCase):
         self.assertIsNone(shop.consumer.trouble)
         self.assertEqual(shop.status(correlation_id), Status.PROCESSING)
 
+    def test_nothing_to_lend(self) -> None:
+        """A queue that failed, and has had nothing to lend since, is well; failing anew, it has another minute."""
+        shop = Workshop(Hand())
+        working = shop.bench.queue.receive
+        shop.consumer.stop(0)
+        shop.bench.turn()
+
+        def failing(queue: str, most: int, in_order: bool = False) -> Deferred[Any]:
+            return fail(NotDurable("gone"))
+
+        shop.bench.queue.receive = failing
+        shop.start()
+        shop.pass_time(5)
+        shop.bench.queue.receive = working
+        for _ in range(20):
+            shop.pass_time(10)
+            self.assertIsNone(shop.consumer.trouble)
+        shop.bench.queue.receive = failing
+        shop.submit()
+        shop.pass_time(59)
+        self.assertIsNone(shop.consumer.trouble)
+        shop.pass_time(5)
+        self.assertIn("failed", shop.consumer.trouble or "")
+
 
 class Drain(SynchronousTestCase):
     def stop(self, shop: Workshop, seconds: float) -> Deferred[None]:

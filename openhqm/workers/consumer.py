@@ -18,6 +18,8 @@ from openhqm.workers.attempt import Attempt, Attempts
 
 AGAIN_SECONDS = 1.0
 STUCK_SECONDS = 60.0
+PATIENCE_SECONDS = 10.0
+"""A queue that has not failed for so long is well: it may just have nothing to lend."""
 
 
 class Consumer:
@@ -58,7 +60,7 @@ class Consumer:
         self._passing: Deferred[None] | None = None
         self._idle: Deferred[None] | None = None
         self._stopping = False
-        self._failing_since: float | None = None
+        self._failing_since = self._failed_at = float("-inf")
         self._loop: Deferred[None] | None = None
         self._receiving: Deferred[Any] | None = None
         self._extending = LoopingCall(self._extend)
@@ -73,7 +75,7 @@ class Consumer:
     def trouble(self) -> str | None:
         """Why no work is taken although it should be, or None."""
         now = self._clock.seconds()
-        if self._failing_since is not None and now - self._failing_since > STUCK_SECONDS:
+        if now - self._failed_at <= PATIENCE_SECONDS and now - self._failing_since > STUCK_SECONDS:
             return "the queue has failed to lend anything for a minute"
         every_slot_is_stuck = not self._free and len(self._given_up) == len(self._in_hand)
         if every_slot_is_stuck and now - max(self._given_up.values()) > STUCK_SECONDS:
@@ -120,7 +122,7 @@ class Consumer:
                         most = 1  # the probe; the others wait where they are until it is back
                 self._receiving = self._queue.receive(self._name, most, in_order=self._in_order)
                 deliveries = await self._receiving
-                self._failing_since = None
+                self._failed_at = float("-inf")
             except CancelledError:
                 continue  # the loop's condition says whether this was for us
             except Exception as error:
@@ -132,8 +134,10 @@ class Consumer:
                 self._work(delivery)
 
     def _could_not_receive(self, error: Exception) -> None:
-        if self._failing_since is None:
-            self._failing_since = self._clock.seconds()
+        now = self._clock.seconds()
+        if now - self._failed_at > PATIENCE_SECONDS:
+            self._failing_since = now
+        self._failed_at = now
         if isinstance(error, OpenHQMError):
             self._log.error("cannot receive: {error}", error=str(error), queue=self._name)
         else:  # a bug of ours, or of the queue's: whatever lies there would wait for ever if nobody asked again
