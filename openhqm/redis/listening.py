@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis -*-
+# -*- test-case-name: tests.test_redis,tests.test_redis_listening -*-
 """Hearing what other processes say, over a connection of its own: channels, for as long as somebody listens.
 
 Redis keeps no message for a connection that is down. So each listener is told whenever its channel was opened, or
@@ -46,7 +46,8 @@ class Listening:
         self._reactor = reactor
         self._channels: dict[bytes, _Listener] = {}
         self._ping: Any = None
-        self._refused: str | None = None
+        self._refused: set[bytes] = set()
+        self._trouble: str | None = None
         self.link = Link(
             address,
             reactor,
@@ -70,32 +71,44 @@ class Listening:
         def stop() -> None:
             if self._channels.get(name) is listener:
                 del self._channels[name]
-                self.link.ask("UNSUBSCRIBE", name).addErrback(_gone_anyway)
+                self._refused.discard(name)
+                # One that Redis will not close now closes with the connection; until then it is for nobody.
+                self.link.ask("UNSUBSCRIBE", name).addErrback(_answered_or_gone)
 
         return stop
 
     def stop(self) -> Deferred[None]:
         """Hear nothing more."""
         self._channels.clear()
+        self._refused.clear()
         self._down()
         return self.link.stop()
 
     def _open(self, name: bytes, listener: _Listener) -> None:
-        def opened(answer: Any) -> None:
-            if self._channels.get(name) is listener:
-                listener.opened()
+        asked = self.link.ask("SUBSCRIBE", name)
+        asked.addCallbacks(self._opened, self._not_opened, (name, listener), errbackArgs=(name, listener))
 
-        self.link.ask("SUBSCRIBE", name).addCallbacks(opened, self._not_opened)
+    def _opened(self, answer: Any, name: bytes, listener: _Listener) -> None:
+        if self._channels.get(name) is not listener:
+            return
+        if name in self._refused:
+            self._refused.remove(name)
+            if not self._refused:
+                self._log.info("other processes are heard again", trouble=self._trouble)
+                self._trouble = None
+        listener.opened()
 
-    def _not_opened(self, failure: Failure) -> None:
-        """Refused, it is not opened again: whoever listens looks by itself now and then, and is late."""
+    def _not_opened(self, failure: Failure, name: bytes, listener: _Listener) -> None:
+        """Refused, it is asked for again with the next PING. Until then whoever listens looks by itself, late."""
         if not is_refusal(failure.value):
             _gone_anyway(failure)
             return
+        if self._channels.get(name) is listener:
+            self._refused.add(name)
         words = refusal(str(failure.value)).words
-        if words != self._refused:
+        if words != self._trouble:
             self._log.error("nothing can be heard from other processes: {words}", words=words)
-        self._refused = words
+        self._trouble = words
 
     def _heard(self, channel: bytes, message: bytes) -> None:
         listener = self._channels.get(channel)
@@ -116,6 +129,8 @@ class Listening:
         """A peer that is gone without a word is noticed by a question that has no answer."""
         self._ping = self._reactor.callLater(PING_SECONDS, self._ask_whether_it_lives)
         self.link.ask("PING").addErrback(_answered_or_gone)
+        for name in list(self._refused):
+            self._open(name, self._channels[name])
 
 
 def _answered_or_gone(failure: Failure) -> None:
