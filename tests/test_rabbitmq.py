@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
 from openhqm.config.rabbitmq_address import parse_address
@@ -13,6 +15,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import OnLost
 from openhqm.messages import Priority
 from openhqm.rabbitmq.broker import RabbitMQBroker
+from openhqm.rabbitmq.link import Link
 from openhqm.rabbitmq.topology import Claim
 from openhqm.rabbitmq.wire import check_installed
 from tests.broker_contract import Patient, Q, broker_contract, publish
@@ -421,6 +424,22 @@ class FaultTests(Real):
         await broker.first_try()
         self.assertIsNone(broker.trouble)
         await publish(broker, b"1")
+
+    async def test_stop_overtaken(self) -> None:
+        """A connection that comes about although it was given up is closed, and whoever stops does not wait for it."""
+        reached = []
+
+        async def up(protocol: Any) -> None:
+            reached.append(protocol)
+            with contextlib.suppress(CancelledError):  # as where that is taken for one failure among others
+                await Deferred()
+
+        address = parse_address(shared_rabbitmq().url)
+        link = Link(address, "a", reactor, random.random, seconds=5.0, up=up, down=lambda reason: None)
+        link.start()
+        await self.until(lambda: reached, "it does not connect")
+        await link.stop()
+        await self.until(lambda: reached[0].is_closed, "it is still open")
 
     async def test_stop_while_frozen(self) -> None:
         """Hanging up on who does not answer comes to an end."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.config.rabbitmq_address import parse_address
 from openhqm.errors import NotDurable
 from openhqm.messages import Priority
 from openhqm.rabbitmq import queues
+from openhqm.rabbitmq.link import Link
 from openhqm.rabbitmq.publishing import MOST_UNCONFIRMED, Publisher, Returned
 from openhqm.rabbitmq.wire import within
 from tests.test_rabbitmq_framing import frames
@@ -144,6 +147,25 @@ class Channel:
 
     def return_it(self, tag: int) -> None:
         self.returned(self, None, SimpleNamespace(message_id=str(tag)), b"")
+
+
+class LinkTests(SynchronousTestCase):
+    """`Link`, to nodes that do not answer"""
+
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+
+    def make(self, up: Callable[[Any], Awaitable[None]]) -> Link:
+        address = parse_address("amqp://127.0.0.1:1,127.0.0.1:2")
+        return Link(address, "a", self.reactor, lambda: 0.5, seconds=1.5, up=up, down=lambda reason: None)
+
+    def test_stop_while_it_connects(self) -> None:
+        """Whoever stops does not wait for a node that may never answer; and the others are not even asked."""
+        link = self.make(lambda protocol: succeed(None))
+        link.start()
+        self.successResultOf(link.stop())
+        self.assertEqual([port for _, port, *_ in self.reactor.tcpClients], [1])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class WithinTests(SynchronousTestCase):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectError
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,13 +23,16 @@ class LinkTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
-        self.link = Link(
-            Address(path="/nowhere"),
+        self.link = self.make(Address(path="/nowhere"), lambda protocol: succeed(None))
+
+    def make(self, address: Address, prepare: Callable[[Any], Awaitable[None]]) -> Link:
+        return Link(
+            address,
             self.reactor,
             factory(None, self.reactor),
             lambda: 0.999,
             seconds=1.5,
-            prepare=lambda protocol: None,  # type: ignore[arg-type,return-value]
+            prepare=prepare,
             up=lambda: None,
             down=lambda: None,
         )
@@ -67,3 +73,27 @@ class LinkTests(SynchronousTestCase):
         self.link.start()
         self.successResultOf(self.link.stop())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop_while_it_asks_a_sentinel(self) -> None:
+        """Nor does he wait for the other Sentinels: they are not even asked."""
+        sentinels = (("127.0.0.1", 1), ("127.0.0.1", 2))
+        link = self.make(Address(sentinels, sentinel="one"), lambda protocol: succeed(None))
+        link.start()
+        self.successResultOf(link.stop())
+        self.assertEqual([port for _, port, *_ in self.reactor.tcpClients], [1])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop_overtaken(self) -> None:
+        """Nor for a connection that comes about nevertheless: it is given up."""
+
+        async def prepare(protocol: Any) -> None:
+            with contextlib.suppress(CancelledError):  # as where that is taken for one failure among others
+                await Deferred()
+
+        link = self.make(Address(path="/nowhere"), prepare)
+        link.start()
+        _, made, *_ = self.reactor.unixClients[-1]
+        transport = StringTransport()
+        made.buildProtocol(None).makeConnection(transport)
+        self.successResultOf(link.stop())
+        self.assertTrue(transport.disconnected)

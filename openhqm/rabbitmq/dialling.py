@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_ways -*-
+# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_parts,tests.test_rabbitmq_ways -*-
 """One connection attempt: the nodes in turn, the TLS, and the first words of AMQP."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 
 from openhqm.config.rabbitmq_address import Address
 from openhqm.rabbitmq.wire import factory, is_bad_login, is_hanging_up, words
@@ -26,7 +26,7 @@ async def dial(address: Address, name: str, reactor: Any, seconds: float) -> Any
     for host, port in address.hosts:
         try:
             return await _connect(address, host, port, name, reactor, seconds)
-        except CancelledError:
+        except (CancelledError, ConnectingCancelledError):
             raise
         except Exception as error:  # the next one may be up
             reasons.append(f"{host}:{port}: {_words(error, address)}")

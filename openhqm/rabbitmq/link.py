@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_parts -*-
 """A connection that is kept up for ever."""
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class Link:
                 protocol.closed.addBoth(lambda reason, closed=closed: closed.callback(reason))
                 try:
                     await self._up(protocol)
+                    if self._stopped:  # the word to give up was taken for a failure that another way led around
+                        raise CancelledError
                 except BaseException:
                     if protocol.transport is not None:
                         protocol.transport.abortConnection()

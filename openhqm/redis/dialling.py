@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis -*-
+# -*- test-case-name: tests.test_redis,tests.test_redis_link,tests.test_redis_ways -*-
 """One connection attempt: the socket, the TLS, Sentinel's word, the password and the database."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 
 from openhqm.config.redis_address import Address
@@ -76,7 +77,7 @@ async def _master(address: Address, plain: Factory, reactor: Any, seconds: float
     for host, port in address.hosts:
         try:
             found = await _ask_sentinel(address, host, port, plain, reactor, seconds)
-        except CancelledError:
+        except (CancelledError, ConnectingCancelledError):
             raise
         except Exception as error:  # the next one may be up, and may know
             reasons.append(f"{host}:{port}: {error}")

@@ -129,6 +129,8 @@ class Link:
                 )
                 try:
                     await self._prepare(protocol)
+                    if self._stopped:  # the word to give up was taken for a failure that another way led around
+                        raise CancelledError
                 except BaseException:
                     protocol.transport.abortConnection()
                     raise
