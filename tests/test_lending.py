@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.errors import NotDurable
+from openhqm.errors import LoanOver, NotDurable
 from openhqm.queues.lending import NEVER, RETRY_SECONDS, Lending, Look
 
 
 class Loan:
     """All that is asked of a delivery here."""
 
-    given_back = False
+    given_back: Deferred[None] | None = None
 
     def give_back(self) -> Deferred[None]:
-        self.given_back = True
-        return succeed(None)
+        self.given_back = Deferred()
+        return self.given_back
 
 
 class LendingTests(SynchronousTestCase):
@@ -90,7 +90,7 @@ class LendingTests(SynchronousTestCase):
         self.failureResultOf(waiting, CancelledError)
         loan = Loan()
         self.found(loan)
-        self.assertTrue(loan.given_back)
+        self.assertIsNotNone(loan.given_back)
 
     def test_fails(self) -> None:
         """A look that fails is tried again after a while; a bug is logged besides, and ends nothing."""
@@ -108,8 +108,36 @@ class LendingTests(SynchronousTestCase):
         """Who waits is told, and nothing is left that would look."""
         waiting = self.lending.receive(5, False)
         self.found(again=10.0)
-        self.lending.stop()
+        self.successResultOf(self.lending.stop())
         self.failureResultOf(waiting, CancelledError)
         self.lending.wake()
         self.lending.wake_at(1.0)
+        self.assertEqual((len(self.looks), self.clock.getDelayedCalls()), (1, []))
+
+    def test_stop_during_a_look(self) -> None:
+        """A stop is over once what was lent to nobody meanwhile is given back, or else cannot be."""
+        for outcome in (None, NotDurable("away"), LoanOver("a", "its lease was lost")):
+            lending = Lending("a", self.clock, self.look)
+            waiting = lending.receive(5, False)
+            stopped = lending.stop()
+            self.failureResultOf(waiting, CancelledError)
+            self.assertNoResult(stopped)
+            first, second = Loan(), Loan()
+            self.found(first, second)
+            self.assertNoResult(stopped)
+            assert first.given_back is not None and second.given_back is not None
+            first.given_back.callback(None)
+            self.assertNoResult(stopped)
+            second.given_back.callback(None) if outcome is None else second.given_back.errback(outcome)
+            self.successResultOf(stopped)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_before_a_look_fails(self) -> None:
+        """A look that fails behind a stop ends it, too; there is no other one."""
+        waiting = self.lending.receive(5, False)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        stopped = self.lending.stop()
+        self.looks[-1].errback(NotDurable("away"))
+        self.successResultOf(stopped)
         self.assertEqual((len(self.looks), self.clock.getDelayedCalls()), (1, []))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -64,6 +64,12 @@ class Real(TestCase):
         while not holds():
             self.assertLess(reactor.seconds(), end, words)  # type: ignore[attr-defined]
             await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+
+    def soon(self, step: Deferred[Any]) -> Deferred[Any]:
+        """Within five seconds: far less than a lease, and than the time after which somebody looks without a word."""
+        from twisted.internet import reactor
+
+        return step.addTimeout(5.0, reactor)  # type: ignore[arg-type]
 
     async def patiently(self, step: Callable[[], Deferred[Any]]) -> Any:
         """Repeat what could not be made durable, as callers do."""
@@ -248,6 +254,34 @@ class FaultTests(Real):
         server.thaw()
         await self.patiently(lambda: one.queue.accept(Submission(b"2"), None))
         self.assertIsNone(one.queue.trouble)
+
+    async def test_stopped_while_it_is_lent(self) -> None:
+        """Who is stopped in the moment in which a request is lent gives it back: at once, and uncounted."""
+        server = await self.server()
+        one, other = [await self.instance(server.url) for _ in range(2)]
+        accepted = await other.queue.accept(Submission(b"1"), None)
+        await one.quiet()
+        server.freeze()
+        waiting = one.queue.receive(REQUESTS, 1)
+        waiting.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        stopped = one.stop()
+        server.thaw()
+        await stopped
+        (delivery,) = await self.soon(other.queue.receive(REQUESTS, 1))
+        self.assertEqual((delivery.request.correlation_id, delivery.attempt), (accepted.correlation_id, 1))
+        begun = [event for event in await other.store.history(accepted.correlation_id, 1) if event.type == "processing"]
+        self.assertEqual(len(begun), 2, "it was not lent before")
+
+    async def test_stopped_while_frozen(self) -> None:
+        """Where Redis does not answer any more, the stop is over all the same; the lease brings the request back."""
+        server = await self.server()
+        one = await self.instance(server.url)
+        await one.queue.accept(Submission(b"1"), None)
+        await one.quiet()
+        server.freeze()
+        waiting = one.queue.receive(REQUESTS, 1)
+        waiting.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        await self.soon(one.stop())
 
     async def test_ping_refused(self) -> None:
         """A Redis that cannot save refuses even PING: that is a sign of life, and no failure of ours."""

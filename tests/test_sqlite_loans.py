@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.messages import Reply, Status, Submission
@@ -84,3 +85,25 @@ class Settling(SynchronousTestCase):
                 call.func = counted
         self.bench.pass_time(10)
         self.assertTrue(0 < len(looks) <= 11, looks)
+
+
+class Stopping(SynchronousTestCase):
+    def test_while_it_is_lent(self) -> None:
+        """Who is stopped in the moment in which a request is lent gives it back: at once, and uncounted."""
+        bench = SqliteBench()
+        self.addCleanup(bench.close)
+        bench.queue.accept(Submission(b"1"), None)
+        bench.turn()
+        waiting = bench.queue.receive(REQUESTS, 1)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        bench.store.stop()
+        stopped = bench.queue.stop()
+        bench.turn()
+        self.successResultOf(stopped)
+        self.assertEqual(bench.clock.getDelayedCalls(), [])
+        bench.open()
+        waiting = bench.queue.receive(REQUESTS, 1)
+        bench.turn()
+        (delivery,) = self.successResultOf(waiting)
+        self.assertEqual(delivery.attempt, 1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -41,6 +41,7 @@ class Lending:
         self._look = look
         self._waiting: deque[tuple[int, bool, Waiter]] = deque()
         self._looking = self._again = self._empty = self._stopped = False
+        self._under_way: set[Deferred[Any]] = set()
         self._alarm: Any = None
         self._alarm_at = NEVER
 
@@ -71,8 +72,11 @@ class Lending:
         self._alarm_at = due
         self._alarm = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._ring)
 
-    def stop(self) -> None:
-        """Lend nothing more; who waits is told."""
+    def stop(self) -> Deferred[Any]:
+        """Lend nothing more; who waits is told. Fires once what a look still lends them is given back.
+
+        Until then what ``look`` and `IDelivery.give_back` need has to stay. It does not fail.
+        """
         self._stopped = True
         if self._alarm is not None and self._alarm.active():
             self._alarm.cancel()
@@ -80,6 +84,7 @@ class Lending:
         for _, _, waiter in waiting:
             if not waiter.called:
                 waiter.errback(CancelledError())
+        return DeferredList(list(self._under_way))
 
     def _forget(self, waiter: Waiter) -> None:
         self._waiting = deque(entry for entry in self._waiting if entry[2] is not waiter)
@@ -95,21 +100,25 @@ class Lending:
         elif self._waiting and not self._stopped:
             self._looking, self._again = True, False
             most, in_order, waiter = self._waiting[0]
-            self._look(most, in_order).addCallback(self._lent, waiter).addErrback(self._could_not_lend)
+            looked = self._look(most, in_order).addCallback(self._lent, waiter).addErrback(self._could_not_lend)
+            self._under_way.add(looked)
+            looked.addBoth(lambda _: self._under_way.remove(looked))
 
-    def _lent(self, look: Look, waiter: Waiter) -> None:
+    def _lent(self, look: Look, waiter: Waiter) -> Deferred[Any]:
+        """Fires once what nobody waits for any more was given back."""
         self._looking = False
         self._empty = not look.more and not self._again
         self.wake_at(look.again)
+        over: Deferred[Any] = succeed(None)
         if look.deliveries:
             if self._waiting and self._waiting[0][2] is waiter:
                 self._waiting.popleft()
                 waiter.callback(look.deliveries)
             else:  # who asked has given up meanwhile, and nobody saw them
-                for lent in look.deliveries:
-                    lent.give_back().addErrback(lambda failure: failure.trap(NotDurable, LoanOver))
+                over = DeferredList([lent.give_back().addErrback(_not_given_back) for lent in look.deliveries])
         if not self._empty:
             self._take()
+        return over
 
     def _could_not_lend(self, failure: Failure) -> None:
         """What may have been lent nevertheless comes back when its lease is over."""
@@ -117,3 +126,8 @@ class Lending:
         if not failure.check(NotDurable):
             self._log.failure("looking into {queue} broke down", failure, queue=self._name)
         self.wake_at(self._clock.seconds() + RETRY_SECONDS)
+
+
+def _not_given_back(failure: Failure) -> None:
+    """It comes back when its lease is over, or has come back already."""
+    failure.trap(NotDurable, LoanOver)

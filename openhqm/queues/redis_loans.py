@@ -104,10 +104,14 @@ class Place:
             soonest = min(loan.lease_end for loan in self._loans.values())
             self._lease_check = self.redis.clock.callLater(max(0.0, soonest - now), self._check_leases)
 
-    def stop(self) -> None:
-        """Lend nothing more; who waits is told. What is on loan is lent anew when its lease is over."""
+    @deferred
+    async def stop(self) -> None:
+        """Lend nothing more; who waits is told. What is on loan is lent anew when its lease is over.
+
+        Fires once what was just being lent to them is given back; Redis is left after that.
+        """
         self._stopped = True
         self._unlisten()
-        self._lending.stop()
+        await self._lending.stop()
         if self._lease_check is not None and self._lease_check.active():
             self._lease_check.cancel()

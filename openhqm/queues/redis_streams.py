@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from zope.interface import implementer
 
 from openhqm.codec import encode_dead_letter, encode_request
@@ -80,10 +80,11 @@ class RedisQueue:
         self._redis.start()
         return succeed(None)
 
-    def stop(self) -> Deferred[None]:
-        for place in self._places.values():
-            place.stop()
-        return self._redis.stop()
+    @deferred
+    async def stop(self) -> None:
+        # Each answer comes or fails within the link's time, so this ends.
+        await gatherResults([place.stop() for place in self._places.values()])
+        await self._redis.stop()
 
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
         return self._accept(submission, claim, NOWHERE)

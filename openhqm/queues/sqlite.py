@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import apsw
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
@@ -36,6 +36,7 @@ from openhqm.messages import (
 from openhqm.policy.queue_names import MOST_QUEUES, holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queues.sqlite_loans import Place
+from openhqm.runtime.deferreds import deferred
 
 CAPABILITIES = Capabilities(durable=True, ordered=True, native_priority=True, atomic_settle=True)
 
@@ -82,10 +83,10 @@ class SqliteQueue:
         for name in (self._requests, self._dead_letters):
             self._place(name)
 
-    def stop(self) -> Deferred[None]:
-        for place in self._places.values():
-            place.stop()
-        return self._file.close()
+    @deferred
+    async def stop(self) -> None:
+        await gatherResults([place.stop() for place in self._places.values()])
+        await self._file.close()
 
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
         now = self._clock.seconds()

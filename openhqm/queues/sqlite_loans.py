@@ -111,10 +111,14 @@ class Place:
             # Never at once: a loan that is being settled just now stays in the books until that is on disk.
             self._lease_check = self.clock.callLater(max(RETRY_SECONDS, soonest - now), self._check_leases)
 
-    def stop(self) -> None:
-        """Lend nothing more; who waits is told."""
+    @deferred
+    async def stop(self) -> None:
+        """Lend nothing more; who waits is told.
+
+        Fires once what was just being lent to them is given back; the file is closed after that.
+        """
         self._stopped = True
-        self._lending.stop()
+        await self._lending.stop()
         if self._lease_check is not None and self._lease_check.active():
             self._lease_check.cancel()
 
