@@ -46,6 +46,7 @@ from openhqm.orphans import Orphans
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.forks import keep_from_forks
 from openhqm.runtime.http1_site import HTTP1Site
 from openhqm.runtime.http1_upstreams import Upstreams, endpoint_for
 from openhqm.runtime.listening import Shared, listen
@@ -258,6 +259,7 @@ class OpenHQM(Service):
         server = self.settings.server
         if self._inheritance is None:
             self.ports += await listen(self._reactor, self._site, server.host, server.port, server.endpoints)
+            keep_from_forks(port.fileno() for port in self.ports if hasattr(port, "fileno"))
             return
         for descriptor in self._inheritance.sockets:
             shared = Shared(descriptor, self._site, self._reactor)

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.runtime.forks import keep_from_forks
+from tests.servers import Server
+
+FORK = """
+import os
+import signal
+
+def handle(work):
+    pid = os.fork()
+    while not pid:  # the new process stays until it is killed
+        signal.pause()
+    return pid
+"""
 
 
 class KeepFromForksTests(SynchronousTestCase):
@@ -73,3 +89,21 @@ def is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+class WholeTests(SynchronousTestCase):
+    """One process with the embedded file"""
+
+    def test_started_anew(self) -> None:
+        """What a handler has forked outlives the process, and keeps neither file nor port from the next one."""
+        directory = Path(tempfile.mkdtemp(prefix="openhqm-forks-"))
+        self.addCleanup(shutil.rmtree, directory)
+        (directory / "jobs.py").write_text(FORK)
+        server = Server(directory, OPENHQM_WORKER__HANDLER="jobs:handle")
+        server.start()
+        pid = server.response(server.submit(1))["result"]
+        self.addCleanup(os.kill, pid, signal.SIGKILL)
+        server.kill()
+        self.addCleanup(server.stop)
+        server.start()
+        os.kill(pid, 0)  # it is still there

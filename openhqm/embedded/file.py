@@ -24,6 +24,7 @@ from openhqm.embedded.schema import APPLICATION_ID, LATER_TABLES, TABLES, VERSIO
 from openhqm.embedded.sql import fetch_all, fetch_one
 from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
+from openhqm.runtime.forks import keep_from_forks
 
 T = TypeVar("T")
 Operation = Callable[[apsw.Connection], T]
@@ -257,6 +258,7 @@ class SqliteFile:
             raise FileInUse(self.directory, holder) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+        keep_from_forks([handle])  # the kernel takes whoever has a copy for the holder
         return handle
 
     def _release_lock(self) -> None:
