@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from openhqm.errors import NotDurable
 from openhqm.messages import Priority
 from openhqm.rabbitmq.broker import RabbitMQBroker
+from openhqm.rabbitmq.losses import MOST_WAITING
 from openhqm.rabbitmq.queues import lanes, queue_of_lane
 from tests.broker_contract import Q, publish
 from tests.brokers import shared_rabbitmq
@@ -121,6 +122,34 @@ class NoticingTests(Real):
         self.assertIn((Q, Priority.NORMAL), await self.told())
         (delivery,) = await self.broker.receive(Q, 1)
         self.assertIn(delivery.body, (b"3", b"4"))  # 3 was refused to whoever waited, who may not know
+
+    async def test_given_up_meanwhile(self) -> None:
+        """What was refused to callers who gave up while a queue could not be made is not published once it can."""
+        await publish(self.broker, b"1")
+        hasty = await self.process(seconds=0.5)
+        self.blocking().queue_delete(self.prefixed("q"))
+        self.found = Deferred()
+        refused = [self.refused(publish(hasty, b"%d" % number)) for number in range(20)]
+        for one in refused:
+            self.assertIn("made anew within", str(await one))
+        last = publish(hasty, b"last")  # over the channel over which the others would be
+        self.found.callback(True)
+        self.found = succeed(True)
+        await last
+        self.assertEqual((await hasty.depth(Q)).ready, 1)
+
+    async def test_too_many_wait(self) -> None:
+        """So many may wait for a queue that cannot be made now; whoever comes then is told to come again."""
+        await publish(self.broker, b"1")
+        self.blocking().queue_delete(self.prefixed("q"))
+        self.found = Deferred()
+        first = publish(self.broker, b"first")
+        await self.until(lambda: (Q, Priority.NORMAL) in self.lost, "nobody finds out")
+        waiting = [publish(self.broker, b"%d" % number) for number in range(MOST_WAITING)]
+        self.assertEqual((await self.refused(publish(self.broker, b"one too many"))).retry_after, 1)
+        self.found.callback(True)
+        await gatherResults([first, *waiting])
+        self.assertEqual((await self.broker.depth(Q)).ready, 1 + MOST_WAITING)
 
     async def test_everything(self) -> None:
         """A RabbitMQ that comes back without its data: that is said before anything is published."""

@@ -11,11 +11,12 @@ One process at a time finds out, and the binding comes last: whoever is killed o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.task import deferLater
 
 from openhqm.errors import NotDurable
@@ -30,6 +31,8 @@ T = TypeVar("T")
 EXCHANGE = "accepted"
 CLAIM = "lost!found"
 RETRY_SECONDS = 0.1
+MOST_WAITING = 1000
+"""For one lane. Each has its message with it."""
 
 
 class Losses:
@@ -42,7 +45,7 @@ class Losses:
         self._reactor = reactor
         self._seconds = seconds
         self._on_lost = on_lost
-        self._making: dict[str, list[Deferred[None]]] = {}
+        self._making: dict[str, deque[Deferred[None]]] = {}
         self._all_new = False  # everything was lost, or there never was anything; and since then
         self._made: set[str] = set()  # these lanes were made
         self._one_by_one = DeferredLock()
@@ -64,10 +67,15 @@ class Losses:
 
     def make(self, lane: str) -> Deferred[None]:
         """There is no such lane: make it. `NotDurable`."""
-        return self._within(self._make(lane, partial(self._topology.has_lane, lane))).addCallback(lambda made: None)
+        made = shielded(self._make(lane, partial(self._topology.has_lane, lane)))
+        return self._in_time(made.addCallback(lambda was_there: None))
 
     def publish_anew(self, lane: str, publish: Callable[[], Deferred[None]]) -> Deferred[None]:
-        """A message for the lane was returned: make it, and ``publish`` once more. `NotDurable`."""
+        """A message for the lane was returned: make it, and ``publish`` once more. `NotDurable`.
+
+        The first one finds out, and all that come meanwhile wait. Who gives up was told that it is not published, so
+        it is not; unless it has been by then.
+        """
 
         async def published() -> bool:
             try:
@@ -76,29 +84,23 @@ class Losses:
                 return False
             return True
 
-        async def until_it_is_published() -> None:
-            if lane in self._making:  # the first message finds out, and all that came with it wait
-                await self._until_made(lane)
-                done = False
-            else:
-                done = await self._make(lane, published)
-            if not done:
-                await publish()
+        waiting = self._making.get(lane)
+        if waiting is None:
+            first = shielded(self._make(lane, published))
+            return self._in_time(first.addCallback(lambda done: None if done else publish()))
+        if len(waiting) >= MOST_WAITING:
+            return fail(NotDurable("more is waiting for a queue that is gone than can be kept", retry_after=1))
+        made: Deferred[None] = Deferred(waiting.remove)
+        waiting.append(made)
+        return self._in_time(made.addCallback(lambda _: publish()))
 
-        return self._within(until_it_is_published())
-
-    def _within(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
-        """Whoever waits gives up in time; the work goes on."""
+    def _in_time(self, done: Deferred[None]) -> Deferred[None]:
+        """Whoever waits gives up in time; what was begun for all goes on."""
 
         def too_late(result: Any, seconds: float) -> Any:
             raise NotDurable(f"a queue in RabbitMQ is gone, and could not be made anew within {seconds:g} s")
 
-        return shielded(work).addTimeout(self._seconds, self._reactor, too_late)
-
-    def _until_made(self, lane: str) -> Deferred[None]:
-        made: Deferred[None] = Deferred()
-        self._making[lane].append(made)
-        return made
+        return done.addTimeout(self._seconds, self._reactor, too_late)
 
     async def _make(self, lane: str, is_there: Callable[[], Awaitable[bool]]) -> bool:
         """Make it unless, once nobody else is at it, it is there; whether it was."""
@@ -121,14 +123,16 @@ class Losses:
             self._topology.forget(lane)  # who consumed from it is to be told that it is gone
             return await make()
 
-        self._making.setdefault(lane, [])
+        waiting = self._making.setdefault(lane, deque())
         try:
             if was_never_there():
                 return await make()
             return await self._alone(find_out)
         finally:
-            for made in self._making.pop(lane, []):
-                made.callback(None)
+            if self._making.get(lane) is waiting:
+                del self._making[lane]
+            while waiting:
+                waiting.popleft().callback(None)
 
     async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it while nobody else does anything of the kind, in whichever process."""
