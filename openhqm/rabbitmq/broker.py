@@ -110,7 +110,8 @@ class RabbitMQBroker:
     @on_lost.setter
     def on_lost(self, on_lost: OnLost) -> None:
         self._on_lost = on_lost
-        losses = self._losses = Losses(self._topology, self._prefix, self._reactor, self._publisher.seconds, on_lost)
+        alone, seconds = self._claim is not None, self._publisher.seconds
+        losses = self._losses = Losses(self._topology, self._prefix, self._reactor, seconds, on_lost, alone)
         self._topology.make = self._consumed.make = losses.make
 
     @property

@@ -36,15 +36,20 @@ MOST_WAITING = 1000
 
 
 class Losses:
-    """``topology`` is that of the connection that publishes. Nobody waits for longer than ``seconds``."""
+    """``topology`` is that of the connection that publishes. Nobody waits for longer than ``seconds``. ``alone``: no
+    other process has books, and so none makes lanes here.
+    """
 
-    def __init__(self, topology: Topology, prefix: str, reactor: Any, seconds: float, on_lost: OnLost) -> None:
+    def __init__(
+        self, topology: Topology, prefix: str, reactor: Any, seconds: float, on_lost: OnLost, alone: bool
+    ) -> None:
         self.exchange = prefix + EXCHANGE
         self._asked = partial(queue_of_lane, prefix)
         self._topology = topology
         self._reactor = reactor
         self._seconds = seconds
         self._on_lost = on_lost
+        self._alone = alone
         self._making: dict[str, deque[Deferred[None]]] = {}
         self._all_new = False  # everything was lost, or there never was anything; and since then
         self._made: set[str] = set()  # these lanes were made
@@ -61,9 +66,9 @@ class Losses:
             if not await self._topology.has_exchange(self.exchange):
                 await self._on_lost(None, None)
                 await self._topology.make_exchange(self.exchange)
-                self._all_new = True
+                self._all_new = self._alone  # another one would have made lanes, and put requests into them
 
-        await self._alone(begin_anew)
+        await self._claimed(begin_anew)
 
     def make(self, lane: str) -> Deferred[None]:
         """There is no such lane: make it. `NotDurable`."""
@@ -120,21 +125,21 @@ class Losses:
             if await is_there():
                 return True  # another process was quicker
             await self._on_lost(*self._asked(lane))
-            self._topology.forget(lane)  # who consumed from it is to be told that it is gone
             return await make()
 
         waiting = self._making.setdefault(lane, deque())
         try:
             if was_never_there():
                 return await make()
-            return await self._alone(find_out)
+            self._topology.forget(lane)  # who consumed from it is to be told that it is gone, from now on
+            return await self._claimed(find_out)
         finally:
             if self._making.get(lane) is waiting:
                 del self._making[lane]
             while waiting:
                 waiting.popleft().callback(None)
 
-    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _claimed(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it while nobody else does anything of the kind, in whichever process."""
         await self._one_by_one.acquire()
         try:
