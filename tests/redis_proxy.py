@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut the next answer: the command is done, and nobody learns of it."""
+"""A TCP proxy that can cut the next answer, so that a command is done and nobody learns of it; or do as if frozen."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ class _Side(Protocol):
 
     def joined(self, other: Any) -> None:
         self.peer = other
-        for data in self.waiting:
+        waiting, self.waiting = self.waiting, []
+        for data in waiting:
             other.transport.write(data)
 
     def dataReceived(self, data: bytes) -> None:
-        if self.peer is None:
+        self.proxy.hold(self, data)
+        if self.peer is None or self is self.proxy.held:
             self.waiting.append(data)
         elif self in self.proxy.answering and self.proxy.cut:
             self.proxy.cut = False
@@ -60,6 +62,8 @@ class CuttingProxy(Factory):
         self.answering: set[Any] = set()
         self.cut = False
         self.watch_for = b""
+        self.hold_from = b""
+        self.held: _Side | None = None
         self._listening = reactor.listenTCP(0, self, interface="127.0.0.1")
         self.own_port: int = self._listening.getHost().port
 
@@ -69,6 +73,19 @@ class CuttingProxy(Factory):
     def cut_answer_to(self, text: bytes) -> None:
         """Let the next command with ``text`` in it through, and cut its answer."""
         self.watch_for = text
+
+    def hold(self, side: _Side, data: bytes) -> None:
+        """Whoever says ``hold_from`` is not heard any more, from then on."""
+        if self.hold_from and self.hold_from in data:
+            self.hold_from = b""
+            self.held = side
+
+    def let_go(self) -> None:
+        """Let through what was kept, and all that follows."""
+        held, self.held = self.held, None
+        assert held is not None and held.peer is not None
+        waiting, held.waiting = held.waiting, []
+        held.peer.transport.write(b"".join(waiting))  # type: ignore[union-attr]
 
     def stop(self) -> Any:
         for side in list(self.sides):

@@ -14,6 +14,7 @@ from openhqm.rabbitmq.queues import lanes, queue_of_lane
 from openhqm.rabbitmq.topology import Claim
 from tests.broker_contract import Q, publish
 from tests.brokers import shared_rabbitmq
+from tests.redis_proxy import CuttingProxy
 from tests.test_rabbitmq import Real, connected, new_broker
 
 EVERYTHING = (None, None)
@@ -179,6 +180,36 @@ class NoticingTests(Real):
         self.found.callback(True)
         await gatherResults([first, *waiting])
         self.assertEqual((await self.broker.depth(Q)).ready, 1 + MOST_WAITING)
+
+    async def test_claimed_too_late(self) -> None:
+        """What RabbitMQ does long after nobody waits for it keeps no other process from making what is missing."""
+        from twisted.internet import reactor
+
+        server = shared_rabbitmq()
+        proxy = CuttingProxy(reactor, server.port)
+        self.addCleanup(proxy.stop)
+        slow = await self.process(seconds=0.5, url=server.url.replace(str(server.port), str(proxy.own_port)))
+        await publish(slow, b"1")
+        self.blocking().queue_delete(self.prefixed("q"))
+        proxy.hold_from = b"lost!found"
+        refused = self.refused(publish(slow, b"2"))
+        await self.until(lambda: proxy.held is not None, "nobody finds out")
+        await self.pause(1.0)  # as long as that question may take
+        await refused
+        proxy.let_go()
+        await self.until(lambda: slow.trouble is None, "it is not heard again")
+        await self.patiently(lambda: publish(self.broker, b"3"))
+
+    async def test_while_blocked(self) -> None:
+        """Under an alarm nothing can be made, and whoever asks for it is told so at once."""
+        await publish(self.broker, b"1")
+        await self.all_lanes(self.broker)
+        server = shared_rabbitmq()
+        server.run_out_of_memory()
+        self.addCleanup(server.have_memory_again)
+        await self.refused(publish(self.broker, b"2"))
+        self.blocking().queue_delete(self.prefixed("q!low"))
+        self.assertIn("low on memory", str(await self.refused(self.broker.depth(Q))))
 
     async def test_everything(self) -> None:
         """A RabbitMQ that comes back without its data: that is said before anything is published."""

@@ -112,7 +112,12 @@ class RabbitMQBroker:
         self._on_lost = on_lost
         alone, seconds = self._claim is not None, self._publisher.seconds
         losses = self._losses = Losses(self._topology, self._prefix, self._reactor, seconds, on_lost, alone)
-        self._topology.make = self._consumed.make = losses.make
+
+        def make(lane: str) -> Deferred[None]:
+            trouble = self._publisher.trouble  # what is asked now would wait in line, whoever gives up
+            return losses.make(lane) if trouble is None else fail(NotDurable(trouble))
+
+        self._topology.make = self._consumed.make = make
 
     @property
     def capabilities(self) -> Capabilities:

@@ -143,14 +143,24 @@ class Losses:
         """Do it while nobody else does anything of the kind, in whichever process."""
         await self._one_by_one.acquire()
         try:
-            until = self._reactor.seconds() + self._seconds
-            while not await self._topology.claim(CLAIM):
-                if self._reactor.seconds() >= until:
-                    raise NotDurable("another process is finding out what RabbitMQ has lost")
-                await deferLater(self._reactor, RETRY_SECONDS)
+            await self._claim()
             try:
                 return await work()
             finally:
                 await self._topology.release(CLAIM)
         finally:
             self._one_by_one.release()
+
+    async def _claim(self) -> None:
+        until = self._reactor.seconds() + self._seconds
+        while not await self._try_to_claim():
+            if self._reactor.seconds() >= until:
+                raise NotDurable("another process is finding out what RabbitMQ has lost")
+            await deferLater(self._reactor, RETRY_SECONDS)
+
+    async def _try_to_claim(self) -> bool:
+        try:
+            return await self._topology.claim(CLAIM)
+        except NotDurable:
+            await self._topology.release(CLAIM)  # RabbitMQ may yet do what it did not answer; then it does this, too
+            raise
