@@ -120,9 +120,9 @@ class Channel:
     """What pika's channel is to a publisher."""
 
     channel_number = 1
-    is_open = True
 
     def __init__(self) -> None:
+        self.is_open = True
         self.published: list[int] = []
         self.asked: list[Any] = []
 
@@ -140,6 +140,10 @@ class Channel:
         self.published.append(int(header.properties.message_id))
 
     def basic_qos(self, callback: Any) -> None:
+        if not self.is_open:
+            from pika.exceptions import ChannelWrongStateError
+
+            raise ChannelWrongStateError("Channel is closed.")
         self.asked.append(callback)
 
     def confirm(self, tag: int, multiple: bool = False, name: str = "Basic.Ack") -> None:
@@ -266,6 +270,13 @@ class PublisherTests(SynchronousTestCase):
             self.failureResultOf(late, NotDurable)
             self.channel.asked.pop()(None)
         self.assertIsNone(self.publisher.trouble)
+
+    def test_closed_meanwhile(self) -> None:
+        """Who waits is told in time also where the channel is closed, and nobody has said so yet."""
+        (late,) = self.publish()
+        self.channel.is_open = False
+        self.clock.advance(1.5)
+        self.failureResultOf(late, NotDurable)
 
     def test_bounded(self) -> None:
         """So many may be unconfirmed, and whoever comes then is told to come again."""

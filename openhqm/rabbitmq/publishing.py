@@ -69,7 +69,7 @@ class Publisher:
     def ask_whether_it_lives(self) -> None:
         """A queue that has lost its nodes confirms nothing, and holds up no other; RabbitMQ itself would answer."""
         channel = self._channel
-        if channel is None or self._silent:
+        if channel is None or not channel.is_open or self._silent:
             return
         self._silent = True
 
