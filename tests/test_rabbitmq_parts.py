@@ -18,7 +18,7 @@ from openhqm.errors import NotDurable
 from openhqm.messages import Priority
 from openhqm.rabbitmq import queues
 from openhqm.rabbitmq.link import Link
-from openhqm.rabbitmq.publishing import MOST_UNCONFIRMED, Publisher, Returned
+from openhqm.rabbitmq.publishing import MOST_LATE, MOST_UNCONFIRMED, Publisher, Returned
 from openhqm.rabbitmq.wire import within
 from tests.test_rabbitmq_framing import frames
 
@@ -211,8 +211,8 @@ class PublisherTests(SynchronousTestCase):
         channel = SimpleNamespace(_channel=self.channel)
         self.successResultOf(Deferred.fromCoroutine(self.publisher.up(channel, self.channel.write, 4096)))
 
-    def publish(self, count: int = 1) -> list[Deferred[None]]:
-        return [self.publisher.publish("q", b"x", {}) for _ in range(count)]
+    def publish(self, count: int = 1, queue: str = "q") -> list[Deferred[None]]:
+        return [self.publisher.publish(queue, b"x", {}) for _ in range(count)]
 
     def test_several_at_once(self) -> None:
         """A confirmation of several is for those up to its number, and for none above it."""
@@ -270,6 +270,34 @@ class PublisherTests(SynchronousTestCase):
             self.failureResultOf(late, NotDurable)
             self.channel.asked.pop()(None)
         self.assertIsNone(self.publisher.trouble)
+
+    def test_one_queue_is_dead_for_long(self) -> None:
+        """However many publishes into it have failed, the others go on; and it holds no more of RabbitMQ's memory."""
+        failed = self.publish(MOST_UNCONFIRMED, "dead")
+        self.clock.advance(1.5)
+        for late in failed:
+            self.failureResultOf(late, NotDurable)
+        self.channel.asked.pop()(None)
+        alive, tried, refused = *self.publish(), *self.publish(2, "dead")
+        self.assertEqual(self.failureResultOf(refused, NotDurable).value.retry_after, 1)
+        self.channel.confirm(self.channel.published[-2])
+        self.successResultOf(alive)
+        self.clock.advance(1.5)
+        self.failureResultOf(tried, NotDurable)
+
+    def test_one_queue_is_back(self) -> None:
+        """Where so many were not confirmed in time one is tried at a time; once one is confirmed all are published."""
+        failed = self.publish(MOST_LATE)
+        self.clock.advance(1.5)
+        for late in failed:
+            self.failureResultOf(late, NotDurable)
+        self.channel.asked.pop()(None)
+        tried, refused = self.publish(2)
+        self.failureResultOf(refused, NotDurable)
+        self.channel.confirm(self.channel.published[-1])
+        self.successResultOf(tried)
+        for late in self.publish(2):
+            self.assertNoResult(late)
 
     def test_closed_meanwhile(self) -> None:
         """Who waits is told in time also where the channel is closed, and nobody has said so yet."""

@@ -8,6 +8,7 @@ confirmation of several at once does not say which of them it was, but what is r
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 import attrs
@@ -17,17 +18,30 @@ from openhqm.errors import NotDurable
 from openhqm.rabbitmq.wire import channel_of
 
 MOST_UNCONFIRMED = 10_000
+MOST_LATE = 1000
+"""So many that one queue did not confirm in time, and after them only one at a time: RabbitMQ keeps them in memory."""
 
 
 class Returned(NotDurable):
     """There is no such queue."""
 
 
+Way = tuple[str, str]
+"""An exchange, and the queue that a message is to go to."""
+
+
 @attrs.define
 class _Unconfirmed:
-    confirmed: Deferred[None] | None
+    confirmed: Deferred[None]
+    way: Way
     sent_at: float
     returned: bool = False
+
+
+@attrs.define
+class _Late:
+    count: int = 0
+    again_at: float = 0.0
 
 
 class Publisher:
@@ -41,6 +55,7 @@ class Publisher:
         self._write: Callable[[bytes], object] | None = None
         self._sent = 0
         self._unconfirmed: dict[int, _Unconfirmed] = {}
+        self._late: dict[Way, _Late] = {}  # of those that have not answered in time since
         self._watch_call: Any = None
         self._silent = False
         self.blocked: str | None = None
@@ -85,12 +100,12 @@ class Publisher:
         self.blocked = None
         self._silent = False
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        self._late.clear()
         if self._watch_call is not None:
             self._watch_call.cancel()
             self._watch_call = None
         for each in unconfirmed.values():
-            if each.confirmed is not None:
-                each.confirmed.errback(NotDurable(reason))
+            each.confirmed.errback(NotDurable(reason))
 
     def publish(self, queue: str, body: bytes, headers: dict[str, Any], exchange: str = "") -> Deferred[None]:
         """Fires when a queue has it: ``queue``, or one that ``exchange`` leads to. `Returned` where there is none;
@@ -103,11 +118,17 @@ class Publisher:
             return fail(NotDurable(self.trouble))
         if len(self._unconfirmed) >= MOST_UNCONFIRMED:
             return fail(NotDurable("more is waiting for RabbitMQ than it can take", retry_after=1))
+        now, way = self._reactor.seconds(), (exchange, queue)
+        late = self._late.get(way)
+        if late is not None and late.count >= MOST_LATE:
+            if now < late.again_at:
+                return fail(NotDurable(f"RabbitMQ confirms nothing that is published into {queue}", retry_after=1))
+            late.again_at = now + self.seconds
         number = self._sent + 1
         write(frames(exchange, queue, headers, number, body))
         self._sent = number
         confirmed: Deferred[None] = Deferred()  # cancelled, it is published all the same
-        self._unconfirmed[number] = _Unconfirmed(confirmed, self._reactor.seconds())
+        self._unconfirmed[number] = _Unconfirmed(confirmed, way, now)
         if self._watch_call is None:
             self._watch_call = self._reactor.callLater(self.seconds, self._watch)
         return confirmed
@@ -117,17 +138,11 @@ class Publisher:
         refused = frame.method.NAME == "Basic.Nack"
         self._silent = False
         if not multiple:
-            each = self._unconfirmed.pop(tag, None)
-            if each is not None:
-                _answer(each, refused)
-            return
-        # In the order of their numbers, for so they were sent.
-        answered = []
-        for number in self._unconfirmed:
-            if number > tag:
-                break
-            answered.append(number)
+            answered = [tag] if tag in self._unconfirmed else []
+        else:  # in the order of their numbers, for so they were sent
+            answered = list(takewhile(lambda number: number <= tag, self._unconfirmed))
         for each in [self._unconfirmed.pop(number) for number in answered]:
+            self._late.pop(each.way, None)
             _answer(each, refused)
 
     def _returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -136,27 +151,27 @@ class Publisher:
             each.returned = True
 
     def _watch(self) -> None:
-        """Let nobody wait for longer than they may. A confirmation that comes later is heard, and changes nothing."""
+        """Let nobody wait for longer than they may. A confirmation that comes later changes nothing."""
         self._watch_call = None
         now = self._reactor.seconds()
-        for each in list(self._unconfirmed.values()):
+        given_up = []
+        for number, each in self._unconfirmed.items():
             wait = each.sent_at + self.seconds - now
             if wait > 0:
                 self._watch_call = self._reactor.callLater(wait, self._watch)
-                return
-            confirmed, each.confirmed = each.confirmed, None
-            if confirmed is not None:
-                self.ask_whether_it_lives()
-                confirmed.errback(NotDurable(f"RabbitMQ did not confirm within {self.seconds:g} s"))
+                break
+            given_up.append(number)
+        if given_up:
+            self.ask_whether_it_lives()
+        for each in [self._unconfirmed.pop(number) for number in given_up]:
+            self._late.setdefault(each.way, _Late()).count += 1
+            each.confirmed.errback(NotDurable(f"RabbitMQ did not confirm within {self.seconds:g} s"))
 
 
 def _answer(each: _Unconfirmed, refused: bool) -> None:
-    confirmed, each.confirmed = each.confirmed, None
-    if confirmed is None:
-        return
     if refused:
-        confirmed.errback(NotDurable("RabbitMQ refused the message: its queue is full"))
+        each.confirmed.errback(NotDurable("RabbitMQ refused the message: its queue is full"))
     elif each.returned:
-        confirmed.errback(Returned("RabbitMQ has no such queue"))
+        each.confirmed.errback(Returned("RabbitMQ has no such queue"))
     else:
-        confirmed.callback(None)
+        each.confirmed.callback(None)
