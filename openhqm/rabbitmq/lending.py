@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.test_rabbitmq_lending,tests.test_rabbitmq -*-
 """Lending from one queue: who waits for work in this process, and what has come for them.
 
 RabbitMQ sends what it has as soon as somebody consumes, lane by lane. So that what is urgent goes first, nothing is
@@ -181,6 +181,7 @@ class Place:
         self._held.difference_update(loans)
         for loan in loans:
             loan.lose(reason)
+        self._lend_soon()  # nobody waits for this lane any more
 
     # What has come
 
@@ -197,8 +198,7 @@ class Place:
                 self._hold(wait, delivery, rank)
             else:
                 self._pass_on(delivery, wait, rank).addErrback(self._not_passed_on, delivery, rank)
-        if self._lending is None and not self._stopped:
-            self._lending = self._reactor.callLater(0, self._lend_together)
+        self._lend_soon()
 
     def _not_passed_on(self, failure: Failure, delivery: RabbitMQDelivery, rank: int) -> None:
         failure.trap(NotDurable)
@@ -213,8 +213,12 @@ class Place:
 
     # Lending
 
-    def _lend_together(self) -> None:
-        """What came in one go is lent in one go."""
+    def _lend_soon(self) -> None:
+        """What comes in one go is lent in one go."""
+        if self._lending is None and not self._stopped:
+            self._lending = self._reactor.callLater(0, self._lend_now)
+
+    def _lend_now(self) -> None:
         self._lending = None
         self._lend()
 

@@ -1,0 +1,133 @@
+"""What becomes of messages that have come from RabbitMQ, and of consumers, as time passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.interfaces import IBrokerDelivery
+from openhqm.rabbitmq.delivery import RabbitMQDelivery
+from openhqm.rabbitmq.lending import Place
+from openhqm.rabbitmq.topology import Topology
+
+
+class Raw:
+    """What pika's channel is to a consumer."""
+
+    is_closed = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self.said: list[tuple[str, int]] = []
+
+    def add_on_cancel_callback(self, callback: Callable[[Any], None]) -> None:
+        self.cancelled = callback
+
+    def basic_qos(self, prefetch_count: int) -> None:
+        pass
+
+    def basic_consume(self, queue: str, came: Any, callback: Callable[[Any], None]) -> str:
+        self._protocol.consumers.append((self, came, callback))
+        return f"tag-{len(self._protocol.consumers)}"
+
+    def basic_ack(self, tag: int) -> None:
+        self.said.append(("ack", tag))
+
+    def basic_nack(self, tag: int, requeue: bool) -> None:
+        self.said.append(("nack", tag))
+
+
+class Channel:
+    """pika's channel for Twisted."""
+
+    is_open = True
+    is_closed = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._channel = Raw(protocol)
+        self._cancelling: list[Deferred[None]] = []
+        self.on_closed: Deferred[Any] = Deferred()
+
+    def queue_declare(self, **words: Any) -> Deferred[Any]:
+        return succeed(SimpleNamespace(method=SimpleNamespace(message_count=0)))
+
+    def basic_cancel(self, tag: str) -> Deferred[None]:
+        cancelled: Deferred[None] = Deferred()
+        self._cancelling.append(cancelled)
+        return cancelled
+
+    def cancel_ok(self) -> None:
+        """pika takes the answer to one for the answer to all that were asked by then."""
+        cancelling, self._cancelling = self._cancelling, []
+        for cancelled in cancelling:
+            cancelled.callback(None)
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class Protocol:
+    """A connection of pika's."""
+
+    is_closed = False
+
+    def __init__(self) -> None:
+        self.channels: list[Channel] = []
+        self.consumers: list[tuple[Raw, Any, Callable[[Any], None]]] = []
+
+    def channel(self) -> Deferred[Channel]:
+        self.channels.append(Channel(self))
+        return succeed(self.channels[-1])
+
+    def consume_ok(self) -> None:
+        """Answer to whoever has asked last to consume."""
+        _, _, callback = self.consumers[-1]
+        callback(None)
+
+    def deliver(self, number: int) -> None:
+        """To the latest consumer."""
+        raw, came, _ = self.consumers[-1]
+        came(raw, SimpleNamespace(delivery_tag=number), SimpleNamespace(headers={}), b"%d" % number)
+
+
+class PlaceTests(SynchronousTestCase):
+    """`Place`"""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.protocol = Protocol()
+        self.passed_on: list[bytes] = []
+        self.without_answer: list[str] = []
+
+    def place(self, *lanes: str, patient: bool = False) -> Place:
+        topology = Topology(self.clock, "", 1.5)
+        topology.up(self.protocol)
+
+        def pass_on(delivery: RabbitMQDelivery, delay: float, rank: int) -> Deferred[None]:
+            self.passed_on.append(delivery.body)
+            return delivery.ack()
+
+        def without_answer() -> None:
+            self.without_answer.append("apart")
+
+        return Place("q", lanes, False, topology, self.clock, self.clock, 1.0, pass_on, without_answer, patient)
+
+    def bodies(self, waiting: Deferred[Sequence[IBrokerDelivery]]) -> list[bytes]:
+        return [delivery.body for delivery in self.successResultOf(waiting)]
+
+    def test_expected_from_a_lost_lane(self) -> None:
+        """What has come by one lane waits for no other one whose channel is gone, with all that was to come by it."""
+        place = self.place("q!high", "q")
+        waiting = place.receive(5)
+        place.expect(0, 1)
+        place.came(1, Raw(self.protocol), SimpleNamespace(delivery_tag=1), SimpleNamespace(headers={}), b"normal")
+        self.clock.advance(0)
+        self.assertNoResult(waiting)
+        place.lost(0, "the channel is closed")
+        self.clock.advance(0)
+        self.assertEqual(self.bodies(waiting), [b"normal"])
