@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.interfaces import IBrokerDelivery
+from openhqm.rabbitmq import consuming
 from openhqm.rabbitmq.delivery import RabbitMQDelivery
 from openhqm.rabbitmq.lending import Place
 from openhqm.rabbitmq.topology import Topology
@@ -69,6 +70,7 @@ class Channel:
 
     def close(self) -> None:
         self.is_open = False
+        self.is_closed = True
 
 
 class Protocol:
@@ -117,6 +119,15 @@ class PlaceTests(SynchronousTestCase):
 
         return Place("q", lanes, False, topology, self.clock, self.clock, 1.0, pass_on, without_answer, patient)
 
+    def lent(self, place: Place, number: int) -> IBrokerDelivery:
+        """One, to whoever has a consumer of their own for it."""
+        waiting = place.receive(1)
+        self.protocol.consume_ok()
+        self.protocol.deliver(number)
+        self.clock.advance(0)
+        (delivery,) = self.successResultOf(waiting)
+        return delivery
+
     def bodies(self, waiting: Deferred[Sequence[IBrokerDelivery]]) -> list[bytes]:
         return [delivery.body for delivery in self.successResultOf(waiting)]
 
@@ -131,3 +142,19 @@ class PlaceTests(SynchronousTestCase):
         place.lost(0, "the channel is closed")
         self.clock.advance(0)
         self.assertEqual(self.bodies(waiting), [b"normal"])
+
+    def test_deleted_while_a_consumer_is_added(self) -> None:
+        """A queue that is deleted just then is consumed from again soon, over the same connection."""
+        place = self.place("q")
+        place.up(self.protocol)
+        loan = self.lent(place, 1)
+        place.receive(5)
+        self.protocol.consumers[0][0].cancelled(SimpleNamespace(method=SimpleNamespace(consumer_tag="tag-1")))
+        self.successResultOf(loan.taken_back)
+        self.assertEqual(len(self.protocol.consumers), 2)
+        self.clock.advance(consuming.RETRY_SECONDS)
+        self.clock.advance(0)
+        self.assertEqual(len(self.protocol.consumers), 3)
+        self.protocol.consume_ok()
+        self.clock.advance(consuming.ANSWER_SECONDS)
+        self.assertEqual((place.troubles, self.without_answer), ([], []))

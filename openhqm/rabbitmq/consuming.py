@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.test_rabbitmq_lending,tests.test_rabbitmq -*-
 """Consuming from one lane, over a channel of its own.
 
 What goes wrong with a channel takes back whatever was lent over it, so lanes do not share one. RabbitMQ may know of a
@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from openhqm.errors import NotDurable
 from openhqm.rabbitmq.topology import Topology
 from openhqm.rabbitmq.wire import channel_of, within, words
 from openhqm.runtime.deferreds import deferred
@@ -196,6 +197,8 @@ class Consumers:
             return
         self._log.warn("{lane} was deleted, and is made anew", lane=self._lane)
         self._topology.forget(self._lane)
+        if self._fail_to_begin(NotDurable("it was deleted")):  # with the channel the answer would be gone
+            return
         self._close(f"{self._lane} was deleted")
         self._try_later()
 
