@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.interfaces import IBrokerDelivery
 from openhqm.rabbitmq import consuming
 from openhqm.rabbitmq.delivery import RabbitMQDelivery
-from openhqm.rabbitmq.lending import Place
+from openhqm.rabbitmq.lending import IDLE_SECONDS, Place
 from openhqm.rabbitmq.topology import Topology
 
 
@@ -61,6 +61,11 @@ class Channel:
         cancelled: Deferred[None] = Deferred()
         self._cancelling.append(cancelled)
         return cancelled
+
+    @property
+    def cancelling(self) -> int:
+        """How many were asked to be cancelled, and are not yet."""
+        return len(self._cancelling)
 
     def cancel_ok(self) -> None:
         """pika takes the answer to one for the answer to all that were asked by then."""
@@ -158,3 +163,17 @@ class PlaceTests(SynchronousTestCase):
         self.protocol.consume_ok()
         self.clock.advance(consuming.ANSWER_SECONDS)
         self.assertEqual((place.troubles, self.without_answer), ([], []))
+
+    def test_nobody_asks_after_a_loan(self) -> None:
+        """What a patient one keeps beside a loan is for others a second after that has ended, if nobody asks for it."""
+        place = self.place("q", patient=True)
+        place.up(self.protocol)
+        loan = self.lent(place, 1)
+        self.protocol.deliver(2)
+        self.clock.advance(0)
+        self.clock.advance(IDLE_SECONDS)
+        self.assertEqual((place.arrived, self.protocol.channels[0].cancelling), (1, 0))
+        loan.ack()
+        self.clock.advance(IDLE_SECONDS)
+        self.protocol.channels[0].cancel_ok()
+        self.assertEqual((self.passed_on, place.arrived), ([b"2"], 0))

@@ -210,6 +210,7 @@ class Place:
     def _over(self, rank: int, delivery: RabbitMQDelivery) -> None:
         self._loans[rank].discard(delivery)
         self._held.discard(delivery)
+        self._let_others_soon()  # maybe it was all that kept what has come beside it
 
     # Lending
 
@@ -230,8 +231,12 @@ class Place:
                 while lane and len(deliveries) < most:
                     deliveries.append(lane.popleft())
             waiter.callback(deliveries)
-        busy = self.arrived or any(each.active for each in self._consumers)
-        if busy and not self._waiting and self._idle is None and not self._stopped:
+        self._let_others_soon()
+
+    def _let_others_soon(self) -> None:
+        if self._waiting or self._idle is not None or self._stopped:
+            return
+        if self.arrived or any(each.active for each in self._consumers):
             self._idle = self._reactor.callLater(IDLE_SECONDS, self._let_others)
 
     def _let_others(self) -> None:
@@ -240,7 +245,7 @@ class Place:
         if self._waiting or self._stopped:
             return
         if (self._single or self._patient) and (self.on_loan or self.held):
-            return  # whoever has it asks when it is done
+            return  # whoever has it asks when it is done; it is looked again then
         self.hand_on()
 
     def hand_on(self) -> Deferred[Any]:
