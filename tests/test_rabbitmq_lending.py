@@ -177,3 +177,17 @@ class PlaceTests(SynchronousTestCase):
         self.clock.advance(IDLE_SECONDS)
         self.protocol.channels[0].cancel_ok()
         self.assertEqual((self.passed_on, place.arrived), ([b"2"], 0))
+
+    def test_several_consumers(self) -> None:
+        """What has come is not published anew before all of them are cancelled: it would come back to the others."""
+        place = self.place("q", patient=True)
+        place.up(self.protocol)
+        loans = [self.lent(place, 1), self.lent(place, 2)]
+        self.protocol.deliver(3)
+        for loan in loans:
+            loan.ack()
+        self.clock.advance(IDLE_SECONDS)
+        self.protocol.channels[0].cancel_ok()
+        self.assertEqual((self.passed_on, self.protocol.channels[0].cancelling), ([], 1))
+        self.protocol.channels[0].cancel_ok()
+        self.assertEqual(self.passed_on, [b"3"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -121,9 +121,12 @@ class Consumers:
         Fires once RabbitMQ has heard it, or after a while, and does not fail.
         """
         tags, self._tags, self.allowed = self._tags, set(), 0
-        return DeferredList(
-            [self._within(self._channel.basic_cancel(tag)).addErrback(lambda failure: None) for tag in tags]
-        )
+        return self._within(self._cancel(self._channel, tags)).addErrback(lambda failure: None)
+
+    @deferred
+    async def _cancel(self, channel: Any, tags: set[str]) -> None:
+        for tag in tags:  # pika takes the first answer for that to all that were asked by then
+            await channel.basic_cancel(tag)
 
     @deferred
     async def _begin(self, more: int) -> None:

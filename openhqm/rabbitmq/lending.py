@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -251,11 +251,17 @@ class Place:
     def hand_on(self) -> Deferred[Any]:
         """Let nothing more come, and give others what has come for nobody. It does not fail."""
         cancelled = DeferredList([each.cancel() for each in self._consumers])
+        return cancelled.addCallback(lambda _: self._hand_on_arrived())
+
+    def _hand_on_arrived(self) -> Deferred[Any]:
+        """All of it. Not before RabbitMQ lends us nothing more: it would come back here, and be returned."""
+        if self._waiting:
+            return succeed(None)  # somebody has asked meanwhile
         if self._patient and not self._single:
-            return cancelled.addCallback(lambda _: self._publish_anew())
+            return self._publish_anew()
         for rank in range(len(self._arrived)):
             self._give_back(rank)
-        return cancelled
+        return succeed(None)
 
     def _give_back(self, rank: int) -> None:
         """All that has arrived by the lane, the oldest first: what comes back stands in the order in which it came."""
@@ -264,7 +270,6 @@ class Place:
             lane.popleft().return_alone()
 
     def _publish_anew(self) -> Deferred[Any]:
-        """All that has arrived. Not before RabbitMQ lends us nothing more: it would come back here, and be returned."""
         published = []
         for rank, lane in enumerate(self._arrived):
             while lane:
