@@ -6,7 +6,7 @@ from typing import Any
 
 import apsw
 from attrs import evolve
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -291,6 +291,66 @@ class Told(SynchronousTestCase):
         self.settle(loan)
         self.assertEqual(self.record(id).status, Status.COMPLETED)
         self.nothing_is_left()
+
+    def test_nobody_can_be_told_of_a_beginning(self) -> None:
+        """What cannot be begun is no attempt, however long that lasts: it is begun as the first one in the end."""
+        ids = [self.accepted(), self.accepted(partition=0)]
+        self.worker.broker.mood = "refuses"
+        waiting = [self.worker.queue.receive(queue, 1, in_order=queue == IN_ORDER) for queue in (REQUESTS, IN_ORDER)]
+        self.bench.pass_time(10)
+        self.worker.broker.mood = None
+        self.bench.pass_time(1)
+        loans = [self.do(each)[0] for each in waiting]
+        self.assertEqual([(loan.request.correlation_id, loan.attempt) for loan in loans], [(id, 1) for id in ids])
+        for loan in loans:
+            self.settle(loan)
+        self.nothing_is_left()
+
+    def test_gave_up_while_nobody_could_be_told(self) -> None:
+        """Whoever gives up meanwhile, or is stopped, leaves it to others."""
+        self.accepted()
+        other = Worker(self.bench, "b")
+        self.worker.broker.mood = "refuses"
+        waiting = self.worker.queue.receive(REQUESTS, 1)
+        self.bench.pass_time(2)
+        waiting.addErrback(lambda failure: failure.trap(CancelledError))
+        waiting.cancel()
+        id = self.one(other).request.correlation_id
+        other.kill()
+        waiting = self.worker.queue.receive(REQUESTS, 1)
+        waiting.addErrback(lambda failure: failure.trap(CancelledError))
+        self.bench.pass_time(2)
+        self.worker.queue.stop()
+        self.assertEqual(self.one(Worker(self.bench, "c")).request.correlation_id, id)
+
+    def test_taken_back_while_nobody_could_be_told(self) -> None:
+        """What the broker takes back meanwhile is another's; who has kept it takes what comes next."""
+        first = self.accepted()
+        self.worker.broker.mood = "refuses"
+        waiting = self.worker.queue.receive(REQUESTS, 1)
+        self.bench.pass_time(2)
+        self.worker.broker.lose_connection()
+        self.assertEqual(self.one(Worker(self.bench, "b")).request.correlation_id, first)
+        self.worker.broker.come_back()
+        self.worker.broker.mood = None
+        self.bench.pass_time(2)
+        second = self.accepted()
+        (loan,) = self.do(waiting)
+        self.assertEqual(loan.request.correlation_id, second)
+
+    def test_some_cannot_be_told_of(self) -> None:
+        """Whoever can be begun is not held up by those who cannot."""
+        ids = [self.accepted(), self.accepted()]
+        told: list[str] = []
+
+        def only_the_first(name: str, act: Any) -> Deferred[Any]:
+            told.append(name)
+            return fail(NotDurable("no more")) if told[1:] and name == "publish" else act()
+
+        self.worker.broker.step = only_the_first
+        (loan,) = self.do(self.worker.queue.receive(REQUESTS, 2))
+        self.assertEqual((loan.request.correlation_id, loan.attempt), (ids[0], 1))
+        self.assertEqual(self.one(Worker(self.bench, "b")).request.correlation_id, ids[1])
 
     def test_listener_away(self) -> None:
         """Workers go on while the listener is down; it learns of everything when it is back."""

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 
+from twisted.internet.task import Clock
+
+from openhqm.codec import encode_request
+from openhqm.messages import Request, Submission
+from openhqm.queues.brokered import BrokeredQueue
+from openhqm.results.told_ledger import ToldLedger
+from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS
+from tests.broker_contract import publish
 from tests.brokers import shared_rabbitmq
+from tests.test_rabbitmq import Real, new_broker
 from tests.test_redis_roles import Roles
 
 MANY = 30
+RESPONSES = "answers"
+ID = "00000000-0000-4000-8000-000000000000"
 
 
 class FollowingTests(Roles):
@@ -114,3 +125,27 @@ class FollowingTests(Roles):
             return seen == pids
 
         self.listener.until(both, "one of them does not work")
+
+
+class AlarmTests(Real):
+    """A worker without a store beside a RabbitMQ that takes nothing for a while."""
+
+    async def test_memory(self) -> None:
+        """What it cannot tell of it does not begin, and none of its attempts are used up by that."""
+        server, clock = shared_rabbitmq(), Clock()
+        broker = new_broker(self, server.url, seconds=1.0, patient=True)
+        await broker.first_try()
+        await publish(broker, encode_request(Request(ID, clock.seconds(), Submission(b"1"))), REQUESTS)
+        ledger = ToldLedger(broker, clock, requests=REQUESTS, responses=RESPONSES, name="a")
+        queue = BrokeredQueue(broker, ledger, clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)
+        self.addCleanup(server.have_memory_again)
+        server.run_out_of_memory()
+        waiting = queue.receive(REQUESTS, 1)
+        for _ in range(5):
+            await self.until(clock.getDelayedCalls, "it is not tried to begin it")
+            self.assertIn("low on memory", broker.trouble or "")
+            clock.advance(1)
+        server.have_memory_again()
+        await self.until(lambda: clock.advance(1) or waiting.called, "it is not begun")
+        (loan,) = await waiting
+        self.assertEqual((loan.request.correlation_id, loan.attempt), (ID, 1))

@@ -21,12 +21,16 @@ RETRY_SECONDS = 1.0
 
 @attrs.define(eq=False)
 class _Asker:
-    """Somebody in `receive`. ``pending`` is what is waited for, where that may be cancelled."""
+    """Somebody in `receive`. ``pending`` is what is waited for, where that may be cancelled.
+
+    ``kept`` could not be begun yet, and is begun again before anything else is asked for.
+    """
 
     most: int
     in_order: bool
     waiter: Deferred[Sequence[IDelivery]] = attrs.field(init=False)
     pending: Deferred[Any] | None = None
+    kept: list[IBrokerDelivery] = attrs.field(factory=list, init=False)
     gone: bool = False
     nudged: bool = False
 
@@ -47,7 +51,8 @@ class _Asker:
 
 
 class Asking:
-    """``begin`` makes a delivery of a copy, or None where there is none to make, and does not fail.
+    """``begin`` makes a delivery of a copy, or None where there is none to make; `NotDurable`: it is to be kept, and
+    begun again. ``put_back`` is for what was kept for somebody who needs it no more.
 
     ``take_held`` is asked first by whoever asks in order.
     """
@@ -59,12 +64,14 @@ class Asking:
         name: str,
         begin: Callable[[IBrokerDelivery, bool], Deferred[IDelivery | None]],
         take_held: Callable[[], IBrokerDelivery | None],
+        put_back: Callable[[IBrokerDelivery], None],
     ) -> None:
         self._broker = broker
         self._clock = clock
         self._name = name
         self._begin = begin
         self._take_held = take_held
+        self._put_back = put_back
         self._askers: list[_Asker] = []
         self._pausing = False
 
@@ -96,7 +103,7 @@ class Asking:
         try:
             while not asker.gone:
                 copies = await self._ask(asker)
-                begun = await gatherResults([self._begin(copy, asker.in_order) for copy in copies])
+                begun = await gatherResults([self._begin_or_keep(copy, asker) for copy in copies])
                 lent = [each for each in begun if each is not None]
                 if lent and not asker.gone:
                     asker.gone = True
@@ -106,6 +113,17 @@ class Asking:
                         unseen.give_back().addErrback(lambda failure: failure.trap(NotDurable, LoanOver))
         finally:
             self._askers.remove(asker)
+            for copy in asker.kept:
+                self._put_back(copy)
+
+    @deferred
+    async def _begin_or_keep(self, copy: IBrokerDelivery, asker: _Asker) -> IDelivery | None:
+        try:
+            return await self._begin(copy, asker.in_order)
+        except NotDurable:
+            self.pause()
+            asker.kept.append(copy)
+            return None
 
     async def _ask(self, asker: _Asker) -> Sequence[IBrokerDelivery]:
         """What there is to begin; nothing where it is worth looking anew."""
@@ -117,6 +135,10 @@ class Asking:
                 asker.pending = deferLater(self._clock, RETRY_SECONDS)
                 await asker.pending
                 self._pausing = False
+            kept, asker.kept = asker.kept, []
+            kept = [copy for copy in kept if not copy.taken_back.called]
+            if kept:
+                return kept
             asker.pending = self._broker.receive(self._name, asker.most, in_order=asker.in_order)
             copies: Sequence[IBrokerDelivery] = await asker.pending
             return copies

@@ -35,6 +35,9 @@ class Ledger(Protocol):
     complete: bool
     """Whether these are all the books there are: every request is in them, and nothing is accepted elsewhere."""
 
+    counts_returns: bool
+    """Whether what goes back to the broker costs an attempt: then what cannot be begun is kept until it can."""
+
     @property
     def durable(self) -> bool:
         """Whether a step survives a restart of the store."""

@@ -48,7 +48,7 @@ class Place:
         self._name = name
         self._recorded = recorded
         self._held = Held(clock, self._due)
-        self._asking = Asking(broker, clock, name, self._begin, self._held.take)
+        self._asking = Asking(broker, clock, name, self._begin, self._held.take, self.put_back)
         self._loans: set[Delivery] = set()
         self._by_number: dict[int, BrokeredDelivery] = {}
         self._beginning: dict[int, IBrokerDelivery] = {}
@@ -76,11 +76,14 @@ class Place:
 
     @deferred
     async def _begin(self, copy: IBrokerDelivery, in_order: bool) -> IDelivery | None:
+        """None: there is nothing to make of it, or it went back. `NotDurable`: it is still here, and is to be kept."""
         try:
             delivery = await self._delivery(copy, in_order)
         except Exception as error:
             if not isinstance(error, NotDurable):  # a bug of ours: say so, and let it come again
                 self._log.failure("a message of {queue} broke its reading", queue=self._name)
+            elif self.ledger.counts_returns:
+                raise
             self._asking.pause()
             self.put_back(copy)
             return None

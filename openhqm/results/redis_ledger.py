@@ -54,6 +54,7 @@ class RedisLedger:
     """
 
     complete = True
+    counts_returns = False
 
     def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float, lost_after: float = 60.0) -> None:
         self._lost_after = lost_after

@@ -48,6 +48,7 @@ class SqliteLedger:
     """``store`` is the result store in the same file, for what it notes within our transactions."""
 
     complete = True
+    counts_returns = False
     durable = True
     warnings: Sequence[str] = ()
 

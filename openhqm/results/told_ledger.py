@@ -44,6 +44,7 @@ class ToldLedger:
     """``responses`` is the queue in which the steps are told; ``name`` tells this process from every other one."""
 
     complete = False
+    counts_returns = True
     durable = True
     trouble: str | None = None
     warnings: Sequence[str] = ()
