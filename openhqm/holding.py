@@ -198,7 +198,8 @@ def _rabbitmq_and_file(settings: Settings, clock: IReactorTime, run_commit: RunC
         f"another process with a file of its own follows {names.steps_queue}, or has until a moment ago: "
         "stop it, or share the books with cache.type: redis"
     )
-    broker = _connect_rabbitmq(settings, clock, claim=Claim(f"{names.steps_queue}!followed", refused))
+    claim = Claim(f"{names.steps_queue}!followed", refused)
+    broker = _connect_rabbitmq(settings, clock, claim=claim, steps=names.steps_queue)
     file = SqliteFile(os.path.abspath(names.connection.sqlite.path), clock, run_commit)
     store = SqliteResults(file, clock, settings.cache.ttl_seconds)
     ledger = SqliteLedger(file, store, clock, requests=names.request_queue, dead_letters=names.dead_letter_queue)
@@ -209,7 +210,7 @@ def _rabbitmq_and_file(settings: Settings, clock: IReactorTime, run_commit: RunC
 def _told(settings: Settings, clock: IReactorTime) -> Holding:
     """A worker without a store."""
     names = settings.queue
-    broker = _connect_rabbitmq(settings, clock, patient=True)
+    broker = _connect_rabbitmq(settings, clock, patient=True, steps=names.steps_queue)
     name = os.urandom(8).hex()
     ledger = ToldLedger(broker, clock, requests=names.request_queue, responses=names.steps_queue, name=name)
     store = NoResults()
@@ -217,7 +218,12 @@ def _told(settings: Settings, clock: IReactorTime) -> Holding:
 
 
 def _connect_rabbitmq(
-    settings: Settings, clock: IReactorTime, *, claim: Claim | None = None, patient: bool = False
+    settings: Settings,
+    clock: IReactorTime,
+    *,
+    claim: Claim | None = None,
+    patient: bool = False,
+    steps: str | None = None,
 ) -> RabbitMQBroker:
     where = settings.queue.connection.rabbitmq
     return RabbitMQBroker(
@@ -228,6 +234,7 @@ def _connect_rabbitmq(
         seconds=where.timeout_seconds,
         claim=claim,
         patient=patient,
+        steps=steps,
     )
 
 

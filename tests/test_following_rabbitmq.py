@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from twisted.internet.defer import gatherResults, succeed
 from twisted.internet.task import Clock
 
 from openhqm.codec import encode_request
@@ -97,6 +98,49 @@ class FollowingTests(Roles):
         self.assertEqual({len(each) for each in self.histories(ids).values()}, {4})
         self.assertEqual(worker.stop(), 0)
 
+    def test_steps_deleted(self) -> None:
+        """An ending that somebody has deleted is missed, and the work done once more, whatever else was told since."""
+        told = self.listener.submit({"steps": ["step1"]})
+        worker = self.process("worker", "b")
+        self.listener.until(lambda: self.processing([told]), "the worker has not begun")
+        held = self.listener.submit({"steps": ["step2"]})
+        self.listener.until(lambda: self.processing([told, held]) == 2, "the worker has not begun")
+        self.listener.kill()
+        self.step(1)
+        worker.until(lambda: self.told() == 2, "the worker does not say that it has ended it")
+        self.delete_steps()
+        self.step(2)
+        worker.until(lambda: self.told() or "nobody follows" in worker.log(), "the worker does not go on")
+        self.listener.launch("--role", "listener")
+        self.until_ready(self.listener)
+        documents = [self.listener.response(id, wait=30) for id in (told, held)]
+        self.assertEqual({document["status"] for document in documents}, {"COMPLETED"})
+        self.assertIn("lost everything it had", self.listener.ask("GET", "/health")[2].decode())
+        self.assertEqual(worker.stop(), 0)
+
+    @property
+    def steps(self) -> str:
+        """The queue in which the worker tells."""
+        return f"{self.id()}.openhqm-responses"
+
+    def told(self) -> int:
+        """How much lies there."""
+        import pika
+
+        with pika.BlockingConnection(pika.URLParameters(self.rabbitmq.url)) as connection:
+            try:
+                frame = connection.channel().queue_declare(self.steps, passive=True)
+            except pika.exceptions.ChannelClosedByBroker:
+                return 0
+            count: int = frame.method.message_count
+            return count
+
+    def delete_steps(self) -> None:
+        import pika
+
+        with pika.BlockingConnection(pika.URLParameters(self.rabbitmq.url)) as connection:
+            connection.channel().queue_delete(self.steps)
+
     def test_second_listener(self) -> None:
         """Another one with a file of its own is not ready, says why, and takes the place of the first when it ends."""
         second = self.process("listener", "b", OPENHQM_QUEUE__CONNECTION__SQLITE__PATH=str(self.directory / "other"))
@@ -133,8 +177,12 @@ class AlarmTests(Real):
     async def test_memory(self) -> None:
         """What it cannot tell of it does not begin, and none of its attempts are used up by that."""
         server, clock = shared_rabbitmq(), Clock()
-        broker = new_broker(self, server.url, seconds=1.0, patient=True)
-        await broker.first_try()
+        follower = new_broker(self, server.url, steps=RESPONSES, on_lost=lambda queue, priority: succeed(False))
+        broker = new_broker(self, server.url, seconds=1.0, patient=True, steps=RESPONSES)
+        await gatherResults([follower.first_try(), broker.first_try()])
+        followed = follower.receive(RESPONSES, 1)
+        await self.patiently(lambda: publish(broker, b"junk", RESPONSES))
+        await followed
         await publish(broker, encode_request(Request(ID, clock.seconds(), Submission(b"1"))), REQUESTS)
         ledger = ToldLedger(broker, clock, requests=REQUESTS, responses=RESPONSES, name="a")
         queue = BrokeredQueue(broker, ledger, clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)

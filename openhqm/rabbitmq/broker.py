@@ -27,6 +27,7 @@ from openhqm.rabbitmq.link import Link
 from openhqm.rabbitmq.losses import Losses
 from openhqm.rabbitmq.publishing import Publisher, Returned
 from openhqm.rabbitmq.queues import delay_headers, is_partition, lane, lanes, steps_of
+from openhqm.rabbitmq.telling import Telling
 from openhqm.rabbitmq.topology import Claim, Topology
 from openhqm.rabbitmq.wire import connection_of, within
 from openhqm.runtime.deferreds import deferred
@@ -41,9 +42,9 @@ class RabbitMQBroker:
 
     ``seconds`` is how long a confirmation may take. ``claim`` is for one process alone: while another one has it,
     nothing is lent, and nothing published. ``patient``: what has come is kept while anything is on loan, and is
-    published anew instead of being returned; for `IBrokerDelivery.returned` counts that. For tests,
-    ``clock`` stands in for the time that due times are told in, of which each second takes ``scale`` seconds in
-    RabbitMQ.
+    published anew instead of being returned; for `IBrokerDelivery.returned` counts that. ``steps`` is the queue of what
+    is told to the process that keeps the books. For tests, ``clock`` stands in for the time that due times are told in,
+    of which each second takes ``scale`` seconds in RabbitMQ.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RabbitMQBroker:
         seconds: float,
         claim: Claim | None = None,
         patient: bool = False,
+        steps: str | None = None,
         clock: IReactorTime | None = None,
         scale: float = 1.0,
     ) -> None:
@@ -72,6 +74,9 @@ class RabbitMQBroker:
         self._consumed = Topology(reactor, prefix, seconds)
         self._connected: dict[bool, Any] = {}
         self._publisher = Publisher(reactor, seconds)
+        self._telling: Telling | None = None
+        if steps is not None:
+            self._telling = Telling(self._topology, self._publisher, prefix, steps, self._in_time)
         self._on_lost: OnLost | None = None
         self._losses: Losses | None = None
         self._publishing = Link(
@@ -172,6 +177,8 @@ class RabbitMQBroker:
             return self._in_time(self._publish_delayed(target, body, headers, delay))
         if self._losses is not None:
             return self._publish_noticing(self._losses, target, body, headers)
+        if self._telling is not None and queue == self._telling.queue:
+            return self._telling.tell(body, headers)
         return self._publish(target, body, headers)
 
     def _publish_noticing(self, losses: Losses, target: str, body: bytes, headers: dict[str, Any]) -> Deferred[None]:
@@ -295,6 +302,8 @@ class RabbitMQBroker:
         self._topology.up(protocol)
         if self._losses is not None:
             await self._losses.look()
+            if self._telling is not None:
+                await self._telling.bind()
         channel = await within(protocol.channel(), 5.0, self._reactor)
         await self._publisher.up(channel, protocol.transport.write, connection.params.frame_max)
         channel.on_closed.addBoth(lambda reason: self._publishing_channel_closed(protocol, reason))
@@ -306,6 +315,8 @@ class RabbitMQBroker:
 
     def _publishing_down(self, reason: str) -> None:
         self._topology.down()
+        if self._telling is not None:
+            self._telling.down()
         self._publisher.down(reason)
 
     def _blocked(self, connection: Any, frame: Any) -> None:
