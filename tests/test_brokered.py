@@ -6,7 +6,7 @@ from typing import Any
 
 import apsw
 from attrs import evolve
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.codec import encode_request
@@ -83,6 +83,18 @@ class Books(SynchronousTestCase):
 
 class Faults(Books):
     """A broker that is told what to do wrong."""
+
+    def test_stopped_while_it_is_lent(self) -> None:
+        """Who is stopped in the moment in which a request is lent gives it back, uncounted."""
+        accepted = self.accepted()
+        waiting = self.bench.queue.receive(REQUESTS, 1)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.bench.store.stop()
+        self.successResultOf(self.bench.done(self.bench.queue.stop()))
+        self.bench.open()
+        loan = self.one()
+        self.assertEqual((loan.request.correlation_id, loan.attempt), (accepted.correlation_id, 1))
 
     # Accepting
 

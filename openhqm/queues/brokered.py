@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -100,8 +100,7 @@ class BrokeredQueue:
 
     @deferred
     async def stop(self) -> None:
-        for place in self._places.values():
-            place.stop()
+        await DeferredList([place.stop() for place in self._places.values()])
         noted = self._publishing.stop()
         if self._following is not None:
             await self._following.stop()

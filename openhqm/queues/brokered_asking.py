@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -33,6 +33,7 @@ class _Asker:
     kept: list[IBrokerDelivery] = attrs.field(factory=list, init=False)
     gone: bool = False
     nudged: bool = False
+    served: Deferred[None] | None = None
 
     def __attrs_post_init__(self) -> None:
         self.waiter = Deferred(lambda waiter: self.leave())
@@ -79,7 +80,7 @@ class Asking:
         """See `IMessageQueue.receive`."""
         asker = _Asker(most, in_order)
         self._askers.append(asker)
-        self._serve(asker).addErrback(self._broke_down, asker)
+        asker.served = self._serve(asker).addErrback(self._broke_down, asker)
         return asker.waiter
 
     def nudge(self) -> None:
@@ -93,10 +94,11 @@ class Asking:
         """What was received could not be begun: wait a moment before the next look."""
         self._pausing = True
 
-    def stop(self) -> None:
-        """Who waits is told."""
+    def stop(self) -> Deferred[Any]:
+        """Who waits is told. Fires once what is being begun for them was given back."""
         for asker in list(self._askers):
             asker.waiter.cancel()
+        return DeferredList([asker.served for asker in self._askers if asker.served is not None])
 
     @deferred
     async def _serve(self, asker: _Asker) -> None:
@@ -109,8 +111,7 @@ class Asking:
                     asker.gone = True
                     asker.waiter.callback(lent)
                 else:  # who asked has given up meanwhile, and nobody saw them
-                    for unseen in lent:
-                        unseen.give_back().addErrback(lambda failure: failure.trap(NotDurable, LoanOver))
+                    await DeferredList([unseen.give_back().addErrback(_not_heard) for unseen in lent])
         finally:
             self._askers.remove(asker)
             for copy in asker.kept:
@@ -154,3 +155,7 @@ class Asking:
         asker.gone = True
         if not asker.waiter.called:
             asker.waiter.errback(failure)
+
+
+def _not_heard(failure: Failure) -> None:
+    failure.trap(NotDurable, LoanOver)

@@ -63,14 +63,18 @@ class Place:
         """See `IMessageQueue.receive`."""
         return self._asking.receive(most, in_order)
 
-    def stop(self) -> None:
-        """Lend nothing more. What is on loan, or held, goes back with the broker's connection."""
+    def stop(self) -> Deferred[Any]:
+        """Lend nothing more. What is on loan, or held, goes back with the broker's connection.
+
+        Fires once nothing is being begun any more.
+        """
         self._stopped = True
-        self._asking.stop()
+        begun = self._asking.stop()
         self._held.stop()
         for call in (self._lease_check, *self._apart):
             if call is not None and call.active():
                 call.cancel()
+        return begun
 
     # Beginning
 
