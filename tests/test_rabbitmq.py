@@ -116,6 +116,7 @@ class SharingTests(Real):
         await self.until(lambda: place._idle is not None, "it is not going to be looked at whether anybody asks")
         await self.until(lambda: place._idle is None, "it was not looked at whether anybody asks")
         self.assertEqual(place.arrived, 1)
+        self.assertTrue(all(each.active for each in place._consumers), "it has begun to hand on")
         await high.ack()
         (normal,) = await broker.receive(Q, 1)
         self.assertEqual((normal.body, normal.returned), (b"2", 0))
