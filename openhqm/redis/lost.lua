@@ -10,14 +10,16 @@ for _, number in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'elsewhere', '(' .
   local key = record(number)
   local found = redis.call('HMGET', key, 'queue', 'priority', 'ended', 'body', 'due')
   local lay_there = queue == '' or (found[1] == queue and found[2] == priority)
+  local is_due = queue == '' or tonumber(found[5] or '0') <= clock
   if found[1] and not found[3] and lay_there then
     if redis.call('ZSCORE', unpublished, number) then
-      redis.call('HSET', key, 'doubted', 1)  -- maybe it lay there, and whoever published it has not noted that yet
+      -- Maybe it lay there, and whoever published it has not noted that yet.
+      if is_due then redis.call('HSET', key, 'doubted', 1) end
     elseif found[4] then
       redis.call('ZADD', unpublished, 0, number)
       redis.call('HSET', key, 'told', 1)
       marked = marked + 1
-    elseif queue == '' or redis.call('ZSCORE', loans(queue), number) or tonumber(found[5] or '0') <= clock then
+    elseif is_due or redis.call('ZSCORE', loans(queue), number) then
       ended[#ended + 1] = number
     end
   end
