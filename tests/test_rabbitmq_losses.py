@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 
 from openhqm.errors import NotDurable
@@ -133,6 +134,24 @@ class NoticingTests(Real):
         self.assertEqual(await self.told(), [(Q, Priority.NORMAL)])
         await publish(self.broker, b"2")
         self.assertEqual(await self.told(), [])
+
+    async def test_connection_lost_meanwhile(self) -> None:
+        """Who waits for a queue to be made anew is told when the connection is lost, and not after a while."""
+        patient = await self.process(seconds=50.0)
+        await publish(patient, b"1")
+        self.blocking().queue_delete(self.prefixed("q"))
+        await self.told()
+        self.found = Deferred()
+        waiting = [publish(patient, b"2"), publish(patient, b"3")]
+        await self.until(lambda: self.lost, "nobody notices")
+        hung_up_at = reactor.seconds()  # type: ignore[attr-defined]
+        patient._publishing.close_anew("hung up")
+        for each in waiting:
+            await self.refused(each)
+        self.assertLess(reactor.seconds() - hung_up_at, 10.0)  # type: ignore[attr-defined]
+        self.found.callback(True)
+        self.found = succeed(True)
+        await self.patiently(lambda: publish(patient, b"4"))
 
     async def test_cannot_be_told(self) -> None:
         """While nobody can take note, the queue is not made anew: publishing fails in time, and it is said again."""

@@ -318,6 +318,8 @@ class RabbitMQBroker:
         if self._telling is not None:
             self._telling.down()
         self._publisher.down(reason)
+        if self._losses is not None:
+            self._losses.down()
 
     def _blocked(self, connection: Any, frame: Any) -> None:
         self._publisher.blocked = frame.method.reason or "no reason given"

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock, fail
-from twisted.internet.task import deferLater
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, fail
+from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import OnLost
@@ -44,7 +44,7 @@ class Losses:
         self, topology: Topology, prefix: str, reactor: Any, seconds: float, on_lost: OnLost, alone: bool
     ) -> None:
         self.exchange = prefix + EXCHANGE
-        self._asked = partial(queue_of_lane, prefix)
+        self._stands_for = partial(queue_of_lane, prefix)
         self._topology = topology
         self._reactor = reactor
         self._seconds = seconds
@@ -54,6 +54,7 @@ class Losses:
         self._all_new = False  # everything was lost, or there never was anything; and since then
         self._made: set[str] = set()  # these lanes were made
         self._one_by_one = DeferredLock()
+        self._asking: set[Deferred[None]] = set()
 
     async def look(self) -> None:
         """On a new connection, before anything is published: see whether everything was lost. `NotDurable`."""
@@ -69,6 +70,11 @@ class Losses:
                 self._all_new = self._alone  # another one would have made lanes, and put requests into them
 
         await self._claimed(begin_anew)
+
+    def down(self) -> None:
+        """There is no connection: nobody waits any longer."""
+        for asking in list(self._asking):
+            asking.cancel()
 
     def make(self, lane: str) -> Deferred[None]:
         """There is no such lane: make it. `NotDurable`."""
@@ -102,9 +108,18 @@ class Losses:
     def _in_time(self, done: Deferred[None]) -> Deferred[None]:
         """Whoever waits gives up in time; what was begun for all goes on."""
 
+        self._asking.add(done)
+
+        def over(result: Any) -> Any:
+            self._asking.discard(done)
+            if isinstance(result, Failure) and result.check(CancelledError):
+                raise NotDurable("a queue in RabbitMQ is gone, and could not be made anew")
+            return result
+
         def too_late(result: Any, seconds: float) -> Any:
             raise NotDurable(f"a queue in RabbitMQ is gone, and could not be made anew within {seconds:g} s")
 
+        done.addBoth(over)
         return done.addTimeout(self._seconds, self._reactor, too_late)
 
     async def _make(self, lane: str, is_there: Callable[[], Awaitable[bool]]) -> bool:
@@ -124,7 +139,7 @@ class Losses:
                 return await make()
             if await is_there():
                 return True  # another process was quicker
-            await self._on_lost(*self._asked(lane))
+            await self._on_lost(*self._stands_for(lane))
             return await make()
 
         waiting = self._making.setdefault(lane, deque())
@@ -156,7 +171,7 @@ class Losses:
         while not await self._try_to_claim():
             if self._reactor.seconds() >= until:
                 raise NotDurable("another process is finding out what RabbitMQ has lost")
-            await deferLater(self._reactor, RETRY_SECONDS)
+            await self._topology.pause(RETRY_SECONDS)
 
     async def _try_to_claim(self) -> bool:
         try:

@@ -93,14 +93,14 @@ class Topology:
         """Make the lane where there is none; how many messages are ready in it. `NotDurable`."""
         gone = self._gone.get(name)
         if gone is not None:
-            await self._pause(gone + GONE_SECONDS - self._reactor.seconds())
+            await self.pause(gone + GONE_SECONDS - self._reactor.seconds())
         frame = await self._ask(name, "queue_declare", queue=name, durable=True, arguments=arguments(name))
         self._known.add(name)
         self._gone.pop(name, None)
         return int(frame.method.message_count)
 
-    async def _pause(self, seconds: float) -> None:
-        """`NotDurable` where the connection is lost meanwhile."""
+    async def pause(self, seconds: float) -> None:
+        """Fires after a while. `NotDurable` where the connection is lost meanwhile."""
         pause: Deferred[None] = deferLater(self._reactor, max(0.0, seconds))
         self._pauses.add(pause)
         try:
