@@ -105,7 +105,7 @@ class FollowingTests(Roles):
         self.listener.until(lambda: self.processing([told]), "the worker has not begun")
         held = self.listener.submit({"steps": ["step2"]})
         self.listener.until(lambda: self.processing([told, held]) == 2, "the worker has not begun")
-        self.listener.kill()
+        self.assertEqual(self.listener.stop(), 0)  # what it has followed is done with
         self.step(1)
         worker.until(lambda: self.told() == 2, "the worker does not say that it has ended it")
         self.delete_steps()
