@@ -147,7 +147,7 @@ OnLost = Callable[[str | None, Priority | None], Deferred[bool]]
 
 
 class IBroker(Interface):
-    """Queues of bytes elsewhere, for `openhqm.queues.brokered` to build the promises on. It reconnects for ever."""
+    """Queues of bytes elsewhere, for `openhqm.brokered.queue` to build the promises on. It reconnects for ever."""
 
     on_lost: OnLost | None = Attribute(
         "None, or to be called when a queue is gone, for somebody has deleted it or the broker has lost its data, and "

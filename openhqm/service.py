@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm import __version__
+from openhqm.backends import make_holding
 from openhqm.config.model import Settings
-from openhqm.crew import Crew
 from openhqm.delivery.streams import Streams
 from openhqm.delivery.waiting import Waiting
 from openhqm.errors import OpenHQMError
@@ -29,30 +29,30 @@ from openhqm.fleet.figures import figures_of, metrics_of
 from openhqm.fleet.fleet import Fleet
 from openhqm.fleet.inheritance import Inheritance
 from openhqm.fleet.parent import Parent
-from openhqm.fleet.words import Report
-from openhqm.holding import make_holding
+from openhqm.fleet.protocol import Report
+from openhqm.http1.site import HTTP1Site
+from openhqm.http1.upstreams import Upstreams, endpoint_for
 from openhqm.ingress.access_log import note
 from openhqm.ingress.door import Door
+from openhqm.ingress.fast_path import ShortLane, refused
 from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.proxied import Proxied
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.routes import Routes
-from openhqm.ingress.short_lane import ShortLane, refused
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.ingress.submission import check_submission
 from openhqm.options import OpenHQMOptions
-from openhqm.orphans import Orphans
 from openhqm.policy.queue_names import queue_name
+from openhqm.queue.orphans import Orphans
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.forks import keep_from_forks
-from openhqm.runtime.http1_site import HTTP1Site
-from openhqm.runtime.http1_upstreams import Upstreams, endpoint_for
 from openhqm.runtime.listening import Shared, listen
 from openhqm.runtime.signals import handle_stop, stop_reactor
 from openhqm.runtime.starting import end_where_it_failed, say
 from openhqm.runtime.threads import SerialThread
+from openhqm.workers.pool import Crew
 
 FLUSH_SECONDS = 0.2
 LAST_REQUEST_SECONDS = 5.0

@@ -12,17 +12,17 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from openhqm.embedded.file import SqliteFile
+from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import Capabilities
+from openhqm.memory.queue import MemoryQueue
+from openhqm.memory.results import MemoryResults
 from openhqm.policy.ids import CorrelationIds
-from openhqm.queues.brokered import BrokeredQueue
-from openhqm.queues.memory import MemoryQueue
-from openhqm.queues.sqlite import SqliteQueue
-from openhqm.results.memory import MemoryResults
-from openhqm.results.sqlite import SqliteResults
-from openhqm.results.sqlite_ledger import SqliteLedger
+from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.ledger import SqliteLedger
+from openhqm.sqlite.queue import SqliteQueue
+from openhqm.sqlite.results import SqliteResults
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.memory_broker import CAPABILITIES, MemoryBroker, Server
+from tests.brokered.memory_broker import CAPABILITIES, MemoryBroker, Server
 
 START = 1_000_000.0
 

@@ -224,7 +224,7 @@ def run(rounds: int, seed: int, rule: str = "", patience: float = ENDS_WITHIN, s
     directory = Path(tempfile.mkdtemp(prefix="openhqm-crash-"))
     server = Server(
         directory,
-        before=f"from tests import sabotage; sabotage.{BREAK[rule]}()" if rule else "",
+        before=f"from tests import broken_rules; broken_rules.{BREAK[rule]}()" if rule else "",
         OPENHQM_WORKER__HANDLER="tests.crash_handler:handle",
         OPENHQM_WORKER__COUNT="8",
         OPENHQM_WORKER__MAX_RETRIES="1000",

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.brokers import RabbitMQServer, RedisServer
-from tests.fleets import FleetServer, backend_of, until
+from tests.fleet.fleets import FleetServer, backend_of, until
 
 ENDS_WITHIN = 60.0
 PROCESSES = 2

@@ -45,5 +45,5 @@ class Kill(SynchronousTestCase):
 
     def test_sees_acknowledging_first_on_redis(self) -> None:
         """A worker that takes a request out of the books before it is done is caught."""
-        before = "from tests import sabotage; sabotage.redis_ack_first()"
+        before = "from tests import broken_rules; broken_rules.redis_ack_first()"
         self.assertRaises(crash.Broken, crash_redis.run, 2, 1, lambda line: None, patience=5.0, before=before)

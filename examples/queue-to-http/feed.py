@@ -5,8 +5,8 @@ import sys
 
 from twisted.internet.task import deferLater, react
 
+from openhqm.backends import make_holding
 from openhqm.config.loading import load
-from openhqm.holding import make_holding
 from openhqm.messages import Submission
 from openhqm.runtime.threads import SerialThread
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """What the configuration contract knows and this build does not have: refused by name, never passed over."""
 
 from __future__ import annotations

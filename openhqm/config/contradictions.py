@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """What each key allows, and all of them together do not."""
 
 from __future__ import annotations

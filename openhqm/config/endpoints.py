@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """The HTTP endpoints that requests are forwarded to, and how each is treated."""
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from openhqm.config.validators import between, not_empty, one_of
 from openhqm.policy.breaker import BreakerPolicy
 from openhqm.policy.destinations import DestinationPolicy
 from openhqm.policy.forwarding import METHODS, Target
+from openhqm.policy.host_lists import places
 from openhqm.policy.outcome import RETRY_ON
-from openhqm.policy.places import places
 from openhqm.policy.proxying import HOP_BY_HOP
 
 AUTH_TYPES = ("bearer", "basic", "api_key", "custom", "oauth2_client_credentials")

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """A YAML file and the environment become `Settings`, or every complaint at once."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """The settings: one frozen record per concern. A default is what a line left out means."""
 
 from __future__ import annotations

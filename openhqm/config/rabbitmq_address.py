@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq_parts -*-
+# -*- test-case-name: tests.rabbitmq.test_parts -*-
 """Where RabbitMQ is found: what a URL says.
 
 ::

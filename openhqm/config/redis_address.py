@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis_parts -*-
+# -*- test-case-name: tests.redis.test_parts -*-
 """Where Redis is found: what a URL says.
 
 ::

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """Routes as an operator writes them, and the table that is made of them."""
 
 from __future__ import annotations

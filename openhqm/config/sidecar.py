@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_sidecar_rules -*-
+# -*- test-case-name: tests.policy.test_sidecar_rules -*-
 """What an operator decides about an application behind the gateway."""
 
 from __future__ import annotations

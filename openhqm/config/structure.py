@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """From plain values to records: exact types, every complaint at once, each with its key.
 
 The stock hooks of cattrs are kind (a 3 becomes "3") and stop at the shape of an error; ours take a value as it

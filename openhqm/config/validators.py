@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.config.test_config -*-
 """What a single setting may be.
 
 A validator raises `ValueError` with the rest of a sentence that begins with the key.

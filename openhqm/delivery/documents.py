@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_documents -*-
+# -*- test-case-name: tests.delivery.test_documents -*-
 """What a record, a reply and an event look like as JSON text."""
 
 from __future__ import annotations

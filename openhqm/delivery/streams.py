@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_streams -*-
+# -*- test-case-name: tests.delivery.test_streams -*-
 """Server-Sent Events: the whole history of a request, then what happens, then the end of the stream.
 
 A stream keeps the number of the last event it wrote, and nothing else: while its reader stalls nothing is

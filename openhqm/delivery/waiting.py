@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_waiting -*-
+# -*- test-case-name: tests.delivery.test_waiting -*-
 """Waiting for an ending, woken in memory: nothing polls."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_fleet_parts,tests.test_fleet -*-
+# -*- test-case-name: tests.fleet.test_parts,tests.fleet.test_fleet -*-
 """One process, as its parent knows it: what it has reported, whether it still does, and how it ended."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm.fleet.inheritance import HEARING, SPEAKING
-from openhqm.fleet.words import Everybody, Leave, Pipe, Question, Report, Serve, Standing, Stop, Word, speaking_by
+from openhqm.fleet.protocol import Everybody, Leave, Pipe, Question, Report, Serve, Standing, Stop, Word, speaking_by
 from openhqm.runtime.deferreds import deferred
 
 SILENT_SECONDS = 5.0

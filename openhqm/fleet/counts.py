@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_fleet_parts -*-
+# -*- test-case-name: tests.fleet.test_parts -*-
 """What all processes have counted together, and what the parent counts itself."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from openhqm.fleet.child import Child
 from openhqm.fleet.figures import added, figures_of, lasting
-from openhqm.fleet.words import STATES, Family
+from openhqm.fleet.protocol import STATES, Family
 
 
 class Counts:

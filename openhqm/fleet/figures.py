@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_fleet_parts -*-
+# -*- test-case-name: tests.fleet.test_parts -*-
 """Metrics of several processes, added up. What a process counted is not taken back when it ends."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
-from openhqm.fleet.words import Family
+from openhqm.fleet.protocol import Family
 
 LASTING = frozenset(("counter", "histogram", "summary"))
 """Kinds of metrics that only grow, and outlive the process that counted."""

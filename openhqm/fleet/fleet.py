@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_fleet -*-
+# -*- test-case-name: tests.fleet.test_fleet -*-
 """The parent of several processes: it holds their sockets, and rolls the processes over one by one.
 
 It serves nothing and opens no queue. The sockets are never closed before the end: whoever connects while processes
@@ -24,7 +24,7 @@ from openhqm.config.model import Server
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.fleet.child import Child
 from openhqm.fleet.inheritance import Source, bequest
-from openhqm.fleet.roster import START_SECONDS, Place, Roster
+from openhqm.fleet.supervisor import START_SECONDS, Place, Roster
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.listening import listen
 from openhqm.runtime.signals import handle_stop, stop_reactor

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_fleet_parts -*-
+# -*- test-case-name: tests.fleet.test_parts -*-
 """What a process is started with by its parent: two pipes, the sockets to listen on, and the configuration as read.
 
 The configuration is handed over because the file may be another by now: a process that takes the place of one that

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_fleet_parts,tests.test_fleet -*-
+# -*- test-case-name: tests.fleet.test_parts,tests.fleet.test_fleet -*-
 """The parent, as one of its processes knows it: whom it tells how it is, whom it asks how the others are."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from openhqm.fleet.inheritance import HEARING, SPEAKING
-from openhqm.fleet.words import Everybody, Leave, Pipe, Question, Report, Serve, Stop
+from openhqm.fleet.protocol import Everybody, Leave, Pipe, Question, Report, Serve, Stop
 from openhqm.runtime.deferreds import deferred
 
 REPORT_SECONDS = 1.0

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_access_log -*-
+# -*- test-case-name: tests.http1.test_access -*-
 """The access log: one event for each request, with the request of ours that it is about."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from openhqm.runtime.http1_access import Served
+from openhqm.http1.access import Served
 
 _ID = re.compile(r"/api/v1/(?:status|response|events|cancel)/([0-9a-f-]{36})(?:/|\Z)")
 _log = Logger()

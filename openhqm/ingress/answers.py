@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_answers -*-
+# -*- test-case-name: tests.ingress.test_answers -*-
 """Problems: the one table from error to status code."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from openhqm.errors import (
     OpenHQMError,
     UnknownRequest,
 )
-from openhqm.runtime.http1_messages import REASONS, Answer, Fields
+from openhqm.http1.messages import REASONS, Answer, Fields
 
 PROBLEM = b"application/problem+json"
 

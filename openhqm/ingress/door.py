@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_http,tests.test_lanes -*-
+# -*- test-case-name: tests.ingress.test_http,tests.ingress.test_fast_path -*-
 """What the door does for each route: bytes and header fields in, an `Answer` out.
 
 No framework in here: the routes call these, whichever way a request came in.
@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
 from openhqm.delivery.waiting import Waiting
 from openhqm.errors import NotDurable, OpenHQMError
+from openhqm.http1.messages import Answer, Fields
 from openhqm.ingress.answers import field, problem
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of, prefer_wait
@@ -23,7 +24,6 @@ from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
-from openhqm.runtime.http1_messages import Answer, Fields
 
 HeaderField = Callable[[bytes], bytes | None]
 """The value of a header field of the request, by its name in lower case, or None."""

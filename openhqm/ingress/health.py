@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_health -*-
+# -*- test-case-name: tests.ingress.test_health -*-
 """Health for people, probes and load balancers: of this process, or of all that serve on the same port."""
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 
 from openhqm import __version__
-from openhqm.fleet.words import Everybody, Process, Standing
+from openhqm.fleet.protocol import Everybody, Process, Standing
+from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import problem
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.interfaces import IMessageQueue
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.http1_messages import Answer
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 _NO_PARENT = "the parent process does not answer"

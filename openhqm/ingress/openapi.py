@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_openapi -*-
+# -*- test-case-name: tests.ingress.test_openapi -*-
 """The description of the HTTP API (OpenAPI 3.1). A test holds it against the routes and their answers."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_preferences -*-
+# -*- test-case-name: tests.ingress.test_preferences -*-
 """The header fields with a syntax of their own: Prefer, Accept, Idempotency-Key, Content-Type."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_proxied -*-
+# -*- test-case-name: tests.ingress.test_proxied -*-
 """A request for the application behind, taken into the queue as it came, and its answer given back as it is."""
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from openhqm.config.endpoints import APPLICATION
 from openhqm.delivery.documents import acceptance_document
 from openhqm.errors import InvalidRequest
+from openhqm.http1.messages import Answer, Message
 from openhqm.ingress.answers import field, problem
 from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.preferences import claim_of
 from openhqm.messages import IdempotencyClaim, Reply, Submission
 from openhqm.policy.proxying import end_to_end, forwarded_fields
-from openhqm.runtime.http1_messages import Answer, Message
 
 # A cookie is not for keeping, and how long a client waits is between the two of us.
 _NOT_KEPT = frozenset((b"cookie", b"prefer", b"host"))

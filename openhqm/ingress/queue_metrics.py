@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_http -*-
+# -*- test-case-name: tests.ingress.test_http -*-
 """The metrics that are read rather than counted: how much lies in the queues, asked for when somebody collects."""
 
 from __future__ import annotations

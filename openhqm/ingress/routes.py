@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_http,tests.test_lanes -*-
+# -*- test-case-name: tests.ingress.test_http,tests.ingress.test_fast_path -*-
 """The table of routes. Klein only routes: the work is in `Door`."""
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from werkzeug.exceptions import HTTPException
 from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import Streams
 from openhqm.errors import OpenHQMError
+from openhqm.http1.messages import SERVER, Answer
 from openhqm.ingress.answers import field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
+from openhqm.ingress.fast_path import instance
 from openhqm.ingress.health import Health
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
 from openhqm.ingress.sending import RequestSink, send
-from openhqm.ingress.short_lane import instance
 from openhqm.messages import Acceptance, Event
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.http1_messages import SERVER, Answer
 
 _NO_PATH = "no such path; GET /openapi.json lists them all"
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_lanes -*-
+# -*- test-case-name: tests.ingress.test_fast_path -*-
 """How an answer, or a stream, goes out by way of a ``twisted.web`` request."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
-from openhqm.runtime.http1_messages import REASONS, SERVER, Answer
+from openhqm.http1.messages import REASONS, SERVER, Answer
 
 
 def send(request: IRequest, answer: Answer) -> bytes:

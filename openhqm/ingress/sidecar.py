@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_sidecar -*-
+# -*- test-case-name: tests.ingress.test_sidecar -*-
 """In front of an application: what is not the gateway's own goes straight through to it, or waits in the queue."""
 
 from __future__ import annotations
@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from openhqm.http1.messages import Answer, Message, ShortLane, Streaming
+from openhqm.http1.pass_through import Through
+from openhqm.http1.rules import Head
+from openhqm.http1.upstreams import Upstreams
+from openhqm.ingress.fast_path import served
+from openhqm.ingress.pass_through import Refusing, Straight
 from openhqm.ingress.preferences import MOST_PREFER, prefer_wait, prefers_async
-from openhqm.ingress.short_lane import served
-from openhqm.ingress.straight import Refusing, Straight
 from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
-from openhqm.runtime.http1_messages import Answer, Message, ShortLane, Streaming
-from openhqm.runtime.http1_passing import Through
-from openhqm.runtime.http1_rules import Head
-from openhqm.runtime.http1_upstreams import Upstreams
 
 Queueing = Callable[[Message, float | None], Coroutine[Any, Any, Answer | Streaming]]
 """Takes a request that is to wait in the queue, and for how many seconds its caller waits (None: a 202 at once). It

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_submission -*-
+# -*- test-case-name: tests.ingress.test_submission -*-
 """Reading a submission: bytes in, a `Submission` or the first thing wrong with them out."""
 
 from __future__ import annotations

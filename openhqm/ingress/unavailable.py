@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_unavailable -*-
+# -*- test-case-name: tests.ingress.test_unavailable -*-
 """Why submissions are not accepted, for whoever reads the log: each reason when it comes up, and then now and then.
 
 The caller is not told more than to come again, for a reason may name what is behind this server.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_addressing -*-
+# -*- test-case-name: tests.policy.test_addressing -*-
 """Which endpoint and which partition a submission is for, decided once, before it is accepted."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_breaker -*-
+# -*- test-case-name: tests.policy.test_breaker -*-
 """The circuit breaker: after too many failures a target is left alone, and then asked once whether it is back."""
 
 from __future__ import annotations

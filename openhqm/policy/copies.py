@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_copies -*-
+# -*- test-case-name: tests.policy.test_copies -*-
 """What a copy of a request's message is worth, where a broker holds copies and a ledger elsewhere keeps the books.
 
 A copy carries how many attempts there had been when it was published. A retry publishes a new one that carries more:

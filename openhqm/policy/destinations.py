@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_destinations -*-
+# -*- test-case-name: tests.policy.test_destinations -*-
 """Where a request may make the gateway call: URLs and addresses, judged without asking anybody.
 
 RFC 3986 leaves room that readers fill differently, and that room is where a check is got around. So a URL is read by
@@ -16,8 +16,8 @@ from typing import NoReturn
 import attrs
 
 from openhqm.errors import DestinationRefused
+from openhqm.policy.host_lists import NOWHERE, Places, ends_in_a_number, is_host_name, is_reserved, places
 from openhqm.policy.networks import read_address, why_not_public
-from openhqm.policy.places import NOWHERE, Places, ends_in_a_number, is_host_name, is_reserved, places
 
 MOST_CHARACTERS = 2048
 _DEFAULT_PORTS = {"https": 443, "http": 80}

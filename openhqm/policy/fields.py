@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_fields -*-
+# -*- test-case-name: tests.policy.test_fields -*-
 """Fields of a request by their dotted names, found in the bytes of the payload without building what lies beside them.
 
 A value found is JSON text, as it came: a number keeps its digits, a string its escapes.

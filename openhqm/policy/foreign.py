@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_foreign -*-
+# -*- test-case-name: tests.policy.test_foreign -*-
 """Messages that others put into a queue: bytes and fields as a broker has them, made into a submission, and back."""
 
 from __future__ import annotations

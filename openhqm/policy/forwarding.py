@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_forwarding -*-
+# -*- test-case-name: tests.policy.test_forwarding -*-
 """What is sent to a target for one request: method, URL, header fields and content."""
 
 from __future__ import annotations

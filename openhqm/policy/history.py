@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.queue.test_contracts -*-
 """How much a request's history holds, wherever it rests."""
 
 from __future__ import annotations

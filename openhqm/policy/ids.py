@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_ids -*-
+# -*- test-case-name: tests.policy.test_ids -*-
 """Correlation ids that carry their own place: a number, enciphered with a keyed check into a UUID v4.
 
 A random id needs an index over random keys on the way in, which is what makes an embedded accept slow.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_transforms -*-
+# -*- test-case-name: tests.policy.test_transforms -*-
 """Programs for jq, compiled once: ``.`` is the payload, the rest of the request is in variables."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_json_text -*-
+# -*- test-case-name: tests.policy.test_json_text -*-
 """Strict reading of a JSON object without parsing what lies inside it.
 
 RFC 8259 leaves duplicate names and depth to the reader, and readers that differ are how requests get

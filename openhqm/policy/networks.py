@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_networks -*-
+# -*- test-case-name: tests.policy.test_networks -*-
 """Which addresses lie in the public internet, by a table of our own.
 
 The tables of libraries answer another question: Python's ``is_global`` lets multicast pass, and addresses that

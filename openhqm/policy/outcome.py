@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_outcome -*-
+# -*- test-case-name: tests.policy.test_outcome -*-
 """What a target's answer means for the request: done, to be tried again, or failed for good."""
 
 from __future__ import annotations

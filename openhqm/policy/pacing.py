@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_pacing -*-
+# -*- test-case-name: tests.policy.test_pacing -*-
 """How fast, and how many at once, a target is called."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_proxying -*-
+# -*- test-case-name: tests.policy.test_proxying -*-
 """Which header fields go through a gateway, and which ones it writes itself.
 
 What belongs to one connection ends with it (RFC 9110, section 7.6.1), whoever is on the other side of the gateway; and

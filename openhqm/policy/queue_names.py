@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_queue_names -*-
+# -*- test-case-name: tests.policy.test_queue_names -*-
 """In which queue a request waits: one for each endpoint, and one for each partition of it.
 
 What is slow or dead holds up its own queue and no other. A queue is named after the request queue::

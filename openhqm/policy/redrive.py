@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.queue.test_contracts -*-
 """What becomes of a dead letter that is tried anew."""
 
 from __future__ import annotations

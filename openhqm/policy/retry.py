@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_retry -*-
+# -*- test-case-name: tests.policy.test_retry -*-
 """When to try again: exponential back-off with jitter and a cap, and when to stop."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_routing -*-
+# -*- test-case-name: tests.policy.test_routing -*-
 """Which route a request takes, and what is sent to its endpoint."""
 
 from __future__ import annotations

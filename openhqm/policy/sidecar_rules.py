@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_sidecar_rules -*-
+# -*- test-case-name: tests.policy.test_sidecar_rules -*-
 """Which requests of a sidecar are the gateway's own, which go straight through, and which wait in the queue."""
 
 from __future__ import annotations

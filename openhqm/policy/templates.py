@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_transforms -*-
+# -*- test-case-name: tests.policy.test_transforms -*-
 """Templates: text with ``{{ payload.name }}`` in it, where a value goes in as JSON and cannot break out.
 
 There is nothing to run in a template: no calls, no loops, no attributes. What decides whether a value may be

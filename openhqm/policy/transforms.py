@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_transforms -*-
+# -*- test-case-name: tests.policy.test_transforms -*-
 """What a request's content becomes on its way out: as it came, or through jq, JSONPath or a template.
 
 A transform is compiled once, when the configuration is read. One that fails for a request fails for it every

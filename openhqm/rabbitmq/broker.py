@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.rabbitmq.test_rabbitmq -*-
 """RabbitMQ as an `IBroker`: quorum queues, every publish confirmed, delays in queues whose messages move on.
 
 One connection publishes and another one consumes: RabbitMQ stops reading from whoever publishes when it runs out of

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq_lending,tests.test_rabbitmq -*-
+# -*- test-case-name: tests.rabbitmq.test_lending,tests.rabbitmq.test_rabbitmq -*-
 """Consuming from one lane, over a channel of its own.
 
 What goes wrong with a channel takes back whatever was lent over it, so lanes do not share one. RabbitMQ may know of a

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.rabbitmq.test_rabbitmq -*-
 """A message on loan from RabbitMQ."""
 
 from __future__ import annotations

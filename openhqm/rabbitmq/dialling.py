@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_parts,tests.test_rabbitmq_ways -*-
+# -*- test-case-name: tests.rabbitmq.test_rabbitmq,tests.rabbitmq.test_parts,tests.rabbitmq.test_ways -*-
 """One connection attempt: the nodes in turn, the TLS, and the first words of AMQP."""
 
 from __future__ import annotations

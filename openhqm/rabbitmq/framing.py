@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq_framing -*-
+# -*- test-case-name: tests.rabbitmq.test_framing -*-
 """A publish as bytes (AMQP 0-9-1, section 4.2): those that pika makes, out of parts that are mostly the same again.
 
 Of one message to the next only the size, the number and the body change. Making all of it anew took pika longer than

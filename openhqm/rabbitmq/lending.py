@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq_lending,tests.test_rabbitmq -*-
+# -*- test-case-name: tests.rabbitmq.test_lending,tests.rabbitmq.test_rabbitmq -*-
 """Lending from one queue: who waits for work in this process, and what has come for them.
 
 RabbitMQ sends what it has as soon as somebody consumes, lane by lane. So that what is urgent goes first, nothing is

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_parts -*-
+# -*- test-case-name: tests.rabbitmq.test_rabbitmq,tests.rabbitmq.test_parts -*-
 """A connection that is kept up for ever."""
 
 from __future__ import annotations

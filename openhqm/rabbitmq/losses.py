@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq_losses -*-
+# -*- test-case-name: tests.rabbitmq.test_losses -*-
 """Noticing that a queue is gone with what was in it, or everything: nothing is made anew as if it had been empty.
 
 Where books are kept a queue is made here alone, once it is known what of it was lost. It is bound to an exchange of

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.rabbitmq.test_rabbitmq -*-
 """Publishing over one channel: many at once, each with its own confirmation, and none unanswered for long.
 
 A message that cannot be routed is returned, and confirmed all the same: the broker did with it what it was told. The

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq_parts -*-
+# -*- test-case-name: tests.rabbitmq.test_parts -*-
 """The queues in RabbitMQ: their names and arguments, which everybody who declares one must say alike.
 
 A quorum queue has no priorities before RabbitMQ 4, and two since. So a queue of ours is up to three of RabbitMQ's, one

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq_telling -*-
+# -*- test-case-name: tests.rabbitmq.test_telling -*-
 """Telling the process that keeps the books, over a queue that it alone makes.
 
 Made by whoever tells, nobody would notice that it had been gone, with endings in it that are nowhere else. So what is

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq -*-
+# -*- test-case-name: tests.rabbitmq.test_rabbitmq -*-
 """Declaring queues over one connection, each once, and asking how much lies in them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_rabbitmq,tests.test_rabbitmq_ways -*-
+# -*- test-case-name: tests.rabbitmq.test_rabbitmq,tests.rabbitmq.test_ways -*-
 """pika, imported when a RabbitMQ is configured, and not before."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis -*-
+# -*- test-case-name: tests.redis.test_redis -*-
 """Idempotency keys as `accept.lua` takes them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis -*-
+# -*- test-case-name: tests.redis.test_redis -*-
 """The ground that queue and store share: scripts that run, channels that are heard, and what is wrong if anything is.
 
 One connection carries every command of the process, so that they happen in the order in which they were asked for;
@@ -20,12 +20,12 @@ from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.redis.dialling import ask
+from openhqm.redis.errors import refusal
 from openhqm.redis.link import Link
 from openhqm.redis.listening import Listening
 from openhqm.redis.promises import Promises, promises, read_info
 from openhqm.redis.scripts import Script, load_scripts
 from openhqm.redis.wire import factory, is_refusal
-from openhqm.redis.words import refusal
 from openhqm.runtime.deferreds import deferred
 
 PROBE_SECONDS = 1.0

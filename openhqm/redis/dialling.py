@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis,tests.test_redis_link,tests.test_redis_ways -*-
+# -*- test-case-name: tests.redis.test_redis,tests.redis.test_connection,tests.redis.test_ways -*-
 """One connection attempt: the socket, the TLS, Sentinel's word, the password and the database."""
 
 from __future__ import annotations

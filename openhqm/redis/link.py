@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis,tests.test_redis_link -*-
+# -*- test-case-name: tests.redis.test_redis,tests.redis.test_connection -*-
 """A connection that is kept up for ever, and whose every command has an answer or a failure within its time.
 
 All commands of a process travel over one connection, one behind the other without waiting: Redis answers in the
@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
 from openhqm.redis.dialling import Unreachable, dial
+from openhqm.redis.errors import refusal
 from openhqm.redis.wire import factory, is_hanging_up, is_refusal
-from openhqm.redis.words import refusal
 from openhqm.runtime.deferreds import deferred
 
 FIRST_PAUSE = 0.05

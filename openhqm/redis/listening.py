@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis,tests.test_redis_listening -*-
+# -*- test-case-name: tests.redis.test_redis,tests.redis.test_listening -*-
 """Hearing what other processes say, over a connection of its own: channels, for as long as somebody listens.
 
 Redis keeps no message for a connection that is down. So each listener is told whenever its channel was opened, or
@@ -17,9 +17,9 @@ from twisted.python.failure import Failure
 
 from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
+from openhqm.redis.errors import refusal
 from openhqm.redis.link import Link
 from openhqm.redis.wire import factory, is_refusal
-from openhqm.redis.words import refusal
 
 PING_SECONDS = 5.0
 

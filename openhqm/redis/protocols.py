@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis_protocols -*-
+# -*- test-case-name: tests.redis.test_protocols -*-
 """txredisapi's protocol with a shorter way for a command: hiredis packs it, and one Deferred waits for its answer.
 
 Bytes come and go as they are. Names, passwords and databases are told by whoever connects, not by the protocol, which

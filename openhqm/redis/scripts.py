@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis -*-
+# -*- test-case-name: tests.redis.test_redis -*-
 """The scripts: each is one step that happens as a whole or not at all, whichever process asks for it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_redis -*-
+# -*- test-case-name: tests.redis.test_redis -*-
 """txredisapi, imported when a Redis is configured, and not before."""
 
 from __future__ import annotations

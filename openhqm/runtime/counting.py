@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_counting -*-
+# -*- test-case-name: tests.runtime.test_counting -*-
 """Counting at the price of an addition: what each request counts is read only when somebody collects.
 
 Prometheus's own counters take a lock each time. These are counted in the reactor's thread, and collected there, too.

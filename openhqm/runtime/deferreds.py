@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_deferreds -*-
+# -*- test-case-name: tests.runtime.test_deferreds -*-
 """Deferred at the seam, ``await`` inside."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_forks,tests.test_fleet -*-
+# -*- test-case-name: tests.runtime.test_forks,tests.fleet.test_fleet -*-
 """What a handler forks, by ``multiprocessing`` for one, has a copy of every open file, and may outlive its process."""
 
 from __future__ import annotations

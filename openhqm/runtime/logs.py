@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_logs -*-
+# -*- test-case-name: tests.runtime.test_logs -*-
 """Log events as lines: JSON for machines, text for people. One line each, whatever a value contains."""
 
 from __future__ import annotations

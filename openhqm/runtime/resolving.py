@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_guarded -*-
+# -*- test-case-name: tests.http1.test_guarded -*-
 """The addresses of a host name, all of them, within a time."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_service,tests.test_fleet -*-
+# -*- test-case-name: tests.test_service,tests.fleet.test_fleet -*-
 """Signals that ask a process to end; twistd's own handlers would end it with the signal."""
 
 from __future__ import annotations

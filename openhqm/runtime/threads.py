@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_threads -*-
+# -*- test-case-name: tests.runtime.test_threads -*-
 """Threads of our own, apart from the reactor's pool (which resolves names, and must never be full)."""
 
 from __future__ import annotations

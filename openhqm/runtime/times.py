@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_times -*-
+# -*- test-case-name: tests.runtime.test_times -*-
 """Times as people and protocols write them: RFC 3339, in UTC."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_http_client -*-
+# -*- test-case-name: tests.http1.test_client -*-
 """TLS towards servers: whom to trust, what to show, and what went wrong in words.
 
 Imported only where something speaks https: OpenSSL takes a third of what an idle process needs in all.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.queue.test_contracts -*-
 """The contract of a backend, for everybody who writes one.
 
 A backend is a queue and the store beside it. Describe how to make one on a `Bench`, and run the suite::

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.queue.test_contracts -*-
 """What a backend is tested on, and what every part of the contract uses."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.queue.test_contracts -*-
 """Lending: what is accepted is lent, in order, to one at a time."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.queue.test_contracts -*-
 """Recording: what is known of a request, from its acceptance to its expiry."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_contracts -*-
+# -*- test-case-name: tests.queue.test_contracts -*-
 """Surviving: repeats under a key, and crashes."""
 
 from __future__ import annotations

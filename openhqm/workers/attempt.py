@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_attempt -*-
+# -*- test-case-name: tests.workers.test_attempt -*-
 """One attempt at one request: from the loan to its settling.
 
 The order is the promise: the attempt was counted durably before it was lent; the reply is durable before, or

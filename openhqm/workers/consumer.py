@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_consumer -*-
+# -*- test-case-name: tests.workers.test_consumer -*-
 """Takes what there are hands for: a permit first, then the queue is asked."""
 
 from __future__ import annotations

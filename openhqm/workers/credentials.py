@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_credentials -*-
+# -*- test-case-name: tests.workers.test_credentials -*-
 """How a target knows that it is us: header fields, fixed or fetched."""
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from openhqm.errors import RetryLater
+from openhqm.http1.client import content_producer, read_body, reason_of
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.http_client import content_producer, read_body, reason_of
 
 MOST_TOKEN_BYTES = 64 * 1024
 TOKEN_SECONDS = 30.0

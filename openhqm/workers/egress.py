@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_egress -*-
+# -*- test-case-name: tests.workers.test_egress -*-
 """Forwarding: an attempt at a request is one call of a target, and what it answers is the reply."""
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from openhqm.errors import DestinationRefused, Reject, RetryLater, TransformFailed
-from openhqm.policy.fields import Document
-from openhqm.policy.forwarding import Target, TargetRequest, reply_fields, target_request
-from openhqm.policy.outcome import Verdict, judge
-from openhqm.policy.routing import RouteTable
-from openhqm.runtime.http_client import (
+from openhqm.http1.client import (
     AnswerTooLong,
     content_producer,
     first_reason,
@@ -26,6 +22,10 @@ from openhqm.runtime.http_client import (
     reason_of,
     was_cancelled,
 )
+from openhqm.policy.fields import Document
+from openhqm.policy.forwarding import Target, TargetRequest, reply_fields, target_request
+from openhqm.policy.outcome import Verdict, judge
+from openhqm.policy.routing import RouteTable
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
 from openhqm.workers.handlers import Response, TimeIsUp, Work

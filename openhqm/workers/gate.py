@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_gate -*-
+# -*- test-case-name: tests.workers.test_gate -*-
 """The gate before a target: nobody goes to one that is down, too busy, or was called too often already."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_handlers -*-
+# -*- test-case-name: tests.workers.test_handlers -*-
 """The caller's Python: how it is found, what it is called with, and what it may return."""
 
 from __future__ import annotations

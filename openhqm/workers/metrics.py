@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_http -*-
+# -*- test-case-name: tests.ingress.test_http -*-
 """What the workers count. Labels are bound once; nothing is labelled by request."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_attempt -*-
+# -*- test-case-name: tests.workers.test_attempt -*-
 """From what a handler answered, or raised, to the reply that ends its request."""
 
 from __future__ import annotations

@@ -1,1 +1,0 @@
-"""The embedded database: one file that a queue and a result store rest in together."""

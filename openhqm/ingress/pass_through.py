@@ -1,0 +1,170 @@
+# -*- test-case-name: tests.ingress.test_sidecar -*-
+"""One request straight through to the application, and its response straight back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from openhqm.http1.pass_through import Passing
+from openhqm.http1.rules import Head, Refusal
+from openhqm.http1.upstream import Upstream
+from openhqm.http1.upstreams import Upstreams
+from openhqm.ingress.answers import problem
+from openhqm.ingress.fast_path import instance
+from openhqm.policy.proxying import end_to_end, forwarded_fields
+
+_WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
+
+
+class _Way(Protocol):
+    """Where it goes, and by which rules."""
+
+    upstreams: Upstreams
+    name: bytes
+    timeout: float
+    trusts: Callable[[str | None], bool]
+
+
+class Straight:
+    """A `Through` that sends what comes on to the application, and a `Taker` of what it answers."""
+
+    _log = Logger()
+
+    def __init__(self, way: _Way, head: Head) -> None:
+        self._way = way
+        self._head = head
+        self._connecting: Deferred[Any] | None = None
+        self._upstream: Upstream | None = None
+        self._passing: Any = None
+
+    # The request
+
+    def begin(self, passing: Passing) -> None:
+        self._passing = passing
+        connecting = self._connecting = self._way.upstreams.take()
+        connecting.addCallbacks(self._connected, self._unreachable)
+        connecting.addErrback(self._broken)
+        if self._connecting is not None:
+            passing.pauseProducing()
+
+    def write(self, piece: bytes) -> None:
+        if self._upstream is not None:
+            self._upstream.write(piece)
+
+    def ended(self) -> None:
+        if self._upstream is not None:
+            self._upstream.end()
+
+    def lost(self) -> None:
+        connecting, self._connecting = self._connecting, None
+        upstream, self._upstream = self._upstream, None
+        if connecting is not None:
+            connecting.cancel()
+        elif upstream is not None:
+            upstream.abort()
+
+    def _connected(self, upstream: Upstream) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is None:
+            upstream.transport.abortConnection()  # the client left in the very turn in which it was connected
+            return
+        self._upstream = upstream
+        head = self._head
+        data = request_head(
+            head,
+            peer=self._passing.peer,
+            scheme="https" if self._passing.secure else "http",
+            name=self._way.name,
+            trusted=self._way.trusts(self._passing.peer),
+        )
+        upstream.begin(data, head.method, head.length is None, self._passing, self, self._way.timeout)
+        self._passing.resumeProducing()
+
+    def _unreachable(self, failure: Failure) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is None or failure.check(CancelledError):
+            return
+        self._log.warn("the application cannot be reached: {reason}", reason=failure.getErrorMessage())
+        self._refuse(502, "the application cannot be reached")
+
+    def _broken(self, failure: Failure) -> None:
+        self._log.failure("a request broke down", failure, path=instance(self._head.target))
+        self._passing.abort()
+        self.lost()
+
+    # The response
+
+    def responded(self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
+        try:
+            passed = end_to_end(fields)
+        except ValueError as error:
+            raise Refusal(502, f"the application answered with a header that cannot be passed on: {error}") from None
+        self._passing.respond(status, reason, passed, length)
+        if self._upstream is not None:
+            self._passing.registerProducer(self._upstream, True)
+
+    def received(self, piece: bytes) -> None:
+        self._passing.write(piece)
+
+    def completed(self) -> None:
+        self._upstream = None
+        self._passing.finish()
+
+    def failed(self, refusal: Refusal) -> None:
+        self._upstream = None
+        self._log.warn("the application failed: {reason}", reason=refusal.reason, path=instance(self._head.target))
+        if self._passing.responding:
+            self._passing.abort()  # a body that is not whole must not look whole
+        else:
+            self._refuse(refusal.status, refusal.reason)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        self._passing.answer(problem(status, detail, instance=instance(self._head.target)))
+
+
+class Refusing:
+    """A `Through` that lets nothing through: it answers, and the connection ends with the answer."""
+
+    def __init__(self, status: int, detail: str, head: Head) -> None:
+        self._answer = problem(status, detail, instance=instance(head.target))
+
+    def begin(self, passing: Passing) -> None:
+        passing.persistent = False  # what a client sends behind an upgrade need not be HTTP
+        passing.answer(self._answer)
+
+    def write(self, piece: bytes) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+
+def request_head(head: Head, *, peer: str | None, scheme: str, name: bytes, trusted: bool) -> bytes:
+    """The head that the application gets: method, target and ``Host`` as the client sent them.
+
+    Further what of its fields is for the application, our word on who asked, and ``Via`` (RFC 9110, section 7.6.3).
+    """
+    host = next((value for key, value in head.headers if key == b"host"), None)
+    fields = [field for field in end_to_end(head.headers) if field[0] != b"host"]
+    fields = forwarded_fields(fields, peer=peer, scheme=scheme, host=host, trusted=trusted)
+    via = [value for key, value in fields if key == b"via"]
+    fields = [field for field in fields if field[0] != b"via"]
+    # The version we have received it in; those before us stand before us.
+    fields.append((b"via", b", ".join((*via, head.version[5:] + b" " + name))))
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (head.method, head.target, host or b"")]
+    for key, value in fields:
+        lines += (key, b": ", value, b"\r\n")
+    if head.length is None:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    elif head.length or head.method in _WITH_CONTENT or any(key == b"content-length" for key, _ in head.headers):
+        lines.append(b"content-length: %d\r\n" % head.length)
+    lines.append(b"\r\n")
+    return b"".join(lines)

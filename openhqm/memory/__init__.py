@@ -1,0 +1,1 @@
+"""The memory backend: queue and results in this process, gone with it."""

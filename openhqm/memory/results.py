@@ -1,0 +1,158 @@
+# -*- test-case-name: tests.queue.test_contracts -*-
+"""Answers in memory: for trying things out, and gone with the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
+from openhqm.interfaces import IResultStore
+from openhqm.messages import Event, Record, Reply, Status
+from openhqm.policy.history import check_progress
+from openhqm.policy.ids import CorrelationIds
+from openhqm.queue.endings import cancelled, past_deadline
+from openhqm.queue.watchers import Watchers
+from openhqm.runtime.timer_queue import Agenda
+
+
+@attrs.define
+class _Entry:
+    events: list[Event]
+    expires: float | None = None
+
+    @property
+    def reply(self) -> Reply | None:
+        return self.events[-1].reply
+
+
+@implementer(IResultStore)
+class MemoryResults:
+    """The store half of the memory backend. Endings are kept for ``ttl`` seconds."""
+
+    def __init__(self, clock: IReactorTime, ids: CorrelationIds, ttl: float) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._ttl = ttl
+        self._agenda = Agenda(clock)
+        self._watchers = Watchers()
+        self._entries: dict[int, _Entry] = {}
+        self._newest = 0
+        self.on_ending: list[Callable[[int, str], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # What everybody sees
+
+    def find(self, correlation_id: str) -> Deferred[Record]:
+        return maybeDeferred(self._find, correlation_id)
+
+    def history(self, correlation_id: str, after: int) -> Deferred[Sequence[Event]]:
+        return maybeDeferred(lambda: [event for event in self._entry(correlation_id).events if event.number > after])
+
+    def watch(self, correlation_id: str, listener: Callable[[Event], None]) -> Callable[[], None]:
+        return self._watchers.add(correlation_id, listener)
+
+    def cancel(self, correlation_id: str) -> Deferred[Record]:
+        return maybeDeferred(self._cancel, correlation_id)
+
+    def start(self) -> None:
+        """There is nothing from before."""
+
+    def stop(self) -> None:
+        """Keep no more deadlines."""
+        self._agenda.stop()
+
+    # What the memory queue does as part of its own steps
+
+    def note_request(self, key: int, now: float, deadline: float | None) -> None:
+        """A request was accepted."""
+        self._newest = max(self._newest, key)
+        self._entries[key] = _Entry([Event(1, "pending", now)])
+        if deadline is not None:
+            self._agenda.at(deadline, lambda: self._overdue(key))
+
+    def note_event(self, key: int, type: str, detail: dict[str, Any]) -> None:
+        """Add an event to the history; `ValueError` past its limits."""
+        entry = self._entries[key]
+        number = len(entry.events) + 1
+        if type == "progress":
+            check_progress(number, msgspec.json.encode(detail))
+        self._add(key, entry, Event(number, type, self._clock.seconds(), detail))
+
+    def note_ending(self, key: int, reply: Reply) -> bool:
+        """Record the ending unless there is one; whether it was recorded."""
+        entry = self._entries.get(key)
+        if entry is None or entry.reply is not None:
+            return False
+        entry.expires = reply.completed_at + self._ttl
+        self._agenda.at(entry.expires, lambda: self._expire(key))
+        event = Event(len(entry.events) + 1, reply.status.value.lower(), reply.completed_at, reply=reply)
+        self._add(key, entry, event)
+        for call in self.on_ending:
+            call(key, reply.status.value)
+        return True
+
+    def has_ended(self, key: int) -> bool:
+        """Whether there is an ending, or was one that expired."""
+        entry = self._entries.get(key)
+        return entry is None or entry.reply is not None
+
+    def _add(self, key: int, entry: _Entry, event: Event) -> None:
+        entry.events.append(event)
+        if self._watchers:
+            self._watchers.tell(self._ids.issue(key), event)
+
+    def _entry(self, correlation_id: str) -> _Entry:
+        key = self._ids.number(correlation_id)
+        if key is None or key > self._newest:
+            raise UnknownRequest(correlation_id)
+        if key not in self._entries:
+            raise ExpiredRequest(correlation_id)
+        return self._entries[key]
+
+    def _find(self, correlation_id: str) -> Record:
+        entry = self._entry(correlation_id)
+        correlation_id = correlation_id.lower()  # as it was given out
+        submitted_at = entry.events[0].at
+        steps = [event for event in entry.events if event.type != "progress"]
+        last = steps[-1]
+        if last.reply is not None:
+            reply = last.reply
+            return Record(
+                correlation_id, reply.status, submitted_at, last.at, reply.attempt, None, reply, entry.expires
+            )
+        status = Status.PENDING if last.number == 1 else Status.PROCESSING
+        return Record(
+            correlation_id,
+            status,
+            submitted_at,
+            last.at,
+            last.detail.get("attempt", 0),
+            last.detail.get("next_attempt_at"),
+        )
+
+    def _cancel(self, correlation_id: str) -> Record:
+        correlation_id = correlation_id.lower()
+        before = self._find(correlation_id)
+        key = self._ids.number(correlation_id)
+        reply = cancelled(correlation_id, self._clock.seconds(), before.attempt)
+        if key is None or not self.note_ending(key, reply):
+            raise AlreadyEnded(correlation_id, before.status.value)
+        return before
+
+    def _expire(self, key: int) -> None:
+        del self._entries[key]
+
+    def _overdue(self, key: int) -> None:
+        if not self.has_ended(key):
+            correlation_id = self._ids.issue(key)
+            attempt = self._find(correlation_id).attempt
+            self.note_ending(key, past_deadline(correlation_id, self._clock.seconds(), attempt))

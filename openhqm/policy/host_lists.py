@@ -1,0 +1,81 @@
+# -*- test-case-name: tests.policy.test_host_lists -*-
+"""Hosts by their names, and the lists of hosts and networks that an operator writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_network
+
+import attrs
+
+from openhqm.policy.networks import Address, Network, unwrapped
+
+# RFC 1123, section 2.1; hyphens in the third and fourth place belong to A-labels (RFC 5890, section 2.3.1).
+_LABEL = re.compile(r"(?:xn--|(?!..--))[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+# Readers of the inet_aton kind take anything that ends in a number for an address (WHATWG URL, section 3.5).
+_ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?[0-9][^.]*")
+
+RESERVED = frozenset(
+    {
+        *("localhost", "test", "invalid"),  # RFC 6761
+        *("local", "intranet", "internal", "private", "corp", "home", "lan"),  # RFC 6762, and its appendix G
+        "localdomain",  # what resolvers make of localhost
+        "home.arpa",  # RFC 8375
+        "onion",  # RFC 7686
+        "alt",  # RFC 9476
+        *("metadata.goog", "metadata.packet.net", "metadata.tencentyun.com"),  # clouds, beside *.internal
+    }
+)
+
+
+def ends_in_a_number(host: str) -> bool:
+    """Whether some reader might take ``host`` for an IPv4 address: ``127.1``, ``0x7f000001``, ``1.2.3.0377``."""
+    return _ENDS_IN_A_NUMBER.fullmatch(host) is not None
+
+
+def is_host_name(text: str) -> bool:
+    """Whether ``text`` is a host name in small letters, without a dot at its end, that no reader takes for a number."""
+    labels = text.split(".")
+    return (
+        len(text) <= 253
+        and all(_LABEL.fullmatch(label) and len(label) <= 63 for label in labels)
+        and not ends_in_a_number(text)
+    )
+
+
+def is_reserved(name: str) -> bool:
+    """Whether ``name`` is, or lies below, one that does not belong to the public internet."""
+    labels = name.split(".")
+    return any(".".join(labels[start:]) in RESERVED for start in range(len(labels)))
+
+
+@attrs.frozen
+class Places:
+    """Hosts and networks that an operator names."""
+
+    names: frozenset[str]
+    networks: tuple[Network, ...]
+
+    def hold(self, address: Address, host: str) -> bool:
+        """Whether the host is named, or a network that the address lies in."""
+        either = (address, unwrapped(address))
+        return host in self.names or any(one in network for network in self.networks for one in either)
+
+
+NOWHERE = Places(frozenset(), ())
+
+
+def places(entries: Iterable[str] | Places) -> Places:
+    """`Places` from ``hooks.corp``, ``10.1.2.3`` or ``10.0.0.0/8``, each in full. `ValueError`."""
+    if isinstance(entries, Places):
+        return entries
+    names, networks = set(), []
+    for entry in entries:
+        try:
+            networks.append(ip_network(entry))
+        except ValueError:
+            if not is_host_name(entry.lower()):
+                raise ValueError(f"must be host names, addresses or networks, not {entry!r}") from None
+            names.add(entry.lower())
+    return Places(frozenset(names), tuple(networks))

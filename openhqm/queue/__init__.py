@@ -1,0 +1,1 @@
+"""What every queue shares, once: waiters, watchers, endings."""

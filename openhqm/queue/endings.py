@@ -1,0 +1,21 @@
+# -*- test-case-name: tests.queue.test_contracts -*-
+"""What every result store does alike: the endings that it makes itself."""
+
+from __future__ import annotations
+
+from openhqm.messages import Reply, Status
+
+
+def past_deadline(correlation_id: str, now: float, attempt: int) -> Reply:
+    """The ending of a request whose deadline passed."""
+    when = f"during attempt {attempt}" if attempt else "before the first attempt"
+    return Reply(
+        correlation_id, Status.TIMEOUT, now, error=f"the deadline passed {when}", status_code=504, attempt=attempt
+    )
+
+
+def cancelled(correlation_id: str, now: float, attempt: int) -> Reply:
+    """The ending of a request that its caller cancelled."""
+    return Reply(
+        correlation_id, Status.CANCELLED, now, error="cancelled by the caller", status_code=409, attempt=attempt
+    )

@@ -1,0 +1,133 @@
+# -*- test-case-name: tests.queue.test_waiters,tests.queue.test_contracts -*-
+"""Who waits in this process for work from one queue, and when to look for some: one look at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from openhqm.errors import LoanOver, NotDurable
+from openhqm.interfaces import IDelivery
+
+RETRY_SECONDS = 1.0
+NEVER = float("inf")
+Waiter = Deferred[Sequence[IDelivery]]
+
+
+@attrs.frozen
+class Look:
+    """What a look led to. ``more``: there may be more right now; ``again``: when there will be, as far as is known."""
+
+    deliveries: Sequence[IDelivery]
+    more: bool
+    again: float = NEVER
+
+
+class Lending:
+    """``look`` lends up to as many as it is asked for, in order or not; `NotDurable` where that cannot be done now."""
+
+    _log = Logger()
+
+    def __init__(self, name: str, clock: IReactorTime, look: Callable[[int, bool], Deferred[Look]]) -> None:
+        self._name = name
+        self._clock = clock
+        self._look = look
+        self._waiting: deque[tuple[int, bool, Waiter]] = deque()
+        self._looking = self._again = self._empty = self._stopped = False
+        self._under_way: set[Deferred[Any]] = set()
+        self._alarm: Any = None
+        self._alarm_at = NEVER
+
+    @property
+    def in_order(self) -> bool:
+        """Whether whoever is next wants one after the other has ended."""
+        return bool(self._waiting) and self._waiting[0][1]
+
+    def receive(self, most: int, in_order: bool) -> Waiter:
+        """See `IMessageQueue.receive`."""
+        waiter: Waiter = Deferred(self._forget)
+        self._waiting.append((most, in_order, waiter))
+        if not self._empty:
+            self._take()
+        return waiter
+
+    def wake(self) -> None:
+        """There may be something to lend. What is asked for behind this call must come after what puts it there."""
+        self._empty = False
+        self._take()
+
+    def wake_at(self, due: float) -> None:
+        """There will be something to lend at ``due``, by our clock."""
+        if due >= self._alarm_at or self._stopped:
+            return
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._alarm_at = due
+        self._alarm = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._ring)
+
+    def stop(self) -> Deferred[Any]:
+        """Lend nothing more; who waits is told. Fires once what a look still lends them is given back.
+
+        Until then what ``look`` and `IDelivery.give_back` need has to stay. It does not fail.
+        """
+        self._stopped = True
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, waiter in waiting:
+            if not waiter.called:
+                waiter.errback(CancelledError())
+        return DeferredList(list(self._under_way))
+
+    def _forget(self, waiter: Waiter) -> None:
+        self._waiting = deque(entry for entry in self._waiting if entry[2] is not waiter)
+
+    def _ring(self) -> None:
+        self._alarm_at = NEVER
+        self.wake()
+
+    def _take(self) -> None:
+        """Lend to whoever has waited longest."""
+        if self._looking:
+            self._again = True
+        elif self._waiting and not self._stopped:
+            self._looking, self._again = True, False
+            most, in_order, waiter = self._waiting[0]
+            looked = self._look(most, in_order).addCallback(self._lent, waiter).addErrback(self._could_not_lend)
+            self._under_way.add(looked)
+            looked.addBoth(lambda _: self._under_way.remove(looked))
+
+    def _lent(self, look: Look, waiter: Waiter) -> Deferred[Any]:
+        """Fires once what nobody waits for any more was given back."""
+        self._looking = False
+        self._empty = not look.more and not self._again
+        self.wake_at(look.again)
+        over: Deferred[Any] = succeed(None)
+        if look.deliveries:
+            if self._waiting and self._waiting[0][2] is waiter:
+                self._waiting.popleft()
+                waiter.callback(look.deliveries)
+            else:  # who asked has given up meanwhile, and nobody saw them
+                over = DeferredList([lent.give_back().addErrback(_not_given_back) for lent in look.deliveries])
+        if not self._empty:
+            self._take()
+        return over
+
+    def _could_not_lend(self, failure: Failure) -> None:
+        """What may have been lent nevertheless comes back when its lease is over."""
+        self._looking = False
+        if not failure.check(NotDurable):
+            self._log.failure("looking into {queue} broke down", failure, queue=self._name)
+        self.wake_at(self._clock.seconds() + RETRY_SECONDS)
+
+
+def _not_given_back(failure: Failure) -> None:
+    """It comes back when its lease is over, or has come back already."""
+    failure.trap(NotDurable, LoanOver)

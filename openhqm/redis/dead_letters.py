@@ -1,0 +1,48 @@
+# -*- test-case-name: tests.redis.test_redis -*-
+"""The dead letters in Redis: a stream, whose entries have the numbers of the letters for ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from openhqm.codec import decode_dead_letter
+from openhqm.errors import UnknownRequest
+from openhqm.messages import DeadLetter, Depth
+from openhqm.redis.connection import Redis
+from openhqm.runtime.deferreds import deferred
+
+
+class Letters:
+    """Those of the dead letter queue ``name``. The scripts add to them at ``key``."""
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        self._redis = redis
+        self.key = f"{redis.prefix}dead:{name}"
+
+    @deferred
+    async def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
+        """Those numbered above ``after``, in order."""
+        found = await self._redis.command("XRANGE", self.key, f"{after + 1}-0", "+", "COUNT", most)
+        return [(int(entry[0].partition(b"-")[0]), decode_dead_letter(_fields(entry)[b"letter"])) for entry in found]
+
+    @deferred
+    async def find(self, number: int) -> tuple[DeadLetter, tuple[str, str]]:
+        """The one with this number, and where it stands: stream and entry. `UnknownRequest`."""
+        entry = f"{number}-0"
+        found = await self._redis.command("XRANGE", self.key, entry, entry)
+        if not found:
+            raise UnknownRequest(f"dead letter {number}")
+        return decode_dead_letter(_fields(found[0])[b"letter"]), (self.key, entry)
+
+    @deferred
+    async def depth(self) -> Depth:
+        """How many there are, and since when."""
+        count = await self._redis.command("XLEN", self.key)
+        first = await self._redis.command("XRANGE", self.key, "-", "+", "COUNT", 1)
+        return Depth(count, 0, 0, float(_fields(first[0])[b"at"]) if first else None)
+
+
+def _fields(entry: list[Any]) -> dict[bytes, bytes]:
+    names = entry[1]
+    return dict(zip(names[::2], names[1::2], strict=True))

@@ -1,0 +1,77 @@
+# -*- test-case-name: tests.redis.test_redis -*-
+"""Deadlines and unfinished requests, kept by every process that holds the store: whoever comes first does it.
+
+Each look is bounded, and what it leads to may be done twice without harm: the first ending wins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from openhqm.errors import NotDurable
+from openhqm.messages import Reply
+from openhqm.queue.endings import past_deadline
+from openhqm.redis.connection import Redis
+from openhqm.runtime.deferreds import deferred
+
+SWEEP_SECONDS = 1.0
+SWEEP_ROWS = 100
+WALK_ROWS = 250
+
+
+class Keeper:
+    """``end`` ends a request by its number."""
+
+    _log = Logger()
+
+    def __init__(self, redis: Redis, end: Any) -> None:
+        self._redis = redis
+        self._end = end
+        self._timer: Any = None
+        self._running = False
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._running = True
+        self._sweep()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._running = False
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _sweep(self) -> None:
+        self._look().addCallbacks(self._look_again_in, self._could_not_look)
+
+    def _could_not_look(self, failure: Failure) -> None:
+        if not failure.check(NotDurable):
+            self._log.failure("a sweep broke down", failure)
+        self._look_again_in(SWEEP_SECONDS)
+
+    def _look_again_in(self, seconds: float) -> None:
+        if self._running:
+            jitter = 0.75 + self._redis.random() / 2  # processes that began together do not all ask together
+            self._timer = self._redis.clock.callLater(min(seconds, SWEEP_SECONDS * jitter), self._sweep)
+
+    @deferred
+    async def _look(self) -> float:
+        """Do what there is to do; in how many seconds to look again."""
+        overdue, next_one = await self._redis.run("overdue", SWEEP_ROWS)
+        for number, attempt in overdue:
+            await self._past_deadline(int(number), int(attempt))
+        for number in await self._redis.run("walk", WALK_ROWS):
+            self._log.critical(
+                "request {id} stood in no line: somebody has trimmed or deleted a stream; it is lent again",
+                id=self._redis.ids.issue(int(number)),
+            )
+        if len(overdue) == SWEEP_ROWS:
+            return 0.0
+        return float(next_one) if next_one else SWEEP_SECONDS
+
+    async def _past_deadline(self, number: int, attempt: int) -> None:
+        reply: Reply = past_deadline(self._redis.ids.issue(number), self._redis.clock_now(), attempt)
+        await self._end(number, reply)

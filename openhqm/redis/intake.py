@@ -1,0 +1,213 @@
+# -*- test-case-name: tests.redis.test_intake -*-
+"""Messages of others: read from the inbox, a stream with a plain name, and adopted as requests.
+
+There is no group: what is adopted is deleted in the same step, so the oldest that is left is always read. Several
+processes may read the same message. One adopts it; the others find it gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from openhqm.codec import decode_request
+from openhqm.errors import InvalidRequest, MalformedJSON, NotDurable, UnknownRequest, UnreadableMessage
+from openhqm.messages import DeadLetter, Reply, Request, Status, Submission
+from openhqm.policy.addressing import Addressing
+from openhqm.policy.foreign import (
+    Fields,
+    check_reply_to,
+    is_envelope,
+    read_foreign,
+    read_headers,
+    take_apart,
+)
+from openhqm.redis.connection import Redis
+from openhqm.redis.errors import refusal
+from openhqm.redis.queue import MESSAGE_ID, RedisQueue
+from openhqm.redis.wire import is_refusal
+from openhqm.runtime.deferreds import deferred
+
+BLOCK_SECONDS = 1.0
+MOST_ENTRIES = 100
+MANY_BYTES = 1024 * 1024
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+REFUSED_STATUS = 422
+Check = Callable[[Submission, float], None]
+
+
+class RedisIntake:
+    """Adopts what lies in ``inbox``. ``check`` is what the door would say to an envelope: `InvalidRequest`.
+
+    Messages of more than ``most_bytes`` are refused. ``answers`` is the stream for the replies to those that name none.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        redis: Redis,
+        queue: RedisQueue,
+        inbox: str,
+        format: str,
+        addressing: Addressing,
+        check: Check,
+        most_bytes: int,
+        answers: str | None = None,
+    ) -> None:
+        self._answers = answers
+        self._redis = redis
+        self._queue = queue
+        self._inbox = inbox
+        self._format = format
+        self._addressing = addressing
+        self._check = check
+        self._most_bytes = most_bytes
+        self._most_entries = 1
+        self._link = redis.own_link(BLOCK_SECONDS)
+        self._running: Deferred[None] | None = None
+        self._stopped = False
+        self._trouble: str | None = None
+
+    def start(self) -> None:
+        """Begin to read; it never fails."""
+        self._link.start()
+        self._running = self._run()
+
+    @deferred
+    async def stop(self) -> None:
+        """Read no more. What was read and not adopted is still there."""
+        self._stopped = True
+        if self._running is not None:
+            self._running.cancel()
+            await self._running
+        await self._link.stop()
+
+    @deferred
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        try:
+            await self._link.first_try()
+            while not self._stopped:
+                trouble = await self._turn()
+                if trouble is None:
+                    pause, self._trouble = FIRST_PAUSE, None
+                    continue
+                if trouble != self._trouble:
+                    self._log.error("messages cannot be taken from {inbox}: {why}", inbox=self._inbox, why=trouble)
+                self._trouble = trouble
+                await deferLater(self._redis.clock, pause * (0.5 + self._redis.random()))
+                pause = min(2 * pause, LONGEST_PAUSE)
+        except CancelledError:
+            pass  # that is how it is stopped
+
+    async def _turn(self) -> str | None:
+        """Adopt what there is, or wait for a moment until there is something; what is wrong, if anything is."""
+        try:
+            entries = await self._read()
+            outcomes = await DeferredList([self._take(id, fields) for id, fields in entries], consumeErrors=True)
+        except CancelledError:
+            raise
+        except NotDurable as error:
+            return error.reason
+        except Exception as error:
+            if is_refusal(error):
+                return refusal(str(error)).words
+            self._log.failure("reading {inbox} broke down", inbox=self._inbox)
+            return f"{type(error).__name__}: {error}"
+        failures: list[Any] = [result for success, result in outcomes if not success]
+        if not failures or self._stopped:
+            return None
+        for failure in failures:
+            if not failure.check(NotDurable):
+                self._log.failure("adopting from {inbox} broke down", failure, inbox=self._inbox)
+        return str(failures[0].getErrorMessage())
+
+    async def _read(self) -> list[tuple[str, list[tuple[bytes, bytes]]]]:
+        """The oldest entries, as many as are likely to fit into a little memory together."""
+        block = int(BLOCK_SECONDS * 1000)
+        answer: Any = await self._link.ask(
+            "XREAD", "COUNT", self._most_entries, "BLOCK", block, "STREAMS", self._inbox, "0-0"
+        )
+        found = [
+            (id.decode("ascii"), list(zip(words[::2], words[1::2], strict=True)))
+            for id, words in (answer[0][1] if answer else [])
+        ]
+        read = sum(len(name) + len(value) for _, fields in found for name, value in fields)
+        if read > MANY_BYTES:
+            self._most_entries = max(1, self._most_entries // 4)
+        elif len(found) == self._most_entries:
+            self._most_entries = min(MOST_ENTRIES, 2 * self._most_entries)
+        return found
+
+    @deferred
+    async def _take(self, entry: str, fields: Fields) -> None:
+        """Adopt one message, or make it a dead letter; `NotDurable`."""
+        draft = Submission(b"null", metadata={MESSAGE_ID: entry})
+        try:
+            content, reply_to, others = take_apart(fields)
+            draft = attrs.evolve(draft, body=content)
+            if reply_to is not None:
+                check_reply_to(reply_to, self._inbox, self._redis.prefix)
+                draft = attrs.evolve(draft, reply_to=reply_to)
+            draft = attrs.evolve(draft, headers=read_headers(others))
+            if content is None:
+                raise UnreadableMessage("it has no field payload, body or data")
+            if len(content) > self._most_bytes:
+                raise UnreadableMessage(f"it has more than {self._most_bytes} bytes")
+            submission = self._submission(content, others, draft)
+        except (UnreadableMessage, InvalidRequest, MalformedJSON) as error:
+            await self._refuse(draft, str(error), fields, entry)
+            return
+        except Exception as error:  # read again it would be the same again
+            self._log.failure("message {entry} of {inbox} broke its reading", entry=entry, inbox=self._inbox)
+            await self._refuse(draft, f"{type(error).__name__}: {error}", fields, entry)
+            return
+        with suppress(UnknownRequest):  # another process was quicker
+            await self._queue.adopt(submission, self._inbox, entry)
+
+    def _submission(self, content: bytes, fields: dict[bytes, bytes], draft: Submission) -> Submission:
+        """What it asks for, in the queue where it belongs. `UnreadableMessage`, `InvalidRequest`, `MalformedJSON`."""
+        if self._format == "envelope" or (self._format == "auto" and is_envelope(content)):
+            found = decode_request(content).submission
+            self._check(found, self._redis.clock_now())
+            # It says nothing about where it waits: that is decided here.
+            found = attrs.evolve(found, headers={**draft.headers, **found.headers}, endpoint=None, partition=None)
+            reply_to = draft.reply_to or found.reply_to
+            if reply_to is not None:
+                check_reply_to(reply_to, self._inbox, self._redis.prefix)
+        else:
+            found, reply_to = read_foreign(content, fields, self._format), draft.reply_to
+        metadata = {**found.metadata, **draft.metadata}
+        reply_to = reply_to or self._answers
+        return self._addressing.addressed(attrs.evolve(found, metadata=metadata, reply_to=reply_to))
+
+    async def _refuse(self, draft: Submission, reason: str, fields: Fields, entry: str) -> None:
+        draft = attrs.evolve(draft, reply_to=draft.reply_to or self._answers)
+        if draft.body is None:  # nothing in it is its content: keep all of it
+            draft = attrs.evolve(draft, body=b"\n".join(b"%b: %b" % field for field in fields))
+        elif not draft.headers:  # what no header can be is kept as text, where nobody sends it on
+            kept = {_text(name): _text(value) for name, value in take_apart(fields)[2].items()}
+            draft = attrs.evolve(draft, metadata={**draft.metadata, "fields": kept} if kept else draft.metadata)
+        # A number, and so an id, of its own: whoever has a reply may quote it.
+        number = int(await self._redis.command("INCR", f"{self._redis.prefix}number"))
+        self._redis.saw(number)
+        now = self._redis.clock_now()
+        id = self._redis.ids.issue(number)
+        reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason)
+        letter = DeadLetter(Request(id, now, draft), f"not a request: {reason}", reply, now)
+        if await self._queue.refuse(letter, self._inbox, entry):
+            self._log.warn(
+                "message {entry} of {inbox} is a dead letter: {reason}", entry=entry, inbox=self._inbox, reason=reason
+            )
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "backslashreplace")

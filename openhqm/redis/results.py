@@ -1,0 +1,131 @@
+# -*- test-case-name: tests.redis.test_redis -*-
+"""Answers in Redis: the same for every process that asks, from the acceptance to the published expiry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from zope.interface import implementer
+
+from openhqm.codec import decode_reply, encode_reply
+from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
+from openhqm.interfaces import IResultStore
+from openhqm.messages import Event, Record, Reply, Status
+from openhqm.policy.foreign import reply_fields
+from openhqm.queue.endings import cancelled
+from openhqm.redis.connection import Redis
+from openhqm.redis.deadlines import Keeper
+from openhqm.redis.watching import Watching
+from openhqm.runtime.deferreds import deferred
+
+
+@implementer(IResultStore)
+class RedisResults:
+    """The store half of a Redis. Endings are kept for ``ttl`` seconds by Redis's clock."""
+
+    def __init__(self, redis: Redis, ttl: float) -> None:
+        self._redis = redis
+        self._ttl = ttl
+        self._watching = Watching(redis, self.history)
+        self._keeper = Keeper(redis, self._end)
+        self.on_ending: list[Callable[[int, str], None]] = redis.on_ending
+
+    @deferred
+    async def find(self, correlation_id: str) -> Record:
+        number = self._number(correlation_id)
+        correlation_id = correlation_id.lower()  # as it was given out
+        found = await self._redis.run("find", number)
+        if not found:
+            # An id that passes the check was given out: no look-up is needed to know that.
+            raise ExpiredRequest(correlation_id)
+        at, step, reply_text, expires = found
+        submitted_at = float(at)
+        if reply_text:
+            reply = decode_reply(reply_text)
+            return Record(
+                correlation_id,
+                reply.status,
+                submitted_at,
+                reply.completed_at,
+                reply.attempt,
+                None,
+                reply,
+                float(expires),
+            )
+        if not step:
+            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at)
+        last = _event(0, step)
+        return Record(
+            correlation_id,
+            Status.PROCESSING,
+            submitted_at,
+            last.at,
+            last.detail.get("attempt", 0),
+            last.detail.get("next_attempt_at"),
+        )
+
+    @deferred
+    async def history(self, correlation_id: str, after: int) -> Sequence[Event]:
+        number = self._number(correlation_id)
+        found = await self._redis.run("history", number, after)
+        if not found:
+            raise ExpiredRequest(correlation_id.lower())
+        at, last, reply_text, *texts = found
+        events = [Event(1, "pending", float(at))] if after < 1 else []
+        events += [_event(count, text) for count, text in enumerate(texts, max(after + 1, 2))]
+        if reply_text and int(last) > after:
+            reply = decode_reply(reply_text)
+            events.append(Event(int(last), reply.status.value.lower(), reply.completed_at, reply=reply))
+        return events
+
+    def watch(self, correlation_id: str, listener: Callable[[Event], None]) -> Callable[[], None]:
+        try:
+            number = self._number(correlation_id)
+        except UnknownRequest:
+            return lambda: None  # nothing ever happens to it
+        return self._watching.add(correlation_id.lower(), number, listener)
+
+    @deferred
+    async def cancel(self, correlation_id: str) -> Record:
+        before = await self.find(correlation_id)
+        if before.reply is not None:
+            raise AlreadyEnded(before.correlation_id, before.status.value)
+        reply = cancelled(before.correlation_id, self._redis.clock_now(), before.attempt)
+        if not await self._end(self._number(correlation_id), reply):
+            raise AlreadyEnded(before.correlation_id, (await self.find(correlation_id)).status.value)
+        return before
+
+    def start(self) -> None:
+        """Begin to keep deadlines."""
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Stop."""
+        self._keeper.stop()
+        self._watching.stop()
+
+    @deferred
+    async def _end(self, number: int, reply: Reply) -> bool:
+        """Record the ending unless there is one; whether it was recorded."""
+        status = reply.status.value
+        fields = reply_fields(reply)  # whether a stream asks for them, the record knows
+        answer: bytes = await self._redis.run("end", number, status, encode_reply(reply), self._ttl, *fields)
+        first = answer.startswith(b"1")
+        if first:
+            self._redis.not_answered(answer, reply.correlation_id)
+            for call in self.on_ending:
+                call(number, status)
+        return first
+
+    def _number(self, correlation_id: str) -> int:
+        number = self._redis.ids.number(correlation_id)
+        if number is None:
+            raise UnknownRequest(correlation_id)
+        return number
+
+
+def _event(number: int, text: bytes) -> Event:
+    """An event as the scripts write it: type, time, and the detail as JSON."""
+    type, at, detail = text.split(b" ", 2)
+    return Event(number, type.decode(), float(at), msgspec.json.decode(detail))

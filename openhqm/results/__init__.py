@@ -1,1 +1,0 @@
-"""Where answers rest until they expire."""

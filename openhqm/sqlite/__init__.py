@@ -1,0 +1,1 @@
+"""The embedded SQLite backend: queue, results and ledger in one file."""

@@ -1,0 +1,42 @@
+# -*- test-case-name: tests.queue.test_contracts -*-
+"""Idempotency keys in the embedded file. Everything here runs inside an operation of `SqliteFile.write`."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import apsw
+
+from openhqm.errors import IdempotencyConflict
+from openhqm.messages import Acceptance, IdempotencyClaim
+from openhqm.policy.ids import CorrelationIds
+from openhqm.sqlite.sql import fetch_one
+
+
+def take_claim(
+    connection: apsw.Connection, ids: CorrelationIds, claim: IdempotencyClaim, key: int, now: float
+) -> Acceptance | None:
+    """Take the idempotency key for ``key``; whoever holds it already, if someone does. `IdempotencyConflict`."""
+    digest = _digest(claim)
+    held = fetch_one(
+        connection, "SELECT fingerprint, key, at FROM claims WHERE digest = ? AND expires > ?", (digest, now)
+    )
+    if held is None:
+        connection.execute(
+            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)",
+            (digest, claim.fingerprint, key, now, now + claim.lifetime),
+        )
+        return None
+    fingerprint, first, at = held
+    if fingerprint != claim.fingerprint:
+        raise IdempotencyConflict(claim.key)
+    return Acceptance(ids.issue(first), at, replayed=True)
+
+
+def drop_claim(connection: apsw.Connection, claim: IdempotencyClaim, key: int) -> None:
+    """The idempotency key is free again, if it was for ``key``."""
+    connection.execute("DELETE FROM claims WHERE digest = ? AND key = ?", (_digest(claim), key))
+
+
+def _digest(claim: IdempotencyClaim) -> bytes:
+    return blake2b(f"{claim.scope} {claim.key}".encode(), digest_size=16).digest()

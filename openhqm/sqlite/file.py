@@ -1,0 +1,291 @@
+# -*- test-case-name: tests.sqlite.test_file -*-
+"""The embedded file: one writer, one reader, and a sync that everybody shares.
+
+Statements run in the reactor's thread: they touch pages in memory, in microseconds. What waits for the disk
+is the commit, and it runs in a thread of its own. All that is asked for while one commit is on its way goes
+into the next one together, so the cost of a sync is spread over as many requests as arrive during one.
+Reads go through a second, read-only connection and never wait for a commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import apsw
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from openhqm.errors import CannotStart, FileInUse, NotDurable
+from openhqm.policy.ids import CorrelationIds
+from openhqm.runtime.forks import keep_from_forks
+from openhqm.sqlite.schema import APPLICATION_ID, LATER_TABLES, TABLES, VERSION
+from openhqm.sqlite.sql import fetch_all, fetch_one
+
+T = TypeVar("T")
+Operation = Callable[[apsw.Connection], T]
+RunCommit = Callable[[Callable[[], None]], Deferred[None]]
+
+OLDEST_SQLITE = 3051003  # older ones can lose rows when a commit and a checkpoint of two connections meet
+MOST_WAITING = 20_000
+MOST_IN_ONE_COMMIT = 256
+PROBE_SECONDS = 2.0
+LITTLE_SPACE = 64 * 1024 * 1024
+STORAGE_ERRORS = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.BusyError,
+)
+
+
+class SqliteFile:
+    """The database in ``directory``. ``run_commit`` runs a blocking function, and fires when it is done.
+
+    `write` is the one way to change anything. An operation is a function of the connection; it may run twice
+    (when another one in its transaction failed), so all it does outside the database goes to `after_commit`.
+    """
+
+    _log = Logger()
+
+    def __init__(self, directory: str, clock: IReactorTime, run_commit: RunCommit) -> None:
+        self.directory = directory
+        self.trouble: str | None = None
+        self._clock = clock
+        self._run_commit = run_commit
+        self._waiting: list[tuple[Operation[Any], Deferred[Any]]] = []
+        self._after: list[Callable[[], None]] = []
+        self._scheduled = False
+        self._committing = False
+        self._closing: Deferred[None] | None = None
+        self._probe: Any = None
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Take the file for this process and check it; `FileInUse`, `CannotStart`."""
+        if apsw.SQLITE_VERSION_NUMBER < OLDEST_SQLITE:
+            raise CannotStart(f"SQLite {apsw.sqlite_lib_version()} is too old: 3.51.3 or newer is needed")
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            self._lock = self._take_lock(os.path.join(self.directory, "openhqm.lock"))
+        except OSError as error:
+            raise CannotStart(f"{self.directory}: {error.strerror}") from None
+        path = os.path.join(self.directory, "openhqm.db")
+        try:
+            self.connection = self._connect(path)
+            self.reader = _open(path, apsw.SQLITE_OPEN_READONLY)
+            secret = fetch_one(self.reader, "SELECT value FROM meta WHERE name='secret'")[0]
+            self.ids = CorrelationIds(secret)
+        except apsw.Error as error:
+            self._release_lock()
+            raise CannotStart(f"{path}: {error}") from None
+        space = os.statvfs(self.directory)
+        if space.f_bavail * space.f_frsize < LITTLE_SPACE:
+            self._log.warn("little space left on the disk of {path}", path=path)
+
+    def write(self, operation: Operation[T]) -> Deferred[T]:
+        """Run ``operation`` in a transaction with all others that came at the same time.
+
+        Fires with its result once that is on disk. `NotDurable`: nothing of it is in the file.
+        """
+        done: Deferred[T] = Deferred()
+        if self._closing is not None or self._lock is None:
+            done.errback(NotDurable("the database is closed"))
+        elif len(self._waiting) >= MOST_WAITING:
+            done.errback(NotDurable("more is waiting for the disk than it can take", retry_after=1))
+        else:
+            self._waiting.append((operation, done))
+            if not self._committing and not self._scheduled:
+                self._scheduled = True
+                self._clock.callLater(0, self._begin)
+        return done
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is under way in its thread."""
+        return self._committing
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """From within an operation: call this once the operation is on disk, and not if it fails."""
+        self._after.append(call)
+
+    def close(self) -> Deferred[None]:
+        """Commit what waits, and let go of the file."""
+        if self._lock is None:
+            return succeed(None)
+        self._closing = Deferred()
+        closed = self._closing
+        if not self._committing and not self._scheduled:
+            self._let_go()
+        return closed
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        batch, self._waiting = self._waiting[:MOST_IN_ONE_COMMIT], self._waiting[MOST_IN_ONE_COMMIT:]
+        if not batch:
+            if self._closing is not None:
+                self._let_go()
+            return
+        self._committing = True
+        finished: list[tuple[Deferred[Any], Any]] = []
+        try:
+            finished = self._apply(batch)
+        except STORAGE_ERRORS as error:
+            self._failed([done for _, done in batch], error)
+            return
+        committed = self._run_commit(self._commit)
+        committed.addCallbacks(
+            lambda _: self._committed(finished),
+            lambda failure: self._failed([done for done, _ in finished], failure.value),
+        )
+
+    def _apply(self, batch: list[tuple[Operation[Any], Deferred[Any]]]) -> list[tuple[Deferred[Any], Any]]:
+        """Run the operations in one open transaction. One that fails by itself is left out of it."""
+        self._after = []
+        while True:
+            self.connection.execute("BEGIN IMMEDIATE")
+            finished = []
+            for index, (operation, done) in enumerate(batch):
+                try:
+                    finished.append((done, operation(self.connection)))
+                except STORAGE_ERRORS:
+                    self._roll_back()
+                    raise
+                except Exception:  # the operation's own affair: it fails alone, the others go on
+                    self._roll_back()
+                    self._after = []
+                    failure = Failure()
+                    del batch[index]
+                    self._clock.callLater(0, done.errback, failure)
+                    break
+            else:
+                return finished
+
+    def _commit(self) -> None:
+        self.connection.execute("COMMIT")
+
+    def _committed(self, finished: list[tuple[Deferred[Any], Any]]) -> None:
+        if self.trouble is not None:
+            self._log.info("the database can be written again", trouble=self.trouble)
+            self.trouble = None
+        after, self._after = self._after, []
+        self._committing = False
+        for call in after:
+            call()
+        for done, result in finished:
+            if not done.called:
+                done.callback(result)
+        self._go_on()
+
+    def _failed(self, unlucky: list[Deferred[Any]], error: BaseException) -> None:
+        """Disk full, or an I/O error: whoever waited for this commit is told, and a probe looks for better times."""
+        self._roll_back()
+        self._after = []
+        self._committing = False
+        reason = f"the database cannot be written: {error}"
+        if self.trouble is None:
+            self._log.error("{reason}", reason=reason, path=self.directory)
+        self.trouble = reason
+        if self._probe is None and self._closing is None:
+            self._probe = self._clock.callLater(PROBE_SECONDS, self._try_again)
+        for done in unlucky:
+            if not done.called:
+                done.errback(NotDurable(reason))
+        self._go_on()
+
+    def _try_again(self) -> None:
+        self._probe = None
+        if self.trouble is not None and self._closing is None:
+            self.write(_touch).addErrback(lambda failure: None if failure.check(NotDurable) else failure)
+
+    def _go_on(self) -> None:
+        if not self._scheduled and not self._committing and (self._waiting or self._closing is not None):
+            self._scheduled = True
+            self._clock.callLater(0, self._begin)
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def _connect(self, path: str) -> apsw.Connection:
+        connection = _open(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+        for name, value, wanted in (
+            ("journal_mode", "WAL", "wal"),
+            ("synchronous", "FULL", 2),
+            ("cache_size", "-8192", -8192),
+            ("journal_size_limit", str(64 * 1024 * 1024), 64 * 1024 * 1024),
+            ("wal_autocheckpoint", "1000", 1000),
+        ):
+            fetch_all(connection, f"PRAGMA {name}={value}")
+            found = fetch_one(connection, f"PRAGMA {name}")[0]
+            if found != wanted:
+                raise CannotStart(f"{path}: PRAGMA {name} is {found}, not {wanted}, on this file system")
+        self._prepare(connection, path)
+        return connection
+
+    def _prepare(self, connection: apsw.Connection, path: str) -> None:
+        version = fetch_one(connection, "PRAGMA user_version")[0]
+        application = fetch_one(connection, "PRAGMA application_id")[0]
+        if version == 0 and application == 0:
+            if fetch_one(connection, "SELECT count(*) FROM sqlite_schema")[0]:
+                raise CannotStart(f"{path} is some other program's database")
+            with connection:
+                connection.execute(TABLES)
+                connection.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={VERSION}")
+        elif application != APPLICATION_ID:
+            raise CannotStart(f"{path} is some other program's database")
+        elif version != VERSION:
+            raise CannotStart(f"{path} has schema version {version}; this OpenHQM knows {VERSION}")
+        connection.execute(LATER_TABLES)
+
+    def _take_lock(self, path: str) -> int:
+        """An advisory lock that the kernel lets go of with the process, however that ends."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 32).decode("ascii", "replace").strip()
+            os.close(handle)
+            raise FileInUse(self.directory, holder) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+        keep_from_forks([handle])  # the kernel takes whoever has a copy for the holder
+        return handle
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _let_go(self) -> None:
+        if self._lock is None:
+            return
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+        self.reader.close()
+        self.connection.close()
+        self._release_lock()
+        if self._closing is not None:
+            self._closing.callback(None)
+
+
+def _open(path: str, flags: int) -> apsw.Connection:
+    connection = apsw.Connection(path, flags=flags)
+    connection.set_busy_timeout(1000)
+    # Or SQLite plans some statements anew for each value they are given, which takes longer than running them.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return connection
+
+
+def _touch(connection: apsw.Connection) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', 1)")

@@ -1,0 +1,1 @@
+"""Workers that have no store: they report each step to the process that accepted the request."""

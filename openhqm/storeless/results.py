@@ -1,0 +1,44 @@
+# -*- test-case-name: tests.storeless.test_following -*-
+"""The result store of a process that has none: it only works, and nobody asks it for answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from zope.interface import implementer
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces import IResultStore
+from openhqm.messages import Event, Record
+
+
+@implementer(IResultStore)
+class NoResults:
+    """Endings become durable elsewhere, and are counted there."""
+
+    def __init__(self) -> None:
+        self.on_ending: list[Callable[[int, str], None]] = []
+
+    def start(self) -> None:
+        """There is nothing to keep."""
+
+    def stop(self) -> None:
+        """There was nothing."""
+
+    def find(self, correlation_id: str) -> Deferred[Record]:
+        return maybeDeferred(_elsewhere)
+
+    def history(self, correlation_id: str, after: int) -> Deferred[Sequence[Event]]:
+        return maybeDeferred(_elsewhere)
+
+    def watch(self, correlation_id: str, listener: Callable[[Event], None]) -> Callable[[], None]:
+        return lambda: None
+
+    def cancel(self, correlation_id: str) -> Deferred[Record]:
+        return maybeDeferred(_elsewhere)
+
+
+def _elsewhere() -> NoReturn:
+    raise NotDurable("this process has no store: ask the one that accepted the request")

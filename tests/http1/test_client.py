@@ -1,0 +1,309 @@
+"""The client of a gateway: it follows, repeats, decodes and remembers nothing, and takes in only so much."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor as real_reactor
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.ssl import Certificate
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.http_headers import Headers
+
+from openhqm.http1.client import (
+    MOST_HEAD,
+    AnswerTooLong,
+    content_producer,
+    first_reason,
+    make_agent,
+    read_body,
+    reason_of,
+    was_cancelled,
+)
+from openhqm.runtime.tls import TLSPolicy
+from tests.http1.test_guarded import certificate
+from tests.targets import Peer, Target, answer, endless, raw, silence
+
+reactor: Any = real_reactor
+
+
+class ClientCase(TestCase):
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.agent = make_agent(reactor)
+        self.addCleanup(self.agent._pool.closeCachedConnections)  # type: ignore[attr-defined]
+
+    async def ask(self, target: Target, path: str = "/", most: int = 1 << 20, **others: Any) -> tuple[Any, bytes]:
+        port = target.listen(self, reactor) if not hasattr(target, "port") else target.port
+        target.port = port  # type: ignore[attr-defined]
+        url = f"http://127.0.0.1:{port}{path}".encode()
+        response: Any = await self.agent.request(b"GET", url, **others)
+        return response, await read_body(response, most)
+
+    async def fails(self, target: Target, **others: Any) -> BaseException:
+        try:
+            response, body = await self.ask(target, **others)
+        except Exception as error:
+            return first_reason(error)
+        raise AssertionError(f"{response.code} {body!r}")
+
+
+class WhatItLeavesAloneTests(ClientCase):
+    async def test_bytes(self) -> None:
+        """What is compressed stays compressed, and nothing is asked for that the caller did not ask for."""
+        packed = gzip.compress(b"x" * 100_000)
+        target = Target(answer(b"200 OK", packed, b"Content-Encoding: gzip"))
+        response, body = await self.ask(target)
+        self.assertEqual((body, response.headers.getRawHeaders("Content-Encoding")), (packed, ["gzip"]))
+        self.assertEqual(set(target.fields[0]), {"host"})
+
+    async def test_cookies(self) -> None:
+        """A cookie is not brought back."""
+        target = Target(answer(b"200 OK", b"", b"Set-Cookie: a=b"))
+        await self.ask(target)
+        await self.ask(target)
+        self.assertNotIn("cookie", target.fields[1])
+        self.assertEqual(len(target.peers), 1)
+
+    async def test_redirects(self) -> None:
+        """A redirect is an answer."""
+        canary = Target()
+        port = canary.listen(self, reactor)
+        location = b"Location: http://127.0.0.1:%d/" % port
+        response, _ = await self.ask(Target(answer(b"302 Found", b"", location)))
+        self.assertEqual((response.code, canary.peers), (302, []))
+
+    async def test_no_second_time(self) -> None:
+        """A connection that was kept and is closed under a request: that is told, and nothing is sent twice."""
+        target = Target()
+        await self.ask(target)
+        target.say = lambda peer: peer.transport.loseConnection()
+        await self.fails(target)
+        self.assertEqual(len(target.requests), 2)
+
+    async def test_content(self) -> None:
+        """Content goes out whole, under its length."""
+        target = Target()
+        port = target.listen(self, reactor)
+        content = b"\x00\xff" * 100_000
+        url = b"http://127.0.0.1:%d/" % port
+        await read_body(await self.agent.request(b"POST", url, Headers(), content_producer(content)), 100)
+        self.assertEqual((target.requests[0][1], target.fields[0]["content-length"]), (content, "200000"))
+
+
+class BoundsTests(ClientCase):
+    async def test_length(self) -> None:
+        """To the byte: what is longer than asked for is refused, and the connection closed."""
+        target = Target(answer(b"200 OK", b"x" * 1000))
+        self.assertEqual((await self.ask(target, most=1000))[1], b"x" * 1000)
+        self.assertIsInstance(await self.fails(target, most=999), AnswerTooLong)
+
+    async def test_endless(self) -> None:
+        """A body without an end is left at the limit."""
+        for head in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n"):
+            target = Target(endless(head, b"x" * 65536))
+            error = await self.fails(target, most=1 << 20)
+            self.assertIn("longer than 1048576 bytes", reason_of(error))
+            while not target.peers[0].gone:
+                await deferLater(reactor, 0.01)
+
+    async def test_heads(self) -> None:
+        """So is a head: of many lines, of interim answers without end, and behind a status that only looks like 1xx."""
+        for data in (
+            b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000,
+            b"HTTP/1.1 200 OK\r\n" + b"a:\n" * 100_000,
+            b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" * 10_000,
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000,
+            b"HTTP/1.1 0100 Odd\r\n\r\nHTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000,
+        ):
+            error = await self.fails(Target(raw(data)))
+            self.assertIsInstance(error, AnswerTooLong)
+            self.assertEqual(reason_of(error), f"the head of the answer is longer than {MOST_HEAD} bytes")
+
+    async def test_sound_heads(self) -> None:
+        """A long head is fine, also behind an interim answer, byte by byte, and again on the same connection."""
+        data = (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 5_000 + b"Content-Length: 2\r\n\r\nhi"
+        )
+
+        def dribble(peer: Peer) -> None:
+            for place in range(len(data) - 200, len(data)):
+                reactor.callLater(0, peer.transport.write, data[place : place + 1])
+            peer.transport.write(data[: len(data) - 200])
+
+        target = Target(dribble)
+        for _ in range(3):
+            self.assertEqual((await self.ask(target))[1], b"hi")
+        self.assertEqual(len(target.peers), 1)
+
+    async def test_long_body(self) -> None:
+        """The bound of the head is none of the body."""
+        body = b"\r\n\r\n" * 100_000
+        self.assertEqual((await self.ask(Target(answer(b"200 OK", body)), most=len(body)))[1], body)
+
+
+class BadAnswersTests(ClientCase):
+    async def test_closes(self) -> None:
+        """Before, within the head, within the body: each is a failure, with words."""
+        for data in (b"", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"):
+            self.assertTrue(reason_of(await self.fails(Target(raw(data, close=True)))), data)
+
+    async def test_chunks_that_break_off(self) -> None:
+        """So is a chunked body without its last chunk."""
+        data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        self.assertTrue(reason_of(await self.fails(Target(raw(data, close=True)))))
+
+    async def test_garbage(self) -> None:
+        """What is no HTTP."""
+        for data in (
+            b"\x16\x03\x01\x00\x00" * 10 + b"\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9\r\n",
+            b"HTTP/1.1 abc OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        ):
+            self.assertTrue(reason_of(await self.fails(Target(raw(data, close=True)))), data)
+
+    async def test_until_it_closes(self) -> None:
+        """Without a length, a body ends with the connection (RFC 9112, section 6.3)."""
+        self.assertEqual((await self.ask(Target(raw(b"HTTP/1.0 200 OK\r\n\r\nabc", close=True))))[1], b"abc")
+
+    async def test_too_much(self) -> None:
+        """What comes behind the length is not read, and not taken for the next answer."""
+        target = Target(
+            raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        )
+        self.assertEqual((await self.ask(target))[1], b"hi")
+        target.say = answer(b"200 OK", b"good")
+        try:
+            self.assertEqual((await self.ask(target))[1], b"good")
+        except Exception as error:
+            self.assertTrue(reason_of(error))
+
+    async def test_cancelled(self) -> None:
+        """Cancelling closes the connection, before an answer and within one; and it is known for what it is."""
+        for say in (silence, raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")):
+            target = Target(say)
+            asking = Deferred.fromCoroutine(self.ask(target))
+            while not target.requests:
+                await deferLater(reactor, 0.01)
+            await deferLater(reactor, 0.02)
+            asking.cancel()
+            error = await asking.addErrback(lambda failure: failure.value)
+            self.assertTrue(was_cancelled(error), error)
+            while not target.peers[0].gone:
+                await deferLater(reactor, 0.01)
+        self.assertFalse(was_cancelled(ValueError()))
+        self.assertTrue(was_cancelled(CancelledError()))
+
+    async def test_no_port(self) -> None:
+        """Nobody listens: the reason says so."""
+        target = Target()
+        port = reactor.listenTCP(0, target, interface="127.0.0.1")
+        target.port = port.getHost().port  # type: ignore[attr-defined]
+        await port.stopListening()
+        self.assertIn("refused", reason_of(await self.fails(target)))
+
+    async def test_no_name(self) -> None:
+        """A name without an address: the reason says so."""
+        asking = self.agent.request(b"GET", b"http://nowhere.invalid/")
+        (outcome,) = await DeferredList([asking], consumeErrors=True)
+        self.assertIn("DNSLookupError", reason_of(outcome[1].value))
+
+
+class TLSTests(ClientCase):
+    def written(self, data: bytes) -> str:
+        path = Path(self.mktemp())
+        path.write_bytes(data)
+        return str(path)
+
+    async def over_tls(self, policy: TLSPolicy, options: Any, host: str = "localhost") -> bytes:
+        target = Target()
+        port = target.listen(self, reactor, options)
+        agent: Any = make_agent(reactor, policy)
+        self.addCleanup(agent._pool.closeCachedConnections)
+        body = await read_body(await agent.request(b"GET", f"https://{host}:{port}/".encode()), 100)
+        self.assertEqual(body, b'{"ok":true}')
+        return body
+
+    async def reason(self, *arguments: Any) -> str:
+        try:
+            await self.over_tls(*arguments)
+        except Exception as error:
+            return reason_of(error)
+        raise AssertionError("it was trusted")
+
+    async def test_trusted(self) -> None:
+        """A server whose certificate an endpoint's CA vouches for is reached; several CAs may stand in one file."""
+        ours, other = certificate("localhost"), certificate("other")
+        ca = self.written(b"words before\n" + other.dumpPEM() + b"\n" + Certificate.dumpPEM(ours))
+        await self.over_tls(TLSPolicy.from_files(ca, None, None), ours.options())
+
+    async def test_wrong_certificate(self) -> None:
+        """One that nobody vouches for, and one for another name: refused, in words."""
+        ours, other = certificate("localhost"), certificate("other.test")
+        for policy, shown in (
+            (TLSPolicy(), ours),
+            (TLSPolicy.from_files(self.written(other.dumpPEM()), None, None), ours),
+        ):
+            self.assertIn("TLS: certificate verify failed", await self.reason(policy, shown.options()))
+        policy = TLSPolicy.from_files(self.written(other.dumpPEM()), None, None)
+        self.assertIn("another name", await self.reason(policy, other.options()))
+
+    async def test_own_certificate(self) -> None:
+        """A server that asks for a certificate is shown the endpoint's; without one it hangs up, and that is told."""
+        server, client = certificate("localhost"), certificate("client")
+        ca, cert = self.written(Certificate.dumpPEM(server)), self.written(Certificate.dumpPEM(client))
+        key = self.written(client.privateKey.dump(1))
+        asks = server.options(Certificate.loadPEM(Certificate.dumpPEM(client)))
+        await self.over_tls(TLSPolicy.from_files(ca, cert, key), asks)
+        both = self.written(Certificate.dumpPEM(client) + client.privateKey.dump(1))
+        await self.over_tls(TLSPolicy.from_files(ca, both, None), asks)
+        self.assertIn("TLS", await self.reason(TLSPolicy.from_files(ca, None, None), asks))
+
+
+class FilesTests(SynchronousTestCase):
+    """`TLSPolicy.from_files`"""
+
+    def test_complaints(self) -> None:
+        """Each file that cannot be used is named, with what is wrong; a password is not asked for at the terminal."""
+        ours, other = certificate("a.test"), certificate("b.test")
+        locked = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        for name, data in (
+            ("cert", Certificate.dumpPEM(ours)),
+            ("key", ours.privateKey.dump(1)),
+            ("other", other.privateKey.dump(1)),
+            ("locked", locked),
+            ("empty", b""),
+            ("bad", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ):
+            (directory / name).write_bytes(data)
+        for (ca, cert, key), file, words in (
+            (("nowhere", None, None), "nowhere", "cannot read"),
+            (("empty", None, None), "empty", "holds no certificates"),
+            (("bad", None, None), "bad", "holds no certificates"),
+            (("key", None, None), "key", "holds no certificates"),
+            ((None, "nowhere", "key"), "nowhere", "cannot read"),
+            ((None, "cert", "nowhere"), "nowhere", "cannot read"),
+            ((None, "key", "key"), "key", "holds no certificate in PEM"),
+            ((None, "cert", None), "cert", "holds no private key"),
+            ((None, "cert", "cert"), "cert", "holds no private key"),
+            ((None, "cert", "locked"), "locked", "under a password"),
+            ((None, "cert", "other"), "other", "is not the key of"),
+        ):
+            paths = [None if name is None else str(directory / name) for name in (ca, cert, key)]
+            error = self.assertRaises(ValueError, TLSPolicy.from_files, *paths)
+            self.assertIn(words, str(error))
+            self.assertIn(str(directory / file), str(error))

@@ -1,0 +1,130 @@
+"""Queues that nobody works on any more are told of by name, for as long as something lies in them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.errors import NotDurable
+from openhqm.messages import Submission
+from openhqm.queue.orphans import AGAIN_SECONDS, LOOK_SECONDS, Orphans
+from openhqm.testing import REQUESTS
+from tests.benches import MemoryBench
+from tests.brokers import RedisServer
+from tests.servers import Server
+
+
+class OrphansTests(SynchronousTestCase):
+    """`Orphans`"""
+
+    def setUp(self) -> None:
+        self.bench = MemoryBench()
+        self.orphans = Orphans(self.bench.queue, REQUESTS, [REQUESTS, f"{REQUESTS}._0"], self.bench.clock)
+        self.addCleanup(self.orphans.stop)
+
+    def accept(self, endpoint: str | None = None, partition: int | None = None) -> str:
+        accepted = self.bench.queue.accept(Submission(b"1", endpoint=endpoint, partition=partition), None)
+        correlation_id: str = self.successResultOf(accepted).correlation_id
+        return correlation_id
+
+    def test_none(self) -> None:
+        """Requests in queues that have workers are no reason for a word."""
+        self.accept()
+        self.accept(partition=0)
+        self.orphans.start()
+        self.assertEqual(self.orphans.warnings, ())
+
+    def test_told_once(self) -> None:
+        """One line in the log for each queue, with how many and what for; a warning until it is empty."""
+        with capturedLogs() as events:
+            self.accept("billing")
+            last = self.accept("billing")
+            self.accept("billing", 3)
+            self.orphans.start()
+            self.bench.pass_time(LOOK_SECONDS + 1)
+        first, second = self.orphans.warnings
+        self.assertIn(f"2 requests lie in {REQUESTS}.billing, ", first)
+        self.assertIn("endpoint billing:", first)
+        self.assertIn(f"1 requests lie in {REQUESTS}.billing._3, ", second)
+        self.assertIn("endpoint billing, partition 3:", second)
+        told = [event["queue"] for event in events if event["log_namespace"] == "openhqm.queue.orphans.Orphans"]
+        self.assertEqual(told, [f"{REQUESTS}.billing", f"{REQUESTS}.billing._3"])
+        (lent,) = self.successResultOf(self.bench.queue.receive(f"{REQUESTS}.billing._3", 1))
+        self.successResultOf(lent.ack())
+        self.bench.pass_time(LOOK_SECONDS + 1)
+        self.assertEqual(self.orphans.warnings, (first,))
+        self.assertTrue(last)
+
+    def test_away(self) -> None:
+        """While the queue cannot be reached it is asked again, and in the end it is told."""
+        self.accept("billing")
+        queues = self.bench.queue.queues
+        self.bench.queue.queues = lambda: fail(NotDurable("away"))
+        self.orphans.start()
+        self.bench.queue.queues = queues
+        self.assertEqual(self.orphans.warnings, ())
+        self.bench.pass_time(AGAIN_SECONDS)
+        self.assertEqual(len(self.orphans.warnings), 1)
+
+    def test_stopped(self) -> None:
+        """Once it is stopped nothing is left that would look again, not even an answer that comes late."""
+        asked: Deferred[Any] = Deferred()
+        self.bench.queue.queues = lambda: asked
+        self.orphans.start()
+        self.orphans.stop()
+        asked.callback([])
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+
+
+class WholeTests(SynchronousTestCase):
+    """The same over two starts of the whole server, with another configuration each."""
+
+    PARTITIONS = {"OPENHQM_PARTITIONING__ENABLED": "true", "OPENHQM_PARTITIONING__PARTITION_COUNT": "256"}
+
+    def leave_behind(self, **settings: str) -> None:
+        """Requests in partitions that the second configuration does not have."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        first = Server(directory, **settings, **self.PARTITIONS)
+        self.addCleanup(lambda: first.process and first.process.poll() is None and first.kill())
+        first.start("--role", "listener")
+        first.submit(1, partition_key="a")
+        self.assertEqual(first.stop(), 0)
+        second = Server(directory, **settings)
+        self.addCleanup(lambda: second.process and second.process.poll() is None and second.kill())
+        second.start()
+        words = "1 requests lie in openhqm-requests._"
+        warning = self.warning(second, words)
+        self.assertIn("cancel", warning)
+        self.assertEqual(second.stop(), 0)
+        self.assertEqual(second.log().count(words), 1)
+        code, said, _ = second.run("--check")
+        self.assertEqual(code, 0)
+        self.assertIn(warning, said)
+
+    def warning(self, server: Server, words: str) -> str:
+        """The one with these words; what is elsewhere is asked a moment after the start."""
+        deadline = time.monotonic() + 30
+        while True:
+            warnings: list[str] = json.loads(server.ask("GET", "/health")[2])["warnings"]
+            for warning in warnings:
+                if words in warning:
+                    return warning
+            self.assertLess(time.monotonic(), deadline, f"nobody said so: {warnings}")
+            time.sleep(0.02)
+
+    def test_sqlite(self) -> None:
+        """In the embedded file."""
+        self.leave_behind()
+
+    def test_redis(self) -> None:
+        """In Redis."""
+        redis = RedisServer().start()
+        self.addCleanup(redis.close)
+        self.leave_behind(OPENHQM_QUEUE__TYPE="redis", OPENHQM_QUEUE__REDIS_URL=redis.url)

@@ -1,0 +1,203 @@
+"""The Redis backend on a bench: a real server, and a time that passes when it is told to.
+
+What the scripts take for the time is the bench's clock. Answers come in real time: the bench waits for them by asking
+until nothing is left to be answered, and nothing that was published is still on its way.
+"""
+
+from __future__ import annotations
+
+import atexit
+from itertools import count
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from openhqm.brokered.queue import BrokeredQueue
+from openhqm.config.redis_address import parse_address
+from openhqm.interfaces import IMessageQueue
+from openhqm.redis.connection import Redis
+from openhqm.redis.ledger import RedisLedger
+from openhqm.redis.queue import RedisQueue
+from openhqm.redis.results import RedisResults
+from openhqm.runtime.deferreds import deferred
+from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
+from tests.brokered.memory_broker import MemoryBroker, Server
+from tests.brokers import RedisServer
+
+START = 1_000_000.0
+_prefixes = count(1)
+_shared: list[RedisServer] = []
+
+
+def shared_redis() -> RedisServer:
+    """One server for all contracts of this run; each has keys of its own."""
+    if not _shared:
+        _shared.append(RedisServer().start())
+        atexit.register(_shared[0].close)
+    return _shared[0]
+
+
+class Instance:
+    """What one process holds: a queue and a store over connections of its own."""
+
+    def __init__(self, url: str, prefix: str, clock: Clock | None, lease: float = LEASE) -> None:
+        from twisted.internet import reactor
+
+        self.redis = Redis(
+            parse_address(url),
+            prefix,
+            reactor,
+            lambda: 0.5,
+            seconds=1.5,
+            clock=clock,  # type: ignore[arg-type]
+            own_time=clock is not None,
+        )
+        self._asking = 0
+        self.store = RedisResults(self.redis, TTL)
+        self.queue = self.make_queue(lease)
+
+    def make_queue(self, lease: float) -> IMessageQueue:
+        return RedisQueue(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL, lease=lease)
+
+    @deferred
+    async def start(self) -> None:
+        await self.queue.start()
+        self.store.start()
+        await self.redis.first_try()
+        await self.redis.listening.link.first_try()
+
+    @deferred
+    async def stop(self) -> None:
+        self.store.stop()
+        await self.queue.stop()
+
+    @deferred
+    async def quiet(self) -> None:
+        """Until everything that was asked is answered, and everything that was said is heard."""
+        still = 0
+        while still < 2:
+            links = (self.redis.link, self.redis.listening.link)
+            # Whoever else waits for quiet asks, too, and does not count.
+            still = 0 if sum(link.unanswered for link in links) > self._asking else still + 1
+            for link in links:
+                self._asking += 1
+                try:
+                    # In the order of asking: what went before has its answer when this has one.
+                    await link.ask("PING")
+                finally:
+                    self._asking -= 1
+
+
+class RedisBench:
+    """One instance with a clock, on a server that others use, too. ``kills``: a crash is one of Redis as well."""
+
+    def __init__(self, kills: bool = False) -> None:
+        self.server = shared_redis()
+        self.kills = kills
+        self.prefix = f"bench{next(_prefixes)}:"
+        self.clock = Clock()
+        self.clock.advance(START)
+        self._instance: Instance | None = None
+
+    @deferred
+    async def open(self) -> None:
+        self._instance = self.make_instance()
+        await self._instance.start()
+
+    def make_instance(self) -> Instance:
+        return Instance(self.server.url, self.prefix, self.clock)
+
+    @property
+    def instance(self) -> Instance:
+        assert self._instance is not None
+        return self._instance
+
+    @property
+    def queue(self) -> Any:
+        return self.instance.queue
+
+    @property
+    def store(self) -> Any:
+        return self.instance.store
+
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    @deferred
+    async def done(self, deferred: Deferred[Any]) -> Any:
+        try:
+            return await deferred
+        finally:
+            await self.instance.quiet()
+
+    @deferred
+    async def pass_time(self, seconds: float) -> None:
+        end = self.clock.seconds() + seconds
+        await self.instance.quiet()
+        while self.clock.seconds() < end:
+            self.clock.advance(min(1.0, end - self.clock.seconds()))
+            await self.instance.quiet()
+
+    @deferred
+    async def crash(self) -> None:
+        # Nothing of the old process may act any more: its calls die with it, the time goes on.
+        now = self.clock.seconds()
+        old, self.clock = self.instance, Clock()
+        self.clock.advance(now)
+        await old.redis.stop()
+        if self.kills:
+            self.server.kill()
+            self.server.start()
+        await self.open()
+
+    @deferred
+    async def close(self) -> None:
+        if self._instance is not None:
+            await self._instance.stop()
+
+
+class BrokeredInstance(Instance):
+    """The same with a broker in memory for the queue."""
+
+    def __init__(self, server: Server, url: str, prefix: str, clock: Clock, lease: float = LEASE) -> None:
+        self.broker = MemoryBroker(server, clock)
+        super().__init__(url, prefix, clock, lease)
+
+    def make_queue(self, lease: float) -> IMessageQueue:
+        self.ledger = RedisLedger(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL)
+        clock = self.redis.clock
+        return BrokeredQueue(self.broker, self.ledger, clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=lease)
+
+
+class BrokeredRedisBench(RedisBench):
+    """Redis as the store, and a broker in memory that survives whatever becomes of the process."""
+
+    def __init__(self) -> None:
+        self.messages = Server()
+        super().__init__()
+
+    def make_instance(self) -> BrokeredInstance:
+        return BrokeredInstance(self.messages, self.server.url, self.prefix, self.clock)
+
+    @deferred
+    async def crash(self) -> None:
+        instance = self.instance
+        assert isinstance(instance, BrokeredInstance)
+        instance.broker.crash()
+        await super().crash()
+
+
+@deferred
+async def brokered_redis_bench(case: TestCase | SynchronousTestCase) -> BrokeredRedisBench:
+    bench = BrokeredRedisBench()
+    await bench.open()
+    return bench
+
+
+@deferred
+async def redis_bench(case: TestCase | SynchronousTestCase, kills: bool = False) -> RedisBench:
+    bench = RedisBench(kills)
+    await bench.open()
+    return bench

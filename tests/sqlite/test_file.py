@@ -1,0 +1,182 @@
+"""The embedded file: what shares a commit, what fails alone, and what happens when the disk does not play along."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import Any
+
+import apsw
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.errors import CannotStart, FileInUse, NotDurable
+from openhqm.sqlite.file import MOST_WAITING, PROBE_SECONDS, SqliteFile
+
+
+class File(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="openhqm-file-")
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.clock = Clock()
+        self.commits: list[Deferred[None]] = []
+
+    def file(self, held: bool = False) -> SqliteFile:
+        """``held``: a commit is done at once, and its completion is for the test to tell."""
+
+        def run_commit(commit: Any) -> Deferred[None]:
+            try:
+                commit()
+            except apsw.Error:
+                done: Deferred[None] = Deferred()
+                done.errback()
+                return done
+            self.commits.append(Deferred())
+            return self.commits[-1] if held else succeed(None)
+
+        file = SqliteFile(self.directory, self.clock, run_commit)
+        file.open()
+        self.addCleanup(file._release_lock)
+        return file
+
+    def put(self, file: SqliteFile, name: str, value: Any = 1) -> Deferred[Any]:
+        return file.write(lambda connection: connection.execute("INSERT INTO meta VALUES (?, ?)", (name, value)))
+
+    def names(self, file: SqliteFile) -> list[str]:
+        return [name for (name,) in file.reader.execute("SELECT name FROM meta WHERE name <> 'secret'")]
+
+    def test_one_commit(self) -> None:
+        """What is asked for at the same time shares one commit, and nothing is answered before it."""
+        file = self.file(held=True)
+        first = [self.put(file, name) for name in "abc"]
+        self.clock.advance(0)
+        later = [self.put(file, name) for name in "de"]
+        self.assertEqual(len(self.commits), 1)
+        for waiting in first:
+            self.assertNoResult(waiting)
+        self.commits[0].callback(None)
+        for waiting in first:
+            self.successResultOf(waiting)
+        self.clock.advance(0)
+        for waiting in later:
+            self.assertNoResult(waiting)
+        self.commits[1].callback(None)
+        for waiting in later:
+            self.successResultOf(waiting)
+        self.assertEqual(self.names(file), list("abcde"))
+
+    def test_fails_alone(self) -> None:
+        """An operation that raises fails by itself; the others in its transaction are kept."""
+        file = self.file()
+        calls: list[str] = []
+
+        def fails(connection: apsw.Connection) -> None:
+            connection.execute("INSERT INTO meta VALUES ('bad', 1)")
+            file.after_commit(lambda: calls.append("bad"))
+            raise KeyError("its own affair")
+
+        good = self.put(file, "a")
+        bad = file.write(fails)
+        also_good = self.put(file, "b")
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.successResultOf(good)
+        self.successResultOf(also_good)
+        self.failureResultOf(bad, KeyError)
+        self.assertEqual((self.names(file), calls), (["a", "b"], []))
+
+    def test_after_commit(self) -> None:
+        """What follows a commit comes after it, and before whoever waited is answered."""
+        file = self.file(held=True)
+        order: list[str] = []
+
+        def operation(connection: apsw.Connection) -> None:
+            file.after_commit(lambda: order.append("after"))
+
+        file.write(operation).addCallback(lambda result: order.append("answered"))
+        self.clock.advance(0)
+        self.assertEqual(order, [])
+        self.commits[0].callback(None)
+        self.assertEqual(order, ["after", "answered"])
+
+    def test_planned_once(self) -> None:
+        """What values a statement is given does not make SQLite plan it anew, neither to write nor to read."""
+        file = self.file()
+        for connection in (file.connection, file.reader):
+            self.assertEqual(connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1), 1)
+
+    def test_full(self) -> None:
+        """On a full disk all who waited are told, reading goes on, and a probe finds out when there is room."""
+        file = self.file()
+        self.put(file, "a")
+        self.clock.advance(0)
+        (pages,) = file.connection.execute("PRAGMA page_count").fetchone()  # type: ignore[misc]
+        file.connection.execute(f"PRAGMA max_page_count={pages}")
+        refused = [self.put(file, name, b"x" * 50_000) for name in "bc"]
+        self.clock.advance(0)
+        for waiting in refused:
+            self.assertIn("full", self.failureResultOf(waiting, NotDurable).getErrorMessage())
+        self.assertIn("full", file.trouble or "")
+        self.assertEqual(self.names(file), ["a"])
+        file.connection.execute("PRAGMA max_page_count=100000")
+        self.clock.advance(PROBE_SECONDS)
+        self.clock.advance(0)
+        self.assertIsNone(file.trouble)
+        self.successResultOf(self.turned(self.put(file, "d")))
+
+    def turned(self, deferred: Deferred[Any]) -> Deferred[Any]:
+        self.clock.advance(0)
+        return deferred
+
+    def test_bounded(self) -> None:
+        """What waits for a disk that does not answer is bounded."""
+        file = self.file(held=True)
+        for _ in range(MOST_WAITING):
+            file.write(lambda connection: None)
+        self.failureResultOf(file.write(lambda connection: None), NotDurable)
+
+    def test_close(self) -> None:
+        """Closing commits what waits, and refuses what comes after."""
+        file = self.file()
+        waiting = self.put(file, "a")
+        closed = file.close()
+        self.failureResultOf(self.put(file, "b"), NotDurable)
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.successResultOf(waiting)
+        self.successResultOf(closed)
+        self.assertEqual(self.names(self.file()), ["a"])
+
+    def test_close_from_within(self) -> None:
+        """Closing is possible from where a write is answered."""
+        file = self.file()
+        closed: list[Any] = []
+        self.put(file, "a").addCallback(lambda result: file.close().addBoth(closed.append))
+        self.clock.pump([0] * 5)
+        self.assertEqual(closed, [None])
+
+    def test_locked(self) -> None:
+        """A second one is told who has the file."""
+        self.file()
+        error = self.assertRaises(FileInUse, SqliteFile(self.directory, self.clock, lambda commit: succeed(None)).open)
+        self.assertEqual(error.holder, str(os.getpid()))
+
+    def test_newer(self) -> None:
+        """A file of a newer schema is refused, not guessed at."""
+        file = self.file()
+        file.connection.execute("PRAGMA user_version=99")
+        file.close()
+        self.assertIn("schema version 99", str(self.assertRaises(CannotStart, self.file)))
+
+    def test_pragmas(self) -> None:
+        """The file is written ahead, and every commit is synced."""
+        file = self.file()
+        self.assertEqual(file.connection.execute("PRAGMA journal_mode").fetchone(), ("wal",))
+        self.assertEqual(file.connection.execute("PRAGMA synchronous").fetchone(), (2,))
+
+    def test_no_place(self) -> None:
+        """A directory that cannot be made is one clear line."""
+        file = SqliteFile("/proc/nowhere", self.clock, lambda commit: succeed(None))
+        self.assertIn("/proc/nowhere", str(self.assertRaises(CannotStart, file.open)))
