@@ -62,14 +62,14 @@ def main(port: int, count: int, path: str) -> None:
     clients = [Client(port, ask if number % 2 == 0 else None) for number in range(count)]
     print("all are there", flush=True)
     now = time.monotonic()
-    agenda = [(now + random.uniform(0, 2 * PAUSE), number) for number in range(count)]
-    heapq.heapify(agenda)
+    timers = [(now + random.uniform(0, 2 * PAUSE), number) for number in range(count)]
+    heapq.heapify(timers)
     while True:
         now = time.monotonic()
-        while agenda[0][0] <= now:
-            number = agenda[0][1]
+        while timers[0][0] <= now:
+            number = timers[0][1]
             clients[number].step()
-            heapq.heapreplace(agenda, (now + random.uniform(0, 2 * PAUSE), number))
+            heapq.heapreplace(timers, (now + random.uniform(0, 2 * PAUSE), number))
         time.sleep(TICK)
 
 

@@ -39,8 +39,8 @@ from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.queue import SqliteQueue
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.steps import SqliteSteps
-from openhqm.storeless.ledger import ToldLedger
-from openhqm.storeless.results import NoResults
+from openhqm.storeless.ledger import StorelessLedger
+from openhqm.storeless.results import NullResultStore
 from openhqm.storeless.steps_consumer import Following
 
 
@@ -66,17 +66,17 @@ def _no_intake(addressing: Addressing, check: Callable[[Submission, float], None
 
 
 @attrs.frozen
-class Holding:
+class Backend:
     """Where requests and answers rest. ``start`` raises `CannotStart`.
 
-    ``first_try`` fires once it is known whether what is elsewhere can be reached. ``make_intake`` makes what adopts
+    ``when_probed`` fires once it is known whether what is elsewhere can be reached. ``make_intake`` makes what adopts
     messages of others, or None where there are none.
     """
 
     queue: IMessageQueue
     store: IResultStore
     _timekeeper: _KeepsTime
-    first_try: Callable[[], Deferred[None]] = attrs.field(default=lambda: succeed(None))
+    when_probed: Callable[[], Deferred[None]] = attrs.field(default=lambda: succeed(None))
     make_intake: Callable[[Addressing, Callable[[Submission, float], None]], _Intake | None] = _no_intake
 
     @deferred
@@ -89,9 +89,9 @@ class Holding:
     async def check(self) -> None:
         """Open it, and wait until it is known whether it works. `CannotStart`."""
         await self.start()
-        await self.first_try()
-        if self.queue.trouble is not None:
-            raise CannotStart(self.queue.trouble)
+        await self.when_probed()
+        if self.queue.unavailable_reason is not None:
+            raise CannotStart(self.queue.unavailable_reason)
 
     @deferred
     async def stop(self) -> None:
@@ -100,12 +100,12 @@ class Holding:
         await self.queue.stop()
 
 
-def make_holding(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
-    """The holding for ``queue.type``. Does no I/O."""
+def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
+    """The backend for ``queue.type``. Does no I/O."""
     return _MAKERS[settings.queue.type](settings, clock, run_commit)
 
 
-def _sqlite(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+def _sqlite(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
     file = SqliteFile(os.path.abspath(settings.queue.connection.sqlite.path), clock, run_commit)
     store = SqliteResults(file, clock, settings.cache.ttl_seconds)
     queue = SqliteQueue(
@@ -116,10 +116,10 @@ def _sqlite(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> H
         dead_letters=settings.queue.dead_letter_queue,
         lease=settings.queue.lease_seconds,
     )
-    return Holding(queue, store, store)
+    return Backend(queue, store, store)
 
 
-def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
     ids = CorrelationIds(os.urandom(32))
     store = MemoryResults(clock, ids, settings.cache.ttl_seconds)
     names = settings.queue
@@ -131,10 +131,10 @@ def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> H
         dead_letters=names.dead_letter_queue,
         lease=names.lease_seconds,
     )
-    return Holding(queue, store, store)
+    return Backend(queue, store, store)
 
 
-def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
     check_installed()
     names = settings.queue
     ttl = settings.cache.ttl_seconds
@@ -153,7 +153,7 @@ def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Ho
         answers = names.response_queue
         return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes, answers)
 
-    return Holding(queue, store, store, redis.first_try, make_intake)
+    return Backend(queue, store, store, redis.when_probed, make_intake)
 
 
 def _connect_redis(settings: Settings, clock: IReactorTime, url: str | None) -> Redis:
@@ -162,7 +162,7 @@ def _connect_redis(settings: Settings, clock: IReactorTime, url: str | None) -> 
     return Redis(address, where.key_prefix, clock, random.random, seconds=where.timeout_seconds)
 
 
-def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
     """Messages in RabbitMQ, and the books beside it: in Redis, in the embedded file, or with who keeps that."""
     rabbitmq.check_installed()
     if settings.cache.type == "redis":
@@ -170,7 +170,7 @@ def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) ->
     return _rabbitmq_and_file(settings, clock, run_commit) if settings.server.enabled else _told(settings, clock)
 
 
-def _rabbitmq_and_redis(settings: Settings, clock: IReactorTime) -> Holding:
+def _rabbitmq_and_redis(settings: Settings, clock: IReactorTime) -> Backend:
     check_installed()
     names = settings.queue
     ttl = settings.cache.ttl_seconds
@@ -185,13 +185,13 @@ def _rabbitmq_and_redis(settings: Settings, clock: IReactorTime) -> Holding:
     )
     store = RedisResults(redis, ttl)
 
-    def first_try() -> Deferred[None]:
-        return gatherResults([redis.first_try(), broker.first_try()]).addCallback(lambda _: None)
+    def when_probed() -> Deferred[None]:
+        return gatherResults([redis.when_probed(), broker.when_probed()]).addCallback(lambda _: None)
 
-    return Holding(_brokered(settings, clock, broker, ledger), store, store, first_try)
+    return Backend(_brokered(settings, clock, broker, ledger), store, store, when_probed)
 
 
-def _rabbitmq_and_file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Holding:
+def _rabbitmq_and_file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
     """It follows what workers without a store tell, and no other process can."""
     names = settings.queue
     refused = (
@@ -204,17 +204,17 @@ def _rabbitmq_and_file(settings: Settings, clock: IReactorTime, run_commit: RunC
     store = SqliteResults(file, clock, settings.cache.ttl_seconds)
     ledger = SqliteLedger(file, store, clock, requests=names.request_queue, dead_letters=names.dead_letter_queue)
     following = Following(broker, SqliteSteps(file, store, ledger), clock, names.steps_queue)
-    return Holding(_brokered(settings, clock, broker, ledger, following), store, store, broker.first_try)
+    return Backend(_brokered(settings, clock, broker, ledger, following), store, store, broker.when_probed)
 
 
-def _told(settings: Settings, clock: IReactorTime) -> Holding:
+def _told(settings: Settings, clock: IReactorTime) -> Backend:
     """A worker without a store."""
     names = settings.queue
     broker = _connect_rabbitmq(settings, clock, patient=True, steps=names.steps_queue)
     name = os.urandom(8).hex()
-    ledger = ToldLedger(broker, clock, requests=names.request_queue, responses=names.steps_queue, name=name)
-    store = NoResults()
-    return Holding(_brokered(settings, clock, broker, ledger), store, store, broker.first_try)
+    ledger = StorelessLedger(broker, clock, requests=names.request_queue, responses=names.steps_queue, name=name)
+    store = NullResultStore()
+    return Backend(_brokered(settings, clock, broker, ledger), store, store, broker.when_probed)
 
 
 def _connect_rabbitmq(
@@ -257,7 +257,7 @@ def _brokered(
     )
 
 
-_MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Holding]] = {
+_MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Backend]] = {
     "sqlite": _sqlite,
     "memory": _memory,
     "redis": _redis,

@@ -121,13 +121,27 @@ class AlreadyEnded(OpenHQMError):
         self.status = status
 
 
-class LoanOver(OpenHQMError):
-    """A delivery was settled after it was already settled, or after its lease was lost."""
+class DeliveryClosed(OpenHQMError):
+    """Nothing more can be settled on this delivery. `LeaseLost` and `AlreadySettled` say why."""
 
     def __init__(self, correlation_id: str, reason: str) -> None:
         super().__init__(f"{correlation_id}: {reason}")
         self.correlation_id = correlation_id
         self.reason = reason
+
+
+class LeaseLost(DeliveryClosed):
+    """The lease ran out, or a later attempt has begun: the request belongs to another delivery."""
+
+    def __init__(self, correlation_id: str, reason: str = "the lease was lost") -> None:
+        super().__init__(correlation_id, reason)
+
+
+class AlreadySettled(DeliveryClosed):
+    """The delivery was settled before; a delivery is settled once."""
+
+    def __init__(self, correlation_id: str) -> None:
+        super().__init__(correlation_id, "the delivery was settled before")
 
 
 class UnreadableMessage(OpenHQMError):

@@ -46,9 +46,9 @@ class Capabilities:
 
 
 class IDelivery(Interface):
-    """A request on loan. It is settled exactly once, on itself; a second settling fails with `LoanOver`.
+    """A request on loan. It is settled exactly once, on itself; a second settling fails with `DeliveryClosed`.
 
-    ``ack``, ``retry``, ``dead_letter``, ``settle`` and ``give_back`` settle; each fires once that is
+    ``ack``, ``retry``, ``dead_letter``, ``settle`` and ``release`` settle; each fires once that is
     durable, and fails with `NotDurable` (and the loan goes on) where it could not be made so.
     """
 
@@ -70,7 +70,7 @@ class IDelivery(Interface):
     def retry(delay: float, reason: str) -> Deferred[None]:
         """Lend it again after ``delay`` seconds, also when the process is started anew in between."""
 
-    def give_back() -> Deferred[None]:
+    def release() -> Deferred[None]:
         """Lend it again at once; the attempt was not one."""
 
     def settle(reply: Reply) -> Deferred[bool]:
@@ -84,7 +84,7 @@ class IMessageQueue(Interface):
     """Named queues of messages that survive whatever `Capabilities` says they survive."""
 
     capabilities: Capabilities = Attribute("a `Capabilities`")
-    trouble: str | None = Attribute("why a publish could not be kept now, or None")
+    unavailable_reason: str | None = Attribute("why a publish could not be kept now, or None")
     warnings: Sequence[str] = Attribute("what an operator should know although everything works")
 
     def start() -> Deferred[None]:
@@ -138,7 +138,7 @@ class IBrokerDelivery(Interface):
     def ack() -> Deferred[None]:
         """The broker forgets it. `NotDurable` where that cannot be said any more: then it is lent again."""
 
-    def give_back() -> Deferred[None]:
+    def release() -> Deferred[None]:
         """The broker lends it again at once, before those that came after it."""
 
 
@@ -154,14 +154,14 @@ class IBroker(Interface):
         "before it is made anew; where that fails, or the process is killed, it is called again the next time"
     )
     capabilities: Capabilities = Attribute("a `Capabilities`")
-    trouble: str | None = Attribute("why a publish could not be kept now, or None")
+    unavailable_reason: str | None = Attribute("why a publish could not be kept now, or None")
     warnings: Sequence[str] = Attribute("what an operator should know although everything works")
 
     def start() -> Deferred[None]:
         """Begin to connect. It does not wait until that has worked."""
 
-    def first_try() -> Deferred[None]:
-        """Fires once it is known whether the broker can be reached; `trouble` says."""
+    def when_probed() -> Deferred[None]:
+        """Fires once it is known whether the broker can be reached; `unavailable_reason` says."""
 
     def stop() -> Deferred[None]:
         """Hang up. Whoever waits in `receive` is cancelled; what is on loan is lent again."""

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm import __version__
-from openhqm.backends import make_holding
+from openhqm.backends import make_backend
 from openhqm.config.model import Settings
 from openhqm.delivery.streams import Streams
 from openhqm.delivery.waiting import Waiting
@@ -34,7 +34,7 @@ from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstreams import Upstreams, endpoint_for
 from openhqm.ingress.access_log import note
 from openhqm.ingress.door import Door
-from openhqm.ingress.fast_path import ShortLane, refused
+from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.proxied import Proxied
@@ -52,7 +52,7 @@ from openhqm.runtime.listening import Shared, listen
 from openhqm.runtime.signals import handle_stop, stop_reactor
 from openhqm.runtime.starting import end_where_it_failed, say
 from openhqm.runtime.threads import SerialThread
-from openhqm.workers.pool import Crew
+from openhqm.workers.pool import WorkerPool
 
 FLUSH_SECONDS = 0.2
 LAST_REQUEST_SECONDS = 5.0
@@ -84,11 +84,11 @@ def makeService(options: OpenHQMOptions) -> Service:
 async def check(service: OpenHQM) -> None:
     """Connect, and print what the backend can and cannot promise. `CannotStart`."""
     try:
-        await service.holding.check()
+        await service.backend.check()
         await service.orphans.look()
         _print_promises(service)
     finally:
-        await service.holding.stop()
+        await service.backend.stop()
         service.commits.stop()
 
 
@@ -106,7 +106,7 @@ def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
 
 
 def _print_promises(service: OpenHQM) -> None:
-    queue = service.holding.queue
+    queue = service.backend.queue
     capabilities = queue.capabilities
     print(f"openhqm {__version__}: the configuration is sound")
     print(f"queue.type {service.settings.queue.type}")
@@ -137,13 +137,13 @@ class OpenHQM(Service):
         self._reactor = reactor
         self.registry = CollectorRegistry()
         self.commits = SerialThread(reactor, "openhqm-commit")
-        self.holding = make_holding(settings, reactor, self.commits.run)
+        self.backend = make_backend(settings, reactor, self.commits.run)
         self.ports: list[Any] = []
-        queue, store = self.holding.queue, self.holding.store
+        queue, store = self.backend.queue, self.backend.store
         addressing = settings.addressing()
-        crew = Crew(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
-        self._crew = crew
-        self._intake = self.holding.make_intake(addressing, check_submission) if crew is not None else None
+        pool = WorkerPool(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
+        self._pool = pool
+        self._intake = self.backend.make_intake(addressing, check_submission) if pool is not None else None
         door_metrics = DoorMetrics(self.registry)
         self._waiting = Waiting(store, reactor)
         self._streams = Streams(store, reactor, door_metrics.open_streams.set)
@@ -163,16 +163,16 @@ class OpenHQM(Service):
             queue,
             settings.queue.type,
             Metrics(self._collect, queue, names, reactor) if settings.monitoring.metrics_enabled else None,
-            lambda: self._crew.trouble if self._crew is not None else None,
+            lambda: self._pool.unavailable_reason if self._pool is not None else None,
             lambda: self.orphans.warnings,
             None if self._parent is None else partial(self._parent.ask, False),
         )
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
-        short_lane = ShortLane(self._door, self._streams)
+        fast_path = FastPath(self._door, self._streams)
         self._site = HTTP1Site(
             Routes(self._door, self._streams, self._health).resource(),
             reactor,
-            short_lane if sidecar is None else sidecar.lane(short_lane),
+            fast_path if sidecar is None else sidecar.lane(fast_path),
             refused,
             settings.server.max_body_bytes,
             None if sidecar is None else sidecar.passage,
@@ -220,7 +220,7 @@ class OpenHQM(Service):
             ("completed", "failed", "timeout", "cancelled"),
             registry,
         )
-        self.holding.store.on_ending.append(lambda key, status: endings[status.lower()].inc())
+        self.backend.store.on_ending.append(lambda key, status: endings[status.lower()].inc())
 
     def startService(self) -> None:
         """Start, or end the process with one line that says why not."""
@@ -230,14 +230,14 @@ class OpenHQM(Service):
 
     @deferred
     async def _start(self) -> None:
-        await self.holding.start()
+        await self.backend.start()
         self.orphans.start()
         if self._parent is None:
             await self._serve()
             return
         # Nobody is served, and nothing is worked on, before the parent has heard how this process is and wants it.
         self._parent.connect(self._reactor)
-        await self.holding.first_try()
+        await self.backend.when_probed()
         self._parent.begin()
 
     @deferred
@@ -247,8 +247,8 @@ class OpenHQM(Service):
         if self.settings.server.enabled:
             await self._listen()
         self._serving = True
-        if self._crew is not None:
-            self._crew.start()
+        if self._pool is not None:
+            self._pool.start()
         if self._intake is not None:
             self._intake.start()
         self._log.info(
@@ -295,8 +295,8 @@ class OpenHQM(Service):
         if self._serving:
             if self._intake is not None:
                 await self._intake.stop()
-            if self._crew is not None:
-                await self._crew.stop(drain)
+            if self._pool is not None:
+                await self._pool.stop(drain)
         self._waiting.stop()
         self._streams.stop()
         await self._site.none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
@@ -307,10 +307,10 @@ class OpenHQM(Service):
         if self._sidecar is not None:
             self._sidecar.stop()
         self.orphans.stop()
-        await self.holding.stop()
+        await self.backend.stop()
         self.commits.stop()
-        if self._crew is not None and self._serving:
-            self._crew.join()
+        if self._pool is not None and self._serving:
+            self._pool.join()
         if self._parent is not None:
             await self._parent.end()
         self._log.info("openhqm has stopped")

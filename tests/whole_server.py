@@ -32,7 +32,7 @@ async def handle(work):
 
 
 class Served(SynchronousTestCase):
-    """A server that accepts and works, and what it says when the broker under it is in trouble."""
+    """A server that accepts and works, and what it says when the broker under it is in unavailable_reason."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())

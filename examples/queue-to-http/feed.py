@@ -5,7 +5,7 @@ import sys
 
 from twisted.internet.task import deferLater, react
 
-from openhqm.backends import make_holding
+from openhqm.backends import make_backend
 from openhqm.config.loading import load
 from openhqm.messages import Submission
 from openhqm.runtime.threads import SerialThread
@@ -15,14 +15,14 @@ async def main(reactor, path):
     settings = load(path, os.environ)
     addressing = settings.addressing()
     commits = SerialThread(reactor, "commits")
-    holding = make_holding(settings, reactor, commits.run)
-    await holding.start()
+    backend = make_backend(settings, reactor, commits.run)
+    await backend.start()
     for customer, event in (("ada", "ordered"), ("bob", "ordered"), ("ada", "paid"), ("ada", "shipped")):
         payload = b'{"customer": "%b", "event": "%b"}' % (customer.encode(), event.encode())
-        acceptance = await holding.queue.accept(addressing.addressed(Submission(payload)), None)
+        acceptance = await backend.queue.accept(addressing.addressed(Submission(payload)), None)
         print(acceptance.correlation_id, customer, event)
     await deferLater(reactor, 0.1)  # let the commit that has just answered come to its end
-    await holding.stop()
+    await backend.stop()
     commits.stop()
 
 

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from openhqm.brokered.ledger import Ledger
-from openhqm.errors import LoanOver
+from openhqm.errors import DeliveryClosed
 from openhqm.interfaces import IBrokerDelivery, IDelivery
 from openhqm.messages import DeadLetter, Reply, Request
 from openhqm.policy.copies import Copy, Loan
@@ -76,11 +76,11 @@ class Delivery:
     @deferred
     async def _settle(self, step: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         if self._over is not None:
-            raise LoanOver(self.request.correlation_id, self._over)
+            raise DeliveryClosed(self.request.correlation_id, self._over)
         self._over = SETTLED
         try:
             return await step()
-        except LoanOver:
+        except DeliveryClosed:
             self._over = LOST
             self._place.forget(self)
             self._place.keep_apart(self.copy)
@@ -125,8 +125,8 @@ class BrokeredDelivery(Delivery):
     def retry(self, delay: float, reason: str) -> Deferred[None]:
         return self._settle(lambda: self._hold(delay, reason) if self._in_order else self._renew(delay, reason))
 
-    def give_back(self) -> Deferred[None]:
-        return self._settle(self._give_back)
+    def release(self) -> Deferred[None]:
+        return self._settle(self._release)
 
     def settle(self, reply: Reply) -> Deferred[bool]:
         return self._settle(lambda: self._end(reply, None))
@@ -146,8 +146,8 @@ class BrokeredDelivery(Delivery):
         self._place.drop(self.copy)
         return first
 
-    async def _give_back(self) -> None:
-        instead = await self._place.ledger.give_back(self.loan)
+    async def _release(self) -> None:
+        instead = await self._place.ledger.release(self.loan)
         self._place.forget(self)  # before another copy can come
         if instead is None:
             self._place.put_back(self.copy)
@@ -183,8 +183,8 @@ class PlainDelivery(Delivery):
     def retry(self, delay: float, reason: str) -> Deferred[None]:
         return self._settle(lambda: self._again(delay))
 
-    def give_back(self) -> Deferred[None]:
-        return self._settle(self._give_back)
+    def release(self) -> Deferred[None]:
+        return self._settle(self._release)
 
     def settle(self, reply: Reply) -> Deferred[bool]:
         return self._settle(self._ack).addCallback(lambda _: True)
@@ -202,8 +202,8 @@ class PlainDelivery(Delivery):
         self._place.forget(self)
         self._place.drop(self.copy)
 
-    async def _give_back(self) -> None:
-        await self.copy.give_back()
+    async def _release(self) -> None:
+        await self.copy.release()
         self._place.forget(self)
 
     async def _bury(self, letter: DeadLetter) -> bool:

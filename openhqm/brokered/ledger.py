@@ -43,7 +43,7 @@ class Ledger(Protocol):
         """Whether a step survives a restart of the store."""
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why no step can be made now, or None."""
 
     @property
@@ -53,8 +53,8 @@ class Ledger(Protocol):
     def start(self) -> Deferred[None]:
         """Open the books; `CannotStart`."""
 
-    def first_try(self) -> Deferred[None]:
-        """Fires once it is known whether they can be reached; `trouble` says."""
+    def when_probed(self) -> Deferred[None]:
+        """Fires once it is known whether they can be reached; `unavailable_reason` says."""
 
     def stop(self) -> Deferred[None]:
         """Close them."""
@@ -104,11 +104,11 @@ class Ledger(Protocol):
         """The status with which a request has ended, or None."""
 
     def note_progress(self, loan: Loan, detail: dict[str, Any]) -> Deferred[None]:
-        """Add a progress event; `ValueError` past the limits of a history, `LoanOver`."""
+        """Add a progress event; `ValueError` past the limits of a history, `DeliveryClosed`."""
 
-    # Settling. `LoanOver` where a later attempt has begun.
+    # Settling. `DeliveryClosed` where a later attempt has begun.
 
-    def give_back(self, loan: Loan) -> Deferred[Copy | None]:
+    def release(self, loan: Loan) -> Deferred[Copy | None]:
         """The attempt was not one. None: the same copy is to be lent again; else one to be published in its place."""
 
     def hold(self, loan: Loan, delay: float, reason: str) -> Deferred[bool]:

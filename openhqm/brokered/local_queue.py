@@ -177,7 +177,7 @@ class Place:
 
     def put_back(self, copy: IBrokerDelivery) -> None:
         """Tell the broker to lend the copy again, and wait for nothing."""
-        copy.give_back().addCallbacks(self._heard, self._not_heard)
+        copy.release().addCallbacks(self._heard, self._not_heard)
 
     def _heard(self, result: None) -> None:
         self._unheard = False

@@ -102,7 +102,7 @@ class Publishing:
             self._note_timer.cancel()
         self._note_timer = None
         published, self._unnoted = self._unnoted, []
-        if not published or self._broker.trouble is not None:
+        if not published or self._broker.unavailable_reason is not None:
             # Maybe it comes back without what it has just confirmed: that is published once more.
             return succeed(None)
         return self._ledger.note_published(published)
@@ -110,7 +110,7 @@ class Publishing:
     @deferred
     async def _sweep(self) -> None:
         try:
-            self._resting = self._broker.first_try()
+            self._resting = self._broker.when_probed()
             await self._resting
             while not self._stopped:
                 if not await self._publish_marked() and not self._stopped:
@@ -121,7 +121,7 @@ class Publishing:
 
     async def _publish_marked(self) -> bool:
         """Whether there is more to do at once."""
-        if self._broker.trouble is not None:
+        if self._broker.unavailable_reason is not None:
             return False
         try:
             copies = await self._ledger.unpublished(SWEEP_COPIES)

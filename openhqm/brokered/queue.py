@@ -93,9 +93,9 @@ class BrokeredQueue:
         return attrs.evolve(found, durable=durable, atomic_settle=False, longest_delay=None)
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be accepted now, or None."""
-        return self._ledger.trouble or self._broker.trouble
+        return self._ledger.unavailable_reason or self._broker.unavailable_reason
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -124,8 +124,8 @@ class BrokeredQueue:
         return shielded(self._accept(submission, claim))
 
     async def _accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
-        if claim is None and self._broker.trouble is not None:
-            raise NotDurable(self._broker.trouble)  # a repeat is known to the books, and is answered nevertheless
+        if claim is None and self._broker.unavailable_reason is not None:
+            raise NotDurable(self._broker.unavailable_reason)
         copy = await self._ledger.record(submission, claim)
         if isinstance(copy, Acceptance):
             return copy
@@ -174,7 +174,7 @@ class BrokeredQueue:
         """What the broker has lost is made good, or ends; and somebody is told."""
         if self._following is not None and queue == self._following.queue:
             queue = priority = None  # endings may have been among what was told
-        await self._ledger.first_try()
+        await self._ledger.when_probed()
         await self._publishing.note()  # so that a mark stands for what was never published
         found = await self._ledger.recover(queue, priority)
         if not found:

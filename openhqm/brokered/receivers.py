@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from openhqm.errors import LoanOver, NotDurable
+from openhqm.errors import DeliveryClosed, NotDurable
 from openhqm.interfaces import IBroker, IBrokerDelivery, IDelivery
 from openhqm.runtime.deferreds import deferred
 
@@ -111,7 +111,7 @@ class Asking:
                     asker.gone = True
                     asker.waiter.callback(lent)
                 else:  # who asked has given up meanwhile, and nobody saw them
-                    await DeferredList([unseen.give_back().addErrback(_not_heard) for unseen in lent])
+                    await DeferredList([unseen.release().addErrback(_not_heard) for unseen in lent])
         finally:
             self._askers.remove(asker)
             for copy in asker.kept:
@@ -158,4 +158,4 @@ class Asking:
 
 
 def _not_heard(failure: Failure) -> None:
-    failure.trap(NotDurable, LoanOver)
+    failure.trap(NotDurable, DeliveryClosed)

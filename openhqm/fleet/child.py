@@ -66,11 +66,11 @@ class Child(ProcessProtocol):
     def standing(self) -> Standing:
         """How it is, as it says itself, or as its silence says."""
         if self.report is None:
-            return Standing(trouble="it is starting")
+            return Standing(unavailable_reason="it is starting")
         if self.state == "silent":
             seconds = round(self._clock.seconds() - self._heard_at)
             words = f"it has said nothing for {seconds} seconds: most likely a blocking handler in the reactor"
-            return Standing(trouble=words, stuck=words)
+            return Standing(unavailable_reason=words, stuck=words)
         return self.report.standing
 
     @property
@@ -84,7 +84,9 @@ class Child(ProcessProtocol):
 
     def sound(self, seconds: float) -> Deferred[bool]:
         """Whether it says within ``seconds`` that it could keep a 202."""
-        return self._reached(lambda: self.report is not None and self.report.standing.trouble is None, seconds)
+        return self._reached(
+            lambda: self.report is not None and self.report.standing.unavailable_reason is None, seconds
+        )
 
     def serve(self, seconds: float) -> Deferred[bool]:
         """Have it take connections, and work; whether it says within ``seconds`` that it does."""

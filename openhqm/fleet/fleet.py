@@ -24,7 +24,7 @@ from openhqm.config.model import Server
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.fleet.child import Child
 from openhqm.fleet.inheritance import Source, bequest
-from openhqm.fleet.supervisor import START_SECONDS, Place, Roster
+from openhqm.fleet.supervisor import START_SECONDS, Place, Supervisor
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.listening import listen
 from openhqm.runtime.signals import handle_stop, stop_reactor
@@ -52,7 +52,7 @@ class Fleet(Service):
         self._reactor = reactor
         self._command = command
         self.ports: list[Any] = []
-        self._roster = Roster(source, reactor, random.random, self._spawn)
+        self._roster = Supervisor(source, reactor, random.random, self._spawn)
         self._roster.places = [Place() for _ in range(source.settings.server.workers)]
         self._rolling = self._asked_to_roll = self._stopping = False
 
@@ -164,7 +164,7 @@ class Fleet(Service):
         self._log.info("rolled over: {count} processes are new", count=count)
 
     def _give_up_on(self, successor: Child) -> None:
-        why = f"it ended {successor.how}" if successor.over else successor.standing.trouble
+        why = f"it ended {successor.how}" if successor.over else successor.standing.unavailable_reason
         self._log.error(
             "process {pid} did not become ready, and takes nobody's place: {reason}", pid=successor.pid, reason=why
         )

@@ -23,9 +23,12 @@ class Family(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How a process is. ``trouble``: why it could keep no 202; ``stuck``: why only a new process would help."""
+    """How a process is.
 
-    trouble: str | None = None
+    ``unavailable_reason``: why it could keep no 202; ``stuck``: why only a new process would help.
+    """
+
+    unavailable_reason: str | None = None
     stuck: str | None = None
     warnings: list[str] = []
 

@@ -32,7 +32,7 @@ class Place:
     due: Any = None  # the call that puts a process here, where that is put off
 
 
-class Roster:
+class Supervisor:
     """``spawn`` starts a process under a configuration; `source` is what those run that are started for the dead."""
 
     _log = Logger()

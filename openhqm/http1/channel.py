@@ -24,7 +24,7 @@ from zope.interface import implementer
 from openhqm.http1.access import Accesses
 from openhqm.http1.messages import Answer, Message, Streaming, render, render_head
 from openhqm.http1.outlet import ChannelOutlet
-from openhqm.http1.pass_through import Passing
+from openhqm.http1.pass_through import Relay
 from openhqm.http1.reading import BUSY, HEAD_SECONDS, Reader
 from openhqm.http1.rules import Refusal
 from openhqm.http1.send_backlog import unsent
@@ -48,12 +48,12 @@ class HTTP1(WebChannel, Protocol):
 
     def __init__(self, site: Any) -> None:
         self.factory = self.site = site  # as Twisted and as twisted.web call it
-        self._queue: deque[Message | Passing | Refusal] = deque()
+        self._queue: deque[Message | Relay | Refusal] = deque()
         self._queued_bytes = 0  # of bodies
         self._buffered = 0  # as the site knows it: those, and what is being collected
         self._accesses = None if site.access is None else Accesses(site.access, site.clock)
         self._reader = Reader(self, self._took, self._go_ahead)
-        self._serving: Any = None  # a WebRequest, a Passing, or what the short lane is about
+        self._serving: Any = None  # a WebRequest, a Relay, or what the short lane is about
         self._persistent = True
         self._producer: Any = None
         self._stalled_at: float | None = None  # since when the peer has taken nothing, while there is something to take
@@ -103,7 +103,7 @@ class HTTP1(WebChannel, Protocol):
             serving.cancel()
         elif isinstance(serving, WebRequest):
             serving.connectionLost(reason)
-        elif isinstance(serving, Passing):
+        elif isinstance(serving, Relay):
             serving.lose()
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -140,7 +140,7 @@ class HTTP1(WebChannel, Protocol):
             return
         self._ended = True
         self._reader.due = float("inf")
-        if isinstance(self._serving, Passing):
+        if isinstance(self._serving, Relay):
             self.transport.abortConnection()
         elif self._broken:
             self.transport.loseConnection()
@@ -162,14 +162,14 @@ class HTTP1(WebChannel, Protocol):
 
     def leave(self) -> None:
         """What is being served is the last, and its answer says so; where that has begun, one more may follow."""
-        if isinstance(self._serving, WebRequest | Passing):
+        if isinstance(self._serving, WebRequest | Relay):
             self._serving.say_close()
         elif not isinstance(self._serving, ChannelOutlet):
             self._persistent = False
 
     # One request after the other
 
-    def _took(self, message: Message | Passing) -> None:
+    def _took(self, message: Message | Relay) -> None:
         self._queue.append(message)
         if type(message) is Message:
             self._queued_bytes += len(message.body)
@@ -185,7 +185,7 @@ class HTTP1(WebChannel, Protocol):
             if type(message) is Message:
                 self._queued_bytes -= len(message.body)
                 self._serve(message)
-            elif isinstance(message, Passing):
+            elif isinstance(message, Relay):
                 self._send_some = None
                 self._serving = message
                 if self._accesses is not None:
@@ -226,7 +226,7 @@ class HTTP1(WebChannel, Protocol):
         self._persistent = message.keep_alive and not self.site.leaving and not (self._ended and not self._queue)
         if self._accesses is not None:
             self._accesses.begin(message.head)
-        coroutine = self.site.short_lane(message)
+        coroutine = self.site.fast_path(message)
         if coroutine is None:
             self._send_some = None
             request = self._serving = WebRequest(self, message, self._persistent)
@@ -300,7 +300,7 @@ class HTTP1(WebChannel, Protocol):
         self._count()
         self._queue.append(refusal)
 
-    def _cut(self, passing: Passing) -> None:
+    def _cut(self, passing: Relay) -> None:
         """The rest of its body will not come: the refusal takes its place, unless it is being answered already."""
         passing.lose()
         if passing is not self._serving:
@@ -376,7 +376,7 @@ class HTTP1(WebChannel, Protocol):
                 self._accesses.end(200, outlet.sent)
             self._done()
 
-    def passed(self, passing: Passing) -> None:
+    def passed(self, passing: Relay) -> None:
         """A response that came through is complete; the rest of the request's body, where there is one, is not."""
         if passing is not self._serving:
             return

@@ -18,7 +18,7 @@ from openhqm.http1.rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, Refusal
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class Taker(Protocol):
+class ResponseSink(Protocol):
     """Who gets a response: its head, pieces, and its completion; or a failure, before or after the head."""
 
     def responded(
@@ -39,7 +39,7 @@ class Taker(Protocol):
 class ResponseReader:
     """Reads one final response, past the interim ones before it (RFC 9110, section 15.2)."""
 
-    def __init__(self, method: bytes, taker: Taker) -> None:
+    def __init__(self, method: bytes, taker: ResponseSink) -> None:
         self.complete = False
         self.responded = False
         self.keep_alive = False

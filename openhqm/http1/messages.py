@@ -80,7 +80,7 @@ class Message:
     scheme: str = "http"
 
 
-ShortLane = Callable[[Message], Coroutine[Any, Any, Answer | Streaming] | None]
+FastPath = Callable[[Message], Coroutine[Any, Any, Answer | Streaming] | None]
 """What is served without a ``twisted.web`` request, or None. It raises nothing but `CancelledError`."""
 
 

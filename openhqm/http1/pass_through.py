@@ -18,10 +18,10 @@ from openhqm.http1.messages import REASONS, Answer, http_date, render
 from openhqm.http1.rules import Head
 
 
-class Through(Protocol):
+class RequestSink(Protocol):
     """Takes one request as it comes. It hears nothing before `begin`, and nothing more after `lost`."""
 
-    def begin(self, passing: Passing) -> object:
+    def begin(self, passing: Relay) -> object:
         """All earlier requests of the connection were answered: this one may be sent on."""
 
     def write(self, piece: bytes) -> object:
@@ -34,7 +34,7 @@ class Through(Protocol):
         """The peer is gone, or its body will never be complete: stop, and send nothing more."""
 
 
-Passage = Callable[[Head], Through | None]
+Passage = Callable[[Head], RequestSink | None]
 """Who takes a request of which only the head is here, or None: it is collected, and then served as all others."""
 
 
@@ -44,7 +44,7 @@ class _Channel(Protocol):
     def flow(self) -> object:
         """Read from the peer, or do not, as is now wanted."""
 
-    def passed(self, passing: Passing) -> object:
+    def passed(self, passing: Relay) -> object:
         """The response is complete."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> object:
@@ -61,13 +61,13 @@ class _Channel(Protocol):
 
 
 @implementer(IPushProducer)
-class Passing:
+class Relay:
     """One request on its way through. As a producer it makes the pieces of the body: paused, none.
 
     Whoever takes it answers once: with `answer`, or with `respond`, `write` and `finish`.
     """
 
-    def __init__(self, channel: _Channel, head: Head, keep_alive: bool, through: Through) -> None:
+    def __init__(self, channel: _Channel, head: Head, keep_alive: bool, through: RequestSink) -> None:
         self.head = head
         self.persistent = keep_alive
         self.responding = False

@@ -13,7 +13,7 @@ import httptools
 
 from openhqm.http1.chunks import ChunkLines, chunks_begin
 from openhqm.http1.messages import Message
-from openhqm.http1.pass_through import Passing
+from openhqm.http1.pass_through import Relay
 from openhqm.http1.rules import (
     MALFORMED,
     MOST_HEAD,
@@ -38,11 +38,9 @@ class Reader:
     between two; ``inflow`` is the one whose body is let through just now, or None.
     """
 
-    def __init__(
-        self, channel: Any, took: Callable[[Message | Passing], object], go_ahead: Callable[[], object]
-    ) -> None:
+    def __init__(self, channel: Any, took: Callable[[Message | Relay], object], go_ahead: Callable[[], object]) -> None:
         self.due = float("inf")
-        self.inflow: Passing | None = None
+        self.inflow: Relay | None = None
         self._channel = channel
         self._site = channel.factory
         self._took = took
@@ -215,7 +213,7 @@ class Reader:
     def _let_through(self, head: Head) -> bool:
         through = self._site.passage(head)
         if through is not None:
-            self.inflow = Passing(self._channel, head, self._keep_alive(head), through)
+            self.inflow = Relay(self._channel, head, self._keep_alive(head), through)
             self._took(self.inflow)
         return through is not None
 

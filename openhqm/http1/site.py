@@ -14,7 +14,7 @@ from twisted.web.server import Site
 from openhqm.http1.access import Access
 from openhqm.http1.channel import HTTP1
 from openhqm.http1.known_heads import KnownHeads
-from openhqm.http1.messages import Answer, ShortLane, render
+from openhqm.http1.messages import Answer, FastPath, render
 from openhqm.http1.pass_through import Passage
 from openhqm.http1.rules import Refusal
 from openhqm.runtime.deferreds import deferred
@@ -56,7 +56,7 @@ class HTTP1Site(Site):
         self,
         resource: Any,
         clock: IReactorTime,
-        short_lane: ShortLane,
+        fast_path: FastPath,
         problem: Callable[[Refusal], Answer],
         most_body: int,
         passage: Passage | None = None,
@@ -67,7 +67,7 @@ class HTTP1Site(Site):
         # Parsing form bodies would read every body a second time, for a kind of content no route takes.
         super().__init__(resource, parsePOSTFormSubmission=False)
         self.clock = clock
-        self.short_lane = short_lane
+        self.fast_path = fast_path
         self.problem = problem
         self.most_body = most_body
         self.passage = passage

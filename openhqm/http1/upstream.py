@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from openhqm.http1.exchange import ResponseReader, Taker
+from openhqm.http1.exchange import ResponseReader, ResponseSink
 from openhqm.http1.rules import Refusal
 
 
@@ -30,7 +30,7 @@ class Upstream(Protocol):
         self._clock = clock
         self._done = done  # with the connection, and whether it can be used again
         self._reader: ResponseReader | None = None
-        self._taker: Taker | None = None
+        self._taker: ResponseSink | None = None
         self._timeout = 0.0
         self._timer: IDelayedCall | None = None
         self._progress_at = 0.0
@@ -43,7 +43,7 @@ class Upstream(Protocol):
 
     # A request
 
-    def begin(self, head: bytes, method: bytes, chunked: bool, body: Any, taker: Taker, timeout: float) -> None:
+    def begin(self, head: bytes, method: bytes, chunked: bool, body: Any, taker: ResponseSink, timeout: float) -> None:
         """Send ``head``. The body follows by `write` and `end`; ``body`` is paused while the server does not read.
 
         ``timeout``: the longest silence of a server that has all it needs to go on. The head of its answer must be

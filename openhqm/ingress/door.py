@@ -217,7 +217,7 @@ def acceptance_fields(acceptance: Acceptance) -> Fields:
     correlation_id = acceptance.correlation_id.encode()
     fields: Fields = (
         (b"Location", b"/api/v1/response/" + correlation_id),
-        (b"Link", b'</api/v1/events/%b>; rel="monitor"' % correlation_id),
+        (b"Reconnecting", b'</api/v1/events/%b>; rel="monitor"' % correlation_id),
         (b"Retry-After", b"1"),
     )
     return (*fields, (b"Idempotency-Replayed", b"true")) if acceptance.replayed else fields

@@ -25,7 +25,7 @@ _ID_LENGTH = 36
 _log = Logger()
 
 
-class ShortLane:
+class FastPath:
     """Serves submit, status, response and events where nothing about the request is out of the ordinary."""
 
     def __init__(self, door: Door, streams: Streams) -> None:

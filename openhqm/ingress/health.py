@@ -47,15 +47,15 @@ class Health:
 
     def standing(self) -> Standing:
         """How this process is by itself."""
-        trouble = "stopping" if self.draining else self._queue.trouble
-        return Standing(trouble, self._worker_trouble(), [*self._queue.warnings, *self._warnings()])
+        unavailable_reason = "stopping" if self.draining else self._queue.unavailable_reason
+        return Standing(unavailable_reason, self._worker_trouble(), [*self._queue.warnings, *self._warnings()])
 
     @deferred
     async def overview(self) -> Answer:
         """200 with ``status`` ok, or 503 with what is wrong."""
         everybody = await self._everybody()
         serving = _serving(everybody.processes)
-        troubles = _said(serving, lambda each: (each.trouble, each.stuck))
+        troubles = _said(serving, lambda each: (each.unavailable_reason, each.stuck))
         warnings = _said(serving, lambda each: each.warnings)
         if everybody.missing:
             warnings.append(f"{everybody.missing} processes are missing: the log says how they ended")
@@ -79,7 +79,7 @@ class Health:
     async def ready(self) -> Answer:
         """503 where no process could keep a 202, and while everything is stopping."""
         serving = _serving((await self._everybody()).processes)
-        troubles = [process.standing.trouble for process in serving]
+        troubles = [process.standing.unavailable_reason for process in serving]
         return _ok("ready") if None in troubles else problem(503, next(filter(None, troubles), "no process serves"))
 
     @deferred
@@ -98,7 +98,7 @@ class Health:
             try:
                 return await self._ask()
             except TimeoutError:
-                own = Standing(own.trouble, own.stuck, [*own.warnings, _NO_PARENT])
+                own = Standing(own.unavailable_reason, own.stuck, [*own.warnings, _NO_PARENT])
         return Everybody(0, [Process(os.getpid(), "ready", own)], 0, None)
 
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm.http1.pass_through import Passing
+from openhqm.http1.pass_through import Relay
 from openhqm.http1.rules import Head, Refusal
 from openhqm.http1.upstream import Upstream
 from openhqm.http1.upstreams import Upstreams
@@ -30,8 +30,8 @@ class _Way(Protocol):
     trusts: Callable[[str | None], bool]
 
 
-class Straight:
-    """A `Through` that sends what comes on to the application, and a `Taker` of what it answers."""
+class PassThrough:
+    """A `RequestSink` that sends what comes on to the application, and a `ResponseSink` of what it answers."""
 
     _log = Logger()
 
@@ -44,7 +44,7 @@ class Straight:
 
     # The request
 
-    def begin(self, passing: Passing) -> None:
+    def begin(self, passing: Relay) -> None:
         self._passing = passing
         connecting = self._connecting = self._way.upstreams.take()
         connecting.addCallbacks(self._connected, self._unreachable)
@@ -128,12 +128,12 @@ class Straight:
 
 
 class Refusing:
-    """A `Through` that lets nothing through: it answers, and the connection ends with the answer."""
+    """A `RequestSink` that lets nothing through: it answers, and the connection ends with the answer."""
 
     def __init__(self, status: int, detail: str, head: Head) -> None:
         self._answer = problem(status, detail, instance=instance(head.target))
 
-    def begin(self, passing: Passing) -> None:
+    def begin(self, passing: Relay) -> None:
         passing.persistent = False  # what a client sends behind an upgrade need not be HTTP
         passing.answer(self._answer)
 

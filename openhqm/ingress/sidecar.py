@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from openhqm.http1.messages import Answer, Message, ShortLane, Streaming
-from openhqm.http1.pass_through import Through
+from openhqm.http1.messages import Answer, FastPath, Message, Streaming
+from openhqm.http1.pass_through import RequestSink
 from openhqm.http1.rules import Head
 from openhqm.http1.upstreams import Upstreams
 from openhqm.ingress.fast_path import served
-from openhqm.ingress.pass_through import Refusing, Straight
+from openhqm.ingress.pass_through import PassThrough, Refusing
 from openhqm.ingress.preferences import MOST_PREFER, prefer_wait, prefers_async
 from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
 
@@ -46,7 +46,7 @@ class Sidecar:
         self._queue = queue
         self._longest_wait = longest_wait
 
-    def passage(self, head: Head) -> Through | None:
+    def passage(self, head: Head) -> RequestSink | None:
         """The front's ``passage``: takes what goes straight through. The rest is collected, and comes by the lane."""
         path = head.target.partition(b"?")[0]
         if is_own(path):
@@ -57,9 +57,9 @@ class Sidecar:
             return Refusing(508, "the request has been here before: the upstream leads back to this gateway", head)
         if self._decide(head, path) is not None:
             return None
-        return Straight(self, head)
+        return PassThrough(self, head)
 
-    def lane(self, inner: ShortLane) -> ShortLane:
+    def lane(self, inner: FastPath) -> FastPath:
         """The front's short lane: ``inner`` for the gateway's own paths, and the queue for what waits in it."""
 
         def lane(message: Message) -> Coroutine[Any, Any, Answer | Streaming] | None:

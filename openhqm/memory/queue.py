@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.errors import IdempotencyConflict, LoanOver, NotDurable, UnknownRequest
+from openhqm.errors import DeliveryClosed, IdempotencyConflict, NotDurable, UnknownRequest
 from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
 from openhqm.memory.ledger import Ledger
 from openhqm.messages import (
@@ -29,7 +29,7 @@ from openhqm.messages import (
 from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.queue_names import holds_requests, queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.runtime.timer_queue import Agenda
+from openhqm.runtime.timer_queue import TimerQueue
 
 CAPABILITIES = Capabilities(durable=False, ordered=True, native_priority=True, atomic_settle=True)
 MOST_REQUESTS = 100_000
@@ -77,11 +77,11 @@ class MemoryQueue:
     ) -> None:
         self.ledger = ledger
         self.clock = clock
-        self.agenda = Agenda(clock)
+        self.timers = TimerQueue(clock)
         self.requests = requests
         self._dead_letters = dead_letters
         self.lease = lease
-        self.trouble: str | None = None
+        self.unavailable_reason: str | None = None
         self._ids = ids
         self._keys = count(1)
         self._places: dict[str, _Place] = {}
@@ -94,7 +94,7 @@ class MemoryQueue:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        self.agenda.stop()
+        self.timers.stop()
         for place in self._places.values():
             waiting, place.waiting = place.waiting, deque()
             for _, _, waiter in waiting:
@@ -120,7 +120,7 @@ class MemoryQueue:
         if claim is not None:
             claim_key = (claim.scope, claim.key)
             self._claims[claim_key] = (claim.fingerprint, acceptance)
-            self.agenda.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
+            self.timers.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
         # Within a partition the oldest goes first, whatever its priority.
         priority = submission.priority if submission.partition is None else Priority.NORMAL
         message = _Message(key, request, priority, now)
@@ -195,7 +195,7 @@ class MemoryQueue:
 
         if due > self.clock.seconds():
             place.delayed.add(message.key)
-            self.agenda.at(due, ready)
+            self.timers.at(due, ready)
         else:
             ready()
 
@@ -224,7 +224,7 @@ class MemoryQueue:
         if holds_requests(self.requests, queue):
             self.ledger.note_event(message.key, "processing", {"attempt": message.attempt})
         delivery = place.loans[message.key] = MemoryDelivery(self, queue, message)
-        self.agenda.at(delivery.lease_end, delivery.check_lease)
+        self.timers.at(delivery.lease_end, delivery.check_lease)
         return delivery
 
     def _place(self, queue: str) -> _Place:
@@ -276,7 +276,7 @@ class MemoryDelivery:
 
         return self._settle(hold)
 
-    def give_back(self) -> Deferred[None]:
+    def release(self) -> Deferred[None]:
         def put_back() -> None:
             self._message.attempt -= 1
             self._queue.put_back(self._name, self._message, self._queue.clock.seconds())
@@ -299,7 +299,7 @@ class MemoryDelivery:
 
     def _settle(self, step: Callable[[], Any]) -> Deferred[Any]:
         if self._over is not None:
-            return fail(LoanOver(self.request.correlation_id, self._over))
+            return fail(DeliveryClosed(self.request.correlation_id, self._over))
         self._over = "it was settled before"
         return maybeDeferred(self._take_step, step)
 
@@ -318,7 +318,7 @@ class MemoryDelivery:
         if self._over is not None:
             return
         if self.lease_end > self._queue.clock.seconds():
-            self._queue.agenda.at(self.lease_end, self.check_lease)
+            self._queue.timers.at(self.lease_end, self.check_lease)
             return
         self._over = "its lease was lost"
         self._queue.put_back(self._name, self._message, self._queue.clock.seconds())

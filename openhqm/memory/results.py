@@ -19,7 +19,7 @@ from openhqm.policy.history import check_progress
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queue.endings import cancelled, past_deadline
 from openhqm.queue.watchers import Watchers
-from openhqm.runtime.timer_queue import Agenda
+from openhqm.runtime.timer_queue import TimerQueue
 
 
 @attrs.define
@@ -40,7 +40,7 @@ class MemoryResults:
         self._clock = clock
         self._ids = ids
         self._ttl = ttl
-        self._agenda = Agenda(clock)
+        self._timers = TimerQueue(clock)
         self._watchers = Watchers()
         self._entries: dict[int, _Entry] = {}
         self._newest = 0
@@ -68,7 +68,7 @@ class MemoryResults:
 
     def stop(self) -> None:
         """Keep no more deadlines."""
-        self._agenda.stop()
+        self._timers.stop()
 
     # What the memory queue does as part of its own steps
 
@@ -77,7 +77,7 @@ class MemoryResults:
         self._newest = max(self._newest, key)
         self._entries[key] = _Entry([Event(1, "pending", now)])
         if deadline is not None:
-            self._agenda.at(deadline, lambda: self._overdue(key))
+            self._timers.at(deadline, lambda: self._overdue(key))
 
     def note_event(self, key: int, type: str, detail: dict[str, Any]) -> None:
         """Add an event to the history; `ValueError` past its limits."""
@@ -93,7 +93,7 @@ class MemoryResults:
         if entry is None or entry.reply is not None:
             return False
         entry.expires = reply.completed_at + self._ttl
-        self._agenda.at(entry.expires, lambda: self._expire(key))
+        self._timers.at(entry.expires, lambda: self._expire(key))
         event = Event(len(entry.events) + 1, reply.status.value.lower(), reply.completed_at, reply=reply)
         self._add(key, entry, event)
         for call in self.on_ending:

@@ -16,7 +16,7 @@ from typing import NoReturn
 import attrs
 
 from openhqm.errors import DestinationRefused
-from openhqm.policy.host_lists import NOWHERE, Places, ends_in_a_number, is_host_name, is_reserved, places
+from openhqm.policy.host_lists import NOWHERE, HostList, ends_in_a_number, is_host_name, is_reserved, places
 from openhqm.policy.networks import read_address, why_not_public
 
 MOST_CHARACTERS = 2048
@@ -74,8 +74,8 @@ class DestinationPolicy:
 
     schemes: tuple[str, ...] = attrs.field(default=("https",), converter=_words, validator=_known)
     ports: tuple[int, ...] = attrs.field(default=(443,), converter=_numbers, validator=_ports)
-    allow: Places = attrs.field(default=NOWHERE, converter=places)
-    deny: Places = attrs.field(default=NOWHERE, converter=places)
+    allow: HostList = attrs.field(default=NOWHERE, converter=places)
+    deny: HostList = attrs.field(default=NOWHERE, converter=places)
 
     def check(self, url: str) -> Destination:
         """What ``url`` leads to, as far as it can be told before its name is resolved. `DestinationRefused`."""

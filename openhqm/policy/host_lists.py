@@ -51,7 +51,7 @@ def is_reserved(name: str) -> bool:
 
 
 @attrs.frozen
-class Places:
+class HostList:
     """Hosts and networks that an operator names."""
 
     names: frozenset[str]
@@ -63,12 +63,12 @@ class Places:
         return host in self.names or any(one in network for network in self.networks for one in either)
 
 
-NOWHERE = Places(frozenset(), ())
+NOWHERE = HostList(frozenset(), ())
 
 
-def places(entries: Iterable[str] | Places) -> Places:
-    """`Places` from ``hooks.corp``, ``10.1.2.3`` or ``10.0.0.0/8``, each in full. `ValueError`."""
-    if isinstance(entries, Places):
+def places(entries: Iterable[str] | HostList) -> HostList:
+    """`HostList` from ``hooks.corp``, ``10.1.2.3`` or ``10.0.0.0/8``, each in full. `ValueError`."""
+    if isinstance(entries, HostList):
         return entries
     names, networks = set(), []
     for entry in entries:
@@ -78,4 +78,4 @@ def places(entries: Iterable[str] | Places) -> Places:
             if not is_host_name(entry.lower()):
                 raise ValueError(f"must be host names, addresses or networks, not {entry!r}") from None
             names.add(entry.lower())
-    return Places(frozenset(names), tuple(networks))
+    return HostList(frozenset(names), tuple(networks))

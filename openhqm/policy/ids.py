@@ -22,7 +22,7 @@ _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 
 
 class CorrelationIds:
-    """Turns numbers below 2**56 into ids and back, under one secret of 16 bytes or more."""
+    """ReactorBudget numbers below 2**56 into ids and back, under one secret of 16 bytes or more."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < 16:

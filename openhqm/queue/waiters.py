@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm.errors import LoanOver, NotDurable
+from openhqm.errors import DeliveryClosed, NotDurable
 from openhqm.interfaces import IDelivery
 
 RETRY_SECONDS = 1.0
@@ -75,7 +75,7 @@ class Lending:
     def stop(self) -> Deferred[Any]:
         """Lend nothing more; who waits is told. Fires once what a look still lends them is given back.
 
-        Until then what ``look`` and `IDelivery.give_back` need has to stay. It does not fail.
+        Until then what ``look`` and `IDelivery.release` need has to stay. It does not fail.
         """
         self._stopped = True
         if self._alarm is not None and self._alarm.active():
@@ -115,7 +115,7 @@ class Lending:
                 self._waiting.popleft()
                 waiter.callback(look.deliveries)
             else:  # who asked has given up meanwhile, and nobody saw them
-                over = DeferredList([lent.give_back().addErrback(_not_given_back) for lent in look.deliveries])
+                over = DeferredList([lent.release().addErrback(_not_given_back) for lent in look.deliveries])
         if not self._empty:
             self._take()
         return over
@@ -130,4 +130,4 @@ class Lending:
 
 def _not_given_back(failure: Failure) -> None:
     """It comes back when its lease is over, or has come back already."""
-    failure.trap(NotDurable, LoanOver)
+    failure.trap(NotDurable, DeliveryClosed)

@@ -23,7 +23,7 @@ from openhqm.messages import Depth, Priority
 from openhqm.rabbitmq.delivery import ATTEMPTS, DUE, RabbitMQDelivery
 from openhqm.rabbitmq.dialling import Unreachable
 from openhqm.rabbitmq.lending import Place
-from openhqm.rabbitmq.link import Link
+from openhqm.rabbitmq.link import Reconnecting
 from openhqm.rabbitmq.losses import Losses
 from openhqm.rabbitmq.publishing import Publisher, Returned
 from openhqm.rabbitmq.queues import delay_headers, is_partition, lane, lanes, steps_of
@@ -79,7 +79,7 @@ class RabbitMQBroker:
             self._telling = Telling(self._topology, self._publisher, prefix, steps, self._in_time)
         self._on_lost: OnLost | None = None
         self._losses: Losses | None = None
-        self._publishing = Link(
+        self._publishing = Reconnecting(
             address,
             "openhqm publishes",
             reactor,
@@ -88,7 +88,7 @@ class RabbitMQBroker:
             up=self._publishing_up,
             down=self._publishing_down,
         )
-        self._consuming = Link(
+        self._consuming = Reconnecting(
             address,
             "openhqm consumes",
             reactor,
@@ -97,7 +97,7 @@ class RabbitMQBroker:
             up=self._consuming_up,
             down=self._consuming_down,
         )
-        self._apart = Link(
+        self._apart = Reconnecting(
             address,
             "openhqm consumes from queues without a leader",
             reactor,
@@ -119,8 +119,10 @@ class RabbitMQBroker:
         losses = self._losses = Losses(self._topology, self._prefix, self._reactor, seconds, on_lost, alone)
 
         def make(lane: str) -> Deferred[None]:
-            trouble = self._publisher.trouble  # what is asked now would wait in line, whoever gives up
-            return losses.make(lane) if trouble is None else fail(NotDurable(trouble))
+            unavailable_reason = (
+                self._publisher.unavailable_reason
+            )  # what is asked now would wait in line, whoever gives up
+            return losses.make(lane) if unavailable_reason is None else fail(NotDurable(unavailable_reason))
 
         self._topology.make = self._consumed.make = make
 
@@ -137,22 +139,26 @@ class RabbitMQBroker:
         )
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why a publish could not be kept now, or None."""
-        return self._publishing.trouble or self._publisher.trouble or self._consuming.trouble
+        return (
+            self._publishing.unavailable_reason
+            or self._publisher.unavailable_reason
+            or self._consuming.unavailable_reason
+        )
 
     @property
     def warnings(self) -> Sequence[str]:
         """Which queues cannot be consumed from, and why."""
-        return [trouble for place in self._places.values() for trouble in place.troubles]
+        return [unavailable_reason for place in self._places.values() for unavailable_reason in place.troubles]
 
     def start(self) -> Deferred[None]:
         self._publishing.start()
         self._consuming.start()
         return succeed(None)
 
-    def first_try(self) -> Deferred[None]:
-        tried = gatherResults([self._publishing.first_try(), self._consuming.first_try()])
+    def when_probed(self) -> Deferred[None]:
+        tried = gatherResults([self._publishing.when_probed(), self._consuming.when_probed()])
         return tried.addCallback(lambda _: None)
 
     @deferred
@@ -167,7 +173,7 @@ class RabbitMQBroker:
 
     def publish(self, queue: str, body: bytes, *, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
         if self._claim is not None and self._connected.get(False) is None:
-            return fail(NotDurable(self._consuming.trouble or "not connected to RabbitMQ"))
+            return fail(NotDurable(self._consuming.unavailable_reason or "not connected to RabbitMQ"))
         target = lane(self._prefix, queue, priority)
         headers: dict[str, Any] = {}
         if attempts:
@@ -235,8 +241,8 @@ class RabbitMQBroker:
         raise NotDurable(f"RabbitMQ did not answer within {seconds:g} s")
 
     def _check(self) -> None:
-        if self.trouble is not None:
-            raise NotDurable(self.trouble)
+        if self.unavailable_reason is not None:
+            raise NotDurable(self.unavailable_reason)
 
     # Lending
 

@@ -68,7 +68,7 @@ class Consumers:
         self._retry: Any = None
         self._stopped = False
         self.allowed = 0
-        self.trouble: str | None = None
+        self.unavailable_reason: str | None = None
 
     @property
     def active(self) -> bool:
@@ -100,7 +100,7 @@ class Consumers:
         """It is gone."""
         self._protocols.pop(apart, None)
         if apart is self._apart:
-            self._apart = self.trouble is not None and apart
+            self._apart = self.unavailable_reason is not None and apart
             self._close(reason)
             self._fail_to_begin(ConnectionError(reason))
 
@@ -161,18 +161,18 @@ class Consumers:
             self._could_not_begin(result)
             return
         if self._tags:
-            self.trouble = None
+            self.unavailable_reason = None
         if self.can_begin:
             self._lender.ready()
 
     def _could_not_begin(self, failure: Failure) -> None:
         if self._stopped or not self._is_connected:
             return
-        trouble = f"{self._lane} cannot be consumed from: {words(failure.value)}"
-        if trouble != self.trouble:
-            self._log.error("{trouble}", trouble=trouble)
-        self.trouble = trouble
-        self._close(trouble)
+        unavailable_reason = f"{self._lane} cannot be consumed from: {words(failure.value)}"
+        if unavailable_reason != self.unavailable_reason:
+            self._log.error("{unavailable_reason}", unavailable_reason=unavailable_reason)
+        self.unavailable_reason = unavailable_reason
+        self._close(unavailable_reason)
         if failure.check(Unanswered) and not self._apart:
             self._apart = True
             self._lender.without_answer()

@@ -44,7 +44,7 @@ class RabbitMQDelivery:
     def ack(self) -> Deferred[None]:
         return self._say(lambda: self._channel.basic_ack(self._tag))
 
-    def give_back(self) -> Deferred[None]:
+    def release(self) -> Deferred[None]:
         given = self.return_alone()
         self._follow()
         return given

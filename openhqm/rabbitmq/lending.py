@@ -96,7 +96,7 @@ class Place:
     @property
     def troubles(self) -> list[str]:
         """Why nothing can be lent from some lanes although there is a connection."""
-        return [each.trouble for each in self._consumers if each.trouble is not None]
+        return [each.unavailable_reason for each in self._consumers if each.unavailable_reason is not None]
 
     def up(self, protocol: Any, apart: bool = False) -> None:
         """There is a connection."""
@@ -163,7 +163,7 @@ class Place:
     def came(self, rank: int, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Take a message in."""
         over = partial(self._over, rank)
-        delivery = RabbitMQDelivery(channel, method, properties, body, over, lambda: self._give_back(rank))
+        delivery = RabbitMQDelivery(channel, method, properties, body, over, lambda: self._release(rank))
         self._loans[rank].add(delivery)
         expected = self._expected.get(rank)
         if expected is not None:
@@ -260,10 +260,10 @@ class Place:
         if self._patient and not self._single:
             return self._publish_anew()
         for rank in range(len(self._arrived)):
-            self._give_back(rank)
+            self._release(rank)
         return succeed(None)
 
-    def _give_back(self, rank: int) -> None:
+    def _release(self, rank: int) -> None:
         """All that has arrived by the lane, the oldest first: what comes back stands in the order in which it came."""
         lane = self._arrived[rank]
         while lane:

@@ -22,7 +22,7 @@ LOOK_SECONDS = 3.0
 MOST_SILENT_LOOKS = 4
 
 
-class Link:
+class Reconnecting:
     """``up`` makes a new connection usable; ``down`` is told with the reason when it is lost."""
 
     _log = Logger()
@@ -49,26 +49,26 @@ class Link:
         self._protocol: Any = None
         self._looking: Any = None
         self._stopped = False
-        self._first_try: Deferred[None] | None = Deferred()
-        self.trouble: str | None = f"not yet connected to {address}"
+        self._when_probed: Deferred[None] | None = Deferred()
+        self.unavailable_reason: str | None = f"not yet connected to {address}"
 
     def start(self) -> None:
         """Begin to connect, unless it has."""
         if self._running is None:
             self._running = self._run()
 
-    def first_try(self) -> Deferred[None]:
+    def when_probed(self) -> Deferred[None]:
         """Fires once the first attempt to connect is over, whichever way."""
         waiter: Deferred[None] = Deferred()
-        if self._first_try is None:
+        if self._when_probed is None:
             waiter.callback(None)
         else:
-            self._first_try.chainDeferred(waiter)
+            self._when_probed.chainDeferred(waiter)
         return waiter
 
     def close_anew(self, reason: str) -> None:
         """Hang up, and connect again."""
-        self.trouble = reason
+        self.unavailable_reason = reason
         if self._protocol is not None:
             self._protocol.transport.abortConnection()
 
@@ -77,7 +77,7 @@ class Link:
         """Hang up for good."""
         self._stopped = True
         self._look_no_more()
-        self.trouble = "the connection to RabbitMQ is closed"
+        self.unavailable_reason = "the connection to RabbitMQ is closed"
         protocol, self._protocol = self._protocol, None
         closed: Any = None
         if protocol is not None and protocol.closed is not None:
@@ -121,7 +121,7 @@ class Link:
                 pause = FIRST_PAUSE
                 self._protocol = protocol
                 self._log.info("connected to {address}", address=str(self._address))
-                self.trouble = None
+                self.unavailable_reason = None
                 self._tried()
                 self._look(protocol, connection_of(protocol).bytes_received, 0)
                 try:
@@ -156,20 +156,20 @@ class Link:
         self._protocol = None
         self._look_no_more()
         why = f": {words(reason)}" if isinstance(reason, BaseException) else ""
-        self.trouble = self.trouble or f"the connection to {self._address} was lost{why}"
+        self.unavailable_reason = self.unavailable_reason or f"the connection to {self._address} was lost{why}"
         if not self._stopped:
-            self._log.error("{trouble}", trouble=self.trouble)
-        self._down(self.trouble)
+            self._log.error("{unavailable_reason}", unavailable_reason=self.unavailable_reason)
+        self._down(self.unavailable_reason)
 
     def _could_not_connect(self, error: Exception) -> None:
         why = str(error) if isinstance(error, Unreachable) else words(error)
-        trouble = f"cannot use {self._address}: {why}"
-        if trouble != self.trouble:
-            self._log.error("{trouble}", trouble=trouble)
-        self.trouble = trouble
+        unavailable_reason = f"cannot use {self._address}: {why}"
+        if unavailable_reason != self.unavailable_reason:
+            self._log.error("{unavailable_reason}", unavailable_reason=unavailable_reason)
+        self.unavailable_reason = unavailable_reason
         self._tried()
 
     def _tried(self) -> None:
-        waiting, self._first_try = self._first_try, None
+        waiting, self._when_probed = self._when_probed, None
         if waiting is not None:
             self._reactor.callLater(0, waiting.callback, None)  # whoever waits may stop us: not from within

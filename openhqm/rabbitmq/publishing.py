@@ -61,7 +61,7 @@ class Publisher:
         self.blocked: str | None = None
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be published although there is a connection, or None."""
         if self.blocked is not None:
             return f"RabbitMQ takes nothing ({self.blocked}): free some of its memory or disk"
@@ -114,8 +114,8 @@ class Publisher:
         frames, write = self._frames, self._write
         if self._channel is None or frames is None or write is None or not self._channel.is_open:
             return fail(NotDurable("not connected to RabbitMQ"))
-        if self.trouble is not None:
-            return fail(NotDurable(self.trouble))
+        if self.unavailable_reason is not None:
+            return fail(NotDurable(self.unavailable_reason))
         if len(self._unconfirmed) >= MOST_UNCONFIRMED:
             return fail(NotDurable("more is waiting for RabbitMQ than it can take", retry_after=1))
         now, way = self._reactor.seconds(), (exchange, queue)

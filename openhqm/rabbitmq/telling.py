@@ -65,8 +65,8 @@ class Telling:
 
     @deferred
     async def _look(self, body: bytes, headers: dict[str, Any]) -> None:
-        if self._publisher.trouble is not None:
-            raise NotDurable(self._publisher.trouble)
+        if self._publisher.unavailable_reason is not None:
+            raise NotDurable(self._publisher.unavailable_reason)
         # Over an exchange that is not there RabbitMQ closes the channel, under all that is published over it.
         if not await self._topology.has_exchange(self._exchange):
             raise Returned("RabbitMQ has no such exchange")

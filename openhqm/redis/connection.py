@@ -21,7 +21,7 @@ from openhqm.errors import NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.redis.dialling import ask
 from openhqm.redis.errors import refusal
-from openhqm.redis.link import Link
+from openhqm.redis.link import Reconnecting
 from openhqm.redis.listening import Listening
 from openhqm.redis.promises import Promises, promises, read_info
 from openhqm.redis.scripts import Script, load_scripts
@@ -76,7 +76,7 @@ class Redis:
         self._lost: tuple[str, ...] = ()
         self._probe: Any = None
         self._stopped = False
-        self.link = Link(
+        self.link = Reconnecting(
             address,
             reactor,
             factory(None, reactor),
@@ -90,9 +90,9 @@ class Redis:
         self.listen = self.listening.listen
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be accepted now, or None."""
-        return FORGOTTEN if self._forgotten else self.link.trouble or self._refused
+        return FORGOTTEN if self._forgotten else self.link.unavailable_reason or self._refused
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class Redis:
     def ids(self) -> CorrelationIds:
         """The ids under the secret that Redis keeps; `NotDurable` before it was ever reached."""
         if self._ids is None:
-            raise NotDurable(self.trouble or "Redis was not reached yet")
+            raise NotDurable(self.unavailable_reason or "Redis was not reached yet")
         return self._ids
 
     def start(self) -> None:
@@ -111,9 +111,9 @@ class Redis:
         self.link.start()
         self.listening.link.start()
 
-    def first_try(self) -> Deferred[None]:
-        """Fires once the first attempt to connect is over; `trouble` says how it went."""
-        return self.link.first_try()
+    def when_probed(self) -> Deferred[None]:
+        """Fires once the first attempt to connect is over; `unavailable_reason` says how it went."""
+        return self.link.when_probed()
 
     @deferred
     async def stop(self) -> None:
@@ -127,9 +127,9 @@ class Redis:
         """This process's time, for what an ending says about itself; what is decided by time, Redis decides."""
         return self.clock.seconds()
 
-    def own_link(self, seconds: float) -> Link:
+    def own_link(self, seconds: float) -> Reconnecting:
         """One more connection, not yet started, for commands that block for up to ``seconds``."""
-        return Link(
+        return Reconnecting(
             self.address,
             self._reactor,
             factory(None, self._reactor),
@@ -167,12 +167,12 @@ class Redis:
 
     def not_answered(self, answer: bytes, correlation_id: str) -> None:
         """Log what a script says behind its ``1``: the stream that a reply was asked for in did not take it."""
-        trouble = answer.partition(b" ")[2].decode("utf-8", "replace")
-        if trouble:
+        unavailable_reason = answer.partition(b" ")[2].decode("utf-8", "replace")
+        if unavailable_reason:
             self._log.error(
-                "the reply of {correlation_id} is kept, and could not be put into its stream: {trouble}",
+                "the reply of {correlation_id} is kept, and could not be put into its stream: {unavailable_reason}",
                 correlation_id=correlation_id,
-                trouble=trouble,
+                unavailable_reason=unavailable_reason,
             )
 
     def _not_run(self, failure: Failure, script: Script, words: tuple[Any, ...]) -> Any:
@@ -203,7 +203,7 @@ class Redis:
         self.run("probe").addCallbacks(self._better, lambda failure: failure.trap(NotDurable))
 
     def _better(self, answer: Any) -> None:
-        self._log.info("Redis takes writes again", trouble=self._refused)
+        self._log.info("Redis takes writes again", unavailable_reason=self._refused)
         self._refused = None
 
     async def _say_nothing(self, protocol: Any) -> None:

@@ -13,7 +13,7 @@ from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
 
-class Letters:
+class DeadLetters:
     """Those of the dead letter queue ``name``. The scripts add to them at ``key``."""
 
     def __init__(self, redis: Redis, name: str) -> None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.codec import encode_dead_letter, encode_reply
-from openhqm.errors import LoanOver, NotDurable
+from openhqm.errors import DeliveryClosed, NotDurable
 from openhqm.interfaces import IDelivery
 from openhqm.messages import DeadLetter, Reply, Request
 from openhqm.policy.foreign import reply_fields
@@ -94,7 +94,7 @@ class RedisDelivery:
         if answer == b"full":
             check_progress(MOST_EVENTS + 1, b"")
         if answer != b"1":
-            raise LoanOver(self.request.correlation_id, LOST)
+            raise DeliveryClosed(self.request.correlation_id, LOST)
 
     def ack(self) -> Deferred[None]:
         return self._settle(lambda: self._finish(None, b"")).addCallback(lambda first: None)
@@ -109,7 +109,7 @@ class RedisDelivery:
     def retry(self, delay: float, reason: str) -> Deferred[None]:
         return self._settle(lambda: self._put_back(repr(float(delay)), msgspec.json.encode(reason)))
 
-    def give_back(self) -> Deferred[None]:
+    def release(self) -> Deferred[None]:
         return self._settle(lambda: self._put_back("", b""))
 
     async def _finish(self, reply: Reply | None, letter: bytes) -> bool:
@@ -119,7 +119,7 @@ class RedisDelivery:
         fields = reply_fields(reply) if reply is not None and asked else []
         answer = await self._run("settle", status, text, place.ttl, place.letters, letter, *fields)
         if answer == b"lost":
-            raise LoanOver(self.request.correlation_id, LOST)
+            raise DeliveryClosed(self.request.correlation_id, LOST)
         if answer == b"gone":  # expired, and so it had ended; or a message without a record, done before
             return not place.recorded
         first: bool = answer.startswith(b"1")
@@ -132,12 +132,12 @@ class RedisDelivery:
     async def _put_back(self, delay: str, reason: bytes) -> None:
         answer, _ = await self._run("put_back", delay, reason)
         if answer == b"lost":
-            raise LoanOver(self.request.correlation_id, LOST)
+            raise DeliveryClosed(self.request.correlation_id, LOST)
 
     @deferred
     async def _settle(self, step: Callable[[], Any]) -> Any:
         if self._over is not None:
-            raise LoanOver(self.request.correlation_id, self._over)
+            raise DeliveryClosed(self.request.correlation_id, self._over)
         self._over = "it was settled before"
         try:
             result = await step()
@@ -147,7 +147,7 @@ class RedisDelivery:
             self._over = None
             self._unheard = True
             raise
-        except LoanOver:
+        except DeliveryClosed:
             self._over = LOST
             self._place.forget(self._number, self)
             raise

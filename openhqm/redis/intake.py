@@ -94,15 +94,15 @@ class RedisIntake:
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         try:
-            await self._link.first_try()
+            await self._link.when_probed()
             while not self._stopped:
-                trouble = await self._turn()
-                if trouble is None:
+                reason = await self._turn()
+                if reason is None:
                     pause, self._trouble = FIRST_PAUSE, None
                     continue
-                if trouble != self._trouble:
-                    self._log.error("messages cannot be taken from {inbox}: {why}", inbox=self._inbox, why=trouble)
-                self._trouble = trouble
+                if reason != self._trouble:
+                    self._log.error("messages cannot be taken from {inbox}: {why}", inbox=self._inbox, why=reason)
+                self._trouble = reason
                 await deferLater(self._redis.clock, pause * (0.5 + self._redis.random()))
                 pause = min(2 * pause, LONGEST_PAUSE)
         except CancelledError:

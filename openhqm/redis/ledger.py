@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 
 from openhqm.codec import decode_request, encode_dead_letter, encode_reply, encode_request
-from openhqm.errors import IdempotencyConflict, LoanOver, NotDurable, UnknownRequest
+from openhqm.errors import DeliveryClosed, IdempotencyConflict, NotDurable, UnknownRequest
 from openhqm.messages import (
     Acceptance,
     DeadLetter,
@@ -34,7 +34,7 @@ from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.redis.claims import claim_words
 from openhqm.redis.connection import Redis
-from openhqm.redis.dead_letters import Letters
+from openhqm.redis.dead_letters import DeadLetters
 from openhqm.runtime.deferreds import deferred
 
 MARK_SECONDS = 60.0
@@ -61,7 +61,7 @@ class RedisLedger:
         self._suspected = (float("-inf"), float("-inf"))  # since when that is so, and when it was seen last
         self._redis = redis
         self._requests = requests
-        self._letters = Letters(redis, dead_letters)
+        self._letters = DeadLetters(redis, dead_letters)
         self._ttl = ttl
         self._unlisten: list[Callable[[], None]] = []
         self.on_ending: list[Callable[[int, str], None]] = []
@@ -73,9 +73,9 @@ class RedisLedger:
         return self._redis.promises.durable
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be written now, or None."""
-        return self._redis.trouble
+        return self._redis.unavailable_reason
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -86,8 +86,8 @@ class RedisLedger:
         self._redis.start()
         return succeed(None)
 
-    def first_try(self) -> Deferred[None]:
-        return self._redis.first_try()
+    def when_probed(self) -> Deferred[None]:
+        return self._redis.when_probed()
 
     def stop(self) -> Deferred[None]:
         for unlisten in self._unlisten:
@@ -246,7 +246,7 @@ class RedisLedger:
     # Settling
 
     @deferred
-    async def give_back(self, loan: Loan) -> Copy | None:
+    async def release(self, loan: Loan) -> Copy | None:
         await self._run("release", loan, "back", "", "", "")
         return None
 
@@ -275,13 +275,13 @@ class RedisLedger:
     async def let_go(self, loan: Loan) -> None:
         answer = await self._run("settle", loan, "", b"", self._ttl, self._letters.key, b"")
         if answer == b"open":
-            raise LoanOver(self._redis.ids.issue(loan.number), "it has not ended after all")
+            raise DeliveryClosed(self._redis.ids.issue(loan.number), "it has not ended after all")
 
     @deferred
     async def _run(self, script: str, loan: Loan, *words: Any) -> Any:
         answer = await self._redis.run(script, loan.number, loan.token, *words)
         if answer == b"lost":
-            raise LoanOver(self._redis.ids.issue(loan.number), "a later attempt has begun")
+            raise DeliveryClosed(self._redis.ids.issue(loan.number), "a later attempt has begun")
         return answer
 
     # Dead letters

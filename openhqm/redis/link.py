@@ -31,7 +31,7 @@ LINGER_SECONDS = 1.0
 MOST_UNANSWERED = 20_000
 
 
-class Link:
+class Reconnecting:
     """``prepare`` says the first words on every new connection; ``up`` and ``down`` are told when it may be used."""
 
     _log = Logger()
@@ -60,20 +60,20 @@ class Link:
         self._watchdog: Any = None
         self._running: Deferred[None] | None = None
         self._stopped = False
-        self._first_try: Deferred[None] | None = Deferred()
-        self.trouble: str | None = f"not yet connected to {address}"
+        self._when_probed: Deferred[None] | None = Deferred()
+        self.unavailable_reason: str | None = f"not yet connected to {address}"
 
     def start(self) -> None:
         """Begin to connect."""
         self._running = self._run()
 
-    def first_try(self) -> Deferred[None]:
+    def when_probed(self) -> Deferred[None]:
         """Fires once the first attempt to connect is over, whichever way."""
         waiter: Deferred[None] = Deferred()
-        if self._first_try is None:
+        if self._when_probed is None:
             waiter.callback(None)
         else:
-            self._first_try.chainDeferred(waiter)
+            self._when_probed.chainDeferred(waiter)
         return waiter
 
     @property
@@ -85,7 +85,7 @@ class Link:
         """The answer to one command; `NotDurable` where there is none. Cancelling gives up the waiting only."""
         protocol = self._protocol
         if protocol is None:
-            return fail(NotDurable(self.trouble or "not connected to Redis"))
+            return fail(NotDurable(self.unavailable_reason or "not connected to Redis"))
         if len(protocol.asked) >= MOST_UNANSWERED:
             return fail(NotDurable("more is waiting for Redis than it can take", retry_after=1))
         if self._watchdog is None:
@@ -94,7 +94,7 @@ class Link:
 
     def close_anew(self, reason: str) -> None:
         """Hang up, and connect again."""
-        self.trouble = reason
+        self.unavailable_reason = reason
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.transport.abortConnection()
@@ -103,7 +103,7 @@ class Link:
     async def stop(self) -> None:
         """Hang up for good. What has no answer yet fails."""
         self._stopped = True
-        self.trouble = "the connection to Redis is closed"
+        self.unavailable_reason = "the connection to Redis is closed"
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
@@ -158,26 +158,26 @@ class Link:
 
     def _connected(self) -> None:
         self._log.info("connected to {address}", address=str(self._address))
-        self.trouble = None
+        self.unavailable_reason = None
         self._tried()
         self._up()
 
     def _lost(self) -> None:
         self._protocol = None
-        self.trouble = self.trouble or f"the connection to {self._address} was lost"
+        self.unavailable_reason = self.unavailable_reason or f"the connection to {self._address} was lost"
         if not self._stopped:
-            self._log.error("{trouble}", trouble=self.trouble)
+            self._log.error("{unavailable_reason}", unavailable_reason=self.unavailable_reason)
         self._down()
 
     def _could_not_connect(self, error: Exception) -> None:
-        trouble = f"cannot use {self._address}: {_words(error)}"
-        if trouble != self.trouble:
-            self._log.error("{trouble}", trouble=trouble)
-        self.trouble = trouble
+        unavailable_reason = f"cannot use {self._address}: {_words(error)}"
+        if unavailable_reason != self.unavailable_reason:
+            self._log.error("{unavailable_reason}", unavailable_reason=unavailable_reason)
+        self.unavailable_reason = unavailable_reason
         self._tried()
 
     def _tried(self) -> None:
-        waiting, self._first_try = self._first_try, None
+        waiting, self._when_probed = self._when_probed, None
         if waiting is not None:
             self._reactor.callLater(0, waiting.callback, None)  # whoever waits may stop us: not from within
 
@@ -185,7 +185,7 @@ class Link:
         """Redis's own refusals go to whoever asked; everything else says that there was no answer."""
         if failure.check(CancelledError) or is_refusal(failure.value):
             return failure
-        return Failure(NotDurable(self.trouble or f"the connection to {self._address} was lost"))
+        return Failure(NotDurable(self.unavailable_reason or f"the connection to {self._address} was lost"))
 
     def _watch(self) -> None:
         self._watchdog = None

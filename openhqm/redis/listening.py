@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
 from openhqm.redis.errors import refusal
-from openhqm.redis.link import Link
+from openhqm.redis.link import Reconnecting
 from openhqm.redis.wire import factory, is_refusal
 
 PING_SECONDS = 5.0
@@ -48,7 +48,7 @@ class Listening:
         self._ping: Any = None
         self._refused: set[bytes] = set()
         self._trouble: str | None = None
-        self.link = Link(
+        self.link = Reconnecting(
             address,
             reactor,
             factory(self._heard, reactor),
@@ -94,7 +94,7 @@ class Listening:
         if name in self._refused:
             self._refused.remove(name)
             if not self._refused:
-                self._log.info("other processes are heard again", trouble=self._trouble)
+                self._log.info("other processes are heard again", unavailable_reason=self._trouble)
                 self._trouble = None
         listener.opened()
 

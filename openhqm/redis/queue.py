@@ -30,7 +30,7 @@ from openhqm.policy.queue_names import MOST_QUEUES, holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.redis.claims import NO_CLAIM, claim_words
 from openhqm.redis.connection import Redis
-from openhqm.redis.dead_letters import Letters
+from openhqm.redis.dead_letters import DeadLetters
 from openhqm.redis.local_queue import Place
 from openhqm.runtime.deferreds import deferred
 
@@ -50,7 +50,7 @@ class RedisQueue:
         self._redis = redis
         self._requests = requests
         self._dead_letters = dead_letters
-        self._letters = Letters(redis, dead_letters)
+        self._letters = DeadLetters(redis, dead_letters)
         self._ttl = ttl
         self._lease = lease
         self._places: dict[str, Place] = {}
@@ -67,9 +67,9 @@ class RedisQueue:
         )
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be accepted now, or None."""
-        return self._redis.trouble
+        return self._redis.unavailable_reason
 
     @property
     def warnings(self) -> Sequence[str]:

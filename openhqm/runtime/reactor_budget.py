@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 
-class Turns:
+class ReactorBudget:
     """Lets ``most`` go on in each turn. Whoever comes later goes on in one of the next, in the order of asking."""
 
     def __init__(self, clock: IReactorTime, most: int) -> None:

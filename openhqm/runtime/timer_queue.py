@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 
-class Agenda:
+class TimerQueue:
     """Calls what was put in once its time has come. A timer runs only while something is in it."""
 
     def __init__(self, clock: IReactorTime) -> None:

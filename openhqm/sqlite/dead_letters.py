@@ -11,17 +11,17 @@ from openhqm.codec import decode_dead_letter, encode_dead_letter
 from openhqm.errors import UnknownRequest
 from openhqm.messages import DeadLetter, Priority
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.queue_rows import Lanes
+from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.schema import RANK, first_key, last_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
 _RANK = RANK[Priority.NORMAL]
 
 
-class Letters:
+class DeadLetters:
     """What lies in ``lanes``."""
 
-    def __init__(self, file: SqliteFile, lanes: Lanes) -> None:
+    def __init__(self, file: SqliteFile, lanes: QueueRows) -> None:
         self._file = file
         self._lanes = lanes
         lane = lanes.lane(_RANK)

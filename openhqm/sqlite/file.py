@@ -57,7 +57,7 @@ class SqliteFile:
 
     def __init__(self, directory: str, clock: IReactorTime, run_commit: RunCommit) -> None:
         self.directory = directory
-        self.trouble: str | None = None
+        self.unavailable_reason: str | None = None
         self._clock = clock
         self._run_commit = run_commit
         self._waiting: list[tuple[Operation[Any], Deferred[Any]]] = []
@@ -172,9 +172,9 @@ class SqliteFile:
         self.connection.execute("COMMIT")
 
     def _committed(self, finished: list[tuple[Deferred[Any], Any]]) -> None:
-        if self.trouble is not None:
-            self._log.info("the database can be written again", trouble=self.trouble)
-            self.trouble = None
+        if self.unavailable_reason is not None:
+            self._log.info("the database can be written again", unavailable_reason=self.unavailable_reason)
+            self.unavailable_reason = None
         after, self._after = self._after, []
         self._committing = False
         for call in after:
@@ -190,9 +190,9 @@ class SqliteFile:
         self._after = []
         self._committing = False
         reason = f"the database cannot be written: {error}"
-        if self.trouble is None:
+        if self.unavailable_reason is None:
             self._log.error("{reason}", reason=reason, path=self.directory)
-        self.trouble = reason
+        self.unavailable_reason = reason
         if self._probe is None and self._closing is None:
             self._probe = self._clock.callLater(PROBE_SECONDS, self._try_again)
         for done in unlucky:
@@ -202,7 +202,7 @@ class SqliteFile:
 
     def _try_again(self) -> None:
         self._probe = None
-        if self.trouble is not None and self._closing is None:
+        if self.unavailable_reason is not None and self._closing is None:
             self.write(_touch).addErrback(lambda failure: None if failure.check(NotDurable) else failure)
 
     def _go_on(self) -> None:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_reply, decode_request, encode_request
-from openhqm.errors import LoanOver
+from openhqm.errors import DeliveryClosed
 from openhqm.messages import (
     Acceptance,
     DeadLetter,
@@ -32,9 +32,9 @@ from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.claims import drop_claim, take_claim
-from openhqm.sqlite.dead_letters import Letters
+from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.queue_rows import Lanes
+from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.schema import RANK, first_key, last_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
 from openhqm.sqlite.store import Ledger as Store
@@ -64,9 +64,9 @@ class SqliteLedger:
         self.on_ending = store.on_ending
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be written now, or None."""
-        return self._file.trouble
+        return self._file.unavailable_reason
 
     def start(self) -> Deferred[None]:
         return maybeDeferred(self._start)
@@ -76,11 +76,11 @@ class SqliteLedger:
         # Whoever was publishing is gone: this process holds the lock now.
         self._file.connection.execute("UPDATE unpublished SET at = 0")
         # A name that no queue of the file has: what waits elsewhere is not to be lent from here.
-        self._lanes = Lanes(self._file, self._store, f"{self._requests} elsewhere", recorded=True)
-        self._letter_lanes = Lanes(self._file, self._store, self._dead_letters, recorded=False)
-        self._letters = Letters(self._file, self._letter_lanes)
+        self._lanes = QueueRows(self._file, self._store, f"{self._requests} elsewhere", recorded=True)
+        self._letter_lanes = QueueRows(self._file, self._store, self._dead_letters, recorded=False)
+        self._letters = DeadLetters(self._file, self._letter_lanes)
 
-    def first_try(self) -> Deferred[None]:
+    def when_probed(self) -> Deferred[None]:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
@@ -251,7 +251,7 @@ class SqliteLedger:
 
     # Settling
 
-    def give_back(self, loan: Loan) -> Deferred[Copy | None]:
+    def release(self, loan: Loan) -> Deferred[Copy | None]:
         def uncount(connection: apsw.Connection) -> Copy | None:
             if self._is_open(connection, loan):
                 connection.execute("UPDATE inflight SET attempt = attempt - 1 WHERE key = ?", (loan.number,))
@@ -304,10 +304,10 @@ class SqliteLedger:
         return self._file.write(lambda connection: self._forget(connection, loan.number))
 
     def _is_open(self, connection: apsw.Connection, loan: Loan) -> bool:
-        """Whether the request has not ended. `LoanOver` where the loan is not its latest attempt."""
+        """Whether the request has not ended. `DeliveryClosed` where the loan is not its latest attempt."""
         row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (loan.number,))
         if row is not None and row[0] != loan.attempt:
-            raise LoanOver(self._file.ids.issue(loan.number), "a later attempt has begun")
+            raise DeliveryClosed(self._file.ids.issue(loan.number), "a later attempt has begun")
         return row is not None and not self._store.has_ended(connection, loan.number)
 
     def _forget(self, connection: apsw.Connection, key: int) -> None:

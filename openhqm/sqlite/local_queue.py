@@ -14,13 +14,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.codec import decode_request
-from openhqm.errors import LoanOver, NotDurable, UnreadableMessage
+from openhqm.errors import DeliveryClosed, NotDurable, UnreadableMessage
 from openhqm.interfaces import IDelivery
 from openhqm.messages import DeadLetter, Reply, Request
 from openhqm.queue.waiters import RETRY_SECONDS, Lending, Look, Waiter
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.queue_rows import Lanes, Row
+from openhqm.sqlite.queue_rows import QueueRows, Row
 from openhqm.sqlite.store import Ledger
 
 Bury = Callable[[apsw.Connection, DeadLetter], None]
@@ -46,7 +46,7 @@ class Place:
         self.clock = clock
         self.recorded = recorded
         self.bury = bury
-        self.lanes = Lanes(file, ledger, name, recorded)
+        self.lanes = QueueRows(file, ledger, name, recorded)
         self._name = name
         self._lease = lease
         self._loans: dict[int, SqliteDelivery] = {}
@@ -162,7 +162,7 @@ class SqliteDelivery:
 
         return self._settle(hold)
 
-    def give_back(self) -> Deferred[None]:
+    def release(self) -> Deferred[None]:
         place, key = self._place, self._key
 
         def put_back(connection: apsw.Connection) -> None:
@@ -200,7 +200,7 @@ class SqliteDelivery:
     @deferred
     async def _settle(self, step: Callable[[apsw.Connection], Any]) -> Any:
         if self._over is not None:
-            raise LoanOver(self.request.correlation_id, self._over)
+            raise DeliveryClosed(self.request.correlation_id, self._over)
         self._over = "it was settled before"
         try:
             result = await self._place.file.write(step)

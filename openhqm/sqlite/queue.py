@@ -31,7 +31,7 @@ from openhqm.policy.queue_names import MOST_QUEUES, holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.claims import take_claim
-from openhqm.sqlite.dead_letters import Letters
+from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.local_queue import Place
 from openhqm.sqlite.schema import HELD, RANK, RANKS, lane_of
@@ -69,9 +69,9 @@ class SqliteQueue:
         ledger.on_ending.append(self._ended)
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be written now, or None."""
-        return self._file.trouble
+        return self._file.unavailable_reason
 
     def start(self) -> Deferred[None]:
         return maybeDeferred(self._start)
@@ -159,8 +159,8 @@ class SqliteQueue:
         return moved
 
     @cached_property
-    def _letters(self) -> Letters:
-        return Letters(self._file, self._place(self._dead_letters).lanes)
+    def _letters(self) -> DeadLetters:
+        return DeadLetters(self._file, self._place(self._dead_letters).lanes)
 
     def _bury(self, connection: apsw.Connection, letter: DeadLetter) -> None:
         self._letters.bury(connection, letter)

@@ -22,7 +22,7 @@ MOST_COUNTED = 100_000
 NEVER = float("inf")
 
 
-class Lanes:
+class QueueRows:
     """One queue's lanes. ``recorded`` says whether its messages are requests that the ledger knows."""
 
     def __init__(self, file: SqliteFile, ledger: Ledger, name: str, recorded: bool) -> None:

@@ -25,7 +25,7 @@ from openhqm.policy.history import check_progress
 from openhqm.queue.endings import cancelled, past_deadline
 from openhqm.queue.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.reactor_budget import Turns
+from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.schema import lane_of
 from openhqm.sqlite.sql import fetch_all, fetch_one
@@ -51,7 +51,7 @@ class SqliteResults:
         self._clock = clock
         self._ttl = ttl
         self._watchers = Watchers()
-        self._turns = Turns(clock, MOST_IN_ONE_TURN)
+        self._budget = ReactorBudget(clock, MOST_IN_ONE_TURN)
         self._keeper: Any = None
         self._keeper_due = float("inf")
         self._sweep: Any = None
@@ -61,8 +61,8 @@ class SqliteResults:
     # What everybody sees
 
     def find(self, correlation_id: str) -> Deferred[Record]:
-        if self._file.committing and not self._turns.free():
-            return self._turns.wait().addCallback(lambda _: self._find(correlation_id))
+        if self._file.committing and not self._budget.free():
+            return self._budget.wait().addCallback(lambda _: self._find(correlation_id))
         return maybeDeferred(self._find, correlation_id)
 
     def history(self, correlation_id: str, after: int) -> Deferred[Sequence[Event]]:

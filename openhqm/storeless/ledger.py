@@ -40,13 +40,13 @@ class ToldLoan(Loan):
     numbers: Iterator[int] = attrs.field(factory=lambda: count(1), eq=False)
 
 
-class ToldLedger:
+class StorelessLedger:
     """``responses`` is the queue in which the steps are told; ``name`` tells this process from every other one."""
 
     complete = False
     counts_returns = True
     durable = True
-    trouble: str | None = None
+    unavailable_reason: str | None = None
     warnings: Sequence[str] = ()
 
     def __init__(self, broker: IBroker, clock: IReactorTime, *, requests: str, responses: str, name: str) -> None:
@@ -62,7 +62,7 @@ class ToldLedger:
     def start(self) -> Deferred[None]:
         return succeed(None)
 
-    def first_try(self) -> Deferred[None]:
+    def when_probed(self) -> Deferred[None]:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
@@ -127,7 +127,7 @@ class ToldLedger:
 
     # Settling
 
-    def give_back(self, loan: Loan) -> Deferred[Copy | None]:
+    def release(self, loan: Loan) -> Deferred[Copy | None]:
         """The broker has counted that it lent this copy, so a new one goes in its place; in order the place counts."""
         copy = _told(loan).copy
         if copy.request.submission.partition is not None:

@@ -15,7 +15,7 @@ from openhqm.messages import Event, Record
 
 
 @implementer(IResultStore)
-class NoResults:
+class NullResultStore:
     """Endings become durable elsewhere, and are counted there."""
 
     def __init__(self) -> None:

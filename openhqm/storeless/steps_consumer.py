@@ -100,7 +100,7 @@ class Following:
             if not self._told:
                 self._told = True
                 self._log.error("what workers tell cannot be written down: {reason}", reason=error.reason)
-            delivery.give_back().addErrback(_comes_again)
+            delivery.release().addErrback(_comes_again)
             return False
         self._told = False
         delivery.ack().addErrback(_comes_again)

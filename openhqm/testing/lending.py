@@ -80,7 +80,7 @@ class Lending(Base):
         waiting.cancel()  # the lending may be on its way already, or done
         try:
             for delivery in await self.do(waiting):
-                await self.do(delivery.give_back())
+                await self.do(delivery.release())
         except CancelledError:
             pass  # it came in time
         accepted = await self.do(accepting)
@@ -150,7 +150,7 @@ class Lending(Base):
         await self.do(delivery.settle(self.reply(delivery)))
         (delivery,) = await self.do(waiting)
         self.assertEqual(delivery.request.correlation_id, second.correlation_id)
-        await self.do(delivery.give_back())
+        await self.do(delivery.release())
         (delivery,) = await self.in_order(3)
         self.assertEqual((delivery.request.correlation_id, delivery.attempt), (second.correlation_id, 1))
         await self.do(delivery.settle(self.reply(delivery)))

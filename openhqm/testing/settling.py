@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from openhqm.errors import (
-    LoanOver,
+    DeliveryClosed,
     UnknownRequest,
 )
 from openhqm.messages import (
@@ -35,10 +35,10 @@ class Settling(Base):
             delivery.settle(self.reply(delivery)),
             delivery.ack(),
             delivery.retry(0, ""),
-            delivery.give_back(),
+            delivery.release(),
             delivery.dead_letter("", self.reply(delivery)),
         ):
-            await self.refused(step, LoanOver)
+            await self.refused(step, DeliveryClosed)
 
     async def test_retry(self) -> None:
         """A retry is lent after its delay, as the next attempt, and the history says when."""
@@ -57,7 +57,7 @@ class Settling(Base):
     async def test_give_back(self) -> None:
         """What is given back is lent again at once, and the attempt was none."""
         await self.accept()
-        await self.do((await self.one()).give_back())
+        await self.do((await self.one()).release())
         self.assertEqual((await self.one()).attempt, 1)
 
     async def test_lost_lease(self) -> None:
@@ -68,7 +68,7 @@ class Settling(Base):
         again = await self.one()
         self.assertEqual((again.request.correlation_id, again.attempt), (accepted.correlation_id, 2))
         self.assertEqual(await self.do(late.revoked), "lease lost")
-        await self.refused(late.settle(self.reply(late, b'"late"')), LoanOver)
+        await self.refused(late.settle(self.reply(late, b'"late"')), DeliveryClosed)
         self.assertTrue(await self.do(again.settle(self.reply(again, b'"good"'))))
         record = await self.do(self.bench.store.find(accepted.correlation_id))
         self.assertEqual(record.reply and record.reply.result, b'"good"')

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm.errors import LoanOver, NotDurable, Reject, RetryLater
+from openhqm.errors import DeliveryClosed, NotDurable, Reject, RetryLater
 from openhqm.interfaces import IDelivery
 from openhqm.messages import Reply, Status
 from openhqm.policy.retry import RetryPolicy
@@ -92,7 +92,7 @@ class Attempt:
             await self._settle(delivery.ack)
         except CancelledError:
             if self._giving_back:
-                await self._settle(delivery.give_back)
+                await self._settle(delivery.release)
             else:
                 await self._failed(self._blank(Status.FAILED, started, "the handler was cancelled from within"))
         except Reject as error:
@@ -114,7 +114,7 @@ class Attempt:
         finally:
             attempts.metrics.processed(attempts.clock.seconds() - started)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Stop the handler and give the loan back: the process is going down."""
         self._giving_back = True
         if self._entering is not None:
@@ -134,9 +134,9 @@ class Attempt:
         try:
             self._call = await entering
         except GateClosed:
-            await self._settle(self._delivery.give_back)
+            await self._settle(self._delivery.release)
         except CancelledError:
-            await self._settle(self._delivery.give_back if self._giving_back else self._delivery.ack)
+            await self._settle(self._delivery.release if self._giving_back else self._delivery.ack)
         finally:
             self._entering = None
         return self._call is not None
@@ -240,7 +240,7 @@ class Attempt:
         while True:
             try:
                 return await step()
-            except LoanOver as over:
+            except DeliveryClosed as over:
                 self._all.metrics.late()
                 self._all.log.warn("too late to settle: {reason}", reason=over.reason, correlation_id=self._id)
                 return False

@@ -72,7 +72,7 @@ class Consumer:
         return len(self._in_hand)
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why no work is taken although it should be, or None."""
         now = self._clock.seconds()
         if now - self._failed_at <= PATIENCE_SECONDS and now - self._failing_since > STUCK_SECONDS:
@@ -100,7 +100,7 @@ class Consumer:
             await self._until_idle(seconds)
             # The last first: those wait before a gate, and would be let in by what the others leave.
             for attempt in reversed(list(self._in_hand.values())):
-                attempt.give_back()
+                attempt.release()
             await self._until_idle(min(seconds, 2.0))
         finally:
             if self._extending.running:

@@ -38,7 +38,7 @@ from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.replies import MOST_RESULT_BYTES
 
 
-class Crew:
+class WorkerPool:
     """All consumers of this process. Constructing imports the handlers and reads certificates; `ConfigurationError`."""
 
     _log = Logger()
@@ -87,9 +87,11 @@ class Crew:
         registry.register(BreakerCollector(self.gates))
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why no work is done although it should be, or None."""
-        return next((trouble for each in self._consumers if (trouble := each.trouble)), None)
+        return next(
+            (unavailable_reason for each in self._consumers if (unavailable_reason := each.unavailable_reason)), None
+        )
 
     def start(self) -> None:
         """Begin to take requests."""

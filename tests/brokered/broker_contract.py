@@ -147,7 +147,7 @@ class Contract(Patient):
         for number in range(4):
             await publish(self.broker, b"%d" % number)
         (first, second) = await self.lent(2)
-        await first.give_back()
+        await first.release()
         again = await self.one()
         self.assertEqual((again.body, again.returned), (b"0", 1))
         await second.ack()
@@ -164,7 +164,7 @@ class Contract(Patient):
         """What was acknowledged or given back cannot be again."""
         await publish(self.broker, b"1")
         delivery = await self.one()
-        await delivery.give_back()
+        await delivery.release()
         await self.refused(delivery.ack())
         await (await self.one()).ack()
 
@@ -207,7 +207,7 @@ class Contract(Patient):
         waiting = [each.receive(IN_ORDER, 5, in_order=True) for each in (self.broker, other)]
         await self.pause(0.3)
         self.assertEqual([each.called for each in waiting], [False, False])
-        await first.give_back()
+        await first.release()
         for body in (b"0", b"1", b"2"):
             await self.until(lambda: any(each.called for each in waiting), "nobody was lent anything")
             (index,) = [index for index, each in enumerate(waiting) if each.called]

@@ -92,14 +92,14 @@ class MemoryBroker:
         self._stalled: list[Deferred[None]] = []
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         return "the broker is away" if self.away else None
 
     def start(self) -> Deferred[None]:
         self.server.clients.append(self)
         return succeed(None)
 
-    def first_try(self) -> Deferred[None]:
+    def when_probed(self) -> Deferred[None]:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
@@ -214,7 +214,7 @@ class MemoryBrokerDelivery:
         messages = self._broker.server.queues[self._queue]
         return self._broker.step("ack", lambda: self._settle(lambda: messages.remove(self._message)))
 
-    def give_back(self) -> Deferred[None]:
+    def release(self) -> Deferred[None]:
         return self._broker.step("give back", lambda: self._settle(lambda: None))
 
     def _settle(self, step: Any) -> Deferred[None]:

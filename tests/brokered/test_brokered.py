@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.codec import encode_request
-from openhqm.errors import LoanOver, NotDurable
+from openhqm.errors import DeliveryClosed, NotDurable
 from openhqm.messages import Acceptance, IdempotencyClaim, Priority, Reply, Request, Status, Submission
 from openhqm.sqlite.sql import fetch_one
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, backend_contract
@@ -112,7 +112,7 @@ class Faults(Books):
         """While the broker is known to be away nothing is written for what it cannot have; a repeat is still known."""
         first = self.accepted(CLAIM)
         self.broker.away = True
-        self.assertEqual(self.bench.queue.trouble, "the broker is away")
+        self.assertEqual(self.bench.queue.unavailable_reason, "the broker is away")
         rows = self.rows("messages")
         self.failureResultOf(self.accept(), NotDurable)
         self.assertEqual(self.rows("messages"), rows)
@@ -325,7 +325,7 @@ class Faults(Books):
         late = self.one()
         self.broker.lose_connection()
         self.assertEqual(self.successResultOf(late.revoked), "lease lost")
-        self.failureResultOf(self.bench.done(late.settle(self.reply(late))), LoanOver)
+        self.failureResultOf(self.bench.done(late.settle(self.reply(late))), DeliveryClosed)
         self.broker.come_back()
         again = self.one()
         self.assertEqual(again.attempt, 2)
@@ -353,7 +353,7 @@ class Faults(Books):
         self.broker.lose_connection()
         self.failureResultOf(self.bench.done(settling), NotDurable)
         self.assertEqual(self.successResultOf(loan.revoked), "lease lost")
-        self.failureResultOf(self.bench.done(loan.settle(self.reply(loan))), LoanOver)
+        self.failureResultOf(self.bench.done(loan.settle(self.reply(loan))), DeliveryClosed)
         self.mend_the_disk()
         self.broker.come_back()
         self.bench.pass_time(3)
@@ -446,7 +446,7 @@ class Faults(Books):
         """The copy that comes again stands in for the one that was taken back, and is not one too many."""
         self.accepted()
         loan = self.one()
-        giving = loan.give_back()
+        giving = loan.release()
         waiting = self.bench.queue.receive(REQUESTS, 1)
         self.lose_and_come_back()
         self.do(giving)
@@ -506,7 +506,7 @@ class Faults(Books):
         self.bench.pass_time(11)
         (loan,) = self.successResultOf(waiting)
         self.assertEqual(loan.attempt, 2)
-        self.do(loan.give_back())
+        self.do(loan.release())
         loan = self.one("other")
         self.bench.pass_time(LEASE + 1)
         self.assertEqual(self.successResultOf(loan.revoked), "lease lost")

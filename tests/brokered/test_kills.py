@@ -116,7 +116,7 @@ async def given_back(world: World) -> None:
     await world.accept()
     loan = await world.lent()
     world.started.pop()  # the attempt is not one
-    await world.do(loan.give_back())
+    await world.do(loan.release())
     loan = await world.lent()
     await world.do(loan.settle(world.reply(loan)))
     world.bench.pass_time(2)

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
-from openhqm.errors import LoanOver, NotDurable
+from openhqm.errors import DeliveryClosed, NotDurable
 from openhqm.messages import Acceptance, IdempotencyClaim, Reply, Status, Submission
 from openhqm.redis.ledger import MARK_SECONDS
 from openhqm.testing import LEASE, REQUESTS, backend_contract
@@ -85,7 +85,7 @@ class TwoProcesses(Shared):
         self.bench.messages.duplicate(REQUESTS)
         early, late = await self.one(self.here), await self.one(self.there)
         self.assertEqual((early.attempt, late.attempt), (1, 2))
-        with self.assertRaises(LoanOver):
+        with self.assertRaises(DeliveryClosed):
             await self.do(early.settle(self.reply(early)))
         self.assertTrue(await self.do(late.settle(self.reply(late))))
         record = await self.do(self.here.store.find(accepted.correlation_id))
@@ -101,7 +101,7 @@ class TwoProcesses(Shared):
         """An ending that the Redis of now knows nothing of takes no message away: it is done once more."""
         accepted = await self.accept()
         loan = await self.one(self.here)
-        with self.assertRaises(LoanOver):
+        with self.assertRaises(DeliveryClosed):
             await self.do(loan.ack())
         await self.pass_time(LEASE + 1)
         again = await self.one(self.there)
@@ -114,13 +114,13 @@ class TwoProcesses(Shared):
         for step in (
             lambda loan: loan.progress({"percent": 1}),
             lambda loan: loan.retry(1, "no luck"),
-            lambda loan: loan.give_back(),
+            lambda loan: loan.release(),
             lambda loan: loan.dead_letter("gave up", self.reply(loan)),
             lambda loan: loan.ack(),
         ):
             self.bench.messages.duplicate(REQUESTS)
             early, late = await self.one(self.here), await self.one(self.there)
-            with self.assertRaises(LoanOver):
+            with self.assertRaises(DeliveryClosed):
                 await self.do(step(early))
             await self.do(late.retry(0, "once more"))
             await self.pass_time(LEASE + 1)

@@ -34,7 +34,7 @@ from openhqm.fleet.protocol import (
     Stop,
     speaking_by,
 )
-from openhqm.fleet.supervisor import BACK_OFF, START_SECONDS, YOUNG_SECONDS, Place, Roster
+from openhqm.fleet.supervisor import BACK_OFF, START_SECONDS, YOUNG_SECONDS, Place, Supervisor
 from tests import hypothesis_profile  # noqa: F401
 
 DRAIN = 30.0
@@ -44,8 +44,8 @@ def counted(value: float) -> list[Family]:
     return [Family("seen", "counter", "Seen.", [("seen_total", {}, value)])]
 
 
-def report(trouble: str | None = None, serving: bool = True, seen: float = 0) -> Report:
-    return Report(Standing(trouble), counted(seen), serving)
+def report(unavailable_reason: str | None = None, serving: bool = True, seen: float = 0) -> Report:
+    return Report(Standing(unavailable_reason), counted(seen), serving)
 
 
 def value(figures: list[Family], name: str, **labels: str) -> float:
@@ -174,7 +174,7 @@ class FleetCase(SynchronousTestCase):
         self.no_more: OSError | None = None
         settings = Settings(server=Server(workers=2, drain_seconds=DRAIN))
         self.source = Source(settings, None)
-        self.roster = Roster(self.source, self.clock, lambda: 0.5, self.spawn)
+        self.roster = Supervisor(self.source, self.clock, lambda: 0.5, self.spawn)
 
     def spawn(self, child: Child, source: Source) -> None:
         if self.no_more is not None:
@@ -333,7 +333,7 @@ class ChildTests(FleetCase):
 
 
 class RosterTests(FleetCase):
-    """`Roster`"""
+    """`Supervisor`"""
 
     def test_replaced_at_once(self) -> None:
         """A process that has lived for a while is replaced at once, also where it ended well."""

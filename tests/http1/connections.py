@@ -84,7 +84,7 @@ class Wire:
         self.clock = Clock()
         self.application = Application()
         self.slow: list[Deferred[Answer]] = []
-        self.site = HTTP1Site(self.application, self.clock, self._short_lane, refused, MOST_BODY)
+        self.site = HTTP1Site(self.application, self.clock, self._fast_path, refused, MOST_BODY)
         self.site.startFactory()
         self.connect()
 
@@ -94,7 +94,7 @@ class Wire:
         self.transport = Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
         self.protocol.makeConnection(self.transport)
 
-    def _short_lane(self, message: Message) -> Any:
+    def _fast_path(self, message: Message) -> Any:
         if message.head.target == b"/short":
             self._note(message)
             return self._now()

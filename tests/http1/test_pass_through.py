@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.http1.channel import LINGER_SECONDS, STALL_SECONDS
 from openhqm.http1.messages import Answer
-from openhqm.http1.pass_through import Passing
+from openhqm.http1.pass_through import Relay
 from openhqm.http1.rules import Head
 from tests.http1.connections import MOST_BODY, Wire
 from tests.http1.strictness import GET, REFUSED
@@ -23,14 +23,14 @@ PLAIN = b"GET /through HTTP/1.1\r\nHost: x\r\n\r\n"
 class Taking:
     """Takes one request, and leaves the rest to the test."""
 
-    passing: Passing
+    passing: Relay
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.begun = self.whole = self.gone = False
         self.pauses = False
 
-    def begin(self, passing: Passing) -> None:
+    def begin(self, passing: Relay) -> None:
         self.begun = True
         self.passing = passing
         if self.pauses:
@@ -177,7 +177,7 @@ class Requests(Passages):
         self.assertEqual(self.wire.statuses(self.wire.take()), [401])
 
 
-class Turns(Passages):
+class ReactorBudget(Passages):
     def test_between_two(self) -> None:
         """Between two requests of other lanes: answered in order."""
         self.wire.send(GET + b"\r\n" + PLAIN + b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.http1.send_backlog import unsent
 
 
-class Holding:
+class Backend:
     """A transport as Twisted's are, of which a part was written."""
 
     dataBuffer = b"abcdef"
@@ -30,24 +30,24 @@ class UnsentTests(SynchronousTestCase):
             writer, _ = listening.accept()
         self.addCleanup(writer.close)
         self.addCleanup(reader.close)
-        holding = Holding(writer)
-        self.assertEqual(unsent(holding), 14)
+        backend = Backend(writer)
+        self.assertEqual(unsent(backend), 14)
         writer.setblocking(False)
         try:
             while True:
                 writer.send(b"a" * 65536)
         except BlockingIOError:
             pass
-        before = unsent(holding)
+        before = unsent(backend)
         self.assertGreater(before, 14)
         reader.settimeout(10)
-        while unsent(holding) == before:
+        while unsent(backend) == before:
             reader.recv(65536)
-        self.assertLess(unsent(holding), before)
+        self.assertLess(unsent(backend), before)
 
     def test_anything_else(self) -> None:
         """A transport without a buffer or a socket holds nothing, as far as can be known."""
         self.assertEqual(unsent(object()), 0)
         with socket.socket() as closed:
-            holding = Holding(closed)
-        self.assertEqual(unsent(holding), 14)
+            backend = Backend(closed)
+        self.assertEqual(unsent(backend), 14)

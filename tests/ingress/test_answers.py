@@ -12,10 +12,10 @@ from openhqm.errors import (
     CannotStart,
     Complaint,
     ConfigurationError,
+    DeliveryClosed,
     ExpiredRequest,
     IdempotencyConflict,
     InvalidRequest,
-    LoanOver,
     MalformedJSON,
     NotDurable,
     OpenHQMError,
@@ -91,7 +91,7 @@ class ProblemTests(SynchronousTestCase):
         for error in (
             OpenHQMError("secret"),
             CannotStart("secret"),
-            LoanOver("secret", "secret"),
+            DeliveryClosed("secret", "secret"),
             UnreadableMessage("secret"),
             ConfigurationError([Complaint("secret", "secret")]),
         ):

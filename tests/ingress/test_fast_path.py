@@ -16,7 +16,7 @@ from openhqm.delivery.waiting import Waiting
 from openhqm.errors import NotDurable
 from openhqm.http1.site import HTTP1Site
 from openhqm.ingress.door import Door
-from openhqm.ingress.fast_path import ShortLane, refused
+from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.routes import Routes
@@ -41,7 +41,7 @@ class Lane:
         streams = Streams(bench.store, bench.clock, metrics.open_streams.set)
         self.health = Health(bench.queue, "memory", None, lambda: None, tuple)
         routes = Routes(self.door, streams, self.health)
-        lane: Any = ShortLane(self.door, streams) if short else lambda message: None
+        lane: Any = FastPath(self.door, streams) if short else lambda message: None
         self.site = HTTP1Site(routes.resource(), bench.clock, lane, refused, 100_000, access=access)
         self.protocol = self.site.buildProtocol(None)
         self.transport = Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))

@@ -19,9 +19,9 @@ class HealthTests(SynchronousTestCase):
     """`Health`"""
 
     def setUp(self) -> None:
-        self.trouble: str | None = None
+        self.unavailable_reason: str | None = None
         self.queue: Any = MemoryBench().queue
-        self.health = Health(self.queue, "memory", None, lambda: self.trouble, lambda: ["look"])
+        self.health = Health(self.queue, "memory", None, lambda: self.unavailable_reason, lambda: ["look"])
 
     def statuses(self) -> tuple[int, int, int]:
         """Of the overview, of live and of ready."""
@@ -41,19 +41,21 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(self.overview()["queue"], {"type": "memory", "durable": False})
 
     def test_no_work_is_done(self) -> None:
-        """A worker in trouble is a reason to start anew, and none to send nobody here: a 202 is still kept."""
-        self.trouble = "every place for work is held"
+        """A worker that does no work is a reason to restart; the process stays ready, for a 202 is still kept."""
+        self.unavailable_reason = "every place for work is held"
         self.assertEqual(self.statuses(), (503, 503, 200))
-        self.assertEqual((self.overview()["status"], self.overview()["troubles"]), ("degraded", [self.trouble]))
+        self.assertEqual(
+            (self.overview()["status"], self.overview()["troubles"]), ("degraded", [self.unavailable_reason])
+        )
         self.assertIn(b"every place for work is held", self.successResultOf(self.health.live()).body)
 
     def test_nothing_is_kept(self) -> None:
-        """A queue in trouble is a reason to send nobody here, and none to start anew: that would not help."""
+        """An unavailable queue makes the process not ready; restarting it would not help."""
         queue = self.queue
 
         class Full:
             capabilities = queue.capabilities
-            trouble = "the disk is full"
+            unavailable_reason = "the disk is full"
             warnings = ("the disk is filling up",)
 
         self.health = Health(Full(), "memory", None, lambda: None, lambda: ["look"])  # type: ignore[arg-type]
@@ -81,10 +83,10 @@ class TogetherTests(SynchronousTestCase):
         return self.silence if self.silence is not None else succeed(Everybody(1, self.processes, self.missing, None))
 
     def there_are(self, *processes: tuple[str, str | None, str | None]) -> None:
-        """Processes 1, 2, ..., each with its state, its trouble and why it is stuck."""
+        """Processes 1, 2, ..., each with its state, its unavailable_reason and why it is stuck."""
         self.processes = [
-            Process(number, state, Standing(trouble, stuck))
-            for number, (state, trouble, stuck) in enumerate(processes, start=1)
+            Process(number, state, Standing(unavailable_reason, stuck))
+            for number, (state, unavailable_reason, stuck) in enumerate(processes, start=1)
         ]
 
     def asked(self) -> tuple[dict[str, Any], int, int, int]:
@@ -94,7 +96,7 @@ class TogetherTests(SynchronousTestCase):
         return json.loads(overview.body), overview.status, live.status, ready.status
 
     def test_well(self) -> None:
-        """All are well; whoever comes or goes is no trouble."""
+        """All are well; whoever comes or goes is no unavailable_reason."""
         self.there_are(("ready", None, None), ("leaving", "stopping", None), ("starting", "it is starting", None))
         document, *statuses = self.asked()
         self.assertEqual(statuses, [200, 200, 200])

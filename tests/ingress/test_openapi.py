@@ -87,7 +87,7 @@ class Truth(Case):
 
 
 class InMemory(SynchronousTestCase):
-    """What a real server gives only after hours, or in trouble."""
+    """What a real server gives only after hours, or in unavailable_reason."""
 
     def ask(self, lane: Lane, method: str, path: str, correlation_id: str, status: int, **more: Any) -> dict[str, str]:
         """Ask, hold the answer against its description, and the header fields."""

@@ -147,7 +147,7 @@ class Case(TestCase):
         return upstream
 
 
-class Through(Case):
+class RequestSink(Case):
     """With an application behind that answers with what it got."""
 
     def setUp(self) -> None:

@@ -13,7 +13,7 @@ class HostNamesTests(SynchronousTestCase):
     """`is_host_name`, `is_reserved`"""
 
     def test_names(self) -> None:
-        """Letters, digits and inner hyphens, 63 to a label and 253 in all."""
+        """DeadLetters, digits and inner hyphens, 63 to a label and 253 in all."""
         longest = ".".join(["a" * 63] * 3 + ["b" * 61])
         for name in ("a", "hooks.corp", "3com.com", "a-b.example.org", "xn--mnchen-3ya.de", "a" * 63, longest):
             self.assertTrue(is_host_name(name), name)

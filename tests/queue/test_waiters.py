@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.errors import LoanOver, NotDurable
+from openhqm.errors import DeliveryClosed, NotDurable
 from openhqm.queue.waiters import NEVER, RETRY_SECONDS, Lending, Look
 
 
@@ -17,7 +17,7 @@ class Loan:
 
     given_back: Deferred[None] | None = None
 
-    def give_back(self) -> Deferred[None]:
+    def release(self) -> Deferred[None]:
         self.given_back = Deferred()
         return self.given_back
 
@@ -116,7 +116,7 @@ class LendingTests(SynchronousTestCase):
 
     def test_stop_during_a_look(self) -> None:
         """A stop is over once what was lent to nobody meanwhile is given back, or else cannot be."""
-        for outcome in (None, NotDurable("away"), LoanOver("a", "its lease was lost")):
+        for outcome in (None, NotDurable("away"), DeliveryClosed("a", "its lease was lost")):
             lending = Lending("a", self.clock, self.look)
             waiting = lending.receive(5, False)
             stopped = lending.stop()

@@ -74,7 +74,7 @@ class SqliteAndRabbitMQ(SqliteBench):
         old = self.broker
         super().crash()
         await old.stop()  # a process that is gone has no connections
-        await self.broker.first_try()
+        await self.broker.when_probed()
 
     @deferred
     async def close(self) -> None:  # type: ignore[override]
@@ -127,13 +127,13 @@ class _Instance(Instance):
     @deferred
     async def start(self) -> None:
         await super().start()
-        await self.broker.first_try()
+        await self.broker.when_probed()
 
 
 @deferred
 async def sqlite_and_rabbitmq(case: TestCase | SynchronousTestCase) -> SqliteAndRabbitMQ:
     bench = SqliteAndRabbitMQ()
-    await bench.broker.first_try()
+    await bench.broker.when_probed()
     return bench
 
 

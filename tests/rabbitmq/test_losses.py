@@ -32,7 +32,7 @@ class NoticingTests(Real):
     async def process(self, seconds: float = 5.0, url: str | None = None, **more: Any) -> RabbitMQBroker:
         """One more process with books."""
         broker = new_broker(self, url or shared_rabbitmq().url, seconds=seconds, on_lost=self.note, **more)
-        await broker.first_try()
+        await broker.when_probed()
         return broker
 
     async def all_lanes(self, broker: RabbitMQBroker) -> None:
@@ -216,7 +216,7 @@ class NoticingTests(Real):
         await self.pause(1.0)  # as long as that question may take
         await refused
         proxy.let_go()
-        await self.until(lambda: slow.trouble is None, "it is not heard again")
+        await self.until(lambda: slow.unavailable_reason is None, "it is not heard again")
         await self.patiently(lambda: publish(self.broker, b"3"))
 
     async def test_while_blocked(self) -> None:
@@ -237,7 +237,7 @@ class NoticingTests(Real):
         await publish(broker, b"1")
         await self.told()
         server.control("close_all_connections", "for a test")
-        await self.until(lambda: broker.trouble is not None, "it is not noticed")
+        await self.until(lambda: broker.unavailable_reason is not None, "it is not noticed")
         await self.patiently(lambda: publish(broker, b"2"))
         self.assertEqual(await self.told(), [])  # everything is there
         server.lose_everything()

@@ -17,7 +17,7 @@ from openhqm.config.rabbitmq_address import parse_address
 from openhqm.errors import NotDurable
 from openhqm.messages import Priority
 from openhqm.rabbitmq import queues
-from openhqm.rabbitmq.link import Link
+from openhqm.rabbitmq.link import Reconnecting
 from openhqm.rabbitmq.publishing import MOST_LATE, MOST_UNCONFIRMED, Publisher, Returned
 from openhqm.rabbitmq.wire import within
 from tests.rabbitmq.test_framing import frames
@@ -154,14 +154,14 @@ class Channel:
 
 
 class LinkTests(SynchronousTestCase):
-    """`Link`, to nodes that do not answer"""
+    """`Reconnecting`, to nodes that do not answer"""
 
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
 
-    def make(self, up: Callable[[Any], Awaitable[None]]) -> Link:
+    def make(self, up: Callable[[Any], Awaitable[None]]) -> Reconnecting:
         address = parse_address("amqp://127.0.0.1:1,127.0.0.1:2")
-        return Link(address, "a", self.reactor, lambda: 0.5, seconds=1.5, up=up, down=lambda reason: None)
+        return Reconnecting(address, "a", self.reactor, lambda: 0.5, seconds=1.5, up=up, down=lambda reason: None)
 
     def test_stop_while_it_connects(self) -> None:
         """Whoever stops does not wait for a node that may never answer; and the others are not even asked."""
@@ -251,15 +251,15 @@ class PublisherTests(SynchronousTestCase):
         self.successResultOf(after)
 
     def test_silence(self) -> None:
-        """Who does not answer at all is in trouble, which is over with the answer."""
+        """Who does not answer at all is in unavailable_reason, which is over with the answer."""
         (late,) = self.publish()
         self.clock.advance(1.5)
         self.failureResultOf(late, NotDurable)
-        self.assertIn("does not answer", str(self.publisher.trouble))
+        self.assertIn("does not answer", str(self.publisher.unavailable_reason))
         self.failureResultOf(self.publish()[0], NotDurable)
         (answered,) = self.channel.asked
         answered(None)
-        self.assertIsNone(self.publisher.trouble)
+        self.assertIsNone(self.publisher.unavailable_reason)
         self.assertEqual(len(self.channel.published), 1)
 
     def test_one_queue_is_dead(self) -> None:
@@ -269,7 +269,7 @@ class PublisherTests(SynchronousTestCase):
             self.clock.advance(1.5)
             self.failureResultOf(late, NotDurable)
             self.channel.asked.pop()(None)
-        self.assertIsNone(self.publisher.trouble)
+        self.assertIsNone(self.publisher.unavailable_reason)
 
     def test_one_queue_is_dead_for_long(self) -> None:
         """However many publishes into it have failed, the others go on; and it holds no more of RabbitMQ's memory."""
@@ -340,4 +340,4 @@ class PublisherTests(SynchronousTestCase):
         cancelled.cancel()
         self.channel.confirm(1)
         self.clock.advance(10)
-        self.assertIsNone(self.publisher.trouble)
+        self.assertIsNone(self.publisher.unavailable_reason)

@@ -15,7 +15,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import OnLost
 from openhqm.messages import Priority
 from openhqm.rabbitmq.broker import RabbitMQBroker
-from openhqm.rabbitmq.link import Link
+from openhqm.rabbitmq.link import Reconnecting
 from openhqm.rabbitmq.topology import Claim
 from openhqm.rabbitmq.wire import check_installed
 from tests.brokered.broker_contract import Patient, Q, broker_contract, publish
@@ -40,8 +40,8 @@ def new_broker(
 async def connected(case: TestCase) -> RabbitMQBroker:
     """One on the server that all tests share."""
     broker = new_broker(case, shared_rabbitmq().url)
-    await broker.first_try()
-    case.assertIsNone(broker.trouble)
+    await broker.when_probed()
+    case.assertIsNone(broker.unavailable_reason)
     return broker
 
 
@@ -79,11 +79,11 @@ class SharingTests(Real):
         """One has the claim; another one waits for it, takes nothing meanwhile, and has it once the first is gone."""
         url, claim = shared_rabbitmq().url, Claim("claim", "somebody else has it")
         first = new_broker(self, url, claim=claim)
-        await first.first_try()
-        self.assertIsNone(first.trouble)
+        await first.when_probed()
+        self.assertIsNone(first.unavailable_reason)
         second = new_broker(self, url, claim=claim)
-        await second.first_try()
-        self.assertIn("somebody else has it", second.trouble or "")
+        await second.when_probed()
+        self.assertIn("somebody else has it", second.unavailable_reason or "")
         await publish(first, b"1")
         self.assertIn("somebody else has it", str(await self.refused(publish(second, b"2"))))
         waiting = second.receive(Q, 5)
@@ -91,7 +91,7 @@ class SharingTests(Real):
         await delivery.ack()
         await publish(first, b"3")
         await first.stop()
-        await self.until(lambda: second.trouble is None, "the claim is not given on")
+        await self.until(lambda: second.unavailable_reason is None, "the claim is not given on")
         (delivery,) = await waiting
         self.assertEqual(delivery.body, b"3")
         await delivery.ack()
@@ -99,15 +99,15 @@ class SharingTests(Real):
     async def test_claim_after_a_lost_connection(self) -> None:
         """Whoever has the claim has it again after its connection was lost."""
         broker = new_broker(self, shared_rabbitmq().url, claim=Claim("claim", "somebody else has it"))
-        await broker.first_try()
+        await broker.when_probed()
         broker._consuming.close_anew("hung up")
-        await self.until(lambda: broker.trouble is None, "not connected again")
+        await self.until(lambda: broker.unavailable_reason is None, "not connected again")
         await publish(broker, b"1")
 
     async def test_patient(self) -> None:
         """What came beyond what is asked for is not returned, and so not counted, while something is out."""
         broker = new_broker(self, shared_rabbitmq().url, patient=True)
-        await broker.first_try()
+        await broker.when_probed()
         await publish(broker, b"1", priority=Priority.HIGH)
         await publish(broker, b"2")
         (high,) = await broker.receive(Q, 1)
@@ -125,7 +125,7 @@ class SharingTests(Real):
     async def test_handed_on(self) -> None:
         """A patient one that stops hands on what has come for nobody, uncounted; what is out counts."""
         broker = new_broker(self, shared_rabbitmq().url, patient=True)
-        await broker.first_try()
+        await broker.when_probed()
         await publish(broker, b"1", priority=Priority.HIGH)
         await publish(broker, b"2", attempts=1)
         await broker.receive(Q, 1)
@@ -271,7 +271,7 @@ class FaultTests(Real):
         self.rabbit = shared_rabbitmq()
         self.addCleanup(self.mend)
         broker = new_broker(self, self.rabbit.url, seconds=seconds)
-        await broker.first_try()
+        await broker.when_probed()
         return broker
 
     def mend(self) -> None:
@@ -296,7 +296,7 @@ class FaultTests(Real):
         await lent.taken_back
         await self.refused(lent.ack())
         await self.refused(publish(broker, b"while it is away"))
-        self.assertIsNotNone(broker.trouble)
+        self.assertIsNotNone(broker.unavailable_reason)
         self.rabbit.start()
         found: set[bytes] = set()
         while found < set(taken):
@@ -305,7 +305,7 @@ class FaultTests(Real):
                     self.assertGreaterEqual(reactor.seconds(), due)  # type: ignore[attr-defined]
                 found.add(delivery.body)
                 await delivery.ack()
-        self.assertIsNone(broker.trouble)
+        self.assertIsNone(broker.unavailable_reason)
 
     async def test_without_a_leader(self) -> None:
         """A queue that gives no answer holds up no other one; deleted, it is made anew, and lent from."""
@@ -339,9 +339,9 @@ class FaultTests(Real):
         self.rabbit.freeze()
         self.addCleanup(self.rabbit.thaw)
         self.assertIn("did not confirm", str(await self.refused(publish(broker, b"2"))))
-        self.assertIn("does not answer", str(broker.trouble))
+        self.assertIn("does not answer", str(broker.unavailable_reason))
         self.rabbit.thaw()
-        await self.until(lambda: broker.trouble is None, "it does not recover")
+        await self.until(lambda: broker.unavailable_reason is None, "it does not recover")
         await self.patiently(lambda: publish(broker, b"3"))
         found: set[bytes] = set()
         while not found >= {b"1", b"3"}:
@@ -380,13 +380,13 @@ class FaultTests(Real):
         self.rabbit.run_out_of_memory()
         self.addCleanup(self.rabbit.have_memory_again)
         await self.refused(publish(broker, b"3"))
-        await self.until(lambda: "memory" in str(broker.trouble), "it does not say why")
+        await self.until(lambda: "memory" in str(broker.unavailable_reason), "it does not say why")
         self.assertIn("memory", str(await self.refused(publish(broker, b"4"))))
         await lent.ack()
         (other,) = await broker.receive(Q, 1)
         self.assertEqual(other.body, b"2")
         self.rabbit.have_memory_again()
-        await self.until(lambda: broker.trouble is None, "it does not recover")
+        await self.until(lambda: broker.unavailable_reason is None, "it does not recover")
         await publish(broker, b"5")
 
     async def test_down_at_the_start(self) -> None:
@@ -395,8 +395,8 @@ class FaultTests(Real):
         shared.kill()
         self.addCleanup(lambda: shared.process is not None and shared.process.poll() is not None and shared.start())
         broker = new_broker(self, shared.url)
-        await broker.first_try()
-        self.assertIn("refused", str(broker.trouble))
+        await broker.when_probed()
+        self.assertIn("refused", str(broker.unavailable_reason))
         waiting = broker.receive(Q, 1)
         await self.refused(publish(broker, b"0"))
         shared.start()
@@ -413,17 +413,17 @@ class FaultTests(Real):
             ("guest:guest", "none", "none"),
         ):
             broker = new_broker(self, f"amqp://{login}@127.0.0.1:{port}/{path}")
-            await broker.first_try()
-            self.assertIn(words, str(broker.trouble))
-            self.assertNotIn("hush", str(broker.trouble))
-            self.assertIn("127.0.0.1", str(broker.trouble))
+            await broker.when_probed()
+            self.assertIn(words, str(broker.unavailable_reason))
+            self.assertNotIn("hush", str(broker.unavailable_reason))
+            self.assertIn("127.0.0.1", str(broker.unavailable_reason))
 
     async def test_the_next_node(self) -> None:
         """A node that is down is passed over."""
         url = shared_rabbitmq().url.replace("127.0.0.1", "127.0.0.1:1,127.0.0.1")
         broker = new_broker(self, url)
-        await broker.first_try()
-        self.assertIsNone(broker.trouble)
+        await broker.when_probed()
+        self.assertIsNone(broker.unavailable_reason)
         await publish(broker, b"1")
 
     async def test_stop_overtaken(self) -> None:
@@ -436,7 +436,7 @@ class FaultTests(Real):
                 await Deferred()
 
         address = parse_address(shared_rabbitmq().url)
-        link = Link(address, "a", reactor, random.random, seconds=5.0, up=up, down=lambda reason: None)
+        link = Reconnecting(address, "a", reactor, random.random, seconds=5.0, up=up, down=lambda reason: None)
         link.start()
         await self.until(lambda: reached, "it does not connect")
         await link.stop()

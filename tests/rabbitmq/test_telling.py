@@ -20,12 +20,12 @@ class TellingTests(Real):
         self.lost: list[tuple[str | None, Priority | None]] = []
         self.found: Deferred[bool] = succeed(True)
         self.worker = new_broker(self, shared_rabbitmq().url, steps=STEPS)
-        await self.worker.first_try()
+        await self.worker.when_probed()
 
     async def books(self) -> RabbitMQBroker:
         """A process that has them, and does not follow yet."""
         broker = new_broker(self, shared_rabbitmq().url, steps=STEPS, on_lost=self.note)
-        await broker.first_try()
+        await broker.when_probed()
         self.lost.clear()  # it is the first one, and finds nothing
         return broker
 
@@ -63,7 +63,7 @@ class TellingTests(Real):
         follower = await self.books()
         await self.is_refused()
         self.assertFalse(self.is_there())
-        self.assertIsNone(self.worker.trouble)
+        self.assertIsNone(self.worker.unavailable_reason)
         await publish(self.worker, b"1")  # what is no step goes its way
         await self.is_heard(follower, b"2")
 
@@ -112,7 +112,7 @@ class TellingTests(Real):
         await self.is_heard(follower, b"1")
         self.blocking().exchange_delete(self.prefixed("accepted"))
         await self.refused(self.tell(b"2"))
-        await self.until(lambda: self.worker.trouble is None, "the worker does not connect again")
+        await self.until(lambda: self.worker.unavailable_reason is None, "the worker does not connect again")
         await self.is_refused()
         await self.patiently(lambda: publish(follower, b"3", Q))
         await self.is_heard(follower, b"4")

@@ -25,8 +25,8 @@ class WaysTests(Real):
         server.control("set_permissions", "-p", "/", "gateway", *rights)
         url = f"amqp://gateway:p%40ss@127.0.0.1:{server.port}/%2F"
         broker = new_broker(self, url, prefix="openhqm.")
-        await broker.first_try()
-        self.assertIsNone(broker.trouble)
+        await broker.when_probed()
+        self.assertIsNone(broker.unavailable_reason)
         await publish(broker, b"1", priority=Priority.HIGH)
         await publish(broker, b"2", delay=0.6)
         for body in (b"1", b"2"):
@@ -42,11 +42,11 @@ class WaysTests(Real):
         self.addCleanup(server.control, "delete_user", "guesser")
         server.control("set_permissions", "-p", "/", "guesser", "^$", ".*", ".*")
         broker = new_broker(self, f"amqp://guesser:p@127.0.0.1:{server.port}/%2F", prefix="openhqm.")
-        await broker.first_try()
+        await broker.when_probed()
         error = await self.refused(publish(broker, b"1", "elsewhere"))
         self.assertIn("ACCESS_REFUSED", str(error))
         self.assertIn("openhqm.elsewhere", str(error))
-        self.assertIsNone(broker.trouble)
+        self.assertIsNone(broker.unavailable_reason)
 
     async def test_tls(self) -> None:
         """TLS to a server whose authority is known; refused where it is not, or where the name is another."""
@@ -56,11 +56,11 @@ class WaysTests(Real):
         server: RabbitMQServer = self.server(certificate=certificate, key=key)
         login = "amqps://guest:guest@"
         known = new_broker(self, f"{login}localhost:{server.tls_port}/%2F?ca={certificate}")
-        await known.first_try()
-        self.assertIsNone(known.trouble)
+        await known.when_probed()
+        self.assertIsNone(known.unavailable_reason)
         await publish(known, b"1")
         for place in (f"localhost:{server.tls_port}/", f"127.0.0.1:{server.tls_port}/?ca={certificate}"):
             other = new_broker(self, login + place)
-            await other.first_try()
-            self.assertIn("TLS", str(other.trouble))
+            await other.when_probed()
+            self.assertIn("TLS", str(other.unavailable_reason))
             await self.refused(publish(other, b"2"))

@@ -65,8 +65,8 @@ class Instance:
     async def start(self) -> None:
         await self.queue.start()
         self.store.start()
-        await self.redis.first_try()
-        await self.redis.listening.link.first_try()
+        await self.redis.when_probed()
+        await self.redis.listening.link.when_probed()
 
     @deferred
     async def stop(self) -> None:

@@ -14,19 +14,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
-from openhqm.redis.link import FIRST_PAUSE, LONGEST_PAUSE, Link
+from openhqm.redis.link import FIRST_PAUSE, LONGEST_PAUSE, Reconnecting
 from openhqm.redis.wire import factory
 
 
 class LinkTests(SynchronousTestCase):
-    """`Link`, to a socket that is not there"""
+    """`Reconnecting`, to a socket that is not there"""
 
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
         self.link = self.make(Address(path="/nowhere"), lambda protocol: succeed(None))
 
-    def make(self, address: Address, prepare: Callable[[Any], Awaitable[None]]) -> Link:
-        return Link(
+    def make(self, address: Address, prepare: Callable[[Any], Awaitable[None]]) -> Reconnecting:
+        return Reconnecting(
             address,
             self.reactor,
             factory(None, self.reactor),
@@ -61,12 +61,12 @@ class LinkTests(SynchronousTestCase):
     def test_first_try(self) -> None:
         """Whoever wants to know how it went is told after the first attempt, whichever way it went."""
         self.link.start()
-        tried = self.link.first_try()
+        tried = self.link.when_probed()
         self.assertNoResult(tried)
         self.refuse()
         self.reactor.advance(0)
         self.successResultOf(tried)
-        self.assertIn("nobody there", self.link.trouble or "")
+        self.assertIn("nobody there", self.link.unavailable_reason or "")
 
     def test_stop_while_it_connects(self) -> None:
         """Whoever stops does not wait for somebody who may never answer, nor for the next attempt."""

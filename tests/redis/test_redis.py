@@ -186,7 +186,7 @@ class SeveralTests(Real):
         link = one.redis.own_link(PATIENCE)
         self.addCleanup(link.stop)
         link.start()
-        await link.first_try()
+        await link.when_probed()
         blocked = link.ask("XREAD", "BLOCK", int(PATIENCE * 1000), "STREAMS", "inbox", "$")
         await self.until(lambda: b"blocked_clients:1" in server.say("INFO", "clients"), "it does not block")
         accepted = await one.queue.accept(Submission(b"1"), None)
@@ -212,12 +212,12 @@ class FaultTests(Real):
         server = RedisServer()
         self.addCleanup(server.close)
         one = await self.instance(server.url)
-        self.assertIn("refused", one.queue.trouble or "")
+        self.assertIn("refused", one.queue.unavailable_reason or "")
         await self.refused(one.queue.accept(Submission(b"1"), None))
         waiting = one.queue.receive(REQUESTS, 1)
         server.start()
         await self.patiently(lambda: one.queue.accept(Submission(b"1"), None))
-        self.assertIsNone(one.queue.trouble)
+        self.assertIsNone(one.queue.unavailable_reason)
         self.assertTrue(one.queue.capabilities.durable)
         self.assertEqual(len(await waiting), 1)
 
@@ -231,7 +231,7 @@ class FaultTests(Real):
         one.store.watch(accepted[0].correlation_id, heard.append)
         await one.quiet()
         server.kill()
-        await self.until(lambda: one.queue.trouble, "nobody noticed")
+        await self.until(lambda: one.queue.unavailable_reason, "nobody noticed")
         await self.refused(first.settle(self.reply(first)))
         server.start()
         self.assertTrue(await self.patiently(lambda: first.settle(self.reply(first))))
@@ -249,11 +249,11 @@ class FaultTests(Real):
         one = await self.instance(server.url)
         server.freeze()
         await self.refused(one.queue.accept(Submission(b"1"), None))
-        self.assertIsNotNone(one.queue.trouble)
+        self.assertIsNotNone(one.queue.unavailable_reason)
         await self.refused(one.queue.accept(Submission(b"1"), None))
         server.thaw()
         await self.patiently(lambda: one.queue.accept(Submission(b"2"), None))
-        self.assertIsNone(one.queue.trouble)
+        self.assertIsNone(one.queue.unavailable_reason)
 
     async def test_stopped_while_it_is_lent(self) -> None:
         """Who is stopped in the moment in which a request is lent gives it back: at once, and uncounted."""
@@ -301,9 +301,9 @@ class FaultTests(Real):
         """It says so without the password, keeps trying, and works once the password is right."""
         server = await self.server(requirepass="right")
         one = await self.instance(f"redis://:wrong-secret@127.0.0.1:{server.port}/0")
-        trouble = one.queue.trouble or ""
-        self.assertIn("password", trouble)
-        self.assertNotIn("wrong-secret", trouble)
+        unavailable_reason = one.queue.unavailable_reason or ""
+        self.assertIn("password", unavailable_reason)
+        self.assertNotIn("wrong-secret", unavailable_reason)
         await self.refused(one.queue.accept(Submission(b"1"), None))
         right = await self.instance(f"redis://:right@127.0.0.1:{server.port}/0")
         await right.redis.command("CONFIG", "SET", "requirepass", "wrong-secret")
@@ -359,10 +359,10 @@ class FaultTests(Real):
         await one.redis.command("CONFIG", "SET", "maxmemory", "1")
         error = await self.refused(one.queue.accept(Submission(b"2"), None))
         self.assertIn("maxmemory", error.reason)
-        self.assertIn("maxmemory", one.queue.trouble or "")
+        self.assertIn("maxmemory", one.queue.unavailable_reason or "")
         self.assertTrue(await delivery.settle(self.reply(delivery)))
         await one.redis.command("CONFIG", "SET", "maxmemory", "0")
-        await self.until(lambda: one.queue.trouble is None, "it did not recover")
+        await self.until(lambda: one.queue.unavailable_reason is None, "it did not recover")
         await one.queue.accept(Submission(b"2"), None)
 
     async def test_full_for_long(self) -> None:
@@ -420,7 +420,7 @@ class FaultTests(Real):
         accepted = await one.queue.accept(Submission(b"1"), None)
         server.say("FLUSHALL")
         server.say("CLIENT", "KILL", "TYPE", "normal")
-        await self.until(lambda: "forgotten" in (one.queue.trouble or ""), "nobody noticed")
+        await self.until(lambda: "forgotten" in (one.queue.unavailable_reason or ""), "nobody noticed")
         await self.refused(one.store.find(accepted.correlation_id))
 
     async def test_forgotten_while_connected(self) -> None:
@@ -434,7 +434,7 @@ class FaultTests(Real):
         await three.queue.accept(Submission(b"3"), None)
         self.assertIn("forgotten", str(await self.refused(two.queue.accept(Submission(b"4"), None))))
         for each in (one, two):
-            self.assertIn("forgotten", each.queue.trouble or "")
+            self.assertIn("forgotten", each.queue.unavailable_reason or "")
         self.assertEqual(len(self.flushLoggedErrors()), 0)
 
     async def test_numbers_after_a_loss(self) -> None:
@@ -510,6 +510,6 @@ class FaultTests(Real):
         server = await self.server()
         one = await self.instance(server.url)
         server.kill()
-        await self.until(lambda: one.queue.trouble, "nobody noticed")
+        await self.until(lambda: one.queue.unavailable_reason, "nobody noticed")
         error = await self.failure(one.store.find("11111111-1111-4111-8111-111111111111"))
         self.assertIsInstance(error, UnknownRequest)

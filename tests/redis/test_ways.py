@@ -80,7 +80,7 @@ class WaysTests(Real):
         server = await self.server()
         server.say("ACL", "SETUSER", "gateway", "on", ">p@ss", "~t:*", "&*", *rights())
         one = await self.instance(f"redis://gateway:p%40ss@127.0.0.1:{server.port}/0")
-        self.assertIsNone(one.queue.trouble)
+        self.assertIsNone(one.queue.unavailable_reason)
         accepted = await one.queue.accept(Submission(b"1"), None)
         (delivery,) = await one.queue.receive("contract-requests", 1)
         await delivery.settle(self.reply(delivery))
@@ -119,11 +119,11 @@ class WaysTests(Real):
         server, port, certificate = tls_server()
         self.addCleanup(server.close)
         known = await self.instance(f"rediss://localhost:{port}/0?ca={certificate}")
-        self.assertIsNone(known.queue.trouble)
+        self.assertIsNone(known.queue.unavailable_reason)
         await known.queue.accept(Submission(b"1"), None)
         for url in (f"rediss://localhost:{port}/0", f"rediss://127.0.0.1:{port}/0?ca={certificate}"):
             other = await self.instance(url)
-            self.assertIn("cannot use", other.queue.trouble or "")
+            self.assertIn("cannot use", other.queue.unavailable_reason or "")
             await self.refused(other.queue.accept(Submission(b"2"), None))
 
     async def test_sentinel(self) -> None:

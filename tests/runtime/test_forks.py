@@ -65,7 +65,7 @@ class KeepFromForksTests(SynchronousTestCase):
         self.assertTrue(self.in_fork(lambda: is_open(kept[0])))
 
     def test_closed_before(self) -> None:
-        """One that is closed here already is no trouble there, and the others are closed."""
+        """One that is closed here already does no harm there, and the others are closed."""
         kept, other = self.pipe(), os.pipe()
         keep_from_forks((*other, *kept))
         for end in other:

@@ -1,4 +1,4 @@
-"""Turns: a few go on in each, nobody is passed over, and nobody waits for ever."""
+"""ReactorBudget: a few go on in each, nobody is passed over, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.reactor_budget import Turns
+from openhqm.runtime.reactor_budget import ReactorBudget
 from tests.benches import one_turn
 
 
 class Few(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.turns = Turns(self.clock, 2)
+        self.turns = ReactorBudget(self.clock, 2)
         self.order: list[str] = []
 
     def wait(self, name: str) -> Deferred[None]:

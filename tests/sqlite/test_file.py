@@ -118,12 +118,12 @@ class File(SynchronousTestCase):
         self.clock.advance(0)
         for waiting in refused:
             self.assertIn("full", self.failureResultOf(waiting, NotDurable).getErrorMessage())
-        self.assertIn("full", file.trouble or "")
+        self.assertIn("full", file.unavailable_reason or "")
         self.assertEqual(self.names(file), ["a"])
         file.connection.execute("PRAGMA max_page_count=100000")
         self.clock.advance(PROBE_SECONDS)
         self.clock.advance(0)
-        self.assertIsNone(file.trouble)
+        self.assertIsNone(file.unavailable_reason)
         self.successResultOf(self.turned(self.put(file, "d")))
 
     def turned(self, deferred: Deferred[Any]) -> Deferred[Any]:

@@ -20,8 +20,8 @@ from openhqm.policy.steps import ENDED, PROGRESS, Step
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.sql import fetch_one
 from openhqm.sqlite.steps import SqliteSteps
-from openhqm.storeless.ledger import ToldLedger
-from openhqm.storeless.results import NoResults
+from openhqm.storeless.ledger import StorelessLedger
+from openhqm.storeless.results import NullResultStore
 from openhqm.storeless.steps_consumer import Following
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS
 from tests.benches import BrokeredBench
@@ -56,7 +56,7 @@ class Worker:
     def __init__(self, bench: ListenerBench, name: str) -> None:
         self.bench = bench
         self.broker = MemoryBroker(bench.server, bench.clock, bench.capabilities)
-        ledger = ToldLedger(self.broker, bench.clock, requests=REQUESTS, responses=RESPONSES, name=name)
+        ledger = StorelessLedger(self.broker, bench.clock, requests=REQUESTS, responses=RESPONSES, name=name)
         self.queue = BrokeredQueue(
             self.broker, ledger, bench.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE
         )
@@ -176,7 +176,7 @@ class Told(SynchronousTestCase):
     def test_given_back(self) -> None:
         """What is given back was no attempt."""
         self.accepted()
-        self.do(self.one().give_back())
+        self.do(self.one().release())
         loan = self.one()
         self.assertEqual(loan.attempt, 1)
         self.settle(loan)
@@ -187,7 +187,7 @@ class Told(SynchronousTestCase):
         self.accepted()
         loan = self.one()
         self.worker.broker.mood = "refuses"
-        self.do(loan.give_back())
+        self.do(loan.release())
         self.worker.broker.mood = None
         self.assertEqual(self.one().attempt, 2)
 
@@ -490,7 +490,7 @@ class Told(SynchronousTestCase):
         self.failureResultOf(self.worker.queue.accept(Submission(b"1"), None), NotDurable)
         for asked in (self.worker.queue.redrive(1), self.worker.queue.dead_letters(0, 1)):
             self.failureResultOf(asked, NotDurable)
-        store = NoResults()
+        store = NullResultStore()
         self.assertTrue(verifyObject(IResultStore, store))
         for asked in (store.find("x"), store.history("x", 0), store.cancel("x")):
             self.failureResultOf(asked, NotDurable)

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.codec import encode_request
 from openhqm.messages import Request, Submission
-from openhqm.storeless.ledger import ToldLedger
+from openhqm.storeless.ledger import StorelessLedger
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS
 from tests.brokered.broker_contract import publish
 from tests.brokers import shared_rabbitmq
@@ -179,19 +179,19 @@ class AlarmTests(Real):
         server, clock = shared_rabbitmq(), Clock()
         follower = new_broker(self, server.url, steps=RESPONSES, on_lost=lambda queue, priority: succeed(False))
         broker = new_broker(self, server.url, seconds=1.0, patient=True, steps=RESPONSES)
-        await gatherResults([follower.first_try(), broker.first_try()])
+        await gatherResults([follower.when_probed(), broker.when_probed()])
         followed = follower.receive(RESPONSES, 1)
         await self.patiently(lambda: publish(broker, b"junk", RESPONSES))
         await followed
         await publish(broker, encode_request(Request(ID, clock.seconds(), Submission(b"1"))), REQUESTS)
-        ledger = ToldLedger(broker, clock, requests=REQUESTS, responses=RESPONSES, name="a")
+        ledger = StorelessLedger(broker, clock, requests=REQUESTS, responses=RESPONSES, name="a")
         queue = BrokeredQueue(broker, ledger, clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)
         self.addCleanup(server.have_memory_again)
         server.run_out_of_memory()
         waiting = queue.receive(REQUESTS, 1)
         for _ in range(5):
             await self.until(clock.getDelayedCalls, "it is not tried to begin it")
-            self.assertIn("low on memory", broker.trouble or "")
+            self.assertIn("low on memory", broker.unavailable_reason or "")
             clock.advance(1)
         server.have_memory_again()
         await self.until(lambda: clock.advance(1) or waiting.called, "it is not begun")

@@ -49,13 +49,13 @@ class Permits(SynchronousTestCase):
         shop.bench.queue.receive = lambda queue, most, in_order=False: fail(NotDurable("gone"))
         shop.start()
         shop.pass_time(59)
-        self.assertIsNone(shop.consumer.trouble)
+        self.assertIsNone(shop.consumer.unavailable_reason)
         shop.pass_time(5)
-        self.assertIn("failed", shop.consumer.trouble or "")
+        self.assertIn("failed", shop.consumer.unavailable_reason or "")
         shop.bench.queue.receive = working
         correlation_id = shop.submit()
         shop.pass_time(2)
-        self.assertIsNone(shop.consumer.trouble)
+        self.assertIsNone(shop.consumer.unavailable_reason)
         self.assertEqual(shop.status(correlation_id), Status.PROCESSING)
 
     def test_nothing_to_lend(self) -> None:
@@ -74,13 +74,13 @@ class Permits(SynchronousTestCase):
         shop.bench.queue.receive = working
         for _ in range(20):
             shop.pass_time(10)
-            self.assertIsNone(shop.consumer.trouble)
+            self.assertIsNone(shop.consumer.unavailable_reason)
         shop.bench.queue.receive = failing
         shop.submit()
         shop.pass_time(59)
-        self.assertIsNone(shop.consumer.trouble)
+        self.assertIsNone(shop.consumer.unavailable_reason)
         shop.pass_time(5)
-        self.assertIn("failed", shop.consumer.trouble or "")
+        self.assertIn("failed", shop.consumer.unavailable_reason or "")
 
 
 class Drain(SynchronousTestCase):
@@ -153,7 +153,7 @@ class Bugs(SynchronousTestCase):
         self.assertEqual((shop.status(correlation_id), shop.consumer.in_hand), (Status.COMPLETED, 0))
 
     def test_broken_queue(self) -> None:
-        """A bug in the queue is logged and trouble after a minute; it is asked again, and what is in hand is kept."""
+        """A bug in the queue is logged, and reported after a minute; it is asked again, and what is in hand is kept."""
 
         def broken(queue: str, most: int, in_order: bool = False) -> Any:
             raise ValueError("no such queue")
@@ -167,11 +167,11 @@ class Bugs(SynchronousTestCase):
         hand.answers[0].callback(1)
         shop.pass_time(65)
         self.assertGreater(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assertIn("failed", shop.consumer.trouble or "")
+        self.assertIn("failed", shop.consumer.unavailable_reason or "")
         shop.bench.queue.receive = working
         shop.pass_time(2)
         self.assertEqual((shop.status(first), shop.status(second)), (Status.COMPLETED, Status.PROCESSING))
-        self.assertIsNone(shop.consumer.trouble)
+        self.assertIsNone(shop.consumer.unavailable_reason)
 
     def test_broken_queue_at_the_end(self) -> None:
         """Stopping finishes what is in hand although the queue is broken."""

@@ -1,4 +1,4 @@
-"""The crew as a whole, over real ports: who is served while another hangs, and how every bad target ends."""
+"""The pool as a whole, over real ports: who is served while another hangs, and how every bad target ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from openhqm.memory.queue import MemoryQueue
 from openhqm.memory.results import MemoryResults
 from openhqm.messages import Status
 from openhqm.policy.ids import CorrelationIds
-from openhqm.workers.pool import Crew
+from openhqm.workers.pool import WorkerPool
 from tests.http1.test_guarded import certificate
 from tests.targets import Peer, Target, answer, endless, raw, silence
 from tests.workers.bench import Hand
@@ -42,7 +42,7 @@ def fields(name: bytes) -> bytes | None:
 
 
 class Gateway:
-    """Door, queue and crew in memory; the time is real."""
+    """Door, queue and pool in memory; the time is real."""
 
     def __init__(self, case: TestCase, **settings: Any) -> None:
         path = Path(case.mktemp())
@@ -57,7 +57,7 @@ class Gateway:
         self.store.start()
         addressing = self.settings.addressing()
         self.registry = CollectorRegistry()
-        self.crew = Crew(self.settings, addressing, self.queue, reactor, self.registry)
+        self.pool = WorkerPool(self.settings, addressing, self.queue, reactor, self.registry)
         self.door = Door(
             self.queue,
             self.store,
@@ -67,11 +67,11 @@ class Gateway:
             longest_wait=60,
             addressing=addressing,
         )
-        self.crew.start()
+        self.pool.start()
         case.addCleanup(self.stop)
 
     async def stop(self) -> None:
-        await self.crew.stop(0)
+        await self.pool.stop(0)
         await self.queue.stop()
         self.store.stop()
 
@@ -147,9 +147,9 @@ class ServingTests(CrewCase):
             well=self.to(fine),
         )
         ids = [await gateway.submit(endpoint="ill") for _ in range(6)]
-        await self.until(lambda: gateway.crew.gates["ill"].state.value == "open")
+        await self.until(lambda: gateway.pool.gates["ill"].state.value == "open")
         self.assertIn(b'openhqm_breaker_state{endpoint="ill",state="open"} 1.0', generate_latest(gateway.registry))
-        await self.until(lambda: gateway.crew.gates["ill"].under_way == 0)
+        await self.until(lambda: gateway.pool.gates["ill"].under_way == 0)
         seen = len(target.requests)
         self.assertEqual((await gateway.reply(endpoint="well")).status, Status.COMPLETED)
         await deferLater(reactor, 0.2)
@@ -220,11 +220,11 @@ class StoppingTests(CrewCase):
             return Deferred(stop)
 
         broken: Any = SimpleNamespace(receive=lambda queue, most, in_order: waiting(queue))
-        crew = Crew(gateway.settings, gateway.settings.addressing(), broken, reactor, CollectorRegistry())
-        crew.start()
-        await crew.stop(0)
+        pool = WorkerPool(gateway.settings, gateway.settings.addressing(), broken, reactor, CollectorRegistry())
+        pool.start()
+        await pool.stop(0)
         self.assertEqual(len(self.flushLoggedErrors(ArithmeticError)), 1)
-        self.assertEqual(sorted(stopped), sorted(crew.queues))
+        self.assertEqual(sorted(stopped), sorted(pool.queues))
 
 
 class CredentialsTests(CrewCase):
@@ -473,7 +473,9 @@ class PartitionsTests(CrewCase):
         worker = {"retry": {"base_seconds": 0.3, "jitter": 0}}
         partitioning = {"enabled": True, "key_field": "payload.key", "partition_count": 8}
         gateway = self.gateway(worker, partitioning, a=self.to(Target(work), max_in_flight=8))
-        second = Crew(gateway.settings, gateway.settings.addressing(), gateway.queue, reactor, CollectorRegistry())
+        second = WorkerPool(
+            gateway.settings, gateway.settings.addressing(), gateway.queue, reactor, CollectorRegistry()
+        )
         second.start()
         self.addCleanup(second.stop, 0)
         # "a" and "b" are not in one partition of 8 (CRC-32), or this would say nothing.
