@@ -107,16 +107,16 @@ def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
 
 def _print_promises(service: OpenHQM) -> None:
     queue = service.backend.queue
-    capabilities = queue.capabilities
+    traits = queue.traits
     print(f"openhqm {__version__}: the configuration is sound")
     print(f"queue.type {service.settings.queue.type}")
     for name, value in (
-        ("durable: a 202 survives a crash and a power cut", capabilities.durable),
-        ("ordered within one priority", capabilities.ordered),
-        ("priorities kept by the backend itself", capabilities.native_priority),
-        ("reply and end of request are one step", capabilities.atomic_settle),
-        ("longest delay", capabilities.longest_delay or "no limit"),
-        ("largest message", capabilities.largest_message or "no limit of its own"),
+        ("durable: a 202 survives a crash and a power cut", traits.durable),
+        ("ordered within one priority", traits.ordered),
+        ("priorities kept by the backend itself", traits.native_priority),
+        ("reply and end of request are one step", traits.atomic_settle),
+        ("longest delay", traits.longest_delay or "no limit"),
+        ("largest message", traits.largest_message or "no limit of its own"),
     ):
         print(f"  {name}: {'yes' if value is True else 'no' if value is False else value}")
     for warning in (*queue.warnings, *service.orphans.warnings):

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.brokered.queue import BrokeredQueue
-from openhqm.interfaces import Capabilities
+from openhqm.interfaces import QueueTraits
 from openhqm.memory.queue import MemoryQueue
 from openhqm.memory.results import MemoryResults
 from openhqm.policy.ids import CorrelationIds
@@ -22,7 +22,7 @@ from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.queue import SqliteQueue
 from openhqm.sqlite.results import SqliteResults
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.brokered.memory_broker import CAPABILITIES, MemoryBroker, Server
+from tests.brokered.memory_broker import TRAITS, MemoryBroker, Server
 
 START = 1_000_000.0
 
@@ -132,13 +132,13 @@ class SqliteBench(ClockedBench):
 class BrokeredBench(SqliteBench):
     """The embedded file as the store, and a broker in memory that survives whatever becomes of the process."""
 
-    def __init__(self, capabilities: Capabilities = CAPABILITIES) -> None:
+    def __init__(self, traits: QueueTraits = TRAITS) -> None:
         self.server = Server()
-        self.capabilities = capabilities
+        self.traits = traits
         super().__init__()
 
     def make_queue(self) -> Any:
-        self.broker = MemoryBroker(self.server, self.clock, self.capabilities)
+        self.broker = MemoryBroker(self.server, self.clock, self.traits)
         self.ledger = SqliteLedger(self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS)
         return BrokeredQueue(
             self.broker, self.ledger, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE

@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from openhqm.brokered.ledger import Ledger
 from openhqm.errors import DeliveryClosed
-from openhqm.interfaces import IBrokerDelivery, IDelivery
+from openhqm.interfaces import IDelivery
+from openhqm.interfaces.legacy import IBrokerDelivery
 from openhqm.messages import DeadLetter, Reply, Request
 from openhqm.policy.copies import Copy, Loan
 from openhqm.runtime.deferreds import deferred

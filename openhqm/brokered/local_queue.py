@@ -19,7 +19,8 @@ from openhqm.brokered.receivers import RETRY_SECONDS, Asking
 from openhqm.brokered.rejects import foreign, unreadable
 from openhqm.codec import decode_request
 from openhqm.errors import NotDurable, OpenHQMError, UnreadableMessage
-from openhqm.interfaces import IBroker, IBrokerDelivery, IDelivery
+from openhqm.interfaces import IDelivery
+from openhqm.interfaces.legacy import IBroker, IBrokerDelivery
 from openhqm.messages import DeadLetter, Request
 from openhqm.policy.copies import Copy, Loan
 from openhqm.runtime.deferreds import deferred

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.interfaces import IBrokerDelivery
+from openhqm.interfaces.legacy import IBrokerDelivery
 
 
 @attrs.define(eq=False)

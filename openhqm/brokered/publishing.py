@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from openhqm.brokered.ledger import Ledger
 from openhqm.errors import NotDurable
-from openhqm.interfaces import IBroker
+from openhqm.interfaces.legacy import IBroker
 from openhqm.policy.copies import NOTE_SECONDS, Copy
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.runtime.deferreds import deferred
@@ -66,7 +66,7 @@ class Publishing:
         submission = copy.request.submission
         delay = copy.delay
         if delay > 0:
-            longest = self._broker.capabilities.longest_delay
+            longest = self._broker.traits.longest_delay
             delay = delay if longest is None else min(delay, longest)
         published = self._broker.publish(
             queue_of(self._requests, submission),

@@ -21,7 +21,8 @@ from openhqm.brokered.local_queue import Place
 from openhqm.brokered.publishing import Publishing
 from openhqm.codec import encode_request
 from openhqm.errors import NotDurable
-from openhqm.interfaces import Capabilities, IBroker, IDelivery, IMessageQueue
+from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
+from openhqm.interfaces.legacy import IBroker
 from openhqm.messages import (
     Acceptance,
     DeadLetter,
@@ -86,9 +87,9 @@ class BrokeredQueue:
             broker.on_lost = self._recover
 
     @property
-    def capabilities(self) -> Capabilities:
+    def traits(self) -> QueueTraits:
         """Those of the broker, as far as the books can bear it. A delay may be of any length: it is cut into pieces."""
-        found = self._broker.capabilities
+        found = self._broker.traits
         durable = found.durable and self._ledger.durable
         return attrs.evolve(found, durable=durable, atomic_settle=False, longest_delay=None)
 

@@ -13,7 +13,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from openhqm.errors import DeliveryClosed, NotDurable
-from openhqm.interfaces import IBroker, IBrokerDelivery, IDelivery
+from openhqm.interfaces import IDelivery
+from openhqm.interfaces.legacy import IBroker, IBrokerDelivery
 from openhqm.runtime.deferreds import deferred
 
 RETRY_SECONDS = 1.0

@@ -62,7 +62,7 @@ class Health:
         document = {
             "status": "degraded" if troubles else "ok",
             "version": __version__,
-            "queue": {"type": self._type, "durable": self._queue.capabilities.durable},
+            "queue": {"type": self._type, "durable": self._queue.traits.durable},
             "processes": Counter(process.state for process in everybody.processes),
             "troubles": troubles,
             "warnings": warnings,

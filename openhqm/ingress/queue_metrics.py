@@ -59,7 +59,7 @@ class Metrics:
                 depth.add_metric([name, state], getattr(at, state))
             if at.oldest is not None:
                 age.add_metric([name], max(0.0, self._clock.seconds() - at.oldest))
-            elif self._queue.capabilities.tells_oldest:
+            elif self._queue.traits.tells_oldest:
                 age.add_metric([name], 0.0)  # nothing is ready
         return depth, age
 

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from openhqm.errors import DeliveryClosed, IdempotencyConflict, NotDurable, UnknownRequest
-from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
+from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.memory.ledger import Ledger
 from openhqm.messages import (
     Acceptance,
@@ -31,7 +31,7 @@ from openhqm.policy.queue_names import holds_requests, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.runtime.timer_queue import TimerQueue
 
-CAPABILITIES = Capabilities(durable=False, ordered=True, native_priority=True, atomic_settle=True)
+TRAITS = QueueTraits(durable=False, ordered=True, native_priority=True, atomic_settle=True)
 MOST_REQUESTS = 100_000
 
 
@@ -62,7 +62,7 @@ class _Place:
 class MemoryQueue:
     """Queues in memory. A loan that is not extended for ``lease`` seconds is lent anew."""
 
-    capabilities = CAPABILITIES
+    traits = TRAITS
     warnings: Sequence[str] = ()
 
     def __init__(

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_waiters,tests.queue.test_contracts -*-
-"""Who waits in this process for work from one queue, and when to look for some: one look at a time."""
+"""The callers of `receive` on one queue in this process, and when to fetch for them: one fetch at a time."""
 
 from __future__ import annotations
 
@@ -22,32 +22,40 @@ Waiter = Deferred[Sequence[IDelivery]]
 
 
 @attrs.frozen
-class Look:
-    """What a look led to. ``more``: there may be more right now; ``again``: when there will be, as far as is known."""
+class Fetched:
+    """What a fetch led to. ``more``: there may be more right now. ``again``: when there will be, as far as is known."""
 
     deliveries: Sequence[IDelivery]
     more: bool
     again: float = NEVER
 
 
-class Lending:
-    """``look`` lends up to as many as it is asked for, in order or not; `NotDurable` where that cannot be done now."""
+class Waiters:
+    """``fetch`` takes up to as many as it is asked for, in order or not; `NotDurable` where that cannot be done now."""
 
     _log = Logger()
 
-    def __init__(self, name: str, clock: IReactorTime, look: Callable[[int, bool], Deferred[Look]]) -> None:
+    def __init__(self, name: str, clock: IReactorTime, fetch: Callable[[int, bool], Deferred[Fetched]]) -> None:
         self._name = name
         self._clock = clock
-        self._look = look
+        self._fetch = fetch
         self._waiting: deque[tuple[int, bool, Waiter]] = deque()
-        self._looking = self._again = self._empty = self._stopped = False
+        self._fetching = self._again = self._empty = self._stopped = False
         self._under_way: set[Deferred[Any]] = set()
         self._alarm: Any = None
         self._alarm_at = NEVER
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def most(self) -> int:
+        """How many deliveries all waiters together would take."""
+        return sum(1 if in_order else most for most, in_order, _ in self._waiting)
+
     @property
     def in_order(self) -> bool:
-        """Whether whoever is next wants one after the other has ended."""
+        """Whether the next waiter wants one delivery after the other has ended."""
         return bool(self._waiting) and self._waiting[0][1]
 
     def receive(self, most: int, in_order: bool) -> Waiter:
@@ -59,12 +67,12 @@ class Lending:
         return waiter
 
     def wake(self) -> None:
-        """There may be something to lend. What is asked for behind this call must come after what puts it there."""
+        """There may be something to fetch. What is asked for behind this call must come after what puts it there."""
         self._empty = False
         self._take()
 
     def wake_at(self, due: float) -> None:
-        """There will be something to lend at ``due``, by our clock."""
+        """There will be something to fetch at ``due``, by our clock."""
         if due >= self._alarm_at or self._stopped:
             return
         if self._alarm is not None and self._alarm.active():
@@ -73,9 +81,9 @@ class Lending:
         self._alarm = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._ring)
 
     def stop(self) -> Deferred[Any]:
-        """Lend nothing more; who waits is told. Fires once what a look still lends them is given back.
+        """Fetch nothing more; each waiter is cancelled. Fires once what a fetch still brings is released.
 
-        Until then what ``look`` and `IDelivery.release` need has to stay. It does not fail.
+        Until then what ``fetch`` and `IDelivery.release` need has to stay. It does not fail.
         """
         self._stopped = True
         if self._alarm is not None and self._alarm.active():
@@ -94,40 +102,41 @@ class Lending:
         self.wake()
 
     def _take(self) -> None:
-        """Lend to whoever has waited longest."""
-        if self._looking:
+        """Fetch for the waiter that has waited longest."""
+        if self._fetching:
             self._again = True
         elif self._waiting and not self._stopped:
-            self._looking, self._again = True, False
+            self._fetching, self._again = True, False
             most, in_order, waiter = self._waiting[0]
-            looked = self._look(most, in_order).addCallback(self._lent, waiter).addErrback(self._could_not_lend)
-            self._under_way.add(looked)
-            looked.addBoth(lambda _: self._under_way.remove(looked))
+            fetched = self._fetch(most, in_order).addCallback(self._fetched, waiter).addErrback(self._could_not_fetch)
+            if not fetched.called or fetched.paused:
+                self._under_way.add(fetched)
+                fetched.addBoth(lambda _: self._under_way.remove(fetched))
 
-    def _lent(self, look: Look, waiter: Waiter) -> Deferred[Any]:
-        """Fires once what nobody waits for any more was given back."""
-        self._looking = False
-        self._empty = not look.more and not self._again
-        self.wake_at(look.again)
+    def _fetched(self, found: Fetched, waiter: Waiter) -> Deferred[Any]:
+        """Fires once what no waiter waits for any more was released."""
+        self._fetching = False
+        self._empty = not found.more and not self._again
+        self.wake_at(found.again)
         over: Deferred[Any] = succeed(None)
-        if look.deliveries:
+        if found.deliveries:
             if self._waiting and self._waiting[0][2] is waiter:
                 self._waiting.popleft()
-                waiter.callback(look.deliveries)
-            else:  # who asked has given up meanwhile, and nobody saw them
-                over = DeferredList([lent.release().addErrback(_not_given_back) for lent in look.deliveries])
+                waiter.callback(found.deliveries)
+            else:  # the waiter has given up in the meantime, and never saw them
+                over = DeferredList([each.release().addErrback(_not_released) for each in found.deliveries])
         if not self._empty:
             self._take()
         return over
 
-    def _could_not_lend(self, failure: Failure) -> None:
-        """What may have been lent nevertheless comes back when its lease is over."""
-        self._looking = False
+    def _could_not_fetch(self, failure: Failure) -> None:
+        """What may have been fetched nevertheless comes back when its lease is over."""
+        self._fetching = False
         if not failure.check(NotDurable):
-            self._log.failure("looking into {queue} broke down", failure, queue=self._name)
+            self._log.failure("fetching from {queue} broke down", failure, queue=self._name)
         self.wake_at(self._clock.seconds() + RETRY_SECONDS)
 
 
-def _not_given_back(failure: Failure) -> None:
+def _not_released(failure: Failure) -> None:
     """It comes back when its lease is over, or has come back already."""
     failure.trap(NotDurable, DeliveryClosed)

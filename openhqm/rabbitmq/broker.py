@@ -18,7 +18,8 @@ from zope.interface import implementer
 
 from openhqm.config.rabbitmq_address import Address
 from openhqm.errors import NotDurable
-from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery, OnLost
+from openhqm.interfaces import QueueTraits
+from openhqm.interfaces.legacy import IBroker, IBrokerDelivery, OnLost
 from openhqm.messages import Depth, Priority
 from openhqm.rabbitmq.delivery import ATTEMPTS, DUE, RabbitMQDelivery
 from openhqm.rabbitmq.dialling import Unreachable
@@ -127,9 +128,9 @@ class RabbitMQBroker:
         self._topology.make = self._consumed.make = make
 
     @property
-    def capabilities(self) -> Capabilities:
+    def traits(self) -> QueueTraits:
         """What quorum queues can, as we use them."""
-        return Capabilities(
+        return QueueTraits(
             durable=True,
             ordered=True,
             native_priority=True,

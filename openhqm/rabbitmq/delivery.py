@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces import IBrokerDelivery
+from openhqm.interfaces.legacy import IBrokerDelivery
 
 ATTEMPTS = "openhqm-attempts"
 DUE = "openhqm-due"

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces import IBrokerDelivery
+from openhqm.interfaces.legacy import IBrokerDelivery
 from openhqm.rabbitmq.consuming import Consumers
 from openhqm.rabbitmq.delivery import RabbitMQDelivery
 from openhqm.rabbitmq.topology import Topology

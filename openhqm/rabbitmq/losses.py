@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock, fail
 from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces import OnLost
+from openhqm.interfaces.legacy import OnLost
 from openhqm.rabbitmq.publishing import Returned
 from openhqm.rabbitmq.queues import queue_of_lane
 from openhqm.rabbitmq.topology import Topology

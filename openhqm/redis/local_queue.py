@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.redis.test_redis -*-
-"""Lending from one queue in Redis: who waits for work in this process, and which loans it holds."""
+"""Waiters from one queue in Redis: who waits for work in this process, and which loans it holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from openhqm.codec import decode_request
 from openhqm.errors import UnreadableMessage
-from openhqm.queue.waiters import NEVER, Lending, Look, Waiter
+from openhqm.queue.waiters import NEVER, Fetched, Waiter, Waiters
 from openhqm.redis.connection import Redis
 from openhqm.redis.delivery import RedisDelivery
 from openhqm.runtime.deferreds import deferred
@@ -31,19 +31,19 @@ class Place:
         self.letters = letters
         self._name = name
         self._loans: dict[int, RedisDelivery] = {}
-        self._lending = Lending(name, redis.clock, self._look)
+        self._waiters = Waiters(name, redis.clock, self._look)
         self._lease_check: Any = None
         self._stopped = False
         self._unlisten = redis.listen(f"{redis.prefix}said:{name}", self._heard, self._opened)
 
     def receive(self, most: int, in_order: bool) -> Waiter:
         """See `IMessageQueue.receive`."""
-        return self._lending.receive(most, in_order)
+        return self._waiters.receive(most, in_order)
 
     def _heard(self, message: bytes) -> None:
         word, _, rest = message.partition(b" ")
         if word == b"ready":
-            self._lending.wake()
+            self._waiters.wake()
         elif word == b"ended":
             number, _, status = rest.partition(b" ")
             loan = self._loans.get(int(number))
@@ -52,12 +52,12 @@ class Place:
 
     def _opened(self) -> None:
         """What was said while nobody here could hear it: look at the queue, and ask after every loan."""
-        self._lending.wake()
+        self._waiters.wake()
         for loan in list(self._loans.values()):
             loan.ask_after_it()
 
     @deferred
-    async def _look(self, most: int, in_order: bool) -> Look:
+    async def _look(self, most: int, in_order: bool) -> Fetched:
         redis = self.redis
         # Before anything is asked: what Redis counts from its answer can only end later.
         ends = redis.clock.seconds() + self.lease
@@ -67,7 +67,7 @@ class Place:
         # A message about something new may have been lost: now and then, look without one.
         again = min(now + SAFETY_SECONDS, now + float(wait) if wait else NEVER)
         deliveries = [delivery for row in rows if (delivery := self._delivery(row, token, ends)) is not None]
-        return Look(deliveries, more=len(rows) == (1 if in_order else most), again=again)
+        return Fetched(deliveries, more=len(rows) == (1 if in_order else most), again=again)
 
     def _delivery(self, row: list[Any], token: str, ends: float) -> RedisDelivery | None:
         number, at, attempt, body = int(row[0]), float(row[1]), int(row[2]), row[3]
@@ -112,6 +112,6 @@ class Place:
         """
         self._stopped = True
         self._unlisten()
-        await self._lending.stop()
+        await self._waiters.stop()
         if self._lease_check is not None and self._lease_check.active():
             self._lease_check.cancel()

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from openhqm.codec import encode_dead_letter, encode_request
 from openhqm.errors import IdempotencyConflict, UnknownRequest
-from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
+from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import (
     Acceptance,
     DeadLetter,
@@ -56,9 +56,9 @@ class RedisQueue:
         self._places: dict[str, Place] = {}
 
     @property
-    def capabilities(self) -> Capabilities:
+    def traits(self) -> QueueTraits:
         """Not durable before Redis's own settings were read, nor where they lose what was accepted."""
-        return Capabilities(
+        return QueueTraits(
             durable=self._redis.promises.durable,
             ordered=True,
             native_priority=True,

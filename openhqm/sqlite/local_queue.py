@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts,tests.sqlite.test_local_queue -*-
-"""Lending from one queue of the embedded file: who waits for work, and which loans are out."""
+"""Waiters from one queue of the embedded file: who waits for work, and which loans are out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openhqm.codec import decode_request
 from openhqm.errors import DeliveryClosed, NotDurable, UnreadableMessage
 from openhqm.interfaces import IDelivery
 from openhqm.messages import DeadLetter, Reply, Request
-from openhqm.queue.waiters import RETRY_SECONDS, Lending, Look, Waiter
+from openhqm.queue.waiters import RETRY_SECONDS, Fetched, Waiter, Waiters
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.queue_rows import QueueRows, Row
@@ -51,23 +51,23 @@ class Place:
         self._lease = lease
         self._loans: dict[int, SqliteDelivery] = {}
         self._stopped = False
-        self._lending = Lending(name, clock, self._look)
-        self.wake = self._lending.wake
-        self.wake_at = self._lending.wake_at
+        self._waiters = Waiters(name, clock, self._look)
+        self.wake = self._waiters.wake
+        self.wake_at = self._waiters.wake_at
         self._lease_check: Any = None
 
     def receive(self, most: int, in_order: bool = False) -> Waiter:
         """See `IMessageQueue.receive`."""
-        return self._lending.receive(most, in_order)
+        return self._waiters.receive(most, in_order)
 
-    def _look(self, most: int, in_order: bool) -> Deferred[Look]:
+    def _look(self, most: int, in_order: bool) -> Deferred[Fetched]:
         lent = self.file.write(lambda connection: self.lanes.lend(connection, most, self.clock.seconds(), in_order))
         return lent.addCallback(self._lent, 1 if in_order else most)
 
-    def _lent(self, found: tuple[list[Row], float], most: int) -> Look:
+    def _lent(self, found: tuple[list[Row], float], most: int) -> Fetched:
         rows, again = found
         deliveries = [delivery for row in rows if (delivery := self._delivery(*row)) is not None]
-        return Look(deliveries, more=len(rows) == most, again=again)
+        return Fetched(deliveries, more=len(rows) == most, again=again)
 
     def _delivery(self, key: int, attempt: int, body: bytes) -> SqliteDelivery | None:
         try:
@@ -85,8 +85,8 @@ class Place:
     def forget(self, key: int) -> None:
         """The loan is over."""
         self._loans.pop(key, None)
-        if self._lending.in_order:
-            self._lending.wake()  # what waited behind it may go
+        if self._waiters.in_order:
+            self._waiters.wake()  # what waited behind it may go
 
     def lease_end(self) -> float:
         """When a lease that starts now ends."""
@@ -97,8 +97,8 @@ class Place:
         loan = self._loans.get(key)
         if loan is not None:
             loan.revoke(status)
-        elif self._lending.in_order:
-            self._lending.wake()  # what waited behind it may go
+        elif self._waiters.in_order:
+            self._waiters.wake()  # what waited behind it may go
 
     def _check_leases(self) -> None:
         self._lease_check = None
@@ -118,7 +118,7 @@ class Place:
         Fires once what was just being lent to them is given back; the file is closed after that.
         """
         self._stopped = True
-        await self._lending.stop()
+        await self._waiters.stop()
         if self._lease_check is not None and self._lease_check.active():
             self._lease_check.cancel()
 

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from openhqm.codec import encode_request
-from openhqm.interfaces import Capabilities, IDelivery, IMessageQueue
+from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import (
     Acceptance,
     DeadLetter,
@@ -38,14 +38,14 @@ from openhqm.sqlite.schema import HELD, RANK, RANKS, lane_of
 from openhqm.sqlite.sql import fetch_all
 from openhqm.sqlite.store import Ledger
 
-CAPABILITIES = Capabilities(durable=True, ordered=True, native_priority=True, atomic_settle=True)
+TRAITS = QueueTraits(durable=True, ordered=True, native_priority=True, atomic_settle=True)
 
 
 @implementer(IMessageQueue)
 class SqliteQueue:
     """The queues in ``file``. A loan that is not extended for ``lease`` seconds is lent anew."""
 
-    capabilities = CAPABILITIES
+    traits = TRAITS
     warnings: Sequence[str] = ()
 
     def __init__(

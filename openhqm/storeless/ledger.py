@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import encode_step
 from openhqm.errors import NotDurable
-from openhqm.interfaces import IBroker
+from openhqm.interfaces.legacy import IBroker
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Priority, Reply, Request, Submission
 from openhqm.policy.copies import Copy, Loan, NotYet, Recovered
 from openhqm.policy.history import check_progress

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from openhqm.brokered.rejects import unreadable
 from openhqm.codec import decode_step
 from openhqm.errors import NotDurable, UnknownRequest, UnreadableMessage
-from openhqm.interfaces import IBroker, IBrokerDelivery
+from openhqm.interfaces.legacy import IBroker, IBrokerDelivery
 from openhqm.messages import DeadLetter
 from openhqm.policy.steps import ENDED, Step
 from openhqm.runtime.deferreds import deferred

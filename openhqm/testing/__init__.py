@@ -6,7 +6,7 @@ A backend is a queue and the store beside it. Describe how to make one on a `Ben
     class MyContract(backend_contract(make_my_bench)):
         pass
 
-Every test states a promise. What a backend cannot do by itself is declared in its `Capabilities`, never skipped.
+Every test states a promise. What a backend cannot do by itself is declared in its `QueueTraits`, never skipped.
 """
 
 from __future__ import annotations

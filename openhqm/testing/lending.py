@@ -207,7 +207,7 @@ class Lending(Base):
         await self.accept()
         depth = await self.depth(REQUESTS)
         self.assertEqual((depth.ready, depth.delayed, depth.in_flight), (3, 1, 0))
-        told = self.bench.queue.capabilities.tells_oldest
+        told = self.bench.queue.traits.tells_oldest
         self.assertEqual(depth.oldest, first.submitted_at if told else None)
         await self.one()
         depth = await self.depth(REQUESTS)

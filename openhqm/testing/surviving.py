@@ -63,7 +63,7 @@ class Crashing(Base):
 
     async def crash(self) -> bool:
         await self.bench.crash()
-        return self.bench.queue.capabilities.durable
+        return self.bench.queue.traits.durable
 
     async def test_crash_accepted(self) -> None:
         """What was accepted is there after a crash, intact."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces import IBroker, IBrokerDelivery
+from openhqm.interfaces.legacy import IBroker, IBrokerDelivery
 from openhqm.messages import Priority
 
 PATIENCE = 25.0

@@ -12,10 +12,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces import Capabilities, IBroker, IBrokerDelivery, OnLost
+from openhqm.interfaces import QueueTraits
+from openhqm.interfaces.legacy import IBroker, IBrokerDelivery, OnLost
 from openhqm.messages import Depth, Priority
 
-CAPABILITIES = Capabilities(durable=True, ordered=True, native_priority=True, atomic_settle=False, tells_oldest=False)
+TRAITS = QueueTraits(durable=True, ordered=True, native_priority=True, atomic_settle=False, tells_oldest=False)
 _RANK = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
 
@@ -79,10 +80,10 @@ class MemoryBroker:
     warnings: Sequence[str] = ()
     on_lost: OnLost | None = None
 
-    def __init__(self, server: Server, clock: Clock, capabilities: Capabilities = CAPABILITIES) -> None:
+    def __init__(self, server: Server, clock: Clock, traits: QueueTraits = TRAITS) -> None:
         self.server = server
         self.clock = clock
-        self.capabilities = capabilities
+        self.traits = traits
         self.mood: str | None = None
         self.away = False
         self.step: Callable[[str, Step], Deferred[None]] = lambda name, step: step()
@@ -113,7 +114,7 @@ class MemoryBroker:
         return self.step("publish", lambda: self._publish(queue, body, attempts, priority, delay))
 
     def _publish(self, queue: str, body: bytes, attempts: int, priority: Priority, delay: float) -> Deferred[None]:
-        longest = self.capabilities.longest_delay
+        longest = self.traits.longest_delay
         assert longest is None or delay <= longest, "more than it was said to keep"
         if self.away or self.mood == "refuses":
             return fail(NotDurable("the broker is away"))

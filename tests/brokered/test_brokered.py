@@ -15,7 +15,7 @@ from openhqm.messages import Acceptance, IdempotencyClaim, Priority, Reply, Requ
 from openhqm.sqlite.sql import fetch_one
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, backend_contract
 from tests.benches import BrokeredBench, brokered_bench
-from tests.brokered.memory_broker import CAPABILITIES
+from tests.brokered.memory_broker import TRAITS
 
 CLAIM = IdempotencyClaim("key", b"print")
 IN_ORDER = f"{REQUESTS}._0"
@@ -276,8 +276,8 @@ class Faults(Books):
     def test_longest_delay(self) -> None:
         """A delay beyond what the broker keeps is kept nevertheless."""
         self.bench.close()
-        self.bench = BrokeredBench(evolve(CAPABILITIES, longest_delay=10.0))
-        self.assertIsNone(self.bench.queue.capabilities.longest_delay)
+        self.bench = BrokeredBench(evolve(TRAITS, longest_delay=10.0))
+        self.assertIsNone(self.bench.queue.traits.longest_delay)
         self.accepted(not_before=self.bench.now() + 35)
         waiting = self.receive()
         self.bench.pass_time(34)

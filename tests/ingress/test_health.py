@@ -54,7 +54,7 @@ class HealthTests(SynchronousTestCase):
         queue = self.queue
 
         class Full:
-            capabilities = queue.capabilities
+            traits = queue.traits
             unavailable_reason = "the disk is full"
             warnings = ("the disk is filling up",)
 

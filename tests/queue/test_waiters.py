@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import DeliveryClosed, NotDurable
-from openhqm.queue.waiters import NEVER, RETRY_SECONDS, Lending, Look
+from openhqm.queue.waiters import NEVER, RETRY_SECONDS, Fetched, Waiters
 
 
 class Loan:
@@ -23,21 +23,21 @@ class Loan:
 
 
 class LendingTests(SynchronousTestCase):
-    """`Lending`, over looks that end when the test says so"""
+    """`Waiters`, over looks that end when the test says so"""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.looks: list[Deferred[Look]] = []
+        self.looks: list[Deferred[Fetched]] = []
         self.asked: list[tuple[int, bool]] = []
-        self.lending = Lending("a", self.clock, self.look)
+        self.lending = Waiters("a", self.clock, self.look)
 
-    def look(self, most: int, in_order: bool) -> Deferred[Look]:
+    def look(self, most: int, in_order: bool) -> Deferred[Fetched]:
         self.asked.append((most, in_order))
         self.looks.append(Deferred())
         return self.looks[-1]
 
     def found(self, *loans: Any, more: bool = False, again: float = NEVER) -> None:
-        self.looks[-1].callback(Look(loans, more, again))
+        self.looks[-1].callback(Fetched(loans, more, again))
 
     def test_one_after_the_other(self) -> None:
         """Whoever asked first is served first, with one look at a time."""
@@ -117,7 +117,7 @@ class LendingTests(SynchronousTestCase):
     def test_stop_during_a_look(self) -> None:
         """A stop is over once what was lent to nobody meanwhile is given back, or else cannot be."""
         for outcome in (None, NotDurable("away"), DeliveryClosed("a", "its lease was lost")):
-            lending = Lending("a", self.clock, self.look)
+            lending = Waiters("a", self.clock, self.look)
             waiting = lending.receive(5, False)
             stopped = lending.stop()
             self.failureResultOf(waiting, CancelledError)

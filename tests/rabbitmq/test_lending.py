@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.interfaces import IBrokerDelivery
+from openhqm.interfaces.legacy import IBrokerDelivery
 from openhqm.rabbitmq import consuming
 from openhqm.rabbitmq.delivery import RabbitMQDelivery
 from openhqm.rabbitmq.lending import IDLE_SECONDS, Place

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.config.rabbitmq_address import parse_address
 from openhqm.errors import NotDurable
-from openhqm.interfaces import OnLost
+from openhqm.interfaces.legacy import OnLost
 from openhqm.messages import Priority
 from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.rabbitmq.link import Reconnecting

@@ -218,7 +218,7 @@ class FaultTests(Real):
         server.start()
         await self.patiently(lambda: one.queue.accept(Submission(b"1"), None))
         self.assertIsNone(one.queue.unavailable_reason)
-        self.assertTrue(one.queue.capabilities.durable)
+        self.assertTrue(one.queue.traits.durable)
         self.assertEqual(len(await waiting), 1)
 
     async def test_killed(self) -> None:
@@ -502,7 +502,7 @@ class FaultTests(Real):
     async def test_not_durable(self) -> None:
         """A Redis without an append-only file is said not to be durable, in words."""
         one = await self.instance((await self.server(appendonly="no")).url)
-        self.assertFalse(one.queue.capabilities.durable)
+        self.assertFalse(one.queue.traits.durable)
         self.assertIn("appendonly", " ".join(one.queue.warnings))
 
     async def test_unknown_while_away(self) -> None:

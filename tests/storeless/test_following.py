@@ -36,7 +36,7 @@ class ListenerBench(BrokeredBench):
     """The process that has the file, and follows."""
 
     def make_queue(self) -> Any:
-        self.broker = MemoryBroker(self.server, self.clock, self.capabilities)
+        self.broker = MemoryBroker(self.server, self.clock, self.traits)
         self.ledger = SqliteLedger(self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS)
         following = Following(self.broker, SqliteSteps(self.file, self.store, self.ledger), self.clock, RESPONSES)
         return BrokeredQueue(
@@ -55,7 +55,7 @@ class Worker:
 
     def __init__(self, bench: ListenerBench, name: str) -> None:
         self.bench = bench
-        self.broker = MemoryBroker(bench.server, bench.clock, bench.capabilities)
+        self.broker = MemoryBroker(bench.server, bench.clock, bench.traits)
         ledger = StorelessLedger(self.broker, bench.clock, requests=REQUESTS, responses=RESPONSES, name=name)
         self.queue = BrokeredQueue(
             self.broker, ledger, bench.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE
