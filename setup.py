@@ -19,7 +19,7 @@ RABBITMQ = ["pika>=1.3.2"]
 setup(
     name="openhqm",
     version=version,
-    description="A durable queue between whoever calls over HTTP and whatever answers",
+    description="A durable queue between HTTP callers and the code or service that answers them",
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

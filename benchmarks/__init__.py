@@ -1,1 +1,1 @@
-"""How fast, and at what price in memory: ratios against yardsticks in the same run on the same machine."""
+"""Speed and memory, as ratios to yardsticks that run on the same machine at the same time."""

@@ -2,8 +2,8 @@
 
     python -m benchmarks [--quick] [--json FILE] [--only NAME ...]
 
-Needs ``wrk``; the peers need ``redis-server`` and the packages of the bench environment (``tox run -e bench`` installs
-those), and are left out, by name, where they are missing.
+Needs ``wrk``. The peers need ``redis-server`` and the packages of the bench environment, which ``tox run -e bench``
+installs. Where these are missing, the peers are left out, and a line names what is missing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ from benchmarks.table import Table
 
 
 def accepting(table: Table, seconds: float, rounds: int) -> None:
-    """Accepting, 64 connections: in turns, so that a machine that drifts drifts for all; the median counts."""
+    """Accepting over 64 connections.
+
+    The servers are measured in turns, so that a drift of the machine meets all of them; the median counts.
+    """
     ports = [running.free_port() for _ in range(4)]
     floor, klein, memory, sqlite = ports
     yardstick = [sys.executable, "-m", "benchmarks.yardsticks"]
@@ -68,7 +71,7 @@ def accepting(table: Table, seconds: float, rounds: int) -> None:
 
 
 def reading(table: Table, seconds: float) -> None:
-    """Reading a finished response; the whole journey in one answer, by event stream, and by polling."""
+    """Reading a finished response; whole journeys with one answer, by event stream, and by polling."""
     port, floor = running.free_port(), running.free_port()
     with (
         running.process([sys.executable, "-m", "benchmarks.yardsticks", "floor", str(floor)], floor),
@@ -98,7 +101,8 @@ def _get(correlation_id: str) -> bytes:
 
 
 def latency(table: Table, seconds: float) -> None:
-    """Open model: accepting and reading at 500/s and at 70 % of the most, and the journey by event stream at 200/s."""
+    """Latency at fixed rates: accepting and reading at 500/s and at 70 % of the highest rate, journeys by event stream
+    at 200/s."""
     port = running.free_port()
     stream = _post(b"Accept: text/event-stream\r\n")
 
@@ -116,7 +120,8 @@ def latency(table: Table, seconds: float) -> None:
         table.at_most("journey by SSE at 200/s, median", percentile(journey, 0.5), "ms", 5)
         table.at_most("accept at 500/s, p99", percentile(accept, 0.99), "ms", 10)
         table.at_most("read at 500/s, p99", percentile(read, 0.99), "ms", 5)
-        # The most is what the same server does for wrk just now; the client is Python, and has a most of its own.
+        # The highest rate is what the same server has just reached with wrk. The client here is Python, and has a limit
+        # of its own.
         for name, request, good, path, body in (
             ("accept", _post(), _accepted, SUBMIT, running.BODY),
             ("read", get, _read, get.split()[1].decode(), None),
@@ -127,10 +132,11 @@ def latency(table: Table, seconds: float) -> None:
 
 
 def slow(table: Table, seconds: float, rounds: int, count: int) -> None:
-    """A normal client's p99 without and with clients that send or read a byte now and then, and what these cost."""
+    """The p99 of normal clients without and with clients that send or read byte by byte, and the memory that those
+    take."""
     running.allow_many_files()
     port = running.free_port()
-    crowd = [sys.executable, "-m", "benchmarks.slow", str(port), str(count)]
+    slow_clients = [sys.executable, "-m", "benchmarks.slow", str(port), str(count)]
     alone: dict[str, list[float]] = {"accept": [], "read": []}
     crowded: dict[str, list[float]] = {"accept": [], "read": []}
     with running.openhqm(port) as server:
@@ -146,13 +152,13 @@ def slow(table: Table, seconds: float, rounds: int, count: int) -> None:
         most = before
         for _ in range(rounds):
             run(alone)
-            with running.until_it_speaks([*crowd, f"/api/v1/response/{large}"]):
-                time.sleep(5)  # it is their being there that is measured, and not how they all came at once
+            with running.until_it_prints([*slow_clients, f"/api/v1/response/{large}"]):
+                time.sleep(5)  # the open connections are measured, and not how they were opened
                 run(crowded)
                 most = max(most, running.resident(server.pid))
     for name in alone:
         without, beside = (percentile(sorted(found[name]), 0.99) for found in (alone, crowded))
-        table.add(f"latency: {name} at 500/s, p99, nobody else", without, "ms")
+        table.add(f"latency: {name} at 500/s, p99, no slow clients", without, "ms")
         table.add(f"latency: {name} at 500/s, p99, {count:,} slow clients", beside, "ms")
         table.at_most(f"{name} at 500/s, p99, with / without {count:,} slow clients", beside / without, "ratio", 1.5)
     table.add(f"memory that {count:,} slow clients add", most - before, "MiB")
@@ -160,7 +166,8 @@ def slow(table: Table, seconds: float, rounds: int, count: int) -> None:
 
 
 def sidecar(table: Table, seconds: float) -> None:
-    """What the straight path adds: small requests at 200/s to a fast target, directly and through the sidecar."""
+    """What the pass-through of the sidecar adds: small requests at 200/s to a fast target, directly and through the
+    sidecar."""
     target, port = running.free_port(), running.free_port()
     upstream = f"http://127.0.0.1:{target}"
     settings = {"OPENHQM_PROXY__SIDECAR__ENABLED": "true", "OPENHQM_PROXY__SIDECAR__UPSTREAM": upstream}
@@ -190,7 +197,7 @@ async def _streams(port: int, correlation_id: str, count: int) -> list[Any]:
 
 
 def memory(table: Table, streams: int, backlog: int) -> None:
-    """Idle, per idle event stream, and with a backlog."""
+    """Memory of an idle process, of an idle event stream, and of a backlog."""
     running.allow_many_files()
     port = running.free_port()
     with running.openhqm(port) as server:
@@ -229,7 +236,7 @@ def memory(table: Table, streams: int, backlog: int) -> None:
 
 
 def _fill(port: int, directory: str, backlog: int) -> None:
-    """A backlog of real rows: one accepted by the server, the others copied from it in SQL, which is quicker."""
+    """Make a backlog of real rows: the server accepts one, and SQL copies it, which is faster."""
     import http.client
 
     with running.openhqm(port, "--role", "listener", directory=directory):
@@ -247,7 +254,7 @@ def _fill(port: int, directory: str, backlog: int) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What this was measured on."""
+    """The machine that this runs on."""
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
@@ -275,9 +282,9 @@ PARTS = (
 
 
 def main() -> int:
-    """0: everything was measured. Whether a bound was kept is in the table, not in the exit code."""
+    """Return 0 when everything was measured. The table says whether each bound was kept; the exit code does not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--quick", action="store_true", help="short runs and small numbers, to see that all works")
+    parser.add_argument("--quick", action="store_true", help="short runs and small numbers: a check that it works")
     parser.add_argument("--json", help="write the figures here")
     parser.add_argument("--only", nargs="*", choices=list(PARTS))
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Working off a queue that is full: one worker process against one Celery worker, on the same Redis."""
+"""Working through a full queue: one worker process against one Celery worker, on the same Redis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks import running
 from benchmarks.peers import CELERY_WORKER, SUBMIT, empty_redis, missing
 from benchmarks.table import Table
 
-HANDS = 8
+SLOTS = 8
 WARM = 0.1
 PAUSE = 0.005
 PATIENCE = 300.0
@@ -20,7 +20,7 @@ CELERY = "consume: Celery prefork, Redis everysec"
 
 
 def consume(table: Table, count: int, rounds: int) -> None:
-    """Consumed, echoed and settled a second, 8 at once; in turns, from when a tenth was done to the last one."""
+    """Requests that are received, echoed and settled per second, 8 at once. The workers are measured in turns."""
     if missing():
         print(f"consume: left out, missing {missing()}")
         return
@@ -41,7 +41,7 @@ def _ours(count: int) -> float:
             while _ask(server, "ZCARD {openhqm}:open") < count:
                 running.wrk(port, SUBMIT, 1)
         lying = _ask(server, "ZCARD {openhqm}:open")
-        settings |= {"OPENHQM_WORKER__COUNT": str(HANDS)}
+        settings |= {"OPENHQM_WORKER__COUNT": str(SLOTS)}
         worker = running.openhqm(None, "--role", "worker", **settings)
         return _rate(worker, lying, lambda: lying - _ask(server, "ZCARD {openhqm}:open"))
 
@@ -51,12 +51,12 @@ def _celery(count: int) -> float:
         there = {"BENCH_REDIS": f"redis://localhost:{server}"}
         running.printed("benchmarks.peer_celery", str(count), **there)
         before = _ask(server, "DBSIZE", database=2)
-        worker = running.process([*CELERY_WORKER, "--pool", "prefork", "--concurrency", str(HANDS)], **there)
+        worker = running.process([*CELERY_WORKER, "--pool", "prefork", "--concurrency", str(SLOTS)], **there)
         return _rate(worker, count, lambda: _ask(server, "DBSIZE", database=2) - before)
 
 
 def _rate(worker: Any, count: int, done: Callable[[], int]) -> float:
-    """How many a second: from when ``WARM`` of them were done, so that no start counts, to the last one."""
+    """Requests per second from the moment when ``WARM`` of them were done to the last one: the start is left out."""
     with worker:
         deadline = time.monotonic() + PATIENCE
         first: tuple[float, int] | None = None
@@ -65,12 +65,12 @@ def _rate(worker: Any, count: int, done: Callable[[], int]) -> float:
             if first is None and now >= WARM * count:
                 first = time.perf_counter(), now
             time.sleep(PAUSE)
-        assert first is not None, "it was done before anybody looked"
+        assert first is not None, "all requests were done before the first count"
         return (count - first[1]) / (time.perf_counter() - first[0])
 
 
 def _ask(port: int, command: str, database: int = 0) -> int:
-    """The number that Redis answers to a command."""
+    """The number that Redis answers to ``command``."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(f"SELECT {database}\r\n{command}\r\n".encode())
         lines = connection.makefile("rb")

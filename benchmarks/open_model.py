@@ -1,6 +1,6 @@
-"""Load at a fixed rate, each latency measured from when its request was meant to start.
+"""Load at a fixed rate: each latency is measured from the time at which its request was due.
 
-A server that stalls is charged for everybody it keeps waiting: nothing is sent later because an answer was late.
+Requests are due at that rate also while the server stalls, so that all requests which it delays count.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ CONNECTIONS = 64
 
 
 class Connection(asyncio.Protocol):
-    """A kept-alive connection that sends bytes and calls ``answered`` when the answer to them is whole.
+    """A persistent connection, which sends bytes and calls ``answered`` when the answer to them is complete.
 
-    Protocols and not streams: at some thousand requests a second the client must cost less than the server.
+    ``failed`` is called where it is closed.
     """
 
     def __init__(self, answered: Callable[[Connection, bytes], None], failed: Callable[[Exception], None]) -> None:
@@ -38,7 +38,7 @@ class Connection(asyncio.Protocol):
 
 
 def whole(answer: bytes) -> bool:
-    """Whether the one response in ``answer`` has come in completely."""
+    """Whether the response in ``answer`` is complete."""
     head, found, body = answer.partition(b"\r\n\r\n")
     if not found:
         return False
@@ -50,7 +50,7 @@ def whole(answer: bytes) -> bool:
 
 
 class Load:
-    """Requests that are due, over connections that are free; the first of them over the next."""
+    """Sends each request when it is due, over a connection that is free; else over the next one that becomes free."""
 
     def __init__(self, request: bytes, good: Callable[[bytes], bool], count: int) -> None:
         self.latencies: list[float] = []
@@ -71,7 +71,7 @@ class Load:
             self._free.append(connection)
 
     def add(self, intended: float) -> None:
-        """One more request was meant to start at ``intended``."""
+        """Add a request that is due at ``intended``."""
         self._due.append(intended)
         self._send()
 
@@ -96,7 +96,7 @@ class Load:
 
 
 async def measure(port: int, request: bytes, good: Callable[[bytes], bool], rate: float, seconds: float) -> list[float]:
-    """Latencies in seconds, sorted. `AssertionError` for an answer that is not good."""
+    """Latencies in seconds, sorted. `AssertionError` for an answer that ``good`` does not accept."""
     count = int(rate * seconds)
     load = Load(request, good, count)
     await load.open(port)
@@ -107,12 +107,12 @@ async def measure(port: int, request: bytes, good: Callable[[bytes], bool], rate
         if pause > 0:
             await asyncio.sleep(pause)
         elif number % 64 == 0:
-            await asyncio.sleep(0)  # behind the plan: answers have to be read all the same
+            await asyncio.sleep(0)  # the load is late, and answers have to be read all the same
         load.add(intended)
     await load.done
     return sorted(load.latencies)
 
 
 def percentile(latencies: list[float], share: float) -> float:
-    """In milliseconds."""
+    """The latency in milliseconds below which ``share`` of all lie."""
     return latencies[min(len(latencies) - 1, int(len(latencies) * share))] * 1000

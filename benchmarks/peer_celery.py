@@ -1,4 +1,4 @@
-"""What people would build: FastAPI, Celery and Redis. Needs the packages of the bench environment.
+"""A usual alternative: FastAPI, Celery and Redis. Needs the packages of the bench environment.
 
     python -m benchmarks.peer_celery COUNT
 
@@ -41,7 +41,7 @@ def submit(submission: Submission) -> dict:
 
 @app.post("/wait")
 def wait(submission: Submission) -> dict:
-    """The whole journey in one answer; in a thread of FastAPI's, since Celery blocks."""
+    """A whole journey in one answer, in a thread of FastAPI's pool, because Celery blocks."""
     task = echo.delay(submission.payload)
     result = task.get(timeout=10, interval=0.002)
     return {"correlation_id": task.id, "status": "COMPLETED", "result": result}
@@ -49,7 +49,7 @@ def wait(submission: Submission) -> dict:
 
 @app.post("/stream")
 def stream(submission: Submission) -> StreamingResponse:
-    """The whole journey as a stream of two events."""
+    """A whole journey as a stream of two events."""
     task = echo.delay(submission.payload)
 
     def events():
@@ -62,7 +62,7 @@ def stream(submission: Submission) -> StreamingResponse:
 
 @app.get("/api/v1/response/{correlation_id}")
 def response(correlation_id: str, response: Response) -> dict:
-    """202 until there is a result: for those who poll."""
+    """202 until there is a result, for clients that poll."""
     task = celery.AsyncResult(correlation_id)
     if not task.ready():
         response.status_code = 202
@@ -71,7 +71,7 @@ def response(correlation_id: str, response: Response) -> dict:
 
 
 def event(name: str, document: dict) -> str:
-    """One event as it goes over the wire."""
+    """One event in the format of Server-Sent Events."""
     return f"event: {name}\ndata: {json.dumps(document)}\n\n"
 
 

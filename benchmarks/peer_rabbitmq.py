@@ -1,4 +1,4 @@
-"""What people would write by hand: FastAPI and aio-pika, a confirmed publish to a quorum queue for each request."""
+"""A program written by hand: FastAPI and aio-pika, a confirmed publish to a quorum queue for each request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 @asynccontextmanager
 async def connected(app: FastAPI) -> AsyncIterator[None]:
-    """One connection and one channel with confirms for all requests."""
+    """Open one connection and one channel with confirms for all requests."""
     connection = await aio_pika.connect_robust(os.environ.get("BENCH_RABBITMQ", "amqp://guest:guest@localhost/"))
     channel = await connection.channel(publisher_confirms=True)
     await channel.declare_queue("requests", durable=True, arguments={"x-queue-type": "quorum"})

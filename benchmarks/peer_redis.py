@@ -1,4 +1,4 @@
-"""What people would write by hand: FastAPI and redis.asyncio, a record and an entry of a stream for each request."""
+"""A program written by hand: FastAPI and redis.asyncio, a record and a stream entry for each request."""
 
 from __future__ import annotations
 

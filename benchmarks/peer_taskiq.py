@@ -1,4 +1,4 @@
-"""What people would build: FastAPI, Taskiq and Redis. Needs the packages of the bench environment."""
+"""A usual alternative: FastAPI, Taskiq and Redis. Needs the packages of the bench environment."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def wait(submission: Submission) -> dict:
 
 @app.post("/stream")
 async def stream(submission: Submission) -> StreamingResponse:
-    """The whole journey as a stream of two events."""
+    """A whole journey as a stream of two events."""
     task = await echo.kiq(submission.payload)
 
     async def events():
@@ -69,7 +69,7 @@ async def stream(submission: Submission) -> StreamingResponse:
 
 @app.get("/api/v1/response/{correlation_id}")
 async def response(correlation_id: str, response: Response) -> dict:
-    """202 until there is a result: for those who poll."""
+    """202 until there is a result, for clients that poll."""
     if not await broker.result_backend.is_result_ready(correlation_id):
         response.status_code = 202
         return {"correlation_id": correlation_id, "status": "PENDING"}
@@ -78,7 +78,7 @@ async def response(correlation_id: str, response: Response) -> dict:
 
 
 def event(name: str, document: dict) -> str:
-    """One event as it goes over the wire."""
+    """One event in the format of Server-Sent Events."""
     return f"event: {name}\ndata: {json.dumps(document)}\n\n"
 
 

@@ -1,4 +1,4 @@
-"""What people would build instead, and what forwarding is held against."""
+"""The alternatives that OpenHQM is compared with, and the yardstick of forwarding."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _EVERYSEC = ["redis-server", "--save", "", "--appendonly", "yes", "--appendfsync
 
 @contextmanager
 def empty_redis() -> Iterator[int]:
-    """The port of an empty Redis, as most run it."""
+    """An empty Redis with the usual settings, by its port."""
     port = running.free_port()
     with (
         tempfile.TemporaryDirectory(prefix="openhqm-bench-", dir="/var/tmp") as directory,
@@ -55,14 +55,14 @@ def empty_redis() -> Iterator[int]:
 
 
 def missing() -> str:
-    """What the peers need and this machine does not have."""
+    """The names of what the peers need and this machine lacks."""
     names = ("fastapi", "uvicorn", "taskiq_redis", "celery", "httpx")
     found = [name for name in names if importlib.util.find_spec(name) is None]
     return ", ".join([*found, *(["redis-server"] if shutil.which("redis-server") is None else [])])
 
 
 def peers(table: Table, seconds: float) -> None:
-    """FastAPI with Taskiq, and with Celery, over Redis: accepting, and the journey with a worker running."""
+    """FastAPI with Taskiq, and with Celery, over Redis: accepting, and journeys with a running worker."""
     if missing():
         print(f"peers: left out, missing {missing()}")
         return
@@ -86,7 +86,7 @@ def peers(table: Table, seconds: float) -> None:
 
 
 def journeys_of(table: Table, whose: str, port: int, seconds: float, wait: str, stream: str) -> None:
-    """Submit -> handler -> answer, in the three ways a caller can have it."""
+    """Journeys from submitting to the answer, in the three ways that a caller can choose."""
     held = running.wrk(port, wait, seconds, headers={"Prefer": "wait=10"})
     table.add(f"journey: {whose}", held, "requests/s")
     streamed = running.wrk(port, stream, seconds, headers={"Accept": "text/event-stream"})
@@ -97,7 +97,7 @@ def journeys_of(table: Table, whose: str, port: int, seconds: float, wait: str, 
 
 
 def redis(table: Table, seconds: float, rounds: int) -> None:
-    """Accepting on Redis (AOF everysec, as most run it), against our embedded file and the same thing by hand."""
+    """Accepting on Redis (AOF everysec, the usual setting), compared with the embedded file and a program by hand."""
     if missing():
         print(f"redis: left out, missing {missing()}")
         return
@@ -105,7 +105,7 @@ def redis(table: Table, seconds: float, rounds: int) -> None:
     found: dict[str, list[float]] = {}
     by_hand = [*_UVICORN, str(peer), "benchmarks.peer_redis:app"]
     for _ in range(rounds):
-        # Each on a Redis of its own: one that has grown rewrites its file while somebody else is measured.
+        # Each has a Redis of its own: one that has grown rewrites its file while another server is measured.
         with empty_redis() as server:
             settings = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": f"redis://localhost:{server}"}
             with running.openhqm(ours, "--role", "listener", **settings):
@@ -123,7 +123,8 @@ def redis(table: Table, seconds: float, rounds: int) -> None:
 
 
 def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
-    """Accepting on RabbitMQ with confirms, its books in the embedded file or in Redis; by hand, without books."""
+    """Accepting on RabbitMQ with confirms: with the ledger in the embedded file, with it in Redis, and by hand without
+    one."""
     names = ("aio_pika", "fastapi", "uvicorn")
     lacking = [name for name in names if importlib.util.find_spec(name) is None]
     try:
@@ -162,7 +163,7 @@ def rabbitmq(table: Table, seconds: float, rounds: int) -> None:
 
 
 def forward(table: Table, seconds: float) -> None:
-    """HTTP -> queue -> HTTP -> the waiting client, 64 at once, against treq alone and the same thing on Taskiq."""
+    """HTTP -> queue -> HTTP -> the waiting client, 64 at once, compared with treq alone and with Taskiq."""
     target, port, redis, peer = (running.free_port() for _ in range(4))
     url = f"http://127.0.0.1:{target}/"
     with running.process([sys.executable, "-m", "benchmarks.yardsticks", "floor", str(target)], target):

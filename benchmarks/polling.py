@@ -1,4 +1,4 @@
-"""Whole journeys as a client without streams makes them: submit, and ask until the answer is there."""
+"""Journeys of a client that polls: submit, and ask until the answer is there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASK = b"GET /api/v1/response/%b HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def journeys(port: int, seconds: float) -> tuple[float, float]:
-    """Journeys a second, over 64 connections that make one after the other; and how often each of them asked."""
+    """Journeys per second over 64 connections, and how often each of them polled."""
     loop = asyncio.get_running_loop()
     callers = [Caller(time.perf_counter() + seconds) for _ in range(CONNECTIONS)]
     for caller in callers:
@@ -31,7 +31,7 @@ async def journeys(port: int, seconds: float) -> tuple[float, float]:
 
 
 class Caller:
-    """Makes one journey after the other until ``until``."""
+    """Makes one journey after another until the time ``until``."""
 
     def __init__(self, until: float) -> None:
         self.count = 0
@@ -41,7 +41,7 @@ class Caller:
         self._ask = b""
 
     def connection(self) -> Connection:
-        """What makes its journeys."""
+        """A new connection that makes its journeys."""
         return Connection(self._answered, self._failed)
 
     def _answered(self, connection: Connection, answer: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What more processes on one port add, on one Redis, with the same load: the curve, which nobody judges."""
+"""What more processes on one port add, on one Redis and under the same load. The curve has no bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTS = (1, 2, 4)
 
 
 def processes(table: Table, seconds: float, rounds: int) -> None:
-    """Accepting on Redis (AOF everysec) by 1, 2 and 4 listeners, in turns; the median counts."""
+    """Accepting on Redis (AOF everysec) with 1, 2 and 4 listeners, measured in turns; the median counts."""
     if shutil.which("redis-server") is None:
         print("processes: left out, missing redis-server")
         return
@@ -30,7 +30,7 @@ def processes(table: Table, seconds: float, rounds: int) -> None:
 
 
 def _accepting(count: int, seconds: float) -> float:
-    """On a Redis of its own, so that none is fuller than another."""
+    """Each measurement has a Redis of its own, so that all begin empty."""
     port = running.free_port()
     with empty_redis() as server:
         settings = {
@@ -44,7 +44,7 @@ def _accepting(count: int, seconds: float) -> float:
 
 
 def _wait_until_ready(port: int, count: int) -> None:
-    """The port is there before the processes are."""
+    """Wait for the processes: the port is open before they are ready."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -54,4 +54,4 @@ def _wait_until_ready(port: int, count: int) -> None:
         if document["processes"].get("ready") == count and not document["troubles"]:
             return
         time.sleep(0.05)
-    raise TimeoutError(f"there are no {count} processes on {port}")
+    raise TimeoutError(f"port {port} has no {count} ready processes")

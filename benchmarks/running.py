@@ -1,4 +1,4 @@
-"""Servers under measurement, and the load that is put on them."""
+"""The servers that are measured, and the load on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int, seconds: float = 30) -> float:
-    """Seconds until somebody listens."""
+    """Wait until ``port`` is open, and return how many seconds that took."""
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
         try:
@@ -36,12 +36,12 @@ def wait_for(port: int, seconds: float = 30) -> float:
             return time.perf_counter() - started
         except OSError:
             time.sleep(0.01)
-    raise TimeoutError(f"nobody listens on {port}")
+    raise TimeoutError(f"port {port} is not open")
 
 
 @contextmanager
 def process(command: list[str], port: int | None = None, **environment: str) -> Iterator[subprocess.Popen]:
-    """A process that is killed in the end."""
+    """A process that is terminated at the end."""
     running = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -63,12 +63,12 @@ def process(command: list[str], port: int | None = None, **environment: str) -> 
 
 
 @contextmanager
-def until_it_speaks(command: list[str]) -> Iterator[None]:
-    """A process that is ready once it has printed a line, and is killed in the end."""
+def until_it_prints(command: list[str]) -> Iterator[None]:
+    """A process that is ready when it has printed a line, and is killed at the end."""
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert running.stdout is not None
-        assert running.stdout.readline(), "it ended without a word"
+        assert running.stdout.readline(), "it ended before it printed a line"
         yield
     finally:
         running.kill()
@@ -77,7 +77,7 @@ def until_it_speaks(command: list[str]) -> Iterator[None]:
 
 
 def allow_many_files() -> None:
-    """As many open files as may be, for this process and those it starts."""
+    """Raise the limit of open files to its hard limit, for this process and its children."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -86,7 +86,7 @@ def allow_many_files() -> None:
 def openhqm(
     port: int | None, *arguments: str, directory: str | None = None, tls: bool = True, **settings: str
 ) -> Iterator[subprocess.Popen]:
-    """OpenHQM, on files of its own. ``port`` None: a worker. ``tls`` False: as it is without the extra of that name."""
+    """OpenHQM with files of its own. ``port`` None: a worker. ``tls`` False: as without the extra of that name."""
     scratch = directory or tempfile.mkdtemp(prefix="openhqm-bench-", dir="/var/tmp")
     environment = {
         "OPENHQM_SERVER__PORT": str(port or 0),
@@ -106,7 +106,7 @@ def openhqm(
 def wrk(
     port: int, path: str, seconds: float, body: bytes | None = BODY, headers: dict[str, str] | None = None
 ) -> float:
-    """Good answers a second over 64 connections."""
+    """Good answers per second over 64 connections."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         if body is not None:
             script.write('wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n')
@@ -133,7 +133,7 @@ def wrk(
 
 
 def resident(pid: int) -> float:
-    """Resident memory in MiB."""
+    """The resident memory of a process in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
@@ -141,7 +141,7 @@ def resident(pid: int) -> float:
 
 
 def submit(port: int, body: bytes = BODY) -> str:
-    """One request that has ended; its id."""
+    """Submit a request, wait until it has ended, and return its id."""
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", port)

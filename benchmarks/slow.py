@@ -1,9 +1,9 @@
-"""Clients that send or read a byte now and then: python -m benchmarks.slow PORT COUNT PATH
+"""Slow clients, which send or read one byte after another: python -m benchmarks.slow PORT COUNT PATH
 
 Half of them send a request byte by byte; half ask for PATH, and read the answer byte by byte, through the smallest
-window that they can have. Whoever is cut off comes back. A line is printed when all have been connected once.
+window that they can have. A client that is disconnected connects again. A line is printed when all are connected.
 
-One loop over plain sockets: what they cost the server is measured, so they themselves must cost next to nothing.
+One loop over plain sockets: the cost for the server is measured, so the clients themselves must cost little.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD = b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/js
 
 
 class Client:
-    """One of them; ``ask`` is what it wants to read slowly, or None where it sends slowly."""
+    """A slow client. ``ask`` is the request whose answer it reads slowly; None: it sends slowly."""
 
     def __init__(self, port: int, ask: bytes | None) -> None:
         self._port = port
@@ -28,7 +28,7 @@ class Client:
         self.connect()
 
     def connect(self) -> None:
-        """Come, or come back."""
+        """Connect, or connect again."""
         self._sent = 0
         self._connection = socket.socket()
         if self._ask is not None:
@@ -39,7 +39,7 @@ class Client:
         self._connection.setblocking(False)
 
     def step(self) -> None:
-        """One byte more."""
+        """Send or read one byte."""
         try:
             if self._ask is None:
                 self._connection.send(HEAD[self._sent : self._sent + 1])
@@ -57,10 +57,10 @@ class Client:
 
 
 def main(port: int, count: int, path: str) -> None:
-    """Until killed."""
+    """Run until killed."""
     ask = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
     clients = [Client(port, ask if number % 2 == 0 else None) for number in range(count)]
-    print("all are there", flush=True)
+    print("all are connected", flush=True)
     now = time.monotonic()
     timers = [(now + random.uniform(0, 2 * PAUSE), number) for number in range(count)]
     heapq.heapify(timers)

@@ -1,4 +1,4 @@
-"""What was measured, printed as it comes."""
+"""The table of results, printed line by line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Table:
-    """What was measured, printed as it comes."""
+    """The results, by name. Each is printed when it is added."""
 
     def __init__(self) -> None:
         self.figures: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What forwarding is held against: treq alone, 64 calls under way: python -m benchmarks.treq_loop URL SECONDS"""
+"""The yardstick of forwarding: treq alone, 64 calls at once: python -m benchmarks.treq_loop URL SECONDS"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNDER_WAY = 64
 
 
 async def main(reactor, url: str, seconds: str) -> None:
-    """Print the calls a second."""
+    """Print the calls per second."""
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = UNDER_WAY
     client = treq.client.HTTPClient(Agent(reactor, pool=pool))

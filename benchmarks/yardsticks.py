@@ -1,4 +1,4 @@
-"""What OpenHQM is held against: python -m benchmarks.yardsticks floor|klein PORT
+"""The yardsticks of accepting: python -m benchmarks.yardsticks floor|klein PORT
 
 ``floor``: the smallest server of Twisted and llhttp that parses the JSON and answers a constant. ``klein``: a stock
 Klein route that does the same.
@@ -26,7 +26,7 @@ RESPONSE = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-
 
 
 class Floor(Protocol):
-    """Parse, answer, and nothing else."""
+    """Parses a request and answers a constant."""
 
     def __init__(self):
         self.parser = httptools.HttpRequestParser(self)
@@ -46,7 +46,7 @@ class Floor(Protocol):
 
 
 class Quiet(Site):
-    """Without a log line for each request."""
+    """A site without a log line for each request."""
 
     noisy = False
 
@@ -59,7 +59,7 @@ app = Klein()
 
 @app.route("/api/v1/submit", methods=["POST"])
 def submit(request):
-    """Parse, answer, and nothing else."""
+    """Parse a request and answer a constant."""
     msgspec.json.decode(request.content.read())
     request.setResponseCode(202)
     request.setHeader(b"content-type", b"application/json")
@@ -67,7 +67,7 @@ def submit(request):
 
 
 def main(which: str, port: int) -> None:
-    """Serve until killed."""
+    """Serve until the process is killed."""
     factory = Factory.forProtocol(Floor) if which == "floor" else Quiet(app.resource(), parsePOSTFormSubmission=False)
     reactor.listenTCP(port, factory, interface="127.0.0.1", backlog=1024)
     reactor.run()

@@ -9,7 +9,7 @@ numbers = count(1)
 
 
 class Service(BaseHTTPRequestHandler):
-    """Tells what it was asked."""
+    """Answers with the request that it got."""
 
     protocol_version = "HTTP/1.1"
 
@@ -23,7 +23,7 @@ class Service(BaseHTTPRequestHandler):
             "body": json.loads(body or b"null"),
         }
         answer = json.dumps(document).encode()
-        print(f"{status} {answer.decode()}\n", end="", flush=True)  # in one piece: others print, too
+        print(f"{status} {answer.decode()}\n", end="", flush=True)  # one write, because other threads print, too
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("X-Application", "example")
@@ -34,7 +34,7 @@ class Service(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST
 
     def log_message(self, *arguments):
-        """It is printed above."""
+        """Print nothing: the request is printed above."""
 
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Service)

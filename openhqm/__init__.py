@@ -1,3 +1,3 @@
-"""A durable queue between whoever calls over HTTP and whatever answers."""
+"""A durable queue between HTTP callers and the code or service that answers them."""
 
 __version__ = "0.1.0"

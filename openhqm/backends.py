@@ -1,265 +1,213 @@
-# -*- test-case-name: tests.test_service -*-
-"""A queue and the result store beside it, opened and closed together."""
+# -*- test-case-name: tests.test_backends -*-
+"""The table of products: what each one is, what an operator decides about it, and how it is made.
+
+A product is a whole backend (`Backend`), or a broker that moves messages (`MadeBroker`). Over a broker stands
+`openhqm.brokered.queue`, with the ledger of the product that ``cache.type`` names; a process that only works may have
+no store. Brokers and ledgers are composed here, and no combination is written out.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 from collections.abc import Callable
-from typing import Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.brokered.ledger import Ledger
 from openhqm.brokered.queue import BrokeredQueue
-from openhqm.config import rabbitmq_address
 from openhqm.config.model import Settings
-from openhqm.config.redis_address import parse_address
-from openhqm.errors import CannotStart
-from openhqm.interfaces import IMessageQueue, IResultStore
-from openhqm.memory.queue import MemoryQueue
-from openhqm.memory.results import MemoryResults
-from openhqm.messages import Submission
-from openhqm.policy.addressing import Addressing
-from openhqm.policy.ids import CorrelationIds
-from openhqm.rabbitmq import wire as rabbitmq
+from openhqm.config.products import Kind, Product, Products, Reach
+from openhqm.config.queue_rules import about_the_kind, record_keeper
+from openhqm.custom import making as custom
+from openhqm.custom import settings as custom_settings
+from openhqm.custom.settings import CustomSettings
+from openhqm.errors import Complaint, ConfigurationError
+from openhqm.interfaces import IBroker
+from openhqm.memory import backend as memory
+from openhqm.policy.channel_count import ChannelCount
+from openhqm.policy.channels import Channels
+from openhqm.policy.queue_names import queue_name
+from openhqm.queue.backend import Backend, Beside, MadeBroker, RunCommit, Store
+from openhqm.queue.ledger import Ledger
+from openhqm.rabbitmq import settings as rabbitmq_settings
+from openhqm.rabbitmq.address import parse_address
 from openhqm.rabbitmq.broker import RabbitMQBroker
-from openhqm.rabbitmq.topology import Claim
-from openhqm.redis.connection import Redis
-from openhqm.redis.intake import RedisIntake
-from openhqm.redis.ledger import RedisLedger
-from openhqm.redis.queue import RedisQueue
-from openhqm.redis.results import RedisResults
-from openhqm.redis.wire import check_installed
-from openhqm.runtime.deferreds import deferred
-from openhqm.sqlite.file import RunCommit, SqliteFile
-from openhqm.sqlite.ledger import SqliteLedger
-from openhqm.sqlite.queue import SqliteQueue
-from openhqm.sqlite.results import SqliteResults
-from openhqm.sqlite.steps import SqliteSteps
+from openhqm.rabbitmq.connecting import check_installed
+from openhqm.rabbitmq.settings import RabbitMQSettings
+from openhqm.redis import backend as redis
+from openhqm.redis import settings as redis_settings
+from openhqm.redis.settings import RedisSettings
+from openhqm.sqlite import backend as sqlite
+from openhqm.sqlite.settings import SqliteSettings
 from openhqm.storeless.ledger import StorelessLedger
 from openhqm.storeless.results import NullResultStore
-from openhqm.storeless.steps_consumer import Following
+from openhqm.storeless.steps_consumer import StepsConsumer
+
+Make = Callable[[Settings, IReactorTime, RunCommit], Backend | MadeBroker]
+MakeStore = Callable[[Settings, IReactorTime, RunCommit, Beside], Store[Ledger]]
 
 
-class _KeepsTime(Protocol):
-    def start(self) -> None:
-        """Begin to keep deadlines and expiry."""
+@attrs.frozen(kw_only=True)
+class Row(Product):
+    """A product and how it is made. Neither function does I/O; each raises `ConfigurationError`.
 
-    def stop(self) -> None:
-        """Stop."""
-
-
-class _Intake(Protocol):
-    def start(self) -> None:
-        """Begin to adopt messages of others."""
-
-    def stop(self) -> Deferred[None]:
-        """Adopt no more."""
-
-
-def _no_intake(addressing: Addressing, check: Callable[[Submission, float], None]) -> _Intake | None:
-    """Nobody else puts anything into an embedded queue."""
-    return None
-
-
-@attrs.frozen
-class Backend:
-    """Where requests and answers rest. ``start`` raises `CannotStart`.
-
-    ``when_probed`` fires once it is known whether what is elsewhere can be reached. ``make_intake`` makes what adopts
-    messages of others, or None where there are none.
+    ``make`` makes a whole backend or a broker. ``make_store``, where the product keeps records beside a broker, makes
+    that store.
     """
 
-    queue: IMessageQueue
-    store: IResultStore
-    _timekeeper: _KeepsTime
-    when_probed: Callable[[], Deferred[None]] = attrs.field(default=lambda: succeed(None))
-    make_intake: Callable[[Addressing, Callable[[Submission, float], None]], _Intake | None] = _no_intake
+    make: Make
+    make_store: MakeStore | None = None
 
-    @deferred
-    async def start(self) -> None:
-        """Open the queue, and then keep the store's deadlines."""
-        await self.queue.start()
-        self._timekeeper.start()
 
-    @deferred
-    async def check(self) -> None:
-        """Open it, and wait until it is known whether it works. `CannotStart`."""
-        await self.start()
-        await self.when_probed()
-        if self.queue.unavailable_reason is not None:
-            raise CannotStart(self.queue.unavailable_reason)
+def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
+    check_installed()
+    ours = settings.queue.of(RabbitMQSettings)
+    broker = RabbitMQBroker(
+        parse_address(ours.url),
+        clock,
+        random.random,
+        seconds=ours.timeout_seconds,
+        consumer_timeout=ours.consumer_timeout_seconds or None,
+    )
+    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
 
-    @deferred
-    async def stop(self) -> None:
-        """Close both."""
-        self._timekeeper.stop()
-        await self.queue.stop()
+
+TABLE = (
+    Row(
+        name="sqlite",
+        kind=Kind.BACKEND,
+        reach=Reach.FILE,
+        settings=SqliteSettings,
+        keeps_records=True,
+        make=sqlite.make_backend,
+        make_store=sqlite.make_store,
+    ),
+    Row(
+        name="memory",
+        kind=Kind.BACKEND,
+        reach=Reach.PROCESS,
+        make=memory.make_backend,
+    ),
+    Row(
+        name="redis",
+        kind=Kind.BACKEND,
+        reach=Reach.SHARED,
+        settings=RedisSettings,
+        check=redis_settings.check,
+        keeps_records=True,
+        foreign_messages=True,
+        make=redis.make_backend,
+        make_store=redis.make_store,
+    ),
+    Row(
+        name="rabbitmq",
+        kind=Kind.BROKER,
+        reach=Reach.SHARED,
+        settings=RabbitMQSettings,
+        check=rabbitmq_settings.check,
+        make=_rabbitmq,
+    ),
+    Row(
+        name="custom",
+        kind=Kind.EITHER,
+        reach=Reach.SHARED,
+        settings=CustomSettings,
+        check=custom_settings.check,
+        make=custom.make,
+    ),
+)
+PRODUCTS = Products(
+    TABLE,
+    absent={
+        "kafka": ("kafka_bootstrap_servers",),
+        "sqs": ("sqs_region", "sqs_queue_url"),
+        "mqtt": ("mqtt_host",),
+        "azure_eventhubs": (),
+        "gcp_pubsub": (),
+    },
+)
+_ROWS = {row.name: row for row in TABLE}
 
 
 def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
-    """The backend for ``queue.type``. Does no I/O."""
-    return _MAKERS[settings.queue.type](settings, clock, run_commit)
+    """The backend that ``queue.type`` and ``cache.type`` describe. It does no I/O.
+
+    ``clock`` is the reactor; ``run_commit`` runs a blocking commit of the embedded file. `ConfigurationError` where a
+    package is missing, or where the product cannot do what the settings ask of it.
+    """
+    row = _ROWS[settings.queue.type]
+    made = row.make(settings, clock, run_commit)
+    if row.kind is Kind.EITHER:
+        kind = Kind.BACKEND if isinstance(made, Backend) else Kind.BROKER
+        _refuse(about_the_kind(settings, PRODUCTS, kind))
+    return made if isinstance(made, Backend) else _over(made, settings, clock, run_commit)
 
 
-def _sqlite(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
-    file = SqliteFile(os.path.abspath(settings.queue.connection.sqlite.path), clock, run_commit)
-    store = SqliteResults(file, clock, settings.cache.ttl_seconds)
-    queue = SqliteQueue(
-        file,
-        store,
-        clock,
-        requests=settings.queue.request_queue,
-        dead_letters=settings.queue.dead_letter_queue,
-        lease=settings.queue.lease_seconds,
-    )
-    return Backend(queue, store, store)
+def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
+    """The queue over a broker, with the store that the settings name beside it."""
+    broker = made.broker
+    channels = Channels(settings.queue.request_queue, made.prefix, settings.queue.channel_priorities)
 
+    def count() -> ChannelCount:
+        return ChannelCount.of(channels, settings.addressing(), broker.traits.most_channels)
 
-def _memory(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
-    ids = CorrelationIds(os.urandom(32))
-    store = MemoryResults(clock, ids, settings.cache.ttl_seconds)
-    names = settings.queue
-    queue = MemoryQueue(
-        store,
-        clock,
-        ids,
-        requests=names.request_queue,
-        dead_letters=names.dead_letter_queue,
-        lease=names.lease_seconds,
-    )
-    return Backend(queue, store, store)
-
-
-def _redis(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
-    check_installed()
-    names = settings.queue
-    ttl = settings.cache.ttl_seconds
-    redis = _connect_redis(settings, clock, names.redis_url)
-    store = RedisResults(redis, ttl)
-    queue = RedisQueue(
-        redis,
-        requests=names.request_queue,
-        dead_letters=names.dead_letter_queue,
-        ttl=ttl,
-        lease=names.lease_seconds,
-    )
-
-    def make_intake(addressing: Addressing, check: Callable[[Submission, float], None]) -> RedisIntake:
-        most_bytes = settings.server.max_body_bytes
-        answers = names.response_queue
-        return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes, answers)
-
-    return Backend(queue, store, store, redis.when_probed, make_intake)
-
-
-def _connect_redis(settings: Settings, clock: IReactorTime, url: str | None) -> Redis:
-    where = settings.queue.connection.redis
-    address = parse_address(url or where.url)
-    return Redis(address, where.key_prefix, clock, random.random, seconds=where.timeout_seconds)
-
-
-def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
-    """Messages in RabbitMQ, and the books beside it: in Redis, in the embedded file, or with who keeps that."""
-    rabbitmq.check_installed()
-    if settings.cache.type == "redis":
-        return _rabbitmq_and_redis(settings, clock)
-    return _rabbitmq_and_file(settings, clock, run_commit) if settings.server.enabled else _told(settings, clock)
-
-
-def _rabbitmq_and_redis(settings: Settings, clock: IReactorTime) -> Backend:
-    check_installed()
-    names = settings.queue
-    ttl = settings.cache.ttl_seconds
-    broker = _connect_rabbitmq(settings, clock)
-    redis = _connect_redis(settings, clock, settings.cache.redis_url or names.redis_url)
-    ledger = RedisLedger(
-        redis,
-        requests=names.request_queue,
-        dead_letters=names.dead_letter_queue,
-        ttl=ttl,
-        lost_after=names.connection.rabbitmq.lost_after_seconds,
-    )
-    store = RedisResults(redis, ttl)
+    _refuse(_about_channels(count()))
+    reply_channel = made.prefix + settings.queue.steps_queue if broker.traits.counts_redeliveries else None
+    store = _store(Beside(channels, reply_channel, made.lost_after), settings, clock, run_commit)
+    if store is None:
+        store = _no_store(broker, reply_channel, settings, clock)
 
     def when_probed() -> Deferred[None]:
-        return gatherResults([redis.when_probed(), broker.when_probed()]).addCallback(lambda _: None)
+        return gatherResults([store.when_probed(), broker.when_probed()]).addCallback(lambda _: None)
 
-    return Backend(_brokered(settings, clock, broker, ledger), store, store, when_probed)
-
-
-def _rabbitmq_and_file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
-    """It follows what workers without a store tell, and no other process can."""
-    names = settings.queue
-    refused = (
-        f"another process with a file of its own follows {names.steps_queue}, or has until a moment ago: "
-        "stop it, or share the books with cache.type: redis"
-    )
-    claim = Claim(f"{names.steps_queue}!followed", refused)
-    broker = _connect_rabbitmq(settings, clock, claim=claim, steps=names.steps_queue)
-    file = SqliteFile(os.path.abspath(names.connection.sqlite.path), clock, run_commit)
-    store = SqliteResults(file, clock, settings.cache.ttl_seconds)
-    ledger = SqliteLedger(file, store, clock, requests=names.request_queue, dead_letters=names.dead_letter_queue)
-    following = Following(broker, SqliteSteps(file, store, ledger), clock, names.steps_queue)
-    return Backend(_brokered(settings, clock, broker, ledger, following), store, store, broker.when_probed)
-
-
-def _told(settings: Settings, clock: IReactorTime) -> Backend:
-    """A worker without a store."""
-    names = settings.queue
-    broker = _connect_rabbitmq(settings, clock, patient=True, steps=names.steps_queue)
-    name = os.urandom(8).hex()
-    ledger = StorelessLedger(broker, clock, requests=names.request_queue, responses=names.steps_queue, name=name)
-    store = NullResultStore()
-    return Backend(_brokered(settings, clock, broker, ledger), store, store, broker.when_probed)
-
-
-def _connect_rabbitmq(
-    settings: Settings,
-    clock: IReactorTime,
-    *,
-    claim: Claim | None = None,
-    patient: bool = False,
-    steps: str | None = None,
-) -> RabbitMQBroker:
-    where = settings.queue.connection.rabbitmq
-    return RabbitMQBroker(
-        rabbitmq_address.parse_address(settings.queue.rabbitmq_url or where.url),
-        clock,
-        random.random,
-        prefix=where.prefix,
-        seconds=where.timeout_seconds,
-        claim=claim,
-        patient=patient,
-        steps=steps,
-    )
-
-
-def _brokered(
-    settings: Settings,
-    clock: IReactorTime,
-    broker: RabbitMQBroker,
-    ledger: Ledger,
-    following: Following | None = None,
-) -> BrokeredQueue:
-    names = settings.queue
-    return BrokeredQueue(
+    steps = None
+    queues: list[str] = []
+    if store.steps is not None and reply_channel is not None:
+        steps = StepsConsumer(broker, store.steps, clock, reply_channel)
+        requests, lanes = settings.queue.request_queue, settings.addressing().lanes()
+        queues = [queue_name(requests, in_name) for in_name, _, partition in lanes if partition is None]
+    queue = BrokeredQueue(
         broker,
-        ledger,
+        store.ledger,
         clock,
-        requests=names.request_queue,
-        dead_letters=names.dead_letter_queue,
-        lease=names.lease_seconds,
-        following=following,
+        channels=channels,
+        dead_letters=settings.queue.dead_letter_queue,
+        lease=settings.queue.lease_seconds,
+        steps=steps,
+        queues=queues,
     )
+    return Backend(queue, store.results, store.timekeeper, when_probed, channels=count, broker=broker)
 
 
-_MAKERS: dict[str, Callable[[Settings, IReactorTime, RunCommit], Backend]] = {
-    "sqlite": _sqlite,
-    "memory": _memory,
-    "redis": _redis,
-    "rabbitmq": _rabbitmq,
-}
+def _store(beside: Beside, settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Store[Ledger] | None:
+    """The store that ``cache.type`` names; None where this process only works and no store is shared."""
+    keeper = record_keeper(settings, PRODUCTS)
+    if keeper is None:
+        return None
+    make_store = _ROWS[keeper.name].make_store
+    assert make_store is not None, "what keeps records has a store"
+    return make_store(settings, clock, run_commit, beside)
+
+
+def _no_store(
+    broker: IBroker, reply_channel: str | None, settings: Settings, clock: IReactorTime
+) -> Store[StorelessLedger]:
+    """What a worker has in place of a store, where it can do without: it reports in ``reply_channel``."""
+    if reply_channel is None:
+        shared = " or ".join(row.name for row in PRODUCTS.record_keepers if row.reach is Reach.SHARED)
+        reason = f"{settings.queue.type} does not count redeliveries, so a worker without a store could not tell a "
+        reason += f"request that crashes it from any other: say cache.type: {shared}"
+        raise ConfigurationError([Complaint("cache.type", reason)])
+    ledger = StorelessLedger(broker, clock, reply_channel=reply_channel, name=os.urandom(8).hex())
+    return Store(ledger, NullResultStore())
+
+
+def _about_channels(count: ChannelCount) -> list[tuple[str, str]]:
+    return [] if count.refusal is None else [("proxy.endpoints", count.refusal)]
+
+
+def _refuse(found: list[tuple[str, str]]) -> None:
+    if found:
+        raise ConfigurationError([Complaint(key, reason) for key, reason in found])

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.test_codec -*-
-"""The wire format of what rests in queues and stores: JSON, version 1, described in docs/wire-format.md.
+"""The wire format of messages in queues and stores: JSON, version 1, described in docs/wire-format.md.
 
-The payload and the result stand in it byte for byte. Readers refuse a version they
-do not know, and ignore members they do not know: a newer writer may add some.
+The payload and the result are in it byte for byte. A reader refuses an unknown version, and ignores unknown members,
+because a newer writer may add some.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from openhqm.messages import DeadLetter, Priority, Reply, Request, Status, Submi
 from openhqm.policy.steps import Step
 
 VERSION = 1
+_LONGEST_ID = "00000000-0000-4000-8000-000000000000"
+_LONGEST_TIME = 1234567890.1234567  # no time of this century takes more digits
 
 
 class _RequestV1(msgspec.Struct, omit_defaults=True):
@@ -63,13 +65,17 @@ class _StepV1(msgspec.Struct, omit_defaults=True):
     name: str
     type: str
     at: float
+    generation: int = 0
+    attempt: int = 0
     detail: dict[str, Any] = {}
-    reply: _ReplyV1 | None = None
+    delay: float = 0.0
     reason: str | None = None
+    reply: _ReplyV1 | None = None
     letter: _DeadLetterV1 | None = None
 
 
 _encoder = msgspec.json.Encoder()
+_NO_ADDRESS = len(b'{"openhqm":%d,"correlation_id":"","submitted_at":0.0' % VERSION)
 _request_decoder = msgspec.json.Decoder(_RequestV1)
 _reply_decoder = msgspec.json.Decoder(_ReplyV1)
 _dead_letter_decoder = msgspec.json.Decoder(_DeadLetterV1)
@@ -77,37 +83,53 @@ _step_decoder = msgspec.json.Decoder(_StepV1)
 
 
 def encode_request(request: Request) -> bytes:
-    """A request as bytes for `decode_request`."""
+    """A request as bytes, for `decode_request`."""
     return _encoder.encode(_request_to_wire(request))
 
 
+def encode_submission(submission: Submission) -> bytes:
+    """A request that has no id yet, for `address`."""
+    return encode_request(Request("", 0.0, submission))
+
+
+def address(envelope: bytes, correlation_id: str, submitted_at: float) -> bytes:
+    """The envelope of `encode_submission` with an id and a time, without encoding it again."""
+    head = b'{"openhqm":%d,"correlation_id":"%b","submitted_at":%b'
+    return head % (VERSION, correlation_id.encode(), repr(submitted_at).encode()) + envelope[_NO_ADDRESS:]
+
+
+def request_size(submission: Submission) -> int:
+    """How many bytes `encode_request` makes of a submission once it is accepted; a few more where its time is short."""
+    return len(encode_request(Request(_LONGEST_ID, _LONGEST_TIME, submission)))
+
+
 def decode_request(data: bytes) -> Request:
-    """The request in ``data``; `UnreadableMessage`."""
+    """The request in ``data``. Raises `UnreadableMessage`."""
     return _request_from_wire(_decode(_request_decoder, data))
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """A reply as bytes for `decode_reply`."""
+    """A reply as bytes, for `decode_reply`."""
     return _encoder.encode(_reply_to_wire(reply))
 
 
 def decode_reply(data: bytes) -> Reply:
-    """The reply in ``data``; `UnreadableMessage`."""
+    """The reply in ``data``. Raises `UnreadableMessage`."""
     return _reply_from_wire(_decode(_reply_decoder, data))
 
 
 def encode_dead_letter(letter: DeadLetter) -> bytes:
-    """A dead letter as bytes for `decode_dead_letter`."""
+    """A dead letter as bytes, for `decode_dead_letter`."""
     return _encoder.encode(_letter_to_wire(letter))
 
 
 def decode_dead_letter(data: bytes) -> DeadLetter:
-    """The dead letter in ``data``; `UnreadableMessage`."""
+    """The dead letter in ``data``. Raises `UnreadableMessage`."""
     return _letter_from_wire(_decode(_dead_letter_decoder, data))
 
 
 def encode_step(step: Step) -> bytes:
-    """A step as bytes for `decode_step`."""
+    """A step as bytes, for `decode_step`."""
     return _encoder.encode(
         _StepV1(
             VERSION,
@@ -115,21 +137,36 @@ def encode_step(step: Step) -> bytes:
             step.name,
             step.type,
             step.at,
+            step.generation,
+            step.attempt,
             dict(step.detail),
-            None if step.reply is None else _reply_to_wire(step.reply),
+            step.delay,
             step.reason,
+            None if step.reply is None else _reply_to_wire(step.reply),
             None if step.letter is None else _letter_to_wire(step.letter),
         )
     )
 
 
 def decode_step(data: bytes) -> Step:
-    """The step in ``data``; `UnreadableMessage`."""
+    """The step in ``data``. Raises `UnreadableMessage`."""
     wire: _StepV1 = _decode(_step_decoder, data)
     reply = None if wire.reply is None else _reply_from_wire(wire.reply)
     letter = None if wire.letter is None else _letter_from_wire(wire.letter)
     try:
-        return Step(wire.correlation_id, wire.name, wire.type, wire.at, wire.detail, reply, wire.reason, letter)
+        return Step(
+            wire.correlation_id,
+            wire.name,
+            wire.type,
+            wire.at,
+            wire.generation,
+            wire.attempt,
+            wire.detail,
+            wire.delay,
+            wire.reason,
+            reply,
+            letter,
+        )
     except ValueError as error:
         raise UnreadableMessage(str(error)) from None
 
@@ -138,9 +175,11 @@ def _decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
     try:
         wire = decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableMessage(f"not an OpenHQM envelope: {error}") from None
+        raise UnreadableMessage(f"the message is not an OpenHQM envelope: {error}") from None
     if wire.openhqm != VERSION:
-        raise UnreadableMessage(f"envelope version {wire.openhqm} is not known here")
+        raise UnreadableMessage(
+            f"the envelope has version {wire.openhqm}, and this version of OpenHQM knows {VERSION} only"
+        )
     return wire
 
 
@@ -176,7 +215,7 @@ def _request_from_wire(wire: _RequestV1) -> Request:
     try:
         priority = Priority(wire.priority)
     except ValueError:
-        raise UnreadableMessage(f"priority {wire.priority!r} is not known here") from None
+        raise UnreadableMessage(f"the priority {wire.priority!r} is unknown") from None
     try:
         body = _from_base64(wire.body)
     except ValueError as error:

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_dry_run -*-
-"""What would become of a request: which route it takes, and what would be sent. Nothing is sent or kept."""
+"""The dry run: it prints which route a request takes and what would be sent. Nothing is sent or stored."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from openhqm.ingress.submission import read_submission
 from openhqm.policy.fields import Document
 from openhqm.policy.routing import CompiledRoute, Outgoing
 
-# An id that the door never gives out, for templates that put one in.
+# The correlation id for templates that use one. No request ever has this id.
 SAMPLE_ID = "00000000-0000-4000-8000-000000000000"
 
 
 def dry_run(routing: Routing, path: str, now: float, standard_input: BinaryIO, out: TextIO, err: TextIO) -> int:
-    """Tell on ``out`` what becomes of the submission in the file at ``path`` (``-``: standard input).
+    """Print on ``out`` the route of the submission in the file at ``path`` (``-``: standard input), and its outcome.
 
-    The exit code: 0, or 1 with one line on ``err`` about the sample that cannot be read, or is not fit for its route.
+    Returns the exit code: 0, or 1 with one line on ``err`` where the sample cannot be read or its route cannot use it.
+    ``now`` is in seconds since the epoch.
     """
     name = "standard input" if path == "-" else path
     try:
@@ -45,12 +46,12 @@ def dry_run(routing: Routing, path: str, now: float, standard_input: BinaryIO, o
 
 
 def _report(route: CompiledRoute | None, outgoing: Outgoing) -> list[str]:
-    """The lines to print, the content last: it may have lines of its own."""
+    """The lines to print. The content comes last, because it may have several lines."""
     if route is None:
-        return ["route: none, and none is the default", *_content(outgoing)]
+        return ["route: none matches, and there is no default route", *_content(outgoing)]
     rows = [
         ("route", f"{route.name}{' (the default)' if route.condition is None else ''}"),
-        ("endpoint", route.endpoint or "not said here"),
+        ("endpoint", route.endpoint or "not set by the route"),
         ("method", route.method or "as the endpoint has it"),
         ("timeout", "as the endpoint has it" if route.timeout is None else f"{route.timeout:g} s"),
         *(("header", f"{name}: {value}") for name, value in outgoing.headers.items()),
@@ -64,5 +65,5 @@ def _content(outgoing: Outgoing) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text on one line of a terminal, whatever it holds."""
+    """``text`` on one line, with line breaks and control characters escaped."""
     return text if text.isprintable() else json.dumps(text)[1:-1]

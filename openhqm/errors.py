@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.test_errors -*-
-"""Every way a request can fail, named by the promise that could not be kept.
+"""All errors that OpenHQM raises on purpose. Each is named after the promise that could not be kept.
 
-Nothing in here knows HTTP: the door decides the status code, in one table.
+This module knows nothing of HTTP: `openhqm.ingress.answers` maps errors to status codes, in one table.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import attrs
 
 
 class OpenHQMError(Exception):
-    """The root of everything OpenHQM raises on purpose."""
+    """The base class of all errors that OpenHQM raises on purpose."""
 
 
 @attrs.define(str=False)
 class Complaint:
-    """One thing wrong with a configuration: the key, and what is wrong with it."""
+    """One error in a configuration: the key, what is wrong with its value, and the file or variable it is from."""
 
     key: str
     reason: str
@@ -27,7 +27,7 @@ class Complaint:
 
 
 class ConfigurationError(OpenHQMError):
-    """The configuration cannot work. Carries every complaint, not only the first."""
+    """The configuration is invalid. ``complaints`` has all errors in it, not only the first."""
 
     def __init__(self, complaints: list[Complaint]) -> None:
         super().__init__("; ".join(str(complaint) for complaint in complaints))
@@ -35,11 +35,11 @@ class ConfigurationError(OpenHQMError):
 
 
 class CannotStart(OpenHQMError):
-    """The configuration is sound, and this machine cannot run it now: a taken port, a full disk."""
+    """The configuration is valid, but this machine cannot run it now: a port in use, for example, or a full disk."""
 
 
 class FileInUse(CannotStart):
-    """Another process holds the embedded database."""
+    """Another process has the embedded database open."""
 
     def __init__(self, path: str, holder: str) -> None:
         super().__init__(
@@ -51,7 +51,7 @@ class FileInUse(CannotStart):
 
 
 class MalformedJSON(OpenHQMError):
-    """The bytes are not JSON as RFC 8259 has it, or nest deeper than we follow."""
+    """Bytes are not JSON (RFC 8259), or exceed the limits of `openhqm.policy.json_text`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -59,7 +59,7 @@ class MalformedJSON(OpenHQMError):
 
 
 class InvalidRequest(OpenHQMError):
-    """The JSON is sound but does not describe a request. Names the field."""
+    """A JSON document does not describe a valid request. ``field`` is the dotted name of what is wrong."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -67,11 +67,22 @@ class InvalidRequest(OpenHQMError):
         self.reason = reason
 
 
-class DestinationRefused(OpenHQMError):
-    """A place that a request chose, and that must not be called.
+class MessageTooLarge(OpenHQMError):
+    """The message that a request makes is longer than the queue takes. Nothing of it was stored."""
 
-    It reads the same whatever the cause, so that nobody can feel out a network by what is refused. ``reason`` is for
-    the operator's log.
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the request, its headers and metadata make a message of {size} bytes; the queue takes at most {limit}"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class DestinationRefused(OpenHQMError):
+    """A destination that a request chose is not allowed.
+
+    The text is the same for every cause, so that callers cannot explore a network by it. ``reason`` is for the
+    operator's log.
     """
 
     def __init__(self, reason: str) -> None:
@@ -80,7 +91,7 @@ class DestinationRefused(OpenHQMError):
 
 
 class IdempotencyConflict(OpenHQMError):
-    """An idempotency key came back with another request under it."""
+    """An idempotency key was used again, for a different request."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"Idempotency-Key {key!r} was used for a different request")
@@ -88,7 +99,7 @@ class IdempotencyConflict(OpenHQMError):
 
 
 class NotDurable(OpenHQMError):
-    """What was asked could not be made safe, so it was not done. Repeating is safe."""
+    """A step could not be stored, so it was not done: repeating it is safe, after ``retry_after`` seconds."""
 
     def __init__(self, reason: str, retry_after: int = 5) -> None:
         super().__init__(reason)
@@ -105,15 +116,15 @@ class UnknownRequest(OpenHQMError):
 
 
 class ExpiredRequest(OpenHQMError):
-    """A correlation id whose answer was kept for its time and is gone."""
+    """A correlation id whose reply was kept for its time and then deleted."""
 
     def __init__(self, correlation_id: str) -> None:
-        super().__init__("the answer was kept for its time and has expired")
+        super().__init__("the reply to this request has expired, and was deleted")
         self.correlation_id = correlation_id
 
 
 class AlreadyEnded(OpenHQMError):
-    """The request has its one ending; nothing can change it."""
+    """The request has ended, with ``status``, which does not change any more."""
 
     def __init__(self, correlation_id: str, status: str) -> None:
         super().__init__(f"the request has already ended: {status}")
@@ -122,7 +133,7 @@ class AlreadyEnded(OpenHQMError):
 
 
 class DeliveryClosed(OpenHQMError):
-    """Nothing more can be settled on this delivery. `LeaseLost` and `AlreadySettled` say why."""
+    """The delivery cannot be settled any more. `LeaseLost` and `AlreadySettled` say why."""
 
     def __init__(self, correlation_id: str, reason: str) -> None:
         super().__init__(f"{correlation_id}: {reason}")
@@ -131,21 +142,21 @@ class DeliveryClosed(OpenHQMError):
 
 
 class LeaseLost(DeliveryClosed):
-    """The lease ran out, or a later attempt has begun: the request belongs to another delivery."""
+    """The lease has expired, or a later attempt has begun: the request belongs to another delivery."""
 
     def __init__(self, correlation_id: str, reason: str = "the lease was lost") -> None:
         super().__init__(correlation_id, reason)
 
 
 class AlreadySettled(DeliveryClosed):
-    """The delivery was settled before; a delivery is settled once."""
+    """The delivery was settled before. A delivery is settled exactly once."""
 
     def __init__(self, correlation_id: str) -> None:
         super().__init__(correlation_id, "the delivery was settled before")
 
 
 class UnreadableMessage(OpenHQMError):
-    """Bytes in a queue that are not one of our envelopes, or of a version not known here."""
+    """A message is not an OpenHQM envelope, or is one of an unknown version."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -153,9 +164,9 @@ class UnreadableMessage(OpenHQMError):
 
 
 class Reject(OpenHQMError):
-    """Raised by a handler: this request can never succeed. It fails at once, without retries.
+    """Raised by a handler: the request can never succeed. It fails at once, without retries.
 
-    ``answer`` (what a handler may return) is kept with the failure.
+    ``answer`` (anything that a handler may return) becomes the result of the failed request.
     """
 
     def __init__(self, reason: object = "", answer: object = None) -> None:
@@ -164,9 +175,9 @@ class Reject(OpenHQMError):
 
 
 class RetryLater(OpenHQMError):
-    """Raised by a handler: try again after ``delay`` seconds; None: after the usual back-off, or ``at_least`` seconds.
+    """Raised by a handler: retry after ``delay`` seconds; None: after the usual back-off, or ``at_least`` seconds.
 
-    ``answer`` (what a handler may return) is kept with the failure, should this have been the last attempt.
+    ``answer`` (anything that a handler may return) becomes the result if this was the last attempt.
     """
 
     def __init__(
@@ -184,7 +195,7 @@ class RetryLater(OpenHQMError):
 
 
 class TransformFailed(OpenHQMError):
-    """The request does not have what its route needs. It never will: another attempt would be in vain."""
+    """The request lacks what its route's transform needs. It always will, so it is not retried."""
 
     def __init__(self, reason: str, route: str = "") -> None:
         super().__init__(f"route {route}: {reason}" if route else reason)

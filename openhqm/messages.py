@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.test_messages -*-
-"""What travels: submissions, requests, events and replies. Frozen, and valid from birth.
+"""The values that travel through the system: submissions, requests, events and replies. All are frozen and valid.
 
-Times are seconds since the epoch, as floats. A payload and a result are JSON *text* (bytes), carried
-as they came: big numbers, key order and white space survive, and nobody pays for parsing them on the way.
+Times are seconds since the epoch, as floats. Payloads and results are JSON *text* (bytes), unchanged: big numbers, the
+order of keys and white space survive, and no step has to parse them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 
 
 class Status(enum.Enum):
-    """Where a request stands. PENDING -> PROCESSING -> exactly one of the four endings."""
+    """The status of a request: PENDING, PROCESSING, then exactly one of the four endings."""
 
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
@@ -24,7 +24,7 @@ class Status(enum.Enum):
     TIMEOUT = "TIMEOUT"
     CANCELLED = "CANCELLED"
 
-    __hash__ = object.__hash__  # there is one of each; Enum's own is Python
+    __hash__ = object.__hash__  # each member exists once, and Enum's own hash is slow Python code
 
     @property
     def ended(self) -> bool:
@@ -33,7 +33,7 @@ class Status(enum.Enum):
 
 
 class Priority(enum.Enum):
-    """Which of the waiting requests goes first. Within one priority, the oldest does."""
+    """Requests of a higher priority are handled first. Within one priority, the oldest is."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -48,14 +48,16 @@ def _no_headers() -> dict[str, str]:
 
 @attrs.frozen
 class Submission:
-    """What a caller asked for, read and checked, before it has an id.
+    """What a caller asked for, parsed and checked, before it has an id.
 
-    ``metadata`` is the caller's whole metadata, known keys and their own; the fields beside it are what
-    the gateway itself acts upon. ``timeout`` is the whole request's deadline in seconds from acceptance
-    (None: no deadline of its own). ``not_before`` is a time, or None for at once. ``body`` holds content that is not
-    JSON, and the payload is ``null`` then. ``endpoint`` and ``partition`` say in which queue it waits
-    (`policy.queue_names`): None for the one that everything without an endpoint or a partition shares. ``reply_to``
-    names a stream of the broker that the reply is put into, too; only a message of that broker can ask for it.
+    ``payload`` is JSON text. ``body`` holds content that is not JSON; the payload is then ``null``. ``metadata`` is all
+    of the caller's metadata; the attributes beside it are what the gateway acts on. ``timeout`` is the deadline of the
+    whole request in seconds from its acceptance (None: no deadline of its own). ``not_before`` is the time before which
+    no attempt begins, or None.
+
+    ``endpoint`` and ``partition`` determine the queue in which the request waits (`policy.queue_names`): None is the
+    queue shared by all requests without an endpoint or a partition. ``reply_to`` names a stream of the broker that gets
+    a copy of the reply; only a message of that broker can ask for it.
     """
 
     payload: bytes
@@ -72,7 +74,7 @@ class Submission:
 
 @attrs.frozen
 class Request:
-    """A submission that was accepted: it has an id, and it will end exactly once."""
+    """A submission that was accepted: it has an id, and ends exactly once."""
 
     correlation_id: str
     submitted_at: float
@@ -80,17 +82,17 @@ class Request:
 
     @property
     def deadline(self) -> float | None:
-        """When the request ends with TIMEOUT if it has not ended before."""
+        """When the request ends with TIMEOUT, if it has not ended before. None: it has no deadline."""
         timeout = self.submission.timeout
         return None if timeout is None else self.submitted_at + timeout
 
 
 @attrs.frozen
 class IdempotencyClaim:
-    """The caller's word that repeats under ``key`` are the same request.
+    """A caller's claim that repeated submissions under ``key`` are the same request.
 
-    ``fingerprint`` is a digest of what was asked; ``lifetime`` is in seconds; keys of different ``scope`` have nothing
-    to do with each other.
+    ``fingerprint`` is a digest of the submission, ``lifetime`` is in seconds. Keys of different ``scope`` are different
+    keys.
     """
 
     key: str
@@ -101,7 +103,7 @@ class IdempotencyClaim:
 
 @attrs.frozen
 class Acceptance:
-    """The answer to a submission that is safe: its id, when it was taken, and whether it was a repeat."""
+    """The answer to a durable submission: its id, when it was accepted, and whether an earlier one had the same key."""
 
     correlation_id: str
     submitted_at: float
@@ -112,8 +114,8 @@ class Acceptance:
 class Reply:
     """How a request ended.
 
-    ``result`` is JSON text, or None; ``body`` holds the bytes of a reply that is not JSON.
-    ``status_code`` and ``headers`` are what the raw body is served with.
+    ``result`` is JSON text, or None; ``body`` holds the bytes of a reply that is not JSON. ``status_code`` and
+    ``headers`` are those with which the raw body is served.
     """
 
     correlation_id: str
@@ -130,12 +132,12 @@ class Reply:
     @status.validator
     def _is_an_ending(self, attribute: object, value: Status) -> None:
         if not value.ended:
-            raise ValueError(f"a reply needs an ending, not {value.value}")
+            raise ValueError(f"the status of a reply must be an ending, not {value.value}")
 
 
 @attrs.frozen
 class DeadLetter:
-    """A request that could not be done: why, and the last answer it had."""
+    """A request that failed for good: the reason, and the last reply."""
 
     request: Request
     reason: str
@@ -145,10 +147,9 @@ class DeadLetter:
 
 @attrs.frozen
 class Event:
-    """One step in the life of a request. ``number`` counts from 1 without gaps, per request.
+    """One step in the life of a request. ``number`` counts from 1 without gaps, for each request.
 
-    ``type`` is pending, processing, progress, retrying, or the ending in lower case. An ending carries
-    its reply.
+    ``type`` is pending, processing, progress, retrying, or the ending in lower case. An ending carries its reply.
     """
 
     number: int
@@ -160,7 +161,7 @@ class Event:
 
 @attrs.frozen
 class Record:
-    """All that is known of one request now."""
+    """Everything that is known of a request now."""
 
     correlation_id: str
     status: Status
@@ -174,7 +175,7 @@ class Record:
 
 @attrs.frozen
 class Depth:
-    """How much lies in a queue: ready to be received, held back for later, and on loan.
+    """The number of messages in a queue: ready to be received, delayed, and delivered but not settled.
 
     ``oldest`` is when the oldest ready message was published, or None.
     """

@@ -11,8 +11,9 @@ from typing import Any
 from attrs import evolve
 from twisted.python.usage import Options, UsageError
 
-from openhqm.config.contradictions import about_halves
+from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load, read_text
+from openhqm.config.queue_rules import about_halves
 from openhqm.dry_run import dry_run
 from openhqm.errors import CannotStart, Complaint, ConfigurationError
 from openhqm.fleet.inheritance import Inheritance, Source
@@ -25,19 +26,24 @@ class OpenHQMOptions(Options):
     """The options of the ``openhqm`` command of twistd."""
 
     synopsis = "[options]"
-    longdesc = "A durable queue between whoever calls over HTTP and whatever answers."
+    longdesc = "A durable queue between HTTP callers and the code or service that answers them."
     optParameters = [
-        ["config", "c", None, "YAML file; OPENHQM_* variables stand above it. Without one: defaults on loopback."],
-        ["role", "r", "all", "all, listener (no workers) or worker (no HTTP)."],
-        ["dry-run", None, None, "A file with a submission, or -: print which route it takes and what it becomes."],
+        ["config", "c", None, "YAML file; OPENHQM_* variables override it. Without a file: the defaults, on loopback."],
+        ["role", "r", "all", "all, listener (without workers) or worker (without HTTP)."],
+        [
+            "dry-run",
+            None,
+            None,
+            "A file with a submission, or - (standard input): print its route and what is sent.",
+        ],
     ]
-    optFlags = [["check", None, "Validate, connect, print what the backend can promise, and end with 0 or 1."]]
+    optFlags = [["check", None, "Check the configuration, connect, print what the backend promises, exit with 0 or 1."]]
 
     inheritance: Inheritance | None
     source: Source
 
     def postOptions(self) -> None:
-        """Read the configuration: every complaint on a line of its own, and an exit code of 1."""
+        """Read the configuration. Each complaint is printed on a line of its own, and the process exits with 1."""
         role = self["role"]
         if role not in ROLES:
             raise UsageError(f"--role must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role}")
@@ -53,34 +59,40 @@ class OpenHQMOptions(Options):
             sample, streams = self["dry-run"], (sys.stdin.buffer, sys.stdout, sys.stderr)
             raise SystemExit(dry_run(settings.routing, sample, time.time(), *streams))
         if self.parent is not None:
-            self._arrange(self.parent)
+            self._set_twistd_options(self.parent)
 
     def read(self, text: bytes | None = None) -> Source:
-        """The configuration as it is now (or with ``text`` for the file), with what ``--role`` makes of it."""
+        """Read the configuration, and apply ``--role`` to it. ``text`` replaces the content of the file.
+
+        `ConfigurationError` holds every complaint.
+        """
         role, path = self["role"], self["config"]
         if text is None and path is not None:
             text = read_text(path)
-        settings = load(path, os.environ, text)
+        settings = load(path, os.environ, PRODUCTS, text)
         if role == "listener":
             settings = evolve(settings, worker=evolve(settings.worker, enabled=False))
         elif role == "worker":
             settings = evolve(settings, server=evolve(settings.server, enabled=False))
         if not settings.server.enabled and not settings.worker.enabled:
-            reason = "nothing is left to do with this configuration"
+            reason = "with this configuration the process would have neither a door nor workers"
             raise ConfigurationError([Complaint(f"--role {role}", reason)])
-        halves = about_halves(settings)
+        halves = about_halves(settings, PRODUCTS)
         if halves:
             raise ConfigurationError([Complaint(f"--role {role}", f"{key}: {reason}") for key, reason in halves])
         return Source(settings, text)
 
-    def _arrange(self, twistd: Any) -> None:
-        """Log our way unless twistd was told another, and leave no pid file that outlives a kill."""
+    def _set_twistd_options(self, twistd: Any) -> None:
+        """Set twistd's log observer, unless its own options do, and keep it from writing a pid file in the foreground.
+
+        The pid file of a killed process would stop the next start.
+        """
         if not (twistd.get("logger") or twistd.get("logfile") or twistd.get("syslog")):
-            # twistd takes the name of a factory and imports it
+            # twistd imports the observer factory that this option names.
             monitoring = self.source.settings.monitoring
             twistd["logger"] = f"{FACTORIES_NAME}.{monitoring.log_format}_{monitoring.log_level}"
         if twistd.get("nodaemon") and twistd.get("pidfile") == "twistd.pid":
             twistd["pidfile"] = ""
         if self.inheritance is not None:
-            # The parent has done all this, and this process has it from there.
+            # The parent has done all this before it started this process.
             twistd.update(nodaemon=True, pidfile="", rundir=".", chroot=None, uid=None, gid=None)

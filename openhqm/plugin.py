@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_service -*-
-"""The names twistd looks for."""
+"""The names that twistd's plugin refers to."""
 
 from openhqm.options import OpenHQMOptions as Options
 from openhqm.service import makeService

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_service -*-
-"""Assembly: from `Settings` to a running process, and back down in order. The one module that names everything."""
+"""The assembly: it builds a process from `Settings`, starts it, and stops it in order. It knows all other modules."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from twisted.python.failure import Failure
 
 from openhqm import __version__
 from openhqm.backends import make_backend
+from openhqm.check_report import report
 from openhqm.config.model import Settings
-from openhqm.delivery.streams import Streams
-from openhqm.delivery.waiting import Waiting
+from openhqm.delivery.long_polling import LongPolls
+from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
-from openhqm.fleet.figures import figures_of, metrics_of
 from openhqm.fleet.fleet import Fleet
 from openhqm.fleet.inheritance import Inheritance
-from openhqm.fleet.parent import Parent
+from openhqm.fleet.metric_families import snapshot, to_prometheus
+from openhqm.fleet.parent_connection import ParentConnection
 from openhqm.fleet.protocol import Report
 from openhqm.http1.site import HTTP1Site
-from openhqm.http1.upstreams import Upstreams, endpoint_for
+from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.access_log import note
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
@@ -48,22 +49,25 @@ from openhqm.queue.orphans import Orphans
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.forks import keep_from_forks
-from openhqm.runtime.listening import Shared, listen
+from openhqm.runtime.listening import InheritedPort, listen
 from openhqm.runtime.signals import handle_stop, stop_reactor
-from openhqm.runtime.starting import end_where_it_failed, say
+from openhqm.runtime.starting import exit_if_failed, report_failure
 from openhqm.runtime.threads import SerialThread
 from openhqm.workers.pool import WorkerPool
 
 FLUSH_SECONDS = 0.2
 LAST_REQUEST_SECONDS = 5.0
-"""How long a connection that is idle stays for one more request, when another process has taken this one's place."""
+"""How long an idle connection stays open for one more request when another process has replaced this one."""
 
 
 def makeService(options: OpenHQMOptions) -> Service:
-    """What ``twistd openhqm`` runs. Ends the process with words for the operator where it cannot run."""
+    """Make the service that ``twistd openhqm`` runs: this process, or the parent of several.
+
+    Where it cannot run, the process ends with one line for each reason. With ``--check`` it ends after the check.
+    """
     from twisted.internet import reactor
 
-    # What was imported stays; and what a request makes mostly frees itself, so looking for cycles can wait longer.
+    # Imported objects are never garbage. A request leaves few cycles, so the collector may run less often.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -76,24 +80,25 @@ def makeService(options: OpenHQMOptions) -> Service:
             run_to_its_end(reactor, lambda: check(service))
             raise SystemExit(0)
     except OpenHQMError as error:
-        raise SystemExit(say(Failure(error))) from None
+        raise SystemExit(report_failure(Failure(error))) from None
     return service
 
 
 @deferred
 async def check(service: OpenHQM) -> None:
-    """Connect, and print what the backend can and cannot promise. `CannotStart`."""
+    """Connect to the backend, and print what it can and cannot promise. `CannotStart` where it cannot be used."""
     try:
         await service.backend.check()
         await service.orphans.look()
-        _print_promises(service)
+        for line in report(service.settings, service.backend, service.orphans.warnings):
+            print(line)
     finally:
         await service.backend.stop()
         service.commits.stop()
 
 
 def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
-    """Run the reactor for as long as ``work`` takes, and raise what it failed with."""
+    """Run the reactor until the Deferred of ``work`` fires, and raise its error where it failed."""
     outcome: list[Any] = []
 
     def begin() -> None:
@@ -105,26 +110,11 @@ def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
         outcome[0].raiseException()
 
 
-def _print_promises(service: OpenHQM) -> None:
-    queue = service.backend.queue
-    traits = queue.traits
-    print(f"openhqm {__version__}: the configuration is sound")
-    print(f"queue.type {service.settings.queue.type}")
-    for name, value in (
-        ("durable: a 202 survives a crash and a power cut", traits.durable),
-        ("ordered within one priority", traits.ordered),
-        ("priorities kept by the backend itself", traits.native_priority),
-        ("reply and end of request are one step", traits.atomic_settle),
-        ("longest delay", traits.longest_delay or "no limit"),
-        ("largest message", traits.largest_message or "no limit of its own"),
-    ):
-        print(f"  {name}: {'yes' if value is True else 'no' if value is False else value}")
-    for warning in (*queue.warnings, *service.orphans.warnings):
-        print(f"  note: {warning}")
-
-
 class OpenHQM(Service):
-    """The whole process. Constructing does no I/O beyond importing the handlers."""
+    """One process: doors, workers and backend. The constructor does no I/O, except that it imports the handlers.
+
+    ``inheritance``: what the parent passed on, where there is one. Then the process serves when the parent says so.
+    """
 
     name = "openhqm"
     _log = Logger()
@@ -132,7 +122,7 @@ class OpenHQM(Service):
     def __init__(self, settings: Settings, reactor: Any, inheritance: Inheritance | None = None) -> None:
         self.settings = settings
         self._inheritance = inheritance
-        self._parent = self._make_parent(reactor) if inheritance is not None else None
+        self._parent = self._connect_to_parent(reactor) if inheritance is not None else None
         self._serving = self._leaving = False
         self._reactor = reactor
         self.registry = CollectorRegistry()
@@ -145,8 +135,8 @@ class OpenHQM(Service):
         self._pool = pool
         self._intake = self.backend.make_intake(addressing, check_submission) if pool is not None else None
         door_metrics = DoorMetrics(self.registry)
-        self._waiting = Waiting(store, reactor)
-        self._streams = Streams(store, reactor, door_metrics.open_streams.set)
+        self._waiting = LongPolls(store, reactor)
+        self._streams = EventStreams(store, reactor, door_metrics.open_streams.set)
         self._door = Door(
             queue,
             store,
@@ -165,30 +155,32 @@ class OpenHQM(Service):
             Metrics(self._collect, queue, names, reactor) if settings.monitoring.metrics_enabled else None,
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
             lambda: self.orphans.warnings,
-            None if self._parent is None else partial(self._parent.ask, False),
+            None if self._parent is None else partial(self._parent.fleet_status, False),
         )
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         fast_path = FastPath(self._door, self._streams)
         self._site = HTTP1Site(
             Routes(self._door, self._streams, self._health).resource(),
             reactor,
-            fast_path if sidecar is None else sidecar.lane(fast_path),
+            fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,
             settings.server.max_body_bytes,
-            None if sidecar is None else sidecar.passage,
+            None if sidecar is None else sidecar.select_sink,
             settings.server.max_connections,
             settings.server.max_buffered_bytes,
             note if settings.monitoring.access_log else None,
         )
-        self._count_everything()
+        self._register_metrics()
 
-    def _make_parent(self, reactor: Any) -> Parent:
-        return Parent(reactor, self._report, serve=self._serve, leave=self._leave, stop=lambda: stop_reactor(reactor))
+    def _connect_to_parent(self, reactor: Any) -> ParentConnection:
+        return ParentConnection(
+            reactor, self._report, serve=self._serve, leave=self._leave, stop=lambda: stop_reactor(reactor)
+        )
 
     def _make_sidecar(self) -> Sidecar:
         config = self.settings.proxy.sidecar
         return Sidecar(
-            Upstreams(endpoint_for(config.upstream or "", self._reactor), self._reactor),
+            UpstreamPool(endpoint_for(config.upstream or "", self._reactor), self._reactor),
             name=b"openhqm-%b" % os.urandom(4).hex().encode(),
             rules=[each.rule for each in config.async_rules],
             queue=Proxied(self._door),
@@ -198,12 +190,12 @@ class OpenHQM(Service):
 
     @deferred
     async def _collect(self) -> Iterable[Metric]:
-        """What this process has counted, or all processes together. `TimeoutError`."""
+        """The metrics of this process, or of all processes. `TimeoutError` where the parent does not answer."""
         if self._parent is None:
             return self.registry.collect()
-        return metrics_of((await self._parent.ask(True)).figures or ())
+        return to_prometheus((await self._parent.fleet_status(True)).metrics or ())
 
-    def _count_everything(self) -> None:
+    def _register_metrics(self) -> None:
         registry = self.registry
         ProcessCollector(registry=registry)
         build = Gauge("openhqm_build_info", "What is running.", ["version", "python"], registry=registry)
@@ -223,9 +215,9 @@ class OpenHQM(Service):
         self.backend.store.on_ending.append(lambda key, status: endings[status.lower()].inc())
 
     def startService(self) -> None:
-        """Start, or end the process with one line that says why not."""
+        """Start the backend and then the doors and workers. Where that fails, end the process with one line."""
         super().startService()
-        end_where_it_failed(self._start())
+        exit_if_failed(self._start())
         self._reactor.callWhenRunning(self._handle_signals)
 
     @deferred
@@ -235,14 +227,14 @@ class OpenHQM(Service):
         if self._parent is None:
             await self._serve()
             return
-        # Nobody is served, and nothing is worked on, before the parent has heard how this process is and wants it.
+        # Connections and requests are taken when the parent has received the first report, and says so.
         self._parent.connect(self._reactor)
         await self.backend.when_probed()
-        self._parent.begin()
+        self._parent.start_reporting()
 
     @deferred
     async def _serve(self) -> None:
-        if self._health.draining:  # told to end before it was told to begin
+        if self._health.draining:  # the parent has told it to end first
             return
         if self.settings.server.enabled:
             await self._listen()
@@ -252,7 +244,7 @@ class OpenHQM(Service):
         if self._intake is not None:
             self._intake.start()
         self._log.info(
-            "openhqm {version} is ready", version=__version__, queue=self.settings.queue.type, port=self._where()
+            "openhqm {version} is ready", version=__version__, queue=self.settings.queue.type, port=self._addresses()
         )
 
     async def _listen(self) -> None:
@@ -262,34 +254,34 @@ class OpenHQM(Service):
             keep_from_forks(port.fileno() for port in self.ports if hasattr(port, "fileno"))
             return
         for descriptor in self._inheritance.sockets:
-            shared = Shared(descriptor, self._site, self._reactor)
+            shared = InheritedPort(descriptor, self._site, self._reactor)
             shared.start()
             self.ports.append(shared)
 
-    def _where(self) -> str:
-        return ", ".join(str(port.getHost()) for port in self.ports) or "nowhere: this is a worker"
+    def _addresses(self) -> str:
+        return ", ".join(str(port.getHost()) for port in self.ports) or "none: this process is a worker"
 
     def _report(self) -> Report:
-        return Report(self._health.standing(), figures_of(self.registry), self._serving)
+        return Report(self._health.process_health(), snapshot(self.registry), self._serving)
 
     def _leave(self) -> None:
-        """Another process has taken this one's place."""
+        """Stop because another process has replaced this one."""
         self._leaving = True
         stop_reactor(self._reactor)
 
     def stopService(self) -> Deferred[None]:
-        """Fires when nothing is left to do: the door first, the disk last."""
+        """Stop the doors first and the backend last. Fires when everything has stopped; a failure is logged."""
         super().stopService()
-        # Twisted itself would go on without a word.
-        return self._stop().addErrback(lambda failure: self._log.failure("stopping broke down", failure))
+        # Twisted would not log it.
+        return self._stop().addErrback(lambda failure: self._log.failure("the process did not stop in order", failure))
 
     @deferred
     async def _stop(self) -> None:
         drain = self.settings.server.drain_seconds
         due = self._reactor.seconds() + drain
         self._health.draining = True
-        self._door.closed = not self._leaving  # where others serve the same, whoever is connected is not sent away
-        self._site.leave()
+        self._door.closed = not self._leaving  # a replaced process serves its connections to their end
+        self._site.disable_keep_alive()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         if self._serving:
@@ -299,9 +291,11 @@ class OpenHQM(Service):
                 await self._pool.stop(drain)
         self._waiting.stop()
         self._streams.stop()
-        await self._site.none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
+        await self._site.wait_until_none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
         self._site.drain()
-        await self._site.empty(max(FLUSH_SECONDS, due - self._reactor.seconds()) if self._leaving else FLUSH_SECONDS)
+        await self._site.wait_until_closed(
+            max(FLUSH_SECONDS, due - self._reactor.seconds()) if self._leaving else FLUSH_SECONDS
+        )
         self._door.closed = True
         self._site.stop()
         if self._sidecar is not None:
@@ -312,11 +306,14 @@ class OpenHQM(Service):
         if self._pool is not None and self._serving:
             self._pool.join()
         if self._parent is not None:
-            await self._parent.end()
+            await self._parent.close()
         self._log.info("openhqm has stopped")
 
     def _handle_signals(self) -> None:
-        """Asked twice, it ends at once: what is in hand is lent anew. A process with a parent leaves that to it."""
+        """A second signal ends the process at once; its requests are delivered again.
+
+        With a parent, only that ends it.
+        """
         if self._parent is None:
             handle_stop(self._reactor, lambda: os._exit(1))
         else:

@@ -2,36 +2,83 @@
 
     python -m tests [names of modules, cases or tests]
 
-A wrapper around trial, whose exit code it keeps.
+With names, one process of trial runs those tests and its output appears as it comes. Without names, the modules are
+split over as many processes as the machine has cores, at most four; ``TEST_JOBS`` says another number. The
+output of a process appears when that process has ended. A module with the line ``ALONE = True`` runs after all
+others, when no other tests run. The exit code is 0 where at least one test passed and none failed.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tests.splitting import Counts, bundle, count, find_modules
+
+MOST_JOBS = 4
 
 
-def main(names: list[str]) -> int:
-    """The exit code of trial."""
-    with tempfile.TemporaryDirectory(prefix="openhqm-trial-") as scratch:
-        command = [sys.executable, "-m", "twisted.trial", "--temp-directory", os.path.join(scratch, "trial")]
-        trial = subprocess.Popen(
-            [*command, *(names or ["tests"])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        counts: dict[str, int] = {}
+def run_trial(names: Sequence[str], directory: str, *, show: bool) -> tuple[str, int]:
+    """The output and the exit code of one process of trial. ``show``: print each line as it comes."""
+    command = [sys.executable, "-m", "twisted.trial", "--temp-directory", directory, *names]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as trial:
         assert trial.stdout is not None
         for line in trial.stdout:
-            print(line, end="", flush=True)
-            if re.match(r"(PASSED|FAILED)\b", line):
-                counts = {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", line)}
-        code = trial.wait()
-    failed = sum(counts.get(kind, 0) for kind in ("failures", "errors", "unexpectedSuccesses"))
-    passed = counts.get("successes", 0) + counts.get("expectedFailures", 0)
-    print(f"{passed} passed, {failed} failed, {counts.get('skips', 0)} skipped")
-    return code or (0 if passed else 1)
+            lines.append(line)
+            if show:
+                print(line, end="", flush=True)
+    return "".join(lines), trial.returncode
 
 
-sys.exit(main(sys.argv[1:]))
+def run_named(names: Sequence[str], scratch: str) -> Counts:
+    """Run these tests in one process."""
+    output, code = run_trial(names, os.path.join(scratch, "trial"), show=True)
+    return count(output, code)
+
+
+def run_all(scratch: str, jobs: int) -> Counts:
+    """Run every module: ``jobs`` processes at a time, then those that need the machine alone, one process at a time."""
+    modules = find_modules(Path(__file__).resolve().parent)
+    started = time.monotonic()
+    total = Counts()
+
+    def run(number: int, names: list[str]) -> tuple[str, int, float]:
+        begun = time.monotonic()
+        output, code = run_trial(names, os.path.join(scratch, f"trial-{number}"), show=False)
+        return output, code, time.monotonic() - begun
+
+    numbers = iter(range(len(modules)))
+    for alone in (False, True):
+        groups = [[one.name for one in group] for group in bundle(one for one in modules if one.alone is alone)]
+        with ThreadPoolExecutor(1 if alone else jobs) as pool:
+            running = {pool.submit(run, next(numbers), names): names for names in groups}
+            try:
+                for done in as_completed(running):
+                    output, code, seconds = done.result()
+                    total += count(output, code)
+                    print(f"{output}== {' '.join(running[done])}: {seconds:.1f} s, exit code {code}\n", flush=True)
+            except BaseException:  # Ctrl-C, which the processes that run get, too
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    print(f"{jobs} processes at a time, {time.monotonic() - started:.0f} s")
+    return total
+
+
+def main(names: Sequence[str]) -> int:
+    """The exit code: 0 where at least one test passed and none failed."""
+    jobs = int(os.environ.get("TEST_JOBS") or min(os.cpu_count() or 1, MOST_JOBS))
+    with tempfile.TemporaryDirectory(prefix="openhqm-trial-") as scratch:
+        total = run_named(names, scratch) if names else run_all(scratch, jobs)
+    print(total)
+    return 0 if total.passed and not total.failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

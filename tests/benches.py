@@ -1,4 +1,4 @@
-"""The backends of this build on a bench: time is a `Clock`, a commit is done at once, a crash forgets everything."""
+"""The backends of this build on a `Clock`: a commit is done at once, and a crash drops what was not committed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.brokered.queue import BrokeredQueue
-from openhqm.interfaces import QueueTraits
+from openhqm.interfaces import BrokerTraits
 from openhqm.memory.queue import MemoryQueue
 from openhqm.memory.results import MemoryResults
+from openhqm.policy.channels import Channels
 from openhqm.policy.ids import CorrelationIds
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.queue import SqliteQueue
 from openhqm.sqlite.results import SqliteResults
-from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.brokered.memory_broker import TRAITS, MemoryBroker, Server
+from openhqm.testing import DEAD_LETTERS, FORMS, LEASE, REQUESTS, TTL, FakeBroker, FakeServer
 
 START = 1_000_000.0
 
 
 def one_turn(clock: Clock) -> None:
-    """As one turn of a reactor is: what is due now, and nothing that is asked for meanwhile."""
+    """Run the calls of one reactor turn: those that are due now, and none that they schedule."""
     for call in [call for call in clock.calls if call.getTime() <= clock.seconds()]:
         if call.active():
             clock.calls.remove(call)
@@ -37,10 +37,12 @@ def one_turn(clock: Clock) -> None:
 
 
 class ClockedBench:
-    """What both have in common: time passes when it is told to."""
+    """The common part: time passes when the test says so."""
 
     queue: Any
     store: Any
+    step = 1.0
+    """How far time goes at once, in seconds."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -54,7 +56,7 @@ class ClockedBench:
         return self.clock.seconds()
 
     def turn(self) -> None:
-        """Whatever wants to run at once, runs; and what that leads to."""
+        """Run what is due now, and what that schedules for now."""
         for _ in range(6):
             self.clock.advance(0)
 
@@ -66,12 +68,12 @@ class ClockedBench:
         end = self.clock.seconds() + seconds
         self.turn()
         while self.clock.seconds() < end:
-            self.clock.advance(min(1.0, end - self.clock.seconds()))
+            self.clock.advance(min(self.step, end - self.clock.seconds()))
             self.turn()
         return succeed(None)
 
     def crash(self) -> Deferred[None]:
-        # Nothing of the old process may act any more: its calls die with it, the time goes on.
+        # Delayed calls of the old process end with it, and the time goes on.
         now = self.clock.seconds()
         self.forget()
         self.clock = Clock()
@@ -88,7 +90,7 @@ class ClockedBench:
 
 
 class SqliteBench(ClockedBench):
-    """The embedded file, in memory-backed storage where the machine has some: what is tested is not the disk."""
+    """The SQLite backend. Its file is in memory where the system has a file system for that: the disk is not tested."""
 
     def __init__(self, ttl: float = TTL) -> None:
         shared = "/dev/shm"
@@ -97,7 +99,7 @@ class SqliteBench(ClockedBench):
         super().__init__()
 
     def run_commit(self, commit: Callable[[], None]) -> Deferred[None]:
-        """Commit at once. ``stall``: the process will be killed before it has, or before it learns that it has."""
+        """Commit at once. ``stall`` simulates a process that is killed before the commit, or before it learns of it."""
         if self.stall != "before":
             commit()
         return Deferred() if self.stall else succeed(None)
@@ -118,7 +120,7 @@ class SqliteBench(ClockedBench):
         self.store.start()
 
     def forget(self) -> None:
-        """As a killed process leaves it: nothing is committed, nothing is closed in order, the lock is free."""
+        """Leave the file as a killed process does: nothing is committed, and the lock is released."""
         self.file.connection.close()
         self.file.reader.close()
         self.file._release_lock()
@@ -129,19 +131,28 @@ class SqliteBench(ClockedBench):
         return succeed(None)
 
 
-class BrokeredBench(SqliteBench):
-    """The embedded file as the store, and a broker in memory that survives whatever becomes of the process."""
+CHANNELS = Channels(REQUESTS)
 
-    def __init__(self, traits: QueueTraits = TRAITS) -> None:
-        self.server = Server()
-        self.traits = traits
+
+class BrokeredBench(SqliteBench):
+    """The embedded file as the ledger, and a broker in memory that survives whatever becomes of the process."""
+
+    def __init__(self, traits: BrokerTraits | None = None) -> None:
+        self.traits = traits or FORMS["amqp"]
+        self.server = FakeServer(self.traits)
+        if self.traits.lease_seconds is not None:
+            self.step = min(1.0, self.traits.lease_seconds / 10)
+        if not self.traits.makes_channels:
+            for name in (REQUESTS, f"{REQUESTS}.billing"):
+                for channel in CHANNELS.names(name):
+                    self.server.provide(channel)
         super().__init__()
 
     def make_queue(self) -> Any:
-        self.broker = MemoryBroker(self.server, self.clock, self.traits)
-        self.ledger = SqliteLedger(self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS)
+        self.broker = FakeBroker(self.server, self.clock, self.traits)
+        self.ledger = SqliteLedger(self.file, self.store, self.clock, channels=CHANNELS)
         return BrokeredQueue(
-            self.broker, self.ledger, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE
+            self.broker, self.ledger, self.clock, channels=CHANNELS, dead_letters=DEAD_LETTERS, lease=LEASE
         )
 
     def forget(self) -> None:

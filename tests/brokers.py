@@ -1,6 +1,6 @@
-"""Real servers, on private ports and in private directories: started, killed, stopped in their tracks.
+"""Real Redis and RabbitMQ servers on ports and in directories of their own.
 
-A binary that is missing is a skip with the reason; where ``CI`` is ``true`` it is a failure.
+Where a server is not installed its tests are skipped with the reason. Where ``CI`` is ``true`` they fail.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PIPELINE = 100
 
 
 def find_redis() -> str:
-    """Where ``redis-server`` is; `SkipTest` where there is none."""
+    """The path of ``redis-server``; `SkipTest` where it is not installed."""
     found = shutil.which("redis-server")
     if found is None:
         reason = "redis-server is not installed: apt-get install redis-server"
@@ -36,7 +36,7 @@ def find_redis() -> str:
 
 
 class RedisServer:
-    """A Redis whose append-only file is synced before each answer, unless ``settings`` say otherwise."""
+    """A Redis that syncs its append-only file before each answer, unless ``settings`` say otherwise."""
 
     def __init__(self, **settings: str) -> None:
         self.binary = find_redis()
@@ -59,7 +59,7 @@ class RedisServer:
 
     @property
     def socket(self) -> Path:
-        """The socket in the file system."""
+        """The path of its Unix socket."""
         return self.directory / "redis.sock"
 
     @property
@@ -69,7 +69,7 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         """Start it, and come back once it answers."""
-        arguments = [word for name, value in self.settings.items() for word in (f"--{name}", value)]
+        arguments = [part for name, value in self.settings.items() for part in (f"--{name}", value)]
         self.process = subprocess.Popen([self.binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 30
         while True:
@@ -83,63 +83,65 @@ class RedisServer:
                 raise AssertionError((self.directory / "log").read_text())
             time.sleep(0.01)
 
-    def say(self, *words: str) -> bytes:
-        """One command as a person would type it, and the first bytes of the answer."""
-        return say(self.port, *words)
+    def say(self, *arguments: str) -> bytes:
+        """Send one command, and return the first bytes of the answer."""
+        return say(self.port, *arguments)
 
-    def command(self, *words: str | bytes) -> Any:
-        """One command, and its whole answer."""
-        (answer,) = self.commands([words])
+    def command(self, *arguments: str | bytes) -> Any:
+        """Send one command, and return its whole answer."""
+        (answer,) = self.commands([arguments])
         return answer
 
     def commands(self, many: Sequence[tuple[str | bytes, ...]]) -> Iterator[Any]:
-        """Any number of commands over one connection, and the answer to each."""
+        """Send commands over one connection, and return the answer to each."""
         import hiredis
 
         reader = hiredis.Reader()
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             for first in range(0, len(many), PIPELINE):
                 part = many[first : first + PIPELINE]
-                connection.sendall(b"".join(hiredis.pack_command(words) for words in part))
+                connection.sendall(b"".join(hiredis.pack_command(command) for command in part))
                 for _ in part:
                     while (answer := reader.gets()) is False:
                         reader.feed(connection.recv(1 << 20))
                     yield answer
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
     def restart(self, **settings: str) -> None:
-        """Kill it, and start it with ``settings`` besides."""
+        """Kill it, and start it with ``settings`` in addition."""
         self.kill()
         self.settings |= settings
         self.start()
 
     def forget(self) -> None:
-        """Throw its data away, while it is not running."""
+        """Delete its data while it is not running."""
         shutil.rmtree(self.directory / "appendonlydir")
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay, and nobody answers."""
+        """Send SIGSTOP: connections stay open, and none is answered."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Away with it, and with its files."""
+        """Kill it, and delete its files."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def find_rabbitmq() -> str:
-    """Where ``rabbitmq-server`` is; `SkipTest` where there is none."""
+def find_rabbitmq(root: Path | None = None) -> str:
+    """Where ``rabbitmq-server`` is, under ``root`` if there is one; `SkipTest` where there is none."""
+    if root is not None:
+        return "/usr/lib/rabbitmq/bin/rabbitmq-server"
     for path in ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server")):
         if path is not None and os.path.exists(path):
             return path
@@ -153,12 +155,16 @@ class RabbitMQServer:
     """A RabbitMQ of one node, with a name, a cookie, a port mapper and directories of its own.
 
     The data lie on the disk, or in memory where the machine has some for files: what is tested is not the disk.
-    ``certificate`` and its key: it speaks TLS, too.
+    ``certificate`` and its key: it speaks TLS, too. ``root`` is a directory that ``mmdebstrap`` has made: the server in
+    there is started, which takes root's rights::
+
+        mmdebstrap --variant=minbase --include=rabbitmq-server trixie DIRECTORY
     """
 
-    def __init__(self, certificate: Path | None = None, key: Path | None = None) -> None:
-        self.binary = find_rabbitmq()
-        shared = "/dev/shm"
+    def __init__(self, certificate: Path | None = None, key: Path | None = None, root: Path | None = None) -> None:
+        self.binary = find_rabbitmq(root)
+        self.root = root
+        shared = "/dev/shm" if root is None else str(root / "tmp")
         self.directory = Path(tempfile.mkdtemp(prefix="openhqm-rabbit-", dir=shared if os.path.isdir(shared) else None))
         self.port, self.epmd_port, distribution = free_port(), free_port(), free_port()
         (self.directory / "rabbitmq.conf").write_text(
@@ -196,6 +202,10 @@ class RabbitMQServer:
             "RABBITMQ_PID_FILE": str(self.directory / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
+        if root is not None:
+            inside = f"/{self.directory.relative_to(root)}"
+            found = {name: text.replace(str(self.directory), inside) for name, text in self.environment.items()}
+            self.environment = {**found, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -207,7 +217,11 @@ class RabbitMQServer:
         """Start it, and come back once it answers."""
         with (self.directory / "out").open("ab") as out:
             self.process = subprocess.Popen(
-                [self.binary], env=self.environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                self._inside(self.binary),
+                env=self.environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 60
         while not self._answers():
@@ -215,6 +229,13 @@ class RabbitMQServer:
                 raise AssertionError((self.directory / "out").read_text())
             time.sleep(0.05)
         return self
+
+    def _inside(self, *command: str) -> list[str]:
+        """The command as it is run under the root: with its /proc, and with a host name that is known there."""
+        if self.root is None:
+            return list(command)
+        enter = 'mount --bind /proc "$0/proc" && hostname localhost && exec chroot "$0" "$@"'
+        return ["unshare", "--mount", "--uts", "sh", "-c", enter, str(self.root), *command]
 
     def _answers(self) -> bool:
         try:
@@ -226,10 +247,12 @@ class RabbitMQServer:
 
     def control(self, *words: str) -> str:
         """What ``rabbitmqctl`` says to these words."""
-        tool = shutil.which("rabbitmqctl", path=f"{os.path.dirname(self.binary)}:{os.environ.get('PATH', '')}")
+        tool: str | None = f"{os.path.dirname(self.binary)}/rabbitmqctl"
+        if self.root is None:
+            tool = shutil.which("rabbitmqctl", path=f"{os.path.dirname(self.binary)}:{os.environ.get('PATH', '')}")
         assert tool is not None
         done = subprocess.run(
-            [tool, "-n", self.environment["RABBITMQ_NODENAME"], *words],
+            self._inside(tool, "-n", self.environment["RABBITMQ_NODENAME"], *words),
             env=self.environment,
             capture_output=True,
             text=True,
@@ -239,43 +262,43 @@ class RabbitMQServer:
         return done.stdout
 
     def run_out_of_memory(self) -> None:
-        """Set the alarm: nobody who publishes is read from."""
+        """Raise the memory alarm: RabbitMQ stops reading from publishers."""
         self.control("set_vm_memory_high_watermark", "absolute", "1MB")
 
     def have_memory_again(self) -> None:
-        """Clear it."""
+        """Clear the alarm."""
         self.control("set_vm_memory_high_watermark", "0.4")
 
     def run_out_of_disk(self) -> None:
-        """The other alarm, which does the same."""
+        """Raise the disk alarm, which does the same."""
         self.control("set_disk_free_limit", "1000000GB")
 
     def have_disk_again(self) -> None:
-        """Clear it."""
+        """Clear the alarm."""
         self.control("set_disk_free_limit", "1MB")
 
     def know_its_queues(self) -> None:
-        """Have it write down now which queues it has.
+        """Make it write down now which queues it has.
 
-        3.10 leaves that for some seconds. Killed before, it is back with a queue that is empty and has no leader.
+        3.10 does that some seconds later. Killed before, it comes back with an empty queue that has no leader.
         """
         self.control("eval", "[dets:sync(Table) || Table <- dets:all()].")
 
     def kill(self) -> None:
-        """kill -9, for all that belongs to it."""
+        """Send SIGKILL to all its processes."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self._wait_until_gone()
 
     def lose_everything(self) -> None:
-        """Kill it, and start it anew on an empty disk."""
+        """Kill it, and start it again on an empty disk."""
         self.kill()
         shutil.rmtree(self.directory / "mnesia")
         self.start()
 
     def _wait_until_gone(self) -> None:
-        """Until its port is free, and the port mapper knows nobody of its name."""
+        """Wait until its port is free."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
@@ -285,23 +308,23 @@ class RabbitMQServer:
             time.sleep(0.01)
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay, and nobody answers."""
+        """Send SIGSTOP: connections stay open, and none is answered."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Away with it, with its port mapper, and with its files."""
+        """Kill it and its port mapper, and delete its files."""
         self.kill()
-        mark = f"ERL_EPMD_PORT={self.epmd_port}\0".encode()
+        variable = f"ERL_EPMD_PORT={self.epmd_port}\0".encode()
         for entry in Path("/proc").iterdir():
             try:
                 ours = entry.name.isdigit() and b"epmd" in (entry / "comm").read_bytes()
-                if ours and mark in (entry / "environ").read_bytes() + b"\0":
+                if ours and variable in (entry / "environ").read_bytes() + b"\0":
                     os.kill(int(entry.name), signal.SIGKILL)
             except OSError:
                 continue
@@ -309,7 +332,7 @@ class RabbitMQServer:
 
 
 class Sentinel:
-    """A real Sentinel that looks after ``master`` under the name ``one``, and fails over within a second or two."""
+    """A real Sentinel that monitors ``master`` under the name ``one``, and fails over within one or two seconds."""
 
     def __init__(self, master: RedisServer) -> None:
         self.port = free_port()
@@ -322,7 +345,7 @@ class Sentinel:
         return f"redis://127.0.0.1:{self.port}/0?sentinel=one"
 
     def start(self) -> Sentinel:
-        """Start it; it answers soon."""
+        """Start it. It answers soon after."""
         config = self._master.directory / "sentinel.conf"
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self._master.directory}\n"
@@ -334,33 +357,33 @@ class Sentinel:
         return self
 
     def knows_a_replica(self) -> bool:
-        """Whether there is anybody to fail over to."""
+        """Whether there is a replica to fail over to."""
         try:
             return b"slaves=1" in say(self.port, "INFO", "sentinel")
         except OSError:
             return False
 
     def close(self) -> None:
-        """Away with it."""
+        """Kill it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
 
-def say(port: int, *words: str) -> bytes:
-    """One command as a person would type it, and the first bytes of the answer."""
+def say(port: int, *arguments: str) -> bytes:
+    """Send one command, and return the first bytes of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-        connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
+        parts = [f"${len(part.encode())}\r\n{part}\r\n" for part in arguments]
+        connection.sendall(f"*{len(arguments)}\r\n{''.join(parts)}".encode())
         return connection.recv(65536)
 
 
-_shared: list[RabbitMQServer] = []
+_shared: dict[Path | None, RabbitMQServer] = {}
 
 
-def shared_rabbitmq() -> RabbitMQServer:
+def shared_rabbitmq(root: Path | None = None) -> RabbitMQServer:
     """One for all tests of this run, which takes seconds to start: each has queues of its own in it."""
-    if not _shared:
-        _shared.append(RabbitMQServer().start())
-        atexit.register(_shared[0].close)
-    return _shared[0]
+    if root not in _shared:
+        _shared[root] = RabbitMQServer(root=root).start()
+        atexit.register(_shared[root].close)
+    return _shared[root]

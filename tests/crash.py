@@ -1,12 +1,12 @@
-"""Kill the server at random, start it again on the same files, and hold what callers saw against what is there.
+"""Kill the server at random, start it again on the same files, and compare what callers were told with what is stored.
 
     python -m tests.crash --rounds 200 [--seed N] [--break answer-first|ack-first]
     python -m tests.crash_redis --rounds 200 [--seed N]
 
-Callers keep submitting, some with idempotency keys (which they repeat until they have an answer), some without. After
-each restart every id that a 202 ever carried is known within ten seconds; in the end each of them has ended exactly
-once, with the right result, and nothing is there that nobody submitted. ``--break`` breaks a rule on purpose: then
-this must fail, or it is not a test.
+Callers keep submitting, some with idempotency keys, under which they repeat a request until they have an answer. After
+each restart, every id that a 202 carried is known within ten seconds. At the end, each of them has ended exactly once
+with the right result, and nothing is stored that no caller submitted. With ``--break`` a fault is injected on purpose.
+Then this program must fail: otherwise it would test nothing.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ KNOWN_WITHIN = 10.0
 ENDS_WITHIN = 60.0
 CALLERS = 4
 MOST_LINES = 40
-BREAK = {"": "", "answer-first": "answer_first", "ack-first": "ack_first"}
+FAULTS = {"": "", "answer-first": "answer_first", "ack-first": "ack_first"}
 
 
 class Broken(Exception):
-    """A promise was not kept."""
+    """A promise of OpenHQM was not kept."""
 
 
 class Callers:
-    """What the callers sent and what they were told. Each waits up to ``pause`` seconds after a 202."""
+    """The callers: what they sent, and what they were told. Each pauses up to ``pause`` seconds after a 202."""
 
     def __init__(self, server: Server, seed: int, pause: float = 0.01) -> None:
         self.server = server
         self._pause = pause
         self.sent: set[int] = set()
         self.keys: dict[int, str] = {}
-        self.told: dict[str, int] = {}
+        self.accepted: dict[str, int] = {}
         self.endings: dict[str, bytes] = {}
-        self.fresh: list[str] = []
-        self.wrong: list[str] = []
+        self.ids: list[str] = []
+        self.violations: list[str] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads = [
@@ -86,30 +86,30 @@ class Callers:
                 continue
             if status == 202:
                 self._learned(json.loads(body)["correlation_id"], number)
-                # Now and then a caller asks again under a key that was answered.
+                # Sometimes a caller repeats a request under a key that was answered.
                 repeat = number if headers and choose.random() < 0.1 else None
                 time.sleep(choose.uniform(0, self._pause))
             elif status == 503:
                 repeat = number if headers else None
             else:
-                self.wrong.append(f"{status} for a good submission: {body!r}")
+                self.violations.append(f"{status} for a good submission: {body!r}")
 
     def _learned(self, correlation_id: str, number: int) -> None:
         with self._lock:
-            if self.told.get(correlation_id, number) != number:
-                self.wrong.append(f"{correlation_id} was given out for two submissions")
-            others = [one for one in self.fresh[-50:] if self.told[one] == number and one != correlation_id]
+            if self.accepted.get(correlation_id, number) != number:
+                self.violations.append(f"{correlation_id} was given out for two submissions")
+            others = [one for one in self.ids[-50:] if self.accepted[one] == number and one != correlation_id]
             if others:
-                self.wrong.append(f"submission {number} has two ids: {others[0]} and {correlation_id}")
-            self.told[correlation_id] = number
-            self.fresh.append(correlation_id)
+                self.violations.append(f"submission {number} has two ids: {others[0]} and {correlation_id}")
+            self.accepted[correlation_id] = number
+            self.ids.append(correlation_id)
 
     def _look(self, choose: random.Random) -> None:
-        """Remember endings as they are seen, to find them the same later."""
+        """Read endings at random and remember them: an ending never changes."""
         while not self._stop.is_set():
             time.sleep(0.01)
             with self._lock:
-                known = self.fresh[-200:]
+                known = self.ids[-200:]
             if not known:
                 continue
             correlation_id = choose.choice(known)
@@ -120,31 +120,31 @@ class Callers:
             if status == 200:
                 self.saw(correlation_id, body)
             elif status not in (202, 503):
-                self.wrong.append(f"{correlation_id}: {status} {body!r}")
+                self.violations.append(f"{correlation_id}: {status} {body!r}")
 
     def saw(self, correlation_id: str, ending: bytes) -> None:
         if self.endings.setdefault(correlation_id, ending) != ending:
-            self.wrong.append(f"{correlation_id} has ended twice: {self.endings[correlation_id]!r}, {ending!r}")
+            self.violations.append(f"{correlation_id} has ended twice: {self.endings[correlation_id]!r}, {ending!r}")
 
     def check(self) -> None:
-        if self.wrong:
-            raise Broken(self.wrong[0])
+        if self.violations:
+            raise Broken(self.violations[0])
 
 
 class Reader:
-    """Reads over one connection, for as long as it holds: what is asked thousands of times costs little."""
+    """Reads over one connection, because thousands of ids are read."""
 
     def __init__(self, server: Server) -> None:
         self._connection = server.connection(timeout=5)
 
     def ask(self, path: str, deadline: float) -> tuple[int, bytes]:
-        """Status and body, once there is an answer other than 503; `Broken` past the deadline."""
+        """Status and body of the first answer that is not 503. `Broken` where there is none by ``deadline``."""
         while True:
             try:
                 self._connection.request("GET", path)
                 response = self._connection.getresponse()
                 body = response.read()
-                if response.status != 503 or time.monotonic() > deadline:  # 503: what holds the answer is on its way
+                if response.status != 503 or time.monotonic() > deadline:  # 503: the store is not ready yet
                     return response.status, body
             except (OSError, http.client.HTTPException):
                 self._connection.close()  # the next request opens it again
@@ -157,22 +157,22 @@ class Reader:
 
 
 def known(server: Server, callers: Callers, ids: list[str]) -> None:
-    """Every id is known within ten seconds of the restart."""
+    """`Broken` unless every id is known within ten seconds."""
     deadline = time.monotonic() + KNOWN_WITHIN
     with closing(Reader(server)) as reader:
         for correlation_id in ids:
             status, body = reader.ask(f"/api/v1/status/{correlation_id}", deadline)
             if status != 200:
                 raise Broken(
-                    f"{correlation_id} (submission {callers.told[correlation_id]}) was accepted: {status} {body!r}"
+                    f"{correlation_id} (submission {callers.accepted[correlation_id]}) was accepted: {status} {body!r}"
                 )
 
 
 def ended(server: Server, callers: Callers, patience: float) -> None:
-    """Every id ends, once, with the right result, and the ending is the one that was seen before."""
-    deadline = time.monotonic() + patience + len(callers.told) * 0.01
+    """`Broken` unless every id has ended once, with the right result and with the ending that was read before."""
+    deadline = time.monotonic() + patience + len(callers.accepted) * 0.01
     with closing(Reader(server)) as reader:
-        for correlation_id, number in callers.told.items():
+        for correlation_id, number in callers.accepted.items():
             while True:
                 status, body = reader.ask(f"/api/v1/response/{correlation_id}?wait=2", deadline)
                 if status == 200 or time.monotonic() > deadline:
@@ -191,7 +191,7 @@ def ended(server: Server, callers: Callers, patience: float) -> None:
 
 
 def nothing_unexpected(directory: Path, callers: Callers) -> None:
-    """Each row in the file was submitted, and each submission is there at most once (each key: exactly as told)."""
+    """`Broken` unless each request in the file was submitted, and each submission is in it at most once."""
     database = sqlite3.connect(f"file:{directory / 'data' / 'openhqm.db'}?mode=ro", uri=True)
     try:
         bodies = [json.loads(body) for (body,) in database.execute("SELECT body FROM messages")]
@@ -200,31 +200,31 @@ def nothing_unexpected(directory: Path, callers: Callers) -> None:
     found = Counter(body["payload"]["n"] for body in bodies)
     strange = set(found) - callers.sent
     if strange:
-        raise Broken(f"nobody submitted {sorted(strange)[:5]}")
+        raise Broken(f"no caller submitted {sorted(strange)[:5]}")
     twice = [number for number, count in found.items() if count > 1]
     if twice:
         raise Broken(f"submission {twice[0]} was accepted {found[twice[0]]} times")
 
 
-def with_last_words(broken: Broken, directory: Path) -> Broken:
-    """The same, with what the processes said last that was more than information."""
-    said = [str(broken)]
+def with_last_log_lines(broken: Broken, directory: Path) -> Broken:
+    """``broken`` with the last lines above level info in the logs of the processes."""
+    lines = [str(broken)]
     for log in sorted([directory / "log", *directory.glob("*.log")]):
-        lines = [line for line in log.read_text(errors="replace").splitlines() if '"level": "info"' not in line]
-        said += [f"{log.name}:", *lines[-MOST_LINES:]]
-    return Broken("\n".join(said))
+        warnings = [line for line in log.read_text(errors="replace").splitlines() if '"level": "info"' not in line]
+        lines += [f"{log.name}:", *warnings[-MOST_LINES:]]
+    return Broken("\n".join(lines))
 
 
-def run(rounds: int, seed: int, rule: str = "", patience: float = ENDS_WITHIN, say: Any = print) -> dict[str, int]:
-    """``rounds`` kills; `Broken` with the first promise that was not kept, else what was done.
+def run(rounds: int, seed: int, fault: str = "", patience: float = ENDS_WITHIN, say: Any = print) -> dict[str, int]:
+    """Kill the server ``rounds`` times, and return what was done. `Broken` with the first violation of a promise.
 
-    ``patience``: how many seconds the last request may take to end.
+    ``patience``: how many seconds the last request may take to end. ``fault``: the name of a fault to inject.
     """
     choose = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="openhqm-crash-"))
     server = Server(
         directory,
-        before=f"from tests import broken_rules; broken_rules.{BREAK[rule]}()" if rule else "",
+        before=f"from tests import fault_injection; fault_injection.{FAULTS[fault]}()" if fault else "",
         OPENHQM_WORKER__HANDLER="tests.crash_handler:handle",
         OPENHQM_WORKER__COUNT="8",
         OPENHQM_WORKER__MAX_RETRIES="1000",
@@ -236,50 +236,55 @@ def run(rounds: int, seed: int, rule: str = "", patience: float = ENDS_WITHIN, s
         for number in range(1, rounds + 1):
             time.sleep(choose.uniform(0.05, 1.0))
             server.kill()
-            before = len(callers.fresh)
+            before = len(callers.ids)
             server.start()
-            with_fresh = callers.fresh[max(0, before - 400) : before]
-            older = choose.sample(callers.fresh[:before], min(50, before))
-            known(server, callers, [*with_fresh, *older])
+            newest = callers.ids[max(0, before - 400) : before]
+            older = choose.sample(callers.ids[:before], min(50, before))
+            known(server, callers, [*newest, *older])
             callers.check()
             if number % 20 == 0:
-                say(f"round {number}: {len(callers.told)} accepted, none lost")
+                say(f"round {number}: {len(callers.accepted)} accepted, none lost")
     except BaseException:
         server.kill()
-        if rule:
+        if fault:
             shutil.rmtree(directory)
         raise
     finally:
         callers.stop()
     try:
-        known(server, callers, list(callers.told))
+        known(server, callers, list(callers.accepted))
         ended(server, callers, patience)
         if (code := server.stop()) != 0:
             raise Broken(f"SIGTERM ended it with {code}")
         nothing_unexpected(directory, callers)
     except Broken as broken:
-        if rule:
+        if fault:
             shutil.rmtree(directory)
             raise
         say(f"the files are left in {directory}")
-        raise with_last_words(broken, directory) from broken
+        raise with_last_log_lines(broken, directory) from broken
     finally:
         if server.process is not None and server.process.poll() is None:
             server.kill()
     shutil.rmtree(directory)
-    return {"kills": rounds, "accepted": len(callers.told), "sent": len(callers.sent), "with key": len(callers.keys)}
+    return {
+        "kills": rounds,
+        "accepted": len(callers.accepted),
+        "sent": len(callers.sent),
+        "with key": len(callers.keys),
+    }
 
 
 def main() -> int:
-    """0 where every promise was kept."""
+    """Return 0 where every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--break", dest="rule", choices=[name for name in BREAK if name], default="")
+    parser.add_argument("--break", dest="fault", choices=[name for name in FAULTS if name], default="")
     options = parser.parse_args()
     print(f"seed {options.seed}")
     try:
-        done = run(options.rounds, options.seed, options.rule)
+        done = run(options.rounds, options.seed, options.fault)
     except Broken as broken:
         print(f"BROKEN: {broken}")
         return 1

@@ -1,4 +1,4 @@
-"""The handlers of the crash tests: pure functions of the payload, in no hurry, so that kills meet them at work."""
+"""The handlers of the crash tests. They take some time, so that kills meet them at work."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from openhqm.workers.handlers import Work
 
 
 async def handle(work: Work) -> Any:
-    """The square."""
+    """Return the square after up to 0.03 s."""
     return await _square(work, 0.03)
 
 
 async def slowly(work: Work) -> Any:
-    """The square, so late that whoever waits for it is met, too."""
+    """Return the square after up to 0.6 s, so that a long poll is open when processes are replaced."""
     return await _square(work, 0.6)
 
 

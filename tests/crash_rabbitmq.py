@@ -1,9 +1,9 @@
-"""The same on RabbitMQ with its books in Redis: listener, worker and either of the two are killed in turn.
+"""The crash test on RabbitMQ with its ledger in Redis: listener, worker, Redis and RabbitMQ are killed in turn.
 
     python -m tests.crash_rabbitmq --rounds 200 [--seed N] [--wipe]
 
-Redis syncs its append-only file before each answer; RabbitMQ's queues are quorum queues of one node. With ``--wipe``
-the books are in the listener's file, the worker has no store, and each time it is killed RabbitMQ loses all it had.
+Redis syncs its append-only file before each answer. RabbitMQ's queues are quorum queues of one node. With ``--wipe``
+the ledger is in the listener's file, the worker has no store, and RabbitMQ loses its data each time it is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.crash_redis import Installation, main
 
 
 class RabbitMQInstallation(Installation):
-    """A RabbitMQ beside the Redis."""
+    """A RabbitMQ in addition to the Redis."""
 
     def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
         self.rabbitmq = RabbitMQServer()
@@ -37,7 +37,7 @@ class RabbitMQInstallation(Installation):
         super().start()
 
     def kill_rabbitmq(self) -> None:
-        """Not within the seconds in which 3.10 would forget a queue that it has just made, with what is in it."""
+        """Kill it after it has written down its queues: 3.10 forgets a queue of the last seconds, with its messages."""
         self.rabbitmq.know_its_queues()
         self.rabbitmq.kill()
 
@@ -47,7 +47,7 @@ class RabbitMQInstallation(Installation):
 
 
 class Wiped(RabbitMQInstallation):
-    """A RabbitMQ alone, that comes back on an empty disk."""
+    """A RabbitMQ without Redis, which restarts on an empty disk."""
 
     def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
         super().__init__(directory, before, **settings)

@@ -1,8 +1,8 @@
-"""The same on Redis: listener, worker and Redis itself are killed in turn, and nothing is lost.
+"""The crash test on Redis: listener, worker and Redis itself are killed in turn, and no request is lost.
 
     python -m tests.crash_redis --rounds 200 [--seed N]
 
-Listener and worker are processes of their own; Redis syncs its append-only file before each answer.
+Listener and worker are separate processes. Redis syncs its append-only file before each answer.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from typing import Any
 import msgspec
 
 from tests.brokers import RedisServer
-from tests.crash import ENDS_WITHIN, Broken, Callers, ended, known, with_last_words
+from tests.crash import ENDS_WITHIN, Broken, Callers, ended, known, with_last_log_lines
 from tests.servers import Server
 
-# Some two hundred and fifty requests for each kill: every one of them is looked at in the end, over HTTP.
+# Some 250 requests for each kill: at the end each one is read over HTTP.
 PAUSE = 0.03
 
 
 class Installation:
-    """A Redis, a listener and a worker. ``settings`` are Redis's."""
+    """A Redis, a listener and a worker.
+
+    ``before`` is Python that both processes run first; ``settings`` are those of Redis.
+    """
 
     def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
         self.redis = RedisServer(**settings)
@@ -50,7 +53,7 @@ class Installation:
         }
 
     def backend(self) -> dict[str, str]:
-        """What names it."""
+        """The settings that name the backend."""
         return {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": self.redis.url}
 
     def start(self) -> None:
@@ -77,7 +80,7 @@ class Installation:
         self.worker.wait()
 
     def stop(self) -> None:
-        """SIGTERM ends both with 0."""
+        """`Broken` unless SIGTERM ends both with 0."""
         assert self.worker is not None
         self.worker.terminate()
         for name, code in (("worker", self.worker.wait(60)), ("listener", self.listener.stop())):
@@ -97,7 +100,7 @@ class Installation:
 
 
 def nothing_unexpected(redis: RedisServer, callers: Callers) -> None:
-    """Each record was submitted, and each submission is there at most once."""
+    """`Broken` unless each record was submitted, and each submission has at most one record."""
     found: Counter[int] = Counter()
     keys = redis.command("KEYS", "*:r:*")
     for reply, body in redis.commands([("HMGET", key, "reply", "body") for key in keys]):
@@ -107,7 +110,7 @@ def nothing_unexpected(redis: RedisServer, callers: Callers) -> None:
             found[msgspec.json.decode(body)["payload"]["n"]] += 1
     strange = set(found) - callers.sent
     if strange:
-        raise Broken(f"nobody submitted {sorted(strange)[:5]}")
+        raise Broken(f"no caller submitted {sorted(strange)[:5]}")
     twice = [number for number, count in found.items() if count > 1]
     if twice:
         raise Broken(f"submission {twice[0]} was accepted {found[twice[0]]} times")
@@ -123,9 +126,9 @@ def run(
     before: str = "",
     **settings: str,
 ) -> dict[str, int]:
-    """``rounds`` kills; `Broken` with the first promise that was not kept, else what was done.
+    """Kill ``rounds`` processes in turn, and return what was done. `Broken` with the first violation of a promise.
 
-    ``before`` runs in both processes first, and ``settings`` are Redis's: with either, a rule can be broken.
+    ``before`` is Python that both processes run first, and ``settings`` are those of Redis: either can inject a fault.
     """
     choose = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="openhqm-crash-"))
@@ -140,16 +143,16 @@ def run(
                 time.sleep(choose.uniform(0.05, 1.0))
                 kill, start = list(installation.parts.values())[number % len(installation.parts)]
                 kill()
-                fresh = len(callers.fresh)
+                fresh = len(callers.ids)
                 start()
-                older = choose.sample(callers.fresh[:fresh], min(50, fresh))
-                known(server, callers, [*callers.fresh[max(0, fresh - 400) : fresh], *older])
+                older = choose.sample(callers.ids[:fresh], min(50, fresh))
+                known(server, callers, [*callers.ids[max(0, fresh - 400) : fresh], *older])
                 callers.check()
                 if number % 20 == 0:
-                    say(f"round {number}: {len(callers.told)} accepted, none lost")
+                    say(f"round {number}: {len(callers.accepted)} accepted, none lost")
         finally:
             callers.stop()
-        known(server, callers, list(callers.told))
+        known(server, callers, list(callers.accepted))
         ended(server, callers, patience)
         installation.stop()
         installation.check(callers)
@@ -158,15 +161,20 @@ def run(
             shutil.rmtree(directory)
             raise
         say(f"the logs are left in {directory}")
-        raise with_last_words(broken, directory) from broken
+        raise with_last_log_lines(broken, directory) from broken
     finally:
         installation.close()
     shutil.rmtree(directory)
-    return {"kills": rounds, "accepted": len(callers.told), "sent": len(callers.sent), "with key": len(callers.keys)}
+    return {
+        "kills": rounds,
+        "accepted": len(callers.accepted),
+        "sent": len(callers.sent),
+        "with key": len(callers.keys),
+    }
 
 
 def main(program: str, install: type[Installation], wiped: type[Installation] | None = None) -> int:
-    """0 where every promise was kept. ``wiped`` is installed with ``--wipe``."""
+    """Return 0 where every promise was kept. ``wiped`` is installed with ``--wipe``."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))

@@ -1,11 +1,11 @@
-"""Roll all processes over again and again under steady load: nobody is refused, and nothing is lost.
+"""Replace all processes of a fleet again and again under load: no connection is refused, and no request is lost.
 
     python -m tests.rolling [--rounds 50] [--backend redis]
 
-Callers submit and poll, submit and wait, and submit and listen, each on a connection that they keep as long as the
-server does. Not one of them may see a connection refused or reset, or a status that is no answer. Whoever waits has
-the answer, or is told where it will be; a stream that ends too early is taken up where it ended, without an event
-lost or seen twice. In the end nothing was dead-lettered, no process died, and every acceptance was counted once.
+Callers submit and poll, submit and wait, and submit and listen, each on a connection that stays open as long as the
+server keeps it. None of them may see a connection refused or reset, or an unexpected status. A caller that waits has
+the answer, or is told where it will be. A stream that ends too early is resumed where it ended, without an event lost
+or seen twice. At the end no request was dead-lettered, no process died, and every acceptance was counted once.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ SUBMIT = "/api/v1/submit"
 
 
 class Broken(Exception):
-    """A promise was not kept."""
+    """A promise of OpenHQM was not kept."""
 
 
 @contextmanager
 def on_redis() -> Iterator[dict[str, str]]:
-    """A Redis that syncs every second, as many run it: nobody pulls its plug here."""
+    """A Redis that syncs its append-only file every second, which is the usual setting. It is never killed here."""
     redis = RedisServer(appendfsync="everysec")
     try:
         redis.start()
@@ -50,7 +50,7 @@ def on_redis() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def on_rabbitmq() -> Iterator[dict[str, str]]:
-    """A RabbitMQ, with its books in such a Redis."""
+    """A RabbitMQ, with its ledger in such a Redis."""
     rabbitmq = RabbitMQServer()
     try:
         rabbitmq.start()
@@ -69,17 +69,17 @@ BACKENDS: dict[str, Callable[[], AbstractContextManager[dict[str, str]]]] = {
     "redis": on_redis,
     "rabbitmq": on_rabbitmq,
 }
-"""Brokers under which this is run: each gives the settings that name it, and is gone in the end."""
+"""The backends for ``--backend``: each yields the settings that name it, and is closed at the end."""
 
 
 class Caller:
-    """One connection, kept as long as the server keeps it, and what is asked on it."""
+    """A caller with one connection, which stays open as long as the server keeps it."""
 
     def __init__(self, server: FleetServer) -> None:
         self._connection = server.connection()
 
     def ask(self, method: str, path: str, payload: Any = None, **headers: str) -> http.client.HTTPResponse:
-        """The head of the answer. Whatever goes wrong below HTTP goes wrong here."""
+        """Send a request, and return the head of its answer. Errors of the connection are raised."""
         body = None if payload is None else json.dumps({"payload": payload})
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -87,7 +87,7 @@ class Caller:
         return self._connection.getresponse()
 
     def document(self, response: http.client.HTTPResponse, *statuses: int) -> tuple[int, dict[str, Any], str | None]:
-        """Status, document and `Location` of an answer that has one of ``statuses``."""
+        """Status, document and `Location` of an answer. `Broken` unless it has one of ``statuses``."""
         body = response.read()
         if response.status not in statuses:
             raise Broken(f"{response.status} instead of {statuses}: {body!r}")
@@ -95,17 +95,17 @@ class Caller:
 
 
 class Callers:
-    """All callers, and what they have seen."""
+    """The callers in threads, and what they have seen."""
 
     def __init__(self, server: FleetServer) -> None:
         self.seen: Counter[str] = Counter()
-        self.wrong: list[str] = []
+        self.violations: list[str] = []
         self._server = server
         self._lock = threading.Lock()
         self._number = 0
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._go_on, args=(kind,))
+            threading.Thread(target=self._run, args=(kind,))
             for kind in (self._poll, self._wait, self._listen)
             for _ in range(CALLERS)
         ]
@@ -115,61 +115,61 @@ class Callers:
             thread.start()
 
     def stop(self) -> None:
-        """Let each see its last request to the end."""
+        """Let each caller finish its last request."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def check(self) -> None:
-        if self.wrong:
-            raise Broken(self.wrong[0])
+        if self.violations:
+            raise Broken(self.violations[0])
 
-    def _go_on(self, one: Callable[[Caller, int], None]) -> None:
+    def _run(self, one: Callable[[Caller, int], None]) -> None:
         caller = Caller(self._server)
-        while not self._stop.is_set() and not self.wrong:
+        while not self._stop.is_set() and not self.violations:
             with self._lock:
                 self._number += 1
                 number = self._number
             try:
                 one(caller, number)
-            except Exception as error:  # what it is goes to whoever runs this
-                self.wrong.append(f"{one.__name__[1:]} {number}: {type(error).__name__}: {error}")
+            except Exception as error:  # of any kind: it is reported as a violation
+                self.violations.append(f"{one.__name__[1:]} {number}: {type(error).__name__}: {error}")
 
     def _count(self, what: str) -> None:
         with self._lock:
             self.seen[what] += 1
 
     def _poll(self, caller: Caller, number: int) -> None:
-        """Submit, and ask until there is an answer."""
+        """Submit, and poll until there is an answer."""
         _, _, location = caller.document(caller.ask("POST", SUBMIT, {"n": number}), 202)
         self._count("accepted")
         self._look(caller, number, location, pause=0.05)
 
     def _wait(self, caller: Caller, number: int) -> None:
-        """Submit and wait in one call; who gets no answer is told where to look."""
+        """Submit and wait in one call. A caller without an answer is told where to poll."""
         response = caller.ask("POST", SUBMIT, {"n": number}, Prefer="wait=20")
         status, document, location = caller.document(response, 200, 202)
         self._count("accepted")
         if status == 200:
-            self._right(document, number)
+            self._check_answer(document, number)
         else:
-            self._count("told where to look")
+            self._count("sent to polling")
             self._look(caller, number, location and f"{location}?wait=20", pause=0)
 
     def _look(self, caller: Caller, number: int, location: str | None, pause: float) -> None:
         if not location:
-            raise Broken("a 202 that does not say where to look")
+            raise Broken("a 202 without Location")
         deadline = time.monotonic() + ENDS_WITHIN
         while True:
             status, document, _ = caller.document(caller.ask("GET", location), 200, 202)
             if status == 200:
-                return self._right(document, number)
+                return self._check_answer(document, number)
             if time.monotonic() > deadline:
                 raise Broken(f"{location} has not ended: {document}")
             time.sleep(pause)
 
     def _listen(self, caller: Caller, number: int) -> None:
-        """Submit and listen in one call; a stream that ends too early is taken up where it ended."""
+        """Submit and listen in one call. A stream that ends too early is resumed."""
         response = caller.ask("POST", SUBMIT, {"n": number}, Accept="text/event-stream")
         self._count("accepted")
         correlation_id, last = "", 0
@@ -186,20 +186,20 @@ class Callers:
                 last = number_of_event
                 if document["status"] not in ("PENDING", "PROCESSING"):
                     response.read()
-                    return self._right(document, number)
+                    return self._check_answer(document, number)
             if time.monotonic() > deadline:
                 raise Broken(f"{correlation_id} has not ended")
-            self._count("taken up again")
+            self._count("resumed")
             response = caller.ask("GET", f"/api/v1/events/{correlation_id}", **{"Last-Event-ID": str(last)})
 
-    def _right(self, document: dict[str, Any], number: int) -> None:
+    def _check_answer(self, document: dict[str, Any], number: int) -> None:
         if (document["status"], document["result"]) != ("COMPLETED", {"n": number, "square": number**2}):
             raise Broken(f"submission {number} ended wrongly: {document}")
         self._count("answered")
 
 
 def events(response: http.client.HTTPResponse) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """The events of a stream, each with its name, its number (0: none) and its data, until the stream ends."""
+    """The events of a stream until it ends: each has a name, a number (0: none) and data."""
     name, number, data = "", 0, ""
     while line := response.readline():
         field, _, value = line.decode().rstrip("\n").partition(": ")
@@ -215,7 +215,7 @@ def events(response: http.client.HTTPResponse) -> Iterator[tuple[str, int, dict[
 
 
 def run(rounds: int, backend: str = "redis", say: Callable[[str], object] = print) -> dict[str, int]:
-    """Roll over ``rounds`` times; `Broken` with the first promise that was not kept, else what was done."""
+    """Replace all processes ``rounds`` times, and return what was done. `Broken` where a promise is not kept."""
     directory = Path(tempfile.mkdtemp(prefix="openhqm-rolling-"))
     with BACKENDS[backend]() as settings:
         server = FleetServer(
@@ -234,7 +234,7 @@ def run(rounds: int, backend: str = "redis", say: Callable[[str], object] = prin
             raise
         finally:
             if server.process is not None and server.process.poll() is None:
-                server.kill()  # the others notice
+                server.kill()  # its child processes notice, and stop
     shutil.rmtree(directory)
     return done
 
@@ -268,7 +268,7 @@ def _roll(server: FleetServer, rounds: int, say: Callable[[str], object]) -> dic
 
 
 def main() -> int:
-    """0 where every promise was kept."""
+    """Return 0 where every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.rolling")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--backend", choices=list(BACKENDS), default="redis")

@@ -1,10 +1,11 @@
-"""A real server in a process of its own, and a plain client for it."""
+"""A real openhqm server in a process of its own, and a plain HTTP client for it."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,16 +20,36 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN_TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
 
 
+# Below the ports that Linux gives to outgoing connections (net.ipv4.ip_local_port_range): a connection of another
+# process cannot take the port of a server that a test has stopped and will start again.
+PORTS = range(20_000, 32_000)
+_reservations: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A TCP port on which nothing listens, and which no other process of tests is given while this process lives.
+
+    The reservation is a Unix socket in Linux's abstract namespace (unix(7)), bound under the number of the port: the
+    kernel refuses that name to other processes, and frees it when this process ends, however it ends.
+    """
+    choose = random.SystemRandom()
+    while True:
+        port = choose.choice(PORTS)
+        reservation = socket.socket(socket.AF_UNIX)
+        with socket.socket() as probe:
+            try:
+                if sys.platform == "linux":
+                    reservation.bind(f"\0openhqm-tests-{port}")
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                reservation.close()
+                continue
+        _reservations.append(reservation)
         return port
 
 
 class Server:
-    """``twistd -n openhqm`` in ``directory``. ``before`` is Python that runs in the process first."""
+    """``twistd -n openhqm`` in ``directory``, on a port of its own. ``before`` is Python that runs first."""
 
     def __init__(self, directory: str | Path, before: str = "", **environment: str) -> None:
         self.directory = Path(directory)
@@ -38,11 +59,11 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
-        """How the process is started."""
+        """The command line that starts the process."""
         return [sys.executable, "-c", f"{self.before}\n{RUN_TWISTD}", "-n", "openhqm", *arguments]
 
     def variables(self) -> dict[str, str]:
-        """Its environment."""
+        """The environment of the process."""
         return {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -52,31 +73,34 @@ class Server:
         }
 
     def start(self, *arguments: str) -> None:
-        """Start it, and come back once it is ready."""
+        """Start it, and return once it is ready."""
         self.launch(*arguments)
         self.until(lambda: self.ask("GET", "/health/ready")[0] == 200, "not ready within 30 s")
 
     def launch(self, *arguments: str) -> None:
-        """Start it, and do not wait for anything."""
+        """Start it, and return at once."""
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(*arguments), cwd=self.directory, env=self.variables(), stdout=log, stderr=log
             )
 
-    def until(self, holds: Callable[[], object], words: str, seconds: float = 30) -> None:
-        """Ask it again until ``holds`` is true; nobody listening is as good as false. `AssertionError` if it ends."""
+    def until(self, reached: Callable[[], object], failure: str, seconds: float = 30) -> None:
+        """Call ``reached`` until it returns true. An OSError (nothing listens) counts as false.
+
+        `AssertionError` with ``failure`` and the log where it is not true within ``seconds``, or the process has ended.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process is not None and self.process.poll() is not None:
                 raise AssertionError(f"it ended with {self.process.returncode}:\n{self.log()}")
             with suppress(OSError):
-                if holds():
+                if reached():
                     return
             time.sleep(0.02)  # asking again, not waiting for luck: the deadline stands above
-        raise AssertionError(f"{words}:\n{self.log()}")
+        raise AssertionError(f"{failure}:\n{self.log()}")
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run it to its end: exit code, standard output, standard error."""
+        """Run it until it ends, and return exit code, standard output and standard error."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.directory,
@@ -88,30 +112,30 @@ class Server:
         return done.returncode, done.stdout, done.stderr
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to end, and the exit code it ends with."""
+        """Send it a signal, wait until it has ended, and return its exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout=60)
 
     def log(self) -> str:
-        """All it has written."""
+        """Its log."""
         return (self.directory / "log").read_text(errors="replace")
 
     def connection(self, timeout: float = 20) -> http.client.HTTPConnection:
-        """A connection to it, for one request or more."""
+        """A connection to it, for any number of requests."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 20
     ) -> tuple[int, dict[str, str], bytes]:
-        """One request on a connection of its own: status, header fields in lower case, body."""
+        """Send a request on a connection of its own, and return status, header fields in lower case, and body."""
         connection = self.connection(timeout)
         try:
             data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -123,14 +147,14 @@ class Server:
             connection.close()
 
     def submit(self, payload: Any, headers: dict[str, str] | None = None, **metadata: Any) -> str:
-        """Submit, expect the 202, and the id."""
+        """Submit a payload, expect the 202, and return the id."""
         status, _, body = self.ask("POST", "/api/v1/submit", {"payload": payload, "metadata": metadata}, headers)
         assert status == 202, (status, body)
         correlation_id: str = json.loads(body)["correlation_id"]
         return correlation_id
 
     def response(self, correlation_id: str, wait: int = 10) -> dict[str, Any]:
-        """The response document, waiting for it."""
+        """The response document, for which it waits up to ``wait`` seconds."""
         status, _, body = self.ask("GET", f"/api/v1/response/{correlation_id}?wait={wait}", timeout=wait + 10)
         assert status == 200, (status, body)
         document: dict[str, Any] = json.loads(body)

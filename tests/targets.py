@@ -1,4 +1,4 @@
-"""Targets on a real port that answer what they are told to, well or badly."""
+"""HTTP servers on real ports whose answers the test chooses, good and bad ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Say = Callable[["Peer"], None]
 
 
 class Peer(Protocol):
-    """One connection: ``say`` is called with it at each whole request."""
+    """One connection. The factory's ``say`` is called with it for each complete request."""
 
     factory: Target
     transport: Any
@@ -45,7 +45,7 @@ class Peer(Protocol):
 
 
 class Target(Factory):
-    """A server: every request it had, and everybody who came."""
+    """A server that keeps its connections and its requests."""
 
     noisy = False
     protocol: Any = Peer
@@ -58,7 +58,7 @@ class Target(Factory):
         self.fields: list[dict[str, str]] = []
 
     def listen(self, case: Any, reactor: Any, tls: Any = None) -> int:
-        """Listen until the case is over; the port."""
+        """Listen until the test is over, and return the port."""
         if tls is None:
             port = reactor.listenTCP(0, self, interface="127.0.0.1")
         else:
@@ -70,13 +70,13 @@ class Target(Factory):
 
 
 def answer(status: bytes = b"200 OK", body: bytes = b'{"ok":true}', *fields: bytes) -> Say:
-    """A sound answer."""
+    """Answer with a complete response."""
     lines = b"".join(field + b"\r\n" for field in fields or (b"Content-Type: application/json",))
     return raw(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n%b\r\n%b" % (status, len(body), lines, body))
 
 
 def raw(data: bytes, *, close: bool = False) -> Say:
-    """These bytes, whatever they mean."""
+    """Answer with these bytes, valid or not."""
 
     def say(peer: Peer) -> None:
         peer.transport.write(data)
@@ -87,7 +87,7 @@ def raw(data: bytes, *, close: bool = False) -> Say:
 
 
 def endless(head: bytes, piece: bytes) -> Say:
-    """``head``, and ``piece`` for as long as anybody listens."""
+    """Answer with ``head``, and then ``piece`` for as long as the connection is open."""
 
     class Source:
         def __init__(self, peer: Peer) -> None:
@@ -97,7 +97,7 @@ def endless(head: bytes, piece: bytes) -> Say:
             self.peer.transport.write(piece)
 
         def stopProducing(self) -> None:
-            """It has an end after all."""
+            """The connection is closed."""
 
     def say(peer: Peer) -> None:
         peer.transport.write(head)
@@ -107,4 +107,4 @@ def endless(head: bytes, piece: bytes) -> Say:
 
 
 def silence(peer: Peer) -> None:
-    """Nothing."""
+    """Do not answer."""

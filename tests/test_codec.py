@@ -1,4 +1,4 @@
-"""The wire format: what is written is read again, and what is not ours is refused in words."""
+"""The wire format: what is encoded is decoded again, and anything else is refused with a reason."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from openhqm.codec import (
     decode_dead_letter,
     decode_reply,
     decode_request,
+    decode_step,
     encode_dead_letter,
     encode_reply,
     encode_request,
+    encode_step,
 )
 from openhqm.errors import UnreadableMessage
 from openhqm.messages import DeadLetter, Priority, Reply, Request, Status, Submission
+from openhqm.policy.steps import ENDED, PROCESSING, PROGRESS, REJECTED, RELEASED, RETRYING, Step
 from tests import hypothesis_profile  # noqa: F401
 
 TIMES = st.floats(0, 2**40)
@@ -29,7 +32,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-# JSON text as callers write it: numbers beyond any machine, escapes or not, white space inside
+# JSON text as callers write it: numbers beyond 64 bits, with and without escapes, inner white space
 TEXTS = st.sampled_from(
     [b"1" * 400, b"-0.0e+17", b'{"b": 1 ,\n "a":[ ]}', b'"\\u00e9\\/"', b"[1.10]", b"false"]
 ) | st.builds(lambda value, plain: json.dumps(value, ensure_ascii=plain).encode(), VALUES, st.booleans())
@@ -61,38 +64,62 @@ REPLIES = st.builds(
     processing_time_ms=st.integers(0, 2**53),
 )
 DEAD_LETTERS = st.builds(DeadLetter, REQUESTS, st.text(max_size=20), REPLIES, TIMES)
+STEPS = st.builds(
+    Step,
+    correlation_id=st.text(max_size=40),
+    name=st.text(max_size=20),
+    type=st.sampled_from([PROCESSING, PROGRESS, RETRYING, RELEASED]),
+    at=TIMES,
+    generation=st.integers(0, 2**31),
+    attempt=st.integers(0, 2**31),
+    detail=st.dictionaries(st.text(max_size=8), VALUES, max_size=3),
+    delay=TIMES,
+    reason=st.none() | st.text(max_size=20),
+)
 
 REQUEST = Request("7f9c", 1.5, Submission(b'{"a":1}', {"X-A": "b"}, {"tags": ["c"]}, Priority.HIGH, 5.0, 2.5))
 REPLY = Reply("7f9c", Status.FAILED, 3.5, b"[2]", b"\0\xff", 502, {"X-B": "c"}, "broken", 4, 17)
 LETTER = DeadLetter(REQUEST, "4 attempts failed", REPLY, 4.5)
+STEP = Step("7f9c", "a ended", ENDED, 3.5, 2, 4, reason="4 attempts failed", reply=REPLY)
 KINDS: tuple[tuple[Callable[[bytes], Any], bytes, Any], ...] = (
     (decode_request, encode_request(REQUEST), REQUEST),
     (decode_reply, encode_reply(REPLY), REPLY),
     (decode_dead_letter, encode_dead_letter(LETTER), LETTER),
+    (decode_step, encode_step(STEP), STEP),
 )
 
 
 class RoundTripTests(SynchronousTestCase):
-    """What is written is read again."""
+    """`encode_*` and `decode_*`"""
 
     @given(REQUESTS)
     def test_requests(self, request: Request) -> None:
-        """Any request comes back equal, its payload byte for byte."""
+        """Any request is decoded as it was, its payload byte for byte."""
         self.assertEqual(decode_request(encode_request(request)), request)
 
     @given(REPLIES)
     def test_replies(self, reply: Reply) -> None:
-        """Any reply comes back equal, its result and its body byte for byte."""
+        """Any reply is decoded as it was, its result and its body byte for byte."""
         self.assertEqual(decode_reply(encode_reply(reply)), reply)
 
     @given(DEAD_LETTERS)
     def test_dead_letters(self, letter: DeadLetter) -> None:
-        """Any dead letter comes back equal: the request, the reason and the last answer."""
+        """Any dead letter is decoded as it was: the request, the reason and the reply."""
         self.assertEqual(decode_dead_letter(encode_dead_letter(letter)), letter)
+
+    @given(STEPS, REPLIES, DEAD_LETTERS)
+    def test_steps(self, step: Step, reply: Reply, letter: DeadLetter) -> None:
+        """Any step is decoded as it was: one of an attempt, an ending with its reply, and a rejected message."""
+        for each in (
+            step,
+            Step(reply.correlation_id, "a", ENDED, 1.0, reply=reply),
+            Step("a", "b", REJECTED, 1.0, letter=letter),
+        ):
+            self.assertEqual(decode_step(encode_step(each)), each)
 
     @given(REQUESTS)
     def test_readable_by_others(self, request: Request) -> None:
-        """The envelope is JSON that says its version, and holds the payload as it came."""
+        """The envelope is JSON with its version, and has the payload byte for byte."""
         data = encode_request(request)
         document = json.loads(data)
         self.assertEqual((document["openhqm"], document["correlation_id"]), (1, request.correlation_id))
@@ -100,18 +127,18 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class UnreadableTests(SynchronousTestCase):
-    """What is not ours is refused in words, and with one kind of error."""
+    """Messages that cannot be decoded are `UnreadableMessage`, with a reason"""
 
     def changed(self, data: bytes, **changes: Any) -> bytes:
         return json.dumps({**json.loads(data), **changes}, separators=(",", ":")).encode()
 
-    def test_newer_writers(self) -> None:
-        """Members that are not known here are passed over."""
+    def test_unknown_members(self) -> None:
+        """Unknown members are ignored."""
         for decode, data, value in KINDS:
             self.assertEqual(decode(self.changed(data, later={"a": [1]}, other=None)), value)
 
-    def test_left_out(self) -> None:
-        """What a writer left out is what was meant by saying nothing: plain success, normal priority, no deadline."""
+    def test_defaults(self) -> None:
+        """Members that a writer left out have their defaults: status 200, normal priority, no deadline."""
         reply = decode_reply(b'{"openhqm":1,"correlation_id":"a","status":"COMPLETED","completed_at":2.0}')
         self.assertEqual((reply.status_code, reply.attempt, reply.processing_time_ms), (200, 0, 0))
         self.assertEqual((reply.result, reply.body, reply.error, reply.headers), (None, None, None, {}))
@@ -119,7 +146,7 @@ class UnreadableTests(SynchronousTestCase):
         self.assertEqual(request, Request("a", 2.0, Submission(b"3", {}, {}, Priority.NORMAL, None, None)))
 
     def test_other_versions(self) -> None:
-        """A version that is not known here is refused, and named."""
+        """An unknown version is refused, and named."""
         for decode, data, _ in KINDS:
             for version in (0, 2, 99):
                 error = self.assertRaises(UnreadableMessage, decode, self.changed(data, openhqm=version))
@@ -128,19 +155,20 @@ class UnreadableTests(SynchronousTestCase):
                 self.assertRaises(UnreadableMessage, decode, self.changed(data, openhqm=version))
 
     def test_missing_members(self) -> None:
-        """Without its version, its id or its payload an envelope is none."""
+        """An envelope without its version, id or payload is refused."""
         for decode, data, _ in KINDS:
             for name in {"openhqm", "correlation_id", "payload", "status", "request", "reply"} & set(json.loads(data)):
                 document = json.loads(data)
                 del document[name]
                 self.assertRaises(UnreadableMessage, decode, json.dumps(document).encode())
 
-    def test_unknown_words(self) -> None:
-        """A priority or a status that is not known here is refused, and named; so is a reply that is no ending."""
+    def test_unknown_values(self) -> None:
+        """An unknown priority or status is refused, and named; so is a reply without an ending."""
         for decode, data, change in (
             (decode_request, KINDS[0][1], {"priority": "urgent"}),
             (decode_reply, KINDS[1][1], {"status": "LOST"}),
             (decode_reply, KINDS[1][1], {"status": "PENDING"}),
+            (decode_step, KINDS[3][1], {"type": "magic"}),
         ):
             error = self.assertRaises(UnreadableMessage, decode, self.changed(data, **change))
             self.assertIn(next(iter(change.values())), str(error))
@@ -148,8 +176,8 @@ class UnreadableTests(SynchronousTestCase):
         inner = {**json.loads(KINDS[0][1]), "priority": "urgent"}
         self.assertRaises(UnreadableMessage, decode_dead_letter, self.changed(KINDS[2][1], request=inner))
 
-    def test_cut_off(self) -> None:
-        """An envelope that is not whole is none, wherever it was cut."""
+    def test_truncated(self) -> None:
+        """An envelope that was cut anywhere is refused."""
         for decode, data, _ in KINDS:
             for end in range(len(data)):
                 self.assertRaises(UnreadableMessage, decode, data[:end])
@@ -160,6 +188,6 @@ class UnreadableTests(SynchronousTestCase):
     @example(b'{"openhqm":1,"correlation_id":"\xff"}')
     @example(b'{"openhqm":1,"correlation_id":"\\ud800","submitted_at":0,"payload":0}')
     def test_garbage(self, data: bytes) -> None:
-        """Bytes that somebody else put into the queue are `UnreadableMessage`, and nothing worse."""
+        """Any bytes of another program are `UnreadableMessage`, and raise nothing else."""
         for decode, _, _ in KINDS:
             self.assertRaises(UnreadableMessage, decode, data)

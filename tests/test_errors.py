@@ -1,4 +1,4 @@
-"""Errors are sentences for whoever has to act on them."""
+"""The texts and fields of errors."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ class ErrorsTests(SynchronousTestCase):
     """`openhqm.errors`"""
 
     def test_one_root(self) -> None:
-        """Whatever is raised on purpose can be caught by one name, and hides no builtin."""
+        """All errors have one base class, and none has the name of a builtin."""
         found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
         self.assertGreater(len(found), 10)
         for kind in found:
             self.assertTrue(issubclass(kind, errors.OpenHQMError), kind)
             self.assertNotIn(kind.__name__, dir(builtins))
 
-    def test_every_complaint(self) -> None:
-        """A configuration error says all of it: each key, what is wrong, and where it came from."""
+    def test_all_complaints(self) -> None:
+        """A configuration error lists every key, what is wrong with it, and where it came from."""
         error = ConfigurationError([Complaint("server.port", "too high", "a.yaml"), Complaint("queue.type", "unknown")])
         self.assertEqual(str(error), "server.port: too high (a.yaml); queue.type: unknown")
         self.assertEqual([complaint.key for complaint in error.complaints], ["server.port", "queue.type"])
 
-    def test_a_way_out(self) -> None:
-        """Who finds the file in use is told by whom, and which setting moves it elsewhere."""
+    def test_file_in_use(self) -> None:
+        """The error for a file in use has the process that uses it, and the setting that avoids it."""
         for holder, shown in (("123", "process 123"), ("", "process unknown")):
             message = str(FileInUse("openhqm-data", holder))
             for part in ("openhqm-data", shown, "queue.connection.sqlite.path"):
                 self.assertIn(part, message)
 
     def test_fields(self) -> None:
-        """What a program needs of an error is a field of it, and no need to read the sentence."""
+        """Programs read the fields of an error, and need not parse its text."""
         self.assertEqual(InvalidRequest("metadata.timeout", "is odd").field, "metadata.timeout")
         self.assertEqual(str(InvalidRequest("metadata.timeout", "is odd")), "metadata.timeout: is odd")
 
-    def test_ids_stay_out_of_the_words(self) -> None:
-        """Two ids that are not there are not there in the same words."""
+    def test_same_text_for_every_id(self) -> None:
+        """The text for an unknown id does not repeat the id."""
         for kind in (UnknownRequest, ExpiredRequest):
             self.assertEqual(str(kind("one")), str(kind("two")))
             self.assertEqual(kind("one").correlation_id, "one")
 
-    def test_no_oracle(self) -> None:
-        """Two destinations that are refused are refused in the same words; the reason is a field, for the log."""
+    def test_same_text_for_every_destination(self) -> None:
+        """All refused destinations have the same text. The reason is a field, for the log."""
         self.assertEqual(repr(DestinationRefused("10.0.0.0/8")), repr(DestinationRefused("port")))
         self.assertEqual(str(DestinationRefused("port")), "the destination is not allowed")
         self.assertEqual(DestinationRefused("port").reason, "port")

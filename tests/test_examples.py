@@ -1,4 +1,4 @@
-"""The examples, run as the README of theirs says."""
+"""The examples, run as their README says."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EXAMPLES = ROOT / "examples"
 
 
 def run(name: str) -> str:
-    """What an example prints; `AssertionError` with all of it where it fails."""
-    # The environment's own programs, as they lie beside the Python that runs this.
+    """The output of an example. `AssertionError` with all of it where the example fails."""
+    # The programs of the environment, which lie beside the Python that runs this test.
     environment = {**os.environ, "BIN": str(Path(sys.executable).parent)}
     environment |= {"PORT": str(free_port()), "TARGET_PORT": str(free_port())}
     done = subprocess.run(
@@ -28,17 +28,17 @@ def run(name: str) -> str:
 
 
 class ExamplesTests(SynchronousTestCase):
-    """Three patterns: HTTP -> queue, queue -> HTTP, both; and the sidecar"""
+    """The three patterns (HTTP -> queue, queue -> HTTP, both) and the sidecar"""
 
     def test_http_to_queue(self) -> None:
-        """Callers see progress and the answer, and nothing of an attempt that failed."""
+        """Callers see progress and the answer, and not the attempt that failed."""
         out = run("http-to-queue")
         self.assertIn('"percent":100', out)
         self.assertIn('"result":{"image":"cat.png","size":"small"}', out)
         self.assertIn('"result":{"words":3,"attempts":2}', out)
 
     def test_queue_to_http(self) -> None:
-        """What others put into the queue arrives, and what one customer did in the order in which it was done."""
+        """Events from another program arrive, those of each customer in order."""
         out = run("queue-to-http")
         arrived = re.findall(r'^200 .*"customer": "(\w+)", "event": "(\w+)"', out, re.MULTILINE)
         self.assertEqual([event for customer, event in arrived if customer == "ada"], ["ordered", "paid", "shipped"])
@@ -46,7 +46,7 @@ class ExamplesTests(SynchronousTestCase):
         self.assertIn("503 ", out)
 
     def test_async_proxy(self) -> None:
-        """Callers get the service's answers, also where it failed before, and a route has its own way."""
+        """Callers get the service's answers, also after a failure, and a route has its own endpoint and content."""
         out = run("async-proxy")
         self.assertEqual(
             re.findall(r'"path": "/orders/(\d)", "attempt": "(\d)"', out), [("1", "1"), ("2", "1"), ("3", "2")]
@@ -55,14 +55,14 @@ class ExamplesTests(SynchronousTestCase):
         self.assertIn('"body": {"to": "ada@example.org", "subject": "Hello"}', out)
 
     def test_sidecar(self) -> None:
-        """Most goes straight through; what a rule or the client says waits in the queue, and is done."""
+        """Most requests are passed through. Those that a rule or the client queues are done later."""
         out = run("sidecar")
         self.assertIn('"path": "/shop?item=1", "attempt": null', out)
         self.assertRegex(out, r'"path": "/reports/2026", "attempt": "\d", "body": \{"year": 2026\}')
         self.assertEqual(out.count("HTTP/1.1 202 Accepted"), 2)
 
-    def test_each_is_tried(self) -> None:
-        """No example is left out above."""
+    def test_all_are_run(self) -> None:
+        """Every example is run by a test above."""
         self.assertEqual(
             {path.parent.name for path in EXAMPLES.glob("*/run.sh")},
             {"http-to-queue", "queue-to-http", "async-proxy", "sidecar"},

@@ -1,4 +1,4 @@
-"""The vocabulary: what a value promises from birth."""
+"""The invariants of `openhqm.messages`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class MessagesTests(SynchronousTestCase):
     """`openhqm.messages`"""
 
     def test_endings(self) -> None:
-        """Of the six states, the two on the way are no endings and the other four are."""
+        """Of the six statuses, PENDING and PROCESSING are not endings, and the other four are."""
         self.assertEqual({status.value for status in Status}, {"PENDING", "PROCESSING", *ENDINGS})
         self.assertEqual({status.value for status in Status if status.ended}, ENDINGS)
 
-    def test_a_reply_is_an_ending(self) -> None:
-        """No reply can say that its request is still on the way."""
+    def test_reply_needs_an_ending(self) -> None:
+        """The status of a reply must be an ending."""
         for status in Status:
             if status.value in ENDINGS:
                 self.assertIs(Reply("id", status, 0.0).status, status)
@@ -27,12 +27,12 @@ class MessagesTests(SynchronousTestCase):
                 self.assertRaises(ValueError, Reply, "id", status, 0.0)
 
     def test_deadline(self) -> None:
-        """The timeout runs from the acceptance; without one there is no deadline."""
+        """The timeout counts from the acceptance. Without one there is no deadline."""
         self.assertEqual(Request("id", 100.0, Submission(b"1", timeout=5.0)).deadline, 105.0)
         self.assertIsNone(Request("id", 100.0, Submission(b"1")).deadline)
 
     def test_frozen(self) -> None:
-        """Nobody on the way can change what travels, and no two submissions share a mapping by default."""
+        """Messages cannot be changed, and two submissions do not share a default mapping."""
         submission = Submission(b"1")
         self.assertRaises(FrozenInstanceError, setattr, submission, "payload", b"2")
         self.assertIsNot(submission.metadata, Submission(b"1").metadata)

@@ -1,4 +1,4 @@
-"""The process as an operator meets it: started, misconfigured, stopped, started again, twice at once."""
+"""The whole process: started, misconfigured, stopped, started again, and started twice on one file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def blocking(work):
 """
 
 
-class Process(SynchronousTestCase):
+class ProcessCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="openhqm-service-"))
         self.addCleanup(shutil.rmtree, self.directory)
@@ -50,9 +50,9 @@ class Process(SynchronousTestCase):
         return str(path)
 
 
-class Starting(Process):
+class StartingTests(ProcessCase):
     def test_restart(self) -> None:
-        """Ctrl-C ends it with 0; started again, it answers for an old id."""
+        """Ctrl-C ends the process with 0. After a restart it answers for an old id."""
         server = self.server()
         server.start()
         correlation_id = server.submit({"hello": "world"})
@@ -63,13 +63,13 @@ class Starting(Process):
         self.assertEqual(server.stop(), 0)
 
     def test_own_handler(self) -> None:
-        """A handler in a file beside the configuration is found and run."""
+        """A handler in a file beside the configuration is imported and called."""
         server = self.server()
         server.start("--config", self.config("worker: {handler: 'jobs:handle'}"))
         self.assertEqual(server.response(server.submit([1]))["result"], {"seen": [1], "attempt": 1})
 
     def test_thread(self) -> None:
-        """With worker.executor thread a handler may block: others are not held up, and progress is kept."""
+        """With worker.executor thread a blocking handler holds up no other, and its progress is stored."""
         server = self.server(OPENHQM_WORKER__HANDLER="jobs:blocking", OPENHQM_WORKER__EXECUTOR="thread")
         server.start()
         started = time.monotonic()
@@ -80,22 +80,22 @@ class Starting(Process):
         self.assertEqual(server.stop(), 0)
 
     def test_handler_that_kills(self) -> None:
-        """A handler that takes the process with it is tried four times and then kept as a dead letter."""
+        """A handler that ends the process is called four times. Then its request is a dead letter."""
         server = self.server(OPENHQM_WORKER__HANDLER="jobs:handle")
         server.start()
-        correlation_id = server.submit("die", delay=0.5)  # so that the 202 comes before the end
+        correlation_id = server.submit("die", delay=0.5)  # so that the 202 is sent before the process ends
         good = server.submit("live")
         for _ in range(4):
             assert server.process is not None
             self.assertEqual(server.process.wait(timeout=20), 7)
-            self.start_patiently(server)
+            self.start_or_end(server)
         response = server.response(correlation_id)
         self.assertEqual((response["status"], response["attempt"]), ("FAILED", 4))
-        self.assertIn("the process ended with them", response["error"])
+        self.assertIn("the worker process ended during each of the 4 attempts", response["error"])
         self.assertEqual(server.response(good)["status"], "COMPLETED")
 
-    def start_patiently(self, server: Server) -> None:
-        """It may be gone again before it could be asked whether it is ready."""
+    def start_or_end(self, server: Server) -> None:
+        """Start ``server``, which may end again before it answers."""
         try:
             server.start()
         except AssertionError:
@@ -103,7 +103,7 @@ class Starting(Process):
             self.assertEqual(server.process.poll(), 7)
 
     def test_roles(self) -> None:
-        """A listener accepts and does not work; a worker works on what it left, without a port."""
+        """A listener accepts requests and does not work on them. A worker works on them, without a port."""
         server = self.server()
         server.start("--role", "listener")
         correlation_id = server.submit(1)
@@ -125,9 +125,9 @@ class Starting(Process):
         self.assertEqual(server.response(correlation_id)["status"], "COMPLETED")
 
 
-class Serving(Process):
-    def counted(self, server: Server, number: int) -> None:
-        """Hold a connection, once the server says that ``number`` are open: earlier ones are seen to be gone."""
+class ServingTests(ProcessCase):
+    def hold_connection(self, server: Server, number: int) -> None:
+        """Hold a connection, once the server counts ``number`` of them and no older ones."""
         deadline = time.monotonic() + 20
         while True:
             connection = server.connection()
@@ -140,17 +140,17 @@ class Serving(Process):
             self.assertLess(time.monotonic(), deadline, answer)
 
     def test_connections(self) -> None:
-        """One connection more than server.max_connections gets a 503, and what is metered is what is open."""
+        """One connection more than server.max_connections gets a 503, and the metric counts the open ones."""
         server = self.server(OPENHQM_SERVER__MAX_CONNECTIONS="2")
         server.start()
-        self.counted(server, 1)
-        self.counted(server, 2)
+        self.hold_connection(server, 1)
+        self.hold_connection(server, 2)
         with socket.create_connection(("127.0.0.1", server.port)) as more:
             more.settimeout(20)
             self.assertTrue(more.recv(65536).startswith(b"HTTP/1.1 503 "))
 
     def test_buffered(self) -> None:
-        """Bodies that have come in part are metered, and more than server.max_buffered_bytes of them is a 503."""
+        """Bytes of incomplete bodies are a metric, and more than server.max_buffered_bytes of them is a 503."""
         server = self.server(OPENHQM_SERVER__MAX_BUFFERED_BYTES="1000", OPENHQM_SERVER__MAX_BODY_BYTES="1000")
         server.start()
         head = b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n"
@@ -165,7 +165,7 @@ class Serving(Process):
             self.assertEqual(server.response(correlation_id)["result"], "small")
 
     def test_access_log(self) -> None:
-        """With monitoring.access_log a submission and its answer are in the log, by the id; without, neither is."""
+        """With monitoring.access_log a submission and its answer are logged with the id; without it neither is."""
         for on in ("true", "false"):
             server = self.server(OPENHQM_MONITORING__ACCESS_LOG=on)
             server.start()
@@ -183,9 +183,9 @@ class Serving(Process):
             self.assertNotIn("wait=", server.log())
 
 
-class Refusing(Process):
+class RefusalTests(ProcessCase):
     def refused(self, server: Server, *arguments: str) -> list[str]:
-        """The lines it ends with; exit code 1, and no traceback."""
+        """The lines of a process that ends with exit code 1 and without a traceback."""
         code, out, err = server.run(*arguments)
         self.assertEqual(code, 1, out + err)
         self.assertNotIn("Traceback", out + err)
@@ -202,10 +202,10 @@ class Refusing(Process):
         self.assertIn("Address already in use", line)
 
     def test_keys(self) -> None:
-        """Every bad key is a line of its own, with the file it stands in."""
+        """Each key with an error is a line of its own, with the name of the file."""
         path = self.config("server: {prot: 1, port: x}\nqueue: {type: kafka}\n")
         lines = self.refused(self.server(), "--config", path)
-        self.assertEqual(len(lines), 2, lines)  # the port itself stands in the environment here
+        self.assertEqual(len(lines), 2, lines)  # server.port is overridden by the environment here
         self.assertTrue(all(path in line for line in lines))
 
     def test_no_file(self) -> None:
@@ -214,7 +214,7 @@ class Refusing(Process):
         self.assertIn("/nowhere/cfg.yaml: cannot be read: No such file or directory", line)
 
     def test_handler(self) -> None:
-        """A handler that is not there is one clear line each."""
+        """Each handler that cannot be loaded is one clear line."""
         lines = self.refused(
             self.server(OPENHQM_WORKER__HANDLER="nowhere:handle", OPENHQM_WORKER__HANDLERS='{"a": "jobs:nothing"}')
         )
@@ -223,7 +223,7 @@ class Refusing(Process):
         self.assertIn("worker.handlers.a: jobs has no callable named nothing", lines[1])
 
     def test_second_process(self) -> None:
-        """A second process on the same files is refused, and told who holds them; the first goes on."""
+        """A second process on the same files is refused, and told the pid of the first, which goes on."""
         first = self.server()
         first.start()
         second = self.server()
@@ -233,7 +233,7 @@ class Refusing(Process):
         self.assertEqual(first.response(first.submit(1))["status"], "COMPLETED")
 
     def test_foreign_file(self) -> None:
-        """Some other program's database is left alone."""
+        """The database of another program is refused, and not changed."""
         import sqlite3
 
         (self.directory / "data").mkdir()
@@ -244,20 +244,20 @@ class Refusing(Process):
         self.assertIn("some other program's database", line)
 
     def test_role(self) -> None:
-        """A role that is none is refused."""
+        """An unknown role is refused."""
         code, out, err = self.server().run("--role", "boss")
         self.assertEqual(code, 1)
         self.assertIn("--role must be", out + err)
 
     def test_role_alone(self) -> None:
-        """Half a process on a queue in memory is refused: what it accepted nobody could ever work on."""
+        """A listener or a worker on a queue in memory is refused: no other process could see its requests."""
         for role in ("listener", "worker"):
             code, out, err = self.server(OPENHQM_QUEUE__TYPE="memory").run("--role", role)
             self.assertEqual(code, 1)
-            self.assertIn("memory is of one process", out + err)
+            self.assertIn("memory is seen by one process only", out + err)
 
     def test_check(self) -> None:
-        """--check says what the backend promises and ends with 0; with a bad key it ends with 1."""
+        """--check prints what the backend promises and ends with 0; with an error in a key it ends with 1."""
         code, out, err = self.server().run("--check")
         self.assertEqual((code, err), (0, ""))
         self.assertIn("durable: a 202 survives a crash and a power cut: yes", out)
@@ -266,7 +266,68 @@ class Refusing(Process):
         self.refused(self.server(OPENHQM_QUEUE__TYPE="rabbitmq"), "--check")
 
 
-class DiskFull(Process):
+class CustomTests(ProcessCase):
+    OWN = """
+import attrs
+from openhqm.memory.queue import MemoryQueue
+from openhqm.memory.results import MemoryResults
+from openhqm.policy.ids import CorrelationIds
+
+class Queue(MemoryQueue):
+    def start(self):
+        self._results.start()
+        return super().start()
+
+    def stop(self):
+        self._results.stop()
+        return super().stop()
+
+def make(options, clock):
+    ids = CorrelationIds(b"k" * 32)
+    results = MemoryResults(clock, ids, 3600.0)
+    queue = Queue(results, clock, ids, requests="openhqm-requests", dead_letters="openhqm-dlq")
+    queue.traits = attrs.evolve(queue.traits, largest_message=options["largest_message"])
+    return queue, results
+
+def broken(options, clock):
+    raise RuntimeError("no luck")
+"""
+
+    def custom(self, factory: str) -> Server:
+        (self.directory / "own.py").write_text(self.OWN)
+        return self.server(
+            OPENHQM_QUEUE__TYPE="custom",
+            OPENHQM_QUEUE__CONNECTION__CUSTOM__FACTORY=factory,
+            OPENHQM_QUEUE__CONNECTION__CUSTOM__OPTIONS='{"largest_message": 1000}',
+        )
+
+    def test_served(self) -> None:
+        """A queue that a file beside the configuration makes is served like any other, with the limit that it has."""
+        server = self.custom("own:make")
+        code, out, err = server.run("--check")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("queue.type custom\n", out)
+        self.assertIn("largest message, in bytes (413 for a longer one): 1000\n", out)
+        server.start()
+        self.assertEqual(server.response(server.submit({"a": 1}))["result"], {"a": 1})
+        status, _, body = server.ask("POST", "/api/v1/submit", {"payload": "x" * 1000})
+        self.assertEqual((status, json.loads(body)["largest_message"]), (413, 1000))
+        self.assertEqual(server.stop(), 0)
+
+    def test_refused(self) -> None:
+        """A factory that is not there, or breaks down, ends the process with one line."""
+        for factory, words in (
+            ("own:nothing", "own has no callable named nothing"),
+            ("own:broken", "own:broken failed: RuntimeError: no luck"),
+        ):
+            code, out, err = self.custom(factory).run()
+            self.assertEqual(code, 1)
+            self.assertNotIn("Traceback", out + err)
+            (line,) = [line for line in err.splitlines() if line.startswith("openhqm: ")]
+            self.assertIn(f"queue.connection.custom.factory: {words}", line)
+
+
+class DiskFullTests(ProcessCase):
     def setUp(self) -> None:
         super().setUp()
         self.disk = self.directory / "disk"
@@ -281,7 +342,10 @@ class DiskFull(Process):
         self.addCleanup(subprocess.run, ["umount", "-l", str(self.disk)])
 
     def test_full(self) -> None:
-        """On a full disk nothing is accepted and everything is readable; with room again it goes on by itself."""
+        """On a full disk no request is accepted, and all answers are readable.
+
+        With room again the process recovers by itself.
+        """
         server = self.server(OPENHQM_QUEUE__CONNECTION__SQLITE__PATH=str(self.disk / "data"))
         server.start()
         early = server.submit("early")
@@ -296,7 +360,7 @@ class DiskFull(Process):
         self.assertIn("retry-after", fields)
         self.assertEqual(server.ask("GET", "/health/ready")[0], 503)
         self.assertEqual(server.response(early), before)
-        # Room again: whoever runs this makes the disk larger.
+        # Make room: here the disk becomes larger.
         subprocess.run(["mount", "-o", "remount,size=64m", str(self.disk)], check=True)
         deadline = time.monotonic() + 15
         while server.ask("GET", "/health/ready")[0] != 200 and time.monotonic() < deadline:
@@ -307,9 +371,9 @@ class DiskFull(Process):
         self.assertEqual(server.stop(), 0)
 
 
-class Packaging(Process):
+class PackagingTests(ProcessCase):
     def test_wheel_and_sdist(self) -> None:
-        """What is built from a clean copy contains the plugin, and runs from the wheel in a clean environment."""
+        """The wheel from a clean checkout contains the plugin, and runs in a clean environment."""
         copy = self.directory / "source"
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True

@@ -4,7 +4,7 @@ import time
 
 
 def resize(work):
-    """Tells how far it is while it works."""
+    """Report progress while it works."""
     for done in (25, 50, 75, 100):
         time.sleep(0.05)
         work.progress(percent=done)
@@ -12,7 +12,7 @@ def resize(work):
 
 
 def count(work):
-    """The first attempt fails, as things do; the second does not."""
+    """Fail at the first attempt, and succeed at the second."""
     if work.attempt == 1:
-        raise ConnectionError("the database is away for a moment")
+        raise ConnectionError("the database cannot be reached")
     return {"words": len(work.payload["text"].split()), "attempts": work.attempt}

@@ -3,14 +3,14 @@
 start target "$TARGET_PORT" "$bin/python" "$here/../target.py" "$TARGET_PORT"
 start openhqm "$PORT" "$bin/twistd" -n openhqm --config "$here/cfg.yaml"
 
-echo; echo "# Straight through:"
+echo; echo "# Passed through:"
 ask "localhost:$PORT/shop?item=1"
 
 echo; echo "# A report goes through the queue, as the configuration says. It is accepted at once:"
 ask -i "localhost:$PORT/reports/2026" -d '{"year": 2026}' | tee "$work/accepted"
 location=$(tr -d '\r' < "$work/accepted" | sed -n 's/^Location: //p')
 
-echo; echo "# ... and done in its time, whatever the application was doing meanwhile:"
+echo; echo "# ... and its answer is there later, although the application was busy:"
 ask "localhost:$PORT$location/body?wait=20"
 
 echo; echo "# Any request goes through the queue if its client prefers so:"

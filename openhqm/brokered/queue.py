@@ -1,62 +1,54 @@
 # -*- test-case-name: tests.brokered.test_brokered -*-
-"""The queue over a broker that holds bytes and nothing else: what is promised is kept by the books beside it.
+"""The queue over a broker that only moves messages: what is promised is kept by the ledger beside it.
 
-Each step is written into the ledger first and said to the broker second. A kill in between leaves a mark, or a copy
-too many, and both are made up for; `docs/two-places.md` goes through each one.
+Each step is written into the ledger first and told to the broker second. A kill in between leaves an outbox entry, or
+a message too many, and both are made good; docs/queue-over-a-broker.md goes through each one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from openhqm.brokered.ledger import Ledger
-from openhqm.brokered.local_queue import Place
-from openhqm.brokered.publishing import Publishing
-from openhqm.codec import encode_request
+from openhqm.brokered.local_queue import LocalQueue
+from openhqm.brokered.losses import Losses
+from openhqm.brokered.outbox import Outbox
 from openhqm.errors import NotDurable
-from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
-from openhqm.interfaces.legacy import IBroker
-from openhqm.messages import (
-    Acceptance,
-    DeadLetter,
-    Depth,
-    IdempotencyClaim,
-    Priority,
-    Request,
-    Submission,
-)
-from openhqm.policy.copies import Copy
-from openhqm.policy.queue_names import MOST_QUEUES, holds_requests
+from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Submission
+from openhqm.policy.channels import Channels, group_of
+from openhqm.policy.queue_names import MOST_QUEUES
+from openhqm.queue.ledger import Ledger, Outgoing
 from openhqm.runtime.deferreds import deferred, shielded
 
-MOST_LOSSES = 3
 
+class StepsConsumer(Protocol):
+    """What writes down the steps of workers without a store (`openhqm.storeless`)."""
 
-class Following(Protocol):
-    """What writes down the steps that workers without a store tell."""
+    channel: str
 
-    queue: str
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know although everything works."""
 
-    def start(self) -> None:
-        """Begin to follow."""
+    def start(self, restore: Callable[[str], Deferred[None]]) -> None:
+        """Begin to consume; ``restore`` makes the channel where it is missing."""
 
     def stop(self) -> Deferred[None]:
-        """Follow no more."""
+        """Finish what was received, and consume no more."""
 
 
 @implementer(IMessageQueue)
 class BrokeredQueue:
-    """The queues of ``broker``, and the books in ``ledger``.
+    """The queues of ``broker``, with ``ledger`` beside it.
 
-    A loan that is not extended for ``lease`` seconds is lent anew. ``following`` is what writes down what workers
-    without a store tell, where this process keeps their books.
+    A delivery that is not extended for ``lease`` seconds is delivered again. ``steps`` writes down the steps of workers
+    without a store, where this process accepts what they work on. For them the channels of ``queues`` are made at once.
     """
 
     _log = Logger()
@@ -67,58 +59,64 @@ class BrokeredQueue:
         ledger: Ledger,
         clock: IReactorTime,
         *,
-        requests: str,
+        channels: Channels,
         dead_letters: str,
         lease: float = 60.0,
-        following: Following | None = None,
+        steps: StepsConsumer | None = None,
+        queues: Sequence[str] = (),
     ) -> None:
         self._broker = broker
-        self._following = following
         self._ledger = ledger
         self._clock = clock
-        self._requests = requests
+        self._channels = channels
         self._dead_letters = dead_letters
         self._lease = lease
-        self._publishing = Publishing(broker, ledger, clock, requests)
-        self._places: dict[str, Place] = {}
-        self._lost: tuple[str, ...] = ()
+        self._steps = steps
+        names = [name for queue in queues for name in channels.names(queue)]
+        self._losses = Losses(broker, ledger, clock, lambda channel: self._outbox.doubt(channel), names)
+        self._outbox = Outbox(broker, ledger, clock, self._losses.restore, None if steps is None else steps.channel)
+        self._local: dict[str, LocalQueue] = {}
+        self._traits: tuple[BrokerTraits, bool, QueueTraits] | None = None
         ledger.on_ending.append(self._ended)
-        if ledger.complete:
-            broker.on_lost = self._recover
 
     @property
     def traits(self) -> QueueTraits:
-        """Those of the broker, as far as the books can bear it. A delay may be of any length: it is cut into pieces."""
-        found = self._broker.traits
-        durable = found.durable and self._ledger.durable
-        return attrs.evolve(found, durable=durable, atomic_settle=False, longest_delay=None)
+        """What broker and ledger keep together."""
+        traits, durable = self._broker.traits, self._ledger.durable
+        known = self._traits
+        if known is None or known[0] is not traits or known[1] is not durable:  # it is asked with every request
+            known = self._traits = (traits, durable, _together(traits, durable))
+        return known[2]
 
     @property
     def unavailable_reason(self) -> str | None:
         """Why nothing can be accepted now, or None."""
-        return self._ledger.unavailable_reason or self._broker.unavailable_reason
+        return self._ledger.unavailable_reason or self._broker.unavailable_reason or self._losses.unavailable_reason
 
     @property
     def warnings(self) -> Sequence[str]:
         """What an operator should know of either place."""
-        return (*self._ledger.warnings, *self._broker.warnings, *self._lost)
+        local = [warning for queue in self._local.values() for warning in queue.warnings]
+        steps = () if self._steps is None else self._steps.warnings
+        return (*self._ledger.warnings, *self._broker.warnings, *local, *steps, *self._losses.warnings)
 
     @deferred
     async def start(self) -> None:
         await self._ledger.start()
         await self._broker.start()
-        self._publishing.start()
-        if self._following is not None:
-            self._following.start()
+        self._outbox.start()
+        self._losses.start()
+        if self._steps is not None:
+            self._steps.start(self._losses.restore)
 
     @deferred
     async def stop(self) -> None:
-        await DeferredList([place.stop() for place in self._places.values()])
-        noted = self._publishing.stop()
-        if self._following is not None:
-            await self._following.stop()
+        await DeferredList([queue.stop() for queue in self._local.values()])
+        self._losses.stop()
+        if self._steps is not None:
+            await self._steps.stop()
+        await self._outbox.stop()
         await self._broker.stop()
-        await noted
         await self._ledger.stop()
 
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
@@ -127,37 +125,46 @@ class BrokeredQueue:
     async def _accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
         if claim is None and self._broker.unavailable_reason is not None:
             raise NotDurable(self._broker.unavailable_reason)
-        copy = await self._ledger.record(submission, claim)
-        if isinstance(copy, Acceptance):
-            return copy
+        outgoing = await self._ledger.record(submission, claim)
+        if isinstance(outgoing, Acceptance):
+            return outgoing
+        if outgoing.waits:
+            return _acceptance(outgoing)
         try:
-            await self._publishing.publish(copy)
+            await self._outbox.publish(outgoing)
         except Exception as error:
-            if await self._withdrawn(copy, claim):
+            if await self._withdrawn(outgoing, claim):
                 raise
-            if not isinstance(error, NotDurable):  # a bug, which nobody else hears of
-                self._log.failure("publishing {id} broke down", id=copy.request.correlation_id)
-        return _acceptance(copy)
+            if not isinstance(error, NotDurable):
+                self._log.failure("publishing {id} broke down", id=outgoing.request.correlation_id)
+        return _acceptance(outgoing)
 
-    async def _withdrawn(self, copy: Copy, claim: IdempotencyClaim | None) -> bool:
-        """Whether to say that it was not accepted: it is taken back, or what became of it is not known."""
+    async def _withdrawn(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> bool:
+        """Whether to say that it was not accepted: it was taken back, or what became of it is not known."""
         try:
-            return await self._ledger.withdraw(copy, claim)
+            return await self._ledger.withdraw(outgoing, claim)
         except NotDurable:
-            return True  # the mark stays: it is published later, and nobody was told of it
-
-    @deferred
-    async def publish(self, queue: str, message: Request, *, priority: Priority, delay: float) -> None:
-        await self._broker.publish(queue, encode_request(message), attempts=0, priority=priority, delay=delay)
+            return True  # the entry stays: it is published later, and the caller knows no id
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
-        return self._place(queue).receive(most, in_order)
+        """See `IMessageQueue.receive`. In order is what the outbox publishes: one message of a partition at a time."""
+        return self._queue(queue).receive(queue, 1 if in_order else most)
 
     def queues(self) -> Deferred[Sequence[str]]:
         return self._ledger.queues()
 
-    def depth(self, queue: str) -> Deferred[Depth]:
-        return self._ledger.letters_depth() if queue == self._dead_letters else self._broker.depth(queue)
+    @deferred
+    async def depth(self, queue: str) -> Depth:
+        if queue == self._dead_letters:
+            return await self._ledger.dead_letters_depth()
+        published, waiting = await self._ledger.count(queue)
+        of_a_group = group_of(queue) == queue and self._broker.traits.depth is DepthKind.EXACT
+        channels = self._channels.names(queue) if of_a_group else ()
+        there = sum([await self._broker.depth(channel) or 0 for channel in channels])
+        # What the broker does not count any more has come by the time of its answer.
+        local = self._local.get(group_of(queue))
+        here, in_flight = local.counts(queue) if local is not None else (0, 0)
+        return Depth(here + there if of_a_group else published, waiting, in_flight, None)
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._ledger.dead_letters(after, most)
@@ -166,42 +173,47 @@ class BrokeredQueue:
         return shielded(self._redrive(number))
 
     async def _redrive(self, number: int) -> Acceptance:
-        copy = await self._ledger.redrive(number)
-        await self._publishing.publish_or_leave(copy)
-        return _acceptance(copy)
+        outgoing = await self._ledger.redrive(number)
+        if not outgoing.waits:
+            try:
+                await self._outbox.publish(outgoing)
+            except NotDurable as error:
+                id = outgoing.request.correlation_id
+                self._log.warn("{id} was redriven, and is published later: {reason}", id=id, reason=error.reason)
+        return _acceptance(outgoing)
 
-    @deferred
-    async def _recover(self, queue: str | None, priority: Priority | None) -> bool:
-        """What the broker has lost is made good, or ends; and somebody is told."""
-        if self._following is not None and queue == self._following.queue:
-            queue = priority = None  # endings may have been among what was told
-        await self._ledger.when_probed()
-        await self._publishing.note()  # so that a mark stands for what was never published
-        found = await self._ledger.recover(queue, priority)
-        if not found:
-            return False
-        what = "everything it had" if queue is None else f"what was in {queue}"
-        words = f"the broker has lost {what}: {found.marked} requests are published anew"
-        if found.ended:
-            words += f", and {found.ended} have ended as FAILED, for their content was there alone"
-        self._log.critical("{words}", words=words)
-        self._lost = (*self._lost, words)[-MOST_LOSSES:]
-        return True
-
-    def _place(self, queue: str) -> Place:
-        place = self._places.get(queue)
-        if place is None:
-            if len(self._places) >= MOST_QUEUES:
+    def _queue(self, queue: str) -> LocalQueue:
+        name = group_of(queue)
+        local = self._local.get(name)
+        if local is None:
+            if len(self._local) >= MOST_QUEUES:
                 raise ValueError(f"more than {MOST_QUEUES} queues")
-            recorded = holds_requests(self._requests, queue)
-            place = Place(self._broker, self._ledger, self._publishing, self._clock, queue, recorded, self._lease)
-            self._places[queue] = place
-        return place
+            local = self._local[name] = LocalQueue(
+                self._broker,
+                self._ledger,
+                self._clock,
+                name=name,
+                requests=self._channels.requests,
+                channels=self._channels.names(name),
+                lease=self._lease,
+                restore=self._losses.restore,
+            )
+        return local
 
     def _ended(self, number: int, status: str) -> None:
-        for place in self._places.values():
-            place.ended(number, status)
+        for queue in self._local.values():
+            queue.ended(number, status)
 
 
-def _acceptance(copy: Copy) -> Acceptance:
-    return Acceptance(copy.request.correlation_id, copy.request.submitted_at)
+def _together(traits: BrokerTraits, durable: bool) -> QueueTraits:
+    return QueueTraits(
+        durable=traits.durable and durable,
+        ordered=not traits.native_partitions,
+        atomic_settle=False,
+        largest_message=traits.largest_message,
+        tells_oldest=False,
+    )
+
+
+def _acceptance(outgoing: Outgoing) -> Acceptance:
+    return Acceptance(outgoing.request.correlation_id, outgoing.request.submitted_at)

@@ -1,5 +1,5 @@
-# -*- test-case-name: tests.brokered.test_brokered -*-
-"""Messages in the request queue that are not requests of ours: dead letters, with all their bytes."""
+# -*- test-case-name: tests.brokered -*-
+"""Messages in a channel of requests that are no requests of this store: dead letters, with all their bytes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ REFUSED_STATUS = 422
 
 
 def unreadable(body: bytes, reason: str, now: float) -> DeadLetter:
-    """For bytes that are no envelope. Their id follows from them: the same ones again are seen to be the same."""
+    """For bytes that are no envelope. Their id follows from them: the same bytes have the same id."""
     id = str(UUID(bytes=blake2b(body, digest_size=16).digest(), version=4))
     return _letter(Request(id, now, Submission(b"null", body=body)), f"not a request: {reason}", now)
 
 
 def foreign(request: Request, now: float) -> DeadLetter:
-    """For a request that has no record: its id was given out by another store than this one."""
+    """For a request that has no record: another store has given out its id."""
     return _letter(request, "its id was not given out by this store", now)
 
 

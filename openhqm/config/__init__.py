@@ -1,1 +1,1 @@
-"""What an operator decides."""
+"""The configuration: its records, how it is loaded, and what is checked."""

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.config.test_config -*-
-"""What the configuration contract knows and this build does not have: refused by name, never passed over."""
+"""Keys and values of the configuration contract that this build lacks: they are refused by name, never ignored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from openhqm.config.products import Products
 from openhqm.config.structure import Text
-
-BACKENDS = ("kafka", "sqs", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom")
 
 SECTIONS = {
     "bridges": "more pipelines in one process",
@@ -27,22 +26,16 @@ KEYS = {
     "auth.jwt": "JSON web tokens",
     "monitoring.redact": "redaction (no header is ever logged)",
     "monitoring.tracing": "tracing",
-    **{f"queue.connection.{backend}": f"queue.type {backend}" for backend in BACKENDS},
-    "queue.kafka_bootstrap_servers": "queue.type kafka",
-    "queue.sqs_region": "queue.type sqs",
-    "queue.sqs_queue_url": "queue.type sqs",
-    "queue.mqtt_host": "queue.type mqtt",
 }
 
 VALUES = {
-    "queue.type": dict.fromkeys(BACKENDS),
-    "worker.executor": {"process": None},
-    "auth.type": dict.fromkeys(("api_key", "jwt", "any")),
+    "worker.executor": ("process",),
+    "auth.type": ("api_key", "jwt", "any"),
 }
 
 
 def asks_for_nothing(key: str, value: Any) -> bool:
-    """Whether a setting of an absent feature leaves it switched off."""
+    """Whether a setting of a missing feature leaves the feature off."""
     if isinstance(value, Text):
         with suppress(ValueError):
             value = json.loads(value)
@@ -51,19 +44,28 @@ def asks_for_nothing(key: str, value: Any) -> bool:
     return value is None or value == []
 
 
-def take_out(document: dict[str, Any]) -> list[tuple[str, str]]:
-    """Remove from ``document`` whatever this build does not have; each key with the words about it."""
+def take_out(document: dict[str, Any], products: Products) -> list[tuple[str, str]]:
+    """Remove from ``document`` what this build does not have, and return each such key with the reason."""
     refused: list[tuple[str, str]] = []
-    for key, feature in {**SECTIONS, **KEYS}.items():
+    for key, feature in {**SECTIONS, **KEYS, **_keys_of_absent(products)}.items():
         holder, name = _holder(document, key)
         if name in holder and not asks_for_nothing(key, value := holder.pop(name)):
             shown = "" if isinstance(value, Mapping | list) else f" {value!r}"
             refused.append((key, f"not in this build{shown and ':'}{shown} ({feature})"))
-    for key, values in VALUES.items():
+    for key, values in {**VALUES, "queue.type": tuple(products.absent)}.items():
         holder, name = _holder(document, key)
         if isinstance(holder.get(name), str) and holder[name] in values:
             refused.append((key, f"{holder.pop(name)}: not in this build"))
     return refused
+
+
+def _keys_of_absent(products: Products) -> dict[str, str]:
+    """The keys about products that other builds have, each with what it is for."""
+    return {
+        f"queue.{key}": f"queue.type {name}"
+        for name, short_forms in products.absent.items()
+        for key in (f"connection.{name}", *short_forms)
+    }
 
 
 def _holder(document: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:

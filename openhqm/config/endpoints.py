@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.config.test_config -*-
-"""The HTTP endpoints that requests are forwarded to, and how each is treated."""
+"""The configuration of HTTP endpoints that requests are forwarded to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openhqm.config.validators import between, not_empty, one_of
 from openhqm.policy.breaker import BreakerPolicy
 from openhqm.policy.destinations import DestinationPolicy
 from openhqm.policy.forwarding import METHODS, Target
-from openhqm.policy.host_lists import places
+from openhqm.policy.host_lists import parse_host_list
 from openhqm.policy.outcome import RETRY_ON
 from openhqm.policy.proxying import HOP_BY_HOP
 
@@ -25,50 +25,50 @@ DEFAULT = "default"
 CALLERS = "callers"
 APPLICATION = "application"
 _RESERVED = {
-    CALLERS: "is what the targets that requests name themselves are called",
-    APPLICATION: "is what the application behind the sidecar is called",
+    CALLERS: "is reserved for the URLs that requests name themselves: use another name",
+    APPLICATION: "is reserved for the application behind the sidecar: use another name",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_HEADER = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,256}")  # without "_": it would not get through most servers
+_HEADER = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,256}")  # without "_", which most servers drop
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}")
 
 
 def http_url(instance: object, attribute: object, value: Any) -> None:
-    """The value is None or an http or https URL in ASCII, with a host, and without credentials or a fragment."""
+    """None, or an http or https URL in ASCII, with a host, and without credentials or a fragment."""
     if value is None:
         return
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
-    except ValueError:  # whose words may repeat what stands before the @
+    except ValueError:  # its text may contain a password
         raise ValueError("is not a URL") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("must be an http or https URL with a host")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold credentials: they belong in auth_username and auth_password")
+        raise ValueError("must not contain credentials: set auth_username and auth_password instead")
     if "#" in value or not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
-        raise ValueError("must be plain ASCII without spaces, backslashes or a fragment; percent-encode what is not")
+        raise ValueError("must be ASCII without spaces, backslashes or a fragment: percent-encode other characters")
 
 
 def header_values(instance: object, attribute: object, value: dict[str, str]) -> None:
-    """The value is a mapping from header names to what a header may say."""
+    """A mapping from header names to values that a header can have."""
     for name, text in value.items():
         header_name(instance, attribute, name)
         if not _VALUE.fullmatch(text):
-            raise ValueError(f"{name}: must be ASCII without line breaks or controls")
+            raise ValueError(f"{name}: must be ASCII without line breaks and control characters")
 
 
 def header_name(instance: object, attribute: object, value: str) -> None:
-    """The value can be the name of a header field."""
+    """A header name that an operator may set."""
     if not _HEADER.fullmatch(value):
         raise ValueError(f"{value!r} is not a header name")
     if value.lower() in HOP_BY_HOP:
-        raise ValueError(f"{value} belongs to the connection, and is written by whoever makes it")
+        raise ValueError(f"{value} is a hop-by-hop header, which the HTTP client sets")
 
 
 @attrs.frozen
 class CircuitBreaker:
-    """When a target is left alone, and for how long."""
+    """When calls to a target are stopped, and for how long."""
 
     failure_ratio: float = attrs.field(default=0.5, validator=between(0.01, 1))
     minimum_calls: int = attrs.field(default=20, validator=between(1, 10_000))
@@ -77,13 +77,13 @@ class CircuitBreaker:
 
     @property
     def policy(self) -> BreakerPolicy:
-        """The policy these settings describe."""
+        """The policy for these settings."""
         return BreakerPolicy(self.failure_ratio, self.minimum_calls, self.window_seconds, self.open_seconds)
 
 
 @attrs.frozen
 class Rate:
-    """How often a target may be called."""
+    """How many ``requests`` a target gets in ``per_seconds``."""
 
     requests: float = attrs.field(default=1.0, validator=between(0.001, 1_000_000))
     per_seconds: float = attrs.field(default=1.0, validator=between(0.001, 86400))
@@ -91,7 +91,7 @@ class Rate:
 
 @attrs.frozen
 class TLS:
-    """PEM files: whom to trust, and what to show to who asks."""
+    """PEM files: the trusted CAs, and the client certificate and its key."""
 
     ca: str | None = None
     cert: str | None = None
@@ -100,7 +100,7 @@ class TLS:
 
 @attrs.frozen
 class Endpoint:
-    """One HTTP target."""
+    """The configuration of one HTTP endpoint."""
 
     url: str = attrs.field(default="", validator=[not_empty, http_url])
     method: str = attrs.field(default="POST", validator=one_of(METHODS))
@@ -123,7 +123,7 @@ class Endpoint:
     tls: TLS = attrs.field(factory=TLS)
 
     def __attrs_post_init__(self) -> None:
-        """What each key allows and all of them together do not. Raises `Wrong`, so that each complaint has its key."""
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
         found: list[tuple[tuple[str, ...], str]] = []
         found += [((key,), f"is missing: auth_type {self.auth_type} needs it") for key in self._missing()]
         for index, status in enumerate(self.retry_on):
@@ -132,9 +132,9 @@ class Endpoint:
         for key in ("auth_token", "auth_password", "auth_client_secret"):
             value = getattr(self, key)
             if value is not None and not _VALUE.fullmatch(value):
-                found.append(((key,), "must be ASCII without line breaks or controls"))
+                found.append(((key,), "must be ASCII without line breaks and control characters"))
         if self.tls.key is not None and self.tls.cert is None:
-            found.append((("tls", "cert"), "is missing: a key goes with its certificate"))
+            found.append((("tls", "cert"), "is missing: tls.key needs the certificate it belongs to"))
         if found:
             raise Wrong(found)
 
@@ -157,8 +157,8 @@ def _ports(instance: object, attribute: object, value: list[int]) -> None:
             raise ValueError(f"must be ports from 1 to 65535, not {port}")
 
 
-def _places(instance: object, attribute: object, value: list[str]) -> None:
-    places(value)
+def _check_host_list(instance: object, attribute: object, value: list[str]) -> None:
+    parse_host_list(value)
 
 
 def _schemes(instance: object, attribute: object, value: list[str]) -> None:
@@ -168,22 +168,22 @@ def _schemes(instance: object, attribute: object, value: list[str]) -> None:
 
 @attrs.frozen
 class CallerTargets:
-    """URLs that requests may name themselves in ``metadata.endpoint``: public ones, and what ``allow`` holds."""
+    """URLs that requests may name themselves in ``metadata.endpoint``: public ones, and those in ``allow``."""
 
     enabled: bool = False
     schemes: list[str] = attrs.field(factory=lambda: ["https"], validator=_schemes)
     ports: list[int] = attrs.field(factory=lambda: [443], validator=_ports)
-    allow: list[str] = attrs.field(factory=list, validator=_places)
-    deny: list[str] = attrs.field(factory=list, validator=_places)
+    allow: list[str] = attrs.field(factory=list, validator=_check_host_list)
+    deny: list[str] = attrs.field(factory=list, validator=_check_host_list)
 
     def policy(self) -> DestinationPolicy:
-        """What these settings let a request choose."""
+        """The policy for these settings."""
         return DestinationPolicy(tuple(self.schemes), tuple(self.ports), tuple(self.allow), tuple(self.deny))
 
 
 @attrs.frozen
 class Proxy:
-    """Forwarding: where to, and what goes through."""
+    """Forwarding: the endpoints, and the header fields that are forwarded."""
 
     enabled: bool = False
     default_endpoint: str | None = attrs.field(default=None, validator=optional(not_empty))
@@ -197,13 +197,15 @@ class Proxy:
     sidecar: Sidecar = attrs.field(factory=Sidecar)
 
     def __attrs_post_init__(self) -> None:
-        """Raises `Wrong`, so that each complaint has its key."""
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
         found: list[tuple[tuple[str, ...], str]] = []
         for name in self.endpoints:
             if name in _RESERVED:
                 found.append((("endpoints", name), _RESERVED[name]))
             if not _NAME.fullmatch(name):
-                found.append((("endpoints", name), "must be called 1 to 64 letters, digits, hyphens and underscores"))
+                found.append(
+                    (("endpoints", name), "must have a name of 1 to 64 letters, digits, hyphens and underscores")
+                )
         default = self.default_endpoint
         if default is not None and default not in self.endpoints:
             if "://" in default:
@@ -212,25 +214,31 @@ class Proxy:
                 except ValueError as error:
                     found.append((("default_endpoint",), str(error)))
                 if DEFAULT in self.endpoints:
-                    found.append((("endpoints", DEFAULT), "is what default_endpoint is called when it is a URL"))
+                    found.append(
+                        (("endpoints", DEFAULT), "is reserved for a default_endpoint that is a URL: use another name")
+                    )
             else:
-                known = ", ".join(sorted(self.endpoints)) or "there are none"
-                found.append((("default_endpoint",), f"{default!r} is no URL and none of the endpoints ({known})"))
+                known = ", ".join(sorted(self.endpoints)) or "none are configured"
+                found.append(
+                    (("default_endpoint",), f"{default!r} is neither a URL nor one of the endpoints ({known})")
+                )
         if self.enabled and not self.endpoints and default is None and not self.caller_targets.enabled:
-            found.append((("endpoints",), "is empty, and so is default_endpoint: there is nowhere to forward to"))
+            found.append(
+                (("endpoints",), "is empty, and so is default_endpoint: configure one of them, or disable proxy")
+            )
         if found:
             raise Wrong(found)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Whatever can be forwarded to."""
+        """The names of all endpoints that requests can be forwarded to."""
         application = (APPLICATION,) if self.sidecar.enabled else ()
         callers = (CALLERS,) if self.caller_targets.enabled else ()
         return (*application, *self.configured, *callers) if self.enabled else application
 
     @property
     def default(self) -> str | None:
-        """The endpoint for what names none: the default one, or else the application behind the sidecar."""
+        """The endpoint for requests that name none: the default endpoint, or the application behind the sidecar."""
         named = self.default_name if self.enabled else None
         return named or (APPLICATION if self.sidecar.enabled else None)
 
@@ -242,28 +250,28 @@ class Proxy:
 
     @property
     def all_endpoints(self) -> dict[str, Endpoint]:
-        """Every endpoint by its name, and the application behind the sidecar among them."""
+        """All endpoints by name, including the application behind the sidecar."""
         sidecar = self.sidecar
         if not sidecar.enabled:
             return self.configured
-        # It is next door: a few failures say that it is down, and it is soon asked again.
+        # The application is on this machine: few failures mean that it is down, and it restarts soon.
         breaker = CircuitBreaker(minimum_calls=5, open_seconds=5.0)
         behind = Endpoint(url=sidecar.upstream or "", timeout=sidecar.timeout, circuit_breaker=breaker)
         return {APPLICATION: behind, **self.configured}
 
     @property
     def configured(self) -> dict[str, Endpoint]:
-        """Every endpoint of the configuration by its name, and the default one too where it is a URL."""
+        """All configured endpoints by name, including a default endpoint that is a URL."""
         if self.default_name == DEFAULT and DEFAULT not in self.endpoints:
             return {**self.endpoints, DEFAULT: Endpoint(url=self.default_endpoint or "")}
         return self.endpoints
 
     def target(self, name: str) -> Target:
-        """What is sent to an endpoint, and what its answers mean."""
+        """What is sent to the endpoint ``name``, and what its status codes mean."""
         endpoint = self.all_endpoints.get(name) or Endpoint(url="http://named.by.the.caller")
         named = frozenset(map(str.lower, self.forward_headers))
         forward = None if "*" in named else named
-        # Credentials are meant for whoever they were shown to: they go on only where they are named.
+        # A caller's credentials are for the gateway: they are forwarded only where the list names them.
         credentials = frozenset({"authorization"} - named)
         return Target(
             name,

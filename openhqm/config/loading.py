@@ -16,6 +16,8 @@ from ruamel.yaml.error import YAMLError
 from openhqm.config.absent import take_out
 from openhqm.config.contradictions import contradictions
 from openhqm.config.model import Settings
+from openhqm.config.products import Products
+from openhqm.config.records import settings_record
 from openhqm.config.structure import Text, Wrong, structure
 from openhqm.errors import Complaint, ConfigurationError
 
@@ -26,10 +28,10 @@ _KUBERNETES = re.compile(r"OPENHQM_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_(TCP|
 MOST_BYTES = 1024 * 1024
 
 
-def load(path: str | None, environment: Mapping[str, str], text: bytes | None = None) -> Settings:
+def load(path: str | None, environment: Mapping[str, str], products: Products, text: bytes | None = None) -> Settings:
     """The settings in the file at ``path`` (None: no file) and in ``OPENHQM_*`` variables, which win.
 
-    ``text`` is what the file holds, where that was read before.
+    ``products`` are those that the queue can be in. ``text`` is what the file holds, where that was read before.
     `ConfigurationError` carries every complaint, each with the key and where it came from.
     """
     complaints: list[Complaint] = []
@@ -46,15 +48,15 @@ def load(path: str | None, environment: Mapping[str, str], text: bytes | None = 
         source = next((name for known, name in variables.items() if _concerns(known, key)), path or "")
         complaints.append(Complaint(".".join(key), reason, source))
 
-    for key, reason in take_out(document):
+    for key, reason in take_out(document, products):
         complain(tuple(key.split(".")), reason)
     try:
-        settings: Settings = structure(document, Settings)
+        settings: Settings = structure(document, settings_record(products))
     except Wrong as wrong:
         for key_path, reason in wrong.found:
             complain(key_path, reason)
     else:
-        for key, reason in contradictions(settings):
+        for key, reason in contradictions(settings, products):
             complain(tuple(key.split(".")), reason)
     if complaints:
         raise ConfigurationError(complaints)

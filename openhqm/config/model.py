@@ -3,31 +3,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 import attrs
 from attrs.validators import optional
 
-from openhqm.config import rabbitmq_address, redis_address
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
-from openhqm.config.validators import between, dotted_path, not_empty, one_of
+from openhqm.config.validators import between, dotted_path, not_empty, one_of, some_priorities
+from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
 from openhqm.policy.foreign import FORMATS
 from openhqm.policy.retry import RetryPolicy
 
+T = TypeVar("T", bound=attrs.AttrsInstance)
+Record = type[T]
+"""The attrs class of what an operator decides about a product."""
 
-def redis_url(instance: object, attribute: object, value: Any) -> None:
-    """The value is None or a URL that says where a Redis is."""
-    if value is not None:
-        redis_address.parse_address(value)
+_SHORT_FORM = "short form"
 
 
-def rabbitmq_url(instance: object, attribute: object, value: Any) -> None:
-    """The value is None or a URL that says where a RabbitMQ is."""
-    if value is not None:
-        rabbitmq_address.parse_address(value)
+def short_form(name: str) -> Mapping[str, str]:
+    """Metadata for a field of a product's record: ``queue.NAME`` says the same, and wins over the field.
+
+    Where the product is a result store beside a broker, ``cache.NAME`` says it for that one, and wins over both.
+    """
+    return {_SHORT_FORM: name}
+
+
+def short_forms(record: type[attrs.AttrsInstance]) -> Mapping[str, attrs.Attribute[Any]]:
+    """The fields of a product's record that have a short form, by that."""
+    return {field.metadata[_SHORT_FORM]: field for field in attrs.fields(record) if _SHORT_FORM in field.metadata}
 
 
 @attrs.frozen
@@ -50,70 +58,66 @@ class Server:
 
 
 @attrs.frozen
-class Sqlite:
-    """The embedded database: a directory of its own."""
-
-    path: str = attrs.field(default="openhqm-data", validator=not_empty)
-
-
-@attrs.frozen
-class Redis:
-    """A Redis, or the Sentinels that know it. ``key_prefix`` is what all of our keys begin with."""
-
-    url: str = attrs.field(default="redis://localhost:6379/0", repr=False, validator=redis_url)
-    key_prefix: str = attrs.field(default="{openhqm}:", validator=not_empty)
-    timeout_seconds: float = attrs.field(default=1.5, validator=between(0.1, 60))
-
-
-@attrs.frozen
-class RabbitMQ:
-    """A RabbitMQ, or the nodes of a cluster. ``prefix`` is what the names of all our queues begin with.
-
-    ``consumer_timeout_seconds`` is what that server has as its ``consumer_timeout``; 0: it is switched off.
-    ``lost_after_seconds`` is how long it has to have nothing of ours before what is open, and kept there alone, ends.
-    """
-
-    url: str = attrs.field(default="amqp://guest:guest@localhost:5672/%2F", repr=False, validator=rabbitmq_url)
-    prefix: str = attrs.field(default="openhqm.", validator=not_empty)
-    timeout_seconds: float = attrs.field(default=1.5, validator=between(0.1, 60))
-    consumer_timeout_seconds: float = attrs.field(default=1800.0, validator=between(0, 366 * 86400))
-    lost_after_seconds: float = attrs.field(default=60.0, validator=between(0, 366 * 86400))
-
-
-@attrs.frozen
 class Connection:
-    """Where each backend is found."""
-
-    sqlite: Sqlite = attrs.field(factory=Sqlite)
-    redis: Redis = attrs.field(factory=Redis)
-    rabbitmq: RabbitMQ = attrs.field(factory=RabbitMQ)
+    """Where each product is found: `openhqm.config.records` gives it a field for each, named after the product."""
 
 
 RESPONSES = "openhqm-responses"
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Queue:
-    """Where requests wait. A loan that nobody extends for ``lease_seconds`` is lent anew.
+    """Where requests wait. A delivery whose lease is not extended for ``lease_seconds`` is delivered again.
 
-    ``format`` is how messages of others are read, on a broker that others reach; ``response_queue`` is for the replies
-    to those that name no place for theirs. On RabbitMQ, workers without a store tell there what they do.
+    ``format`` says how messages of other programs are read, and ``response_queue`` where the replies to them go that
+    name no place for theirs. With a broker, workers without a store report there. ``priorities`` are those that have
+    a channel of their own in a broker; None: all three. The short forms of the products are fields beside these
+    (`openhqm.config.records`).
     """
 
-    type: str = attrs.field(default="sqlite", validator=one_of(("sqlite", "memory", "redis", "rabbitmq")))
+    type: str
     request_queue: str = attrs.field(default="openhqm-requests", validator=not_empty)
     dead_letter_queue: str = attrs.field(default="openhqm-dlq", validator=not_empty)
     lease_seconds: float = attrs.field(default=60.0, validator=between(1, 86400))
     response_queue: str | None = attrs.field(default=None, validator=optional(not_empty))
     format: str = attrs.field(default="auto", validator=one_of(FORMATS))
-    connection: Connection = attrs.field(factory=Connection)
-    redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
-    rabbitmq_url: str | None = attrs.field(default=None, repr=False, validator=rabbitmq_url)
+    priorities: list[str] | None = attrs.field(default=None, validator=optional(some_priorities))
+    connection: Connection
 
     @property
     def steps_queue(self) -> str:
-        """Where workers without a store tell what they do."""
+        """Where workers without a store report what they do."""
         return self.response_queue or RESPONSES
+
+    @property
+    def channel_priorities(self) -> tuple[Priority, ...]:
+        """The priorities that have a channel of their own in a broker, high first."""
+        return tuple(each for each in Priority if self.priorities is None or each.value in self.priorities)
+
+    def of(self, record: Record[T]) -> T:
+        """The product's own record in ``queue.connection``, with what the short forms in ``queue`` say instead."""
+        return _with_short_forms(self._connection(record)[1], self)
+
+    def key(self, record: Record[T], name: str) -> str:
+        """The key that the field ``name`` of a product's record has its value from: its short form, or its own."""
+        for short, field in short_forms(record).items():
+            if field.name == name and getattr(self, short) is not None:
+                return f"queue.{short}"
+        return f"queue.connection.{self._connection(record)[0]}.{name}"
+
+    def _connection(self, record: Record[T]) -> tuple[str, T]:
+        for field in attrs.fields(type(self.connection)):
+            found = getattr(self.connection, field.name)
+            if type(found) is record:
+                return field.name, found
+        raise LookupError(f"no product has {record.__name__} for its record")
+
+
+def _with_short_forms(record: T, section: object) -> T:
+    """The record with what a section says in its short forms."""
+    said = {field.name: getattr(section, short, None) for short, field in short_forms(type(record)).items()}
+    changed: T = attrs.evolve(cast(Any, record), **{name: each for name, each in said.items() if each is not None})
+    return changed
 
 
 @attrs.frozen
@@ -161,15 +165,14 @@ class Partitions:
     partition_count: int = attrs.field(default=16, validator=between(1, 256))
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Cache:
-    """How long an answer is kept. It rests where the queue does, or beside a broker that keeps none.
+    """The result store, and how long it keeps an answer. ``type`` None: where the queue is; for a broker, the default.
 
-    ``type`` None: where the queue is; for a broker the embedded file.
+    The short forms of the products that can stand beside a broker are fields beside these (`openhqm.config.records`).
     """
 
-    type: str | None = attrs.field(default=None, validator=optional(one_of(("sqlite", "memory", "redis"))))
-    redis_url: str | None = attrs.field(default=None, repr=False, validator=redis_url)
+    type: str | None
     ttl_seconds: float = attrs.field(default=3600.0, validator=between(1, 10 * 365 * 86400))
 
 
@@ -190,19 +193,36 @@ class Monitoring:
     log_format: str = attrs.field(default="json", validator=one_of(("json", "text")))
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Settings:
     """Everything an operator decides."""
 
     server: Server = attrs.field(factory=Server)
-    queue: Queue = attrs.field(factory=Queue)
+    queue: Queue
     worker: Worker = attrs.field(factory=Worker)
-    cache: Cache = attrs.field(factory=Cache)
+    cache: Cache
     proxy: Proxy = attrs.field(factory=Proxy)
     routing: Routing = attrs.field(factory=Routing)
     partitioning: Partitions = attrs.field(factory=Partitions)
     auth: Auth = attrs.field(factory=Auth)
     monitoring: Monitoring = attrs.field(factory=Monitoring)
+
+    def store_of(self, record: Record[T]) -> T:
+        """The record of the product that is the result store: `Queue.of`, with the short forms in ``cache``."""
+        return _with_short_forms(self.queue.of(record), self.cache)
+
+    def attempt_limits(self) -> list[tuple[str, float]]:
+        """How long an attempt may take, in seconds, by each key that says so."""
+        proxy = self.proxy
+        found = [("worker.timeout_seconds", self.worker.timeout_seconds)]
+        if proxy.enabled:
+            found += [(f"proxy.endpoints.{name}.timeout", each.timeout) for name, each in proxy.endpoints.items()]
+        if proxy.sidecar.enabled:
+            found.append(("proxy.sidecar.timeout", proxy.sidecar.timeout))
+        for index, route in enumerate(self.routing.routes):
+            if route.timeout is not None:
+                found.append((f"routing.routes.{index}.timeout", route.timeout))
+        return found
 
     def addressing(self) -> Addressing:
         """Where submissions go."""

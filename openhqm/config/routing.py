@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.config.test_config -*-
-"""Routes as an operator writes them, and the table that is made of them."""
+"""The configuration of routes, and the route table made from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class _Complaints:
-    """What is wrong with one route: all of it, each with its key."""
+    """All complaints about one route, each with its key."""
 
     def __init__(self) -> None:
         self.found: list[tuple[tuple[str, ...], str]] = []
@@ -31,8 +31,8 @@ class _Complaints:
     def add(self, key: str, reason: str) -> None:
         self.found.append(((key,), reason))
 
-    def hear(self, key: str, build: Callable[[], _T]) -> _T | None:
-        """What ``build`` makes of the value at ``key``, or a complaint."""
+    def collect(self, key: str, build: Callable[[], _T]) -> _T | None:
+        """What ``build`` returns; or None, and a complaint about ``key`` where it raises."""
         try:
             return build()
         except MissingPackage as error:
@@ -44,7 +44,7 @@ class _Complaints:
 
 @attrs.frozen
 class Route:
-    """Which requests go where, and as what. What is None is for the endpoint to say."""
+    """Which requests take a route, and what the route sends to its endpoint. None leaves a value to the endpoint."""
 
     name: str = ""
     match_field: str | None = None
@@ -61,18 +61,18 @@ class Route:
     timeout: float | None = attrs.field(default=None, validator=optional(between(0.001, 30 * 86400)))
 
     def __attrs_post_init__(self) -> None:
-        """A route that cannot be compiled is none. Raises `Wrong`, so that each complaint has its key."""
+        """Compile the route. Raises `Wrong`, so that each complaint has its key."""
         self.compiled()
 
     def compiled(self) -> CompiledRoute:
-        """The same, ready for use."""
+        """The compiled route. Raises `Wrong`."""
         complaints = _Complaints()
         if not _NAME.fullmatch(self.name):
             complaints.add("name", f"must be 1 to 64 letters, digits and hyphens, not {self.name!r}")
         condition = self._condition(complaints)
-        transform = complaints.hear("transform", lambda: compile_transform(self.transform_type, self.transform))
-        headers = complaints.hear("header_mappings", lambda: header_fields(self.header_mappings))
-        query = complaints.hear("query_params", lambda: query_fields(self.query_params))
+        transform = complaints.collect("transform", lambda: compile_transform(self.transform_type, self.transform))
+        headers = complaints.collect("header_mappings", lambda: header_fields(self.header_mappings))
+        query = complaints.collect("query_params", lambda: query_fields(self.query_params))
         if complaints.found or transform is None:
             raise Wrong(complaints.found)
         return CompiledRoute(
@@ -88,59 +88,61 @@ class Route:
         )
 
     def _condition(self, complaints: _Complaints) -> Condition | None:
-        """When the route is taken; None for the default."""
+        """The condition of the route; None for the default route."""
         value, pattern = self.match_value, self.match_pattern
         if self.match_field is None:
             if value is not None or pattern is not None:
-                complaints.add("match_field", "is missing: the field that match_value or match_pattern is about")
+                complaints.add("match_field", "is missing: match_value and match_pattern need it")
             elif not self.is_default:
-                complaints.add("match_field", "is missing: without one, say is_default: true if that is meant")
+                complaints.add("match_field", "is missing: set it, or is_default: true for the default route")
             return None
         if self.is_default:
-            complaints.add("match_field", "cannot stand beside is_default, which takes whatever no other route takes")
+            complaints.add(
+                "match_field", "must not be set with is_default: the default route takes what no other route takes"
+            )
             return None
         name = self.match_field
-        field = complaints.hear("match_field", lambda: _known_at_the_door(name))
+        field = complaints.collect("match_field", lambda: _match_field(name))
         if (value is None) == (pattern is None):
-            complaints.add("match_value", "exactly one of match_value and match_pattern goes with match_field")
+            complaints.add("match_value", "exactly one of match_value and match_pattern must be set with match_field")
         if isinstance(value, float) and not math.isfinite(value):
-            complaints.add("match_value", f"must be a value that JSON has, not {value}")
-        expression = None if pattern is None else complaints.hear("match_pattern", lambda: _expression(pattern))
+            complaints.add("match_value", f"must be a value of JSON, not {value}")
+        expression = None if pattern is None else complaints.collect("match_pattern", lambda: _expression(pattern))
         return None if field is None else Condition(field, value, expression)
 
 
 def _no_two_alike(instance: object, attribute: object, routes: list[Route]) -> None:
-    """Names are told apart in logs and in answers; of two defaults one would be in vain."""
+    """Names of routes are unique, because logs and responses use them, and at most one route is the default."""
     found: list[tuple[tuple[str, ...], str]] = []
     names: set[str] = set()
     defaults = 0
     for index, route in enumerate(routes):
         if route.name in names:
-            found.append(((str(index), "name"), f"another route is called {route.name}"))
+            found.append(((str(index), "name"), f"must be unique: another route is called {route.name}"))
         names.add(route.name)
         defaults += route.is_default
         if route.is_default and defaults > 1:
-            found.append(((str(index), "is_default"), "another route is the default"))
+            found.append(((str(index), "is_default"), "must be set for one route only: another route is the default"))
     if found:
         raise Wrong(found)
 
 
 @attrs.frozen
 class Routing:
-    """Where requests go, by what stands in them."""
+    """Routes, chosen by fields of the request."""
 
     routes: list[Route] = attrs.field(factory=list, validator=_no_two_alike)
 
     def table(self) -> RouteTable:
-        """The routes, ready for use."""
+        """The table of the compiled routes."""
         return RouteTable(route.compiled() for route in self.routes)
 
 
-def _known_at_the_door(name: str) -> Field:
+def _match_field(name: str) -> Field:
     field = Field.parse(name)
     if field.root == "correlation_id":
         raise ValueError(
-            "the correlation id says nothing about a request; a field of the payload is payload.correlation_id"
+            "must not be the correlation id, which is random; a field of the payload is payload.correlation_id"
         )
     return field
 

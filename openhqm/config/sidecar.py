@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_sidecar_rules -*-
-"""What an operator decides about an application behind the gateway."""
+"""The configuration of the sidecar, which stands in front of an application."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _each(check: Callable[[Any], None]) -> Validator:
 
 
 def check_base_url(value: str | None) -> None:
-    """`ValueError` unless it is None or an http or https URL of a server, and nothing more."""
+    """Raise `ValueError` unless ``value`` is None or an http or https URL of a server, without path and query."""
     if value is None:
         return
     try:
@@ -31,16 +31,16 @@ def check_base_url(value: str | None) -> None:
     except ValueError:
         raise ValueError(f"must be a URL such as http://localhost:8080, not {value!r}") from None
     if url.username is not None or url.password is not None:
-        raise ValueError("must not carry a user name or a password")
+        raise ValueError("must not contain a user name or a password")
     sound = value.isascii() and value.isprintable() and " " not in value and "\\" not in value and port != 0
     if url.scheme not in ("http", "https") or not url.hostname or not sound:
         raise ValueError(f"must be a URL such as http://localhost:8080, not {value!r}")
     if url.path not in ("", "/") or "?" in value or "#" in value:
-        raise ValueError("must end with the host and the port: path and query are the client's")
+        raise ValueError("must not have a path or a query: those are the client's")
 
 
 def _pattern(path: str) -> None:
-    if path:  # that there must be one is said where all keys are known
+    if path:  # a missing path is reported by __attrs_post_init__
         check_pattern(path)
 
 
@@ -56,23 +56,25 @@ class AsyncRule:
 
     @property
     def rule(self) -> Rule:
-        """The rule these settings describe."""
+        """The rule for these settings."""
         return Rule(self.path, tuple(self.methods), self.header, self.header_value, self.wait)
 
     def __attrs_post_init__(self) -> None:
-        """What each key allows and all of them together do not. Raises `Wrong`, so that each complaint has its key."""
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
         found: list[tuple[tuple[str, ...], str]] = []
         if not self.path:
-            found.append((("path",), "is missing: the paths whose requests wait, such as /jobs/**"))
+            found.append((("path",), "is missing: set the paths whose requests wait in the queue, such as /jobs/**"))
         if self.header_value is not None and self.header is None:
-            found.append((("header_value",), "needs header beside it"))
+            found.append((("header_value",), "needs header to be set as well"))
         if found:
             raise Wrong(found)
 
 
 @attrs.frozen
 class Sidecar:
-    """The application behind: where it is, what of its requests waits in the queue, and how long it may be silent."""
+    """The application behind the gateway: its URL, which of its requests wait in the queue, and its
+    timeout in seconds.
+    """
 
     enabled: bool = False
     upstream: str | None = attrs.field(default=None, validator=_each(check_base_url))
@@ -82,4 +84,4 @@ class Sidecar:
     def __attrs_post_init__(self) -> None:
         """Raises `Wrong`, so that the complaint has its key."""
         if self.enabled and self.upstream is None:
-            raise Wrong([(("upstream",), "must be given where the sidecar is enabled")])
+            raise Wrong([(("upstream",), "is missing: the sidecar needs the URL of the application")])

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.config.test_config -*-
-"""From plain values to records: exact types, every complaint at once, each with its key.
+"""Makes records from plain values: with exact types, and all complaints at once, each with its key.
 
-The stock hooks of cattrs are kind (a 3 becomes "3") and stop at the shape of an error; ours take a value as it
-is or say what is wrong with it. Text from the environment is read as what the key wants.
+The hooks of cattrs convert silently (3 becomes "3"), and their errors lack keys. The hooks here take a value as it is,
+or complain. Text from the environment is converted to the type of its key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VALUE = re.compile(r"^(must be .*?), not .*", re.DOTALL)
 
 
 class Wrong(Exception):
-    """What is wrong below one value: pairs of path and reason."""
+    """All complaints about one value: pairs of a path below it and a reason."""
 
     def __init__(self, found: list[tuple[Path_, str]]) -> None:
         super().__init__(found)
@@ -33,16 +33,15 @@ class Wrong(Exception):
 
 
 SECRET = {"secret": True}
-"""Metadata of a field whose value, and that of each of its entries, no complaint repeats: it may be a password that
-was not put into quotes."""
+"""Metadata of a field that may hold a secret: complaints do not contain its value, nor those of its entries."""
 
 
 class Text(str):
-    """A string from the environment or from a ``${VARIABLE}``: it has no type of its own yet."""
+    """A string from the environment or from a ``${VARIABLE}``: its type is that of its key."""
 
 
 def structure(value: Any, record: type[Any]) -> Any:
-    """An instance of the attrs class ``record``; `Wrong` with everything that is wrong."""
+    """An instance of the attrs class ``record``. Raises `Wrong` with all complaints."""
     return _converter.structure(value, record)
 
 
@@ -67,7 +66,7 @@ def _int(value: Any, _: Any) -> int:
         try:
             return int(value)
         except ValueError:
-            pass  # said below, in the words for every wrong type
+            pass  # reported below, like every other wrong type
     elif isinstance(value, int) and not isinstance(value, bool):
         return value
     raise _wrong(f"must be a whole number, not {_shown(value)}")
@@ -78,7 +77,7 @@ def _float(value: Any, _: Any) -> float:
         try:
             return float(value)
         except ValueError:
-            pass  # said below, in the words for every wrong type
+            pass  # reported below, like every other wrong type
     elif isinstance(value, int | float) and not isinstance(value, bool):
         with suppress(OverflowError):
             return float(value)
@@ -99,12 +98,21 @@ def _optional(value: Any, kind: Any) -> Any:
 
 
 def _scalar(value: Any, kinds: list[type]) -> Any:
-    """A value whose own type says what it is. Text from a variable has none, and is a string."""
+    """A value of one of ``kinds``. Text from a variable is a string."""
     if isinstance(value, Text):
         value = str(value)
     if type(value) not in kinds:
         raise _wrong(f"must be a string, a number, true or false, not {_shown(value)}")
     return value
+
+
+def _plain(value: Any, _: Any) -> Any:
+    """A value of any kind, which its user checks; text becomes a string."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, Any) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, Any) for item in value]
+    return str(value) if isinstance(value, Text) else value
 
 
 def _from_json(value: Any) -> Any:
@@ -167,7 +175,7 @@ def _record(value: Any, kind: Any) -> Any:
         except Wrong as wrong:
             hidden = name in fields and fields[name].metadata.get("secret", False)
             found += [
-                ((str(key), *path), _unshown(reason) if hidden and len(path) < 2 else reason)
+                ((str(key), *path), _without_value(reason) if hidden and len(path) < 2 else reason)
                 for path, reason in wrong.found
             ]
         except ValueError as error:
@@ -184,7 +192,7 @@ def _secret(path: Any) -> Text:
         raise _wrong(f"cannot read {path}: {error}") from None
 
 
-def _unshown(reason: str) -> str:
+def _without_value(reason: str) -> str:
     """A complaint about a type, without the value."""
     return _VALUE.sub(r"\1", reason)
 
@@ -208,4 +216,5 @@ for _kind, _hook in ((bool, _bool), (int, _int), (float, _float), (str, _str)):
 _converter.register_structure_hook_func(lambda kind: _origin(kind) is list, _list)
 _converter.register_structure_hook_func(lambda kind: _origin(kind) is dict, _dict)
 _converter.register_structure_hook_func(_is_union, _optional)
+_converter.register_structure_hook_func(lambda kind: kind is Any, _plain)
 _converter.register_structure_hook_func(attrs.has, _record)

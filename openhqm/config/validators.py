@@ -1,13 +1,16 @@
 # -*- test-case-name: tests.config.test_config -*-
-"""What a single setting may be.
+"""Validators of single settings.
 
-A validator raises `ValueError` with the rest of a sentence that begins with the key.
+A validator raises `ValueError`, whose text continues a sentence that begins with the key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from typing import Any
+
+from openhqm.messages import Priority
 
 Validator = Callable[[Any, Any, Any], None]
 
@@ -23,7 +26,7 @@ def between(least: float, most: float) -> Validator:
 
 
 def one_of(allowed: Collection[str]) -> Validator:
-    """The value is one of a few words."""
+    """The value is one of ``allowed``."""
 
     def check(instance: object, attribute: object, value: Any) -> None:
         if value not in allowed:
@@ -33,13 +36,25 @@ def one_of(allowed: Collection[str]) -> Validator:
 
 
 def not_empty(instance: object, attribute: object, value: Any) -> None:
-    """The value is a string with something in it."""
+    """The value is a string that is not empty."""
     if not value:
         raise ValueError("must not be empty")
 
 
 def dotted_path(instance: object, attribute: object, value: Any) -> None:
-    """The value is None or looks like ``package.module:callable``; dictionaries of them, too."""
+    """The value is None or like ``package.module:callable``, or a dictionary of such values."""
     for path in value.values() if isinstance(value, dict) else [value]:
         if path is not None and (path.count(":") != 1 or not all(part for part in path.split(":"))):
             raise ValueError(f"must look like package.module:callable, not {path!r}")
+
+
+def some_priorities(instance: object, attribute: object, value: list[str]) -> None:
+    """The value names one priority or more, none of them twice."""
+    names = [priority.value for priority in Priority]
+    if not value or len(set(value)) < len(value) or not set(value) <= set(names):
+        raise ValueError(f"must be a list of {', '.join(names)}, of one of them or more and none twice, not {value!r}")
+
+
+def has_tls() -> bool:
+    """Whether what TLS needs is installed."""
+    return all(find_spec(package) is not None for package in ("OpenSSL", "service_identity", "treq"))

@@ -1,1 +1,1 @@
-"""How an answer gets back to whoever waits for it."""
+"""How the reply to a request gets back to the caller: JSON documents, long polling and Server-Sent Events."""

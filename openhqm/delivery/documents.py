@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.delivery.test_documents -*-
-"""What a record, a reply and an event look like as JSON text."""
+"""The JSON documents for acceptances, records, replies and events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_EVENT_RESULT_BYTES = 48 * 1024
 
 
 def acceptance_document(acceptance: Acceptance) -> bytes:
-    """The 202 of a submission."""
+    """The body of the 202 to a submission."""
     return b'{"correlation_id":"%b","status":"PENDING","submitted_at":"%b"}' % (
         acceptance.correlation_id.encode(),
         rfc3339(acceptance.submitted_at).encode(),
@@ -24,7 +24,7 @@ def acceptance_document(acceptance: Acceptance) -> bytes:
 
 
 def status_document(record: Record) -> bytes:
-    """Where a request stands."""
+    """The current status of a request."""
     document: dict[str, Any] = {
         "correlation_id": record.correlation_id,
         "status": record.status.value,
@@ -40,7 +40,7 @@ def status_document(record: Record) -> bytes:
 
 
 def response_document(reply: Reply, expires_at: float | None = None) -> bytes:
-    """How a request ended, with its result byte for byte."""
+    """The reply to a request, with its result byte for byte. ``expires_at`` is when the reply is deleted."""
     document: dict[str, Any] = {
         "correlation_id": reply.correlation_id,
         "status": reply.status.value,
@@ -58,7 +58,10 @@ def response_document(reply: Reply, expires_at: float | None = None) -> bytes:
 
 
 def event_document(correlation_id: str, event: Event) -> bytes:
-    """An event's data. A result that would hold up the stream is left out: ``"truncated": true``."""
+    """The data of an event.
+
+    A result beyond `MOST_EVENT_RESULT_BYTES`, which would block the stream, is left out: ``"truncated": true``.
+    """
     if event.reply is not None:
         reply = event.reply
         if len(reply.result or reply.body or b"") <= MOST_EVENT_RESULT_BYTES:
@@ -79,7 +82,7 @@ def event_document(correlation_id: str, event: Event) -> bytes:
     }
     if event.type == "retrying":
         detail["next_attempt_at"] = rfc3339(detail["next_attempt_at"])
-    # The gateway's own words stand above whatever a handler reported under the same name.
+    # The gateway's own members replace those that a handler reported under the same names.
     return _encode({**detail, **document})
 
 
@@ -90,5 +93,5 @@ def _result(reply: Reply) -> Any:
         try:
             return reply.body.decode("utf-8")
         except UnicodeDecodeError:
-            return None  # bytes that are no text are had from /body
+            return None  # bytes that are not UTF-8 are served by /body only
     return _NULL

@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.delivery.test_streams -*-
-"""Server-Sent Events: the whole history of a request, then what happens, then the end of the stream.
+"""Server-Sent Events: the history of a request, then its events as they happen, up to the ending.
 
-A stream keeps the number of the last event it wrote, and nothing else: while its reader stalls nothing is
-buffered here, and when the reader comes back what it missed is read from the store. The framing is that of the
-HTML standard, section 9.2.
+A stream keeps the number of the last event it wrote, and no events. While its client does not read, nothing is buffered
+here; when the client reads again, the missed events are read from the result store. The framing is that of the HTML
+standard, section 9.2.
 """
 
 from __future__ import annotations
@@ -28,64 +28,67 @@ KEEP_ALIVE = b": still here\n\n"
 
 
 class Sink(Protocol):
-    """Where a stream writes: an HTTP response."""
+    """The HTTP response that a stream writes to."""
 
     def write(self, data: bytes) -> object:
-        """Send this."""
+        """Send ``data``."""
 
     def finish(self) -> object:
         """The stream is complete."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> object:
-        """Tell ``producer`` when the buffer between us and the reader is full, and when it is not."""
+        """Pause ``producer`` while the client does not keep up, and stop it once the client is gone."""
 
     def unregisterProducer(self) -> object:
-        """Tell it no more."""
+        """Control the producer no more."""
 
 
 def frame(correlation_id: str, event: Event) -> bytes:
-    """One event as it goes over the wire. JSON text holds no line breaks outside of white space."""
+    """The bytes of one event. JSON text has line breaks only where white space is allowed."""
     data = event_document(correlation_id, event)
     lines = b"".join(b"data: %b\n" % line for line in data.replace(b"\r", b"\n").split(b"\n"))
     return b"id: %d\nevent: %b\n%b\n" % (event.number, event.type.encode(), lines)
 
 
-class Streams:
-    """All open streams of this process, and the comment that keeps them open."""
+class EventStreams:
+    """All open streams of this process, with the comments that keep their connections open.
 
-    def __init__(self, store: IResultStore, clock: IReactorTime, counted: Callable[[int], None]) -> None:
+    ``on_count`` is called with the number of open streams when it changes.
+    """
+
+    def __init__(self, store: IResultStore, clock: IReactorTime, on_count: Callable[[int], None]) -> None:
         self.store = store
         self.clock = clock
-        self._counted = counted
-        self._open: set[Stream] = set()
+        self._on_count = on_count
+        self._open: set[EventStream] = set()
         self._stopped = False
-        self._keeping = LoopingCall(self._keep_alive)
-        self._keeping.clock = clock
+        self._keep_alive_loop = LoopingCall(self._keep_alive)
+        self._keep_alive_loop.clock = clock
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, correlation_id: str, after: int, history: list[Event], sink: Sink) -> Stream:
-        """Write what ``history`` has behind event ``after``, and go on until the ending."""
-        stream = Stream(self, correlation_id, after, sink)
+    def open(self, correlation_id: str, after: int, history: list[Event], sink: Sink) -> EventStream:
+        """Open a stream: write the events in ``history`` behind number ``after``, and go on until the ending."""
+        stream = EventStream(self, correlation_id, after, sink)
         self._open.add(stream)
-        self._counted(len(self._open))
-        if not self._keeping.running:
-            self._keeping.start(KEEP_ALIVE_SECONDS, now=False)
+        self._on_count(len(self._open))
+        if not self._keep_alive_loop.running:
+            self._keep_alive_loop.start(KEEP_ALIVE_SECONDS, now=False)
         stream.begin(history)
         if self._stopped:
             stream.close()
         return stream
 
-    def closed(self, stream: Stream) -> None:
-        """A stream is over."""
+    def closed(self, stream: EventStream) -> None:
+        """A stream has ended."""
         self._open.discard(stream)
-        self._counted(len(self._open))
-        if not self._open and self._keeping.running:
-            self._keeping.stop()
+        self._on_count(len(self._open))
+        if not self._open and self._keep_alive_loop.running:
+            self._keep_alive_loop.stop()
 
     def stop(self) -> None:
-        """End every stream, and those to come at once; readers come back by themselves, to whoever answers then."""
+        """End all streams, and later ones after their history. Clients reconnect by themselves, to another process."""
         self._stopped = True
         for stream in list(self._open):
             stream.close()
@@ -96,58 +99,62 @@ class Streams:
 
 
 @implementer(IPushProducer)
-class Stream:
-    """One reader of one request's events."""
+class EventStream:
+    """One client of the events of one request."""
 
-    __slots__ = ("__weakref__", "_id", "_last", "_over", "_paused", "_reading", "_sink", "_streams", "_unwatch")
+    __slots__ = ("__weakref__", "_closed", "_id", "_last", "_paused", "_reading", "_sink", "_streams", "_unwatch")
     _log = Logger()
 
-    def __init__(self, streams: Streams, correlation_id: str, after: int, sink: Sink) -> None:
+    def __init__(self, streams: EventStreams, correlation_id: str, after: int, sink: Sink) -> None:
         self._streams = streams
         self._id = correlation_id
         self._last = after
         self._sink = sink
         self._paused = False
         self._reading = False
-        self._over = False
-        self._unwatch = streams.store.watch(correlation_id, self._happened)
+        self._closed = False
+        self._unwatch = streams.store.watch(correlation_id, self._on_event)
 
     def begin(self, history: list[Event]) -> None:
-        """Write the history. Nothing can have been missed: reading on closes any gap."""
+        """Write the history, and then what has happened since it was read."""
         self._sink.write(RECONNECT)
         self._sink.registerProducer(self, True)
         self._write_all(history)
         self._catch_up()
 
-    def _happened(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if self._paused or self._reading or event.number <= self._last:
-            return  # paused: read from the store later; reading: part of what is being read
+            return  # the event is, or will be, read from the store
         if event.number == self._last + 1:
             self._write(event)
         else:
             self._catch_up()
 
     def _catch_up(self) -> None:
-        if self._over or self._reading or self._paused:
+        if self._closed or self._reading or self._paused:
             return
         self._reading = True
         reading: Deferred[Any] = self._streams.store.history(self._id, self._last)
-        reading.addCallbacks(self._caught_up, self._could_not_read)
+        reading.addCallbacks(self._caught_up, self._cannot_read)
 
     def _caught_up(self, events: list[Event]) -> None:
         self._reading = False
         self._write_all(events)
         if events:
-            self._catch_up()  # what came while we were reading, and for a reader that has just come back
+            self._catch_up()  # events may have happened since the read began
 
-    def _could_not_read(self, failure: Failure) -> None:
+    def _cannot_read(self, failure: Failure) -> None:
         self._reading = False
-        self._log.warn("a stream ends early: {reason}", reason=failure.getErrorMessage(), correlation_id=self._id)
+        self._log.warn(
+            "an event stream ends early, and its client will reconnect: the result store failed: {reason}",
+            reason=failure.getErrorMessage(),
+            correlation_id=self._id,
+        )
         self.close()
 
     def _write_all(self, events: list[Event]) -> None:
         for event in events:
-            if self._over or self._paused:
+            if self._closed or self._paused:
                 return
             if event.number > self._last:
                 self._write(event)
@@ -159,24 +166,24 @@ class Stream:
             self.close()
 
     def keep_alive(self) -> None:
-        """Write a comment, unless the reader has stalled. For how long it may is up to whoever holds the connection."""
+        """Write a comment, unless the client is stalled. How long it may stall is the connection's decision."""
         if not self._paused:
             self._sink.write(KEEP_ALIVE)
 
     def close(self) -> None:
         """End the stream."""
-        if self._forget():
+        if self._end():
             self._sink.unregisterProducer()
             self._sink.finish()
 
     def lost(self) -> None:
-        """The reader has gone."""
-        self._forget()
+        """The client is gone."""
+        self._end()
 
-    def _forget(self) -> bool:
-        if self._over:
+    def _end(self) -> bool:
+        if self._closed:
             return False
-        self._over = True
+        self._closed = True
         self._unwatch()
         self._streams.closed(self)
         return True
@@ -189,4 +196,4 @@ class Stream:
         self._catch_up()
 
     def stopProducing(self) -> None:
-        self._forget()
+        self._end()

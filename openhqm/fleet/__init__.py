@@ -1,1 +1,1 @@
-"""Several processes on one port: the parent that looks after them, and what each of them knows of it."""
+"""Several processes on one port: the parent that supervises them, and each process's connection to the parent."""

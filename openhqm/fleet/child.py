@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.fleet.test_parts,tests.fleet.test_fleet -*-
-"""One process, as its parent knows it: what it has reported, whether it still does, and how it ended."""
+"""One process as its parent sees it: its last report, its state, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,176 +13,200 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm.fleet.inheritance import HEARING, SPEAKING
-from openhqm.fleet.protocol import Everybody, Leave, Pipe, Question, Report, Serve, Standing, Stop, Word, speaking_by
+from openhqm.fleet.inheritance import FROM_PARENT, TO_PARENT
+from openhqm.fleet.protocol import (
+    FleetStatus,
+    Leave,
+    Pipe,
+    PipeMessage,
+    ProcessHealth,
+    Report,
+    Serve,
+    StatusRequest,
+    Stop,
+    connect_pipe,
+)
 from openhqm.runtime.deferreds import deferred
 
 SILENT_SECONDS = 5.0
-LAST_WORDS_SECONDS = 1.0
-"""For how long a process that has died is still listened to, where somebody keeps its pipes open."""
-PATIENCE_SECONDS = 10.0
-"""How much longer than ``server.drain_seconds`` it may take to end."""
+"""A process that has not reported for so long counts as silent."""
+PIPES_OPEN_SECONDS = 1.0
+"""How long after the exit of a process its pipes are read, where a process that it has forked keeps them open."""
+EXIT_GRACE_SECONDS = 10.0
+"""How much longer than ``server.drain_seconds`` a process may take to end before it is killed."""
 
 
 class Child(ProcessProtocol):
-    """``asked`` answers its questions; ``ended`` is called with it once it is no more, and all it said was heard."""
+    """The protocol of a child process; times in seconds.
+
+    ``on_status_request`` returns the answer to a request of the process. ``on_exit`` is called with this object once
+    the process has ended and its last report was read.
+    """
 
     transport: Any
-    _hanging_up: Any
+    _closing_pipes: Any
     _log = Logger()
 
     def __init__(
         self,
         clock: Any,
         drain_seconds: float,
-        asked: Callable[[Question], Everybody],
-        ended: Callable[[Child], object],
+        on_status_request: Callable[[StatusRequest], FleetStatus],
+        on_exit: Callable[[Child], object],
     ) -> None:
         self._clock = clock
         self._drain_seconds = drain_seconds
-        self._asked = asked
-        self._on_end = ended
-        self._pipe = Pipe(self._heard)
+        self._on_status_request = on_status_request
+        self._on_exit = on_exit
+        self._pipe = Pipe(self._received)
         self._waiting: list[tuple[Callable[[], bool], Deferred[bool]]] = []
         self.pid = 0
-        self.born = self._heard_at = clock.seconds()
+        self.started_at = self._reported_at = clock.seconds()
         self.report: Report | None = None
         self.leaving = False
-        """It was told to end: no other takes its place for that."""
-        self.over = self._listens = False
-        self.code: int | None = None
-        self.how = ""
+        """It was told to end, so its end is no reason to start another process."""
+        self.exited = self._can_send = False
+        self.exit_code: int | None = None
+        self.exit_description = ""
 
     @property
     def state(self) -> str:
         """One of `STATES`."""
         if self.report is None or not (self.report.serving or self.leaving):
             return "starting"
-        if self._clock.seconds() - self._heard_at > SILENT_SECONDS:
+        if self._clock.seconds() - self._reported_at > SILENT_SECONDS:
             return "silent"
         return "leaving" if self.leaving else "ready"
 
     @property
-    def standing(self) -> Standing:
-        """How it is, as it says itself, or as its silence says."""
+    def health(self) -> ProcessHealth:
+        """The health that the process last reported. A process that has stopped reporting counts as stuck."""
         if self.report is None:
-            return Standing(unavailable_reason="it is starting")
+            return ProcessHealth(unavailable_reason="the process is starting")
         if self.state == "silent":
-            seconds = round(self._clock.seconds() - self._heard_at)
-            words = f"it has said nothing for {seconds} seconds: most likely a blocking handler in the reactor"
-            return Standing(unavailable_reason=words, stuck=words)
-        return self.report.standing
+            seconds = round(self._clock.seconds() - self._reported_at)
+            reason = f"the process has not reported for {seconds} seconds: most likely a handler blocks its reactor"
+            return ProcessHealth(unavailable_reason=reason, stuck=reason)
+        return self.report.health
 
     @property
-    def lived(self) -> float:
-        """For how many seconds."""
-        return float(self._clock.seconds() - self.born)
+    def uptime(self) -> float:
+        """How many seconds the process has run."""
+        return float(self._clock.seconds() - self.started_at)
 
-    def started(self, seconds: float) -> Deferred[bool]:
-        """Whether it reports within ``seconds``."""
-        return self._reached(lambda: self.report is not None, seconds)
+    def wait_for_report(self, seconds: float) -> Deferred[bool]:
+        """Fires with True when the process has sent a report, with False where it has not within ``seconds``."""
+        return self._wait_until(lambda: self.report is not None, seconds)
 
-    def sound(self, seconds: float) -> Deferred[bool]:
-        """Whether it says within ``seconds`` that it could keep a 202."""
-        return self._reached(
-            lambda: self.report is not None and self.report.standing.unavailable_reason is None, seconds
+    def wait_until_available(self, seconds: float) -> Deferred[bool]:
+        """Fires with True when the process reports that it could accept requests, with False after ``seconds``."""
+        return self._wait_until(
+            lambda: self.report is not None and self.report.health.unavailable_reason is None, seconds
         )
 
     def serve(self, seconds: float) -> Deferred[bool]:
-        """Have it take connections, and work; whether it says within ``seconds`` that it does."""
-        if not self.leaving:
-            self._say(Serve())
-        return self._reached(lambda: self.report is not None and self.report.serving, seconds)
+        """Tell the process to take connections and requests.
 
-    def gone(self, seconds: float) -> Deferred[bool]:
-        """Whether it ends within ``seconds``."""
-        return self._reached(lambda: self.over, seconds)
+        Fires with True when the process reports that it does, with False after ``seconds``.
+        """
+        if not self.leaving:
+            self._send(Serve())
+        return self._wait_until(lambda: self.report is not None and self.report.serving, seconds)
+
+    def wait_for_exit(self, seconds: float) -> Deferred[bool]:
+        """Fires with True when the process has ended, with False where it has not within ``seconds``."""
+        return self._wait_until(lambda: self.exited, seconds)
 
     def leave(self) -> Deferred[None]:
-        """Another has taken its place: it serves whoever is connected, and ends. Fires when it has."""
-        return self._see_off(Leave())
+        """Tell the process that another one replaces it. Fires when it has ended."""
+        return self._end_by(Leave())
 
     def stop(self) -> Deferred[None]:
-        """Everything stops. Fires when it has ended."""
-        return self._see_off(Stop())
+        """Tell the process that the fleet stops. Fires when it has ended."""
+        return self._end_by(Stop())
 
     def kill(self) -> None:
-        """At once."""
+        """Send SIGKILL."""
         self.leaving = True
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
 
-    # What Twisted tells
+    # twisted.internet.interfaces.IProcessProtocol
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
-        self._listens = True
-        speaking_by(self._pipe, lambda data: self.transport.writeToChild(HEARING, data))
+        self._can_send = True
+        connect_pipe(self._pipe, lambda data: self.transport.writeToChild(FROM_PARENT, data))
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD == SPEAKING:
+        if childFD == TO_PARENT:
             self._pipe.dataReceived(data)
 
     def childConnectionLost(self, childFD: int) -> None:
-        if childFD == HEARING:
-            self._listens = False
+        if childFD == FROM_PARENT:
+            self._can_send = False
 
     def processExited(self, reason: Failure) -> None:
-        # Twisted waits for the pipes as well, and what the process has forked may hold them for as long as it lives.
-        self._hanging_up = self._clock.callLater(LAST_WORDS_SECONDS, self._hang_up, reason)
+        # Twisted calls processEnded once the pipes are closed. A process that a handler has forked keeps them open.
+        self._closing_pipes = self._clock.callLater(PIPES_OPEN_SECONDS, self._close_pipes, reason)
 
     def processEnded(self, reason: Failure) -> None:
-        if self._hanging_up.active():
-            self._hanging_up.cancel()
-            self._end(reason)
+        if self._closing_pipes.active():
+            self._closing_pipes.cancel()
+            self._ended(reason)
 
-    def _hang_up(self, reason: Failure) -> None:
-        self._listens = False
-        for descriptor in (HEARING, SPEAKING):
+    def _close_pipes(self, reason: Failure) -> None:
+        self._can_send = False
+        for descriptor in (FROM_PARENT, TO_PARENT):
             self.transport.closeChildFD(descriptor)
-        self._end(reason)
+        self._ended(reason)
 
-    def _end(self, reason: Failure) -> None:
-        self.over = True
+    def _ended(self, reason: Failure) -> None:
+        self.exited = True
         value: Any = reason.value
-        self.code, signal = value.exitCode, value.signal
-        self.how = f"by signal {signal}" if signal is not None else f"with {self.code}"
-        self._look()
-        self._on_end(self)
+        self.exit_code, signal = value.exitCode, value.signal
+        self.exit_description = f"by signal {signal}" if signal is not None else f"with {self.exit_code}"
+        self._check_waiting()
+        self._on_exit(self)
 
     @deferred
-    async def _see_off(self, word: Leave | Stop) -> None:
+    async def _end_by(self, message: Leave | Stop) -> None:
         self.leaving = True
-        self._say(word)
-        if not await self.gone(self._drain_seconds + PATIENCE_SECONDS):
-            self._log.error("process {pid} was told to end, did not, and is killed", pid=self.pid)
+        self._send(message)
+        patience = self._drain_seconds + EXIT_GRACE_SECONDS
+        if not await self.wait_for_exit(patience):
+            self._log.error(
+                "process {pid} was told to end, has not ended within {seconds:g} s, and is killed",
+                pid=self.pid,
+                seconds=patience,
+            )
             self.kill()
-            await self.gone(PATIENCE_SECONDS)
+            await self.wait_for_exit(EXIT_GRACE_SECONDS)
 
-    def _heard(self, word: object) -> None:
-        self._heard_at = self._clock.seconds()
-        if isinstance(word, Report):
-            self.report = word
-            self._look()
-        elif isinstance(word, Question):
-            self._say(self._asked(word))
+    def _received(self, message: object) -> None:
+        self._reported_at = self._clock.seconds()
+        if isinstance(message, Report):
+            self.report = message
+            self._check_waiting()
+        elif isinstance(message, StatusRequest):
+            self._send(self._on_status_request(message))
 
-    def _say(self, word: Word) -> None:
-        if self._listens:
-            self._pipe.say(word)
+    def _send(self, message: PipeMessage) -> None:
+        if self._can_send:
+            self._pipe.send(message)
 
-    def _reached(self, reached: Callable[[], bool], seconds: float) -> Deferred[bool]:
+    def _wait_until(self, reached: Callable[[], bool], seconds: float) -> Deferred[bool]:
         waiting: Deferred[bool] = Deferred()
         self._waiting.append((reached, waiting))
         late = self._clock.callLater(seconds, waiting.callback, False)
         waiting.addBoth(lambda result: (late.active() and late.cancel(), result)[1])
-        self._look()
+        self._check_waiting()
         return waiting
 
-    def _look(self) -> None:
+    def _check_waiting(self) -> None:
         for reached, waiting in list(self._waiting):
             if waiting.called:
                 self._waiting.remove((reached, waiting))
-            elif reached() or self.over:
+            elif reached() or self.exited:
                 self._waiting.remove((reached, waiting))
                 waiting.callback(reached())

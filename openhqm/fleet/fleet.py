@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.fleet.test_fleet -*-
-"""The parent of several processes: it holds their sockets, and rolls the processes over one by one.
+"""The parent of several processes: it holds the listening sockets, and replaces the processes one by one.
 
-It serves nothing and opens no queue. The sockets are never closed before the end: whoever connects while processes
-come and go waits in the kernel for one that has time, and is refused by none.
+The parent accepts no connection and opens no queue. It closes the sockets last: a client that connects while processes
+are replaced waits in the kernel's backlog until a process accepts the connection, and none is refused.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ from openhqm import __version__
 from openhqm.config.model import Server
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.fleet.child import Child
-from openhqm.fleet.inheritance import Source, bequest
-from openhqm.fleet.supervisor import START_SECONDS, Place, Supervisor
+from openhqm.fleet.inheritance import Source, spawn_arguments
+from openhqm.fleet.supervisor import START_SECONDS, Slot, Supervisor
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.listening import listen
 from openhqm.runtime.signals import handle_stop, stop_reactor
-from openhqm.runtime.starting import end_where_it_failed, end_with
+from openhqm.runtime.starting import exit_if_failed, exit_with
 
 
-class _Nobody(Factory):
+class _NoProtocol(Factory):
+    """The factory of ports from which the parent never accepts a connection."""
+
     noisy = False
 
 
 class Fleet(Service):
-    """``server.workers`` processes, each started by ``command``. ``read`` reads the configuration anew."""
+    """The parent as a service: ``server.workers`` processes, each started by ``command``.
+
+    ``source`` is the configuration of the first processes; ``read`` reads it again at SIGHUP.
+    """
 
     name = "openhqm"
     _log = Logger()
@@ -52,74 +57,80 @@ class Fleet(Service):
         self._reactor = reactor
         self._command = command
         self.ports: list[Any] = []
-        self._roster = Supervisor(source, reactor, random.random, self._spawn)
-        self._roster.places = [Place() for _ in range(source.settings.server.workers)]
-        self._rolling = self._asked_to_roll = self._stopping = False
+        self._supervisor = Supervisor(source, reactor, random.random, self._spawn)
+        self._supervisor.slots = [Slot() for _ in range(source.settings.server.workers)]
+        self._rolling = self._roll_requested = self._stopping = False
 
     def startService(self) -> None:
-        """Bind the sockets, or end the process with one line that says why not; then the processes."""
+        """Bind the sockets, and start the processes once the reactor runs.
+
+        Where a socket cannot be bound, the parent ends with one line that gives the reason.
+        """
         super().startService()
-        end_where_it_failed(self._open())
+        exit_if_failed(self._open())
         self._reactor.callWhenRunning(self._begin)
 
     @deferred
     async def _open(self) -> None:
-        server = self._roster.source.settings.server
+        server = self._supervisor.source.settings.server
         if server.enabled:
-            self.ports += await listen(self._reactor, _Nobody(), server.host, server.port, server.endpoints)
+            self.ports += await listen(self._reactor, _NoProtocol(), server.host, server.port, server.endpoints)
             for port in self.ports:
                 port.stopReading()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when no process is left."""
+        """Fires when all processes have ended."""
         super().stopService()
         return self._stop()
 
     def _handle_signals(self) -> None:
-        handle_stop(self._reactor, self._end_at_once)
+        handle_stop(self._reactor, self._kill_all)
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self.roll))
 
-    def _end_at_once(self) -> None:
-        for child in list(self._roster.living):
+    def _kill_all(self) -> None:
+        for child in list(self._supervisor.running):
             child.kill()
         os._exit(1)
 
     def _spawn(self, child: Child, source: Source) -> None:
-        with bequest([port.fileno() for port in self.ports], source.text) as (descriptors, variables):
+        with spawn_arguments([port.fileno() for port in self.ports], source.text) as (descriptors, variables):
             environment = {**os.environ, **variables}
             self._reactor.spawnProcess(child, sys.executable, self._command, environment, childFDs=descriptors)
 
     @deferred
     async def _begin(self) -> None:
-        """The first process alone: what it cannot do, none can, and it is said once."""
+        """Start one process before the others: what keeps it from starting would keep all, and is logged once."""
         self._rolling = True
         self._handle_signals()
-        first, *others = self._roster.places
-        serves = self._roster.fill(first)
+        first, *others = self._supervisor.slots
+        serves = self._supervisor.fill(first)
         child = first.child
         if not await serves:
             if not self._stopping:
-                self._roster.close()
-                self._log.error("the first process did not come up")
-                end_with((child and child.code) or 1)
+                self._supervisor.close()
+                self._log.error("the first process did not become ready: the service stops")
+                exit_with((child and child.exit_code) or 1)
                 stop_reactor(self._reactor)
             return
-        await DeferredList([self._roster.fill(place) for place in others])
+        await DeferredList([self._supervisor.fill(slot) for slot in others])
         if self._stopping:
             return
         self._log.info(
             "openhqm {version}: {count} processes are ready",
             version=__version__,
-            count=sum(each.state == "ready" for each in self._roster.living),
-            port=", ".join(str(port.getHost()) for port in self.ports) or "nowhere: these are workers",
+            count=sum(each.state == "ready" for each in self._supervisor.running),
+            port=", ".join(str(port.getHost()) for port in self.ports) or "none: these processes are workers",
         )
         self._rolling = False
-        if self._asked_to_roll:
+        if self._roll_requested:
             self.roll()
 
     def roll(self) -> None:
-        """Read the configuration anew, and put a new process in each place; once more where one is at it already."""
-        self._asked_to_roll = True
+        """Read the configuration again, and replace the process in each slot.
+
+        Where the processes are being replaced already, all are replaced once more after that.
+        """
+        self._roll_requested = True
         if not self._rolling:
             self._roll().addErrback(lambda failure: self._log.failure("rolling over broke down", failure))
 
@@ -127,68 +138,74 @@ class Fleet(Service):
     async def _roll(self) -> None:
         self._rolling = True
         try:
-            while self._asked_to_roll and not self._stopping:
-                self._asked_to_roll = False
+            while self._roll_requested and not self._stopping:
+                self._roll_requested = False
                 try:
                     source = self._read()
-                    _check_unchanged(self._roster.source.settings.server, source.settings.server)
+                    _check_unchanged(self._supervisor.source.settings.server, source.settings.server)
                 except ConfigurationError as error:
                     for complaint in error.complaints:
-                        self._log.error("{complaint}; nothing changes", complaint=str(complaint))
+                        self._log.error("{complaint}; the processes keep their configuration", complaint=str(complaint))
                 else:
                     await self._roll_over(source)
         finally:
             self._rolling = False
 
     async def _roll_over(self, source: Source) -> None:
-        roster, count = self._roster, source.settings.server.workers
-        more = [Place() for _ in range(count - len(roster.places))]
-        for place in [*roster.places[:count], *more]:
+        supervisor, count = self._supervisor, source.settings.server.workers
+        more = [Slot() for _ in range(count - len(supervisor.slots))]
+        for slot in [*supervisor.slots[:count], *more]:
             try:
-                successor = roster.new_child(source)
+                successor = supervisor.new_child(source)
             except OSError as error:
-                self._log.error("no process can be started: {error}", error=error)
+                self._log.error("a process cannot be started: {error}", error=error)
                 return
-            if not (await successor.sound(START_SECONDS) and await successor.serve(START_SECONDS)):
+            if not (await successor.wait_until_available(START_SECONDS) and await successor.serve(START_SECONDS)):
                 if not self._stopping:
                     self._give_up_on(successor)
                 return
-            roster.source = source
-            before = roster.put(successor, place)
+            supervisor.source = source
+            before = supervisor.put(successor, slot)
             if before is not None:
                 await before.leave()
             if self._stopping:
                 return
-        surplus = [roster.remove(place) for place in roster.places[count:]]
+        surplus = [supervisor.remove(slot) for slot in supervisor.slots[count:]]
         await DeferredList([child.leave() for child in surplus if child is not None])
         self._log.info("rolled over: {count} processes are new", count=count)
 
     def _give_up_on(self, successor: Child) -> None:
-        why = f"it ended {successor.how}" if successor.over else successor.standing.unavailable_reason
-        self._log.error(
-            "process {pid} did not become ready, and takes nobody's place: {reason}", pid=successor.pid, reason=why
-        )
-        if not successor.over:
+        if successor.exited:
+            reason = f"it ended {successor.exit_description}"
+        else:
+            reason = successor.health.unavailable_reason or "it did not begin to serve"
             successor.stop()
+        self._log.error(
+            "new process {pid} did not become ready, and replaces no other: {reason}",
+            pid=successor.pid,
+            reason=reason,
+        )
 
     @deferred
     async def _stop(self) -> None:
         self._stopping = True
-        ended = self._roster.stop()
+        ended = self._supervisor.stop()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         await ended
-        self._log.info("openhqm has stopped: no process is left")
+        self._log.info("openhqm has stopped: all processes have ended")
 
 
 def _check_unchanged(before: Server, after: Server) -> None:
-    """`ConfigurationError` for what no new process can have otherwise: the sockets are those that the parent holds."""
+    """`ConfigurationError` for keys that only a restart can change: new processes use the sockets of the parent."""
     found = [
-        Complaint(f"server.{name}", "is bound once: stop, and start anew")
+        Complaint(f"server.{name}", "cannot change at SIGHUP, because the parent keeps its sockets: restart openhqm")
         for name in ("enabled", "host", "port", "endpoints")
         if getattr(before, name) != getattr(after, name)
     ]
     if after.workers == 1:
-        found.append(Complaint("server.workers", "1 has no parent to roll it over: stop, and start anew"))
+        found.append(
+            Complaint("server.workers", "cannot change to 1 at SIGHUP: one process has no parent. Restart openhqm")
+        )
     if found:
         raise ConfigurationError(found)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.fleet.test_parts -*-
-"""What a parent and its processes say to each other, and how it goes through a pipe."""
+"""The messages between a parent and its processes, and how they are framed in a pipe."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from twisted.protocols.basic import Int32StringReceiver
 MOST_BYTES = 8 * 1024 * 1024
 
 
-class Family(msgspec.Struct, frozen=True):
-    """A metric with its samples: for each its name, its labels and its value."""
+class MetricFamily(msgspec.Struct, frozen=True):
+    """A Prometheus metric with its samples: each has a name, labels and a value."""
 
     name: str
     kind: str
@@ -22,10 +22,11 @@ class Family(msgspec.Struct, frozen=True):
     samples: list[tuple[str, dict[str, str], float]]
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """How a process is.
+class ProcessHealth(msgspec.Struct, frozen=True):
+    """The health of a process, as it reports itself.
 
-    ``unavailable_reason``: why it could keep no 202; ``stuck``: why only a new process would help.
+    ``unavailable_reason``: why it cannot accept requests now. ``stuck``: why only a restart of the process would help.
+    ``warnings``: what an operator should know although the process works.
     """
 
     unavailable_reason: str | None = None
@@ -33,81 +34,87 @@ class Standing(msgspec.Struct, frozen=True):
     warnings: list[str] = []
 
 
-class Process(msgspec.Struct, frozen=True):
+class ProcessStatus(msgspec.Struct, frozen=True):
     """A process as its parent sees it. ``state`` is one of `STATES`."""
 
     pid: int
     state: str
-    standing: Standing
+    health: ProcessHealth
 
 
 STATES = ("starting", "ready", "leaving", "silent")
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
-    """A process, every second: how it is, what it has counted, and whether it serves."""
+    """Sent every second by a process: its health, its metrics, and whether it takes connections and requests."""
 
-    standing: Standing
-    figures: list[Family]
+    health: ProcessHealth
+    metrics: list[MetricFamily]
     serving: bool
 
 
-class Question(msgspec.Struct, frozen=True, tag="question"):
-    """A process to its parent: how is everybody? With ``figures``: and what have all counted together?"""
+class StatusRequest(msgspec.Struct, frozen=True, tag="status_request"):
+    """Sent by a process: asks for the status of all processes, and with ``with_metrics`` for the sum of all metrics."""
 
     number: int
-    figures: bool
+    with_metrics: bool
 
 
-class Everybody(msgspec.Struct, frozen=True, tag="everybody"):
-    """The answer. ``missing``: how many processes there should be besides."""
+class FleetStatus(msgspec.Struct, frozen=True, tag="fleet_status"):
+    """The parent's answer to the `StatusRequest` with the same number.
+
+    ``missing``: how many processes there are fewer than ``server.workers``.
+    """
 
     number: int
-    processes: list[Process]
+    processes: list[ProcessStatus]
     missing: int
-    figures: list[Family] | None
+    metrics: list[MetricFamily] | None
 
 
 class Serve(msgspec.Struct, frozen=True, tag="serve"):
-    """The parent: take connections, and work."""
+    """Sent by the parent: take connections, and receive requests."""
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave"):
-    """The parent: another has taken your place. Serve whoever is connected, and end."""
+    """Sent by the parent: another process replaces you. Serve the connections that are open, and end."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """The parent: everything stops."""
+    """Sent by the parent: the whole fleet stops."""
 
 
-Word = Report | Question | Everybody | Serve | Leave | Stop
+PipeMessage = Report | StatusRequest | FleetStatus | Serve | Leave | Stop
 
-_encoder = msgspec.msgpack.Encoder()  # and not JSON, which has no word for infinity
-_decoder: msgspec.msgpack.Decoder[Word] = msgspec.msgpack.Decoder(Word)
+_encoder = msgspec.msgpack.Encoder()  # not JSON, which has no infinity
+_decoder: msgspec.msgpack.Decoder[PipeMessage] = msgspec.msgpack.Decoder(PipeMessage)
 
 
 class Pipe(Int32StringReceiver):
-    """Words through a pipe, each with its length before it."""
+    """Messages through a pipe, each with its length in front.
+
+    ``on_message`` is called with each message that arrives, and ``on_lost`` when the pipe is closed.
+    """
 
     MAX_LENGTH = MOST_BYTES
 
-    def __init__(self, heard: Callable[[Any], object], lost: Callable[[], object] = lambda: None) -> None:
-        self._heard = heard
-        self._lost = lost
+    def __init__(self, on_message: Callable[[Any], object], on_lost: Callable[[], object] = lambda: None) -> None:
+        self._on_message = on_message
+        self._on_lost = on_lost
 
-    def say(self, word: Word) -> None:
-        """Send it."""
-        self.sendString(_encoder.encode(word))
+    def send(self, message: PipeMessage) -> None:
+        """Send ``message``."""
+        self.sendString(_encoder.encode(message))
 
     def stringReceived(self, string: bytes) -> None:
-        self._heard(_decoder.decode(string))
+        self._on_message(_decoder.decode(string))
 
     def connectionLost(self, reason: object = None) -> None:
-        self._lost()
+        self._on_lost()
 
 
-class Writing:
-    """As much of a transport as `Pipe` needs to speak to a child process."""
+class PipeTransport:
+    """The part of a transport that `Pipe` needs to send to a child process."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
@@ -116,11 +123,11 @@ class Writing:
         self.write(b"".join(pieces))
 
     def loseConnection(self) -> None:
-        """What comes can no longer be understood; the process will be missed."""
+        """Called for a message that is too long. The process counts as silent when no report follows."""
 
 
-def speaking_by(pipe: Pipe, write: Callable[[bytes], object]) -> Pipe:
-    """``pipe``, with ``write`` to speak by."""
-    transport: ITransport | Any = Writing(write)
+def connect_pipe(pipe: Pipe, write: Callable[[bytes], object]) -> Pipe:
+    """Connect ``pipe``, so that it sends by ``write``, and return it."""
+    transport: ITransport | Any = PipeTransport(write)
     pipe.makeConnection(transport)
     return pipe

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.fleet.test_parts,tests.fleet.test_fleet -*-
-"""Who stands where: a process in each place, and another one in its place when it dies."""
+"""The supervisor: it keeps one process in each slot, and starts another where one dies."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
 from openhqm.fleet.child import Child
-from openhqm.fleet.counts import Counts
+from openhqm.fleet.fleet_metrics import FleetMetrics
 from openhqm.fleet.inheritance import Source
-from openhqm.fleet.protocol import Everybody, Process, Question
+from openhqm.fleet.protocol import FleetStatus, ProcessStatus, StatusRequest
 from openhqm.policy.retry import RetryPolicy
 from openhqm.runtime.deferreds import deferred
 
 START_SECONDS = 60.0
-YOUNG_SECONDS = 10.0
+EARLY_EXIT_SECONDS = 10.0
 BACK_OFF = RetryPolicy(base_seconds=0.5, factor=2.0, max_seconds=30.0, jitter=0.2)
-"""Before the next one, where one after the other dies before it is `YOUNG_SECONDS` old."""
+"""The pauses before the next process in a slot where one after the other ends within `EARLY_EXIT_SECONDS`."""
 
 
 @attrs.define(eq=False)
-class Place:
-    """Where one process stands after the other."""
+class Slot:
+    """Room for one process. ``restart`` is the delayed call that will start the next process, or None."""
 
     child: Child | None = None
-    died_young: int = 0
-    due: Any = None  # the call that puts a process here, where that is put off
+    early_exits: int = 0
+    restart: Any = None
 
 
 class Supervisor:
-    """``spawn`` starts a process under a configuration; `source` is what those run that are started for the dead."""
+    """The processes of the fleet.
+
+    ``source`` is the configuration of processes that replace dead ones. ``spawn`` starts a process; it raises OSError
+    where the system cannot. ``random`` returns numbers in [0, 1) for the jitter of the pauses.
+    """
 
     _log = Logger()
 
@@ -41,97 +45,102 @@ class Supervisor:
         self, source: Source, clock: Any, random: Callable[[], float], spawn: Callable[[Child, Source], object]
     ) -> None:
         self.source = source
-        self.places: list[Place] = []
-        self.living: set[Child] = set()
+        self.slots: list[Slot] = []
+        self.running: set[Child] = set()
         self._clock = clock
         self._random = random
         self._spawn = spawn
         self._closed = False
-        self._counts = Counts(lambda: self.living)
+        self._metrics = FleetMetrics(lambda: self.running)
 
     def new_child(self, source: Source) -> Child:
-        """A process that stands in no place yet: nobody takes its place when it ends."""
-        child = Child(self._clock, source.settings.server.drain_seconds, self._answer, self._ended)
+        """Start a process that is in no slot: it is not replaced when it ends."""
+        child = Child(self._clock, source.settings.server.drain_seconds, self._status, self._ended)
         self._spawn(child, source)
-        self.living.add(child)
+        self.running.add(child)
         return child
 
     @deferred
-    async def fill(self, place: Place) -> bool:
-        """Put a new process under `source` into ``place``; whether it serves."""
-        place.due = None
+    async def fill(self, slot: Slot) -> bool:
+        """Start a process under `source` in ``slot``. Fires with whether it serves."""
+        slot.restart = None
         try:
-            place.child = child = self.new_child(self.source)
-        except OSError as error:  # no memory, or as many processes as may be
-            self._log.error("no process can be started: {error}", error=error)
-            self._put_off(place)
+            slot.child = child = self.new_child(self.source)
+        except OSError as error:  # no memory, or the limit of processes is reached
+            self._log.error("a process cannot be started: {error}", error=error)
+            self._restart_later(slot)
             return False
-        if await child.started(START_SECONDS) and await child.serve(START_SECONDS):
+        if await child.wait_for_report(START_SECONDS) and await child.serve(START_SECONDS):
             return True
-        if not child.over and not child.leaving:
-            self._log.error("process {pid} does not begin to serve, and is killed", pid=child.pid)
+        if not child.exited and not child.leaving:
+            self._log.error(
+                "process {pid} did not begin to serve within {seconds:g} s, and is killed",
+                pid=child.pid,
+                seconds=START_SECONDS,
+            )
             child.kill()
         return False
 
-    def put(self, child: Child, place: Place) -> Child | None:
-        """``child`` stands in ``place`` from now on; whoever stood there, if anybody."""
-        self._wait_no_more(place)
-        if place not in self.places:
-            self.places.append(place)
-        before, place.child, place.died_young = place.child, child, 0
+    def put(self, child: Child, slot: Slot) -> Child | None:
+        """Put ``child`` into ``slot``, and return the process that was there, or None."""
+        self._cancel_restart(slot)
+        if slot not in self.slots:
+            self.slots.append(slot)
+        before, slot.child, slot.early_exits = slot.child, child, 0
         return before
 
-    def remove(self, place: Place) -> Child | None:
-        """There is no such place any more; whoever stands there, if anybody."""
-        self._wait_no_more(place)
-        self.places.remove(place)
-        return place.child
+    def remove(self, slot: Slot) -> Child | None:
+        """Remove ``slot``, and return the process that is there, or None."""
+        self._cancel_restart(slot)
+        self.slots.remove(slot)
+        return slot.child
 
     def close(self) -> None:
-        """Nobody is replaced any more."""
+        """Replace no process from now on."""
         self._closed = True
-        for place in self.places:
-            self._wait_no_more(place)
+        for slot in self.slots:
+            self._cancel_restart(slot)
 
     @deferred
     async def stop(self) -> None:
-        """End all processes."""
+        """Tell all processes to stop. Fires when they have ended."""
         self.close()
-        await DeferredList([child.stop() for child in list(self.living)])
+        await DeferredList([child.stop() for child in list(self.running)])
 
-    def _wait_no_more(self, place: Place) -> None:
-        if place.due is not None:
-            place.due.cancel()
-            place.due = None
+    def _cancel_restart(self, slot: Slot) -> None:
+        if slot.restart is not None:
+            slot.restart.cancel()
+            slot.restart = None
 
     def _ended(self, child: Child) -> None:
-        self.living.discard(child)
-        self._counts.ended(child)
-        place = next((place for place in self.places if place.child is child), None)
-        if place is None:
+        self.running.discard(child)
+        self._metrics.ended(child)
+        slot = next((slot for slot in self.slots if slot.child is child), None)
+        if slot is None:
             return
-        place.child = None
+        slot.child = None
         if self._closed:
             return
         self._log.error(
-            "process {pid} ended {how} after {lived:.1f} s, without having been told to",
+            "process {pid} ended unexpectedly, {how}, after {uptime:.1f} s",
             pid=child.pid,
-            how=child.how,
-            lived=child.lived,
+            how=child.exit_description,
+            uptime=child.uptime,
         )
-        if child.lived >= YOUNG_SECONDS:
-            place.died_young = 0
-            self.fill(place)
+        if child.uptime >= EARLY_EXIT_SECONDS:
+            slot.early_exits = 0
+            self.fill(slot)
         else:
-            self._put_off(place)
+            self._restart_later(slot)
 
-    def _put_off(self, place: Place) -> None:
-        place.died_young += 1
-        delay = BACK_OFF.delay(place.died_young, self._random)
-        self._log.info("the next one comes in {seconds:.1f} s", seconds=delay)
-        place.due = self._clock.callLater(delay, self.fill, place)
+    def _restart_later(self, slot: Slot) -> None:
+        slot.early_exits += 1
+        delay = BACK_OFF.delay(slot.early_exits, self._random)
+        self._log.info("the next process is started in {seconds:.1f} s", seconds=delay)
+        slot.restart = self._clock.callLater(delay, self.fill, slot)
 
-    def _answer(self, question: Question) -> Everybody:
-        processes = [Process(child.pid, child.state, child.standing) for child in self.living]
-        missing = max(0, len(self.places) - sum(process.state != "leaving" for process in processes))
-        return Everybody(question.number, processes, missing, self._counts.all() if question.figures else None)
+    def _status(self, request: StatusRequest) -> FleetStatus:
+        processes = [ProcessStatus(child.pid, child.state, child.health) for child in self.running]
+        missing = max(0, len(self.slots) - sum(process.state != "leaving" for process in processes))
+        metrics = self._metrics.collect() if request.with_metrics else None
+        return FleetStatus(request.number, processes, missing, metrics)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.http1.test_access -*-
-"""What one connection has to tell of each of its requests, where anybody wants to know: off, none of this is made."""
+"""What the access log learns of each request on a connection. Without an access log, none of this is made."""
 
 from __future__ import annotations
 
@@ -12,49 +12,57 @@ from openhqm.http1.rules import Head
 
 
 @attrs.frozen
-class Served:
-    """One request and what it got. ``path`` is the target without its query, in which secrets may stand."""
+class AccessRecord:
+    """One request and the response that it got.
+
+    ``path`` is the request target without its query, because secrets may stand in a query.
+    """
 
     method: str
     path: str
     status: int
-    """0 where the connection ended before the answer did."""
+    """The status code of the response; 0 where the connection was lost before the response was complete."""
     size: int
-    """The bytes of the answer's body that were written."""
+    """The bytes of the response's body that were written."""
     seconds: float
-    """From its turn, which is when it has come and all before it were answered, until its answer was written."""
+    """From when the connection began to serve the request until its response was written.
+
+    The time for which a pipelined request waited behind earlier ones does not count.
+    """
     location: bytes | None
+    """The ``Location`` field of the response."""
 
 
-Access = Callable[[Served], object]
+AccessLog = Callable[[AccessRecord], object]
+"""Called with the record of each request, once its response was written or its connection was lost."""
 
 
-class Accesses:
-    """The requests of one connection, one after the other."""
+class AccessRecorder:
+    """Makes the access records of one connection, which serves one request after the other."""
 
-    def __init__(self, access: Access, clock: IReactorTime) -> None:
-        self._access = access
+    def __init__(self, access_log: AccessLog, clock: IReactorTime) -> None:
+        self._access_log = access_log
         self._clock = clock
         self._head: Head | None = None
         self._began_at = 0.0
 
     def begin(self, head: Head) -> None:
-        """Its turn has come."""
+        """The connection begins to serve the request with this head."""
         self._head = head
         self._began_at = self._clock.seconds()
 
     def end(self, status: int, size: int, location: bytes | None = None) -> None:
-        """Its answer was written."""
+        """The response was written. Does nothing where no request is being served."""
         head, self._head = self._head, None
         if head is not None:
             path = head.target.partition(b"?")[0].decode("ascii")
             seconds = self._clock.seconds() - self._began_at
-            self._access(Served(head.method.decode("ascii"), path, status, size, seconds, location))
+            self._access_log(AccessRecord(head.method.decode("ascii"), path, status, size, seconds, location))
 
     def refused(self, status: int) -> None:
-        """What was no request, or was one in part: none of what was sent is told."""
-        self._access(Served("-", "-", status, 0, 0.0, None))
+        """The connection refused a malformed or incomplete request. Its bytes do not go into the log."""
+        self._access_log(AccessRecord("-", "-", status, 0, 0.0, None))
 
     def lost(self) -> None:
-        """Whoever asked has gone."""
+        """The connection was lost: the request that it served, if any, gets no response."""
         self.end(0, 0)

@@ -1,11 +1,12 @@
 # -*- test-case-name: tests.http1.test_channel -*-
-"""HTTP/1.1 over llhttp: a Twisted protocol that bounds everything a stranger can make it hold or wait for.
+"""HTTP/1.1 over llhttp: a Twisted protocol that bounds all memory and time that a client can make it spend.
 
-It serves the short lane (a function for hot paths) itself, and for everything else makes ``twisted.web`` requests,
-so that any resource can stand behind it; what a passage takes is let through as it comes. One request is served at a
-time; what is pipelined behind it waits, within bounds, and is answered in order.
+A request is served in one of three ways: by the site's fast path (a coroutine for the hot routes), by a relay to
+another server while it is still being read, or as a ``twisted.web`` request to any resource. One request is served at
+a time. Pipelined requests behind it wait, within limits, and are answered in order.
 
-Deadlines are absolute, kept by one ticker for all connections: a byte now and then buys nothing.
+Deadlines are absolute. The site checks them for all its connections, so that a client cannot gain time by sending a
+byte now and then.
 """
 
 from __future__ import annotations
@@ -21,378 +22,359 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from openhqm.http1.access import Accesses
-from openhqm.http1.messages import Answer, Message, Streaming, render, render_head
-from openhqm.http1.outlet import ChannelOutlet
+from openhqm.http1.access import AccessRecorder
+from openhqm.http1.backpressure import ResponseConsumer
+from openhqm.http1.messages import Answer, FullRequest, StreamedAnswer, render, render_head
 from openhqm.http1.pass_through import Relay
-from openhqm.http1.reading import BUSY, HEAD_SECONDS, Reader
+from openhqm.http1.request_reader import BUSY, HEAD_SECONDS, RequestReader
+from openhqm.http1.response_writer import ChannelWriter
 from openhqm.http1.rules import Refusal
-from openhqm.http1.send_backlog import unsent
 from openhqm.http1.web import WebChannel, WebRequest
 from openhqm.runtime.deferreds import Running
-from openhqm.runtime.pull_to_push import Puller
 
-IDLE_SECONDS = 75.0
-STALL_SECONDS = 30.0
-LINGER_SECONDS = 2.0
+IDLE_SECONDS = 75.0  # between two requests
+LINGER_SECONDS = 2.0  # for the client to read the last response and close its side
 MOST_PIPELINED = 32
 MOST_PIPELINED_BYTES = 1024 * 1024
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
-class HTTP1(WebChannel, Protocol):
-    """One connection."""
+class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
+    """One connection of a client to an `HTTP1Site`."""
 
     transport: Any
     _log = Logger()
 
     def __init__(self, site: Any) -> None:
-        self.factory = self.site = site  # as Twisted and as twisted.web call it
-        self._queue: deque[Message | Relay | Refusal] = deque()
-        self._queued_bytes = 0  # of bodies
-        self._buffered = 0  # as the site knows it: those, and what is being collected
-        self._accesses = None if site.access is None else Accesses(site.access, site.clock)
-        self._reader = Reader(self, self._took, self._go_ahead)
-        self._serving: Any = None  # a WebRequest, a Relay, or what the short lane is about
-        self._persistent = True
-        self._producer: Any = None
-        self._stalled_at: float | None = None  # since when the peer has taken nothing, while there is something to take
-        self._unsent: float = 0
-        self._ended = False  # the peer sends no more, and may still read
-        self._broken = False  # nothing that follows can be understood, or will be answered
-        self._reading = True
-        self._send_some: Any = None  # of the transport; None: what is sent may have to wait behind other data
+        ResponseConsumer.__init__(self)
+        self.factory = self.site = site  # the names that Twisted and twisted.web use
+        self._queue: deque[FullRequest | Relay | Refusal] = deque()  # what was read behind the request being served
+        self._queued_bytes = 0  # of the bodies in it
+        self._buffered = 0  # those, and the body being collected: this connection's part of `HTTP1Site.buffered`
+        self._recorder = None if site.access_log is None else AccessRecorder(site.access_log, site.clock)
+        self._reader = RequestReader(self, self._enqueue, self._send_continue)
+        self._serving: Any = None  # WebRequest, Relay, ChannelWriter, or FullRequest and then Running on the fast path
+        self._persistent = True  # whether the connection stays open behind the response
+        self._half_closed = False  # the client has closed its side, and may still read
+        self._closing = False  # what the client still sends is dropped: no further request is served
+        self._reading = True  # the transport is not paused
+        self._write_some: Any = None  # `writeSomeData` of the transport; None: bytes may wait in the transport's buffer
 
-    # The transport
+    # Called by the transport
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        if not self.isSecure():  # what is not yet encrypted must not get past the encryption
-            self._send_some = getattr(self.transport, "writeSomeData", None)
+        if not self.isSecure():  # with TLS it would write past the encryption
+            self._write_some = getattr(self.transport, "writeSomeData", None)
         self.transport.registerProducer(self, True)
         self._reader.due = self.factory.clock.seconds() + HEAD_SECONDS
         self.factory.connections.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._broken:
+        if self._closing:
             return
         try:
             self._reader.feed(data)
         except Refusal as refusal:
             self._refuse(refusal)
         if self._queue:
-            self._go_on()
+            self._serve_next()
         else:
             if self._reader.began_at is None and self._serving is None:
-                self._begin_waiting()  # that was an empty line
-            self.flow()
+                self._start_idle_timer()  # the client sent an empty line
+            self.update_reading()
         if self.site.buffered > self.site.most_buffered and self._reader.collected:
             self._refuse(Refusal(503, BUSY))
-            self._go_on()
+            self._serve_next()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
         self.site.buffered -= self._buffered
         self._queue.clear()
         serving, self._serving = self._serving, None
-        self._broken = True
-        if self._accesses is not None:
-            self._accesses.lost()
+        self._closing = True
+        if self._recorder is not None:
+            self._recorder.lost()
         if isinstance(serving, Running):
             serving.cancel()
         elif isinstance(serving, WebRequest):
             serving.connectionLost(reason)
         elif isinstance(serving, Relay):
-            serving.lose()
+            serving.abandon()
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
 
-    def tick(self, now: float) -> None:
-        """Called about every second: is it still worth keeping?"""
+    def check_deadlines(self, now: float) -> None:
+        """End the connection where its peer is stalled or late. The site calls this about once a second."""
         if self._has_stalled(now):
             self.transport.abortConnection()
         elif now > self._reader.due:
-            if self._broken:
-                if not self._unsent:  # a slow reader has as long as it reads
+            if self._closing:
+                if not self._backlog:  # a slow client has as long as it reads
                     self.transport.abortConnection()
             elif self._reader.began_at is None:
                 self.transport.loseConnection()
             else:
-                self._refuse(Refusal(408, "the request did not come in time"))
-                self._go_on()
-
-    def _has_stalled(self, now: float) -> bool:
-        if self._stalled_at is None:
-            return False
-        before, self._unsent = self._unsent, unsent(self.transport)
-        if self._unsent < before:  # slow, and steady
-            self._stalled_at = now
-        return now - self._stalled_at > STALL_SECONDS
+                self._refuse(Refusal(408, "the request was not received in time"))
+                self._serve_next()
 
     def readConnectionLost(self) -> None:
-        """The peer sends no more, and what it has asked is answered.
+        """The client has closed its side. Its complete requests are still answered.
 
-        It may as well be gone, which only writing to it tells: nobody behind is kept busy with what is let through.
+        The client may as well be gone, which only writing to it would tell. A relayed request is therefore aborted: it
+        would keep the upstream server busy.
         """
-        if self._ended:
+        if self._half_closed:
             return
-        self._ended = True
+        self._half_closed = True
         self._reader.due = float("inf")
         if isinstance(self._serving, Relay):
             self.transport.abortConnection()
-        elif self._broken:
+        elif self._closing:
             self.transport.loseConnection()
         elif self._reader.began_at is not None:
-            self._refuse(Refusal(400, "the connection ended within the request"))
-            self._go_on()
+            self._refuse(Refusal(400, "the connection ended before the request was complete"))
+            self._serve_next()
         elif self._serving is None and not self._queue:
             self.transport.loseConnection()
         elif not self._queue:
             self._persistent = False
 
     def writeConnectionLost(self) -> None:
-        """All that there was to say has gone out: see `_linger`."""
+        """The last response was sent: see `_linger`."""
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being served on it, and no request has begun to come."""
+        """Whether no request is being served or read."""
         return self._serving is None and not self._queue and self._reader.began_at is None
 
-    def leave(self) -> None:
-        """What is being served is the last, and its answer says so; where that has begun, one more may follow."""
+    def disable_keep_alive(self) -> None:
+        """Close the connection behind the current response, which announces it with ``Connection: close``.
+
+        Where the head of that response was sent already, one more request may follow.
+        """
         if isinstance(self._serving, WebRequest | Relay):
-            self._serving.say_close()
-        elif not isinstance(self._serving, ChannelOutlet):
+            self._serving.disable_keep_alive()
+        elif not isinstance(self._serving, ChannelWriter):
             self._persistent = False
 
-    # One request after the other
+    # Requests, served one after the other
 
-    def _took(self, message: Message | Relay) -> None:
-        self._queue.append(message)
-        if type(message) is Message:
-            self._queued_bytes += len(message.body)
+    def _enqueue(self, request: FullRequest | Relay) -> None:
+        self._queue.append(request)
+        if type(request) is FullRequest:
+            self._queued_bytes += len(request.body)
 
-    def _go_ahead(self) -> None:
-        """A sender asks before it sends a body; with others before it, its turn has not come."""
+    def _send_continue(self) -> None:
+        """The client waits for ``100 Continue``, which must not precede the responses to earlier requests."""
         if self._serving is None and not self._queue:
             self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _go_on(self) -> None:
+    def _serve_next(self) -> None:
         while self._queue and self._serving is None and self._stalled_at is None:
-            message = self._queue.popleft()
-            if type(message) is Message:
-                self._queued_bytes -= len(message.body)
-                self._serve(message)
-            elif isinstance(message, Relay):
-                self._send_some = None
-                self._serving = message
-                if self._accesses is not None:
-                    self._accesses.begin(message.head)
-                message.persistent = message.persistent and not self.site.leaving
-                message.begin()
+            request = self._queue.popleft()
+            if type(request) is FullRequest:
+                self._queued_bytes -= len(request.body)
+                self._serve(request)
+            elif isinstance(request, Relay):
+                self._write_some = None
+                self._serving = request
+                if self._recorder is not None:
+                    self._recorder.begin(request.head)
+                request.persistent = request.persistent and not self.site.keep_alive_disabled
+                request.begin()
             else:
-                assert isinstance(message, Refusal)
-                self._say(message)
+                assert isinstance(request, Refusal)
+                self._send_refusal(request)
                 return
-        self.flow()
+        self.update_reading()
 
-    def flow(self) -> None:
-        """Read on, unless there is nobody to take what would come."""
-        self._count()
-        inflow = self._reader.inflow
-        if inflow is None:
-            # One body may be as long as bodies may be. Those sent ahead of an answer may not all be.
+    def update_reading(self) -> None:
+        """Read from the client, or pause it where what it sends cannot be taken now."""
+        self._update_buffered()
+        relay = self._reader.relay
+        if relay is None:
+            # One body may have the size of `most_body`. The bodies of pipelined requests must not all have it.
             full = len(self._queue) >= MOST_PIPELINED or self._queued_bytes >= MOST_PIPELINED_BYTES
-            self._read_on(not full and self._stalled_at is None)
+            self._set_reading(not full and self._stalled_at is None)
             return
-        # How fast the response is read has no say in how fast the body is: they go to different places.
-        self._read_on(inflow.wants_more)
-        self._reader.go_on() if self._reading else self._reader.hold()
+        # A client that reads the response slowly does not slow down the relayed body, which goes elsewhere.
+        self._set_reading(relay.wants_body)
+        self._reader.resume() if self._reading else self._reader.pause()
 
-    def _count(self) -> None:
+    def _update_buffered(self) -> None:
         buffered = self._queued_bytes + self._reader.collected
         if buffered != self._buffered:
             self.site.buffered += buffered - self._buffered
             self._buffered = buffered
 
-    def _read_on(self, reading: bool) -> None:
-        if reading != self._reading and not self._broken and not self._ended:
+    def _set_reading(self, reading: bool) -> None:
+        if reading != self._reading and not self._closing and not self._half_closed:
             self._reading = reading
             self.transport.resumeProducing() if reading else self.transport.pauseProducing()
 
-    def _serve(self, message: Message) -> None:
-        self._persistent = message.keep_alive and not self.site.leaving and not (self._ended and not self._queue)
-        if self._accesses is not None:
-            self._accesses.begin(message.head)
-        coroutine = self.site.fast_path(message)
+    def _serve(self, request: FullRequest) -> None:
+        last = self._half_closed and not self._queue
+        self._persistent = request.keep_alive and not self.site.keep_alive_disabled and not last
+        if self._recorder is not None:
+            self._recorder.begin(request.head)
+        coroutine = self.site.fast_path(request)
         if coroutine is None:
-            self._send_some = None
-            request = self._serving = WebRequest(self, message, self._persistent)
-            request.requestReceived(message.head.method, message.head.target, message.head.version)
+            self._write_some = None
+            web_request = self._serving = WebRequest(self, request, self._persistent)
+            web_request.requestReceived(request.head.method, request.head.target, request.head.version)
             return
-        self._serving = message
-        serving = Running(coroutine, partial(self._answered, message), self._unanswered)
-        if self._serving is message:  # it waits for something
+        self._serving = request
+        serving = Running(coroutine, partial(self._send_answer, request), self._serving_failed)
+        if self._serving is request:  # the coroutine waits for something
             self._serving = serving
 
-    def _answered(self, message: Message, answer: Answer | Streaming) -> None:
+    def _send_answer(self, request: FullRequest, answer: Answer | StreamedAnswer) -> None:
         if self._serving is None:
-            return  # the connection was lost meanwhile
-        if isinstance(answer, Streaming):
-            self._send_some = None
-            outlet = self._serving = ChannelOutlet(self, message.head.version == b"HTTP/1.1")
-            self.transport.write(render_head(answer, message.head.version, self._persistent))
-            answer.begin(outlet)
+            return  # the connection was lost in the meantime
+        if isinstance(answer, StreamedAnswer):
+            self._write_some = None
+            writer = self._serving = ChannelWriter(self, request.head.version == b"HTTP/1.1")
+            self.transport.write(render_head(answer, request.head.version, self._persistent))
+            answer.begin(writer)
             return
-        head_only = message.head.method == b"HEAD"
-        if self._accesses is not None:
+        head_only = request.head.method == b"HEAD"
+        if self._recorder is not None:
             size = 0 if head_only else len(answer.body)
-            self._accesses.end(answer.status, size, dict(answer.fields).get(b"Location"))
-        self._send(render(answer, message.head.version, self._persistent, head_only))
-        self._done()
+            self._recorder.end(answer.status, size, dict(answer.fields).get(b"Location"))
+        self._send(render(answer, request.head.version, self._persistent, head_only))
+        self._end_request()
 
     def _send(self, data: bytes) -> None:
-        """Into the socket at once, while nothing can be waiting there before it: that spares a turn of the reactor."""
-        if self._send_some is not None:
-            sent = self._send_some(data)
+        """Write to the socket at once while nothing waits before it, which saves an iteration of the reactor."""
+        if self._write_some is not None:
+            sent = self._write_some(data)
             if sent == len(data):
                 return
-            self._send_some = None
+            self._write_some = None
             if isinstance(sent, int) and sent > 0:
                 data = data[sent:]
         self.transport.write(data)
 
-    def _unanswered(self, failure: Failure) -> None:
+    def _serving_failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            self._log.failure("a request broke down", failure)
+            self._log.failure("unexpected error while serving a request; its connection is closed", failure)
             self.transport.abortConnection()
 
-    def _done(self) -> None:
+    def _end_request(self) -> None:
         self._serving = None
-        if not self._persistent or self.factory.draining or (self._ended and not self._queue):
-            self._broken = True
+        if not self._persistent or self.factory.draining or (self._half_closed and not self._queue):
+            self._closing = True
             self._queue.clear()
             self._queued_bytes = 0
-            self._count()
+            self._update_buffered()
             self.transport.unregisterProducer()
-            self._begin_stalling()  # nobody will say any more whether the peer takes what is left
+            self._start_stall_timer()  # the transport no longer tells whether the client reads
             self.transport.loseConnection()
         elif self._queue:
-            self.factory.clock.callLater(0, self._go_on)
+            self.factory.clock.callLater(0, self._serve_next)
         else:
             if self._reader.began_at is None:
-                self._begin_waiting()
+                self._start_idle_timer()
             if not self._reading:
-                self.flow()
+                self.update_reading()
 
-    def _begin_waiting(self) -> None:
+    def _start_idle_timer(self) -> None:
         self._reader.due = self.factory.clock.seconds() + IDLE_SECONDS
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Nothing more can be read on this connection; what came before is still answered, and then this."""
-        inflow, self._reader.inflow = self._reader.inflow, None
-        if inflow is not None:
-            self._cut(inflow)
-        self._broken = True
-        self._reader.drop()
-        self._count()
+        """Read nothing more from this connection. Send the refusal behind the responses to earlier requests."""
+        relay, self._reader.relay = self._reader.relay, None
+        if relay is not None:
+            self._abandon(relay)
+        self._closing = True
+        self._reader.discard()
+        self._update_buffered()
         self._queue.append(refusal)
 
-    def _cut(self, passing: Relay) -> None:
-        """The rest of its body will not come: the refusal takes its place, unless it is being answered already."""
-        passing.lose()
-        if passing is not self._serving:
-            self._queue.remove(passing)
-        elif passing.responding:
+    def _abandon(self, relay: Relay) -> None:
+        """The relay's body will not be complete. A refusal takes its place, unless its response has begun."""
+        relay.abandon()
+        if relay is not self._serving:
+            self._queue.remove(relay)
+        elif relay.responding:
             self.unregisterProducer()
             self.transport.abortConnection()
         else:
             self.unregisterProducer()
             self._serving = None
 
-    def _say(self, refusal: Refusal) -> None:
-        """Answer with what is wrong, and close so that the answer arrives: whoever still sends is not cut off."""
-        if self._accesses is not None:
-            self._accesses.refused(refusal.status)
-        self._send(render(self.factory.problem(refusal), b"HTTP/1.1", False))
+    def _send_refusal(self, refusal: Refusal) -> None:
+        """Send the response to a refused request, and close the connection so that the response arrives."""
+        if self._recorder is not None:
+            self._recorder.refused(refusal.status)
+        self._send(render(self.factory.answer_refusal(refusal), b"HTTP/1.1", False))
         self._linger()
 
     def _linger(self) -> None:
-        self._broken = True
-        if not self._reading and not self._ended:
-            # What still comes is read past: a peer that cannot send on may not look for an answer.
+        """Close the sending side, and go on reading for a while (RFC 9112, section 9.6).
+
+        A connection closed with unread bytes is reset, and the client may lose a response that it has not read.
+        """
+        self._closing = True
+        if not self._reading and not self._half_closed:
+            # A client that cannot send on may not look for a response.
             self._reading = True
             self.transport.resumeProducing()
         self.transport.unregisterProducer()
         self._reader.due = self.factory.clock.seconds() + LINGER_SECONDS
-        self._begin_stalling()
-        if self.isSecure() or self._ended:
-            self.transport.loseConnection()  # TLS says goodbye by itself, and waits for the peer's
+        self._start_stall_timer()
+        if self.isSecure() or self._half_closed:
+            self.transport.loseConnection()  # TLS ends in both directions, and waits for the client
         else:
             self.transport.loseWriteConnection()
 
-    # Back-pressure: the transport tells the channel, the channel tells whoever produces
+    # The producer of the transport: it pauses and resumes the producer of the response
 
     def pauseProducing(self) -> None:
-        self._begin_stalling()
+        self._start_stall_timer()
         if self._producer is not None:
             self._producer.pauseProducing()
-        self.flow()
+        self.update_reading()
 
     def resumeProducing(self) -> None:
         self._stalled_at = None
         if self._producer is not None:
             self._producer.resumeProducing()
-        self._go_on()
-
-    def _begin_stalling(self) -> None:
-        if self._stalled_at is None:
-            self._stalled_at = self.factory.clock.seconds()
-            self._unsent = float("inf")
+        self._serve_next()
 
     def stopProducing(self) -> None:
-        """The connection is lost; `connectionLost` says so."""
+        """The connection is lost: `connectionLost` is called, too."""
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        if self._producer is not None:
-            raise RuntimeError("there is a producer already")
-        self._producer = producer if streaming else Puller(producer, self.factory.clock)
-        if self._stalled_at is not None:
-            self._producer.pauseProducing()
+    # The end of a response
 
-    def unregisterProducer(self) -> None:
-        producer, self._producer = self._producer, None
-        if isinstance(producer, Puller):
-            producer.stop()
+    def stream_finished(self, writer: ChannelWriter) -> None:
+        """A streamed answer of the fast path is complete."""
+        if writer is self._serving:
+            if self._recorder is not None:
+                self._recorder.end(200, writer.sent)
+            self._end_request()
 
-    # What twisted.web's requests want of a channel
-
-    def streamed(self, outlet: ChannelOutlet) -> None:
-        """A response of unknown length is complete."""
-        if outlet is self._serving:
-            if self._accesses is not None:
-                self._accesses.end(200, outlet.sent)
-            self._done()
-
-    def passed(self, passing: Relay) -> None:
-        """A response that came through is complete; the rest of the request's body, where there is one, is not."""
-        if passing is not self._serving:
+    def relay_finished(self, relay: Relay) -> None:
+        """A relayed response is complete; the body of its request may not be."""
+        if relay is not self._serving:
             return
-        self._persistent = passing.persistent
-        if self._accesses is not None:
-            self._accesses.end(passing.status, passing.sent)
-        if passing is self._reader.inflow:
-            self._reader.inflow = self._serving = None
+        self._persistent = relay.persistent
+        if self._recorder is not None:
+            self._recorder.end(relay.status, relay.sent)
+        if relay is self._reader.relay:
+            self._reader.relay = self._serving = None
             self._linger()
         else:
-            self._done()
+            self._end_request()
 
     def requestDone(self, request: Any) -> None:
+        """The response to a ``twisted.web`` request is complete."""
         if request is self._serving:
-            self._persistent = self._persistent and not request.says_close
-            if self._accesses is not None:
+            self._persistent = self._persistent and not request.closes_connection
+            if self._recorder is not None:
                 location = request.responseHeaders.getRawHeaders(b"location", [None])[0]
-                self._accesses.end(request.code, request.sentLength, location)
-            self._done()
+                self._recorder.end(request.code, request.sentLength, location)
+            self._end_request()

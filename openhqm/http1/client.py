@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.http1.test_client -*-
-"""An HTTP client for a gateway: it follows, repeats, decodes and remembers nothing, and bounds what it takes in.
+"""An HTTP client for a gateway: it follows no redirect, repeats no request, keeps no cookie and limits what it reads.
 
-`treq.client.HTTPClient` un-gzips every answer and keeps a cookie jar, and both change what goes through; so what is
-forwarded goes by Twisted's own Agent, which does neither.
+`treq.client.HTTPClient` decompresses responses and keeps a cookie jar, which would change what the gateway forwards.
+This client is Twisted's own Agent, which does neither.
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from zope.interface import implementer
 from openhqm.errors import OpenHQMError
 
 CONNECT_SECONDS = 10.0
-# Shorter than the keep-alive of common servers (uvicorn and Node close after 5 s): what is still open can be used.
-KEPT_SECONDS = 4
-MOST_HEAD = 128 * 1024
+# Shorter than the keep-alive timeout of common servers (5 s in uvicorn and Node), which would close a connection as a
+# request is sent on it.
+IDLE_SECONDS = 4
+MOST_HEAD = 128 * 1024  # bytes of a response's head, with the interim responses before it
 CLOSING_SECONDS = 5.0
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _FINAL = re.compile(rb"HTTP/\d\.\d [2-9]\d\d[ \r\n]")
 
 
 class AnswerTooLong(Exception):
-    """An answer went past its limit; the connection was closed."""
+    """A response is longer than its limit. The connection was closed."""
 
 
 def make_agent(reactor: Any, tls: IPolicyForHTTPS | None = None, *, kept: int = 64) -> IAgent:
-    """An agent with a pool of its own, which keeps up to ``kept`` idle connections to each host.
+    """An agent with a connection pool of its own, which keeps up to ``kept`` idle connections to each host.
 
-    ``tls`` is for https (`runtime.tls.TLSPolicy`); without it there is none.
+    ``tls`` is the policy for https (`runtime.tls.TLSPolicy`); without it, https URLs fail with `SchemeNotSupported`.
     """
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.maxPersistentPerHost = kept
-    pool.cachedConnectionTimeout = KEPT_SECONDS
-    pool.retryAutomatically = False  # who tries again, and counts it, is the gateway
+    pool.cachedConnectionTimeout = IDLE_SECONDS
+    pool.retryAutomatically = False  # the gateway retries, and counts its attempts
     return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, tls), pool)  # type: ignore[no-any-return]
 
 
 def close_agent(agent: Any) -> Deferred[None]:
-    """Close what an agent of `make_agent` keeps open."""
+    """Close the idle connections of an agent of `make_agent`. Fires when they are closed."""
     closed: Deferred[None] = agent._pool.closeCachedConnections()
     return closed
 
@@ -67,7 +68,7 @@ class _Endpoints:
         endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_SECONDS)
         if uri.scheme == b"https":
             if self._tls is None:
-                raise SchemeNotSupported("https needs TLS")
+                raise SchemeNotSupported("https needs a TLS policy")
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
         return BoundedHeads(endpoint, self._reactor)
 
@@ -75,7 +76,10 @@ class _Endpoints:
 @implementer(IStreamClientEndpoint)
 @attrs.frozen
 class BoundedHeads:
-    """Connections on which the head of an answer is bounded: Twisted's own parser would keep any number of lines."""
+    """Wraps an endpoint: on its connections the head of a response is limited to `MOST_HEAD` bytes.
+
+    Twisted's own parser would keep any number of header lines in memory.
+    """
 
     _inner: Any
     _clock: IReactorTime
@@ -90,67 +94,68 @@ class BoundedHeads:
 
 
 class _BoundedHead(ProtocolWrapper):
-    """Counts what comes in after each request until the end of the head of its answer, interim answers and all.
+    """Counts the bytes of each response's head, interim responses included, and aborts the connection beyond the limit.
 
-    And it lets nobody keep a connection that is given up: a peer need not answer the end of TLS.
+    It also aborts a connection that is not closed `CLOSING_SECONDS` after it was asked to: a server may ignore the end
+    of TLS.
     """
 
     _head: bytearray | None = None
     _size = 0
-    _late: Any = None
-    _why: Exception | None = None
+    _close_timer: Any = None
+    _error: Exception | None = None
 
     def writeSequence(self, pieces: Any) -> None:
-        if pieces[0].endswith(b" HTTP/1.1\r\n"):  # the head of a request, which Twisted writes in one go
+        if pieces[0].endswith(b" HTTP/1.1\r\n"):  # the head of a request, which Twisted writes in one call
             self._head, self._size = bytearray(), 0
         super().writeSequence(pieces)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._why is not None:
+        if self._error is not None:
             return
-        if self._head is not None and not self._bounded(self._head, data):
-            self._why = AnswerTooLong(f"the head of the answer is longer than {MOST_HEAD} bytes")
+        if self._head is not None and not self._within_limit(self._head, data):
+            self._error = AnswerTooLong(f"the head of the response is longer than {MOST_HEAD} bytes")
             self.transport.abortConnection()  # type: ignore[union-attr]
         else:
             super().dataReceived(data)
 
-    def _bounded(self, head: bytearray, data: bytes) -> bool:
+    def _within_limit(self, head: bytearray, data: bytes) -> bool:
         while True:
-            behind = max(0, len(head) - 2)
+            start = max(0, len(head) - 2)
             head += data
-            end = _END_OF_HEAD.search(head, behind)
+            end = _END_OF_HEAD.search(head, start)
             if end is None:
                 return self._size + len(head) <= MOST_HEAD
             self._size += end.end()
             if _FINAL.match(head) is not None or self._size > MOST_HEAD:
                 self._head = None
                 return self._size <= MOST_HEAD
-            data = bytes(head[end.end() :])  # Any number of interim answers may stand before the final one.
+            data = bytes(head[end.end() :])  # Any number of interim responses may precede the final one.
             head.clear()
 
     def stopProducing(self) -> None:
-        """Nobody wants the rest of the answer."""
+        """The rest of the response is not wanted."""
         self.transport.abortConnection()  # type: ignore[union-attr]
 
     def loseConnection(self) -> None:
         super().loseConnection()
-        if self._late is None and self.connected:
-            self._late = self.factory.clock.callLater(CLOSING_SECONDS, self.abortConnection)
+        if self._close_timer is None and self.connected:
+            self._close_timer = self.factory.clock.callLater(CLOSING_SECONDS, self.abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._late is not None and self._late.active():
-            self._late.cancel()
-        super().connectionLost(Failure(self._why) if self._why is not None else reason)
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
+        super().connectionLost(Failure(self._error) if self._error is not None else reason)
 
 
 def content_producer(content: bytes) -> IBodyProducer:
-    """What `IAgent.request` sends."""
+    """A body producer for `IAgent.request` that sends ``content``."""
     return _Content(content)
 
 
 @implementer(IBodyProducer)
 class _Content:
-    """Writes all of it at once: it is in memory anyway."""
+    """Writes the whole content at once, because it is in memory anyway."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -161,17 +166,20 @@ class _Content:
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """It has been written."""
+        """The content was written already."""
 
     def resumeProducing(self) -> None:
-        """It has been written."""
+        """The content was written already."""
 
     def stopProducing(self) -> None:
-        """It has been written."""
+        """The content was written already."""
 
 
 def read_body(response: IResponse, most: int) -> Deferred[bytes]:
-    """The whole body. `AnswerTooLong`; cancelling closes the connection."""
+    """Fires with the whole body of ``response``, of at most ``most`` bytes.
+
+    Fails with `AnswerTooLong`, or as the connection fails. Cancelling closes the connection.
+    """
     collector = _Collector(most)
     response.deliverBody(collector)
     return collector.done
@@ -190,13 +198,13 @@ class _Collector(Protocol):
             self._pieces.append(data)
         elif not self.done.called:
             self._pieces.clear()
-            self.done.errback(AnswerTooLong(f"the answer is longer than {self._most} bytes"))
+            self.done.errback(AnswerTooLong(f"the response is longer than {self._most} bytes"))
             self._stop()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
             return
-        # Without a length, the end of the connection is the end of the body (RFC 9112, section 6.3).
+        # Without a length, the end of the connection ends the body (RFC 9112, section 6.3).
         if reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(b"".join(self._pieces))
         else:
@@ -207,25 +215,25 @@ class _Collector(Protocol):
             self.transport.stopProducing()  # type: ignore[attr-defined]
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a request came to nothing, in words."""
-    error = first_reason(error)
+def describe_failure(error: BaseException) -> str:
+    """A text for people about why a request failed."""
+    error = root_cause(error)
     if isinstance(error, OpenHQMError | AnswerTooLong):
         return str(error)
     if type(error).__module__.partition(".")[0] in ("OpenSSL", "service_identity"):
-        from openhqm.runtime.tls import words_of
+        from openhqm.runtime.tls import describe_tls_error
 
-        return words_of(error)
-    words = str(error).strip()
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+        return describe_tls_error(error)
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Whether a request came to nothing because nobody wanted it any more."""
-    return isinstance(first_reason(error), CancelledError | ConnectingCancelledError)
+    """Whether a request failed because it was cancelled."""
+    return isinstance(root_cause(error), CancelledError | ConnectingCancelledError)
 
 
-def first_reason(error: BaseException) -> BaseException:
-    """Twisted wraps what happened into what became of it."""
+def root_cause(error: BaseException) -> BaseException:
+    """The error inside Twisted's `RequestNotSent`, `ResponseNeverReceived` and `ResponseFailed`; others as they are."""
     reasons = getattr(error, "reasons", None)
-    return first_reason(reasons[0].value) if reasons else error
+    return root_cause(reasons[0].value) if reasons else error

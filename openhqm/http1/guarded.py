@@ -1,9 +1,10 @@
 # -*- test-case-name: tests.http1.test_guarded -*-
-"""An HTTP client that asks before it calls: the URL, every address of its name, and the peer once connected.
+"""An HTTP client for URLs that callers choose: it prevents server-side request forgery.
 
-A name is resolved once, and the connection goes to an address that was looked at, not to the name again: who answers
-for a name may answer otherwise the second time. The name remains in ``Host``, in SNI and in what the certificate is
-checked against. Nothing is kept open for a later request, so that every attempt is looked at anew.
+It checks the URL, every address that the host name resolves to, and the peer's address once it is connected. A name is
+resolved once, and the connection goes to one of the checked addresses. A second look-up could return another address
+(DNS rebinding). The name remains in ``Host``, in SNI and in the check of the certificate. No connection is kept for a
+later request, so that every attempt is checked.
 """
 
 from __future__ import annotations
@@ -31,48 +32,58 @@ from zope.interface import implementer
 from openhqm.errors import DestinationRefused
 from openhqm.http1.client import BoundedHeads
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.resolving import resolved
+from openhqm.runtime.resolving import resolve_host
 
 RESOLVE_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
-MOST_TRIED = 4  # of the addresses of one name; all of them are looked at
+MOST_TRIED = 4  # of the addresses of one name; all of them are checked
 
 
-class Checked(Protocol):
-    """A URL that was found sound."""
+class CheckedURL(Protocol):
+    """A URL that passed the check."""
 
     @property
     def url(self) -> str:
-        """The URL as it was understood, which is the one to call."""
+        """The URL in its normal form, which is the one to call."""
 
 
-Check = Callable[[str], Checked]  # raises `DestinationRefused`
-Permits = Callable[[str, str], bool]  # of an address, and of the host it was found for
+CheckURL = Callable[[str], CheckedURL]
+"""Checks a URL. Raises `DestinationRefused`."""
+Permits = Callable[[str, str], bool]
+"""Whether an address may be called, given the address and the host that it was found for."""
 
 
 def guarded_agent(
     reactor: Any,
-    check: Check,
+    check: CheckURL,
     permits: Permits,
     *,
     resolver: IHostnameResolver | None = None,
     tls: IPolicyForHTTPS | None = None,
     connect_seconds: float = CONNECT_SECONDS,
 ) -> IAgent:
-    """An agent for URLs that somebody else chose: what is not allowed fails with `DestinationRefused`.
+    """An agent for URLs that callers choose. A request to a destination that is not allowed fails.
 
-    So does a name that has no address, or none in time: nobody shall tell these apart. A redirect is an answer like
-    any other, and followed by nobody. ``reactor`` provides TCP and time, and names where no ``resolver`` is given.
+    It fails with `DestinationRefused`, as does one to a name without an address, so that a caller cannot tell the two
+    apart. Redirects are not followed.
+
+    Arguments:
+
+    - ``reactor``: provides TCP and time, and resolves names where no ``resolver`` is given.
+    - ``check``: checks a URL before its name is resolved.
+    - ``permits``: checks each address before the connection is made, and the peer's address afterwards.
+    - ``tls``: the policy for https; by default, certificates are verified as browsers do.
+    - ``connect_seconds``: the time for connecting, over all addresses that are tried.
     """
-    way = _Way(reactor, permits, resolver or reactor.nameResolver, connect_seconds)
-    endpoints = _Endpoints(way, tls or BrowserLikePolicyForHTTPS())
+    connector = _Connector(reactor, permits, resolver or reactor.nameResolver, connect_seconds)
+    endpoints = _Endpoints(connector, tls or BrowserLikePolicyForHTTPS())
     pool = HTTPConnectionPool(reactor, persistent=False)
     return _GuardedAgent(Agent.usingEndpointFactory(reactor, endpoints, pool), check)
 
 
 @attrs.frozen
-class _Way:
-    """What every connection has in common."""
+class _Connector:
+    """What all connections of an agent have in common."""
 
     reactor: Any
     permits: Permits
@@ -84,13 +95,13 @@ class _Way:
 @attrs.frozen
 class _GuardedAgent:
     _agent: IAgent
-    _check: Check
+    _check: CheckURL
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:
         try:
-            url = self._check(uri.decode("latin-1")).url  # one character a byte: what is not ASCII stays visible
+            url = self._check(uri.decode("latin-1")).url  # latin-1 keeps bytes beyond ASCII, which the check refuses
         except DestinationRefused as refused:
             return fail(refused)
         return maybeDeferred(self._agent.request, method, url.encode("ascii"), headers, bodyProducer)
@@ -99,45 +110,45 @@ class _GuardedAgent:
 @implementer(IAgentEndpointFactory)
 @attrs.frozen
 class _Endpoints:
-    _way: _Way
+    _connector: _Connector
     _tls: IPolicyForHTTPS
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        endpoint = _Endpoint(self._way, uri.host.decode("ascii"), uri.port)
+        endpoint = _Endpoint(self._connector, uri.host.decode("ascii"), uri.port)
         if uri.scheme != b"https":
-            return BoundedHeads(endpoint, self._way.reactor)
+            return BoundedHeads(endpoint, self._connector.reactor)
         try:
             creator = self._tls.creatorForNetloc(uri.host, uri.port)
-        except UnicodeError:  # an A-label that stands for nothing
-            raise DestinationRefused("a name that no certificate could bear") from None
-        return BoundedHeads(wrapClientTLS(creator, endpoint), self._way.reactor)
+        except UnicodeError:  # an invalid A-label (RFC 5890)
+            raise DestinationRefused("the host name cannot stand in a certificate") from None
+        return BoundedHeads(wrapClientTLS(creator, endpoint), self._connector.reactor)
 
 
 @implementer(IStreamClientEndpoint)
 @attrs.frozen
 class _Endpoint:
-    """The plain connection; TLS is wrapped around it, and knows only the name."""
+    """The TCP connection to a checked address. TLS is wrapped around it, and knows the host name only."""
 
-    _way: _Way
+    _connector: _Connector
     _host: str
     _port: int
 
     @deferred
     async def connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
-        reactor = self._way.reactor
+        reactor = self._connector.reactor
         addresses = (await self._addresses())[:MOST_TRIED]
-        deadline = reactor.seconds() + self._way.seconds
+        deadline = reactor.seconds() + self._connector.seconds
         failures = []
         for tried, address in enumerate(addresses):
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-            # An address where nobody answers leaves the others their share of the time.
+            # An address that does not answer must leave the other addresses their share of the time.
             seconds = max(0.0, deadline - reactor.seconds()) / (len(addresses) - tried)
             try:
                 protocol = await kind(reactor, address, self._port, seconds).connect(protocolFactory)
             except ConnectError as error:
                 failures.append(error)
             else:
-                self._look_again(protocol)
+                self._check_peer(protocol)
                 return protocol
         raise failures[-1]
 
@@ -145,27 +156,27 @@ class _Endpoint:
         if isIPAddress(self._host) or isIPv6Address(self._host):
             found = [self._host]
         else:
-            found = await resolved(self._way.resolver, self._way.reactor, self._host, RESOLVE_SECONDS)
+            found = await resolve_host(self._connector.resolver, self._connector.reactor, self._host, RESOLVE_SECONDS)
         for address in found:
-            if not self._way.permits(address, self._host):
-                raise DestinationRefused(f"the address {address}")
+            if not self._connector.permits(address, self._host):
+                raise DestinationRefused(f"the address {address} of the host is not allowed")
         return found
 
-    def _look_again(self, protocol: Any) -> None:
-        # What was written by now still lies in the transport, and is thrown away with it.
+    def _check_peer(self, protocol: Any) -> None:
+        # Bytes written so far are still in the transport's buffer, and are dropped with it.
         for peer in _peers(protocol.transport):
-            if not self._way.permits(peer, self._host):
+            if not self._connector.permits(peer, self._host):
                 protocol.transport.abortConnection()
-                raise DestinationRefused(f"connected to {peer}")
+                raise DestinationRefused(f"the connection leads to {peer}, which is not allowed")
 
 
 def _peers(transport: Any) -> list[str]:
-    """Who is at the other end: Twisted repeats what it asked for, the kernel knows what became of it."""
+    """The peer's addresses: the one Twisted connected to, and the one the kernel reports."""
     peers = [transport.getPeer().host]
     if ISystemHandle.providedBy(transport):
         connection: Any = transport.getHandle()
         try:
             peers.append(connection.getpeername()[0])
         except OSError:
-            peers.append("nobody any more")
+            peers.append("unknown")
     return peers

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.http1.test_channel -*-
-"""A request that has come in whole, an answer that goes out whole, and the bytes of the latter."""
+"""A request that was read completely, the answers to it, and the bytes of an answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.web.http import RESPONSES, datetimeToString
 from openhqm.http1.rules import Head
 
 SERVER = b"OpenHQM"
-# RFC 9110 has renamed some since Twisted's table was made; RFC 6585 and RFC 5842 are not in it.
+# RFC 9110 renamed some of what is in Twisted's table, and the table lacks those of RFC 6585 and RFC 5842.
 REASONS = {
     **RESPONSES,
     408: b"Request Timeout",
@@ -30,9 +30,10 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 @attrs.frozen
 class Answer:
-    """A whole response: status, body, content type, and further header fields in their usual spelling.
+    """A complete response: status code, body, content type, and further header fields in their usual spelling.
 
-    ``passed_on``: it is somebody else's, and its own fields say all there is to say about its type and about caching.
+    ``passed_on``: the response is another server's. Its own fields then describe its type and its caching, and
+    ``content_type`` is not used.
     """
 
     status: int
@@ -42,56 +43,62 @@ class Answer:
     passed_on: bool = False
 
 
-class Outlet(Protocol):
-    """Where a response of unknown length goes, piece by piece."""
+class ResponseWriter(Protocol):
+    """Writes the body of a response of unknown length, piece by piece."""
 
     def write(self, data: bytes) -> object:
-        """Send this."""
+        """Send a piece of the body."""
 
     def finish(self) -> object:
-        """It is complete."""
+        """The body is complete."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> object:
-        """Tell ``producer`` when the reader does not keep up, when it does again, and when it is gone."""
+        """Pause ``producer`` while the client does not keep up, and stop it once the client is gone."""
 
     def unregisterProducer(self) -> object:
-        """Tell it no more."""
+        """Control the producer no more."""
 
 
 @attrs.frozen
-class Streaming:
-    """A response of unknown length: its header fields, and what begins it."""
+class StreamedAnswer:
+    """A response of unknown length with status 200. ``begin`` is called with the writer once its head was sent."""
 
     fields: Fields
-    begin: Callable[[Outlet], object]
+    begin: Callable[[ResponseWriter], object]
 
 
 @attrs.define
-class Message:
-    """A request that has come in whole."""
+class FullRequest:
+    """A request that was read completely, with its body.
+
+    ``keep_alive``: the client and its version of HTTP allow another request on the connection.
+    """
 
     head: Head
     body: bytes
     keep_alive: bool
     field: Callable[[bytes], bytes | None]
-    """The value of a header field by its name in lower case; the last one, where there are several."""
+    """Returns the value of a header field by its name in lower case: the last one where the field is repeated."""
     peer: str | None = None
-    """Who sent it, and by which scheme: known where requests are passed on."""
+    """The address of the client, and the scheme (http or https). Set only where the site relays requests."""
     scheme: str = "http"
 
 
-FastPath = Callable[[Message], Coroutine[Any, Any, Answer | Streaming] | None]
-"""What is served without a ``twisted.web`` request, or None. It raises nothing but `CancelledError`."""
+FastPath = Callable[[FullRequest], Coroutine[Any, Any, Answer | StreamedAnswer] | None]
+"""Returns a coroutine that serves the request without a ``twisted.web`` request, or None.
 
+The coroutine raises nothing but `CancelledError`.
+"""
 
 _date: tuple[int, bytes] = (0, b"")
-_heads: dict[tuple[int, bytes, bool], bytes] = {}  # as they begin within the second of `_date`
+_heads: dict[tuple[int, bytes, bool], bytes] = {}  # the first lines of a head; valid during the second of `_date`
 
 
 def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = False) -> bytes:
-    """A response as bytes, in one piece, with the fields in the order in which ``twisted.web`` has them.
+    """The bytes of a response to a request of HTTP ``version``, with the fields in the order of ``twisted.web``.
 
-    ``head_only`` is for HEAD: all but the body (RFC 9110, section 9.3.2).
+    Without ``keep_alive`` the response announces the end of the connection. ``head_only`` leaves the body out, as an
+    answer to HEAD must (RFC 9110, section 9.3.2).
     """
     pieces = [_head(answer.status, version, keep_alive)]
     if answer.passed_on:
@@ -108,10 +115,10 @@ def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = F
     return b"".join(pieces)
 
 
-def render_head(streaming: Streaming, version: bytes, keep_alive: bool) -> bytes:
-    """The head of a response whose length nobody knows: chunked, or (HTTP/1.0) as long as the connection."""
+def render_head(answer: StreamedAnswer, version: bytes, keep_alive: bool) -> bytes:
+    """The head of a response of unknown length: chunked, or (HTTP/1.0) ended by the end of the connection."""
     pieces = [_head(200, version, keep_alive)]
-    for name, value in streaming.fields:
+    for name, value in answer.fields:
         pieces += (name, b": ", value, b"\r\n")
     pieces.append(b"Transfer-Encoding: chunked\r\n\r\n" if version == b"HTTP/1.1" else b"\r\n")
     return b"".join(pieces)
@@ -134,7 +141,7 @@ def _head(status: int, version: bytes, keep_alive: bool) -> bytes:
 
 
 def http_date() -> bytes:
-    """Now, as the Date field has it; made once a second."""
+    """The current time as a ``Date`` field has it (RFC 9110, section 5.6.7), formatted once a second."""
     global _date
     now = int(time.time())
     if _date[0] != now:

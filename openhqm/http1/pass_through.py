@@ -1,8 +1,9 @@
 # -*- test-case-name: tests.http1.test_pass_through -*-
-"""A request let through while its body is still coming, and its response while that is still coming.
+"""Relays a request while its body is still being read, and the response to it while that is still coming.
 
-Nothing is collected: the body goes on piece by piece, and where nobody takes it the peer is not read from. At most
-what one read had brought is held here; the rest is in the buffers of the two transports, which say when they are full.
+Bodies are not collected. Pieces go on as they are read, and while their receiver is paused the peer is not read from.
+At most the pieces of one read are held here; the rest waits in the buffers of the two transports, which say when they
+are full.
 """
 
 from __future__ import annotations
@@ -19,42 +20,46 @@ from openhqm.http1.rules import Head
 
 
 class RequestSink(Protocol):
-    """Takes one request as it comes. It hears nothing before `begin`, and nothing more after `lost`."""
+    """Receives one relayed request. Nothing is called before `begin`, and nothing after `lost`."""
 
-    def begin(self, passing: Relay) -> object:
-        """All earlier requests of the connection were answered: this one may be sent on."""
+    def begin(self, relay: Relay) -> object:
+        """The earlier requests of the connection were answered: the sink may send this one on.
+
+        The sink answers ``relay`` once: with `Relay.answer`, or with `Relay.respond`, `Relay.write` and
+        `Relay.finish`.
+        """
 
     def write(self, piece: bytes) -> object:
-        """A piece of the body."""
+        """A piece of the request's body."""
 
     def ended(self) -> object:
-        """The body is complete; one of no length, too."""
+        """The request's body is complete. Called for a request without a body, too."""
 
     def lost(self) -> object:
-        """The peer is gone, or its body will never be complete: stop, and send nothing more."""
+        """The client is gone, or will not complete the body: stop, and send nothing more."""
 
 
-Passage = Callable[[Head], RequestSink | None]
-"""Who takes a request of which only the head is here, or None: it is collected, and then served as all others."""
+SelectSink = Callable[[Head], RequestSink | None]
+"""Chooses by the head of a request what relays it. None: the server collects the body and serves the request itself."""
 
 
 class _Channel(Protocol):
     transport: Any
 
-    def flow(self) -> object:
-        """Read from the peer, or do not, as is now wanted."""
+    def update_reading(self) -> object:
+        """Read from the client, or pause it, as the relay wants by now."""
 
-    def passed(self, passing: Relay) -> object:
+    def relay_finished(self, relay: Relay) -> object:
         """The response is complete."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> object:
-        """As transports have it."""
+        """As `twisted.internet.interfaces.IConsumer` has it."""
 
     def unregisterProducer(self) -> object:
-        """As transports have it."""
+        """As `twisted.internet.interfaces.IConsumer` has it."""
 
     def getPeer(self) -> Any:
-        """Who is connected."""
+        """The address of the client."""
 
     def isSecure(self) -> bool:
         """Whether the connection is encrypted."""
@@ -62,113 +67,114 @@ class _Channel(Protocol):
 
 @implementer(IPushProducer)
 class Relay:
-    """One request on its way through. As a producer it makes the pieces of the body: paused, none.
+    """One relayed request, between the channel that reads it and the sink that sends it on.
 
-    Whoever takes it answers once: with `answer`, or with `respond`, `write` and `finish`.
+    As a producer it produces the pieces of the request's body: while it is paused, the sink gets none.
     """
 
-    def __init__(self, channel: _Channel, head: Head, keep_alive: bool, through: RequestSink) -> None:
+    def __init__(self, channel: _Channel, head: Head, keep_alive: bool, sink: RequestSink) -> None:
         self.head = head
         self.persistent = keep_alive
+        """Whether the connection stays open behind the response."""
         self.responding = False
-        """Whether the head of a response was sent: then nothing else can be said."""
+        """Whether the head of a response was sent: then no other response can be."""
         self.status = self.sent = 0
         self._channel = channel
-        self._through = through
+        self._sink = sink
         self._pieces: deque[bytes] = deque()
-        self._begun = self._paused = self._over = False
-        self._whole = self._told = False  # all of the body has come; and was handed on
-        self._asks = head.expects_continue
-        self._left: int | None = None
+        self._begun = self._paused = self._finished = False
+        self._body_read = self._end_forwarded = False
+        self._expects_continue = head.expects_continue
+        self._left: int | None = None  # bytes of the response's body that are missing; None: not announced
         self._chunked = self._bodiless = False
 
     @property
     def peer(self) -> str | None:
-        """The address of who is connected, or None where it has none."""
+        """The IP address of the client; None for a socket in the file system."""
         return getattr(self._channel.getPeer(), "host", None)
 
     @property
     def secure(self) -> bool:
-        """Whether it is connected by TLS."""
+        """Whether the client is connected by TLS."""
         return self._channel.isSecure()
 
-    # The channel's side: its turn, its body, its end
+    # Called by the channel
 
-    def say_close(self) -> None:
-        """Its response ends the connection, unless its head is on the way already."""
+    def disable_keep_alive(self) -> None:
+        """The response ends the connection, unless its head was sent already."""
         self.persistent = self.persistent and self.responding
 
     @property
-    def wants_more(self) -> bool:
-        """Whether there is anybody to take what would be read now."""
+    def wants_body(self) -> bool:
+        """Whether the sink takes pieces of the body now."""
         return self._begun and not self._paused
 
     def begin(self) -> None:
-        """Its turn has come."""
+        """The earlier requests of the connection were answered."""
         self._begun = True
-        self._through.begin(self)
-        self._hand_on()
+        self._sink.begin(self)
+        self._forward()
 
     def feed(self, piece: bytes) -> None:
         """A piece of the body was read."""
-        self._asks = False  # whoever sends does not wait to be told
-        if not self._over:
+        self._expects_continue = False  # the client sends without waiting for 100 Continue
+        if not self._finished:
             self._pieces.append(piece)
-            self._hand_on()
+            self._forward()
 
-    def end(self) -> None:
+    def end_body(self) -> None:
         """The body was read to its end."""
-        self._whole = True
-        self._hand_on()
+        self._body_read = True
+        self._forward()
 
-    def lose(self) -> None:
-        """Nobody is there for the response, or nothing for the rest of the body."""
-        if not self._over:
-            self._forget()
+    def abandon(self) -> None:
+        """The client is gone, or the rest of its body will not come: tell the sink, once."""
+        if not self._finished:
+            self._finish()
             if self._begun:
-                self._through.lost()
+                self._sink.lost()
 
-    def _hand_on(self) -> None:
-        while self._pieces and self.wants_more:
-            self._through.write(self._pieces.popleft())
-        if self._over or not self.wants_more:
+    def _forward(self) -> None:
+        while self._pieces and self.wants_body:
+            self._sink.write(self._pieces.popleft())
+        if self._finished or not self.wants_body:
             return
-        if self._whole:
-            if not self._told:
-                self._told = True
-                self._through.ended()
-        elif self._asks and not self.responding:
-            self._asks = False
+        if self._body_read:
+            if not self._end_forwarded:
+                self._end_forwarded = True
+                self._sink.ended()
+        elif self._expects_continue and not self.responding:
+            self._expects_continue = False
             self._channel.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _forget(self) -> None:
-        self._over = True
+    def _finish(self) -> None:
+        self._finished = True
         self._pieces.clear()
 
-    # The body, as a producer
+    # The producer of the request's body
 
     def pauseProducing(self) -> None:
         if not self._paused:
             self._paused = True
-            self._channel.flow()
+            self._channel.update_reading()
 
     def resumeProducing(self) -> None:
         if self._paused:
             self._paused = False
-            self._hand_on()
-            self._channel.flow()
+            self._forward()
+            self._channel.update_reading()
 
     def stopProducing(self) -> None:
-        """Whoever takes the body takes no more of it. What comes is read past, until the response has ended."""
+        """The sink takes no more of the body. What the client still sends is read and dropped."""
         self._pieces.clear()
         self.resumeProducing()
 
-    # The response
+    # The response, called by the sink. Once the client is gone, these do nothing.
 
     def answer(self, answer: Answer) -> None:
-        """Answer with something whole."""
-        if not self._over:
-            self._close_behind_a_rest()
+        """Send a complete response."""
+        if not self._finished:
+            self._close_behind_unread_body()
             self.responding = True
             self.status, self.sent = answer.status, 0 if self.head.method == b"HEAD" else len(answer.body)
             data = render(answer, self.head.version, self.persistent, self.head.method == b"HEAD")
@@ -176,13 +182,15 @@ class Relay:
             self._end()
 
     def respond(self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
-        """Begin a response. ``fields`` say nothing of its length, which is None where it is not known.
+        """Send the head of a response.
 
-        HEAD, 204 and 304 have no body (RFC 9110, section 6.4.1): ``length`` is that of the body they stand for.
+        ``length`` is that of the body in bytes, or None where it is unknown; ``fields`` must not contain
+        ``Content-Length`` or ``Transfer-Encoding``. A response to HEAD and one with 204 or 304 has no body (RFC 9110,
+        section 6.4.1): ``length`` is then the one to announce.
         """
-        if self._over:
+        if self._finished:
             return
-        self._close_behind_a_rest()
+        self._close_behind_unread_body()
         self.responding = True
         self.status = status
         self._bodiless = self.head.method == b"HEAD" or status in (204, 304)
@@ -195,7 +203,7 @@ class Relay:
         for name, value in fields:
             dated = dated or name.lower() == b"date"
             lines += (name, b": ", value, b"\r\n")
-        if not dated:  # RFC 9110, section 6.6.1: whoever forwards must add it
+        if not dated:  # RFC 9110, section 6.6.1: who forwards a response without a Date must add one
             lines += (b"Date: ", http_date(), b"\r\n")
         if self._chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -205,49 +213,49 @@ class Relay:
         self._channel.transport.write(b"".join(lines))
 
     def write(self, piece: bytes) -> None:
-        """A piece of the response's body."""
-        if self._over or self._bodiless or not piece:
+        """Send a piece of the response's body. A body longer than announced cuts the connection."""
+        if self._finished or self._bodiless or not piece:
             return
         if self._left is not None:
             self._left -= len(piece)
             if self._left < 0:
-                self._break_off()
+                self._cut()
                 return
         self.sent += len(piece)
         self._channel.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
 
     def finish(self) -> None:
-        """The response is complete. With less of it than was announced, the connection is cut off."""
-        if self._over:
+        """The response is complete. A body shorter than announced cuts the connection."""
+        if self._finished:
             return
         if self._left:
-            self._break_off()
+            self._cut()
             return
         if self._chunked:
             self._channel.transport.write(b"0\r\n\r\n")
         self._end()
 
     def abort(self) -> None:
-        """The response will not be complete, and the peer must be able to tell: the connection is cut off."""
-        if not self._over:
-            self._forget()
+        """The response will not be complete: cut the connection, so that the client can tell."""
+        if not self._finished:
+            self._finish()
             self._channel.unregisterProducer()
             self._channel.transport.abortConnection()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Tell ``producer`` when the peer does not keep up with the response."""
-        if not self._over:
+        """Pause ``producer``, which produces the response's body, while the client does not keep up."""
+        if not self._finished:
             self._channel.registerProducer(producer, streaming)
 
-    def _break_off(self) -> None:
+    def _cut(self) -> None:
         self.abort()
-        self._through.lost()
+        self._sink.lost()
 
-    def _close_behind_a_rest(self) -> None:
-        # Whether the peer will ever send the rest of a body that was answered already, nobody can tell.
-        self.persistent = self.persistent and self._whole
+    def _close_behind_unread_body(self) -> None:
+        # The client may never send the rest of a body that was answered before its end.
+        self.persistent = self.persistent and self._body_read
 
     def _end(self) -> None:
-        self._forget()
+        self._finish()
         self._channel.unregisterProducer()
-        self._channel.passed(self)
+        self._channel.relay_finished(self)

@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.http1.test_send_backlog -*-
-"""How much of what was written to a peer has not arrived: whether it falls tells a slow one from a dead one."""
+"""The bytes written to a connection that the peer has not received yet.
+
+While they decrease, the peer is slow; where they do not, it is dead.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,21 @@ from typing import Any
 try:
     import fcntl
     import termios
-except ImportError:  # not on every system; then what the kernel holds counts as arrived
+except ImportError:  # not on every system: the kernel's buffer then counts as received
     _OUTQ = None
 else:
     _OUTQ = getattr(termios, "TIOCOUTQ", None)
 
 
-def unsent(transport: Any) -> int:
-    """The bytes in the transport's buffer, and (on Linux) those in the kernel's that the peer has not acknowledged.
+def send_backlog(transport: Any) -> int:
+    """The bytes in the transport's buffer and, on Linux, those in the kernel's that the peer has not acknowledged.
 
-    The kernel's are a part of it, for it takes nothing more before a third of its own buffer is free. With a peer that
-    reads slowly that can be minutes.
+    The kernel's buffer must count: the kernel takes more from the transport only once a third of its buffer is free,
+    and with a slow peer that can take minutes, during which the transport's own buffer does not change.
     """
-    held = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-    held += getattr(transport, "_tempDataLen", 0)
+    backlog = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    backlog += getattr(transport, "_tempDataLen", 0)
     if _OUTQ is not None and hasattr(transport, "fileno"):
-        with suppress(OSError, ValueError):  # it was closed, or is no socket
-            held += struct.unpack("i", fcntl.ioctl(transport.fileno(), _OUTQ, b"\0" * 4))[0]
-    return int(held)
+        with suppress(OSError, ValueError):  # the socket was closed, or the transport has none
+            backlog += struct.unpack("i", fcntl.ioctl(transport.fileno(), _OUTQ, b"\0" * 4))[0]
+    return int(backlog)

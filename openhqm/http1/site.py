@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.http1.test_channel -*-
-"""All connections of a server: what stands behind them, one ticker for their deadlines, and their end."""
+"""The connections of an HTTP server: what serves their requests, the timer for their deadlines, and shutting down."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.web.server import Site
 
-from openhqm.http1.access import Access
-from openhqm.http1.channel import HTTP1
-from openhqm.http1.known_heads import KnownHeads
+from openhqm.http1.access import AccessLog
+from openhqm.http1.channel import HTTP1Channel
+from openhqm.http1.head_cache import HeadCache
 from openhqm.http1.messages import Answer, FastPath, render
-from openhqm.http1.pass_through import Passage
+from openhqm.http1.pass_through import SelectSink
 from openhqm.http1.rules import Refusal
 from openhqm.runtime.deferreds import deferred
 
 MOST_CONNECTIONS = 10_000
 MOST_BUFFERED = 256 * 1024 * 1024
-LOOK_SECONDS = 1.0
-AT_ONCE = 100  # connections looked after in one go: nobody waits behind thousands of others
-LEAVING_SECONDS = 0.05
+CHECK_SECONDS = 1.0
+CHECKED_AT_ONCE = 100  # connections; more in one iteration of the reactor would delay its other work
+POLL_SECONDS = 0.05
 
 
-class _OneTooMany(Protocol):
-    """A connection that is told so and closed. It is not lingered over: that would be a connection more."""
+class _RejectedConnection(Protocol):
+    """A connection beyond the limit: it gets one response and is closed, without `HTTP1Channel`'s lingering."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -39,14 +39,23 @@ class _OneTooMany(Protocol):
 
 
 class HTTP1Site(Site):
-    """Connections, and what is served on them.
+    """A factory of `HTTP1Channel`.
 
-    ``problem`` makes the answer to a refused request. ``passage`` may take a request by its head, and lets its body
-    through instead of having it collected: ``most_body`` does not bound it then.
+    Arguments:
 
-    ``buffered`` are the bytes of all bodies that are being collected, or wait behind another request on their
-    connection. Beyond ``most_buffered`` nothing more is collected, and beyond ``most_connections`` nobody is let in.
-    ``access`` hears of each request once it was answered: None by default, for a line costs more than the request.
+    - ``resource``: the ``twisted.web`` resource that serves what the fast path and the sinks leave.
+    - ``clock``: an `IReactorTime`.
+    - ``fast_path``: serves requests of the hot routes.
+    - ``answer_refusal``: makes the answer to a refused request.
+    - ``most_body``: the most bytes of a body that is collected. Relayed bodies may be longer.
+    - ``select_sink``: chooses by the head whether a request is relayed; None where no request is.
+    - ``most_connections``: a connection beyond them gets 503.
+    - ``most_buffered``: the most bytes of bodies in memory, over all connections; a body beyond them gets 503.
+    - ``access_log``: called with the record of each request. None by default, because a log line costs more than
+      serving a request.
+
+    ``buffered`` counts the bytes of all bodies that are being collected, or that wait behind another request on their
+    connection.
     """
 
     noisy = False
@@ -57,90 +66,95 @@ class HTTP1Site(Site):
         resource: Any,
         clock: IReactorTime,
         fast_path: FastPath,
-        problem: Callable[[Refusal], Answer],
+        answer_refusal: Callable[[Refusal], Answer],
         most_body: int,
-        passage: Passage | None = None,
+        select_sink: SelectSink | None = None,
         most_connections: int = MOST_CONNECTIONS,
         most_buffered: int = MOST_BUFFERED,
-        access: Access | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
-        # Parsing form bodies would read every body a second time, for a kind of content no route takes.
+        # twisted.web would parse form bodies, which no route accepts.
         super().__init__(resource, parsePOSTFormSubmission=False)
         self.clock = clock
         self.fast_path = fast_path
-        self.problem = problem
+        self.answer_refusal = answer_refusal
         self.most_body = most_body
-        self.passage = passage
+        self.select_sink = select_sink
         self.most_connections = most_connections
         self.most_buffered = most_buffered
         self.buffered = 0
-        self.known = KnownHeads()
-        self.access = access
-        self.leaving = self.draining = False
-        self.connections: set[HTTP1] = set()
-        self._round: list[HTTP1] = []
-        self._next_look: Any = None
+        self.head_cache = HeadCache()
+        self.access_log = access_log
+        self.keep_alive_disabled = self.draining = False
+        self.connections: set[HTTP1Channel] = set()
+        self._unchecked: list[HTTP1Channel] = []
+        self._timer: Any = None
 
     def buildProtocol(self, addr: object) -> Any:
         if len(self.connections) < self.most_connections:
-            return HTTP1(self)
-        return _OneTooMany(self.problem(Refusal(503, "there are as many connections as may be")))
+            return HTTP1Channel(self)
+        return _RejectedConnection(
+            self.answer_refusal(Refusal(503, "the server has as many connections as it accepts"))
+        )
 
     def startFactory(self) -> None:
-        # Site's own would open an access log.
-        if self._next_look is None:
-            self._next_look = self.clock.callLater(LOOK_SECONDS, self._look)
+        # twisted.web's own method would open its access log.
+        if self._timer is None:
+            self._timer = self.clock.callLater(CHECK_SECONDS, self._check_deadlines)
 
     def stopFactory(self) -> None:
-        """The last port was closed; what is connected is still looked after, until `stop`."""
+        """The last port was closed. Connections are still served, and their deadlines checked, until `stop`."""
 
-    def leave(self) -> None:
-        """Answer from now on with ``Connection: close``. Whose last answer did not say so may ask once more."""
-        self.leaving = True
+    def disable_keep_alive(self) -> None:
+        """From now on, close each connection behind a response that announces it with ``Connection: close``.
+
+        A client whose response has begun without that field may send one more request.
+        """
+        self.keep_alive_disabled = True
         for connection in list(self.connections):
-            connection.leave()
+            connection.disable_keep_alive()
 
     def drain(self) -> None:
-        """The same, and close what is idle, now and later."""
-        self.leave()
+        """Disable keep-alive, and close connections as soon as they are idle."""
+        self.disable_keep_alive()
         self.draining = True
         for connection in list(self.connections):
             if connection.idle:
                 connection.loseConnection()
 
     @deferred
-    async def none_idle(self, seconds: float) -> None:
+    async def wait_until_none_idle(self, seconds: float) -> None:
         """Fires once no connection is idle, or after ``seconds``."""
-        await self._until(lambda: not any(connection.idle for connection in self.connections), seconds)
+        await self._wait_until(lambda: not any(connection.idle for connection in self.connections), seconds)
 
     @deferred
-    async def empty(self, seconds: float) -> None:
-        """Fires once there is no connection, or after ``seconds``."""
-        await self._until(lambda: not self.connections, seconds)
+    async def wait_until_closed(self, seconds: float) -> None:
+        """Fires once all connections are closed, or after ``seconds``."""
+        await self._wait_until(lambda: not self.connections, seconds)
 
-    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
+    async def _wait_until(self, reached: Callable[[], bool], seconds: float) -> None:
         due = self.clock.seconds() + seconds
         while not reached() and (left := due - self.clock.seconds()) > 0:
-            await deferLater(self.clock, min(LEAVING_SECONDS, left))
+            await deferLater(self.clock, min(POLL_SECONDS, left))
 
     def stop(self) -> None:
-        """Watch over connections no more."""
-        if self._next_look is not None:
-            self._next_look.cancel()
-            self._next_look = None
+        """Check the deadlines of connections no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def log(self, request: object) -> None:
-        """That of ``twisted.web`` alone: `access` hears of all."""
+        """Called by ``twisted.web`` for its own requests. ``access_log`` is called for all."""
 
-    def _look(self) -> None:
-        """Look after some; so often that everybody has had a turn within a second or two."""
-        if not self._round:
-            self._round = list(self.connections)
-        turn = self._round[-AT_ONCE:]
-        del self._round[-AT_ONCE:]
-        pause = LOOK_SECONDS * AT_ONCE / max(AT_ONCE, len(self.connections))
-        self._next_look = self.clock.callLater(pause, self._look)
+    def _check_deadlines(self) -> None:
+        """Check some connections, so often that each is checked about once in `CHECK_SECONDS`."""
+        if not self._unchecked:
+            self._unchecked = list(self.connections)
+        some = self._unchecked[-CHECKED_AT_ONCE:]
+        del self._unchecked[-CHECKED_AT_ONCE:]
+        pause = CHECK_SECONDS * CHECKED_AT_ONCE / max(CHECKED_AT_ONCE, len(self.connections))
+        self._timer = self.clock.callLater(pause, self._check_deadlines)
         now = self.clock.seconds()
-        for connection in turn:
+        for connection in some:
             if connection in self.connections:
-                connection.tick(now)
+                connection.check_deadlines(now)

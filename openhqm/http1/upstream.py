@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.http1.test_upstream -*-
-"""A connection to a server, and one request after the other on it.
+"""A connection to an upstream server, which carries one request after the other.
 
-Bodies go both ways without being collected: each side is paused while the other does not keep up. Nothing is sent
-twice, nothing is followed, nothing is unpacked.
+The bodies of requests and responses are not collected: each side is paused while the other does not keep up. No
+request is repeated, no redirect followed and no body decompressed.
 """
 
 from __future__ import annotations
@@ -16,25 +16,29 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from openhqm.http1.exchange import ResponseReader, ResponseSink
+from openhqm.http1.response_reader import ResponseReader, ResponseSink
 from openhqm.http1.rules import Refusal
 
 
 @implementer(IPushProducer)
 class Upstream(Protocol):
-    """One connection to a server. As a producer it makes the response that is coming."""
+    """One connection to an upstream server. As a producer it produces the body of the response.
+
+    ``released`` is called with the connection when its request has ended, or the connection was lost, and with whether
+    it can carry another request.
+    """
 
     transport: Any
 
-    def __init__(self, clock: IReactorTime, done: Callable[[Upstream, bool], object]) -> None:
+    def __init__(self, clock: IReactorTime, released: Callable[[Upstream, bool], object]) -> None:
         self._clock = clock
-        self._done = done  # with the connection, and whether it can be used again
+        self._released = released
         self._reader: ResponseReader | None = None
-        self._taker: ResponseSink | None = None
+        self._sink: ResponseSink | None = None
         self._timeout = 0.0
         self._timer: IDelayedCall | None = None
         self._progress_at = 0.0
-        self._chunked = self._sent = self._paused = self._busy = False
+        self._chunked = self._request_sent = self._paused = self._upload_paused = False
         self._body: Any = None
 
     def connectionMade(self) -> None:
@@ -43,121 +47,123 @@ class Upstream(Protocol):
 
     # A request
 
-    def begin(self, head: bytes, method: bytes, chunked: bool, body: Any, taker: ResponseSink, timeout: float) -> None:
-        """Send ``head``. The body follows by `write` and `end`; ``body`` is paused while the server does not read.
+    def begin(self, head: bytes, method: bytes, chunked: bool, body: Any, sink: ResponseSink, timeout: float) -> None:
+        """Send the ``head`` of a request with ``method``. ``sink`` receives the response.
 
-        ``timeout``: the longest silence of a server that has all it needs to go on. The head of its answer must be
-        whole by then, counted from the last piece it took; each piece of the body has as long again.
+        The request's body follows by `write` and `end`, in chunks where it is ``chunked``. ``body`` is its producer,
+        which is paused while the server does not read. ``timeout`` is how many seconds the server may stay silent
+        while it is its turn: until the head of its response is complete, counted from the last piece that was sent,
+        and then for each piece of the body.
         """
-        self._reader, self._taker, self._body = ResponseReader(method, taker), taker, body
+        self._reader, self._sink, self._body = ResponseReader(method, sink), sink, body
         self._chunked, self._timeout = chunked, timeout
-        self._sent = self._busy = False
+        self._request_sent = self._upload_paused = False
         self._progress_at = self._clock.seconds()
-        self._timer = self._clock.callLater(timeout, self._look)
-        self.transport.registerProducer(_Upload(self), True)
+        self._timer = self._clock.callLater(timeout, self._check_timeout)
+        self.transport.registerProducer(_UploadProducer(self), True)
         self.transport.write(head)
 
     def write(self, piece: bytes) -> None:
         """A piece of the request's body."""
-        if self._taker is not None:
+        if self._sink is not None:
             self._progress_at = self._clock.seconds()
             self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
 
     def end(self) -> None:
         """The request's body is complete."""
-        if self._taker is not None:
-            self._sent = True
+        if self._sink is not None:
+            self._request_sent = True
             self._progress_at = self._clock.seconds()
             if self._chunked:
                 self.transport.write(b"0\r\n\r\n")
 
     def abort(self) -> None:
-        """Nobody waits for the response any more."""
-        self._give_up()
+        """Give up the response: close the connection. The sink is not called any more."""
+        self._abandon()
 
     # The response
 
     def dataReceived(self, data: bytes) -> None:
-        reader, taker = self._reader, self._taker
-        if reader is None or taker is None:
-            self._done(self, False)
-            self.transport.abortConnection()  # it speaks without having been asked
+        reader, sink = self._reader, self._sink
+        if reader is None or sink is None:
+            self._released(self, False)
+            self.transport.abortConnection()  # the server sent something without a request
             return
         try:
             reader.feed(data)
         except Refusal as refusal:
-            if self._taker is not None:
-                self._give_up()
-                taker.failed(refusal)
+            if self._sink is not None:
+                self._abandon()
+                sink.failed(refusal)
             return
         if reader.responded:
             self._progress_at = self._clock.seconds()
-        if reader.complete and self._taker is not None:
-            self._finish(reader.keep_alive and self._sent)
-            taker.completed()
+        if reader.complete and self._sink is not None:
+            self._finish(reader.keep_alive and self._request_sent)
+            sink.completed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        reader, taker = self._reader, self._taker
+        reader, sink = self._reader, self._sink
         self._finish(False, lost=True)
-        if reader is None or taker is None:
+        if reader is None or sink is None:
             return
         reader.ended(reason.check(ConnectionDone) is not None)
         if reader.complete:
-            taker.completed()
+            sink.completed()
         elif reader.responded:
-            taker.failed(Refusal(502, "the upstream server broke off in the middle of its answer"))
+            sink.failed(Refusal(502, "the upstream server closed the connection in the middle of its response"))
         else:
-            taker.failed(Refusal(502, "the upstream server closed the connection before it had answered"))
+            sink.failed(Refusal(502, "the upstream server closed the connection before it sent a response"))
 
     def pauseProducing(self) -> None:
-        if self._taker is not None:
+        if self._sink is not None:
             self._paused = True
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        if self._taker is not None:
+        if self._sink is not None:
             self._paused = False
             self._progress_at = self._clock.seconds()
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        self._give_up()
+        self._abandon()
 
-    # Its time and its end
+    # The timeout, and the end of the request
 
-    def upload_paused(self, paused: bool) -> None:
-        """The server does not read the body as fast as it comes; or it does again."""
-        self._busy = paused
+    def pause_upload(self, paused: bool) -> None:
+        """The transport to the server is full (``paused``), or has room again."""
+        self._upload_paused = paused
         if not paused:
             self._progress_at = self._clock.seconds()
-        if self._body is not None and not self._sent:
+        if self._body is not None and not self._request_sent:
             self._body.pauseProducing() if paused else self._body.resumeProducing()
 
-    def _look(self) -> None:
+    def _check_timeout(self) -> None:
         now = self._clock.seconds()
-        # It is not late while its answer is held back, or while the client is the one who has to send.
-        waited_for = not self._paused and (self._sent or self._busy)
-        left = self._progress_at + self._timeout - now if waited_for else self._timeout
+        # The server is not late while its response is paused, or while it waits for the client's body.
+        its_turn = not self._paused and (self._request_sent or self._upload_paused)
+        left = self._progress_at + self._timeout - now if its_turn else self._timeout
         if left > 0:
-            self._timer = self._clock.callLater(left, self._look)
+            self._timer = self._clock.callLater(left, self._check_timeout)
             return
         self._timer = None
-        taker = self._taker
-        self._give_up()
-        if taker is not None:
-            taker.failed(Refusal(504, f"the upstream server did not answer within {self._timeout:g} s"))
+        sink = self._sink
+        self._abandon()
+        if sink is not None:
+            sink.failed(Refusal(504, f"the upstream server did not respond within {self._timeout:g} s"))
 
-    def _give_up(self) -> None:
-        if self._taker is not None:
+    def _abandon(self) -> None:
+        if self._sink is not None:
             self._finish(False)
 
     def _finish(self, reusable: bool, lost: bool = False) -> None:
-        self._taker = self._reader = self._body = None
+        self._sink = self._reader = self._body = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if lost:
-            self._done(self, False)
+            self._released(self, False)
             return
         self.transport.unregisterProducer()
         if self._paused:
@@ -165,21 +171,21 @@ class Upstream(Protocol):
             self.transport.resumeProducing()
         if not reusable:
             self.transport.abortConnection()
-        self._done(self, reusable)
+        self._released(self, reusable)
 
 
 @implementer(IPushProducer)
-class _Upload:
-    """What the transport to a server tells to pause: whoever sends the body."""
+class _UploadProducer:
+    """The producer registered with the transport to the server: it pauses the request's body."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
     def pauseProducing(self) -> None:
-        self._upstream.upload_paused(True)
+        self._upstream.pause_upload(True)
 
     def resumeProducing(self) -> None:
-        self._upstream.upload_paused(False)
+        self._upstream.pause_upload(False)
 
     def stopProducing(self) -> None:
-        """The connection is lost; `connectionLost` says so."""
+        """The connection is lost: `Upstream.connectionLost` is called, too."""

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.http1.test_channel -*-
-"""What ``twisted.web`` requests are made of, and what they want of a channel beyond order and back-pressure."""
+"""Requests of ``twisted.web``, made from requests that our channel has read, and what they call on a channel."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 from twisted.web.http_headers import Headers as WebHeaders
 from twisted.web.server import Request
 
-from openhqm.http1.messages import Message
+from openhqm.http1.messages import FullRequest
 
 
 class WebRequest(Request):
-    """A request of ``twisted.web`` that a channel has read."""
+    """A request of ``twisted.web``, made from a request that was read completely."""
 
-    def __init__(self, channel: Any, message: Message, keep_alive: bool) -> None:
+    def __init__(self, channel: Any, request: FullRequest, keep_alive: bool) -> None:
         super().__init__(channel, False)
         self.requestHeaders = WebHeaders()
-        for name, value in message.head.headers:
+        for name, value in request.head.headers:
             self.requestHeaders.addRawHeader(name, value)
-        self.content = BytesIO(message.body)
+        self.content = BytesIO(request.body)
         if not keep_alive:
-            self.say_close()
+            self.disable_keep_alive()
 
-    def say_close(self) -> None:
-        """Its response ends the connection, unless its head is on the way already."""
+    def disable_keep_alive(self) -> None:
+        """The response ends the connection, unless its head was sent already."""
         if not self.startedWriting:
             self.responseHeaders.setRawHeaders(b"connection", [b"close"])
 
     @property
-    def says_close(self) -> bool:
-        """Whether its response ends the connection."""
+    def closes_connection(self) -> bool:
+        """Whether the response ends the connection."""
         return any(value.lower() == b"close" for value in self.responseHeaders.getRawHeaders(b"connection", []))
 
 
 class WebChannel:
-    """The part of a channel that only hands on to its transport."""
+    """Mix-in for a channel: what ``twisted.web`` requests call on it, passed on to the transport."""
 
     transport: Any
 

@@ -1,1 +1,1 @@
-"""The door: HTTP in, HTTP out. Only routes, readers of requests and writers of answers know HTTP."""
+"""The door: HTTP in and HTTP out. Apart from http1, only this package knows HTTP."""

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.http1.test_access -*-
-"""The access log: one event for each request, with the request of ours that it is about."""
+"""The access log: one event for each HTTP request, with the correlation id that it is about."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from openhqm.http1.access import Served
+from openhqm.http1.access import AccessRecord
 
 _ID = re.compile(r"/api/v1/(?:status|response|events|cancel)/([0-9a-f-]{36})(?:/|\Z)")
 _log = Logger()
 
 
-def note(served: Served) -> None:
-    """Log it. A target is visible ASCII by the time it comes here, and the log escapes what is not."""
+def note(served: AccessRecord) -> None:
+    """Log an HTTP request. Its target is visible ASCII at this point, and the log formatter escapes the rest."""
     about: dict[str, Any] = {}
     location = "" if served.location is None else served.location.decode("latin-1")
     found = _ID.match(location) or _ID.match(served.path)

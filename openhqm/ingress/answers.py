@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_answers -*-
-"""Problems: the one table from error to status code."""
+"""Problem documents, and the one table from an error to its status code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from openhqm.errors import (
     IdempotencyConflict,
     InvalidRequest,
     MalformedJSON,
+    MessageTooLarge,
     NotDurable,
     OpenHQMError,
     UnknownRequest,
@@ -22,11 +23,12 @@ from openhqm.errors import (
 from openhqm.http1.messages import REASONS, Answer, Fields
 
 PROBLEM = b"application/problem+json"
+INTERNAL_ERROR = "this is an internal error; the log of the server has the details"
 
 
 @attrs.frozen
 class HTTPProblem(OpenHQMError):
-    """Something wrong that only HTTP knows about."""
+    """An error of the HTTP request itself, with its status code. ``fields`` are header fields of the answer."""
 
     status: int
     detail: str
@@ -38,6 +40,7 @@ STATUS: tuple[tuple[type[OpenHQMError], int], ...] = (
     (UnknownRequest, 404),
     (AlreadyEnded, 409),
     (ExpiredRequest, 410),
+    (MessageTooLarge, 413),
     (InvalidRequest, 422),
     (IdempotencyConflict, 422),
     (NotDurable, 503),
@@ -55,7 +58,7 @@ def problem(status: int, detail: str, *, instance: str | None = None, fields: Fi
 
 
 def problem_for(error: OpenHQMError, instance: str) -> Answer:
-    """What a caller is told about an error."""
+    """The problem document for ``error``; ``instance`` is the target of the request."""
     if isinstance(error, HTTPProblem):
         return problem(error.status, error.detail, instance=instance, fields=error.fields)
     status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
@@ -66,25 +69,28 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
         members["correlation_id"] = error.correlation_id
     if isinstance(error, AlreadyEnded):
         members["request_status"] = error.status
+    if isinstance(error, MessageTooLarge):
+        members["largest_message"] = error.limit
     if isinstance(error, InvalidRequest):
         members["field"] = error.field
     if isinstance(error, NotDurable):
-        # The reason may name paths of this machine: it is in the log, and the caller needs the way out.
+        # The reason may name paths and hosts behind the gateway. It is in the log; the caller learns what to do.
         detail = (
-            "this cannot be done safely now, and was not done; repeat it, a submission under the same Idempotency-Key"
+            "this could not be stored safely now; repeat it after the time in Retry-After, "
+            "and a submission under the same Idempotency-Key"
         )
         fields = ((b"Retry-After", b"%d" % error.retry_after),)
     if status == 500:
-        detail = "something broke on our side; the log says what"
+        detail = INTERNAL_ERROR
     return problem(status, detail, instance=instance, fields=fields, **members)
 
 
 def field(fields: Callable[[bytes], bytes | None], name: bytes) -> str | None:
-    """A header field as text, or None; `HTTPProblem` 400 where it is no ASCII."""
+    """The value of a header field as text, or None. `HTTPProblem` 400 where it is not ASCII."""
     value = fields(name)
     if value is None:
         return None
     try:
         return value.decode("ascii").strip()
     except UnicodeDecodeError:
-        raise HTTPProblem(400, f"{name.decode()} must be ASCII") from None
+        raise HTTPProblem(400, f"the header field {name.decode()} must be ASCII") from None

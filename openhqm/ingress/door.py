@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.ingress.test_http,tests.ingress.test_fast_path -*-
-"""What the door does for each route: bytes and header fields in, an `Answer` out.
+"""The door: for each route, from a body and header fields to an `Answer`.
 
-No framework in here: the routes call these, whichever way a request came in.
+This module knows no web framework. The routes of Klein and the fast path both call it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
-from openhqm.delivery.waiting import Waiting
+from openhqm.delivery.long_polling import LongPolls
 from openhqm.errors import NotDurable, OpenHQMError
 from openhqm.http1.messages import Answer, Fields
 from openhqm.ingress.answers import field, problem
+from openhqm.ingress.message_size import check_size
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
@@ -33,9 +34,9 @@ CARRIED = (b"traceparent", b"tracestate")
 STREAM_FIELDS: Fields = (
     (b"Content-Type", b"text/event-stream"),
     (b"Cache-Control", b"no-store"),
-    (b"X-Accel-Buffering", b"no"),  # or a proxy in between would keep events back
+    (b"X-Accel-Buffering", b"no"),  # else nginx buffers the events (proxy_buffering)
 )
-# What a handler's reply may say about its own body; the rest of a response is ours.
+# The header fields that a handler may set on the body of its reply. The gateway sets all others.
 REPLY_FIELDS = frozenset(
     (
         "content-type",
@@ -51,16 +52,17 @@ REPLY_FIELDS = frozenset(
 
 
 class Door:
-    """Submitting, asking and cancelling, over any queue and any store.
+    """Submits, reads and cancels requests, over any queue and any store.
 
-    These are plain coroutines: whoever routes to them makes the one Deferred that a request needs.
+    The methods are coroutines, which the caller has to await: a request needs only one Deferred, made by the router.
+    ``longest_wait`` is the limit of a long poll in seconds. While `closed` is true, submissions are refused.
     """
 
     def __init__(
         self,
         queue: IMessageQueue,
         store: IResultStore,
-        waiting: Waiting,
+        waiting: LongPolls,
         clock: IReactorTime,
         metrics: DoorMetrics,
         *,
@@ -78,11 +80,20 @@ class Door:
         self._addressing = addressing or Addressing()
 
     def accept(self, body: bytes, fields: HeaderField) -> Coroutine[Any, Any, Acceptance]:
-        """Make a submission safe. The errors of `read_submission`, and those of `take`."""
-        return self.take(lambda now: self._read(body, fields, now))
+        """Read a submission, and have the queue accept it. The errors of `read_submission`, and those of `take`."""
 
-    async def take(self, read: Callable[[float], tuple[Submission, IdempotencyClaim | None]]) -> Acceptance:
-        """Make safe what ``read`` finds. Its own errors, `InvalidRequest`, `NotDurable`, `IdempotencyConflict`."""
+        def received() -> int:
+            return len(body) + sum(len(fields(name) or b"") for name in CARRIED)
+
+        return self.take(lambda now: self._read(body, fields, now), received)
+
+    async def take(
+        self, read: Callable[[float], tuple[Submission, IdempotencyClaim | None]], received: Callable[[], int]
+    ) -> Acceptance:
+        """Have the queue accept the submission that ``read`` returns; ``received`` says how many bytes it came in.
+
+        The errors of ``read``; `InvalidRequest`, `MessageTooLarge`, `NotDurable`, `IdempotencyConflict`.
+        """
         started = self._clock.seconds()
         metrics = self._metrics
         try:
@@ -90,8 +101,11 @@ class Door:
                 raise NotDurable("the process is stopping", retry_after=1)
             submission, claim = read(started)
             submission = self._addressing.addressed(submission)
+            largest = self._queue.traits.largest_message
+            if largest is not None:
+                check_size(submission, received(), largest)
             publishing = self._clock.seconds()
-            # The caller may hang up now: what has begun is finished, and its idempotency key finds it.
+            # The caller may close the connection now: the request is stored all the same, and its key finds it.
             acceptance = await self._queue.accept(submission, claim)
         except NotDurable as error:
             metrics.unavailable.inc()
@@ -113,7 +127,7 @@ class Door:
         return read_submission(body, now, _carried(fields)), claim
 
     async def submit(self, body: bytes, fields: HeaderField) -> Answer:
-        """The 202, or with ``Prefer: wait`` the response if it comes in time."""
+        """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time."""
         prefer = field(fields, b"prefer")
         wait = prefer_wait(prefer, self.longest_wait)
         acceptance = await self.accept(body, fields)
@@ -127,11 +141,14 @@ class Door:
         return Answer(202, acceptance_document(acceptance), fields=headers)
 
     async def status(self, correlation_id: str) -> Answer:
-        """Where a request stands."""
+        """The status document. `UnknownRequest`, `ExpiredRequest`, `NotDurable`."""
         return Answer(200, status_document(await self.store.find(correlation_id)))
 
     async def response(self, correlation_id: str, wait: float | None, fields: HeaderField) -> Answer:
-        """How a request ended, or (202) that it has not. ``wait`` from the query stands above `Prefer`."""
+        """The response document, or a 202 with the status where the request has not ended after ``wait`` seconds.
+
+        ``wait`` is that of the query, which has precedence over ``Prefer``. The errors of `status`.
+        """
         preferred = prefer_wait(field(fields, b"prefer"), self.longest_wait) if wait is None else None
         record = await self._find(correlation_id, wait if wait is not None else preferred)
         if record.reply is None:
@@ -139,7 +156,10 @@ class Door:
         return _response(record.reply, record.expires_at, () if preferred is None else (_applied(preferred),))
 
     async def body(self, correlation_id: str, wait: float | None) -> Answer:
-        """The reply as it came: its status, its header fields, its bytes."""
+        """The reply with its own status, header fields and bytes, or a 202 where the request has not ended.
+
+        The errors of `status`.
+        """
         record = await self._find(correlation_id, wait)
         reply = record.reply
         if reply is None:
@@ -161,40 +181,43 @@ class Door:
             content_type.encode("latin-1", "replace"),
             (
                 *((name.encode(), value.encode("latin-1", "replace")) for name, value in allowed.items()),
-                # What a handler returns is not ours: no browser may take it for a page of this server.
+                # A browser must not run the body of a handler as a page of this server.
                 (b"X-Content-Type-Options", b"nosniff"),
                 (b"Content-Security-Policy", b"sandbox"),
             ),
         )
 
     async def ended(self, acceptance: Acceptance, wait: float) -> Record | None:
-        """The record of a request that was accepted just now, once it has ended or ``wait`` seconds have passed.
+        """The record of a request that was just accepted, once it has ended or ``wait`` seconds have passed.
 
-        None where it cannot be looked up: the request is safe, and whoever asks for it later is told.
+        None where the store cannot be read: the request is accepted all the same, and its caller may ask later.
         """
         try:
-            return await self._waiting.ending(acceptance.correlation_id, wait)
+            return await self._waiting.wait_for_ending(acceptance.correlation_id, wait)
         except NotDurable:
             return None
 
     async def first_events(self, acceptance: Acceptance) -> list[Event]:
-        """What happened to a request that was accepted just now, as far as it can be looked up."""
+        """The events of a request that was just accepted; none where the store cannot be read."""
         try:
             return await self.events(acceptance.correlation_id, 0) or []
         except NotDurable:
             return []
 
     async def events(self, correlation_id: str, after: int) -> list[Event] | None:
-        """What happened behind event ``after``; None where that was all, and nothing more will come."""
+        """The events with numbers above ``after``, or None where the request has ended and there are no more."""
         history = list(await self.store.history(correlation_id, after))
         if not history and (await self.store.find(correlation_id)).status.ended:
-            # It may have ended between the two looks. Now that it has, nothing comes behind what is there.
+            # It may have ended between the two reads. After the ending no event follows, so one more read is complete.
             history = list(await self.store.history(correlation_id, after))
             return history or None
         return history
 
     async def cancel(self, correlation_id: str) -> Answer:
-        """200 where it was still waiting, 202 where a handler is being told to stop. `AlreadyEnded`."""
+        """Cancel a request: 200 where it had not begun, 202 where its handler is told to stop.
+
+        `AlreadyEnded`, and the errors of `status`.
+        """
         before = await self.store.cancel(correlation_id)
         record = await self.store.find(correlation_id)
         return Answer(200 if before.status is Status.PENDING else 202, status_document(record))
@@ -202,29 +225,29 @@ class Door:
     def _find(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
         if wait is None:
             return self.store.find(correlation_id)
-        return self._waiting.ending(correlation_id, wait)
+        return self._waiting.wait_for_ending(correlation_id, wait)
 
 
 def _carried(fields: HeaderField) -> dict[str, str] | None:
-    """The trace context, if the caller sent one."""
+    """The header fields of the trace context (W3C Trace Context, section 3), or None where there is none."""
     if fields(CARRIED[0]) is None:
         return None
     return {name.decode(): value for name in CARRIED if (value := field(fields, name))}
 
 
 def acceptance_fields(acceptance: Acceptance) -> Fields:
-    """Where the answer will be, how to listen for it, and when to ask."""
+    """The header fields of a 202: where the answer will be, where the events are, and when to ask."""
     correlation_id = acceptance.correlation_id.encode()
     fields: Fields = (
         (b"Location", b"/api/v1/response/" + correlation_id),
-        (b"Reconnecting", b'</api/v1/events/%b>; rel="monitor"' % correlation_id),
+        (b"Link", b'</api/v1/events/%b>; rel="monitor"' % correlation_id),
         (b"Retry-After", b"1"),
     )
     return (*fields, (b"Idempotency-Replayed", b"true")) if acceptance.replayed else fields
 
 
 def without_retry(fields: Fields) -> Fields:
-    """The same where there is nothing to come back for."""
+    """``fields`` without ``Retry-After``, for an answer that needs no second request."""
     return tuple(field for field in fields if field[0] != b"Retry-After")
 
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_fast_path -*-
-"""The hot routes, chosen by their exact path and served without a web request: by the same functions as ever."""
+"""The fast path: the most used routes, matched by exact path and served by `Door` without a web request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from openhqm.delivery.streams import Streams
+from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
-from openhqm.http1.messages import Answer, Message, Streaming
+from openhqm.http1.messages import Answer, FullRequest, StreamedAnswer
 from openhqm.http1.rules import Refusal
-from openhqm.ingress.answers import field, problem, problem_for
+from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
 
@@ -26,20 +26,20 @@ _log = Logger()
 
 
 class FastPath:
-    """Serves submit, status, response and events where nothing about the request is out of the ordinary."""
+    """Serves submit, status, response and events where the request has no query and no unusual form."""
 
-    def __init__(self, door: Door, streams: Streams) -> None:
+    def __init__(self, door: Door, streams: EventStreams) -> None:
         self._door = door
         self._streams = streams
 
-    def __call__(self, message: Message) -> Coroutine[Any, Any, Answer | Streaming] | None:
-        """The coroutine that serves ``message``, or None: it belongs to the routes."""
+    def __call__(self, message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
+        """A coroutine that serves ``message``, or None where the routes have to serve it."""
         target, method = message.head.target, message.head.method
         if method == b"POST":
             if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
                 return served(self._door.submit(message.body, message.field), target)
         elif method == b"GET":
-            # An id of the usual length has no query behind it and no path below it.
+            # A target of exactly this length has neither a query nor a longer path.
             if len(target) == len(_STATUS) + _ID_LENGTH and target.startswith(_STATUS):
                 return served(self._door.status(_id(target)), target)
             if len(target) == len(_RESPONSE) + _ID_LENGTH and target.startswith(_RESPONSE):
@@ -48,16 +48,16 @@ class FastPath:
                 return served(self._events(_id(target), message), target)
         return None
 
-    async def _events(self, correlation_id: str, message: Message) -> Answer | Streaming:
+    async def _events(self, correlation_id: str, message: FullRequest) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])
         history = await self._door.events(correlation_id, after)
         if history is None:
             return Answer(204)
-        return Streaming(STREAM_FIELDS, lambda outlet: self._streams.open(correlation_id, after, history, outlet))
+        return StreamedAnswer(STREAM_FIELDS, lambda outlet: self._streams.open(correlation_id, after, history, outlet))
 
 
-async def served(work: Coroutine[Any, Any, Answer | Streaming], target: bytes) -> Answer | Streaming:
-    """What ``work`` answers, or the problem that its error is. It raises nothing but `CancelledError`."""
+async def served(work: Coroutine[Any, Any, Answer | StreamedAnswer], target: bytes) -> Answer | StreamedAnswer:
+    """The answer of ``work``, or a problem document for its error. It raises only `CancelledError`."""
     try:
         return await work
     except CancelledError:
@@ -65,20 +65,20 @@ async def served(work: Coroutine[Any, Any, Answer | Streaming], target: bytes) -
     except OpenHQMError as error:
         answer = problem_for(error, instance(target))
         if answer.status == 500:
-            _log.failure("a request broke down", path=instance(target))
+            _log.failure("unhandled error in a request", path=instance(target))
         return answer
-    except Exception:  # a bug: the caller is told so, and the log says which
-        _log.failure("a request broke down", path=instance(target))
-        return problem(500, "something broke on our side; the log says what", instance=instance(target))
+    except Exception:  # a bug of ours
+        _log.failure("unhandled error in a request", path=instance(target))
+        return problem(500, INTERNAL_ERROR, instance=instance(target))
 
 
 def instance(target: bytes) -> str:
-    """What a problem says it is about: the target, within bounds."""
+    """The ``instance`` of a problem document: the target, cut after 512 characters."""
     return target.decode("ascii", "replace")[:512]
 
 
 def refused(refusal: Refusal) -> Answer:
-    """The answer to what was never a request."""
+    """The answer to bytes that are not a valid request."""
     fields = ((b"Retry-After", b"1"),) if refusal.status == 503 else ()
     return problem(refusal.status, refusal.reason, fields=fields)
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_health -*-
-"""Health for people, probes and load balancers: of this process, or of all that serve on the same port."""
+"""The health routes and ``/metrics``: of this process, or of all processes on the same port."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 
 from openhqm import __version__
-from openhqm.fleet.protocol import Everybody, Process, Standing
+from openhqm.fleet.protocol import FleetStatus, ProcessHealth, ProcessStatus
 from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import problem
 from openhqm.ingress.queue_metrics import Metrics
@@ -23,9 +23,11 @@ _NO_PARENT = "the parent process does not answer"
 
 
 class Health:
-    """``worker_trouble`` says why no work is done although it should be, or None; ``warnings`` what to know besides.
+    """Answers the health routes and ``/metrics``.
 
-    ``ask`` fires with how all processes are, where there are others; `TimeoutError`.
+    ``worker_reason`` returns why the workers take no requests although they should, or None. ``warnings`` returns what
+    an operator should know although everything works. ``fleet_status``, where the process has a parent, fires with the
+    status of all processes, or fails with `TimeoutError`. ``metrics`` is None where metrics are switched off.
     """
 
     def __init__(
@@ -33,37 +35,37 @@ class Health:
         queue: IMessageQueue,
         queue_type: str,
         metrics: Metrics | None,
-        worker_trouble: Callable[[], str | None],
+        worker_reason: Callable[[], str | None],
         warnings: Callable[[], Sequence[str]],
-        ask: Callable[[], Deferred[Everybody]] | None = None,
+        fleet_status: Callable[[], Deferred[FleetStatus]] | None = None,
     ) -> None:
         self.draining = False  # set once the process has been told to stop
         self._queue = queue
         self._type = queue_type
         self._metrics = metrics
-        self._worker_trouble = worker_trouble
+        self._worker_reason = worker_reason
         self._warnings = warnings
-        self._ask = ask
+        self._fleet_status = fleet_status
 
-    def standing(self) -> Standing:
-        """How this process is by itself."""
+    def process_health(self) -> ProcessHealth:
+        """The health of this process alone."""
         unavailable_reason = "stopping" if self.draining else self._queue.unavailable_reason
-        return Standing(unavailable_reason, self._worker_trouble(), [*self._queue.warnings, *self._warnings()])
+        return ProcessHealth(unavailable_reason, self._worker_reason(), [*self._queue.warnings, *self._warnings()])
 
     @deferred
     async def overview(self) -> Answer:
-        """200 with ``status`` ok, or 503 with what is wrong."""
-        everybody = await self._everybody()
-        serving = _serving(everybody.processes)
-        troubles = _said(serving, lambda each: (each.unavailable_reason, each.stuck))
-        warnings = _said(serving, lambda each: each.warnings)
-        if everybody.missing:
-            warnings.append(f"{everybody.missing} processes are missing: the log says how they ended")
+        """The document of ``/health``: 200 with ``status`` ok, or 503 with ``degraded`` and the reasons."""
+        status = await self._status()
+        counted = _counted(status.processes)
+        troubles = _collect(counted, lambda health: (health.unavailable_reason, health.stuck))
+        warnings = _collect(counted, lambda health: health.warnings)
+        if status.missing:
+            warnings.append(f"{status.missing} processes are missing: the log says how they ended")
         document = {
             "status": "degraded" if troubles else "ok",
             "version": __version__,
             "queue": {"type": self._type, "durable": self._queue.traits.durable},
-            "processes": Counter(process.state for process in everybody.processes),
+            "processes": Counter(process.state for process in status.processes),
             "troubles": troubles,
             "warnings": warnings,
         }
@@ -71,52 +73,52 @@ class Health:
 
     @deferred
     async def live(self) -> Answer:
-        """503 where only a new process would help."""
-        stuck = _said((await self._everybody()).processes, lambda each: (each.stuck,))
+        """503 where only a restart of a process would help."""
+        stuck = _collect((await self._status()).processes, lambda health: (health.stuck,))
         return problem(503, "; ".join(stuck)) if stuck else _ok("live")
 
     @deferred
     async def ready(self) -> Answer:
-        """503 where no process could keep a 202, and while everything is stopping."""
-        serving = _serving((await self._everybody()).processes)
-        troubles = [process.standing.unavailable_reason for process in serving]
-        return _ok("ready") if None in troubles else problem(503, next(filter(None, troubles), "no process serves"))
+        """503 where no process can accept a request, and while the whole service stops."""
+        counted = _counted((await self._status()).processes)
+        reasons = [process.health.unavailable_reason for process in counted]
+        return _ok("ready") if None in reasons else problem(503, next(filter(None, reasons), "no process is running"))
 
     @deferred
     async def metrics(self) -> Answer:
-        """Everything that is counted, in Prometheus's text format."""
+        """All metrics in the text format of Prometheus."""
         if self._metrics is None:
-            return problem(404, "monitoring.metrics_enabled is false")
+            return problem(404, "there are no metrics: monitoring.metrics_enabled is false")
         try:
             return Answer(200, await self._metrics.text(), METRICS)
-        except TimeoutError:  # what this process alone has counted would look as if the others had never been
+        except TimeoutError:  # the metrics of this process alone would read as if counters had gone backwards
             return problem(503, _NO_PARENT)
 
-    async def _everybody(self) -> Everybody:
-        own = self.standing()
-        if self._ask is not None:
+    async def _status(self) -> FleetStatus:
+        own = self.process_health()
+        if self._fleet_status is not None:
             try:
-                return await self._ask()
+                return await self._fleet_status()
             except TimeoutError:
-                own = Standing(own.unavailable_reason, own.stuck, [*own.warnings, _NO_PARENT])
-        return Everybody(0, [Process(os.getpid(), "ready", own)], 0, None)
+                own = ProcessHealth(own.unavailable_reason, own.stuck, [*own.warnings, _NO_PARENT])
+        return FleetStatus(0, [ProcessStatus(os.getpid(), "ready", own)], 0, None)
 
 
-def _serving(processes: Sequence[Process]) -> Sequence[Process]:
-    """Those that count: whoever comes or goes does not, as long as there are others."""
+def _counted(processes: Sequence[ProcessStatus]) -> Sequence[ProcessStatus]:
+    """The processes whose health counts: those that start or leave count only where there are no others."""
     return [process for process in processes if process.state in ("ready", "silent")] or processes
 
 
-def _said(processes: Sequence[Process], words: Callable[[Standing], Iterable[str | None]]) -> list[str]:
-    """What they say, each thing once; with who says it, where not all do."""
+def _collect(processes: Sequence[ProcessStatus], texts: Callable[[ProcessHealth], Iterable[str | None]]) -> list[str]:
+    """Each text of ``processes`` once. One that not all processes have begins with the pids of those that have it."""
     found: dict[str, list[int]] = {}
     for process in processes:
-        for word in dict.fromkeys(words(process.standing)):
-            if word is not None:
-                found.setdefault(word, []).append(process.pid)
+        for text in dict.fromkeys(texts(process.health)):
+            if text is not None:
+                found.setdefault(text, []).append(process.pid)
     return [
-        word if len(pids) == len(processes) else f"process {', '.join(map(str, pids))}: {word}"
-        for word, pids in found.items()
+        text if len(pids) == len(processes) else f"process {', '.join(map(str, pids))}: {text}"
+        for text, pids in found.items()
     ]
 
 

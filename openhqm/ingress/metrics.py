@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_http -*-
-"""What the door counts. Labels are bound once; nothing is labelled by request."""
+"""The metrics of the door. Labels are bound once; no label holds a value of a request."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class DoorMetrics:
-    """The door's metrics in ``registry``."""
+    """The metrics of the door, registered in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         outcomes = ("accepted", "replayed", "refused", "unavailable")
-        submissions = Counts(
-            "openhqm_submissions", "Submissions by what became of them.", "outcome", outcomes, registry
-        )
+        submissions = Counts("openhqm_submissions", "Submissions, by outcome.", "outcome", outcomes, registry)
         self.accepted, self.replayed, self.refused, self.unavailable = (submissions[outcome] for outcome in outcomes)
         self.ingest = Durations(
             "openhqm_ingest_duration_seconds",
-            "From a submission's last byte to its answer being ready, without any waiting for its end.",
+            "From the last byte of a submission to its answer, without the time of a long poll.",
             SECONDS,
             registry,
         )
         self.publish = Durations(
-            "openhqm_publish_duration_seconds", "Until the queue had made it safe.", SECONDS, registry
+            "openhqm_publish_duration_seconds", "How long the queue took to accept a submission.", SECONDS, registry
         )
         self.open_streams = Gauge("openhqm_open_streams", "Event streams that are open.", registry=registry)

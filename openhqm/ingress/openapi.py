@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_openapi -*-
-"""The description of the HTTP API (OpenAPI 3.1). A test holds it against the routes and their answers."""
+"""The OpenAPI 3.1 description of the HTTP API. A test compares it with the routes and their answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Json = dict[str, Any]
 
 @cache
 def document() -> bytes:
-    """The description, as JSON text."""
+    """The description as JSON text."""
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
             "info": {
                 "title": "OpenHQM",
                 "version": __version__,
-                "summary": "A durable queue between whoever calls over HTTP and whatever answers.",
+                "summary": "A durable queue between HTTP callers and the code or service that answers them.",
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
             "paths": _paths(),
@@ -38,7 +38,7 @@ def _paths() -> Json:
     prefer = {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "example": "wait=10"}
     asked = {"404": _ref("responses/unknown"), "410": _ref("responses/expired")}
     waited = {"422": _ref("responses/invalid"), **asked}
-    pending = _json("It has not ended yet.", "status", retry_after=True)
+    pending = _json("The request has not ended yet.", "status", retry_after=True)
     return {
         "/api/v1/submit": {
             "post": {
@@ -56,9 +56,9 @@ def _paths() -> Json:
                     "content": {"application/json": {"schema": _ref("schemas/submission")}},
                 },
                 "responses": {
-                    "202": _json("It is safe, and will end exactly once.", "acceptance", retry_after=True),
+                    "202": _json("The request is stored, and will end exactly once.", "acceptance", retry_after=True),
                     "200": {
-                        "description": "It has ended within `Prefer: wait`; or its events, where they were asked for.",
+                        "description": "The response, in time for `Prefer: wait`; or events, if `Accept` asks for it.",
                         "content": {
                             "application/json": {"schema": _ref("schemas/response")},
                             "text/event-stream": {"schema": {"type": "string"}},
@@ -79,24 +79,24 @@ def _paths() -> Json:
         },
         "/api/v1/status/{correlation_id}": {
             "get": {
-                "summary": "Where a request stands",
+                "summary": "The status of a request",
                 "parameters": one,
-                "responses": {"200": _json("Where it stands.", "status"), **asked},
+                "responses": {"200": _json("The status.", "status"), **asked},
             }
         },
         "/api/v1/response/{correlation_id}": {
             "get": {
-                "summary": "How a request ended",
+                "summary": "The response of a request",
                 "parameters": [*one, wait, prefer],
-                "responses": {"200": _json("How it ended.", "response"), "202": pending, **waited},
+                "responses": {"200": _json("The response.", "response"), "202": pending, **waited},
             }
         },
         "/api/v1/response/{correlation_id}/body": {
             "get": {
-                "summary": "The reply as it came: its status, its header fields, its bytes",
+                "summary": "The reply with its own status, header fields and bytes",
                 "parameters": [*one, wait],
                 "responses": {
-                    "default": {"description": "The reply; a problem where the request did not complete."},
+                    "default": {"description": "The reply, or a problem where the request did not complete."},
                     "202": pending,
                     **waited,
                 },
@@ -107,8 +107,8 @@ def _paths() -> Json:
                 "summary": "Cancel a request",
                 "parameters": one,
                 "responses": {
-                    "200": _json("It was still waiting, and will not begin.", "status"),
-                    "202": _json("It was being worked on; the handler is told to stop.", "status"),
+                    "200": _json("The request had not begun, and will not.", "status"),
+                    "202": _json("The request had begun; its handler is told to stop.", "status"),
                     "409": _ref("responses/ended"),
                     "503": _ref("responses/unavailable"),
                     **asked,
@@ -117,7 +117,7 @@ def _paths() -> Json:
         },
         "/api/v1/events/{correlation_id}": {
             "get": {
-                "summary": "All events of a request: its history, then live, until it ends",
+                "summary": "The events of a request: those so far, and then live until it ends",
                 "parameters": [
                     *one,
                     {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer"}},
@@ -128,7 +128,7 @@ def _paths() -> Json:
                         "description": "Server-Sent Events.",
                         "content": {"text/event-stream": {"schema": {"type": "string"}}},
                     },
-                    "204": {"description": "All of it was read, and nothing more will come."},
+                    "204": {"description": "The request has ended, and there are no more events."},
                     **waited,
                 },
             }
@@ -136,15 +136,19 @@ def _paths() -> Json:
         **{
             path: {"get": {"summary": summary, "responses": responses}}
             for path, summary, responses in (
-                ("/health", "How the process is", {"200": _json("Well."), "503": _json("Something is wrong.")}),
+                (
+                    "/health",
+                    "The health of the service",
+                    {"200": _json("Healthy."), "503": _json("Degraded.")},
+                ),
                 (
                     "/health/live",
-                    "Whether to leave it running",
+                    "Whether a restart is not needed",
                     {"200": _json("Yes."), "503": _ref("responses/unavailable")},
                 ),
                 (
                     "/health/ready",
-                    "Whether a 202 could be kept",
+                    "Whether requests can be accepted",
                     {"200": _json("Yes."), "503": _ref("responses/unavailable")},
                 ),
                 (
@@ -236,6 +240,7 @@ def _schemas() -> Json:
                 "instance": {"type": "string"},
                 "correlation_id": {"type": "string"},
                 "field": {"type": "string"},
+                "largest_message": {"type": "integer"},
                 "request_status": {"enum": statuses},
             },
         ),
@@ -249,14 +254,14 @@ def _problems() -> Json:
             "content": {"application/problem+json": {"schema": _ref("schemas/problem")}},
         }
         for name, description in (
-            ("malformed", "Not JSON, or a header field that cannot be read."),
+            ("malformed", "The body is not JSON, or a header field is malformed."),
             ("unknown", "No request has this correlation id."),
-            ("ended", "The request has ended before."),
-            ("expired", "The answer was kept for its time and is gone."),
-            ("too_large", "The body is too long."),
+            ("ended", "The request has already ended."),
+            ("expired", "The answer has expired."),
+            ("too_large", "The body is too long, or the message that it makes is longer than the queue takes."),
             ("not_json", "The content is not application/json."),
             ("invalid", "A field is unknown or has the wrong type or range; the problem names it."),
-            ("unavailable", "It could not be made safe now; repeating is safe under the same Idempotency-Key."),
+            ("unavailable", "This could not be stored safely now. Repeat a submission under the same Idempotency-Key."),
         )
     }
 

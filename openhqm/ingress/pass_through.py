@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_sidecar -*-
-"""One request straight through to the application, and its response straight back."""
+"""The pass-through: one request is relayed to the application, and its response back to the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from openhqm.http1.pass_through import Relay
 from openhqm.http1.rules import Head, Refusal
 from openhqm.http1.upstream import Upstream
-from openhqm.http1.upstreams import Upstreams
+from openhqm.http1.upstream_pool import UpstreamPool
 from openhqm.ingress.answers import problem
 from openhqm.ingress.fast_path import instance
 from openhqm.policy.proxying import end_to_end, forwarded_fields
@@ -21,36 +21,36 @@ from openhqm.policy.proxying import end_to_end, forwarded_fields
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
-class _Way(Protocol):
-    """Where it goes, and by which rules."""
+class _Forwarding(Protocol):
+    """The application, and the rules for forwarding to it; `ingress.sidecar.Sidecar` is one."""
 
-    upstreams: Upstreams
+    upstreams: UpstreamPool
     name: bytes
     timeout: float
     trusts: Callable[[str | None], bool]
 
 
 class PassThrough:
-    """A `RequestSink` that sends what comes on to the application, and a `ResponseSink` of what it answers."""
+    """Relays a request to the application (a `RequestSink`), and the application's response back (a `ResponseSink`)."""
 
     _log = Logger()
 
-    def __init__(self, way: _Way, head: Head) -> None:
-        self._way = way
+    def __init__(self, forwarding: _Forwarding, head: Head) -> None:
+        self._forwarding = forwarding
         self._head = head
         self._connecting: Deferred[Any] | None = None
         self._upstream: Upstream | None = None
-        self._passing: Any = None
+        self._relay: Any = None
 
     # The request
 
-    def begin(self, passing: Relay) -> None:
-        self._passing = passing
-        connecting = self._connecting = self._way.upstreams.take()
+    def begin(self, relay: Relay) -> None:
+        self._relay = relay
+        connecting = self._connecting = self._forwarding.upstreams.acquire()
         connecting.addCallbacks(self._connected, self._unreachable)
         connecting.addErrback(self._broken)
         if self._connecting is not None:
-            passing.pauseProducing()
+            relay.pauseProducing()
 
     def write(self, piece: bytes) -> None:
         if self._upstream is not None:
@@ -71,19 +71,19 @@ class PassThrough:
     def _connected(self, upstream: Upstream) -> None:
         connecting, self._connecting = self._connecting, None
         if connecting is None:
-            upstream.transport.abortConnection()  # the client left in the very turn in which it was connected
+            upstream.transport.abortConnection()  # the client has closed its connection in the same reactor turn
             return
         self._upstream = upstream
         head = self._head
         data = request_head(
             head,
-            peer=self._passing.peer,
-            scheme="https" if self._passing.secure else "http",
-            name=self._way.name,
-            trusted=self._way.trusts(self._passing.peer),
+            peer=self._relay.peer,
+            scheme="https" if self._relay.secure else "http",
+            name=self._forwarding.name,
+            trusted=self._forwarding.trusts(self._relay.peer),
         )
-        upstream.begin(data, head.method, head.length is None, self._passing, self, self._way.timeout)
-        self._passing.resumeProducing()
+        upstream.begin(data, head.method, head.length is None, self._relay, self, self._forwarding.timeout)
+        self._relay.resumeProducing()
 
     def _unreachable(self, failure: Failure) -> None:
         connecting, self._connecting = self._connecting, None
@@ -93,8 +93,8 @@ class PassThrough:
         self._refuse(502, "the application cannot be reached")
 
     def _broken(self, failure: Failure) -> None:
-        self._log.failure("a request broke down", failure, path=instance(self._head.target))
-        self._passing.abort()
+        self._log.failure("unhandled error in a request", failure, path=instance(self._head.target))
+        self._relay.abort()
         self.lost()
 
     # The response
@@ -104,38 +104,38 @@ class PassThrough:
             passed = end_to_end(fields)
         except ValueError as error:
             raise Refusal(502, f"the application answered with a header that cannot be passed on: {error}") from None
-        self._passing.respond(status, reason, passed, length)
+        self._relay.respond(status, reason, passed, length)
         if self._upstream is not None:
-            self._passing.registerProducer(self._upstream, True)
+            self._relay.registerProducer(self._upstream, True)
 
     def received(self, piece: bytes) -> None:
-        self._passing.write(piece)
+        self._relay.write(piece)
 
     def completed(self) -> None:
         self._upstream = None
-        self._passing.finish()
+        self._relay.finish()
 
     def failed(self, refusal: Refusal) -> None:
         self._upstream = None
         self._log.warn("the application failed: {reason}", reason=refusal.reason, path=instance(self._head.target))
-        if self._passing.responding:
-            self._passing.abort()  # a body that is not whole must not look whole
+        if self._relay.responding:
+            self._relay.abort()  # the client must see that the body is incomplete
         else:
             self._refuse(refusal.status, refusal.reason)
 
     def _refuse(self, status: int, detail: str) -> None:
-        self._passing.answer(problem(status, detail, instance=instance(self._head.target)))
+        self._relay.answer(problem(status, detail, instance=instance(self._head.target)))
 
 
-class Refusing:
-    """A `RequestSink` that lets nothing through: it answers, and the connection ends with the answer."""
+class RefusalSink:
+    """A `RequestSink` that answers with a problem, and closes the connection after that."""
 
     def __init__(self, status: int, detail: str, head: Head) -> None:
         self._answer = problem(status, detail, instance=instance(head.target))
 
-    def begin(self, passing: Relay) -> None:
-        passing.persistent = False  # what a client sends behind an upgrade need not be HTTP
-        passing.answer(self._answer)
+    def begin(self, relay: Relay) -> None:
+        relay.persistent = False  # after an upgrade, the next bytes need not be HTTP
+        relay.answer(self._answer)
 
     def write(self, piece: bytes) -> None:
         pass
@@ -148,16 +148,17 @@ class Refusing:
 
 
 def request_head(head: Head, *, peer: str | None, scheme: str, name: bytes, trusted: bool) -> bytes:
-    """The head that the application gets: method, target and ``Host`` as the client sent them.
+    """The head for the application: method, target and ``Host`` as the client sent them, and its end-to-end fields.
 
-    Further what of its fields is for the application, our word on who asked, and ``Via`` (RFC 9110, section 7.6.3).
+    ``Forwarded`` fields name the client ``peer``; where it is not ``trusted``, its own are dropped. ``Via`` names the
+    gateway (RFC 9110, section 7.6.3).
     """
     host = next((value for key, value in head.headers if key == b"host"), None)
     fields = [field for field in end_to_end(head.headers) if field[0] != b"host"]
     fields = forwarded_fields(fields, peer=peer, scheme=scheme, host=host, trusted=trusted)
     via = [value for key, value in fields if key == b"via"]
     fields = [field for field in fields if field[0] != b"via"]
-    # The version we have received it in; those before us stand before us.
+    # Via has the version in which the message was received, and the newest recipient last.
     fields.append((b"via", b", ".join((*via, head.version[5:] + b" " + name))))
     lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (head.method, head.target, host or b"")]
     for key, value in fields:

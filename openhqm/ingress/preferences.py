@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_preferences -*-
-"""The header fields with a syntax of their own: Prefer, Accept, Idempotency-Key, Content-Type."""
+"""Parsers of header fields with a syntax of their own: Prefer, Accept, Idempotency-Key, Content-Type."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from openhqm.errors import InvalidRequest
 from openhqm.ingress.answers import HTTPProblem
 from openhqm.messages import IdempotencyClaim
 
-_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # of a list: a comma within quotes does not end one
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # of a list, in which a quoted comma is no separator
 MOST_PREFER = 1000
 _KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")
 
 
 def prefer_wait(value: str | None, most: float) -> float | None:
-    """The seconds of ``Prefer: wait=N`` (RFC 7240, section 4.3), capped; None where it is not asked for.
+    """The seconds of ``Prefer: wait=N`` (RFC 7240, section 4.3), at most ``most``; None without this preference.
 
-    A preference that cannot be read is one not understood, and passed over (section 2). The first of several
-    counts.
+    A preference that cannot be parsed is ignored, and the first of several counts (section 2).
     """
     if not value or len(value) > MOST_PREFER:
         return None
@@ -44,7 +43,7 @@ def prefers_async(value: str | None) -> bool:
 
 
 def query_wait(values: list[bytes], most: float) -> float | None:
-    """The seconds of ``?wait=N``; `InvalidRequest` where it is not a number from 0 up."""
+    """The seconds of ``?wait=N``, at most ``most``. `InvalidRequest` unless it is one whole number from 0 up."""
     if not values:
         return None
     text = values[0]
@@ -54,7 +53,7 @@ def query_wait(values: list[bytes], most: float) -> float | None:
 
 
 def wants_events(accept: str | None) -> bool:
-    """Whether the Accept field names the event stream, and does not refuse it."""
+    """Whether the Accept field names the event stream with a weight above 0."""
     for part in (accept or "").split(","):
         kind, *parameters = [piece.strip().lower() for piece in part.split(";")]
         if kind == "text/event-stream":
@@ -63,7 +62,10 @@ def wants_events(accept: str | None) -> bool:
 
 
 def claim_of(value: str | None, scope: str, body: bytes) -> IdempotencyClaim | None:
-    """The claim that an Idempotency-Key field makes: 1 to 255 visible characters, quoted or not."""
+    """The claim of an Idempotency-Key field, or None without one. `HTTPProblem` 400 where the key is malformed.
+
+    A key has 1 to 255 visible ASCII characters, quoted or not. ``scope`` separates keys of different routes.
+    """
     if value is None:
         return None
     if len(value) >= 2 and value[0] == value[-1] == '"':
@@ -86,13 +88,16 @@ def check_json_type(value: str | None) -> None:
 
 
 def check_encoding(value: str | None) -> None:
-    """`HTTPProblem` 415 for content that is encoded, saying that it should not be (RFC 9110, section 15.5.16)."""
+    """`HTTPProblem` 415 for encoded content; Accept-Encoding says what is taken (RFC 9110, section 15.5.16)."""
     if value is not None and value.lower() not in ("", "identity"):
-        raise HTTPProblem(415, "the content must not be encoded", ((b"Accept-Encoding", b"identity"),))
+        raise HTTPProblem(415, "the content must have no Content-Encoding", ((b"Accept-Encoding", b"identity"),))
 
 
 def last_event_id(field: str | None, query: list[bytes]) -> int:
-    """Where a stream resumes: the field, or else ``?last_event_id=``; `InvalidRequest` for no number."""
+    """The number of the event after which a stream resumes: Last-Event-ID, else ``?last_event_id=``, else 0.
+
+    `InvalidRequest` where it is not a number.
+    """
     text = field if field else (query[0].decode("ascii", "replace") if query else "")
     if not text:
         return 0

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_proxied -*-
-"""A request for the application behind, taken into the queue as it came, and its answer given back as it is."""
+"""The asynchronous reverse proxy: requests wait in the queue, and the application's answers are served unchanged."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from collections.abc import Sequence
 from openhqm.config.endpoints import APPLICATION
 from openhqm.delivery.documents import acceptance_document
 from openhqm.errors import InvalidRequest
-from openhqm.http1.messages import Answer, Message
+from openhqm.http1.messages import Answer, FullRequest
 from openhqm.ingress.answers import field, problem
 from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.preferences import claim_of
 from openhqm.messages import IdempotencyClaim, Reply, Submission
 from openhqm.policy.proxying import end_to_end, forwarded_fields
 
-# A cookie is not for keeping, and how long a client waits is between the two of us.
-_NOT_KEPT = frozenset((b"cookie", b"prefer", b"host"))
-_OURS = frozenset(("date", "server", "connection"))
+# Cookies must not be stored. Prefer is for the gateway.
+_NOT_STORED = frozenset((b"cookie", b"prefer", b"host"))
+_SET_BY_GATEWAY = frozenset(("date", "server", "connection"))
 
 
 class Proxied:
-    """Takes requests for the application into the queue, and answers for it."""
+    """Submits requests for the application to the queue, and answers for it."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, message: Message, wait: float | None) -> Answer:
-        """The application's own answer where it comes within ``wait`` seconds; else a 202 that says where it will be.
+    async def __call__(self, message: FullRequest, wait: float | None) -> Answer:
+        """The application's answer where it comes within ``wait`` seconds; else a 202 that says where it will be.
 
-        The errors of `Door.take`. An ``Idempotency-Key`` is one for its method and target.
+        An ``Idempotency-Key`` is separate for each method and target. The errors of `Door.take`.
         """
-        acceptance = await self._door.take(lambda now: (proxied_submission(message), _claim(message)))
+        acceptance = await self._door.take(
+            lambda now: (proxied_submission(message), _claim(message)), lambda: _received(message)
+        )
         if wait is not None:
             record = await self._door.ended(acceptance, wait)
             if record is not None and record.reply is not None:
@@ -39,8 +41,8 @@ class Proxied:
         return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
 
 
-def proxied_submission(message: Message) -> Submission:
-    """The submission that stands for a request to the application. `InvalidRequest`."""
+def proxied_submission(message: FullRequest) -> Submission:
+    """The submission for a request to the application. `InvalidRequest`."""
     head = message.head
     if message.field(b"x-callback-url") is not None:
         raise InvalidRequest("X-Callback-Url", "callbacks are not in this build")
@@ -51,14 +53,14 @@ def proxied_submission(message: Message) -> Submission:
         raise InvalidRequest("headers", str(error)) from None
     path, _, query = head.target.decode("ascii").partition("?")
     metadata = {"endpoint": APPLICATION, "method": head.method.decode("ascii"), "path": path, "query": query}
-    kept = _joined([each for each in passed if each[0] not in _NOT_KEPT])
+    kept = _joined([each for each in passed if each[0] not in _NOT_STORED])
     if host is not None:
         kept["Host"] = host.decode("latin-1")
     return Submission(b"null", kept, metadata, body=message.body)
 
 
 def passed_on(reply: Reply) -> Answer:
-    """The application's answer, as it came; a problem where it gave none."""
+    """The application's answer, unchanged; a problem document where it gave none."""
     if reply.result is None and reply.body is None:
         return problem(
             reply.status_code,
@@ -69,20 +71,26 @@ def passed_on(reply: Reply) -> Answer:
     fields = tuple(
         (name.encode("ascii"), value.encode("latin-1", "replace"))
         for name, value in reply.headers.items()
-        if name.lower() not in _OURS
+        if name.lower() not in _SET_BY_GATEWAY
     )
     body = reply.body if reply.body is not None else reply.result or b""
     return Answer(reply.status_code, body, fields=fields, passed_on=True)
 
 
-def _claim(message: Message) -> IdempotencyClaim | None:
+def _claim(message: FullRequest) -> IdempotencyClaim | None:
     head = message.head
     scope = f"{head.method.decode('ascii')} {head.target.decode('ascii')}"
     return claim_of(field(message.field, b"idempotency-key"), scope, message.body)
 
 
+def _received(message: FullRequest) -> int:
+    """How many bytes of the request can be kept."""
+    head = message.head
+    return len(message.body) + len(head.target) + sum(len(name) + len(value) for name, value in head.headers)
+
+
 def _joined(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """One value for each name: several are a list (RFC 9110, section 5.3)."""
+    """One value for each name. Several values are joined to a list (RFC 9110, section 5.3)."""
     joined: dict[str, str] = {}
     for name, value in fields:
         text = name.decode("ascii").title()

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_http -*-
-"""The metrics that are read rather than counted: how much lies in the queues, asked for when somebody collects."""
+"""The metrics of a scrape: the depths of the queues, which are asked for, and everything that was counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openhqm.runtime.deferreds import deferred
 
 
 class Metrics:
-    """Everything that ``collect`` fires with, and the depths of the queues ``names``, which are the same for all."""
+    """The metrics that ``collect`` fires with, and the depths of the queues ``names``, which all processes share."""
 
     def __init__(
         self,
@@ -36,17 +36,17 @@ class Metrics:
 
     @deferred
     async def text(self) -> bytes:
-        """In Prometheus's text format. The depths of a queue that cannot be asked now are left out.
+        """Fires with the metrics in Prometheus's text format. A queue that cannot be asked now is left out.
 
-        Fails with whatever ``collect`` fails with.
+        Fails with the error of ``collect``.
         """
         found: dict[str, Depth] = {}
         for name in self._names:
             try:
                 found[name] = await self._queue.depth(name)
             except NotDurable:
-                continue  # readiness says so; the counters are worth having all the same
-        counted: Any = _Found((*await self._collect(), *self._depths(found)))
+                continue  # /health/ready gives the reason, and the other metrics are served
+        counted: Any = _Collected((*await self._collect(), *self._depths(found)))
         return generate_latest(counted)
 
     def _depths(self, found: Mapping[str, Depth]) -> Iterable[Metric]:
@@ -65,11 +65,11 @@ class Metrics:
 
 
 @attrs.frozen
-class _Found(Collector):
-    """Prometheus's client collects without waiting: these were asked for just before."""
+class _Collected(Collector):
+    """A collector of metrics that were collected before, because the Prometheus client cannot wait for them."""
 
     _metrics: Iterable[Metric]
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they were found."""
+        """The metrics."""
         return self._metrics

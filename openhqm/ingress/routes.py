@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_http,tests.ingress.test_fast_path -*-
-"""The table of routes. Klein only routes: the work is in `Door`."""
+"""The routes as a Klein application. The work is done by `Door` and `Health`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from twisted.web.resource import Resource
 from werkzeug.exceptions import HTTPException
 
 from openhqm.delivery.documents import acceptance_document
-from openhqm.delivery.streams import Streams
+from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import SERVER, Answer
-from openhqm.ingress.answers import field, problem, problem_for
+from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
 from openhqm.ingress.fast_path import instance
 from openhqm.ingress.health import Health
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
-from openhqm.ingress.sending import RequestSink, send
+from openhqm.ingress.sending import WebStreamSink, send
 from openhqm.messages import Acceptance, Event
 from openhqm.runtime.deferreds import deferred
 
-_NO_PATH = "no such path; GET /openapi.json lists them all"
+_NO_PATH = "no such path; GET /openapi.json lists all paths"
 
 
 class _Exact(Resource):
-    """Answers for paths that no route can see: slashes at their front are stripped before the routes are asked."""
+    """Answers paths that begin with two slashes, which Klein would strip before it matches a route."""
 
     isLeaf = True
 
@@ -49,22 +49,22 @@ class Routes:
     """The public API as a Klein application: ``Routes(...).resource()``."""
 
     app = Klein()
-    app.url_map.merge_slashes = False  # a path is what it is, and nobody is sent elsewhere
+    app.url_map.merge_slashes = False  # no redirect to another path
     _log = Logger()
 
-    def __init__(self, door: Door, streams: Streams, health: Health) -> None:
+    def __init__(self, door: Door, streams: EventStreams, health: Health) -> None:
         self._door = door
         self._streams = streams
         self._health = health
 
     def resource(self) -> Resource:
-        """What ``twisted.web`` asks."""
+        """The root resource for ``twisted.web``."""
         return _Exact(self.app.resource())
 
     @app.route("/api/v1/submit", methods=["POST"])
     @deferred
     async def submit(self, request: IRequest) -> bytes:
-        """Take a request; answer with its id, its response, or its events."""
+        """Accept a request, and answer with its id, its response, or its events."""
         body = request.content.read()
         if wants_events(field(request.getHeader, b"accept")):
             acceptance = await self._door.accept(body, request.getHeader)
@@ -75,69 +75,69 @@ class Routes:
     @app.route("/api/v1/status/<correlation_id>", methods=["GET"])
     @deferred
     async def status(self, request: IRequest, correlation_id: str) -> bytes:
-        """Where a request stands."""
+        """The status of a request."""
         return send(request, await self._door.status(correlation_id))
 
     @app.route("/api/v1/response/<correlation_id>", methods=["GET"])
     @deferred
     async def response(self, request: IRequest, correlation_id: str) -> bytes:
-        """How it ended."""
+        """The response of a request."""
         return send(request, await self._door.response(correlation_id, self._wait(request), request.getHeader))
 
     @app.route("/api/v1/response/<correlation_id>/body", methods=["GET"])
     @deferred
     async def body(self, request: IRequest, correlation_id: str) -> bytes:
-        """The reply as it came."""
+        """The reply with its own status, header fields and bytes."""
         return send(request, await self._door.body(correlation_id, self._wait(request)))
 
     @app.route("/api/v1/cancel/<correlation_id>", methods=["POST"])
     @deferred
     async def cancel(self, request: IRequest, correlation_id: str) -> bytes:
-        """End it now."""
+        """Cancel a request."""
         return send(request, await self._door.cancel(correlation_id))
 
     @app.route("/api/v1/events/<correlation_id>", methods=["GET"])
     @deferred
     async def events(self, request: IRequest, correlation_id: str) -> bytes:
-        """All that happened to it and will happen."""
+        """The events of a request, live until it ends."""
         after = last_event_id(field(request.getHeader, b"last-event-id"), request.args.get(b"last_event_id", []))
         history = await self._door.events(correlation_id, after)
         if history is None:
-            return send(request, Answer(204))  # which stops an EventSource from coming back
+            return send(request, Answer(204))  # on which an EventSource does not reconnect
         return await self._stream(request, correlation_id, after, history, None)
 
     @app.route("/health", methods=["GET"])
     @deferred
     async def health(self, request: IRequest) -> bytes:
-        """How the process is."""
+        """The health of the service."""
         return send(request, await self._health.overview())
 
     @app.route("/health/live", methods=["GET"])
     @deferred
     async def live(self, request: IRequest) -> bytes:
-        """Whether it should be left running."""
+        """Whether a restart is not needed."""
         return send(request, await self._health.live())
 
     @app.route("/health/ready", methods=["GET"])
     @deferred
     async def ready(self, request: IRequest) -> bytes:
-        """Whether a 202 could be kept now."""
+        """Whether requests can be accepted."""
         return send(request, await self._health.ready())
 
     @app.route("/metrics", methods=["GET"])
     @deferred
     async def metrics(self, request: IRequest) -> bytes:
-        """What Prometheus collects."""
+        """Metrics for Prometheus."""
         return send(request, await self._health.metrics())
 
     @app.route("/openapi.json", methods=["GET"])
     def openapi(self, request: IRequest) -> bytes:
-        """All of this, described."""
+        """The OpenAPI description."""
         return send(request, Answer(200, document()))
 
     @app.handle_errors(HTTPException)
     def unrouted(self, request: IRequest, failure: Failure) -> bytes:
-        """No such path, or not this way."""
+        """Answer a request that no route matches."""
         error: Any = failure.value
         status = error.code if error.code in (404, 405) else 400
         methods = getattr(error, "valid_methods", None)
@@ -147,21 +147,19 @@ class Routes:
 
     @app.handle_errors(OpenHQMError)
     def refused(self, request: IRequest, failure: Failure) -> bytes:
-        """What the door, the queue or the store had to say."""
+        """Answer an error of the door, the queue or the store."""
         error: Any = failure.value
         answer = problem_for(error, instance(request.uri))
         if answer.status == 500:
-            self._log.failure("a request broke down", failure, path=instance(request.uri))
+            self._log.failure("unhandled error in a request", failure, path=instance(request.uri))
         return send(request, answer)
 
     @app.handle_errors(Exception)
     def broken(self, request: IRequest, failure: Failure) -> bytes:
-        """A bug."""
+        """Answer 500 for a bug, and log it."""
         if not failure.check(CancelledError):
-            self._log.failure("a request broke down", failure, path=instance(request.uri))
-        return send(
-            request, problem(500, "something broke on our side; the log says what", instance=instance(request.uri))
-        )
+            self._log.failure("unhandled error in a request", failure, path=instance(request.uri))
+        return send(request, problem(500, INTERNAL_ERROR, instance=instance(request.uri)))
 
     def _wait(self, request: IRequest) -> float | None:
         return query_wait(request.args.get(b"wait", []), self._door.longest_wait)
@@ -181,7 +179,7 @@ class Routes:
         if request.method == b"HEAD":
             return b""
         finished: Deferred[bytes] = Deferred()
-        sink = RequestSink(request, finished)
+        sink = WebStreamSink(request, finished)
         stream = self._streams.open(correlation_id, after, history, sink)
         try:
             return await finished

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_fast_path -*-
-"""How an answer, or a stream, goes out by way of a ``twisted.web`` request."""
+"""Answers and event streams over a ``twisted.web`` request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openhqm.http1.messages import REASONS, SERVER, Answer
 
 
 def send(request: IRequest, answer: Answer) -> bytes:
-    """Set everything but the body, and return the body."""
+    """Set status and header fields of ``answer`` on ``request``, and return the body."""
     request.setResponseCode(answer.status, REASONS.get(answer.status))
     headers = request.responseHeaders
     headers.setRawHeaders(b"server", [SERVER])
@@ -25,8 +25,8 @@ def send(request: IRequest, answer: Answer) -> bytes:
     return answer.body
 
 
-class RequestSink:
-    """An event stream's way to a reader: a `delivery.streams.Sink` over a request."""
+class WebStreamSink:
+    """A `delivery.streams.Sink` over a web request. ``finished`` fires when the stream is complete."""
 
     def __init__(self, request: Any, finished: Deferred[bytes]) -> None:
         self._finished = finished
@@ -35,6 +35,6 @@ class RequestSink:
         self.write = request.write
 
     def finish(self) -> None:
-        """The stream is complete."""
+        """End the answer: the stream is complete."""
         if not self._finished.called:
             self._finished.callback(b"")

@@ -1,35 +1,39 @@
 # -*- test-case-name: tests.ingress.test_sidecar -*-
-"""In front of an application: what is not the gateway's own goes straight through to it, or waits in the queue."""
+"""The sidecar in front of an application: it queues some requests, and passes the others through."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from openhqm.http1.messages import Answer, FastPath, Message, Streaming
+from openhqm.http1.messages import Answer, FastPath, FullRequest, StreamedAnswer
 from openhqm.http1.pass_through import RequestSink
 from openhqm.http1.rules import Head
-from openhqm.http1.upstreams import Upstreams
+from openhqm.http1.upstream_pool import UpstreamPool
 from openhqm.ingress.fast_path import served
-from openhqm.ingress.pass_through import PassThrough, Refusing
+from openhqm.ingress.pass_through import PassThrough, RefusalSink
 from openhqm.ingress.preferences import MOST_PREFER, prefer_wait, prefers_async
 from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
 
-Queueing = Callable[[Message, float | None], Coroutine[Any, Any, Answer | Streaming]]
-"""Takes a request that is to wait in the queue, and for how many seconds its caller waits (None: a 202 at once). It
-answers, or raises what the door raises."""
+Queueing = Callable[[FullRequest, float | None], Coroutine[Any, Any, Answer | StreamedAnswer]]
+"""Queues a request. The number is how many seconds its caller waits for the answer; None: a 202 at once.
+
+It raises the errors of the door.
+"""
 
 
 class Sidecar:
-    """Decides where a request goes, by its head alone. Two hooks of the HTTP front are its doors.
+    """Decides by the head alone where a request goes. `select_sink` and `fast_path` are hooks of the HTTP server.
 
-    ``name`` is how this process calls itself in ``Via``: no other may have it, for it tells a request that comes
-    around again. ``queue`` is None where nothing waits: then every request goes straight through.
+    ``name`` is the name of this process in ``Via``. It must be unique, because a request that has it already is a loop.
+    ``queue`` is None where no request is queued: then all are passed through. ``timeout`` is that of the application,
+    and ``longest_wait`` that of a long poll, in seconds. ``trusts`` says whether the forwarding fields of a peer are
+    kept.
     """
 
     def __init__(
         self,
-        upstreams: Upstreams,
+        upstreams: UpstreamPool,
         *,
         name: bytes,
         rules: Sequence[Rule] = (),
@@ -46,23 +50,23 @@ class Sidecar:
         self._queue = queue
         self._longest_wait = longest_wait
 
-    def passage(self, head: Head) -> RequestSink | None:
-        """The front's ``passage``: takes what goes straight through. The rest is collected, and comes by the lane."""
+    def select_sink(self, head: Head) -> RequestSink | None:
+        """The sink of a request that is passed through or refused. None: it is read whole, and given to `fast_path`."""
         path = head.target.partition(b"?")[0]
         if is_own(path):
             return None
         if _wants_websocket(head):
-            return Refusing(501, "WebSocket is not passed through here: connect to the application itself", head)
+            return RefusalSink(501, "WebSocket is not supported here: connect to the application itself", head)
         if any(name == b"via" and self.name in value for name, value in head.headers):
-            return Refusing(508, "the request has been here before: the upstream leads back to this gateway", head)
+            return RefusalSink(508, "loop detected: the upstream of this gateway leads back to it", head)
         if self._decide(head, path) is not None:
             return None
         return PassThrough(self, head)
 
-    def lane(self, inner: FastPath) -> FastPath:
-        """The front's short lane: ``inner`` for the gateway's own paths, and the queue for what waits in it."""
+    def fast_path(self, inner: FastPath) -> FastPath:
+        """A fast path that queues the requests which the rules say, and gives all others to ``inner``."""
 
-        def lane(message: Message) -> Coroutine[Any, Any, Answer | Streaming] | None:
+        def path(message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
             head = message.head
             path = head.target.partition(b"?")[0]
             if is_own(path):
@@ -74,10 +78,10 @@ class Sidecar:
             wait = asked if asked is not None else decision.wait
             return served(self._queue(message, wait), head.target)
 
-        return lane
+        return path
 
     def stop(self) -> None:
-        """Hang up on the application; what is still under way is cut off."""
+        """Close the connections to the application, and cut off the requests that are under way."""
         self.upstreams.stop()
 
     def _decide(self, head: Head, path: bytes) -> Queued | None:
@@ -87,11 +91,14 @@ class Sidecar:
 
 
 def _prefer(head: Head) -> str | None:
-    """All that the client prefers, in one line (RFC 7240, section 2)."""
+    """All preferences of the client in one line (RFC 7240, section 2)."""
     values = [value for name, value in head.headers if name == b"prefer"]
     return b", ".join(values).decode("latin-1")[: MOST_PREFER + 1] if values else None
 
 
 def _wants_websocket(head: Head) -> bool:
-    """RFC 6455, section 4.1. Any other upgrade is ignored (RFC 9110, section 7.8): the client goes on without."""
+    """Whether the client asks for WebSocket (RFC 6455, section 4.1).
+
+    Other upgrades are ignored (RFC 9110, section 7.8).
+    """
     return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in head.headers)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_submission -*-
-"""Reading a submission: bytes in, a `Submission` or the first thing wrong with them out."""
+"""Reads a submission: bytes in, a `Submission` out, or an error that names the first wrong field."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]{0,8192}\Z")
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
-    """A request as most are: no headers but text, no metadata but text, whole numbers and truth."""
+    """The usual submission: headers are strings, metadata are strings, integers, booleans or null."""
 
     payload: msgspec.Raw
     headers: dict[str, str] = {}
@@ -45,11 +45,12 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 
 
 def read_submission(body: bytes, now: float, carried: Mapping[str, str] | None = None) -> Submission:
-    """The submission in ``body``. `MalformedJSON`, or `InvalidRequest` naming the field.
+    """The submission in ``body``. `MalformedJSON`, or `InvalidRequest` that names the field.
 
-    ``carried`` are headers that travel with the request unless it names them itself (trace context).
+    ``now`` is in seconds since the epoch. ``carried`` are header fields that the request carries unless it has its own
+    (trace context).
     """
-    payload, headers, metadata = _read_at_once(body) or _read_closely(body)
+    payload, headers, metadata = _read_fast(body) or _read_strictly(body)
     if carried:
         own = {name.lower() for name in headers}
         headers = {**{name: value for name, value in carried.items() if name not in own}, **headers}
@@ -58,11 +59,11 @@ def read_submission(body: bytes, now: float, carried: Mapping[str, str] | None =
     return _with_metadata(payload, headers, metadata, now)
 
 
-def _read_at_once(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]] | None:
-    """Payload, headers and metadata, where nothing in the body can be doubted; None: it needs the close look.
+def _read_fast(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]] | None:
+    """Payload, headers and metadata of a body that is valid beyond doubt; None: `_read_strictly` has to read it.
 
-    That no name stands twice is told from the quotation marks: what stood first is not in what was read, and leaves
-    some over. (So do those that are escaped.) Within the payload names are the handler's affair.
+    Duplicate names are found by counting quotation marks: a name that stood twice is read once, and leaves marks over.
+    So do escaped marks. Names within the payload are the handler's business.
     """
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
         return None
@@ -87,7 +88,7 @@ def _read_at_once(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]] |
     return payload, headers, metadata
 
 
-def _read_closely(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]]:
+def _read_strictly(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]]:
     found = members(body)
     for name in found:
         if name not in MEMBERS:
@@ -104,7 +105,7 @@ def _read_closely(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]]:
 
 
 def check_submission(submission: Submission, now: float) -> None:
-    """`InvalidRequest` naming the field, where nobody could have asked for this at the door."""
+    """`InvalidRequest` that names the field, where the door would not have accepted ``submission``."""
     _check_headers(submission.headers)
     _with_metadata(submission.payload, submission.headers, dict(submission.metadata), now)
     if submission.timeout is not None:
@@ -128,14 +129,14 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
             _tags(value)
         elif name in ("partition_key", "operation", "endpoint"):
             _string(f"metadata.{name}", value)
-        elif name in _FOR_TARGETS:
-            _FOR_TARGETS[name](value)
+        elif name in _TARGET_FIELDS:
+            _TARGET_FIELDS[name](value)
         elif name == "callback_url":
             raise InvalidRequest("metadata.callback_url", "callbacks are not in this build")
     if "delay" in metadata and "not_before" in metadata:
-        raise InvalidRequest("metadata.delay", "cannot stand beside not_before")
+        raise InvalidRequest("metadata.delay", "cannot be used together with not_before")
     if timeout is not None and not_before is not None and not_before >= now + timeout:
-        raise InvalidRequest("metadata.timeout", "would pass before the request may begin")
+        raise InvalidRequest("metadata.timeout", "ends before the request may begin")
     return Submission(payload, headers, metadata, priority, timeout, not_before)
 
 
@@ -153,7 +154,7 @@ def _headers(text: bytes) -> dict[str, str]:
 
 def _check_headers(headers: Mapping[str, Any]) -> None:
     if len(headers) > MOST_HEADERS:
-        raise InvalidRequest("headers", f"must be at most {MOST_HEADERS}")
+        raise InvalidRequest("headers", f"must have at most {MOST_HEADERS} members")
     for name, value in headers.items():
         if not _TOKEN.match(name):
             raise InvalidRequest(f"headers.{name[:64]!r}", "is not a header name")
@@ -200,13 +201,13 @@ def _method(value: Any) -> None:
 
 
 def _path(value: Any) -> None:
-    """Below the endpoint's own path, and never out of it."""
+    """A path below that of the endpoint, which cannot lead out of it."""
     if not isinstance(value, str) or _PATH.match(value) is None:
         raise InvalidRequest("metadata.path", "must begin with a slash and be ASCII, percent-encoded where needed")
     plain = value.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";")
-    # Some servers cut off what follows a semicolon first, and climb then.
+    # Some servers cut off a segment at its semicolon before they resolve the dots.
     if any(segment.partition(";")[0] in (".", "..") for segment in plain.split("/")):
-        raise InvalidRequest("metadata.path", "must not have . or .. in it")
+        raise InvalidRequest("metadata.path", "must not have . or .. as a segment")
 
 
 def _query(value: Any) -> None:
@@ -220,12 +221,12 @@ def _query(value: Any) -> None:
         )
 
 
-_FOR_TARGETS: Mapping[str, Callable[[Any], None]] = {"method": _method, "path": _path, "query": _query}
+_TARGET_FIELDS: Mapping[str, Callable[[Any], None]] = {"method": _method, "path": _path, "query": _query}
 
 
 def _tags(value: Any) -> None:
     if not isinstance(value, list) or len(value) > MOST_TAGS:
-        raise InvalidRequest("metadata.tags", f"must be a list of at most {MOST_TAGS}")
+        raise InvalidRequest("metadata.tags", f"must be a list of at most {MOST_TAGS} strings")
     for tag in value:
         if not isinstance(tag, str) or not 0 < len(tag) <= MOST_TAG_CHARACTERS:
             raise InvalidRequest("metadata.tags", f"must be strings of 1 to {MOST_TAG_CHARACTERS} characters")

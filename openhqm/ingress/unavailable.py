@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.ingress.test_unavailable -*-
-"""Why submissions are not accepted, for whoever reads the log: each reason when it comes up, and then now and then.
+"""Logs why submissions are not accepted: each reason when it first occurs, and then at most every ten seconds.
 
-The caller is not told more than to come again, for a reason may name what is behind this server.
+The caller is not told the reason, because it may name hosts behind this gateway.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ MOST_REASONS = 20
 
 
 class Unavailable:
-    """Says each reason at most every ten seconds; how often it came up is counted elsewhere."""
+    """Logs each reason at most every `PAUSE_SECONDS`. A metric counts how often it occurs."""
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._said: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def note(self, reason: str) -> None:
-        """A submission was answered with 503."""
+        """Log that a submission was answered with 503 because of ``reason``."""
         now = self._clock.seconds()
-        said = self._said.get(reason)
-        if said is not None and now - said < PAUSE_SECONDS:
+        logged_at = self._logged_at.get(reason)
+        if logged_at is not None and now - logged_at < PAUSE_SECONDS:
             return
-        if len(self._said) >= MOST_REASONS:
-            self._said = {reason: at for reason, at in self._said.items() if now - at < PAUSE_SECONDS}
-            if len(self._said) >= MOST_REASONS:
+        if len(self._logged_at) >= MOST_REASONS:
+            self._logged_at = {reason: at for reason, at in self._logged_at.items() if now - at < PAUSE_SECONDS}
+            if len(self._logged_at) >= MOST_REASONS:
                 return
-        self._said[reason] = now
+        self._logged_at[reason] = now
         self._log.warn("a submission was not accepted (503): {reason}", reason=reason)

@@ -1,8 +1,8 @@
 # -*- test-case-name: openhqm.testing -*-
-"""The seams: what a queue, a delivery and a result store are to everybody else.
+"""The seam of a backend: what a queue, a delivery and a result store are to the rest of the program.
 
-Every method that may wait returns a Deferred. ``openhqm.testing`` holds the contract that each
-implementation passes; whoever writes a backend runs the same.
+Every method that may wait returns a Deferred. ``openhqm.testing`` holds the contract that each implementation passes;
+the author of another one runs the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from openhqm.messages import (
     Depth,
     Event,
     IdempotencyClaim,
-    Priority,
     Record,
     Reply,
     Request,
@@ -30,68 +29,69 @@ from openhqm.messages import (
 
 @attrs.frozen
 class QueueTraits:
-    """What a backend can promise by itself; code and documentation make up for the rest.
+    """What distinguishes a backend from the others. Priorities, and delays of any length, every backend keeps.
 
-    ``longest_delay`` is in seconds (None: no limit); ``largest_message`` in bytes (None: no limit). Without
-    ``tells_oldest``, the depth of a queue does not say since when its oldest message waits.
+    ``durable``: what was accepted survives a crash and a power cut. ``ordered``: within one priority the oldest request
+    is delivered first. ``atomic_settle``: the reply and the end of the request are one step. ``largest_message`` is in
+    bytes (None: no limit). Without ``tells_oldest``, the depth of a queue does not say since when its oldest message
+    waits.
     """
 
     durable: bool
     ordered: bool
-    native_priority: bool
     atomic_settle: bool
-    longest_delay: float | None = None
     largest_message: int | None = None
     tells_oldest: bool = True
 
 
 class IDelivery(Interface):
-    """A request on loan. It is settled exactly once, on itself; a second settling fails with `DeliveryClosed`.
+    """A request that was received. It is settled exactly once, on itself.
 
-    ``ack``, ``retry``, ``dead_letter``, ``settle`` and ``release`` settle; each fires once that is
-    durable, and fails with `NotDurable` (and the loan goes on) where it could not be made so.
+    ``ack``, ``retry``, ``dead_letter``, ``settle`` and ``release`` settle it; each fires once that is durable. Each
+    fails with `NotDurable` where it could not be made so, and the delivery stays open; with `AlreadySettled` a second
+    time; with `LeaseLost` where the lease ran out and the request belongs to another delivery.
     """
 
     request: Request = Attribute("the `Request`")
-    attempt: int = Attribute("which attempt this is, from 1; counted durably before it was lent")
+    attempt: int = Attribute("which attempt this is, from 1; counted durably before it was delivered")
     revoked: Deferred[str] = Attribute(
         "fires with the reason once the work is in vain: cancelled, past its deadline, or the lease lost"
     )
 
     def extend() -> None:
-        """Start the lease anew."""
+        """Renew the lease: it ends ``lease`` seconds from now."""
 
     def progress(detail: dict[str, Any]) -> Deferred[None]:
-        """Add a progress event to the request's history. `ValueError` past the limits of a history."""
+        """Add a progress event to the request's history, unless it has ended. `ValueError` past a history's limits."""
 
     def ack() -> Deferred[None]:
-        """Done with, without a reply: a message that needs none, or whose request has ended elsewhere."""
+        """Nothing is left to do: the request has ended elsewhere."""
 
     def retry(delay: float, reason: str) -> Deferred[None]:
-        """Lend it again after ``delay`` seconds, also when the process is started anew in between."""
+        """Deliver it again after ``delay`` seconds, as the next attempt, also after a restart in between."""
 
     def release() -> Deferred[None]:
-        """Lend it again at once; the attempt was not one."""
+        """Deliver it again at once; the attempt does not count."""
 
     def settle(reply: Reply) -> Deferred[bool]:
         """The reply is durable and the request done. False: it had ended before, the reply was dropped."""
 
     def dead_letter(reason: str, reply: Reply) -> Deferred[bool]:
-        """Like `settle`, and the request rests in the dead letters with the reason and the reply."""
+        """Like `settle`, and the request is kept in the dead letters with the reason and the reply."""
 
 
 class IMessageQueue(Interface):
-    """Named queues of messages that survive whatever `QueueTraits` says they survive."""
+    """Named queues of requests that survive whatever `QueueTraits` says they survive."""
 
     traits: QueueTraits = Attribute("a `QueueTraits`")
-    unavailable_reason: str | None = Attribute("why a publish could not be kept now, or None")
+    unavailable_reason: str | None = Attribute("why nothing can be accepted now, or None")
     warnings: Sequence[str] = Attribute("what an operator should know although everything works")
 
     def start() -> Deferred[None]:
-        """Open, check and lend anew what was on loan when the last process ended. `CannotStart`."""
+        """Open and check. What was delivered when the last process ended is delivered again. `CannotStart`."""
 
     def stop() -> Deferred[None]:
-        """Hang up. Whoever waits in `receive` is cancelled; what is on loan is lent again after a start."""
+        """Close. The callers of `receive` are cancelled; what is delivered now is delivered again after a start."""
 
     def accept(submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
         """Take responsibility for a request: record and message are durable once this fires.
@@ -99,29 +99,26 @@ class IMessageQueue(Interface):
         It waits in the queue that `policy.queue_names.queue_of` names.
 
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request.
-        Cancelling gives up the waiting and nothing else: what was asked for is done or fails as a whole.
+        Cancelling does not take the request back: it is accepted or fails as a whole.
         """
-
-    def publish(queue: str, message: Request, *, priority: Priority, delay: float) -> Deferred[None]:
-        """Add a message that has its id already; fires once it is durable."""
 
     def receive(queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         """Fires with one to ``most`` deliveries, as soon as there are any. Cancelling loses none.
 
-        ``in_order``: with one, the oldest, and only while no other of this queue is on loan or waits for its retry.
+        ``in_order``: with one, the oldest, and only while no other of this queue is delivered or waits for its retry.
         """
 
     def depth(queue: str) -> Deferred[Depth]:
-        """How much lies in the queue."""
+        """How many requests are in the queue."""
 
     def queues() -> Deferred[Sequence[str]]:
-        """The names of all queues that requests were ever accepted into, by whichever process; others may be there."""
+        """The names of all queues that requests were ever accepted into, by any process; others may be among them."""
 
     def dead_letters(after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
-        """The dead letters in order, each with its number, beginning behind number ``after``."""
+        """The dead letters in order, each with its number, numbered above ``after``, up to ``most``."""
 
     def redrive(number: int) -> Deferred[Acceptance]:
-        """Accept a dead letter's request anew, under a new id, and drop the dead letter: one step.
+        """Accept a dead letter's request again, under a new id, and remove the dead letter: one step.
 
         ``metadata.redriven_from`` names the old id, whose ending stands. `UnknownRequest`.
         """
@@ -135,7 +132,7 @@ class IResultStore(Interface):
     )
 
     def find(correlation_id: str) -> Deferred[Record]:
-        """What is known now. `UnknownRequest` or `ExpiredRequest`."""
+        """The record as it is now. `UnknownRequest` or `ExpiredRequest`."""
 
     def history(correlation_id: str, after: int) -> Deferred[Sequence[Event]]:
         """The events numbered above ``after``. `UnknownRequest` or `ExpiredRequest`."""
@@ -146,5 +143,5 @@ class IResultStore(Interface):
     def cancel(correlation_id: str) -> Deferred[Record]:
         """End it with CANCELLED. Fires with the record as it was before. `AlreadyEnded`.
 
-        Cancelling the Deferred gives up the waiting and nothing else.
+        Cancelling the Deferred does not take that back.
         """

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""Answers in memory: for trying things out, and gone with the process."""
+"""Records and replies in memory: for trying things out, and gone with the process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class MemoryResults:
     def __len__(self) -> int:
         return len(self._entries)
 
-    # What everybody sees
+    # IResultStore
 
     def find(self, correlation_id: str) -> Deferred[Record]:
         return maybeDeferred(self._find, correlation_id)
@@ -64,13 +64,13 @@ class MemoryResults:
         return maybeDeferred(self._cancel, correlation_id)
 
     def start(self) -> None:
-        """There is nothing from before."""
+        """Nothing is left from an earlier process."""
 
     def stop(self) -> None:
         """Keep no more deadlines."""
         self._timers.stop()
 
-    # What the memory queue does as part of its own steps
+    # For the queue in memory, as part of its own steps
 
     def note_request(self, key: int, now: float, deadline: float | None) -> None:
         """A request was accepted."""

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_addressing -*-
-"""Which endpoint and which partition a submission is for, decided once, before it is accepted."""
+"""Decides the endpoint and the partition of a submission, once, before it is accepted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 from openhqm.errors import DestinationRefused, InvalidRequest
 from openhqm.messages import Submission
-from openhqm.policy.fields import Document, Field, spelled
+from openhqm.policy.fields import Document, Field, to_text
 from openhqm.policy.queue_names import partition_of
 from openhqm.policy.routing import RouteTable
 
@@ -18,12 +18,14 @@ _OPERATION = Field.parse("payload.operation")
 
 
 def _refuse(url: str) -> None:
-    raise DestinationRefused("no target may be named by a request")
+    raise DestinationRefused("requests may not name a URL here")
 
 
 @attrs.frozen
 class Partitioning:
-    """Requests with the same value in ``field`` are worked on one at a time, in order; ``count`` values at once."""
+    """Requests with the same value in ``field`` are handled one at a time, in order. ``count`` is the number of
+    partitions.
+    """
 
     field: Field
     count: int
@@ -31,11 +33,12 @@ class Partitioning:
 
 @attrs.frozen
 class Addressing:
-    """Where submissions go.
+    """The rules that decide where submissions go.
 
-    ``default`` is the endpoint for whatever names none and has no route. Where ``handler`` is true, or for one of
-    ``operations``, Python takes that place. ``callers``, one of the endpoints, is for URLs that requests name
-    themselves, which ``check_url`` has looked at.
+    ``endpoints`` are the names of all endpoints, and ``default`` the one for submissions that name none and match no
+    route. Where ``handler`` is true, or for one of ``operations``, a Python handler takes the place of the default.
+    ``callers``, one of the endpoints, is for URLs that requests name themselves: ``check_url`` checks those, and raises
+    `DestinationRefused`.
     """
 
     endpoints: Collection[str] = ()
@@ -49,11 +52,11 @@ class Addressing:
 
     @property
     def shared(self) -> str | None:
-        """The endpoint that the queue without an endpoint's name belongs to; None: to Python."""
+        """The endpoint of the queue that has no endpoint in its name. None: that queue is for Python handlers."""
         return None if self.handler or self.operations else self.default
 
     def addressed(self, submission: Submission) -> Submission:
-        """The submission with its endpoint and partition. `InvalidRequest` for what nobody here would work on."""
+        """The submission with its endpoint and partition. Raises `InvalidRequest` where it has no destination here."""
         if not self.endpoints and self.partitioning is None and "endpoint" not in submission.metadata:
             return submission
         document = Document(submission)
@@ -65,7 +68,7 @@ class Addressing:
         return attrs.evolve(submission, endpoint=endpoint, partition=partition)
 
     def lanes(self) -> Iterator[tuple[str | None, str | None, int | None]]:
-        """Every queue that has to be worked on: the endpoint in its name, the endpoint it is for, its partition."""
+        """Every queue that needs workers: the endpoint in its name, the endpoint it is for, and its partition."""
         partitions = [None, *range(self.partitioning.count)] if self.partitioning is not None else [None]
         named = [(name, name) for name in self.endpoints if name != self.shared]
         for in_name, endpoint in [(None, self.shared), *named]:
@@ -83,7 +86,7 @@ class Addressing:
             return None
         if self.default is None and self.endpoints and not self.operations:
             raise InvalidRequest(
-                "metadata.endpoint", "is missing: no route takes this, and there is no default endpoint"
+                "metadata.endpoint", "is missing: no route matches the request, and there is no default endpoint"
             )
         return self.default
 
@@ -96,8 +99,8 @@ class Addressing:
             except DestinationRefused as error:
                 raise InvalidRequest("metadata.endpoint", str(error)) from None
             return self.callers
-        more = "" if self.endpoints else ": this server forwards to none"
-        raise InvalidRequest("metadata.endpoint", f"no such endpoint{more}")
+        more = "" if self.endpoints else ": no endpoints are configured"
+        raise InvalidRequest("metadata.endpoint", f"there is no such endpoint{more}")
 
     def _partition(self, document: Document) -> int | None:
         if self.partitioning is None:
@@ -106,9 +109,11 @@ class Addressing:
         if key is None or key == b"null":
             return None
         try:
-            return partition_of(spelled(key), self.partitioning.count)
+            return partition_of(to_text(key), self.partitioning.count)
         except ValueError:
-            raise InvalidRequest(self.partitioning.field.name, "is not text that can be told apart") from None
+            raise InvalidRequest(
+                self.partitioning.field.name, "is not valid text, so the request has no partition"
+            ) from None
 
 
 def _operation(submission: Submission, document: Document) -> str | None:

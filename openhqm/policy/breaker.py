@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_breaker -*-
-"""The circuit breaker: after too many failures a target is left alone, and then asked once whether it is back."""
+"""The circuit breaker: after too many failures it stops calls to a target, and lets a single call probe it later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_REMEMBERED = 10_000
 
 
 class State(enum.Enum):
-    """CLOSED: calls go through. OPEN: none does. HALF_OPEN: one does, and decides."""
+    """CLOSED: calls may begin. OPEN: none may. HALF_OPEN: one may, the probe, whose outcome decides."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -21,7 +21,9 @@ class State(enum.Enum):
 
 @attrs.frozen
 class BreakerPolicy:
-    """Opens for ``open_seconds`` once ``failure_ratio`` of at least ``minimum_calls`` in ``window_seconds`` failed."""
+    """Opens for ``open_seconds`` once ``failure_ratio`` of the calls in ``window_seconds`` failed, of at least
+    ``minimum_calls``.
+    """
 
     failure_ratio: float = 0.5
     minimum_calls: int = 20
@@ -30,14 +32,14 @@ class BreakerPolicy:
 
 
 NEVER = BreakerPolicy(failure_ratio=float("inf"))
-"""For whom nobody can leave alone."""
+"""A policy that never opens, for targets that are not one server."""
 
 
 class Breaker:
-    """One target's breaker. Time comes in as an argument, in seconds.
+    """The breaker of one target. Times are arguments, in seconds.
 
-    A call is begun under a period and ended under it. Periods change whenever the breaker does, so that a call from
-    before it opened neither closes it nor keeps it open.
+    A call begins in a period and ends in it. The period changes whenever the breaker changes, so that a call begun
+    before that neither closes it nor keeps it open.
     """
 
     def __init__(self, policy: BreakerPolicy) -> None:
@@ -49,13 +51,13 @@ class Breaker:
         self._period = 0
 
     def state(self, now: float) -> State:
-        """Where it stands."""
+        """The state at ``now``."""
         if self._open_until is None:
             return State.CLOSED
         return State.OPEN if now < self._open_until else State.HALF_OPEN
 
     def wait(self, now: float) -> float | None:
-        """Seconds until a call may begin: 0 for now, None while a probe is on its way."""
+        """Seconds until a call may begin: 0 for now, None while a probe is under way."""
         if self._open_until is None:
             return 0.0
         if now < self._open_until:
@@ -63,13 +65,15 @@ class Breaker:
         return None if self._probing else 0.0
 
     def begin(self, now: float) -> int:
-        """A call begins; the period it belongs to. While the breaker is half open this is the probe."""
+        """A call begins. Returns its period, for `end`. In state HALF_OPEN the call is the probe."""
         if self.state(now) is State.HALF_OPEN:
             self._probing = True
         return self._period
 
     def end(self, now: float, period: int, success: bool | None) -> None:
-        """A call of ``period`` has ended. None: it says nothing about the target, and makes room for another probe."""
+        """A call of ``period`` has ended with ``success``. None says nothing about the target: another probe may
+        follow.
+        """
         if period != self._period:
             return
         if self._probing:

@@ -1,24 +1,24 @@
 # -*- test-case-name: tests.policy.test_channels -*-
 """The channels of a broker in which requests wait, and their names.
 
-A queue of requests (`policy.queue_names`) is up to three channels, one for each priority that is configured. A
-partition is one channel, whatever the priority; where the product has partitions of its own, it is none: its messages
-wait in their endpoint's channels, and carry the partition as their key::
+The requests of an endpoint wait in up to three channels, one for each priority that is configured::
 
     openhqm-requests                  no endpoint, normal priority
     openhqm-requests._high            high priority; and ._low
     openhqm-requests.billing          endpoint billing
-    openhqm-requests.billing._3       partition 3 of it
+
+A partition has no channel of its own. It has at most one message in the broker at a time (`openhqm.brokered.outbox`),
+so any product keeps its order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from openhqm.messages import Priority, Submission
-from openhqm.policy.queue_names import queue_name
+from openhqm.policy.queue_names import priority_of, queue_name, queue_of
 
 ALL = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 _SUFFIX = {Priority.HIGH: "._high", Priority.NORMAL: "", Priority.LOW: "._low"}
@@ -28,43 +28,45 @@ _SUFFIX = {Priority.HIGH: "._high", Priority.NORMAL: "", Priority.LOW: "._low"}
 class Channels:
     """Names of channels. ``requests`` is the request queue, ``prefix`` what the broker's name for it begins with.
 
-    ``priorities`` are those that have a channel of their own, high first; a request of another one waits in the
-    nearest. ``native_partitions``: the product keeps messages of one key in order.
+    ``priorities`` are those that have a channel of their own, high first; a request of another priority waits in the
+    nearest.
     """
 
     requests: str
     prefix: str = ""
     priorities: Sequence[Priority] = ALL
-    native_partitions: bool = False
+    _suffixes: Mapping[Priority, str] = attrs.field(init=False, repr=False, eq=False)
+
+    @_suffixes.default
+    def _(self) -> Mapping[Priority, str]:
+        """What the name of a channel ends with, for every priority of a request."""
+        return {each: _SUFFIX[_nearest(each, self.priorities)] for each in ALL}
 
     def of(self, submission: Submission) -> str:
         """The channel in which a submission waits."""
-        if submission.partition is not None and not self.native_partitions:
-            return self.prefix + queue_name(self.requests, submission.endpoint, submission.partition)
-        queue = queue_name(self.requests, submission.endpoint)
-        return self.prefix + queue + _SUFFIX[self._nearest(submission)]
+        suffix = self._suffixes[priority_of(submission)]
+        return self.prefix + queue_name(self.requests, submission.endpoint) + suffix
 
-    def key(self, submission: Submission) -> str | None:
-        """The key of its message: messages with one key are worked on one at a time, in order."""
-        return None if submission.partition is None else str(submission.partition)
+    def line(self, submission: Submission) -> str | None:
+        """The queue whose requests are worked on one at a time, in order; None where order does not matter."""
+        return None if submission.partition is None else queue_of(self.requests, submission)
 
-    def group(self, queue: str) -> str:
-        """The queue whose channels hold the messages of ``queue``: itself, or with native partitions its endpoint's."""
-        return _without_partition(queue) if self.native_partitions else queue
-
-    def names(self, group: str) -> Sequence[str]:
-        """The channels that a group of queues waits in, high priority first."""
-        if _without_partition(group) != group:
-            return (self.prefix + group,)
-        return tuple(self.prefix + group + _SUFFIX[each] for each in self.priorities)
-
-    def _nearest(self, submission: Submission) -> Priority:
-        """Within a partition the oldest goes first, whatever its priority."""
-        wanted = Priority.NORMAL if submission.partition is not None else submission.priority
-        rank = ALL.index(wanted)
-        return min(self.priorities, key=lambda each: abs(ALL.index(each) - rank))
+    def names(self, queue: str) -> Sequence[str]:
+        """The channels that hold the requests of a queue, and of its partitions; high priority first."""
+        group = self.prefix + group_of(queue)
+        return tuple(group + _SUFFIX[each] for each in self.priorities)
 
 
-def _without_partition(queue: str) -> str:
+def _nearest(priority: Priority, priorities: Sequence[Priority]) -> Priority:
+    return min(priorities, key=lambda each: abs(ALL.index(each) - ALL.index(priority)))
+
+
+def group_of(queue: str) -> str:
+    """The queue without its partition: the queues of one group share their channels."""
     head, dot, last = queue.rpartition(".")
     return head if dot and last.startswith("_") and last[1:].isdigit() else queue
+
+
+def key_of(submission: Submission) -> str | None:
+    """The key that its message carries, for products that keep messages of one key together."""
+    return None if submission.partition is None else f"{submission.endpoint or ''}._{submission.partition}"

@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.policy.test_destinations -*-
-"""Where a request may make the gateway call: URLs and addresses, judged without asking anybody.
+"""Which URLs and addresses a request may make the gateway call. Nothing is resolved or connected to here.
 
-RFC 3986 leaves room that readers fill differently, and that room is where a check is got around. So a URL is read by
-one narrow grammar here, and goes on as `Destination.url`, written anew from what was understood. A host beyond ASCII
-has to come as the A-label it is in the DNS (RFC 5890, section 2.3.2.1): there is one way to write it.
+RFC 3986 leaves room for readers to differ, and a check that differs from the client can be bypassed. So a URL is parsed
+by one narrow grammar, and the client gets `Destination.url`, composed from the parsed parts. A host name beyond ASCII
+must be given as its A-label in the DNS (RFC 5890, section 2.3.2.1), which is its only spelling.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NoReturn
 import attrs
 
 from openhqm.errors import DestinationRefused
-from openhqm.policy.host_lists import NOWHERE, HostList, ends_in_a_number, is_host_name, is_reserved, places
+from openhqm.policy.host_lists import EMPTY, HostList, ends_in_a_number, is_host_name, is_reserved, parse_host_list
 from openhqm.policy.networks import read_address, why_not_public
 
 MOST_CHARACTERS = 2048
@@ -30,7 +30,7 @@ def _refuse(reason: str) -> NoReturn:
     raise DestinationRefused(reason)
 
 
-def _words(value: Iterable[str]) -> tuple[str, ...]:
+def _strings(value: Iterable[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
@@ -38,19 +38,19 @@ def _numbers(value: Iterable[int]) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _known(instance: object, attribute: object, value: tuple[str, ...]) -> None:
+def _check_schemes(instance: object, attribute: object, value: tuple[str, ...]) -> None:
     if not value or not set(value) <= set(_DEFAULT_PORTS):
         raise ValueError(f"must be https or http, not {value!r}")
 
 
-def _ports(instance: object, attribute: object, value: tuple[int, ...]) -> None:
+def _check_ports(instance: object, attribute: object, value: tuple[int, ...]) -> None:
     if not value or not all(1 <= port <= 65535 for port in value):
         raise ValueError(f"must be ports from 1 to 65535, not {value!r}")
 
 
 @attrs.frozen
 class Destination:
-    """A URL that was found sound. ``host`` is in small letters, an IPv6 address without its brackets."""
+    """A URL that passed the check. ``host`` is in lower case; an IPv6 address has no brackets."""
 
     scheme: str
     host: str
@@ -59,7 +59,7 @@ class Destination:
 
     @property
     def url(self) -> str:
-        """The URL, written anew from its parts."""
+        """The URL, composed from its parts."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.target}"
@@ -67,61 +67,62 @@ class Destination:
 
 @attrs.frozen
 class DestinationPolicy:
-    """What may be called. ``allow`` is what an operator trusts although it is not public, ``deny`` comes before it.
+    """Which destinations are allowed: those of the public internet, and the hosts and networks in ``allow``.
 
-    Whoever allows a name trusts whatever it resolves to. Scheme and port are judged for everything.
+    ``deny`` takes precedence. Allowing a host name allows every address that it resolves to. ``schemes`` and ``ports``
+    apply to all destinations.
     """
 
-    schemes: tuple[str, ...] = attrs.field(default=("https",), converter=_words, validator=_known)
-    ports: tuple[int, ...] = attrs.field(default=(443,), converter=_numbers, validator=_ports)
-    allow: HostList = attrs.field(default=NOWHERE, converter=places)
-    deny: HostList = attrs.field(default=NOWHERE, converter=places)
+    schemes: tuple[str, ...] = attrs.field(default=("https",), converter=_strings, validator=_check_schemes)
+    ports: tuple[int, ...] = attrs.field(default=(443,), converter=_numbers, validator=_check_ports)
+    allow: HostList = attrs.field(default=EMPTY, converter=parse_host_list)
+    deny: HostList = attrs.field(default=EMPTY, converter=parse_host_list)
 
     def check(self, url: str) -> Destination:
-        """What ``url`` leads to, as far as it can be told before its name is resolved. `DestinationRefused`."""
+        """Parse ``url`` and check what is known before its host is resolved. Raises `DestinationRefused`."""
         if len(url) > MOST_CHARACTERS:
-            _refuse(f"longer than {MOST_CHARACTERS} characters")
+            _refuse(f"the URL is longer than {MOST_CHARACTERS} characters")
         if _NOT_IN_A_URL.search(url):
-            _refuse("a character that is not visible ASCII, a backslash or a fragment")
+            _refuse("the URL has a character beyond visible ASCII, a backslash or a fragment")
         parts = _URL.fullmatch(url)
         if parts is None or (scheme := parts["scheme"].lower()) not in self.schemes:
-            _refuse("the scheme")
+            _refuse("the scheme of the URL is not allowed")
         if "@" in parts["authority"]:
-            _refuse("user information")
+            _refuse("the URL has user information")
         authority = _AUTHORITY.fullmatch(parts["authority"].lower())
         if authority is None:
-            _refuse("the host or the port is not written plainly")
+            _refuse("the host or the port of the URL is malformed")
         port = int(authority["port"] or _DEFAULT_PORTS[scheme])
         if port not in self.ports:
-            _refuse(f"port {port}")
+            _refuse(f"port {port} is not allowed")
         host = authority["ipv6"] or authority["name"]
         self._check_host(host, bracketed=authority["ipv6"] is not None)
         target = parts["target"]
         return Destination(scheme, host, port, target if target.startswith("/") else f"/{target}")
 
     def permits(self, address: str, host: str) -> bool:
-        """Whether ``address``, which ``host`` was resolved to, may be connected to."""
+        """Whether the gateway may connect to ``address``, to which ``host`` was resolved."""
         return not self.why_not(address, host)
 
     def why_not(self, address: str, host: str) -> str:
-        """What speaks against ``address``, for a log; empty where nothing does."""
+        """Why it may not, for a log; empty where it may."""
         found = read_address(address)
         if found is None:
-            return "not an address"
-        if self.deny.hold(found, host.lower()):
-            return "on the operator's deny list"
-        return "" if self.allow.hold(found, host.lower()) else why_not_public(found)
+            return "the host has no valid address"
+        if self.deny.contains(found, host.lower()):
+            return "the address is on the operator's deny list"
+        return "" if self.allow.contains(found, host.lower()) else why_not_public(found)
 
     def _check_host(self, host: str, *, bracketed: bool) -> None:
         if bracketed or ends_in_a_number(host):
             found = read_address(host)
             if found is None or isinstance(found, IPv6Address) is not bracketed:
-                _refuse("a number that is neither a dotted quad nor IPv6 in brackets")
+                _refuse("the host is a number, but neither a dotted quad nor IPv6 in brackets")
             if reason := self.why_not(host, host):
                 _refuse(reason)
         elif not is_host_name(host):
-            _refuse("not a host name")
+            _refuse("the host is not a valid host name")
         elif host in self.deny.names:
-            _refuse("on the operator's deny list")
+            _refuse("the host is on the operator's deny list")
         elif host not in self.allow.names and ("." not in host or is_reserved(host)):
-            _refuse("a name that is not for the public internet")
+            _refuse("the host name is not one of the public internet")

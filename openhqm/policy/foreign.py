@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_foreign -*-
-"""Messages that others put into a queue: bytes and fields as a broker has them, made into a submission, and back."""
+"""Messages that other programs put into a broker: their bytes and fields as a submission, and a reply as fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTENT = (b"payload", b"body", b"data")
 REPLY_TO = "reply_to"
 MOST_HEADERS = 100
 LONGEST_NAME = 1024
-# What a reply says for itself. A header of such a name would say something else in its place.
+# Fields of a reply message that the gateway sets. A header of the reply must not replace one of them.
 OWN_FIELDS = frozenset(("correlation_id", "in_reply_to", "status", "status_code", "payload", "error", REPLY_TO))
 _VERSIONED = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VERSION = re.compile(rb"-?[0-9]+")
@@ -27,16 +27,16 @@ Fields = Iterable[tuple[bytes, bytes]]
 
 
 def take_apart(entry: Fields) -> tuple[bytes | None, str | None, dict[bytes, bytes]]:
-    """The content of a message (None: it has none), where its reply is to go, and its other fields.
+    """Split a message into its content (or None), the address for its reply (or None), and its other fields.
 
-    The content is the field ``payload``, ``body`` or ``data``, or the only one there is beside ``reply_to``.
-    `UnreadableMessage` where a field stands twice.
+    The content is the field ``payload``, ``body`` or ``data``, or the only field beside ``reply_to``. Raises
+    `UnreadableMessage` where a field is repeated.
     """
     fields: dict[bytes, bytes] = {}
     seen: set[bytes] = set()
     for name, value in entry:
         if name.lower() in seen:
-            raise UnreadableMessage(f"the field {_shown(name)} stands twice")
+            raise UnreadableMessage(f"the field {_shown(name)} is repeated")
         seen.add(name.lower())
         fields[name] = value
     to = fields.pop(REPLY_TO.encode(), b"")
@@ -46,7 +46,7 @@ def take_apart(entry: Fields) -> tuple[bytes | None, str | None, dict[bytes, byt
 
 
 def is_envelope(content: bytes) -> bool:
-    """Whether this is one of our own messages, as its version field says."""
+    """Whether the content is a message of OpenHQM's own wire format, as its version field says."""
     try:
         if content.lstrip()[:1] != b"{":
             return False
@@ -57,9 +57,10 @@ def is_envelope(content: bytes) -> bool:
 
 
 def read_foreign(content: bytes, fields: Mapping[bytes, bytes], format: str) -> Submission:
-    """The submission that a foreign message stands for; ``format`` is json, raw or auto. `UnreadableMessage`.
+    """The submission for a message of another program. ``format`` is json, raw or auto.
 
-    JSON, as strictly read as at the door, becomes the payload byte for byte; anything else is kept as the body.
+    Content that is JSON, by the rules for HTTP submissions, becomes the payload byte for byte. Any other content
+    becomes the body, or raises `UnreadableMessage` where the format is json.
     """
     headers = read_headers(fields)
     if format != "raw":
@@ -67,40 +68,44 @@ def read_foreign(content: bytes, fields: Mapping[bytes, bytes], format: str) -> 
             return Submission(_json(content), headers)
         except MalformedJSON as error:
             if format == "json":
-                raise UnreadableMessage(f"not JSON: {error.reason}") from None
+                raise UnreadableMessage(f"the message is not JSON: {error.reason}") from None
     return Submission(b"null", headers, body=content)
 
 
 def read_headers(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    """A broker's fields as headers. What no header can be is refused, never repaired: `UnreadableMessage`."""
+    """A message's fields as headers. A field that cannot be a header is not repaired: it raises `UnreadableMessage`."""
     if len(fields) > MOST_HEADERS:
-        raise UnreadableMessage(f"it has more than {MOST_HEADERS} fields")
+        raise UnreadableMessage(f"the message has more than {MOST_HEADERS} fields")
     headers = {}
     for name, value in fields.items():
         try:
             text = name.decode("ascii"), value.decode("utf-8")
         except UnicodeDecodeError:
-            raise UnreadableMessage(f"the field {_shown(name)} is no header: it is not UTF-8") from None
+            raise UnreadableMessage(f"the field {_shown(name)} cannot be a header: it is not UTF-8") from None
         if not _NAME.fullmatch(text[0]):
-            raise UnreadableMessage(f"the field {_shown(name)} is no header: its name cannot be one")
+            raise UnreadableMessage(f"the field {_shown(name)} cannot be a header: its name is not a header name")
         if not _VALUE.fullmatch(text[1]):
             raise UnreadableMessage(
-                f"the field {_shown(name)} is no header: it is too long, or has a control character"
+                f"the field {_shown(name)} cannot be a header: it is too long, or has a control character"
             )
         headers[text[0]] = text[1]
     return headers
 
 
 def check_reply_to(name: str, inbox: str, prefix: str) -> None:
-    """`UnreadableMessage` for a name under which no reply may be put: that of the inbox, or one of our own keys."""
+    """Raise `UnreadableMessage` where ``name`` must not get a reply: the ``inbox`` itself, or a key of
+    OpenHQM's own.
+    """
     if name == inbox or name.startswith(prefix):
-        raise UnreadableMessage(f"{REPLY_TO} must not name a stream that is read here")
+        raise UnreadableMessage(f"{REPLY_TO} must not name a stream that OpenHQM reads")
     if len(name) > LONGEST_NAME or not name.isprintable() or "\N{REPLACEMENT CHARACTER}" in name:
         raise UnreadableMessage(f"{REPLY_TO} must be printable, and at most {LONGEST_NAME} characters")
 
 
 def reply_fields(reply: Reply) -> list[str | bytes]:
-    """A reply as the fields of a message, names and values in turn: what it says for itself, and then its headers."""
+    """A reply as the fields of a message, names and values in turn: the gateway's own fields, then the
+    reply's headers.
+    """
     fields: list[str | bytes] = ["correlation_id", reply.correlation_id, "status", reply.status.value]
     fields += ["status_code", str(reply.status_code)]
     fields += ["payload", reply.body if reply.body is not None else reply.result or b""]
@@ -113,9 +118,9 @@ def reply_fields(reply: Reply) -> list[str | bytes]:
 
 
 def _json(content: bytes) -> bytes:
-    """The one JSON text in ``content``, without the white space around it. `MalformedJSON`."""
+    """The JSON text in ``content``, without the white space around it. Raises `MalformedJSON`."""
     found = members(b'{"payload":%b}' % content)
-    if list(found) != ["payload"]:  # it went on with more members of what was put around it
+    if list(found) != ["payload"]:  # the content has ended the object around it, and gone on with further members
         raise MalformedJSON("something follows its end")
     return found["payload"]
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_forwarding -*-
-"""What is sent to a target for one request: method, URL, header fields and content."""
+"""The HTTP request that is sent to a target: method, URL, header fields and content."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TRACE = ("traceparent", "tracestate")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # RFC 9110, sections 9.3.1 and 9.3.2: content in these has no meaning, and servers may refuse it.
 _WITHOUT_CONTENT = frozenset(("GET", "HEAD"))
-_OURS = "openhqm-"
-# A cookie belongs to a conversation between two; the gateway is neither.
+_OWN_PREFIX = "openhqm-"
+# A cookie belongs to one client and one server. Neither is the gateway.
 _NEVER = HOP_BY_HOP | {"host", "cookie", "set-cookie"}
-# And who asked, and how, is not for the caller to say.
+# The gateway itself says who sent the request, and by which scheme and host.
 _NOT_FROM_CALLERS = _NEVER | {name.decode() for name in FORWARDING}
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -33,9 +33,10 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 class Target:
     """An HTTP endpoint that requests are forwarded to.
 
-    ``forward`` are the names, in lower case, of the caller's header fields that go through (None: all that may);
-    ``strip`` those that never do. ``headers`` are sent with every request and stand above the caller's. ``url`` None:
-    each request names its own, in ``metadata.endpoint``.
+    ``forward`` are the names, in lower case, of the caller's header fields that are forwarded (None: all that may be),
+    and ``strip`` those that never are. ``headers`` are sent with every request, and replace the caller's. ``url`` None:
+    each request names its own, in ``metadata.endpoint``. ``retry_on`` are the status codes after which an attempt is
+    repeated.
     """
 
     name: str
@@ -49,11 +50,11 @@ class Target:
 
 @attrs.frozen
 class TargetRequest:
-    """One call, ready to be made."""
+    """One HTTP request to a target."""
 
     method: str
     url: str
-    headers: Mapping[str, str] = attrs.field(repr=False)  # there may be credentials among them
+    headers: Mapping[str, str] = attrs.field(repr=False)  # not shown, because they may contain credentials
     content: bytes | None
 
 
@@ -66,10 +67,10 @@ def target_request(
     about: Mapping[str, str],
     credentials: Mapping[str, str],
 ) -> TargetRequest:
-    """The call that an attempt at ``request`` makes. `TransformFailed`.
+    """The HTTP request for one attempt at ``request``. Raises `TransformFailed`.
 
-    ``about`` are the gateway's own fields about this attempt. They, and ``credentials``, stand above all others;
-    below them the endpoint's own, the route's, and the caller's, in this order.
+    ``about`` are the gateway's own header fields about this attempt. They and ``credentials`` replace all others; below
+    them, in this order, stand the endpoint's fields, the route's, and the caller's.
     """
     submission = request.submission
     metadata = submission.metadata
@@ -78,23 +79,25 @@ def target_request(
     method = str(metadata.get("method") or routed or target.method).upper()
     content = _content(submission, shaped) if method not in _WITHOUT_CONTENT else None
     fields = _Fields()
-    as_it_came = submission.body is not None  # what of it goes through was decided at the door
-    if content is not None and not as_it_came:
+    unchanged = submission.body is not None  # a proxied request: its fields were chosen when it was accepted
+    if content is not None and not unchanged:
         fields.set("Content-Type", "application/json")
     named = _named_by_connection(submission.headers.items())
     fields.update(
         (name, value)
         for name, value in submission.headers.items()
-        if as_it_came or (_passes(target, name.lower()) and name.lower() not in named)
+        if unchanged or (_passes(target, name.lower()) and name.lower() not in named)
     )
     if shaped is not None:
         if content is shaped.content and content is not submission.payload:
-            fields.set("Content-Type", shaped.content_type)  # the caller spoke of what was there before
+            fields.set(
+                "Content-Type", shaped.content_type
+            )  # the caller's Content-Type describes the payload before the transform
         fields.update(shaped.headers.items())
     fields.update(target.headers.items())
     fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
     fields.update(credentials.items())
-    own_key = as_it_came and "idempotency-key" in fields
+    own_key = unchanged and "idempotency-key" in fields
     fields.update((name, value) for name, value in about.items() if not (own_key and name == "Idempotency-Key"))
     base = target.url or str(metadata["endpoint"])
     url = target_url(base, metadata.get("path"), metadata.get("query"), shaped.query if shaped else {})
@@ -102,7 +105,9 @@ def target_request(
 
 
 def target_url(base: str, path: Any, query: Any, mapped: Mapping[str, str]) -> str:
-    """``base`` with a path below its own, and with what its query, the caller's and the route's say."""
+    """``base`` with ``path`` below its own path, and with its own query, the caller's ``query`` and the route's
+    ``mapped``.
+    """
     parts = urlsplit(base)
     whole = parts.path.rstrip("/") + path if isinstance(path, str) and path else parts.path or "/"
     queries = [parts.query, query_text(query), urlencode(list(mapped.items()))]
@@ -111,7 +116,7 @@ def target_url(base: str, path: Any, query: Any, mapped: Mapping[str, str]) -> s
 
 
 def query_text(query: Any) -> str:
-    """A query as it stands in a URL: text as it came, or an object of scalars and lists. `ValueError`."""
+    """A query as it stands in a URL, from text or from an object of scalars and lists. Raises `ValueError`."""
     if query is None or query == "":
         return ""
     if isinstance(query, str):
@@ -128,10 +133,11 @@ def query_text(query: Any) -> str:
 
 
 def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]]) -> dict[str, str]:
-    """What of an answer's header fields is kept with the reply; several of one name are a list (RFC 9110, 5.3).
+    """The header fields of a response that are kept with the reply. A repeated field becomes a list (RFC 9110, section
+    5.3).
 
-    Each byte is one character, so that they can go out as they came in. A field that no answer may have (a control
-    character in it) is left out: what the target did is done, and its answer shall not be lost for that.
+    Each byte becomes one character, so that the fields can go out as they came. An invalid field (with a control
+    character in it, for example) is left out: the target has done its work, and its response must not be lost.
     """
     kept: dict[str, str] = {}
     fields = list(fields)
@@ -148,7 +154,7 @@ def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]]) -> dict[str, str]:
 
 
 class _Fields:
-    """Header fields by name, without regard to case: the one set last stands."""
+    """Header fields by name, without regard to case. A field that is set again is replaced."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, tuple[str, str]] = {}
@@ -168,15 +174,15 @@ class _Fields:
 
 
 def _passes(target: Target, name: str) -> bool:
-    if name in _NOT_FROM_CALLERS or name in target.strip or name.startswith(_OURS) or name in TRACE:
+    if name in _NOT_FROM_CALLERS or name in target.strip or name.startswith(_OWN_PREFIX) or name in TRACE:
         return False
-    if "_" in name:  # many applications cannot tell it from a hyphen, and with one it may be ours
+    if "_" in name:  # many applications take _ for a hyphen, and the field for one of the gateway's own
         return False
     return target.forward is None or name in target.forward
 
 
 def _named_by_connection(fields: Iterable[tuple[str, str]]) -> set[str]:
-    """What ends with this connection because its fields say so (RFC 9110, section 7.6.1)."""
+    """The fields that ``Connection`` names: they are for this connection only (RFC 9110, section 7.6.1)."""
     return {
         option.strip().lower() for name, value in fields if name.lower() == "connection" for option in value.split(",")
     }

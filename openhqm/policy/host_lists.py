@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_host_lists -*-
-"""Hosts by their names, and the lists of hosts and networks that an operator writes."""
+"""Host names, and the lists of hosts and networks that an operator configures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openhqm.policy.networks import Address, Network, unwrapped
 
 # RFC 1123, section 2.1; hyphens in the third and fourth place belong to A-labels (RFC 5890, section 2.3.1).
 _LABEL = re.compile(r"(?:xn--|(?!..--))[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-# Readers of the inet_aton kind take anything that ends in a number for an address (WHATWG URL, section 3.5).
+# inet_aton and browsers take any host that ends in a number for an IPv4 address (WHATWG URL, section 3.5).
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?[0-9][^.]*")
 
 RESERVED = frozenset(
@@ -30,12 +30,12 @@ RESERVED = frozenset(
 
 
 def ends_in_a_number(host: str) -> bool:
-    """Whether some reader might take ``host`` for an IPv4 address: ``127.1``, ``0x7f000001``, ``1.2.3.0377``."""
+    """Whether some readers take ``host`` for an IPv4 address: ``127.1``, ``0x7f000001``, ``1.2.3.0377``."""
     return _ENDS_IN_A_NUMBER.fullmatch(host) is not None
 
 
 def is_host_name(text: str) -> bool:
-    """Whether ``text`` is a host name in small letters, without a dot at its end, that no reader takes for a number."""
+    """Whether ``text`` is a host name in lower case, without a final dot, that no reader takes for an address."""
     labels = text.split(".")
     return (
         len(text) <= 253
@@ -45,29 +45,29 @@ def is_host_name(text: str) -> bool:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether ``name`` is, or lies below, one that does not belong to the public internet."""
+    """Whether ``name`` is, or is below, a name that is not part of the public DNS."""
     labels = name.split(".")
     return any(".".join(labels[start:]) in RESERVED for start in range(len(labels)))
 
 
 @attrs.frozen
 class HostList:
-    """Hosts and networks that an operator names."""
+    """Hosts and networks that an operator has listed."""
 
     names: frozenset[str]
     networks: tuple[Network, ...]
 
-    def hold(self, address: Address, host: str) -> bool:
-        """Whether the host is named, or a network that the address lies in."""
-        either = (address, unwrapped(address))
-        return host in self.names or any(one in network for network in self.networks for one in either)
+    def contains(self, address: Address, host: str) -> bool:
+        """Whether the host is listed, or a network with ``address`` in it."""
+        addresses = (address, unwrapped(address))
+        return host in self.names or any(one in network for network in self.networks for one in addresses)
 
 
-NOWHERE = HostList(frozenset(), ())
+EMPTY = HostList(frozenset(), ())
 
 
-def places(entries: Iterable[str] | HostList) -> HostList:
-    """`HostList` from ``hooks.corp``, ``10.1.2.3`` or ``10.0.0.0/8``, each in full. `ValueError`."""
+def parse_host_list(entries: Iterable[str] | HostList) -> HostList:
+    """A `HostList` from entries such as ``hooks.corp``, ``10.1.2.3`` and ``10.0.0.0/8``. Raises `ValueError`."""
     if isinstance(entries, HostList):
         return entries
     names, networks = set(), []

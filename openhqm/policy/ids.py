@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.policy.test_ids -*-
-"""Correlation ids that carry their own place: a number, enciphered with a keyed check into a UUID v4.
+"""Correlation ids that contain a number: a UUID v4 made of the encrypted number and a keyed check.
 
-A random id needs an index over random keys on the way in, which is what makes an embedded accept slow.
-An id made here is found without an index, tells nothing about its number to whoever holds it, and one
-that was never given out is refused without a look-up: guessing one that passes the check takes 2**65 tries.
+A random id needs an index over random keys, which makes accepting requests in an embedded file slow. An id made here is
+found by its number, without an index. It tells its holder nothing about the number. An id that was never given out is
+refused without a look-up: guessing a valid one takes 2**65 tries.
 
-The construction is a synthetic initialisation vector (RFC 5297, section 2.1, in spirit): the check is a keyed
+The construction is a synthetic initialisation vector (in the spirit of RFC 5297, section 2.1): the check is a keyed
 digest of the number, and the number is masked by a keyed digest of the check.
 """
 
@@ -22,17 +22,17 @@ _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 
 
 class CorrelationIds:
-    """ReactorBudget numbers below 2**56 into ids and back, under one secret of 16 bytes or more."""
+    """Turns numbers below 2**56 into ids and back, under a secret of at least 16 bytes."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < 16:
-            raise ValueError("the secret of the correlation ids needs at least 16 bytes")
+            raise ValueError("the secret for correlation ids must have at least 16 bytes")
         secret = blake2b(secret, digest_size=64).digest()
         self._check = blake2b(key=secret, digest_size=9, person=b"openhqm-check")
         self._mask = blake2b(key=secret, digest_size=7, person=b"openhqm-mask")
 
     def issue(self, number: int) -> str:
-        """The id of a number: the same one every time."""
+        """The id of ``number``: the same one every time."""
         check = self._check_of(number)
         bits = check << NUMBER_BITS | (number ^ self._mask_of(check))
         # RFC 9562, section 5.4: 48 bits, version 4, 12 bits, variant 10, 62 bits
@@ -40,7 +40,7 @@ class CorrelationIds:
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def number(self, correlation_id: str) -> int | None:
-        """The number of an id, or None where it was not made under this secret."""
+        """The number of an id, or None where the id was not made under this secret."""
         text = correlation_id.lower()
         if _UUID4.match(text) is None:
             return None

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_transforms -*-
-"""Programs for jq, compiled once: ``.`` is the payload, the rest of the request is in variables."""
+"""jq programs, compiled once: ``.`` is the payload, and variables hold the other parts of the request."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import re
 from typing import Any
 
 from openhqm.errors import TransformFailed
-from openhqm.policy.fields import Document, text_of
+from openhqm.policy.fields import Document, to_json
 
-# One output, or words about it, whatever the program is: two are asked for, never all of them. The program has
-# lines of its own, so that a comment at its end hides nothing.
-_AROUND = """\
+# Wraps the program, so that it has one output or an error. Two outputs are asked for, never all of them. The program
+# stands on lines of its own, so that a comment at its end hides nothing of the wrapper.
+_WRAPPER = """\
 .metadata as $metadata | .headers as $headers | .correlation_id as $correlation_id | .payload | [limit(2; (
 {program}
 ))] | if length == 1 then .[0]
 elif length == 0 then error("the program has no output for this payload")
 else error("the program has more than one output for this payload: gather them with [ ]") end
 """
-# Only digits like these can be a number that jq, whose numbers are doubles, does not keep.
+# Only such digits can be a number that jq, which calculates with doubles, would change.
 _SUSPICIOUS = re.compile(rb"\d{16}|\d[eE]\+?\d{3}")
 
 
 class JqProgram:
-    """A jq program; ``jq`` is the module of that name. `ValueError` says what is wrong with the program."""
+    """A compiled jq program. ``jq`` is the module of that name. Raises `ValueError` for an invalid program."""
 
     content_type = "application/json"
 
     def __init__(self, jq: Any, program: str) -> None:
         try:
-            self._program = jq.compile(_AROUND.format(program=program))
+            self._program = jq.compile(_WRAPPER.format(program=program))
         except ValueError as error:
             raise ValueError(_one_line(error)) from None
 
     def apply(self, document: Document) -> bytes:
-        """The one output of the program. `TransformFailed`."""
+        """The one output of the program. Raises `TransformFailed`."""
         submission = document.submission
         beside = {
             "metadata": dict(submission.metadata),
             "headers": dict(submission.headers),
             "correlation_id": document.correlation_id,
         }
-        text = b'{"payload":%b,%b' % (submission.payload, text_of(beside)[1:])
+        text = b'{"payload":%b,%b' % (submission.payload, to_json(beside)[1:])
         if _SUSPICIOUS.search(text):
             _refuse_big_numbers(text)
         try:
@@ -56,13 +56,13 @@ class JqProgram:
 
 
 def _one_line(error: ValueError) -> str:
-    """jq's first line, with the number of the line counted in the operator's program."""
-    words = str(error).partition("\n")[0].removeprefix("jq: error: ").replace(" at <top-level>", "").rstrip(":")
-    return re.sub(r"\bline (\d+)", lambda found: f"line {int(found[1]) - 1}", words)
+    """The first line of jq's error, with line numbers as in the operator's program."""
+    text = str(error).partition("\n")[0].removeprefix("jq: error: ").replace(" at <top-level>", "").rstrip(":")
+    return re.sub(r"\bline (\d+)", lambda found: f"line {int(found[1]) - 1}", text)
 
 
 def _refuse_big_numbers(text: bytes) -> None:
-    """An id that comes out as another id is worse than none."""
+    """Raise `TransformFailed` for a number that jq would change: an id must not become another id."""
 
     def check(digits: str) -> None:
         value = float(digits)

@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.policy.test_json_text -*-
-"""Strict reading of a JSON object without parsing what lies inside it.
+"""Strict parsing of a JSON object without parsing its members.
 
-RFC 8259 leaves duplicate names and depth to the reader, and readers that differ are how requests get
-smuggled past a check. So: UTF-8 without a byte order mark, no lone surrogates, no duplicate names in the
-object itself, 64 levels at most, and nothing behind the end.
+RFC 8259 leaves repeated names and the depth to the reader, and a check that reads them differently from the handler can
+be bypassed. So the text must be UTF-8 without a byte order mark and without lone surrogates, the names of the object
+must be different, it may have 64 levels, and nothing may follow its end.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ _NAME = re.compile(rb'[ \t\n\r,]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*
 _END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
-# Brackets as bits, and for each byte of eight of them: how far it leads down or up, and how deep it goes on its way.
+# Brackets as bits, eight in a byte. For each byte: the change of depth over it, and the greatest depth within it.
 _BITS = bytes.maketrans(b"[{]}", b"1100")
 _NET = bytes((2 * byte.bit_count() - 8) % 256 for byte in range(256))
-_DEEPEST = bytes(
-    max(0, *accumulate(1 if byte >> place & 1 else -1 for place in range(7, -1, -1))) for byte in range(256)
-)
+_DEEPEST = bytes(max(0, *accumulate(1 if byte >> bit & 1 else -1 for bit in range(7, -1, -1))) for byte in range(256))
 _PIECE = 64 * 1024
 
 
 def members(text: bytes) -> dict[str, bytes]:
-    """The members of the JSON object ``text``, each value as the bytes it came as. `MalformedJSON`."""
+    """The members of the JSON object ``text``, each value in the bytes in which it came. Raises `MalformedJSON`."""
     if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels")
     try:
@@ -49,20 +47,20 @@ def members(text: bytes) -> dict[str, bytes]:
         raise MalformedJSON("the document must be a JSON object") from None
     except msgspec.DecodeError as error:
         raise MalformedJSON(str(error)) from None
-    except RecursionError:  # cannot come with so few levels, and if it does it is no reason to fall over
+    except RecursionError:  # cannot happen with so few levels; handled anyway
         raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels") from None
     if len(raw) > MOST_MEMBERS:
         raise MalformedJSON(f"the object has more than {MOST_MEMBERS} members")
     found = {name: bytes(value) for name, value in raw.items()}
     if len(found) > FEW or b"\\" in text or not all(text.count(b'"%b"' % name.encode()) == 1 for name in found):
-        _refuse_duplicates(text, found)  # else it is plain that each name stands once
+        _refuse_duplicates(text, found)  # a short object without escapes in which each name occurs once needs no walk
     return found
 
 
 def parse_object(text: bytes, where: str) -> dict[str, Any]:
-    """An object that `members` found sound, as a dict. `MalformedJSON` says what is wrong ``where``.
+    """An object that `members` has checked, as a dict. Raises `MalformedJSON`, whose text begins with ``where``.
 
-    Duplicate names are refused, and numbers that a reader with 64-bit numbers would change silently.
+    Refused are repeated names, and numbers that a reader with 64-bit numbers would change.
     """
     try:
         value = _OBJECTS.decode(text.decode())
@@ -76,7 +74,7 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
 def _pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
     names = dict(found)
     if len(names) != len(found):
-        raise MalformedJSON("has the same name twice")
+        raise MalformedJSON("has a repeated name")
     return names
 
 
@@ -97,7 +95,7 @@ _OBJECTS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_
 
 
 def _depth(text: bytes) -> int:
-    """How deep the brackets outside of strings nest. Eight of them are one step, and nothing is kept of a step."""
+    """The greatest depth of the brackets outside of strings, computed for eight brackets at a time."""
     bits = _without_strings(text).translate(_BITS, _NOT_BRACKETS)
     bits += b"0" * (-len(bits) % 8)
     steps = int(bits or b"0", 2).to_bytes(len(bits) // 8, "big")
@@ -110,7 +108,7 @@ def _without_strings(text: bytes) -> bytes:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside: list[bytes] = []
     inside = 0
-    for start in range(0, len(text), _PIECE):  # all at once, a text of quotes would become millions of objects
+    for start in range(0, len(text), _PIECE):  # in pieces, so that a text of quotes does not become millions of objects
         parts = text[start : start + _PIECE].split(b'"')
         outside.append(b"".join(parts[inside::2]))
         inside ^= (len(parts) - 1) & 1
@@ -118,20 +116,20 @@ def _without_strings(text: bytes) -> bytes:
 
 
 def _refuse_duplicates(text: bytes, found: dict[str, bytes]) -> None:
-    """Walk through the object, which is sound, from name to name; values are compared, and never parsed.
+    """Walk through the valid object from name to name, comparing values without parsing them.
 
-    Of a name that stands twice the last value was found, so that the walk stumbles over the first one: it is another,
-    or what is behind it is not a name. (Only of two numbers can one be the beginning of the other.)
+    Of a repeated name, ``found`` has the last value. The walk then stops at the first one: its value differs, or no
+    name follows it. (Only a number can be the beginning of another value, which is a number.)
     """
-    place = text.index(b"{") + 1
+    position = text.index(b"{") + 1
     seen: set[str] = set()
-    while (match := _NAME.match(text, place)) is not None:
+    while (match := _NAME.match(text, position)) is not None:
         written = match[1]
         name = json.loads(b'"%b"' % written) if b"\\" in written else written.decode()
         value = found[name]
         if name in seen or not text.startswith(value, match.end()):
-            raise MalformedJSON(f"the name {name!r} stands twice")
+            raise MalformedJSON(f"the name {name!r} is repeated")
         seen.add(name)
-        place = match.end() + len(value)
-    if _END.match(text, place) is None:
-        raise MalformedJSON(f"the name {name!r} stands twice")
+        position = match.end() + len(value)
+    if _END.match(text, position) is None:
+        raise MalformedJSON(f"the name {name!r} is repeated")

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.policy.test_networks -*-
-"""Which addresses lie in the public internet, by a table of our own.
+"""Which addresses are in the public internet, by a table of our own.
 
-The tables of libraries answer another question: Python's ``is_global`` lets multicast pass, and addresses that
-translate to 127.0.0.1. The sources of this one are IANA's registries of special-purpose addresses for IPv4 and IPv6
-(RFC 6890, RFC 8190), where also what they call reachable is refused unless a server on the internet has such an
-address, and what the large clouds keep for themselves.
+Libraries answer another question: Python's ``is_global`` accepts multicast, and addresses that translate to 127.0.0.1.
+This table is made from IANA's registries of special-purpose addresses for IPv4 and IPv6 (RFC 6890, RFC 8190), including
+ranges they call reachable where no server on the internet has such an address, and from the metadata addresses of the
+large clouds.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ NOT_PUBLIC: tuple[tuple[Network, str], ...] = tuple(
         ("fe80::/10", "link local, RFC 4291 section 2.5.6"),
         ("fec0::/10", "site local, RFC 3879"),
         ("ff00::/8", "multicast, RFC 4291 section 2.7"),
-        # What remains outside of 2000::/3 has been given to nobody (RFC 4291, section 2.4).
+        # The rest outside of 2000::/3 is not assigned (RFC 4291, section 2.4).
         ("::/3", "not global unicast"),
         ("4000::/2", "not global unicast"),
         ("8000::/1", "not global unicast"),
     )
 )
-# The IPv4 address within these is what is reached: RFC 4291, section 2.5.5.2, and RFC 2765, section 2.1.
+# These reach the IPv4 address in them: RFC 4291, section 2.5.5.2, and RFC 2765, section 2.1.
 _WRAPPERS = (IPv6Network("::ffff:0:0/96"), IPv6Network("::ffff:0:0:0/96"))
 
 
 def read_address(text: str) -> Address | None:
-    """The address that ``text`` spells in full, or None: dotted quad or IPv6, without a zone."""
+    """The address in ``text``, or None: a dotted quad or IPv6, without a zone."""
     if "%" in text:
         return None
     try:
@@ -68,19 +68,19 @@ def read_address(text: str) -> Address | None:
 
 
 def unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address only dresses up; any other as it is."""
+    """The IPv4 address inside an IPv4-mapped or translated IPv6 address; any other address as it is."""
     if any(address in wrapper for wrapper in _WRAPPERS):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
 
 def why_not_public(address: Address) -> str:
-    """The network that takes ``address`` out of the public internet; empty where none does."""
+    """The network because of which ``address`` is not public; empty where it is."""
     inner = unwrapped(address)
     return next((f"{network} ({what})" for network, what in NOT_PUBLIC if inner in network), "")
 
 
 def is_public(address: str) -> bool:
-    """Whether ``address`` is one, and lies in the public internet."""
+    """Whether ``address`` is an address in the public internet."""
     found = read_address(address)
     return found is not None and not why_not_public(found)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_outcome -*-
-"""What a target's answer means for the request: done, to be tried again, or failed for good."""
+"""What a target's response means for the request: done, to be retried, or failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_RETRY_AFTER = 3600.0
 
 
 class Verdict(enum.Enum):
-    """The three things that an answer can mean."""
+    """DONE: the request is complete. RETRY: another attempt may succeed. FAILED: none will."""
 
     DONE = "done"
     RETRY = "retry"
@@ -24,30 +24,30 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class Outcome:
-    """A verdict, and the seconds that the target asked to be left alone for (0: it did not ask)."""
+    """A verdict, and how many seconds the target asked to wait before the next attempt (0: it did not ask)."""
 
     verdict: Verdict
     not_before: float = 0.0
 
 
 def judge(
-    status: int, retry_on: Collection[int], retry_after: str | None, retry_word: str | None, now: float
+    status: int, retry_on: Collection[int], retry_after: str | None, retry_field: str | None, now: float
 ) -> Outcome:
-    """What an answer with ``status`` means.
+    """The outcome of an attempt whose response has this ``status``.
 
-    ``retry_word`` is the target's own word, the field ``OpenHQM-Retry``: ``never`` stands above everything.
-    ``retry_after`` is the field of that name, in seconds or as a date (RFC 9110, section 10.2.3). A redirect is not
-    followed, so it is no success.
+    ``retry_on`` are the status codes that are retried. ``retry_field`` is the response's field ``OpenHQM-Retry``:
+    ``never`` overrides them. ``retry_after`` is the field of that name, in seconds or as a date (RFC 9110, section
+    10.2.3). A redirect is not followed, so it is not a success.
     """
     if 200 <= status < 300:
         return Outcome(Verdict.DONE)
-    if status not in retry_on or (retry_word or "").strip().lower() == "never":
+    if status not in retry_on or (retry_field or "").strip().lower() == "never":
         return Outcome(Verdict.FAILED)
     return Outcome(Verdict.RETRY, seconds_of(retry_after, now))
 
 
 def seconds_of(retry_after: str | None, now: float) -> float:
-    """The seconds of a ``Retry-After``, at most an hour; 0 where there is none, or none that can be read."""
+    """The seconds of a ``Retry-After`` field, at most an hour; 0 where it is missing or invalid."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         seconds = float(text) if len(text) < 10 else LONGEST_RETRY_AFTER

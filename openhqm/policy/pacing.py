@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_pacing -*-
-"""How fast, and how many at once, a target is called."""
+"""Limits of the rate and of the concurrency of calls to a target."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ CATCH_UP_SHARE = 0.05
 class Pace:
     """At most ``requests`` in ``per_seconds``, evenly spaced (the generic cell rate algorithm, ITU-T I.371).
 
-    What a late timer lost may be caught up with, as far as 50 ms go and as long as no window of ``per_seconds`` sees
-    more than a twentieth above ``requests``; nothing else is saved up, so that a target that was idle is not met by a
+    A call that a late timer delayed may be caught up with, by at most 50 ms, and as long as no window of
+    ``per_seconds`` gets more than 5 % above ``requests``. Nothing else is saved up, so that an idle target gets no
     burst.
     """
 
     def __init__(self, requests: float, per_seconds: float) -> None:
         self._interval = per_seconds / requests
-        # In whole calls: a window sees one more for each that was begun, even in part.
+        # In whole calls, because a part of an interval saved up adds a whole call to a window.
         self._catch_up = min(CATCH_UP_SECONDS, int(requests * CATCH_UP_SHARE) * self._interval)
         self._next = float("-inf")
 
@@ -31,7 +31,7 @@ class Pace:
 
 
 class AdaptiveLimit:
-    """How many calls at once a target bears: one more after a round of successes, fewer at once after a failure.
+    """How many concurrent calls a target gets: slowly more with each success, fewer at once after a failure.
 
     Additive increase, multiplicative decrease (Chiu and Jain, 1989; RFC 5681, section 3.1), between 1 and ``most``.
     """
@@ -45,14 +45,14 @@ class AdaptiveLimit:
 
     @property
     def limit(self) -> int:
-        """How many may be under way now."""
+        """How many calls may be under way now."""
         return int(self._limit)
 
     def end(self, now: float, success: bool | None) -> None:
-        """A call has ended; None: it says nothing about the target."""
+        """A call has ended with ``success``. None says nothing about the target."""
         if success:
             self._limit = min(self._most, self._limit + 1 / int(self._limit))
         elif success is False and now - self._decreased_at >= self._rest:
-            # What was under way together fails together, and is one sign and not many.
+            # Concurrent calls fail together, which counts as one failure.
             self._decreased_at = now
             self._limit = max(1.0, self._limit * self._decrease)

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.policy.test_queue_names -*-
-"""In which queue a request waits: one for each endpoint, and one for each partition of it.
+"""The names of the queues in which requests wait: one for each endpoint, and one for each partition of it.
 
-What is slow or dead holds up its own queue and no other. A queue is named after the request queue::
+A slow or dead endpoint delays the requests in its own queues only. Names begin with that of the request queue::
 
     requests            no endpoint, no partition
     requests.billing    endpoint billing
@@ -15,13 +15,13 @@ from zlib import crc32
 from openhqm.messages import Priority, Submission
 
 MOST_WORKED_QUEUES = 1000
-"""How many a configuration may have workers for."""
+"""The most queues of requests that a configuration may have."""
 MOST_QUEUES = MOST_WORKED_QUEUES + 200
-"""How many a process can have to do with: the dead letters besides, and some that nobody works on any more."""
+"""The most queues that a process can know: those, the dead letters, and queues of endpoints that were removed."""
 
 
 def queue_name(requests: str, endpoint: str | None = None, partition: int | None = None) -> str:
-    """The queue for requests of ``endpoint`` and ``partition``. Names of endpoints do not begin with ``_``."""
+    """The queue for requests to ``endpoint`` and ``partition``. An endpoint's name does not begin with ``_``."""
     name = requests if endpoint is None else f"{requests}.{endpoint}"
     return name if partition is None else f"{name}._{partition}"
 
@@ -32,22 +32,22 @@ def queue_of(requests: str, submission: Submission) -> str:
 
 
 def priority_of(submission: Submission) -> Priority:
-    """The priority with which it waits there. Within a partition the oldest goes first, whatever its priority."""
+    """The priority with which a submission waits. A partition ignores priorities: its oldest request goes first."""
     return Priority.NORMAL if submission.partition is not None else submission.priority
 
 
 def parts_of(requests: str, queue: str) -> tuple[str | None, int | None]:
-    """The endpoint and the partition that a queue of requests is named after."""
+    """The endpoint and the partition in the name of a queue."""
     parts = queue.removeprefix(requests).split(".")[1:]
     partition = int(parts.pop()[1:]) if parts and parts[-1].startswith("_") else None
     return parts[0] if parts else None, partition
 
 
 def holds_requests(requests: str, queue: str) -> bool:
-    """Whether the messages in ``queue`` are requests, which a result store keeps a record of."""
+    """Whether the messages in ``queue`` are requests, of which the result store keeps records."""
     return queue == requests or queue.startswith(requests + ".")
 
 
 def partition_of(key: str, count: int) -> int:
-    """The partition of a key, from 0: the same one in every process and every version."""
+    """The partition of a key, from 0 to ``count - 1``: the same one in every process and every version."""
     return crc32(key.encode("utf-8", "surrogatepass")) % count

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""What becomes of a dead letter that is tried anew."""
+"""The submission of a dead letter that is redriven."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openhqm.messages import DeadLetter, Submission
 
 
 def redriven(letter: DeadLetter) -> Submission:
-    """The same submission at once, with ``metadata.redriven_from`` naming the request that failed."""
+    """The submission of the dead letter, to be handled at once. ``metadata.redriven_from`` names the failed request."""
     old = letter.request
     metadata = {**old.submission.metadata, "redriven_from": old.correlation_id}
     return evolve(old.submission, metadata=metadata, not_before=None)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_retry -*-
-"""When to try again: exponential back-off with jitter and a cap, and when to stop."""
+"""When an attempt is repeated: exponential back-off with jitter and a cap, up to a number of retries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import attrs
 
 @attrs.frozen
 class RetryPolicy:
-    """``max_retries`` more attempts after the first, ``base_seconds * factor**n`` apart.
+    """``max_retries`` retries after the first attempt, ``base_seconds * factor**n`` apart, at most ``max_seconds``.
 
-    ``jitter`` is the share by which a delay may be longer or shorter, so that requests that failed
-    together do not come back together.
+    ``jitter`` is the share by which a delay may be longer or shorter, so that requests that failed together are not
+    retried together.
     """
 
     max_retries: int = 3
@@ -27,9 +27,9 @@ class RetryPolicy:
         return attempt > self.max_retries
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
-        """Seconds to wait after attempt number ``attempt`` failed; ``random`` gives numbers in [0, 1)."""
+        """Seconds to wait after attempt number ``attempt`` failed. ``random`` returns numbers in [0, 1)."""
         try:
             delay = min(self.max_seconds, self.base_seconds * self.factor ** (attempt - 1))
-        except OverflowError:  # 2.0**5000 is no large number, it is an error
+        except OverflowError:  # a float power raises where the result is too large
             delay = self.max_seconds if self.base_seconds else 0.0
         return delay * (1 + self.jitter * (2 * random() - 1))

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_routing -*-
-"""Which route a request takes, and what is sent to its endpoint."""
+"""Which route a request takes, and what the route sends to its endpoint."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ import attrs
 
 from openhqm.errors import TransformFailed
 from openhqm.messages import Submission
-from openhqm.policy.fields import Document, Field, spelled
+from openhqm.policy.fields import Document, Field, to_text
 from openhqm.policy.transforms import Passthrough, Transform
 
 Scalar = str | int | float | bool
 
-# RFC 9110, section 5.5, without tabs, and without what some readers take for the end of a line
+# RFC 9110, section 5.5, without tabs, and without characters that some readers take for a line end
 _FIELD_VALUE = re.compile("[\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]{0,8192}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
-# What frames a message and names its receiver is for whoever sends it, never for the data.
-_NOT_FOR_DATA = frozenset(
+# Fields that frame the message or name its receiver. Values of a request must not set them.
+_NOT_MAPPABLE = frozenset(
     ("connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 )
 
 
 @attrs.frozen
 class Condition:
-    """What a field has to be: equal to ``value`` as JSON has it, or text in which ``pattern`` is found."""
+    """A field equals ``value``, as JSON values compare, or ``pattern`` is found in its text."""
 
     field: Field
     value: Scalar | None = None
     pattern: re.Pattern[str] | None = None
 
-    def holds(self, document: Document) -> bool:
-        """Whether the request is so. A field that is missing is nothing, and null, lists and objects neither."""
+    def matches(self, document: Document) -> bool:
+        """Whether the request meets the condition. A field that is missing, null, a list or an object does not."""
         text = document.find(self.field)
         if text is None or text[:1] in b"n[{":
             return False
         try:
             if self.pattern is not None:
-                return self.pattern.search(spelled(text)) is not None
+                return self.pattern.search(to_text(text)) is not None
             value = json.loads(text)
-        except ValueError:  # digits without end, or half of a surrogate pair
+        except ValueError:  # a number with too many digits, or a lone surrogate
             return False
         return value == self.value and isinstance(value, bool) == isinstance(self.value, bool)
 
 
 @attrs.frozen
 class Outgoing:
-    """What is sent for one request: the content with its type, and the fields mapped to headers and to the query."""
+    """What is sent for one request: the content and its type, and values for header fields and for the query."""
 
     content: bytes
     content_type: str
@@ -57,15 +57,15 @@ class Outgoing:
     query: dict[str, str]
 
 
-def _nothing() -> Mapping[str, Field]:
+def _no_fields() -> Mapping[str, Field]:
     return {}
 
 
 @attrs.frozen
 class CompiledRoute:
-    """One route, ready for use. Without a condition it is the default: it takes what no other route takes.
+    """One route, compiled. Without a condition it is the default: it takes what no other route takes.
 
-    What is None is for the endpoint's own settings to say.
+    Attributes that are None are left to the endpoint's settings.
     """
 
     name: str
@@ -75,18 +75,18 @@ class CompiledRoute:
     method: str | None = None
     timeout: float | None = None
     transform: Transform = attrs.field(factory=Passthrough)
-    headers: Mapping[str, Field] = attrs.field(factory=_nothing)
-    query: Mapping[str, Field] = attrs.field(factory=_nothing)
+    headers: Mapping[str, Field] = attrs.field(factory=_no_fields)
+    query: Mapping[str, Field] = attrs.field(factory=_no_fields)
 
     def outgoing(self, document: Document) -> Outgoing:
-        """What is sent for the request. `TransformFailed` names the route, and what is wrong with the request."""
+        """What is sent for the request. Raises `TransformFailed`, with the route and the reason."""
         try:
             content = self.transform.apply(document)
             headers, query = _mapped(self.headers, document), _mapped(self.query, document)
             for name, value in headers.items():
                 if not _FIELD_VALUE.fullmatch(value):
                     raise TransformFailed(
-                        f"{self.headers[name].name} cannot be sent in the header {name}: "
+                        f"the value of {self.headers[name].name} cannot be sent in the header {name}: "
                         "it must be at most 8192 characters without line breaks or controls"
                     )
         except TransformFailed as error:
@@ -95,39 +95,41 @@ class CompiledRoute:
 
 
 class RouteTable:
-    """All routes, in the order in which they are tried: the highest priority first, then as given; the default last."""
+    """All routes, in the order in which they are tried: by descending priority, then as configured; the
+    default last.
+    """
 
     def __init__(self, routes: Iterable[CompiledRoute] = ()) -> None:
         self._routes = sorted(routes, key=lambda route: (route.condition is None, -route.priority))
 
     def choose(self, submission: Submission) -> CompiledRoute | None:
-        """The route of a submission, or None. The payload is looked into only if a route asks for it."""
+        """The route of a submission, or None. The payload is parsed only if a route needs a field of it."""
         return self.choose_for(Document(submission))
 
     def choose_for(self, document: Document) -> CompiledRoute | None:
-        """The same for a document, which keeps what was read of it for `CompiledRoute.outgoing`."""
+        """The same for a document, which keeps the parsed parts for `CompiledRoute.outgoing`."""
         for route in self._routes:
-            if route.condition is None or route.condition.holds(document):
+            if route.condition is None or route.condition.matches(document):
                 return route
         return None
 
 
 def header_fields(mappings: Mapping[str, str]) -> dict[str, Field]:
-    """The fields of a mapping from header names. `ValueError` for a name that cannot be one, or must not."""
+    """The fields that are mapped to header names. Raises `ValueError` for an invalid or forbidden name."""
     seen: set[str] = set()
     for name in mappings:
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"{name!r} is not a header name")
-        if name.lower() in _NOT_FOR_DATA:
-            raise ValueError(f"{name} is not for a route to set")
+        if name.lower() in _NOT_MAPPABLE:
+            raise ValueError(f"{name} must not be set by a route")
         if name.lower() in seen:
-            raise ValueError(f"{name} stands twice")
+            raise ValueError(f"{name} is repeated")
         seen.add(name.lower())
     return query_fields(mappings)
 
 
 def query_fields(mappings: Mapping[str, str]) -> dict[str, Field]:
-    """The fields of a mapping from the names of query parameters. `ValueError` for what is not a field."""
+    """The fields that are mapped to query parameters. Raises `ValueError` where one is not a field."""
     fields = {}
     for name, field in mappings.items():
         try:
@@ -138,13 +140,13 @@ def query_fields(mappings: Mapping[str, str]) -> dict[str, Field]:
 
 
 def _mapped(fields: Mapping[str, Field], document: Document) -> dict[str, str]:
-    """The values of the fields that are there."""
+    """The values of those fields that the request has."""
     values = {}
     for name, field in fields.items():
         text = document.find(field)
         if text is not None:
             try:
-                values[name] = spelled(text)
+                values[name] = to_text(text)
             except ValueError:
-                raise TransformFailed(f"{field.name} is not text that can be sent") from None
+                raise TransformFailed(f"the value of {field.name} cannot be sent as text") from None
     return values

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_sidecar_rules -*-
-"""Which requests of a sidecar are the gateway's own, which go straight through, and which wait in the queue."""
+"""Which requests to a sidecar are for the gateway's own routes, which are relayed, and which wait in the queue."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+\Z")
 
 
 def is_own(path: bytes) -> bool:
-    """Whether a path is the gateway's, and never the application's behind it.
+    """Whether a path belongs to the gateway, and is never relayed to the application.
 
-    As it was sent, and nothing unescaped: what the gateway's own routes would not know goes to the application.
+    The path is compared as it was sent, with its escapes. A path that the gateway's own routes do not know goes to the
+    application.
     """
     return path in _OWN or path.startswith(_OWN_BELOW)
 
 
 def _matcher(pattern: str) -> Callable[[str], object]:
-    """``*`` is anything within a segment, and ``**``, which ends a pattern, anything at all.
+    """A matcher of a glob: ``*`` is any text within a segment, and ``**``, at the end only, is any text.
 
-    Each star is as short as what follows it allows, and is not tried again: the time is bounded by the lengths.
+    Each star matches the shortest text that what follows it allows, and is not tried again. So the time is bounded by
+    the lengths.
     """
     rest = pattern.removesuffix("**")
     first, *pieces = rest.split("*")
@@ -41,13 +43,13 @@ def _matcher(pattern: str) -> Callable[[str], object]:
 
 @attrs.frozen
 class Rule:
-    """Requests that wait in the queue: by path, and where they are given also by method and by header field.
+    """Requests that wait in the queue: by path and, where given, by method and by header field.
 
     ``path`` is a glob over the path as it is sent, without the query: ``/reports/*/pdf``, ``/jobs/**``. No ``methods``
-    means all of them. ``header`` is a name, which must be there; with ``value``, it must say just that. ``wait``: how
-    many seconds to hold the request open for its answer, or None for a 202 at once.
+    means all methods. ``header`` is a field that must be present; with ``value``, it must have that value. ``wait`` is
+    for how many seconds the caller waits for the reply, or None for a 202 at once.
 
-    `ValueError`, with the rest of a sentence that begins with the key, for what is none of that.
+    Raises `ValueError` for an invalid path, whose text continues a sentence that begins with the key.
     """
 
     path: str = attrs.field()
@@ -66,7 +68,7 @@ class Rule:
         return _matcher(self.path)
 
     def matches(self, method: str, path: str, fields: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Whether it speaks of this request. Names of ``fields`` in lower case, as the HTTP front has them."""
+        """Whether the rule matches a request. The names of ``fields`` are in lower case."""
         if (self.methods and method not in self.methods) or not self._matches(path):
             return False
         if self.header is None:
@@ -77,7 +79,7 @@ class Rule:
 
 
 def check_pattern(path: str) -> None:
-    """`ValueError` unless it is a glob as `Rule` has it."""
+    """Raise `ValueError` unless ``path`` is a glob as in `Rule`."""
     if _PATTERN.match(path) is None or "?" in path or "#" in path or len(path) > MOST_PATTERN:
         raise ValueError(f"must be a path of at most {MOST_PATTERN} visible characters, not {path!r}")
     if "**" in path.removesuffix("**") or path.endswith("***"):
@@ -85,38 +87,38 @@ def check_pattern(path: str) -> None:
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """`ValueError` unless all of them are served here."""
+    """Raise `ValueError` unless the server supports all ``methods``."""
     for method in methods:
         if method not in METHODS:
             raise ValueError(f"must be of {', '.join(sorted(METHODS))}, not {method!r}")
 
 
 def check_header(name: str | None) -> None:
-    """`ValueError` unless it is None, or a name that a header field can have."""
+    """Raise `ValueError` unless ``name`` is None or a header name."""
     if name is not None and _TOKEN.match(name) is None:
         raise ValueError(f"must be the name of a header field, not {name!r}")
 
 
 @attrs.frozen
 class Queued:
-    """It waits in the queue; its caller for ``wait`` seconds, or not at all."""
+    """The request waits in the queue. Its caller waits ``wait`` seconds for the reply; None: it gets a 202 at once."""
 
     wait: float | None = None
 
 
 def decide(
-    rules: Sequence[Rule], method: bytes, path: bytes, fields: Sequence[tuple[bytes, bytes]], asks_for_it: bool
+    rules: Sequence[Rule], method: bytes, path: bytes, fields: Sequence[tuple[bytes, bytes]], prefers_async: bool
 ) -> Queued | None:
-    """`Queued`, or None for straight through. The first rule that matches decides.
+    """`Queued`, or None for a request that is relayed. The first rule that matches decides.
 
-    ``asks_for_it``: the client prefers ``respond-async`` (RFC 7240, section 4.1), which no rule overrides; such a
-    client waits for as long as it says itself, and not for as long as a rule says.
+    ``prefers_async``: the client prefers ``respond-async`` (RFC 7240, section 4.1), which overrides all rules. How long
+    such a client waits is in its own preferences.
     """
-    if asks_for_it:
+    if prefers_async:
         return Queued()
     if rules:
-        name, place = method.decode("ascii"), path.decode("ascii", "replace")
+        name, text = method.decode("ascii"), path.decode("ascii", "replace")
         for rule in rules:
-            if rule.matches(name, place, fields):
+            if rule.matches(name, text, fields):
                 return Queued(rule.wait)
     return None

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.policy.test_transforms -*-
-"""Templates: text with ``{{ payload.name }}`` in it, where a value goes in as JSON and cannot break out.
+"""Templates: text with placeholders such as ``{{ payload.name }}``, which are filled with JSON that cannot break out.
 
-There is nothing to run in a template: no calls, no loops, no attributes. What decides whether a value may be
-trusted is where it stands, and that is looked at once, when the template is read.
+A template runs no code: it has no calls, loops or attributes. Whether a value is safe depends on where its placeholder
+stands, which is checked once, when the template is compiled.
 """
 
 from __future__ import annotations
@@ -13,80 +13,87 @@ import re
 import attrs
 
 from openhqm.errors import TransformFailed
-from openhqm.policy.fields import Document, Field, spelled
+from openhqm.policy.fields import Document, Field, to_text
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
-_PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
 
 @attrs.frozen
-class _Place:
-    """A place to be filled: with the value as JSON, or (``as_text``) with the words of it."""
+class _Placeholder:
+    """A placeholder, filled with the field's value as JSON or, with ``as_text``, as plain text."""
 
     field: Field
     as_text: bool
 
 
 class Template:
-    """A template read and checked. `ValueError` says what is wrong with it.
+    """A compiled template. Raises `ValueError` for an invalid one.
 
-    One that is JSON with its places filled gives ``application/json``: there ``| text`` stands inside a string, and
-    goes in with JSON's escapes. Any other gives ``text/plain``, and there ``| text`` is the bare text.
+    A template that is JSON once it is filled gives ``application/json``: ``| text`` must then stand inside a string,
+    and is escaped for JSON. Any other template gives ``text/plain``, where ``| text`` is filled as it is.
     """
 
     def __init__(self, text: str) -> None:
-        literals, places = _PLACE.split(text)[::2], [_place(inner) for inner in _PLACE.findall(text)]
+        literals, placeholders = (
+            _PLACEHOLDER.split(text)[::2],
+            [_parse_placeholder(inner) for inner in _PLACEHOLDER.findall(text)],
+        )
         if any("{{" in literal for literal in literals):
-            raise ValueError("{{ stands there without its }}")
-        self.content_type = JSON if _is_json(literals, places) else TEXT
+            raise ValueError("a {{ has no matching }}")
+        self.content_type = JSON if _is_json(literals, placeholders) else TEXT
         self._literals = [literal.encode() for literal in literals]
-        self._places = places
+        self._placeholders = placeholders
 
     def apply(self, document: Document) -> bytes:
-        """The template with its places filled. `TransformFailed` names the field that is missing."""
+        """The template with its placeholders filled. Raises `TransformFailed` where the request lacks a field."""
         pieces = [self._literals[0]]
-        for place, literal in zip(self._places, self._literals[1:], strict=True):
-            pieces += (self._fill(place, document), literal)
+        for placeholder, literal in zip(self._placeholders, self._literals[1:], strict=True):
+            pieces += (self._fill(placeholder, document), literal)
         return b"".join(pieces)
 
-    def _fill(self, place: _Place, document: Document) -> bytes:
-        name = place.field.name
-        value = document.find(place.field)
+    def _fill(self, placeholder: _Placeholder, document: Document) -> bytes:
+        name = placeholder.field.name
+        value = document.find(placeholder.field)
         if value is None:
             raise TransformFailed(f"the template needs {name}, which the request does not have")
-        if not place.as_text:
+        if not placeholder.as_text:
             return value
         try:
-            words = spelled(value)
+            text = to_text(value)
         except ValueError:
-            raise TransformFailed(f"{name} is not text that can be sent") from None
-        return json.dumps(words, ensure_ascii=False)[1:-1].encode() if self.content_type == JSON else words.encode()
+            raise TransformFailed(f"the value of {name} cannot be sent as text") from None
+        return json.dumps(text, ensure_ascii=False)[1:-1].encode() if self.content_type == JSON else text.encode()
 
 
-def _place(inner: str) -> _Place:
+def _parse_placeholder(inner: str) -> _Placeholder:
     name, *suffixes = [part.strip() for part in inner.split("|")]
     if suffixes not in ([], ["text"]):
-        raise ValueError(f"after the field there may be | text and nothing else: {{{{{inner}}}}}")
+        raise ValueError(f"only | text may follow the field in a placeholder: {{{{{inner}}}}}")
     if not name or any(character.isspace() or character in "{}\"'()[]" for character in name):
-        raise ValueError(f"a place holds the name of a field, as in {{{{ payload.name }}}}, not {{{{{inner}}}}}")
-    return _Place(Field.parse(name), bool(suffixes))
+        raise ValueError(
+            f"a placeholder must hold the name of a field, as in {{{{ payload.name }}}}, not {{{{{inner}}}}}"
+        )
+    return _Placeholder(Field.parse(name), bool(suffixes))
 
 
-def _is_json(literals: list[str], places: list[_Place]) -> bool:
-    """Whether the template becomes JSON. `ValueError` if it would, but for quotes in the wrong place."""
+def _is_json(literals: list[str], placeholders: list[_Placeholder]) -> bool:
+    """Whether the template becomes JSON. Raises `ValueError` where only the quotes around a placeholder prevent it."""
 
-    def reads(value: str, words: str) -> bool:
-        filled = [words if place.as_text else value for place in places]
+    def is_valid(value: str, text: str) -> bool:
+        filled = [text if placeholder.as_text else value for placeholder in placeholders]
         try:
             json.loads("".join(piece for pair in zip(literals, [*filled, ""], strict=True) for piece in pair))
         except (ValueError, RecursionError):
             return False
         return True
 
-    if reads("null", "words"):
-        if not reads('"value"', "words"):
-            raise ValueError("a value brings its own quotes: write {{ field }} without, or {{ field | text }} inside")
+    if is_valid("null", "text"):
+        if not is_valid('"value"', "text"):
+            raise ValueError(
+                "a value has its own quotes: write {{ field }} without quotes, or {{ field | text }} inside quotes"
+            )
         return True
-    if "".join(literals).lstrip()[:1] in ("{", "[") and reads("null", "0"):
-        raise ValueError("{{ field | text }} stands inside of quotes in JSON; without quotes write {{ field }}")
+    if "".join(literals).lstrip()[:1] in ("{", "[") and is_valid("null", "0"):
+        raise ValueError("{{ field | text }} must be inside quotes in JSON; without quotes write {{ field }}")
     return False

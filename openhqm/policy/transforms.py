@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.policy.test_transforms -*-
-"""What a request's content becomes on its way out: as it came, or through jq, JSONPath or a template.
+"""Transforms of a request's payload into the content that is sent: none, or by jq, JSONPath or a template.
 
-A transform is compiled once, when the configuration is read. One that fails for a request fails for it every
-time: `TransformFailed` is not worth a second attempt.
+A transform is compiled once, when the configuration is loaded. One that fails for a request fails for it every time, so
+`TransformFailed` is not retried.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ KINDS = ("passthrough", "jq", "jsonpath", "template")
 
 
 class MissingPackage(ValueError):
-    """A kind of transform that needs a package which is not installed."""
+    """A transform needs a package that is not installed."""
 
 
 class Transform(Protocol):
-    """From a request to the content that is sent for it."""
+    """Makes the content that is sent for a request."""
 
     content_type: str
 
     def apply(self, document: Document) -> bytes:
-        """The content. `TransformFailed` says why there is none."""
+        """The content. Raises `TransformFailed`, with the reason."""
 
 
 class Passthrough:
@@ -43,9 +43,9 @@ class Passthrough:
 
 
 class JsonPath:
-    """A path of RFC 9535, over the payload. `ValueError` says what is wrong with it.
+    """A JSONPath (RFC 9535) over the payload. Raises `ValueError` for an invalid one.
 
-    What it selects comes out in the bytes it came in: one value as itself, several as a list.
+    Selected values keep their bytes: one value is sent as it is, several as a list.
     """
 
     content_type = JSON
@@ -56,31 +56,34 @@ class JsonPath:
         try:
             self._path = jsonpath.JSONPathEnvironment(strict=True).compile(path)
         except jsonpath.JSONPathError as error:
-            raise ValueError(f"not a JSONPath: {_words(error)}") from None
+            raise ValueError(f"not a JSONPath: {_message(error)}") from None
 
     def apply(self, document: Document) -> bytes:
-        """What the path selects. `TransformFailed` if that is nothing."""
+        """The selected values. Raises `TransformFailed` where there are none."""
         try:
             value = json.loads(document.submission.payload, parse_int=_number)
-            places = [tuple(map(str, match.parts)) for match in self._path.finditer(value)]
+            paths = [tuple(map(str, match.parts)) for match in self._path.finditer(value)]
         except self._error as error:
-            raise TransformFailed(f"jsonpath: {_words(error)}") from None
+            raise TransformFailed(f"jsonpath: {_message(error)}") from None
         except ValueError as error:
             raise TransformFailed(f"the payload is not JSON: {error}") from None
-        found = [text for place in places if (text := document.in_payload(place)) is not None]
+        found = [text for path in paths if (text := document.in_payload(path)) is not None]
         if not found:
             raise TransformFailed(f"the path {self._text} selects nothing in this payload")
         return found[0] if len(found) == 1 else b"[" + b",".join(found) + b"]"
 
 
 def compile_transform(kind: str, text: str | None) -> Transform:
-    """The transform of a kind. `ValueError` says what is wrong with ``text``; `MissingPackage` what to install."""
+    """The transform ``kind`` with its program ``text``.
+
+    Raises `ValueError` where ``text`` is invalid, and `MissingPackage` where a package must be installed.
+    """
     if kind == "passthrough":
         if text is not None:
-            raise ValueError("passthrough takes none: say jq, jsonpath or template in transform_type")
+            raise ValueError("must not be set for passthrough: set transform_type to jq, jsonpath or template")
         return Passthrough()
     if not text:
-        raise ValueError(f"is missing: {kind} needs one")
+        raise ValueError(f"is missing: transform_type {kind} needs it")
     if kind == "template":
         return Template(text)
     if kind == "jq":
@@ -91,7 +94,7 @@ def compile_transform(kind: str, text: str | None) -> Transform:
 
 
 def _module(name: str, package: str, kind: str) -> Any:
-    """A library that only those install who use it."""
+    """A library that is an optional dependency."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -99,10 +102,10 @@ def _module(name: str, package: str, kind: str) -> Any:
 
 
 def _number(digits: str) -> int | float:
-    """As Python has it; digits without end only have to compare like a number."""
+    """The number in ``digits``. One too long for ``int`` becomes a float, which only has to compare like a number."""
     return int(digits) if len(digits) < 1000 else float(digits)
 
 
-def _words(error: Any) -> str:
-    # Its str() fails for an error behind the end of the path; the message alone does not.
+def _message(error: Any) -> str:
+    # str() of the library's error fails where the error is at the end of the path.
     return str(error.args[0] if error.args else type(error).__name__)

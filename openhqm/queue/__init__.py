@@ -1,1 +1,1 @@
-"""What every queue shares, once: waiters, watchers, endings."""
+"""The parts that every queue shares: the delivery, its lease, the waiters, the watchers, the endings."""

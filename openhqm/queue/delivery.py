@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.queue.test_delivery,tests.queue.test_contracts -*-
-"""The one `IDelivery`: a request that was received, its lease, and what settles it exactly once.
+"""The one `IDelivery`: a request that was received, and its lease. It is settled exactly once.
 
-What settling means is the backend's, as `Steps`; that it happens once, and what a lost lease does, is decided here.
+How it is settled is up to the backend, as `Steps`. That it happens once, and what a lost lease does, is decided here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Steps(Protocol):
-    """What a backend does with a delivery of its own. Each step fires once it is durable.
+    """What a backend does with a delivery of its own. The Deferred of each step fires once it is durable.
 
     A step fails with `NotDurable` where nothing of it was stored (the delivery stays open), and with `LeaseLost` where
     the request belongs to another delivery by now.
@@ -49,7 +49,7 @@ class Steps(Protocol):
         """Nothing is left to do: the request has ended elsewhere."""
 
     def progress(self, delivery: Delivery, detail: dict[str, Any]) -> Deferred[None]:
-        """Add a progress event to the request's history. `ValueError` past the limits of a history."""
+        """Add a progress event to the request's history, unless it has ended. `ValueError` past a history's limits."""
 
     def extend(self, delivery: Delivery) -> None:
         """The lease was renewed; ``delivery.lease_end`` says until when."""

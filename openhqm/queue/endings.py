@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""What every result store does alike: the endings that it makes itself."""
+"""The endings that a result store makes itself, alike in every store."""
 
 from __future__ import annotations
 

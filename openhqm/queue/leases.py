@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from openhqm.queue.delivery import Delivery
 
 LEAST_SECONDS = 1.0
-"""A delivery that is being settled just now stays until that is stored: no look at once, and no look in vain."""
+"""How long to wait at least between two looks: a delivery that is being settled stays until that is stored."""
 
 
 class Leases:
@@ -32,7 +32,7 @@ class Leases:
         self._stopped = False
 
     def add(self, number: int, delivery: Delivery) -> None:
-        """The delivery of request ``number`` is out; a former one of the same request is kept no longer."""
+        """The delivery of request ``number`` is out. It replaces a former one of the same request."""
         self._out[number] = delivery
         if self._timer is None and not self._stopped:
             self._timer = self._clock.callLater(self._seconds, self._check)

@@ -23,7 +23,7 @@ Waiter = Deferred[Sequence[IDelivery]]
 
 @attrs.frozen
 class Fetched:
-    """What a fetch led to. ``more``: there may be more right now. ``again``: when there will be, as far as is known."""
+    """The deliveries of one fetch. ``more``: there may be more now. ``again``: when there will be, if that is known."""
 
     deliveries: Sequence[IDelivery]
     more: bool
@@ -31,7 +31,11 @@ class Fetched:
 
 
 class Waiters:
-    """``fetch`` takes up to as many as it is asked for, in order or not; `NotDurable` where that cannot be done now."""
+    """The waiters of the queue ``name``.
+
+    ``fetch`` is called with the most deliveries to take and whether in order. It fires with them and their attempts
+    counted, or fails with `NotDurable` where that cannot be done now.
+    """
 
     _log = Logger()
 
@@ -67,7 +71,7 @@ class Waiters:
         return waiter
 
     def wake(self) -> None:
-        """There may be something to fetch. What is asked for behind this call must come after what puts it there."""
+        """There may be something to fetch. The caller has asked for the write that adds it before this call."""
         self._empty = False
         self._take()
 
@@ -81,9 +85,10 @@ class Waiters:
         self._alarm = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._ring)
 
     def stop(self) -> Deferred[Any]:
-        """Fetch nothing more; each waiter is cancelled. Fires once what a fetch still brings is released.
+        """Fetch nothing more; each waiter is cancelled.
 
-        Until then what ``fetch`` and `IDelivery.release` need has to stay. It does not fail.
+        Fires once every delivery that a fetch still brings is released, and does not fail. Until then ``fetch`` and
+        `IDelivery.release` have to work.
         """
         self._stopped = True
         if self._alarm is not None and self._alarm.active():
@@ -114,7 +119,7 @@ class Waiters:
                 fetched.addBoth(lambda _: self._under_way.remove(fetched))
 
     def _fetched(self, found: Fetched, waiter: Waiter) -> Deferred[Any]:
-        """Fires once what no waiter waits for any more was released."""
+        """Fires once the deliveries are released whose waiter was cancelled in the meantime."""
         self._fetching = False
         self._empty = not found.more and not self._again
         self.wake_at(found.again)
@@ -123,20 +128,20 @@ class Waiters:
             if self._waiting and self._waiting[0][2] is waiter:
                 self._waiting.popleft()
                 waiter.callback(found.deliveries)
-            else:  # the waiter has given up in the meantime, and never saw them
+            else:  # their waiter was cancelled in the meantime, and never saw them
                 over = DeferredList([each.release().addErrback(_not_released) for each in found.deliveries])
         if not self._empty:
             self._take()
         return over
 
     def _could_not_fetch(self, failure: Failure) -> None:
-        """What may have been fetched nevertheless comes back when its lease is over."""
+        """Requests that were fetched nevertheless come back when their leases are over."""
         self._fetching = False
         if not failure.check(NotDurable):
-            self._log.failure("fetching from {queue} broke down", failure, queue=self._name)
+            self._log.failure("fetching from {queue} failed", failure, queue=self._name)
         self.wake_at(self._clock.seconds() + RETRY_SECONDS)
 
 
 def _not_released(failure: Failure) -> None:
-    """It comes back when its lease is over, or has come back already."""
+    """The request comes back when its lease is over, or has come back already."""
     failure.trap(NotDurable, DeliveryClosed)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""Who listens to which request, in this process."""
+"""The listeners of each request in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Listener = Callable[[Event], None]
 
 
 class Watchers:
-    """Listeners by correlation id. Nothing is kept for a request that nobody listens to."""
+    """Listeners by correlation id. Nothing is kept for a request without a listener."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, list[Listener]] = {}
@@ -31,7 +31,7 @@ class Watchers:
         return remove
 
     def tell(self, correlation_id: str, event: Event) -> None:
-        """Call everyone who listens. A listener must not raise."""
+        """Call each listener. A listener must not raise."""
         for listener in tuple(self._listeners.get(correlation_id, ())):
             listener(event)
 

@@ -1,1 +1,1 @@
-"""RabbitMQ as a broker: connections that are kept up, confirmed publishes, lending, delays."""
+"""RabbitMQ as a broker: connections that are kept up, confirmed publishes, subscriptions to quorum queues."""

@@ -1,75 +1,81 @@
-# -*- test-case-name: tests.rabbitmq.test_rabbitmq -*-
-"""A message on loan from RabbitMQ."""
+# -*- test-case-name: tests.rabbitmq.test_delivery,tests.rabbitmq.test_contract -*-
+"""One delivery from RabbitMQ."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces.legacy import IBrokerDelivery
+from openhqm.interfaces.broker import IBrokerDelivery, Message
 
-ATTEMPTS = "openhqm-attempts"
-DUE = "openhqm-due"
+KEY = "openhqm-key"
+"""The header in which the key of a message travels: AMQP has none."""
+_COUNT = "x-delivery-count"
 
 
 @implementer(IBrokerDelivery)
 class RabbitMQDelivery:
-    """``over`` is called once it is said what becomes of it; ``follow`` gives back what came after it."""
+    """``settled`` is called once it is acknowledged or requeued; it is not, where it was revoked."""
+
+    __slots__ = ("_channel", "_settled", "_tag", "message", "position", "redelivery_count", "revoked")
 
     def __init__(
-        self,
-        channel: Any,
-        method: Any,
-        properties: Any,
-        body: bytes,
-        over: Callable[[RabbitMQDelivery], None],
-        follow: Callable[[], None],
+        self, channel: Any, method: Any, properties: Any, body: bytes, settled: Callable[[RabbitMQDelivery], None]
     ) -> None:
         headers = properties.headers or {}
-        self.body = body
-        self.attempts = _number(headers.get(ATTEMPTS))
-        self.due = float(_number(headers.get(DUE))) / 1000.0
-        # Counted by quorum queues; 0 for one that was never lent before.
-        self.returned = _number(headers.get("x-delivery-count"))
-        self.taken_back: Deferred[str] = Deferred()
+        self.message = _message(body, headers)
+        self.position = None
+        self.redelivery_count = _redelivery_count(headers, method.redelivered)
+        self.revoked: Deferred[str] = Deferred()
         self._channel = channel
         self._tag: int = method.delivery_tag
-        self._over: Callable[[RabbitMQDelivery], None] | None = over
-        self._follow = follow
+        self._settled: Callable[[RabbitMQDelivery], None] | None = settled
 
     def ack(self) -> Deferred[None]:
-        return self._say(lambda: self._channel.basic_ack(self._tag))
+        return self._settle("basic_ack")
 
-    def release(self) -> Deferred[None]:
-        given = self.return_alone()
-        self._follow()
-        return given
+    def requeue(self) -> Deferred[None]:
+        return self._settle("basic_nack")  # pika's default: it is requeued
 
-    def return_alone(self) -> Deferred[None]:
-        """Give it back, and not what came after it."""
-        return self._say(lambda: self._channel.basic_nack(self._tag, requeue=True))
+    def extend(self, seconds: float) -> Deferred[None]:
+        return fail(NotDurable("a delivery from RabbitMQ has no lease that could be extended"))
 
-    def lose(self, reason: str) -> None:
-        """The channel is gone, and RabbitMQ lends it to somebody else."""
-        self._over = None
-        self.taken_back.callback(reason)
+    def revoke(self, reason: str) -> None:
+        """RabbitMQ delivers the message again, to this subscription or another one."""
+        if self._settled is not None:
+            self._settled = None
+            self.revoked.callback(reason)
 
-    def _say(self, words: Callable[[], None]) -> Deferred[None]:
-        over, self._over = self._over, None
-        if over is None:
-            return fail(NotDurable("RabbitMQ has taken the message back"))
-        over(self)
+    def _settle(self, method: str) -> Deferred[None]:
+        settled, self._settled = self._settled, None
+        if settled is None:
+            return fail(NotDurable("the delivery was settled before, or RabbitMQ has revoked it"))
         try:
-            words()
-        except Exception as error:  # pika finds the channel closed before we are told
+            getattr(self._channel, method)(self._tag)
+        except Exception as error:  # pika finds the channel closed before it says so
             return fail(NotDurable(f"RabbitMQ could not be told: {error}"))
+        finally:
+            settled(self)
         return succeed(None)
 
 
-def _number(value: Any) -> int:
-    """What somebody else may have written there is no number of ours."""
-    return value if isinstance(value, int) and value > 0 else 0
+def _message(body: bytes, headers: Mapping[Any, Any]) -> Message:
+    """What another program has put into the headers is taken where it is text or a number."""
+    if not headers:
+        return Message(body)
+    taken = {
+        name: value if isinstance(value, str) else format(value, "d" if isinstance(value, int) else "")
+        for name, value in headers.items()
+        if isinstance(name, str) and isinstance(value, str | int | float) and name != _COUNT
+    }
+    return Message(body, taken, taken.pop(KEY, None))
+
+
+def _redelivery_count(headers: Mapping[Any, Any], redelivered: bool) -> int:
+    """Quorum queues count (4.0 says nothing where that is 0); of other queues it is known only that it is not 0."""
+    count = headers.get(_COUNT)
+    return max(int(count) if isinstance(count, int) else 0, int(redelivered))

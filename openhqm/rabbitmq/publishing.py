@@ -1,41 +1,50 @@
-# -*- test-case-name: tests.rabbitmq.test_rabbitmq -*-
-"""Publishing over one channel: many at once, each with its own confirmation, and none unanswered for long.
+# -*- test-case-name: tests.rabbitmq.test_publishing -*-
+"""Publishing over one AMQP channel: batches of messages, each message with its own confirmation.
 
-A message that cannot be routed is returned, and confirmed all the same: the broker did with it what it was told. The
-confirmation of several at once does not say which of them it was, but what is returned carries its own number.
+A message that cannot be routed is returned, and confirmed all the same: RabbitMQ did with it what it was told
+(https://www.rabbitmq.com/docs/confirms). One confirmation may be for several messages and does not say which of them
+was returned; a returned message carries its own id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 
 from openhqm.errors import NotDurable
-from openhqm.rabbitmq.wire import channel_of
+from openhqm.interfaces.broker import ChannelMissing, Message
+from openhqm.rabbitmq.connection import Channel, Connection, describe
+from openhqm.rabbitmq.delivery import KEY
+from openhqm.rabbitmq.framing import Framing
+from openhqm.runtime.deferreds import deferred
 
 MOST_UNCONFIRMED = 10_000
 MOST_LATE = 1000
-"""So many that one queue did not confirm in time, and after them only one at a time: RabbitMQ keeps them in memory."""
+"""Messages that one queue did not confirm in time. Further ones are tried one at a time: RabbitMQ keeps them in memory.
+"""
+OPEN_SECONDS = 5.0
+HELD_UP_SECONDS = 60.0
+
+Outcomes = Deferred[Sequence[NotDurable | None]]
 
 
-class Returned(NotDurable):
-    """There is no such queue."""
-
-
-Way = tuple[str, str]
-"""An exchange, and the queue that a message is to go to."""
-
-
-@attrs.define
-class _Unconfirmed:
-    confirmed: Deferred[None]
-    way: Way
+@attrs.define(eq=False)
+class _Batch:
+    queue: str
+    outcomes: list[NotDurable | None]
     sent_at: float
-    returned: bool = False
+    unconfirmed: int = 0
+    done: Outcomes = attrs.field(factory=Deferred)  # where it is cancelled, the messages are published all the same
+
+
+_Entry = tuple[_Batch, int]
+"""One message: its batch, and its place in it."""
 
 
 @attrs.define
@@ -45,18 +54,24 @@ class _Late:
 
 
 class Publisher:
-    """``seconds`` is how long a confirmation may take."""
+    """``seconds`` is how long a confirmation may take. ``random`` is as `random.random`. ``missing`` is called with the
+    name of a queue that does not exist.
+    """
 
-    def __init__(self, reactor: Any, seconds: float) -> None:
-        self._reactor = reactor
-        self.seconds = seconds
-        self._channel: Any = None
-        self._frames: Callable[..., bytes] | None = None
-        self._write: Callable[[bytes], object] | None = None
+    def __init__(self, clock: Any, random: Callable[[], float], seconds: float, missing: Callable[[str], None]) -> None:
+        self._missing = missing
+        self._clock = clock
+        self._random = random
+        self._seconds = seconds
+        self._lost: Callable[[str], None] = lambda reason: None
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._framing: Framing | None = None
+        self._id = b""
         self._sent = 0
-        self._unconfirmed: dict[int, _Unconfirmed] = {}
-        self._late: dict[Way, _Late] = {}  # of those that have not answered in time since
-        self._watch_call: Any = None
+        self._unconfirmed: dict[int, _Entry] = {}  # by the number of the message, in their order
+        self._late: dict[str, _Late] = {}  # by the queue, for those that have not confirmed in time since
+        self._watching: Any = None
         self._silent = False
         self.blocked: str | None = None
 
@@ -64,114 +79,185 @@ class Publisher:
     def unavailable_reason(self) -> str | None:
         """Why nothing can be published although there is a connection, or None."""
         if self.blocked is not None:
-            return f"RabbitMQ takes nothing ({self.blocked}): free some of its memory or disk"
+            return f"RabbitMQ accepts no messages ({self.blocked}): free some of its memory or disk"
         return "RabbitMQ does not answer" if self._silent else None
 
-    async def up(self, channel: Any, write: Callable[[bytes], object], largest: int) -> None:
-        """Publish over this channel from now on: ``write`` into its connection, frames of at most ``largest`` bytes."""
-        from openhqm.rabbitmq.framing import Framing
-
-        raw = channel_of(channel)
-        selected: Deferred[Any] = Deferred()
-        raw.confirm_delivery(ack_nack_callback=self._answered, callback=selected.callback)
-        raw.add_on_return_callback(self._returned)
-        await selected.addTimeout(max(self.seconds, 5.0), self._reactor)
-        self._frames = Framing(raw.channel_number, largest).publish
-        self._write = write
-        self._sent = 0
-        self._channel = raw
-
-    def ask_whether_it_lives(self) -> None:
-        """A queue that has lost its nodes confirms nothing, and holds up no other; RabbitMQ itself would answer."""
-        channel = self._channel
-        if channel is None or not channel.is_open or self._silent:
-            return
-        self._silent = True
-
-        def answered(frame: Any) -> None:
-            if channel is self._channel:
-                self._silent = False
-
-        channel.basic_qos(callback=answered)
+    async def up(self, connection: Connection, lost: Callable[[str], None]) -> None:
+        """Publish over this connection from now on. ``lost`` is called when RabbitMQ closes the channel alone."""
+        self._lost = lost
+        connection.on_blocked(self._blocked)
+        self._use(connection, await self._open(connection))
 
     def down(self, reason: str) -> None:
-        """There is no channel: nobody can tell what became of what was not confirmed."""
-        self._channel = None
+        """There is no connection. Nothing is known of the messages that were not confirmed."""
+        self._channel = self._connection = None
         self.blocked = None
         self._silent = False
-        unconfirmed, self._unconfirmed = self._unconfirmed, {}
         self._late.clear()
-        if self._watch_call is not None:
-            self._watch_call.cancel()
-            self._watch_call = None
-        for each in unconfirmed.values():
-            each.confirmed.errback(NotDurable(reason))
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        _settle(unconfirmed.values(), NotDurable(reason))
 
-    def publish(self, queue: str, body: bytes, headers: dict[str, Any], exchange: str = "") -> Deferred[None]:
-        """Fires when a queue has it: ``queue``, or one that ``exchange`` leads to. `Returned` where there is none;
-        `NotDurable`.
-        """
-        frames, write = self._frames, self._write
-        if self._channel is None or frames is None or write is None or not self._channel.is_open:
-            return fail(NotDurable("not connected to RabbitMQ"))
+    async def _open(self, connection: Connection) -> Channel:
+        channel = await connection.channel(OPEN_SECONDS)
+        await channel.call("confirm_delivery", OPEN_SECONDS, ack_nack_callback=partial(self._confirmed, channel))
+        channel.raw.add_on_return_callback(self._returned)
+        channel.on_closed = partial(self._closed, connection)
+        return channel
+
+    def _use(self, connection: Connection, channel: Channel) -> None:
+        self._connection, self._channel = connection, channel
+        self._framing = Framing(channel.raw.channel_number, connection.largest_frame)
+        # A consumer may take the id for one that no other message has.
+        self._id = b"%x-" % int(self._random() * 2**53)
+        self._sent = 0
+
+    def publish(self, queue: str, messages: Sequence[Message], largest: int | None) -> Outcomes:
+        """See `openhqm.interfaces.broker.IBroker.publish`. ``largest`` is the most bytes of a body."""
+        connection, channel, framing = self._connection, self._channel, self._framing
+        if connection is None or channel is None or framing is None or not channel.raw.is_open:
+            return _refused(messages, NotDurable("not connected to RabbitMQ"))
         if self.unavailable_reason is not None:
-            return fail(NotDurable(self.unavailable_reason))
-        if len(self._unconfirmed) >= MOST_UNCONFIRMED:
-            return fail(NotDurable("more is waiting for RabbitMQ than it can take", retry_after=1))
-        now, way = self._reactor.seconds(), (exchange, queue)
-        late = self._late.get(way)
-        if late is not None and late.count >= MOST_LATE:
-            if now < late.again_at:
-                return fail(NotDurable(f"RabbitMQ confirms nothing that is published into {queue}", retry_after=1))
-            late.again_at = now + self.seconds
-        number = self._sent + 1
-        write(frames(exchange, queue, headers, number, body))
-        self._sent = number
-        confirmed: Deferred[None] = Deferred()  # cancelled, it is published all the same
-        self._unconfirmed[number] = _Unconfirmed(confirmed, way, now)
-        if self._watch_call is None:
-            self._watch_call = self._reactor.callLater(self.seconds, self._watch)
-        return confirmed
+            return _refused(messages, NotDurable(self.unavailable_reason))
+        batch = _Batch(queue, [None] * len(messages), self._clock.seconds())
+        room = self._room(queue, batch.sent_at)
+        frames = []
+        for index, message in enumerate(messages):
+            number = self._sent + 1
+            try:
+                if index >= room:
+                    raise NotDurable(f"RabbitMQ does not keep up with what is published to {queue}", retry_after=1)
+                if largest is not None and len(message.body) > largest:
+                    raise NotDurable(f"RabbitMQ takes no message of more than {largest} bytes")
+                headers = message.headers if message.key is None else {**message.headers, KEY: message.key}
+                frames.append(framing.publish(queue, headers, b"%b%d" % (self._id, number), message.body))
+            except NotDurable as error:
+                batch.outcomes[index] = error
+            except ValueError as error:
+                batch.outcomes[index] = NotDurable(f"AMQP cannot carry the message: {error}")
+            else:
+                self._sent = number
+                self._unconfirmed[number] = (batch, index)
+        if not frames:
+            return succeed(batch.outcomes)
+        batch.unconfirmed = len(frames)
+        connection.write(b"".join(frames))
+        if self._watching is None:
+            self._watching = self._clock.callLater(self._seconds, self._watch)
+        return batch.done
 
-    def _answered(self, frame: Any) -> None:
+    def forget(self, queue: str) -> None:
+        """The queue was deleted: one that is made in its place may confirm what is published to it."""
+        self._late.pop(queue, None)
+
+    def _room(self, queue: str, now: float) -> int:
+        """How many messages for ``queue`` may be sent now."""
+        room = MOST_UNCONFIRMED - len(self._unconfirmed)
+        late = self._late.get(queue)
+        if late is None or late.count < MOST_LATE:
+            return room
+        if now < late.again_at:
+            return 0
+        late.again_at = now + self._seconds
+        return min(room, 1)
+
+    def _confirmed(self, channel: Channel, frame: Any) -> None:
+        if channel is not self._channel:
+            return
         tag, multiple = frame.method.delivery_tag, frame.method.multiple
-        refused = frame.method.NAME == "Basic.Nack"
+        refused = NotDurable("RabbitMQ refused the message: its queue is full") if _is_nack(frame) else None
         self._silent = False
-        if not multiple:
-            answered = [tag] if tag in self._unconfirmed else []
-        else:  # in the order of their numbers, for so they were sent
-            answered = list(takewhile(lambda number: number <= tag, self._unconfirmed))
-        for each in [self._unconfirmed.pop(number) for number in answered]:
-            self._late.pop(each.way, None)
-            _answer(each, refused)
+        if multiple:
+            numbers = list(takewhile(lambda number: number <= tag, self._unconfirmed))
+        else:
+            numbers = [tag] if tag in self._unconfirmed else []
+        entries = [self._unconfirmed.pop(number) for number in numbers]
+        if self._late:
+            for batch, _ in entries:
+                self._late.pop(batch.queue, None)
+        _settle(entries, refused)
 
-    def _returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        each = self._unconfirmed.get(int(properties.message_id))
-        if each is not None:
-            each.returned = True
+    def _returned(self, raw: Any, method: Any, properties: Any, body: bytes) -> None:
+        if self._channel is None or raw is not self._channel.raw:
+            return
+        entry = self._unconfirmed.get(int(properties.message_id.rpartition("-")[2]))
+        if entry is not None:
+            batch, index = entry
+            batch.outcomes[index] = ChannelMissing(batch.queue)
+            self._missing(batch.queue)
 
     def _watch(self) -> None:
-        """Let nobody wait for longer than they may. A confirmation that comes later changes nothing."""
-        self._watch_call = None
-        now = self._reactor.seconds()
-        given_up = []
-        for number, each in self._unconfirmed.items():
-            wait = each.sent_at + self.seconds - now
-            if wait > 0:
-                self._watch_call = self._reactor.callLater(wait, self._watch)
-                break
-            given_up.append(number)
-        if given_up:
-            self.ask_whether_it_lives()
-        for each in [self._unconfirmed.pop(number) for number in given_up]:
-            self._late.setdefault(each.way, _Late()).count += 1
-            each.confirmed.errback(NotDurable(f"RabbitMQ did not confirm within {self.seconds:g} s"))
+        """Fail what has waited for too long. A confirmation that comes later changes nothing."""
+        self._watching = None
+        now = self._clock.seconds()
+        late = list(takewhile(lambda each: each[1][0].sent_at + self._seconds <= now, self._unconfirmed.items()))
+        entries = [self._unconfirmed.pop(number) for number, _ in late]
+        oldest = next(iter(self._unconfirmed.values()), None)
+        if oldest is not None:
+            self._watching = self._clock.callLater(oldest[0].sent_at + self._seconds - now, self._watch)
+        if entries and not self._silent:
+            self._look_into(entries[0][0].queue)
+        for batch, _ in entries:
+            self._late.setdefault(batch.queue, _Late()).count += 1
+        _settle(entries, NotDurable(f"RabbitMQ did not confirm within {self._seconds:g} s"))
+
+    @deferred
+    async def _look_into(self, queue: str) -> None:
+        """Find out whether it is RabbitMQ that does not answer, or only ``queue``.
+
+        A queue that has lost its leader confirms nothing; mostly RabbitMQ goes on with the others. But a first message
+        to it on an AMQP channel holds that channel up for 65 seconds (3.10.8 and 4.0.5). Then another one is used, and
+        a message to the queue is tried once in a while.
+        """
+        connection, channel = self._connection, self._channel
+        if connection is None or channel is None or not channel.raw.is_open:
+            return
+        self._silent = True
+        try:
+            while channel is self._channel and self._silent:
+                with suppress(TimeoutError):  # RabbitMQ itself does not answer
+                    another = await self._open(connection)
+                    if await self._answers(channel) or channel is not self._channel or not self._silent:
+                        another.close()
+                        return
+                    channel.close()
+                    self.down(f"RabbitMQ does not answer since a message was published to {queue}")
+                    self._late[queue] = _Late(MOST_LATE, self._clock.seconds() + HELD_UP_SECONDS)
+                    self._use(connection, another)
+        except Exception as error:  # pika's: one of the channels is closed, and mostly so is the connection
+            self._closed(connection, error)
+
+    async def _answers(self, channel: Channel) -> bool:
+        try:
+            await channel.call("basic_qos", self._seconds)
+        except TimeoutError:
+            return False
+        if channel is self._channel:
+            self._silent = False
+        return True
+
+    def _closed(self, connection: Connection, error: Exception) -> None:
+        if connection.is_open:  # else it is the connection that is lost
+            self._lost(f"RabbitMQ has closed the channel: {describe(error)}")
+
+    def _blocked(self, reason: str | None) -> None:
+        self.blocked = reason
 
 
-def _answer(each: _Unconfirmed, refused: bool) -> None:
-    if refused:
-        each.confirmed.errback(NotDurable("RabbitMQ refused the message: its queue is full"))
-    elif each.returned:
-        each.confirmed.errback(Returned("RabbitMQ has no such queue"))
-    else:
-        each.confirmed.callback(None)
+def _is_nack(frame: Any) -> bool:
+    return bool(frame.method.NAME == "Basic.Nack")
+
+
+def _settle(entries: Iterable[_Entry], failure: NotDurable | None) -> None:
+    for batch, index in entries:
+        if failure is not None and batch.outcomes[index] is None:
+            batch.outcomes[index] = failure
+        batch.unconfirmed -= 1
+        if not batch.unconfirmed:
+            batch.done.callback(batch.outcomes)
+
+
+def _refused(messages: Sequence[Message], reason: NotDurable) -> Outcomes:
+    return succeed([reason] * len(messages))

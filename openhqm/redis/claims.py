@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.redis.test_redis -*-
+# -*- test-case-name: tests.redis.test_contract -*-
 """Idempotency keys as `accept.lua` takes them."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from openhqm.messages import IdempotencyClaim
 NO_CLAIM = ("", b"", "")
 
 
-def claim_words(claim: IdempotencyClaim | None) -> tuple[str, bytes, str]:
+def claim_arguments(claim: IdempotencyClaim | None) -> tuple[str, bytes, str]:
     """The name of the key, the fingerprint and the lifetime."""
     if claim is None:
         return NO_CLAIM

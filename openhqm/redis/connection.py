@@ -1,8 +1,8 @@
-# -*- test-case-name: tests.redis.test_redis -*-
-"""The ground that queue and store share: scripts that run, channels that are heard, and what is wrong if anything is.
+# -*- test-case-name: tests.redis.test_recovery -*-
+"""What queue and store share of a Redis: running scripts, listening to channels, and why it is unavailable.
 
 One connection carries every command of the process, so that they happen in the order in which they were asked for;
-another one listens. Both come back by themselves.
+another one listens. Both reconnect by themselves.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
 from openhqm.policy.ids import CorrelationIds
-from openhqm.redis.dialling import ask
+from openhqm.redis.address import Address
+from openhqm.redis.connecting import ask
+from openhqm.redis.driver import factory, is_refusal
 from openhqm.redis.errors import refusal
-from openhqm.redis.link import Reconnecting
 from openhqm.redis.listening import Listening
 from openhqm.redis.promises import Promises, promises, read_info
+from openhqm.redis.reconnecting import Reconnecting
 from openhqm.redis.scripts import Script, load_scripts
-from openhqm.redis.wire import factory, is_refusal
 from openhqm.runtime.deferreds import deferred
 
 PROBE_SECONDS = 1.0
 MOST_LOSSES = 3
 FORGOTTEN = (
-    "Redis has forgotten everything since this process began: its data were lost or flushed. What was accepted before "
-    "is gone. Restart every openhqm process to go on with what is there now"
+    "Redis has forgotten everything since this process began: its data were lost or flushed. The requests accepted "
+    "before are gone. Restart every openhqm process to go on with the data that are there now"
 )
 
 
 class Redis:
-    """One Redis. ``clock`` is for what is to be done later; ``own_time`` (for tests) stands in for Redis's time.
+    """The Redis at ``address``; all keys begin with ``prefix``.
 
-    ``seconds`` is how long an answer may take before the connection is given up.
+    ``seconds`` is how long an answer may take before the connection is closed. ``clock`` keeps the timers, and with
+    ``own_time`` (for tests) it stands in for Redis's own time.
     """
 
     _log = Logger()
@@ -70,7 +71,7 @@ class Redis:
         self._secret: bytes | None = None
         self._witness = b""
         self._seen = 0
-        self._loans = 0
+        self._deliveries = 0
         self._refused: str | None = None
         self._forgotten = False
         self._lost: tuple[str, ...] = ()
@@ -117,14 +118,14 @@ class Redis:
 
     @deferred
     async def stop(self) -> None:
-        """Hang up."""
+        """Close both connections."""
         self._stopped = True
         if self._probe is not None and self._probe.active():
             self._probe.cancel()
         await gatherResults([self.listening.stop(), self.link.stop()])
 
     def clock_now(self) -> float:
-        """This process's time, for what an ending says about itself; what is decided by time, Redis decides."""
+        """This process's time, for the time that an ending carries. Every decision by time is Redis's."""
         return self.clock.seconds()
 
     def own_link(self, seconds: float) -> Reconnecting:
@@ -141,48 +142,53 @@ class Redis:
         )
 
     def new_token(self) -> str:
-        """What tells one lending from every other, in all processes."""
-        self._loans += 1
-        return f"{self.process}.{self._loans}"
+        """What tells one delivery from every other, in all processes."""
+        self._deliveries += 1
+        return f"{self.process}.{self._deliveries}"
+
+    def tell_ending(self, number: int, status: str) -> None:
+        """Call those who count endings in this process."""
+        for call in self.on_ending:
+            call(number, status)
 
     def saw(self, number: int) -> None:
-        """A number was given out: Redis must never know a lower one as its last."""
+        """Redis gave out ``number``: it must never know a lower one as its last."""
         self._seen = max(self._seen, number)
 
     def run(self, name: str, *values: Any) -> Deferred[Any]:
-        """What the script answers. `NotDurable` where Redis refuses it, or does not answer: then it may have run.
+        """The script's answer. `NotDurable` where Redis refuses it, or does not answer: then it may have run.
 
-        Cancelling gives up the waiting and nothing else.
+        Cancelling does not take the script back.
         """
         if self._forgotten:
             return fail(NotDurable(FORGOTTEN))
         script = self._scripts[name]
         now = repr(self.clock.seconds()) if self._own_time else ""
-        words = (2, self.prefix, self._witness, now, *values)
-        return self.link.ask("EVALSHA", script.digest, *words).addErrback(self._not_run, script, words)
+        arguments = (2, self.prefix, self._witness, now, *values)
+        return self.link.ask("EVALSHA", script.digest, *arguments).addErrback(self._not_run, script, arguments)
 
-    def command(self, *words: Any) -> Deferred[Any]:
-        """What a plain command answers; `NotDurable`."""
-        return self.link.ask(*words).addErrback(lambda failure: self._explain(failure.value))
+    def command(self, *arguments: Any) -> Deferred[Any]:
+        """The answer to a plain command; `NotDurable`."""
+        return self.link.ask(*arguments).addErrback(lambda failure: self._explain(failure.value))
 
     def not_answered(self, answer: bytes, correlation_id: str) -> None:
-        """Log what a script says behind its ``1``: the stream that a reply was asked for in did not take it."""
-        unavailable_reason = answer.partition(b" ")[2].decode("utf-8", "replace")
-        if unavailable_reason:
+        """Log the reason behind a script's ``1``, if there is one: the reply could not be put into its stream."""
+        reason = answer.partition(b" ")[2].decode("utf-8", "replace")
+        if reason:
             self._log.error(
-                "the reply of {correlation_id} is kept, and could not be put into its stream: {unavailable_reason}",
+                "the reply of {correlation_id} is kept, and could not be put into its stream: {reason}",
                 correlation_id=correlation_id,
-                unavailable_reason=unavailable_reason,
+                reason=reason,
             )
 
-    def _not_run(self, failure: Failure, script: Script, words: tuple[Any, ...]) -> Any:
-        """Say it in full where Redis does not know it, as after a restart; else explain."""
+    def _not_run(self, failure: Failure, script: Script, arguments: tuple[Any, ...]) -> Any:
+        """Send the whole script where Redis does not know it, as after a restart; else explain."""
         if failure.getErrorMessage().startswith("NOSCRIPT"):
-            return self.link.ask("EVAL", script.source, *words).addErrback(lambda again: self._explain(again.value))
+            return self.link.ask("EVAL", script.source, *arguments).addErrback(lambda again: self._explain(again.value))
         return self._explain(failure.value)
 
     def _explain(self, error: Any) -> Any:
-        """`NotDurable` in words; it is remembered, and looked into until it is over."""
+        """`NotDurable` with the reason, which is remembered, and probed until it is over."""
         if not is_refusal(error):
             raise error
         if "FORGOTTEN" in str(error):
@@ -190,14 +196,14 @@ class Redis:
             raise NotDurable(FORGOTTEN)
         refused = refusal(str(error))
         if refused.elsewhere:
-            self.link.close_anew(refused.words)
+            self.link.reconnect(refused.reason)
         elif not self._stopped:
             if self._refused is None:
-                self._log.error("{words}", words=refused.words, error=str(error))
-            self._refused = refused.words
+                self._log.error("{reason}", reason=refused.reason, error=str(error))
+            self._refused = refused.reason
             if self._probe is None or not self._probe.active():
                 self._probe = self._reactor.callLater(PROBE_SECONDS, self._try_again)
-        raise NotDurable(refused.words)
+        raise NotDurable(refused.reason)
 
     def _try_again(self) -> None:
         self.run("probe").addCallbacks(self._better, lambda failure: failure.trap(NotDurable))
@@ -207,13 +213,13 @@ class Redis:
         self._refused = None
 
     async def _say_nothing(self, protocol: Any) -> None:
-        """What only listens or reads needs no greeting."""
+        """A connection that only listens or reads needs no first commands."""
 
     async def _greet(self, protocol: Any) -> None:
-        """Before anything else on a new connection: load the scripts, agree on the secret, look at the promises."""
+        """Before anything else on a new connection: load the scripts, read the secret, look at Redis's own settings."""
 
-        def say(*words: Any) -> Deferred[Any]:
-            return ask(protocol, self._reactor, self._seconds, *words)
+        def say(*arguments: Any) -> Deferred[Any]:
+            return ask(protocol, self._reactor, self._seconds, *arguments)
 
         info = read_info(await say("INFO"))
         for script in self._scripts.values():
@@ -227,7 +233,7 @@ class Redis:
         found = promises(info, await self._appendfsync(say))
         for warning in found.warnings:
             if warning not in self.promises.warnings:
-                self._log.warn("{address}: {words}", address=str(self.address), words=warning)
+                self._log.warn("{address}: {reason}", address=str(self.address), reason=warning)
         self.promises = found
         self._refused = None
 
@@ -237,14 +243,14 @@ class Redis:
         elif secret != self._secret:
             self._forget_all()
         elif number < self._seen:
-            words = f"Redis has lost what it took last: it knows number {number}, and {self._seen} was given out"
-            self._log.critical("{words}", words=words)
-            self._lost = (*self._lost, words)[-MOST_LOSSES:]
+            loss = f"Redis has lost what it took last: it knows number {number}, and {self._seen} was given out"
+            self._log.critical("{loss}", loss=loss)
+            self._lost = (*self._lost, loss)[-MOST_LOSSES:]
 
     def _forget_all(self) -> None:
         if not self._forgotten:
             self._forgotten = True
-            self._log.critical("{words}", words=FORGOTTEN)
+            self._log.critical("{reason}", reason=FORGOTTEN)
 
     async def _appendfsync(self, say: Callable[..., Deferred[Any]]) -> str | None:
         """None where CONFIG is refused, as managed services do."""

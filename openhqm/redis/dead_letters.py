@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.redis.test_redis -*-
+# -*- test-case-name: tests.redis.test_contract -*-
 """The dead letters in Redis: a stream, whose entries have the numbers of the letters for ids."""
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from openhqm.messages import DeadLetter, Depth
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
+LARGEST_NUMBER = 2**64 - 1  # the first part of an entry's id holds no more
+
 
 class DeadLetters:
     """Those of the dead letter queue ``name``. The scripts add to them at ``key``."""
@@ -23,12 +25,16 @@ class DeadLetters:
     @deferred
     async def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
         """Those numbered above ``after``, in order."""
-        found = await self._redis.command("XRANGE", self.key, f"{after + 1}-0", "+", "COUNT", most)
+        if after >= LARGEST_NUMBER:
+            return []
+        found = await self._redis.command("XRANGE", self.key, f"{max(after, 0) + 1}-0", "+", "COUNT", most)
         return [(int(entry[0].partition(b"-")[0]), decode_dead_letter(_fields(entry)[b"letter"])) for entry in found]
 
     @deferred
     async def find(self, number: int) -> tuple[DeadLetter, tuple[str, str]]:
         """The one with this number, and where it stands: stream and entry. `UnknownRequest`."""
+        if not 0 < number <= LARGEST_NUMBER:
+            raise UnknownRequest(f"dead letter {number}")
         entry = f"{number}-0"
         found = await self._redis.command("XRANGE", self.key, entry, entry)
         if not found:

@@ -1,7 +1,7 @@
-# -*- test-case-name: tests.redis.test_redis -*-
-"""Deadlines and unfinished requests, kept by every process that holds the store: whoever comes first does it.
+# -*- test-case-name: tests.redis.test_contract,tests.redis.test_recovery -*-
+"""Deadlines, and requests that stand in no queue: every process that has the store looks after them.
 
-Each look is bounded, and what it leads to may be done twice without harm: the first ending wins.
+Each look is bounded. Two processes may end the same request without harm: the first ending wins.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from openhqm.runtime.deferreds import deferred
 
 SWEEP_SECONDS = 1.0
 SWEEP_ROWS = 100
-WALK_ROWS = 250
+REPAIR_ROWS = 250
 
 
-class Keeper:
+class Deadlines:
     """``end`` ends a request by its number."""
 
     _log = Logger()
@@ -49,7 +49,7 @@ class Keeper:
 
     def _could_not_look(self, failure: Failure) -> None:
         if not failure.check(NotDurable):
-            self._log.failure("a sweep broke down", failure)
+            self._log.failure("looking for deadlines broke down", failure)
         self._look_again_in(SWEEP_SECONDS)
 
     def _look_again_in(self, seconds: float) -> None:
@@ -59,13 +59,13 @@ class Keeper:
 
     @deferred
     async def _look(self) -> float:
-        """Do what there is to do; in how many seconds to look again."""
+        """End and repair up to a limit; fires with how many seconds to wait before the next look."""
         overdue, next_one = await self._redis.run("overdue", SWEEP_ROWS)
         for number, attempt in overdue:
             await self._past_deadline(int(number), int(attempt))
-        for number in await self._redis.run("walk", WALK_ROWS):
+        for number in await self._redis.run("repair", REPAIR_ROWS):
             self._log.critical(
-                "request {id} stood in no line: somebody has trimmed or deleted a stream; it is lent again",
+                "request {id} stood in no queue: a stream was trimmed or deleted; it is delivered again",
                 id=self._redis.ids.issue(int(number)),
             )
         if len(overdue) == SWEEP_ROWS:

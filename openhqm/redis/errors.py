@@ -1,5 +1,5 @@
-# -*- test-case-name: tests.redis.test_parts -*-
-"""What Redis's refusals mean, in words for an operator."""
+# -*- test-case-name: tests.redis.test_errors -*-
+"""What Redis's refusals mean for an operator."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import attrs
 
 @attrs.frozen
 class Refusal:
-    """``words``, and whether another connection could lead to one that takes it."""
+    """Why, and whether another connection may lead to a server that accepts the command."""
 
-    words: str
+    reason: str
     elsewhere: bool = False
 
 
@@ -23,7 +23,7 @@ _KNOWN = {
     "NOREPLICAS": Refusal("Redis has fewer replicas than min-replicas-to-write asks for"),
     "CLUSTERDOWN": Refusal("the Redis cluster is down"),
     "MOVED": Refusal("this Redis is one node of a cluster, which is not supported"),
-    "BUSY": Refusal("Redis is held up by somebody's script"),
+    "BUSY": Refusal("Redis is busy with a script that does not end: SCRIPT KILL ends it"),
     "WRONGPASS": Refusal("Redis refuses the user name or the password", elsewhere=True),
     "NOAUTH": Refusal("Redis asks for a password, and none is configured", elsewhere=True),
     "NOPERM": Refusal("the Redis user may not do what is needed"),
@@ -41,5 +41,5 @@ def refusal(text: str) -> Refusal:
     if known is None:
         return Refusal(f"Redis refused: {text}")
     if code == "NOPERM":
-        return Refusal(f"{known.words}: {text.partition(' ')[2]}")
+        return Refusal(f"{known.reason}: {text.partition(' ')[2]}")
     return known

@@ -1,5 +1,5 @@
--- What is known of a request: at, the last event that was no progress ('': none), and of an ended one the
--- reply and its expiry. Nothing where nothing is left of it.
+-- The record of a request: at, the last event that was no progress ('': none), and of an ended one the reply and its
+-- expiry. Nothing where it has expired.
 -- number
 local key = record(ARGV[2])
 local found = redis.call('HMGET', key, 'at', 'step', 'reply', 'expires')

@@ -1,4 +1,4 @@
--- The first words on every connection: the secret of the ids, the number given out last, and the key that is there as
+-- The first script on every connection: the secret of the ids, the number given out last, and the key that exists for as
 -- long as the secret is this one.
 -- run id of the server, a secret to begin with, the highest number that this process has seen
 local run, secret, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -8,8 +8,8 @@ refuse_when_full()
 redis.call('SET', prefix .. 'secret', secret, 'NX')
 local number = tonumber(redis.call('GET', prefix .. 'number') or '0')
 if redis.call('GET', prefix .. 'run') ~= run then
-  -- Another server than last time: one that was started anew, or a replica that took over. It may have forgotten the
-  -- last numbers given out. No number is given out twice, so it goes on beyond anything that may have been.
+  -- Another server than last time: one that was restarted, or a replica that took over. It may have forgotten the last
+  -- numbers given out. No number is given out twice, so it goes on beyond all of them.
   redis.call('SET', prefix .. 'run', run)
   redis.call('SET', prefix .. 'number', string.format('%.0f', math.max(number, seen) + LEAP))
 end

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.redis.test_intake -*-
-"""Messages of others: read from the inbox, a stream with a plain name, and adopted as requests.
+"""Messages of other programs: read from the inbox, a stream with a plain name, and adopted as requests.
 
-There is no group: what is adopted is deleted in the same step, so the oldest that is left is always read. Several
-processes may read the same message. One adopts it; the others find it gone.
+There is no consumer group: a message is deleted in the step that adopts it, so the oldest that is left is always read.
+Several processes may read the same message. One adopts it; the others find it gone.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from openhqm.policy.foreign import (
     take_apart,
 )
 from openhqm.redis.connection import Redis
+from openhqm.redis.driver import is_refusal
 from openhqm.redis.errors import refusal
 from openhqm.redis.queue import MESSAGE_ID, RedisQueue
-from openhqm.redis.wire import is_refusal
 from openhqm.runtime.deferreds import deferred
 
 BLOCK_SECONDS = 1.0
@@ -44,9 +44,10 @@ Check = Callable[[Submission, float], None]
 
 
 class RedisIntake:
-    """Adopts what lies in ``inbox``. ``check`` is what the door would say to an envelope: `InvalidRequest`.
+    """Adopts the messages in the stream ``inbox``.
 
-    Messages of more than ``most_bytes`` are refused. ``answers`` is the stream for the replies to those that name none.
+    ``check`` refuses an envelope as the door would: `InvalidRequest`. Messages of more than ``most_bytes`` are refused.
+    ``answers`` is the stream for the replies to messages that name none.
     """
 
     _log = Logger()
@@ -74,7 +75,7 @@ class RedisIntake:
         self._link = redis.own_link(BLOCK_SECONDS)
         self._running: Deferred[None] | None = None
         self._stopped = False
-        self._trouble: str | None = None
+        self._failing: str | None = None
 
     def start(self) -> None:
         """Begin to read; it never fails."""
@@ -83,7 +84,7 @@ class RedisIntake:
 
     @deferred
     async def stop(self) -> None:
-        """Read no more. What was read and not adopted is still there."""
+        """Read no more. Messages that were not adopted stay in the inbox."""
         self._stopped = True
         if self._running is not None:
             self._running.cancel()
@@ -98,18 +99,20 @@ class RedisIntake:
             while not self._stopped:
                 reason = await self._turn()
                 if reason is None:
-                    pause, self._trouble = FIRST_PAUSE, None
+                    pause, self._failing = FIRST_PAUSE, None
                     continue
-                if reason != self._trouble:
-                    self._log.error("messages cannot be taken from {inbox}: {why}", inbox=self._inbox, why=reason)
-                self._trouble = reason
+                if reason != self._failing:
+                    self._log.error(
+                        "messages cannot be adopted from {inbox}: {reason}", inbox=self._inbox, reason=reason
+                    )
+                self._failing = reason
                 await deferLater(self._redis.clock, pause * (0.5 + self._redis.random()))
                 pause = min(2 * pause, LONGEST_PAUSE)
         except CancelledError:
-            pass  # that is how it is stopped
+            pass  # by stop()
 
     async def _turn(self) -> str | None:
-        """Adopt what there is, or wait for a moment until there is something; what is wrong, if anything is."""
+        """Adopt the messages that there are, or wait a moment for one. Returns why that failed, or None."""
         try:
             entries = await self._read()
             outcomes = await DeferredList([self._take(id, fields) for id, fields in entries], consumeErrors=True)
@@ -119,7 +122,7 @@ class RedisIntake:
             return error.reason
         except Exception as error:
             if is_refusal(error):
-                return refusal(str(error)).words
+                return refusal(str(error)).reason
             self._log.failure("reading {inbox} broke down", inbox=self._inbox)
             return f"{type(error).__name__}: {error}"
         failures: list[Any] = [result for success, result in outcomes if not success]
@@ -137,8 +140,8 @@ class RedisIntake:
             "XREAD", "COUNT", self._most_entries, "BLOCK", block, "STREAMS", self._inbox, "0-0"
         )
         found = [
-            (id.decode("ascii"), list(zip(words[::2], words[1::2], strict=True)))
-            for id, words in (answer[0][1] if answer else [])
+            (id.decode("ascii"), list(zip(flat[::2], flat[1::2], strict=True)))
+            for id, flat in (answer[0][1] if answer else [])
         ]
         read = sum(len(name) + len(value) for _, fields in found for name, value in fields)
         if read > MANY_BYTES:
@@ -166,7 +169,7 @@ class RedisIntake:
         except (UnreadableMessage, InvalidRequest, MalformedJSON) as error:
             await self._refuse(draft, str(error), fields, entry)
             return
-        except Exception as error:  # read again it would be the same again
+        except Exception as error:  # read again, it would fail again
             self._log.failure("message {entry} of {inbox} broke its reading", entry=entry, inbox=self._inbox)
             await self._refuse(draft, f"{type(error).__name__}: {error}", fields, entry)
             return
@@ -174,11 +177,11 @@ class RedisIntake:
             await self._queue.adopt(submission, self._inbox, entry)
 
     def _submission(self, content: bytes, fields: dict[bytes, bytes], draft: Submission) -> Submission:
-        """What it asks for, in the queue where it belongs. `UnreadableMessage`, `InvalidRequest`, `MalformedJSON`."""
+        """The submission, with its queue. `UnreadableMessage`, `InvalidRequest`, `MalformedJSON`."""
         if self._format == "envelope" or (self._format == "auto" and is_envelope(content)):
             found = decode_request(content).submission
             self._check(found, self._redis.clock_now())
-            # It says nothing about where it waits: that is decided here.
+            # An envelope does not decide in which queue it waits.
             found = attrs.evolve(found, headers={**draft.headers, **found.headers}, endpoint=None, partition=None)
             reply_to = draft.reply_to or found.reply_to
             if reply_to is not None:
@@ -191,12 +194,12 @@ class RedisIntake:
 
     async def _refuse(self, draft: Submission, reason: str, fields: Fields, entry: str) -> None:
         draft = attrs.evolve(draft, reply_to=draft.reply_to or self._answers)
-        if draft.body is None:  # nothing in it is its content: keep all of it
+        if draft.body is None:  # none of its fields is its content: keep all of them
             draft = attrs.evolve(draft, body=b"\n".join(b"%b: %b" % field for field in fields))
-        elif not draft.headers:  # what no header can be is kept as text, where nobody sends it on
+        elif not draft.headers:  # a field that cannot be a header is kept as text, where it is not sent on
             kept = {_text(name): _text(value) for name, value in take_apart(fields)[2].items()}
             draft = attrs.evolve(draft, metadata={**draft.metadata, "fields": kept} if kept else draft.metadata)
-        # A number, and so an id, of its own: whoever has a reply may quote it.
+        # A number, and so an id, of its own: the receiver of the reply may quote it.
         number = int(await self._redis.command("INCR", f"{self._redis.prefix}number"))
         self._redis.saw(number)
         now = self._redis.clock_now()

@@ -1,13 +1,13 @@
-# -*- test-case-name: tests.brokered.test_redis_ledger -*-
-"""The books in Redis for a queue elsewhere: see `brokered/ledger.py` for what each step means.
+# -*- test-case-name: tests.brokered.test_forms -*-
+"""The ledger in Redis, for a queue over a broker: see `openhqm.queue.ledger` for what each step means.
 
-A request's record is the same hash as that of a request that waits in Redis, without a line to stand in. Whose copy
-nobody has published yet stands in ``unpublished``; any process may publish what has stood there for a while.
+A request's record is the same hash as that of a request that waits in Redis, without a stream to wait in. Redis holds
+its body only while something of it waits in the outbox. Any process publishes what another one has left there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,35 +15,24 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 
-from openhqm.codec import decode_request, encode_dead_letter, encode_reply, encode_request
-from openhqm.errors import DeliveryClosed, IdempotencyConflict, NotDurable, UnknownRequest
-from openhqm.messages import (
-    Acceptance,
-    DeadLetter,
-    Depth,
-    IdempotencyClaim,
-    Priority,
-    Reply,
-    Request,
-    Status,
-    Submission,
-)
-from openhqm.policy.copies import NOTE_SECONDS, Copy, Loan, NotYet, Recovered
+from openhqm.codec import address, decode_request, encode_dead_letter, encode_reply, encode_submission
+from openhqm.errors import IdempotencyConflict, LeaseLost, NotDurable, UnknownRequest
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Status, Submission
+from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.history import MOST_EVENTS, check_progress
-from openhqm.policy.queue_names import priority_of, queue_of
+from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.redis.claims import claim_words
+from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered
+from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
 from openhqm.runtime.deferreds import deferred
 
-MARK_SECONDS = 60.0
-MOST_LOOKED_AT = 500
-FORGIVEN_SECONDS = 30.0
-"""A broker that was not empty for so long counts as empty for the first time: it is looked at far more often."""
+MOST_RECOVERED = 500
+TURN_SECONDS = 30
+TURN_WAIT_SECONDS = 5.0
 LOST_STATUS = 502  # what was behind this server failed (RFC 9110, section 15.6.3)
-LOST_WORDS = "the broker has lost it; nothing of it was kept elsewhere, so it has to be sent again"
-ELSEWHERE = ""
+LOST_TEXT = "the broker has lost the request, and its content was kept nowhere else: send it again"
 NOWHERE = ("", "")
 
 
@@ -54,17 +43,21 @@ class RedisLedger:
     """
 
     complete = True
-    counts_returns = False
+    counts_redeliveries = False
+    keeps_unbegun = False
 
-    def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float, lost_after: float = 60.0) -> None:
-        self._lost_after = lost_after
-        self._suspected = (float("-inf"), float("-inf"))  # since when that is so, and when it was seen last
+    def __init__(
+        self, redis: Redis, *, channels: Channels, dead_letters: str, ttl: float, lost_after: float = 60.0
+    ) -> None:
         self._redis = redis
-        self._requests = requests
+        self._channels = channels
         self._letters = DeadLetters(redis, dead_letters)
         self._ttl = ttl
+        self._lost_after = lost_after
+        self._suspected: dict[str, float] = {}
         self._unlisten: list[Callable[[], None]] = []
         self.on_ending: list[Callable[[int, str], None]] = []
+        self.on_due: list[Callable[[float], None]] = []
         redis.on_ending.append(self._ended)
 
     @property
@@ -83,6 +76,7 @@ class RedisLedger:
         return self._redis.warnings
 
     def start(self) -> Deferred[None]:
+        self._listen("outbox", lambda message: self._fell_due(0.0), lambda: self._fell_due(0.0))
         self._redis.start()
         return succeed(None)
 
@@ -94,12 +88,15 @@ class RedisLedger:
             unlisten()
         return self._redis.stop()
 
-    def follow(self, queue: str, look: Callable[[], None]) -> None:
-        self._unlisten.append(self._redis.listen(f"{self._redis.prefix}said:{queue}", self._heard, look))
+    def follow(self, queue: str, missed: Callable[[], None]) -> None:
+        self._listen(queue, self._heard, missed)
+
+    def _listen(self, name: str, heard: Callable[[bytes], None], opened: Callable[[], None]) -> None:
+        self._unlisten.append(self._redis.listen(f"{self._redis.prefix}signals:{name}", heard, opened))
 
     def _heard(self, message: bytes) -> None:
-        word, _, rest = message.partition(b" ")
-        if word == b"ended":
+        kind, _, rest = message.partition(b" ")
+        if kind == b"ended":
             number, _, status = rest.partition(b" ")
             self._ended(int(number), status.decode())
 
@@ -107,35 +104,35 @@ class RedisLedger:
         for call in self.on_ending:
             call(number, status)
 
+    def _fell_due(self, delay: float) -> None:
+        for call in self.on_due:
+            call(self._redis.clock.seconds() + delay)
+
     def number(self, correlation_id: str) -> int | None:
         return self._redis.ids.number(correlation_id)
 
     # Accepting
 
-    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Copy | Acceptance]:
+    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
         return self._record(submission, claim, NOWHERE)
 
     @deferred
     async def _record(
         self, submission: Submission, claim: IdempotencyClaim | None, source: tuple[str, str]
-    ) -> Copy | Acceptance:
-        # Number and time are Redis's to give; they stand in the record, above what the envelope says.
-        envelope = encode_request(Request("", self._redis.clock_now(), submission))
-        not_before, timeout = (_optional(each) for each in (submission.not_before, submission.timeout))
-        no_delay, recorded, queue = "", "1", queue_of(self._requests, submission)
+    ) -> Outgoing | Acceptance:
+        # Number and time are Redis's to give.
+        envelope, channel = encode_submission(submission), self._channels.of(submission)
         answer = await self._redis.run(
-            "accept",
-            queue,
-            ELSEWHERE,
+            "ledger_record",
+            queue_of(self._channels.requests, submission),
+            channel,
+            self._channels.line(submission) or "",
             envelope,
-            not_before,
-            no_delay,
-            timeout,
-            recorded,
-            *claim_words(claim),
+            _optional(submission.not_before),
+            _optional(submission.timeout),
+            *claim_arguments(claim),
             *source,
-            *NOWHERE,
-            priority_of(submission).value,
+            CLAIM_SECONDS,
         )
         outcome = answer[0]
         if outcome == b"conflict":
@@ -147,160 +144,222 @@ class RedisLedger:
         id = self._redis.ids.issue(number)
         if outcome == b"repeat":
             return Acceptance(id, at, replayed=True)
-        delay = max(0.0, submission.not_before - at) if submission.not_before is not None else 0.0
-        request = Request(id, at, submission)
-        return Copy(number, request, encode_request(request), delay=delay)
+        waits = answer[3] == b"1"
+        if waits and submission.not_before is not None:
+            self._fell_due(max(0.0, submission.not_before - at))
+        return Outgoing(number, Request(id, at, submission), channel, address(envelope, id, at), waits=waits)
 
     @deferred
-    async def withdraw(self, copy: Copy, claim: IdempotencyClaim | None) -> bool:
-        answer = await self._redis.run("withdraw", copy.number, claim_words(claim)[0])
+    async def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> bool:
+        answer = await self._redis.run("ledger_withdraw", outgoing.number, claim_arguments(claim)[0])
         return bool(answer == b"1")
 
-    def note_published(self, copies: Sequence[tuple[int, int]]) -> Deferred[None]:
-        words = [word for copy in copies for word in copy]
-        return self._redis.run("published", *words).addCallback(lambda answer: None)
-
     @deferred
-    async def unpublished(self, most: int) -> Sequence[Copy]:
-        copies = []
-        for number, at, attempts, delay, body in await self._redis.run("unpublished", most, MARK_SECONDS):
-            id = self._redis.ids.issue(int(number))
-            request = evolve(decode_request(body), correlation_id=id, submitted_at=float(at))
-            copies.append(Copy(int(number), request, encode_request(request), int(attempts), float(delay)))
-        return copies
+    async def redrive(self, number: int) -> Outgoing:
+        letter, where = await self._letters.find(number)
+        outgoing = await self._record(redriven(letter), None, where)
+        assert isinstance(outgoing, Outgoing), "without a claim there is no repeat"
+        return outgoing
 
     @deferred
     async def queues(self) -> Sequence[str]:
         return sorted(name.decode() for name in await self._redis.command("SMEMBERS", f"{self._redis.prefix}queues"))
 
-    @deferred
-    async def recover(self, queue: str | None, priority: Priority | None) -> Recovered:
-        if queue is None:
-            await self._hesitate()
-        found = await self._recover(queue, priority)
-        if found:
-            # What other processes had published a moment ago, they have noted by then.
-            await deferLater(self._redis.clock, 2 * NOTE_SECONDS)
-            found += await self._recover(queue, priority)
-        return found
+    # The outbox
 
-    async def _hesitate(self) -> None:
-        """`NotDurable` for a while: maybe this is not the broker that has what is open, and no ending can be undone."""
-        count = int(await self._redis.command("ZCARD", f"{self._redis.prefix}elsewhere"))
-        now = self._redis.clock.seconds()
-        since, last = self._suspected
-        if now - last > FORGIVEN_SECONDS:
-            since = now
-        self._suspected = since, now
-        if count and now - since < self._lost_after:
-            raise NotDurable(
-                f"nothing of ours is there, and {count} requests are open. Is it the right one? What is kept nowhere "
-                f"else ends as FAILED {self._lost_after:g} s after this was seen first"
-            )
-
-    async def _recover(self, queue: str | None, priority: Priority | None) -> Recovered:
-        after, found = b"0", Recovered()
-        while after:
-            asked = (queue or "", "" if priority is None else priority.value)
-            after, marked, lost = await self._redis.run("lost", after, MOST_LOOKED_AT, *asked)
-            ends = [await self._end_lost(int(number)) for number in lost]
-            found += Recovered(marked, sum(ends))
-        return found
-
-    async def _end_lost(self, number: int) -> bool:
-        """Whether it had not ended yet."""
-        now, id = self._redis.clock_now(), self._redis.ids.issue(number)
-        reply = Reply(id, Status.FAILED, now, status_code=LOST_STATUS, error=LOST_WORDS)
-        answer = await self._redis.run("end", number, reply.status.value, encode_reply(reply), self._ttl)
-        first = bool(answer.startswith(b"1"))
-        if first:
-            for call in self._redis.on_ending:
-                call(number, reply.status.value)
-        return first
-
-    # Lending
+    def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
+        values = [value for entry in entries for value in entry]
+        return self._redis.run("ledger_published", *values).addCallback(lambda answer: None)
 
     @deferred
-    async def begin(self, copy: Copy, returned: int) -> Loan | NotYet | None:
+    async def take_due(self, most: int) -> Sequence[Outgoing]:
+        entries = []
+        rows, _ = await self._redis.run("ledger_take_due", most, CLAIM_SECONDS)
+        for number, at, channel, generation, attempts, body in rows:
+            id, at = self._redis.ids.issue(int(number)), float(at)
+            request = evolve(decode_request(body), correlation_id=id, submitted_at=at)
+            envelope = _addressed(body, request)
+            entries.append(Outgoing(int(number), request, channel.decode(), envelope, int(generation), int(attempts)))
+        return entries
+
+    @deferred
+    async def next_due(self) -> float | None:
+        _, next_due = await self._redis.run("ledger_take_due", 0, CLAIM_SECONDS)
+        return float(next_due) if next_due else None
+
+    @deferred
+    async def postpone(self, incoming: Incoming, delay: float) -> bool:
+        values = (incoming.number, incoming.generation, incoming.body, repr(float(delay)))
+        answer = await self._redis.run("ledger_postpone", *values)
+        if answer == b"1":
+            self._fell_due(delay)
+        return bool(answer == b"1")
+
+    @deferred
+    async def count(self, queue: str) -> tuple[int, int]:
+        name = "" if group_of(queue) == queue else queue
+        published, waiting = await self._redis.run("ledger_count", name, *self._channels.names(queue))
+        return int(published), int(waiting)
+
+    # Working
+
+    @deferred
+    async def begin(self, incoming: Incoming) -> Attempt | None:
         token = self._redis.new_token()
-        answer = await self._redis.run("begin", copy.number, copy.attempts, token)
-        if not answer:
-            return None
-        if answer[0] == b"wait":
-            return NotYet(float(answer[1]), retry=int(answer[2]) > 0)
-        return Loan(copy.number, int(answer[1]), token)
+        answer = await self._redis.run("ledger_begin", incoming.number, incoming.generation, token)
+        return Attempt(incoming.number, int(answer[0]), token) if answer else None
 
     @deferred
     async def ending(self, number: int) -> str | None:
         status = await self._redis.command("HGET", f"{self._redis.prefix}r:{number}", "ended")
         return None if status is None else status.decode()
 
-    def note_progress(self, loan: Loan, detail: dict[str, Any]) -> Deferred[None]:
+    def note_progress(self, attempt: Attempt, detail: dict[str, Any]) -> Deferred[None]:
         text = msgspec.json.encode(detail)
         try:
             check_progress(1, text)
         except ValueError:
             return fail()
-        return self._run("progress", loan, text, MOST_EVENTS).addCallback(_reported)
+        return self._step("progress", attempt, text, MOST_EVENTS).addCallback(_reported)
 
     # Settling
 
     @deferred
-    async def release(self, loan: Loan) -> Copy | None:
-        await self._run("release", loan, "back", "", "", "")
-        return None
+    async def release(self, attempt: Attempt) -> bool:
+        await self._step("ledger_return", attempt, "")
+        return True
 
     @deferred
-    async def hold(self, loan: Loan, delay: float, reason: str) -> bool:
-        answer = await self._run("release", loan, "hold", repr(float(delay)), msgspec.json.encode(reason), "")
+    async def retry(self, attempt: Attempt, body: bytes, delay: float, reason: str) -> None:
+        text = msgspec.json.encode(reason)
+        if await self._step("ledger_retry", attempt, body, repr(float(delay)), text) == b"1":
+            self._fell_due(delay)
+
+    @deferred
+    async def end(self, attempt: Attempt, reply: Reply, letter: DeadLetter | None) -> bool:
+        text = b"" if letter is None else encode_dead_letter(letter)
+        status = reply.status.value
+        answer = await self._step(
+            "ledger_end", attempt, status, encode_reply(reply), self._ttl, self._letters.key, text
+        )
+        if answer == b"1":
+            self._tell_ending(attempt.number, status)
         return bool(answer == b"1")
 
     @deferred
-    async def renew(self, loan: Loan, request: Request, body: bytes, delay: float, reason: str) -> Copy | None:
-        answer = await self._run("release", loan, "renew", repr(float(delay)), msgspec.json.encode(reason), body)
-        return Copy(loan.number, request, body, loan.attempt, delay) if answer == b"1" else None
+    async def let_go(self, attempt: Attempt) -> None:
+        answer = await self._step("ledger_end", attempt, "", b"", self._ttl, self._letters.key, b"")
+        if answer == b"open":
+            raise LeaseLost(self._redis.ids.issue(attempt.number), "it has not ended after all")
 
     @deferred
-    async def end(self, loan: Loan, reply: Reply, letter: DeadLetter | None) -> bool:
-        text = b"" if letter is None else encode_dead_letter(letter)
-        status = reply.status.value
-        answer = await self._run("settle", loan, status, encode_reply(reply), self._ttl, self._letters.key, text)
+    async def _step(self, script: str, attempt: Attempt, *values: Any) -> Any:
+        answer = await self._redis.run(script, attempt.number, attempt.token, *values)
+        if answer == b"lost":
+            raise LeaseLost(self._redis.ids.issue(attempt.number), "a later attempt has begun")
+        return answer
+
+    def _tell_ending(self, number: int, status: str) -> None:
+        for call in self._redis.on_ending:
+            call(number, status)
+
+    # What the broker has lost
+
+    def returned(self, attempt: Attempt) -> None:
+        self._redis.run("ledger_return", attempt.number, attempt.token, "1").addErrback(lambda failure: None)
+
+    @deferred
+    async def open_channels(self) -> Mapping[str, float]:
+        return {channel.decode(): float(oldest) for channel, oldest in await self._redis.run("ledger_channels")}
+
+    @deferred
+    async def recover(
+        self,
+        channel: str,
+        is_lost: Callable[[], Deferred[bool]],
+        make: Callable[[], Deferred[None]] | None,
+        sure: bool,
+    ) -> Recovered:
+        token = await self._take_turn()
+        try:
+            if not await is_lost():
+                self._suspected.pop(channel, None)
+                return Recovered()
+            found = await self._recover(token, channel, make is not None, sure)
+            if make is not None:
+                await make()
+            self._suspected.pop(channel, None)
+            return found
+        finally:
+            await self._redis.run("ledger_turn", token).addErrback(lambda failure: failure.trap(NotDurable))
+
+    async def _take_turn(self) -> str:
+        """This process's turn at finding out what was lost; `NotDurable` where another one is at it for long."""
+        key, token = f"{self._redis.prefix}recovering", self._redis.new_token()
+        until = self._redis.clock.seconds() + TURN_WAIT_SECONDS
+        while await self._redis.command("SET", key, token, "NX", "EX", TURN_SECONDS) is None:
+            if self._redis.clock.seconds() >= until:
+                raise NotDurable("another process is finding out what the broker has lost")
+            await deferLater(self._redis.clock, 0.1)
+        return token
+
+    async def _recover(self, token: str, channel: str, begun: bool, sure: bool) -> Recovered:
+        found, first = Recovered(), True
+        while True:
+            answer = await self._redis.run(
+                "ledger_recover", token, channel, MOST_RECOVERED, "1" if begun else "", "1" if first else ""
+            )
+            if answer == b"over":
+                raise NotDurable("another process is finding out what the broker has lost")
+            published, rest, looked_at = answer
+            if rest:
+                self._hesitate(channel, len(rest), sure)
+            ended = [await self._end_lost(int(number)) for number in rest]
+            found, first = found + Recovered(int(published), sum(ended)), False
+            if not looked_at:
+                break
+        if found.published:
+            self._fell_due(0.0)
+        return found
+
+    def _hesitate(self, channel: str, count: int, sure: bool) -> None:
+        """`NotDurable` for a while: this may not be the broker that has the requests, and no ending can be undone."""
+        now = self._redis.clock.seconds()
+        since = self._suspected.setdefault(channel, now)
+        if not sure and now - since < self._lost_after:
+            raise NotDurable(
+                f"the broker has no channel {channel}, but {count} or more open requests wait in it: check host, "
+                f"virtual host and prefix. They end as FAILED {self._lost_after:g} s after this was seen first"
+            )
+
+    async def _end_lost(self, number: int) -> bool:
+        """Whether it had not ended yet."""
+        now, id = self._redis.clock_now(), self._redis.ids.issue(number)
+        reply = Reply(id, Status.FAILED, now, status_code=LOST_STATUS, error=LOST_TEXT)
+        answer = await self._redis.run("end", number, reply.status.value, encode_reply(reply), self._ttl)
         first = bool(answer.startswith(b"1"))
         if first:
-            for call in self._redis.on_ending:
-                call(loan.number, status)
+            self._tell_ending(number, reply.status.value)
         return first
-
-    @deferred
-    async def let_go(self, loan: Loan) -> None:
-        answer = await self._run("settle", loan, "", b"", self._ttl, self._letters.key, b"")
-        if answer == b"open":
-            raise DeliveryClosed(self._redis.ids.issue(loan.number), "it has not ended after all")
-
-    @deferred
-    async def _run(self, script: str, loan: Loan, *words: Any) -> Any:
-        answer = await self._redis.run(script, loan.number, loan.token, *words)
-        if answer == b"lost":
-            raise DeliveryClosed(self._redis.ids.issue(loan.number), "a later attempt has begun")
-        return answer
 
     # Dead letters
 
-    def bury(self, letter: DeadLetter) -> Deferred[None]:
-        return self._redis.run("bury", self._letters.key, encode_dead_letter(letter)).addCallback(lambda answer: None)
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        return self._redis.run("dead_letter", self._letters.key, encode_dead_letter(letter)).addCallback(
+            lambda answer: None
+        )
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._letters.listed(after, most)
 
-    @deferred
-    async def redrive(self, number: int) -> Copy:
-        letter, where = await self._letters.find(number)
-        copy = await self._record(redriven(letter), None, where)
-        assert isinstance(copy, Copy), "without a claim there is no repeat"
-        return copy
-
-    def letters_depth(self) -> Deferred[Depth]:
+    def dead_letters_depth(self) -> Deferred[Depth]:
         return self._letters.depth()
+
+
+def _addressed(body: bytes, request: Request) -> bytes:
+    """The envelope with its id: as it was recorded without one, or as a worker has sent it back."""
+    id = request.correlation_id
+    return body if body.find(id.encode(), 0, 80) >= 0 else address(body, id, request.submitted_at)
 
 
 def _reported(answer: bytes) -> None:

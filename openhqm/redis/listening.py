@@ -1,8 +1,8 @@
-# -*- test-case-name: tests.redis.test_redis,tests.redis.test_listening -*-
-"""Hearing what other processes say, over a connection of its own: channels, for as long as somebody listens.
+# -*- test-case-name: tests.redis.test_listening,tests.redis.test_several_processes -*-
+"""Messages from other processes, over a connection of its own: channels, for as long as they have a listener.
 
 Redis keeps no message for a connection that is down. So each listener is told whenever its channel was opened, or
-opened again: from now on it misses nothing, and what was before it looks up.
+opened again: from then on it misses nothing, and what was before it looks up.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm.config.redis_address import Address
 from openhqm.errors import NotDurable
+from openhqm.redis.address import Address
+from openhqm.redis.driver import factory, is_refusal
 from openhqm.redis.errors import refusal
-from openhqm.redis.link import Reconnecting
-from openhqm.redis.wire import factory, is_refusal
+from openhqm.redis.reconnecting import Reconnecting
 
 PING_SECONDS = 5.0
 
@@ -47,7 +47,7 @@ class Listening:
         self._channels: dict[bytes, _Listener] = {}
         self._ping: Any = None
         self._refused: set[bytes] = set()
-        self._trouble: str | None = None
+        self._refusal: str | None = None
         self.link = Reconnecting(
             address,
             reactor,
@@ -72,13 +72,13 @@ class Listening:
             if self._channels.get(name) is listener:
                 del self._channels[name]
                 self._refused.discard(name)
-                # One that Redis will not close now closes with the connection; until then it is for nobody.
+                # A channel that Redis does not close now closes with the connection; until then it has no listener.
                 self.link.ask("UNSUBSCRIBE", name).addErrback(_answered_or_gone)
 
         return stop
 
     def stop(self) -> Deferred[None]:
-        """Hear nothing more."""
+        """Listen no more."""
         self._channels.clear()
         self._refused.clear()
         self._down()
@@ -94,21 +94,21 @@ class Listening:
         if name in self._refused:
             self._refused.remove(name)
             if not self._refused:
-                self._log.info("other processes are heard again", unavailable_reason=self._trouble)
-                self._trouble = None
+                self._log.info("messages from other processes arrive again", refusal=self._refusal)
+                self._refusal = None
         listener.opened()
 
     def _not_opened(self, failure: Failure, name: bytes, listener: _Listener) -> None:
-        """Refused, it is asked for again with the next PING. Until then whoever listens looks by itself, late."""
+        """Refused, it is asked for again with the next PING. Until then the listener finds out by looking, later."""
         if not is_refusal(failure.value):
             _gone_anyway(failure)
             return
         if self._channels.get(name) is listener:
             self._refused.add(name)
-        words = refusal(str(failure.value)).words
-        if words != self._trouble:
-            self._log.error("nothing can be heard from other processes: {words}", words=words)
-        self._trouble = words
+        reason = refusal(str(failure.value)).reason
+        if reason != self._refusal:
+            self._log.error("no messages from other processes: {reason}", reason=reason)
+        self._refusal = reason
 
     def _heard(self, channel: bytes, message: bytes) -> None:
         listener = self._channels.get(channel)
@@ -126,7 +126,7 @@ class Listening:
         self._ping = None
 
     def _ask_whether_it_lives(self) -> None:
-        """A peer that is gone without a word is noticed by a question that has no answer."""
+        """A server that is gone without closing the connection is noticed by a command that has no answer."""
         self._ping = self._reactor.callLater(PING_SECONDS, self._ask_whether_it_lives)
         self.link.ask("PING").addErrback(_answered_or_gone)
         for name in list(self._refused):
@@ -134,7 +134,7 @@ class Listening:
 
 
 def _answered_or_gone(failure: Failure) -> None:
-    """That it does not like the question (Redis refuses even PING while it cannot save) is an answer, too."""
+    """A refusal (Redis refuses even PING while it cannot save) is an answer, too."""
     if not is_refusal(failure.value):
         _gone_anyway(failure)
 

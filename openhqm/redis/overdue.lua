@@ -1,4 +1,5 @@
--- What is past its deadline and has not ended, with its attempts; and in how many seconds the next one will be.
+-- The requests that are past their deadline and have not ended, with their attempts; and in how many seconds the next
+-- deadline passes.
 -- most
 local due = redis.call('ZRANGEBYSCORE', prefix .. 'deadlines', '-inf', exact(clock), 'LIMIT', 0, tonumber(ARGV[2]))
 local found = {}

@@ -1,4 +1,4 @@
--- Add a progress event. '1'; 'full' past the limit of a history; 'lost' where the loan is over.
+-- Add a progress event. '1'; 'full' past the limit of a history; 'lost' where the delivery is over.
 -- number, token, detail, most events
 local number, token, detail, most = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 refuse_when_full()

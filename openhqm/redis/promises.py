@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.redis.test_parts -*-
+# -*- test-case-name: tests.redis.test_promises -*-
 """What this Redis can promise by the way it is set up: read from the server, never assumed."""
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.redis.test_protocols -*-
 """txredisapi's protocol with a shorter way for a command: hiredis packs it, and one Deferred waits for its answer.
 
-Bytes come and go as they are. Names, passwords and databases are told by whoever connects, not by the protocol, which
-would give up for ever over a wrong password.
+Bytes come and go as they are. `openhqm.redis.connecting` logs in and selects the database: the protocol would give up
+for ever over a wrong password.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from txredisapi import ConnectionError as Lost
 from txredisapi import RedisProtocol
 
 
-class Asker(RedisProtocol):  # type: ignore[misc]
-    """Asks, and is answered in the same order.
+class CommandProtocol(RedisProtocol):  # type: ignore[misc]
+    """Sends commands, and takes their answers in the same order.
 
-    ``asked`` holds what has no answer yet, the oldest first: when it was asked, and who waits. ``seconds`` tells the
-    time.
+    ``asked`` has the commands without an answer yet, the oldest first: when each was sent, and the Deferred of its
+    answer. ``seconds`` tells the time.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -32,14 +32,14 @@ class Asker(RedisProtocol):  # type: ignore[misc]
         self._seconds = seconds
         self._unasked: Exception | None = None
 
-    def execute_command(self, *words: Any, **options: Any) -> Deferred[Any]:
-        """The answer to one command. Cancelling gives up the waiting only."""
+    def execute_command(self, *arguments: Any, **options: Any) -> Deferred[Any]:
+        """The answer to one command. Cancelling does not take the command back."""
         unasked, self._unasked = self._unasked, None
         if unasked is not None:
             return fail(unasked)
         if not self.connected:
             return fail(Lost("Not connected"))
-        packed = pack_command(words)
+        packed = pack_command(arguments)
         answer: Deferred[Any] = Deferred()
         self.asked.append((self._seconds(), answer))
         self.transport.write(packed)
@@ -47,7 +47,7 @@ class Asker(RedisProtocol):  # type: ignore[misc]
 
     def replyReceived(self, reply: Any) -> None:
         if not self.asked:
-            # It does not let us in (too many connections, protected mode): that is the answer to all we would ask.
+            # Redis refuses the connection (too many connections, protected mode): that answers every command.
             self._unasked = reply if isinstance(reply, Exception) else None
             return
         _, answer = self.asked.popleft()
@@ -62,8 +62,8 @@ class Asker(RedisProtocol):  # type: ignore[misc]
             self.replyReceived(Lost("Lost connection"))
 
 
-class Listener(Asker):
-    """Also hears what is said in the channels that it subscribes to: ``heard`` is called with channel and message."""
+class SubscriberProtocol(CommandProtocol):
+    """Subscribes to channels, too: ``heard`` is called with channel and message."""
 
     def __init__(self, seconds: Callable[[], float], heard: Callable[[bytes, bytes], None]) -> None:
         super().__init__(seconds)

@@ -1,8 +1,8 @@
-# -*- test-case-name: tests.redis.test_redis -*-
+# -*- test-case-name: tests.redis.test_contract,tests.redis.test_several_processes -*-
 """The queue in Redis Streams: each promise is one script, kept for as many processes as there are.
 
-A message is a record (a hash), and stands in exactly one line: the stream of its queue and priority, the loans, or
-one of two sets ordered by when it is due. `docs/redis.md` lists the keys.
+A request is a record (a hash), and its number stands in exactly one key of its queue: the stream of its priority, the
+leases, or one of two sets ordered by when it is due. `docs/redis.md` lists the keys.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from openhqm.messages import (
     DeadLetter,
     Depth,
     IdempotencyClaim,
-    Priority,
     Request,
     Submission,
 )
 from openhqm.policy.foreign import reply_fields
-from openhqm.policy.queue_names import MOST_QUEUES, holds_requests, queue_of
+from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.redis.claims import NO_CLAIM, claim_words
+from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
-from openhqm.redis.local_queue import Place
+from openhqm.redis.local_queue import LocalQueue
 from openhqm.runtime.deferreds import deferred
 
-NOWHERE = ("", "")
+NO_SOURCE = ("", "")
 MESSAGE_ID = "message_id"
 LARGEST_BYTES = 512 * 1024 * 1024  # a string in Redis holds no more (proto-max-bulk-len)
 
 
 @implementer(IMessageQueue)
 class RedisQueue:
-    """The queues in ``redis``. A loan that is not extended for ``lease`` seconds is lent anew, by any process.
+    """The queues in ``redis``.
 
-    ``ttl`` is how long an ending that is settled here is kept.
+    A delivery that is not extended for ``lease`` seconds is lost, and its request delivered again, in any process.
+    ``ttl`` is how long an ending is kept that is settled here, in seconds.
     """
 
     def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float, lease: float = 60.0) -> None:
@@ -53,7 +53,7 @@ class RedisQueue:
         self._letters = DeadLetters(redis, dead_letters)
         self._ttl = ttl
         self._lease = lease
-        self._places: dict[str, Place] = {}
+        self._queues: dict[str, LocalQueue] = {}
 
     @property
     def traits(self) -> QueueTraits:
@@ -61,7 +61,6 @@ class RedisQueue:
         return QueueTraits(
             durable=self._redis.promises.durable,
             ordered=True,
-            native_priority=True,
             atomic_settle=True,
             largest_message=LARGEST_BYTES,
         )
@@ -83,22 +82,22 @@ class RedisQueue:
     @deferred
     async def stop(self) -> None:
         # Each answer comes or fails within the link's time, so this ends.
-        await gatherResults([place.stop() for place in self._places.values()])
+        await gatherResults([queue.stop() for queue in self._queues.values()])
         await self._redis.stop()
 
     def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
-        return self._accept(submission, claim, NOWHERE)
+        return self._accept(submission, claim, NO_SOURCE)
 
     def adopt(self, submission: Submission, source: str, entry: str) -> Deferred[Acceptance]:
-        """Accept what stands as ``entry`` in the stream ``source``, and delete it there, in one step.
+        """Accept a request for the message ``entry`` of the stream ``source``, and delete it there, in one step.
 
-        `UnknownRequest` where it is gone: somebody was quicker.
+        `UnknownRequest` where the message is gone: another process was quicker.
         """
         return self._accept(submission, None, (source, entry))
 
     @deferred
     async def refuse(self, letter: DeadLetter, source: str, entry: str) -> bool:
-        """Make what stands as ``entry`` in ``source`` a dead letter, in one step. False where it is gone."""
+        """Make the message ``entry`` of ``source`` a dead letter, in one step. False where it is gone."""
         reply, submission = letter.reply, letter.request.submission
         asked = (submission.reply_to or "", about(submission), *reply_fields(reply))
         answer = await self._redis.run("refuse", source, entry, self._letters.key, encode_dead_letter(letter), *asked)
@@ -113,14 +112,11 @@ class RedisQueue:
         asked = self._redis.run(
             "accept",
             queue_of(self._requests, submission),
-            # Within a partition the oldest goes first, whatever its priority.
-            (Priority.NORMAL if submission.partition is not None else submission.priority).value,
+            priority_of(submission).value,
             body,
             _optional(submission.not_before),
-            "",
             _optional(submission.timeout),
-            "1",
-            *claim_words(claim),
+            *claim_arguments(claim),
             *source,
             submission.reply_to or "",
             about(submission),
@@ -137,27 +133,8 @@ class RedisQueue:
         self._redis.saw(number)
         return Acceptance(self._redis.ids.issue(number), float(answer[2]), replayed=outcome == b"repeat")
 
-    @deferred
-    async def publish(self, queue: str, message: Request, *, priority: Priority, delay: float) -> None:
-        body = encode_request(message)
-        no_deadline, unrecorded = "", ""
-        answer = await self._redis.run(
-            "accept",
-            queue,
-            priority.value,
-            body,
-            "",
-            repr(float(delay)),
-            no_deadline,
-            unrecorded,
-            *NO_CLAIM,
-            *NOWHERE,
-            *NOWHERE,
-        )
-        self._redis.saw(int(answer[1]))
-
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
-        return self._place(queue).receive(most, in_order)
+        return self._queue(queue).receive(most, in_order)
 
     @deferred
     async def queues(self) -> Sequence[str]:
@@ -167,8 +144,8 @@ class RedisQueue:
     async def depth(self, queue: str) -> Depth:
         if queue == self._dead_letters:
             return await self._letters.depth()
-        ready, delayed, on_loan, oldest = await self._redis.run("depth", queue)
-        return Depth(ready, delayed, on_loan, float(oldest) if oldest else None)
+        ready, delayed, in_flight, oldest = await self._redis.run("depth", queue)
+        return Depth(ready, delayed, in_flight, float(oldest) if oldest else None)
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._letters.listed(after, most)
@@ -178,19 +155,18 @@ class RedisQueue:
         letter, where = await self._letters.find(number)
         return await self._accept(redriven(letter), None, where)
 
-    def _place(self, queue: str) -> Place:
-        place = self._places.get(queue)
-        if place is None:
-            if len(self._places) >= MOST_QUEUES:
+    def _queue(self, name: str) -> LocalQueue:
+        queue = self._queues.get(name)
+        if queue is None:
+            if len(self._queues) >= MOST_QUEUES:
                 raise ValueError(f"more than {MOST_QUEUES} queues")
-            recorded = holds_requests(self._requests, queue)
-            place = Place(self._redis, queue, recorded, self._lease, self._ttl, self._letters.key)
-            self._places[queue] = place
-        return place
+            queue = LocalQueue(self._redis, name, self._lease, self._ttl, self._letters.key)
+            self._queues[name] = queue
+        return queue
 
 
 def about(submission: Submission) -> str:
-    """The id under which whoever asks for a reply knows their message."""
+    """The id of the message that a reply is for, where one is asked for."""
     return str(submission.metadata.get(MESSAGE_ID, "")) if submission.reply_to is not None else ""
 
 

@@ -1,5 +1,5 @@
-# -*- test-case-name: tests.redis.test_redis -*-
-"""Answers in Redis: the same for every process that asks, from the acceptance to the published expiry."""
+# -*- test-case-name: tests.redis.test_contract,tests.redis.test_several_processes -*-
+"""Records and replies in Redis: the same for every process, from the acceptance to the published expiry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openhqm.messages import Event, Record, Reply, Status
 from openhqm.policy.foreign import reply_fields
 from openhqm.queue.endings import cancelled
 from openhqm.redis.connection import Redis
-from openhqm.redis.deadlines import Keeper
+from openhqm.redis.deadlines import Deadlines
 from openhqm.redis.watching import Watching
 from openhqm.runtime.deferreds import deferred
 
@@ -28,7 +28,7 @@ class RedisResults:
         self._redis = redis
         self._ttl = ttl
         self._watching = Watching(redis, self.history)
-        self._keeper = Keeper(redis, self._end)
+        self._deadlines = Deadlines(redis, self._end)
         self.on_ending: list[Callable[[int, str], None]] = redis.on_ending
 
     @deferred
@@ -98,24 +98,23 @@ class RedisResults:
 
     def start(self) -> None:
         """Begin to keep deadlines."""
-        self._keeper.start()
+        self._deadlines.start()
 
     def stop(self) -> None:
         """Stop."""
-        self._keeper.stop()
+        self._deadlines.stop()
         self._watching.stop()
 
     @deferred
     async def _end(self, number: int, reply: Reply) -> bool:
-        """Record the ending unless there is one; whether it was recorded."""
+        """Record the ending unless there is one. False: there was."""
         status = reply.status.value
         fields = reply_fields(reply)  # whether a stream asks for them, the record knows
         answer: bytes = await self._redis.run("end", number, status, encode_reply(reply), self._ttl, *fields)
         first = answer.startswith(b"1")
         if first:
             self._redis.not_answered(answer, reply.correlation_id)
-            for call in self.on_ending:
-                call(number, status)
+            self._redis.tell_ending(number, status)
         return first
 
     def _number(self, correlation_id: str) -> int:

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.redis.test_redis -*-
+# -*- test-case-name: tests.redis.test_contract,tests.redis.test_recovery -*-
 """The scripts: each is one step that happens as a whole or not at all, whichever process asks for it."""
 
 from __future__ import annotations
@@ -11,27 +11,34 @@ import attrs
 _HERE = Path(__file__).parent
 NAMES = (
     "accept",
-    "begin",
-    "bury",
+    "dead_letter",
     "depth",
     "end",
     "extend",
     "find",
     "greet",
     "history",
-    "lend",
-    "lost",
+    "ledger_begin",
+    "ledger_channels",
+    "ledger_count",
+    "ledger_end",
+    "ledger_postpone",
+    "ledger_published",
+    "ledger_record",
+    "ledger_recover",
+    "ledger_retry",
+    "ledger_return",
+    "ledger_take_due",
+    "ledger_turn",
+    "ledger_withdraw",
     "overdue",
     "probe",
     "progress",
-    "published",
-    "put_back",
+    "receive",
     "refuse",
-    "release",
+    "repair",
+    "reschedule",
     "settle",
-    "unpublished",
-    "walk",
-    "withdraw",
 )
 
 

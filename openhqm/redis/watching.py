@@ -1,9 +1,9 @@
-# -*- test-case-name: tests.redis.test_redis -*-
+# -*- test-case-name: tests.redis.test_contract,tests.redis.test_several_processes -*-
 """Listening to a request whose events may happen in any process.
 
-A message says only that there is something new, and may get lost with its connection. What is new is read from the
-store, from the last event that was told: after a message, whenever the channel opens, and slowly while somebody
-listens. So nothing is told before it is durable, nothing twice, and nothing is missed for long.
+A message says only that there is a new event, and may get lost with its connection. The events are read from the store,
+from the last one that was told: after a message, whenever the channel opens, and slowly while there are listeners. So
+no event is told before it is durable, none twice, and none is missed for long.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Read = Callable[[str, int], Deferred[Sequence[Event]]]
 
 
 class Watching:
-    """Listeners by request. Nothing is kept for a request that nobody listens to."""
+    """Listeners by request. Nothing is kept for a request without a listener."""
 
     def __init__(self, redis: Redis, read: Read) -> None:
         self._redis = redis
@@ -65,7 +65,7 @@ class Watching:
 
 
 class _Watch:
-    """All who listen to one request, and the last event they were told of."""
+    """The listeners of one request, and the last event that they were told."""
 
     def __init__(self, redis: Redis, read: Read, correlation_id: str, number: int) -> None:
         self.listeners: list[Listener] = []
@@ -75,8 +75,8 @@ class _Watch:
         self._reading = False
         self._again = False
         self._based = False
-        # Asked before whatever the caller asks next, over the same connection: what has happened by then the caller
-        # finds, and what happens after it is told of.
+        # Asked before the caller's next command, over the same connection: an event from before then the caller finds,
+        # and a later one the listener is told.
         redis.command("HGET", f"{redis.prefix}r:{number}", "last").addCallbacks(self._begin_at, self._begin_anywhere)
         self.stop = redis.listen(f"{redis.prefix}e:{number}", lambda message: self.look(), self.look)
 
@@ -86,7 +86,7 @@ class _Watch:
         self.look()
 
     def _begin_anywhere(self, failure: Failure) -> None:
-        """Not to be had now: better tell too much than too little. The acceptance itself nobody waits for."""
+        """It cannot be read now: tell every event but the acceptance, rather too many than too few."""
         failure.trap(OpenHQMError)
         self._based = True
 

@@ -1,1 +1,1 @@
-"""Twisted mechanics that know nothing of requests."""
+"""Mechanics of Twisted and of the process that know nothing of requests."""

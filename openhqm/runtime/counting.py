@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.runtime.test_counting -*-
-"""Counting at the price of an addition: what each request counts is read only when somebody collects.
+"""Metrics whose update costs an addition: they become Prometheus samples only when they are collected.
 
-Prometheus's own counters take a lock each time. These are counted in the reactor's thread, and collected there, too.
+Prometheus's own counters take a lock at each update. These are updated and collected in the reactor's thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prometheus_client.utils import floatToGoString
 
 
 class Count:
-    """How often something has happened."""
+    """The value of a counter for one label."""
 
     __slots__ = ("value",)
 
@@ -25,15 +25,17 @@ class Count:
         self.value = 0
 
     def inc(self) -> None:
-        """It has happened once more."""
+        """Add one."""
         self.value += 1
 
 
 class Counts(Collector):
-    """A counter in ``registry``, with a `Count` for each of the ``values`` of its one label."""
+    """A counter called ``name`` in ``registry``, with a `Count` for each of the ``values`` of its one label."""
 
-    def __init__(self, name: str, words: str, label: str, values: Sequence[str], registry: CollectorRegistry) -> None:
-        self._names = (name, words, (label,))
+    def __init__(
+        self, name: str, documentation: str, label: str, values: Sequence[str], registry: CollectorRegistry
+    ) -> None:
+        self._names = (name, documentation, (label,))
         self._counts = {value: Count() for value in values}
         registry.register(self)
 
@@ -41,9 +43,9 @@ class Counts(Collector):
         return self._counts[value]
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        """What was counted until now."""
-        name, words, labels = self._names
-        family = CounterMetricFamily(name, words, labels=labels)
+        """The counter's samples."""
+        name, documentation, labels = self._names
+        family = CounterMetricFamily(name, documentation, labels=labels)
         for value, count in self._counts.items():
             family.add_metric((value,), count.value)
         return (family,)
@@ -52,22 +54,24 @@ class Counts(Collector):
 
 
 class Durations(Collector):
-    """A histogram in ``registry``; ``bounds``, in seconds and ascending, are the upper ends of its buckets."""
+    """A histogram called ``name`` in ``registry``. ``bounds``, in seconds and ascending, are the upper bounds of its
+    buckets.
+    """
 
-    def __init__(self, name: str, words: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
-        self._names = (name, words)
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._names = (name, documentation)
         self._bounds = tuple(map(float, bounds))
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
         registry.register(self)
 
     def observe(self, seconds: float) -> None:
-        """Something took this long."""
+        """Count a duration in seconds."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """What was observed until now: each bucket has those below it in it."""
+        """The histogram's samples. Each bucket includes the buckets below it."""
         family = HistogramMetricFamily(*self._names)
         ends = map(floatToGoString, (*self._bounds, float("inf")))
         family.add_metric((), list(zip(ends, accumulate(self._counts), strict=True)), self._sum)

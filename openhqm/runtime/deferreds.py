@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.runtime.test_deferreds -*-
-"""Deferred at the seam, ``await`` inside."""
+"""Coroutines as Deferreds: public functions return a Deferred, and use ``await`` inside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def deferred(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Deferred[T]]:
-    """Make an ``async def`` start when it is called, and return a Deferred."""
+    """Decorate an ``async def``: calling it starts the coroutine at once, and returns a Deferred of its result."""
 
     @wraps(function)
     def start(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -25,9 +25,10 @@ def deferred(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Defer
 
 
 class Running(Generic[T]):
-    """A coroutine on its way, for where a Deferred would be made and thrown away at every turn.
+    """Runs a coroutine without a Deferred of its own, for hot paths.
 
-    It runs at once, as far as it can; ``done`` or ``failed`` may be called before this is made.
+    The coroutine runs at once, as far as it can. ``done`` is called with its result, or ``failed`` with its failure:
+    perhaps before the constructor returns.
     """
 
     __slots__ = ("_coroutine", "_done", "_failed", "_waiting")
@@ -39,37 +40,37 @@ class Running(Generic[T]):
         self._done = done
         self._failed = failed
         self._waiting: Deferred[Any] | None = None
-        self._go_on(None)
+        self._resume(None)
 
     @property
     def over(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether the coroutine has ended."""
         return self._waiting is None
 
     def cancel(self) -> None:
-        """Cancel what it waits for."""
+        """Cancel the Deferred that the coroutine waits for."""
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def _go_on(self, result: object) -> None:
+    def _resume(self, result: object) -> None:
         self._waiting = None
         try:
             if isinstance(result, Failure):
                 waiting = result.throwExceptionIntoGenerator(self._coroutine)
             else:
-                # The coroutine takes the result from the Deferred that it awaits, which has it now.
+                # The coroutine takes the result from the Deferred that it awaits, which has fired.
                 waiting = self._coroutine.send(None)
         except StopIteration as finished:
             self._done(finished.value)
-        except BaseException:  # whatever it is, it is for whoever asked
+        except BaseException:  # the caller gets every exception, as a Failure
             self._failed(Failure())
         else:
             self._waiting = waiting
-            waiting.addBoth(self._go_on)
+            waiting.addBoth(self._resume)
 
 
 def shielded(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """What the coroutine comes to. Cancelling gives up the waiting for it, and nothing else."""
-    answer: Deferred[T] = Deferred()
-    Running(coroutine, answer.callback, answer.errback)
-    return answer
+    """Start a coroutine, and fire with its result. Cancelling the Deferred does not cancel the coroutine."""
+    result: Deferred[T] = Deferred()
+    Running(coroutine, result.callback, result.errback)
+    return result

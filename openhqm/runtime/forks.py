@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.runtime.test_forks,tests.fleet.test_fleet -*-
-"""What a handler forks, by ``multiprocessing`` for one, has a copy of every open file, and may outlive its process."""
+"""File descriptors that processes forked by handlers (by ``multiprocessing``, for example) must not keep open.
+
+A forked process has a copy of every open file, and may outlive this process.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from contextlib import suppress
 
 
 def keep_from_forks(descriptors: Iterable[int]) -> None:
-    """Have each process that is forked from this one close them. Close-on-exec does so only for what is executed.
+    """Close ``descriptors`` in each process that is forked from this one.
 
-    A number that stands for something else by then is left alone.
+    Close-on-exec would close them only in processes that execute another program. A descriptor that stands for another
+    file at the time of the fork is left open.
     """
     known = [(descriptor, os.fstat(descriptor)) for descriptor in descriptors]
 
     def close() -> None:
         for descriptor, before in known:
-            with suppress(OSError):  # it is closed already
+            with suppress(OSError):  # it was closed before the fork
                 if os.path.samestat(os.fstat(descriptor), before):
                     os.close(descriptor)
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_service -*-
-"""Listening: on sockets of our own, and on those that another process has opened."""
+"""Listening for connections: on sockets of this process, and on sockets that it shares with other processes."""
 
 from __future__ import annotations
 
@@ -23,35 +23,40 @@ PAUSE_SECONDS = 1.0
 async def listen(
     reactor: Any, factory: IProtocolFactory, host: str, port: int, endpoints: list[str]
 ) -> list[IListeningPort]:
-    """Listen on ``endpoints``, or on ``host`` and ``port`` where there are none. `CannotStart`."""
+    """Listen on ``endpoints`` (Twisted's server endpoint strings), or on ``host`` and ``port`` where there are none.
+
+    Fires with the ports. Raises `CannotStart` where one cannot be opened.
+    """
     if not endpoints:
         try:
             return [reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)]
         except CannotListenError as error:
-            raise CannotStart(_taken(error)) from None
+            raise CannotStart(_cannot_listen(error)) from None
     ports = []
     for endpoint in endpoints:
         try:
             ports.append(await serverFromString(reactor, endpoint).listen(factory))
         except CannotListenError as error:
-            raise CannotStart(_taken(error)) from None
+            raise CannotStart(_cannot_listen(error)) from None
         except LookupError:
-            raise CannotStart("server.endpoints: there is no such socket from systemd") from None
+            raise CannotStart(
+                "server.endpoints: there is no such socket from systemd: check its .socket unit"
+            ) from None
         except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
             raise CannotStart(f"server.endpoints: {error}") from None
     return ports
 
 
-def _taken(error: CannotListenError) -> str:
+def _cannot_listen(error: CannotListenError) -> str:
     return f"cannot listen on {error.interface or '*'}:{error.port}: {error.socketError}"
 
 
 @implementer(IReadDescriptor)
-class Shared:
-    """A listening socket that other processes listen on as well, by its file descriptor, which is taken over.
+class InheritedPort:
+    """A listening socket shared with other processes, given by its file descriptor, which this object then owns.
 
-    One connection is taken at a time: a process that is busy leaves the next one to the others. Closing it here closes
-    it for nobody else, and what has not been taken is taken by them.
+    Each process accepts one connection at a time, so that a busy process leaves connections to the others. Closing the
+    socket here leaves it open in the other processes, which accept the waiting connections.
     """
 
     _log = Logger()
@@ -65,12 +70,12 @@ class Shared:
         self._pause: Any = None
 
     def start(self) -> None:
-        """Begin to take connections."""
+        """Begin to accept connections."""
         self._factory.doStart()
         self._reactor.addReader(self)
 
     def stopListening(self) -> None:
-        """Take no more."""
+        """Accept no more connections, and close the socket."""
         if self._pause is not None and self._pause.active():
             self._pause.cancel()
         self._reactor.removeReader(self)
@@ -78,33 +83,35 @@ class Shared:
         self._factory.doStop()
 
     def getHost(self) -> object:
-        """Where it listens, to be shown."""
+        """The address of the socket, for logs."""
         return self._socket.getsockname()
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        return "Shared"
+        return "InheritedPort"
 
     def doRead(self) -> None:
-        """Somebody connects: to this process, unless another was quicker."""
+        """Accept one connection, unless another process has accepted it first."""
         try:
             connection, _ = self._socket.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
-        except OSError as error:  # most likely as many files are open as may be: let others take it
-            self._log.warn("no connection can be taken: {error}", error=error)
+        except OSError as error:  # often EMFILE: until then, other processes may accept it
+            self._log.warn(
+                "cannot accept a connection: {error}; trying again in {pause} s", error=error, pause=PAUSE_SECONDS
+            )
             self._reactor.removeReader(self)
             self._pause = self._reactor.callLater(PAUSE_SECONDS, self._reactor.addReader, self)
             return
-        with connection:  # it is duplicated
+        with connection:  # the reactor duplicates the descriptor
             connection.setblocking(False)
             try:
                 self._reactor.adoptStreamConnection(connection.fileno(), self._socket.family, self._factory)
-            except OSError as error:  # gone again already
-                self._log.debug("a connection was lost before it began: {error}", error=error)
+            except OSError as error:  # the peer has closed it
+                self._log.debug("a connection was lost before it was adopted: {error}", error=error)
 
     def connectionLost(self, reason: object) -> None:
-        """The reactor has given it up."""
+        """The reactor has dropped the socket."""
         self._socket.close()

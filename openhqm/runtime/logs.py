@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.runtime.test_logs -*-
-"""Log events as lines: JSON for machines, text for people. One line each, whatever a value contains."""
+"""Log observers that write each event as one line: JSON for machines, or text for people.
+
+No value in an event can end its line or control a terminal.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 _LEVELS = {"WARNING": "warn"}
-# Only what a person can use goes out: fields our own events carry, never a whole event with objects in it.
+# The fields of our own events. An event's other fields (objects, perhaps secrets) are never written.
 _FIELDS = (
     *("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal"),
     *("bytes", "seconds"),
@@ -33,7 +36,10 @@ _CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160), *r
 
 
 def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None = None) -> ILogObserver:
-    """Write events of ``level`` (DEBUG .. CRITICAL) and above to ``stream`` (standard output), one by one."""
+    """An observer that writes events of ``level`` (DEBUG .. CRITICAL) and above, formatted by ``line``.
+
+    It writes to ``stream``, by default the process's own standard output.
+    """
     least = LogLevel.levelWithName(_LEVELS.get(level, level.lower()))
     out = stream if stream is not None else sys.__stdout__
     assert out is not None
@@ -41,7 +47,7 @@ def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None
 
 
 def json_line(event: LogEvent) -> str:
-    """One event as one line of JSON."""
+    """An event as one line of JSON."""
     line: dict[str, Any] = {
         "time": _time(event),
         "level": event["log_level"].name if event.get("log_level") else "info",
@@ -52,27 +58,27 @@ def json_line(event: LogEvent) -> str:
     for field in _FIELDS:
         if field in event:
             value = event[field]
-            line[field] = value if isinstance(value, int | float) else _words(value)
+            line[field] = value if isinstance(value, int | float) else _text(value)
     if event.get("log_failure") is not None:
         line["traceback"] = event["log_failure"].getTraceback()
     return json.dumps(line).replace("\x7f", "\\u007f")
 
 
 def text_line(event: LogEvent) -> str:
-    """One event as a line to read; control characters escaped, a traceback below it."""
+    """An event as one line of text, with control characters escaped. A traceback follows, indented."""
     level = event["log_level"].name if event.get("log_level") else "info"
     message = formatEvent(event)
     if "correlation_id" in event:
-        message += f" [{_words(event['correlation_id'])}]"
+        message += f" [{_text(event['correlation_id'])}]"
     line = f"{_time(event)} {os.getpid()} {level:<8} " + message.translate(_CONTROL).replace("\n", "\\n")
     if event.get("log_failure") is not None:
-        # Indented: whatever stands in an exception's words, it does not look like a line of ours.
+        # Indented, so that the text of an exception cannot look like a line of the log.
         line += "\n" + indent(event["log_failure"].getTraceback().translate(_CONTROL).rstrip(), "    ")
     return line
 
 
-def _words(value: object) -> str:
-    """A value as text, also where it cannot say what it is."""
+def _text(value: object) -> str:
+    """A value as text, also where its ``repr`` fails."""
     return formatEvent({"log_format": "{value}", "value": value})
 
 
@@ -83,7 +89,7 @@ FACTORIES = SimpleNamespace(
         for level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     }
 )
-"""Makers of observers by a name that twistd's ``--logger`` can import: ``json_INFO``."""
+"""Factories of observers, by names that twistd's ``--logger`` can import: ``json_INFO``, ``text_DEBUG``."""
 
 FACTORIES_NAME = f"{__name__}.FACTORIES"
 

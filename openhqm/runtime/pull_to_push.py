@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.http1.test_channel -*-
-"""A pull producer made into one that pushes: asked for more, turn by turn, until it is told to pause."""
+"""A pull producer wrapped as a push producer: it is asked for pieces until it is paused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 
-class Puller:
-    """Asks ``producer`` for a piece in each turn of the reactor while nobody holds it back."""
+class PullToPush:
+    """Asks ``producer`` for a piece in each iteration of the reactor, unless it is paused."""
 
     def __init__(self, producer: Any, clock: IReactorTime) -> None:
         self._producer = producer
@@ -18,26 +18,26 @@ class Puller:
         self.resumeProducing()
 
     def pauseProducing(self) -> None:
-        """Ask no more for now."""
+        """Ask for no more pieces until `resumeProducing` is called."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
     def resumeProducing(self) -> None:
-        """Ask again."""
+        """Ask for pieces again."""
         if self._call is None:
             self._call = self._clock.callLater(0, self._pull)
 
     def stop(self) -> None:
-        """It has said all it had to say."""
+        """The producer has produced everything: ask for no more pieces."""
         self.pauseProducing()
 
     def stopProducing(self) -> None:
-        """Nobody listens any more."""
+        """The consumer is gone: ask for no more pieces, and stop the producer."""
         self.pauseProducing()
         self._producer.stopProducing()
 
     def _pull(self) -> None:
         self._call = None
-        self.resumeProducing()  # before asking: the answer may be that this was the last piece
+        self.resumeProducing()  # before the producer is called, which may call stop with its last piece
         self._producer.resumeProducing()

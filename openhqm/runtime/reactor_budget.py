@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.runtime.test_reactor_budget -*-
-"""A few in each turn of the reactor: what many ask for at once does not keep a turn from ending."""
+"""A limit of how much work begins in one iteration of the reactor, so that no iteration takes long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 
 class ReactorBudget:
-    """Lets ``most`` go on in each turn. Whoever comes later goes on in one of the next, in the order of asking."""
+    """Gives out ``most`` permits in each iteration of the reactor, in the order of asking."""
 
     def __init__(self, clock: IReactorTime, most: int) -> None:
         self._clock = clock
@@ -18,31 +18,31 @@ class ReactorBudget:
         self._waiting: deque[Deferred[None]] = deque()
         self._counting = False
 
-    def free(self) -> bool:
-        """Whether one more may go on in this turn; it counts as one that does. Else: `wait`."""
-        self._count()
+    def try_acquire(self) -> bool:
+        """Take a permit of this iteration. False where none is left, or where others wait: then use `acquire`."""
+        self._start_counting()
         if self._left and not self._waiting:
             self._left -= 1
             return True
         return False
 
-    def wait(self) -> Deferred[None]:
-        """Fires in the turn in which whoever waits may go on. Cancelling gives the place up."""
-        self._count()
+    def acquire(self) -> Deferred[None]:
+        """Fires with a permit, in one of the next iterations. Cancelling leaves the permit to the next in line."""
+        self._start_counting()
         waiting: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         return waiting
 
-    def _count(self) -> None:
+    def _start_counting(self) -> None:
         if not self._counting:
             self._counting = True
-            self._clock.callLater(0, self._next_turn)
+            self._clock.callLater(0, self._refill)
 
-    def _next_turn(self) -> None:
+    def _refill(self) -> None:
         self._counting = False
         self._left = self._most
         if self._waiting:
-            self._count()
+            self._start_counting()
         while self._left and self._waiting:
             self._left -= 1
             self._waiting.popleft().callback(None)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.http1.test_guarded -*-
-"""The addresses of a host name, all of them, within a time."""
+"""All addresses of a host name, within a time limit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from openhqm.runtime.deferreds import deferred
 
 
 @deferred
-async def resolved(resolver: IHostnameResolver, clock: IReactorTime, host: str, seconds: float) -> list[str]:
-    """Every address of ``host``, each once, in the resolver's order.
+async def resolve_host(resolver: IHostnameResolver, clock: IReactorTime, host: str, seconds: float) -> list[str]:
+    """Fires with every address of ``host``, each once, in the resolver's order.
 
-    `DestinationRefused` where there is none, or none in time. What comes after that is not listened to; the look-up
-    itself goes on, for Twisted's cannot be cancelled.
+    Fails with `DestinationRefused` where there is none, or none within ``seconds``. A later answer is ignored:
+    Twisted's look-up cannot be cancelled, and goes on.
     """
     answers = _Answers()
     try:
@@ -30,7 +30,7 @@ async def resolved(resolver: IHostnameResolver, clock: IReactorTime, host: str, 
         found = await answers.done.addTimeout(seconds, clock)
     except CancelledError:
         raise
-    except Exception as error:  # whatever a resolver may raise, the name has no address now
+    except Exception as error:  # a resolver may raise anything, and each means that the name has no address now
         raise DestinationRefused(f"the name was not resolved: {type(error).__name__}") from error
     if not found:
         raise DestinationRefused("the name has no address")
@@ -44,12 +44,12 @@ class _Answers:
         self._found: list[str] = []
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Nothing to keep of it."""
+        """Nothing to do: the resolution cannot be cancelled."""
 
     def addressResolved(self, address: IAddress) -> None:
-        """One more. An address of a kind that is unknown here must not be passed over: it passes no check."""
+        """Note one address. An address of an unknown kind is noted as text that no check permits."""
         self._found.append(getattr(address, "host", "unknown"))
 
     def resolutionComplete(self) -> None:
-        """That is all of them."""
+        """The resolver has reported all addresses."""
         self.done.callback(self._found)

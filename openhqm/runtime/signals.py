@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_service,tests.fleet.test_fleet -*-
-"""Signals that ask a process to end; twistd's own handlers would end it with the signal."""
+"""Signals that ask a process to stop. Unlike with twistd's own handlers, its exit code is then not the signal's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.error import ReactorNotRunning
 
 
 def handle_stop(reactor: Any, again: Callable[[], object]) -> None:
-    """SIGTERM and SIGINT stop the reactor, in order. ``again`` is called when they are sent once more."""
+    """SIGTERM and SIGINT stop the reactor in order. ``again`` is called when a second one arrives."""
     seen: list[int] = []
 
     def stop(number: int, frame: object) -> None:
@@ -27,6 +27,6 @@ def handle_stop(reactor: Any, again: Callable[[], object]) -> None:
 
 
 def stop_reactor(reactor: Any) -> None:
-    """Stop it, unless it is stopping already."""
+    """Stop the reactor, unless it is stopping already."""
     with suppress(ReactorNotRunning):
         reactor.stop()

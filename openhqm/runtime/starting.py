@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_service -*-
-"""Ends of a process that could not start: one line for each thing that is wrong, and an exit code."""
+"""How a process that cannot start exits: with one line for each error, and an exit code."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from twisted.python.failure import Failure
 from openhqm.errors import ConfigurationError, OpenHQMError
 
 
-def end_where_it_failed(starting: Deferred[None]) -> None:
-    """End the process where ``starting`` has failed by now: `SystemExit`."""
+def exit_if_failed(starting: Deferred[None]) -> None:
+    """Raise `SystemExit` where ``starting`` has failed already."""
     outcome: list[Any] = []
     starting.addBoth(outcome.append)
     if outcome and isinstance(outcome[0], Failure):
-        raise SystemExit(say(outcome[0]))
+        raise SystemExit(report_failure(outcome[0]))
 
 
-def say(failure: Failure) -> int:
-    """One line for each thing that is wrong, past any redirection; the exit code."""
+def report_failure(failure: Failure) -> int:
+    """Print one line for each error to the process's own standard error. Returns the exit code.
+
+    Raises an unexpected error as it is.
+    """
     error = failure.value
     if isinstance(error, ConfigurationError):
         lines = [str(complaint) for complaint in error.complaints]
@@ -36,12 +39,12 @@ def say(failure: Failure) -> int:
     return 1
 
 
-def end_with(code: int) -> None:
-    """Let the process end with ``code`` once the reactor has stopped, whatever twistd would rather end it with."""
+def exit_with(code: int) -> None:
+    """Let the process exit with ``code`` once the reactor has stopped, whatever exit code twistd would use."""
 
     def end() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
-    atexit.register(end)  # what comes last is called first, and nothing after it
+    atexit.register(end)  # the handler registered last is called first, and this one returns to no other

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.runtime.test_threads -*-
-"""Threads of our own, apart from the reactor's pool (which resolves names, and must never be full)."""
+"""Threads apart from the reactor's own pool, which resolves host names and must never be full."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Uncancellable(Deferred[T]):
-    """A Deferred for what cannot be interrupted: it fires when the work is over, and not before."""
+    """A Deferred for work that cannot be interrupted: cancelling it does nothing."""
 
     def cancel(self) -> None:
-        """Do nothing: a thread runs until it returns."""
+        """Do nothing: a thread runs until its function returns."""
 
 
 class _DaemonThread(threading.Thread):
@@ -39,35 +39,35 @@ class Threads:
     def __init__(self, reactor: IReactorFromThreads, name: str, most: int) -> None:
         self._reactor = reactor
         self._pool = _DaemonPool(0, most, name)
-        self._at_work = 0
+        self._running = 0
 
     def start(self) -> None:
-        """Be ready to run things."""
+        """Start the pool."""
         self._pool.start()
 
     def stop(self) -> None:
-        """Join the threads, unless one of them is still at work: that one ends with the process."""
-        if not self._at_work:
+        """Join the threads, unless one is still at work: daemon threads end with the process."""
+        if not self._running:
             self._pool.stop()
 
     def run(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run ``function`` in a thread; fires in the reactor's."""
+        """Run ``function`` in a thread. Fires in the reactor's thread with its result or failure."""
         done: Deferred[T] = Uncancellable()
-        self._at_work += 1
+        self._running += 1
 
         def finished(success: bool, result: Any) -> None:
-            self._reactor.callFromThread(told, result)
+            self._reactor.callFromThread(deliver, result)
 
-        def told(result: Any) -> None:
-            self._at_work -= 1
-            done.callback(result)  # a Failure makes it fail
+        def deliver(result: Any) -> None:
+            self._running -= 1
+            done.callback(result)  # a Failure makes the Deferred fail
 
         self._pool.callInThreadWithCallback(finished, function)
         return done
 
 
 class SerialThread:
-    """One thread that does one thing after the other: for what must never overlap, at the lowest price."""
+    """One thread that runs one function after the other: for work that must never overlap, without a lock."""
 
     def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
         self._reactor = reactor
@@ -76,7 +76,7 @@ class SerialThread:
         self._thread: threading.Thread | None = None
 
     def run(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run ``function`` after all that was asked for before; fires in the reactor's thread."""
+        """Run ``function`` after those passed before. Fires in the reactor's thread with its result or failure."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
@@ -85,7 +85,7 @@ class SerialThread:
         return done
 
     def stop(self) -> None:
-        """Finish what was asked for, and join."""
+        """Finish the functions passed so far, and join the thread."""
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -96,7 +96,7 @@ class SerialThread:
             function, done = job
             try:
                 result = function()
-            except BaseException:  # it belongs to whoever asked, in the reactor's thread
+            except BaseException:  # delivered to the caller, in the reactor's thread
                 self._reactor.callFromThread(done.errback, Failure())
             else:
                 self._reactor.callFromThread(done.callback, result)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.runtime.test_timer_queue -*-
-"""Things to do at their time, behind one timer."""
+"""Many timers behind one delayed call of the reactor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 
 class TimerQueue:
-    """Calls what was put in once its time has come. A timer runs only while something is in it."""
+    """Calls functions at their due times, in order. A delayed call is pending only while there are entries."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -22,29 +22,29 @@ class TimerQueue:
         self._stopped = False
 
     def at(self, due: float, call: Callable[[], None]) -> None:
-        """Call ``call`` at ``due``, in seconds of the clock. It must not raise."""
+        """Call ``call`` at ``due``, in seconds of the clock. ``call`` must not raise, and cannot be cancelled."""
         heapq.heappush(self._entries, (due, next(self._order), call))
         if self._entries[0][0] == due:
-            self._arm()
+            self._schedule()
 
     def stop(self) -> None:
-        """Forget everything."""
+        """Drop all entries, and all that are added later."""
         self._stopped = True
         self._entries.clear()
-        self._disarm()
+        self._cancel()
 
-    def _arm(self) -> None:
-        self._disarm()
+    def _schedule(self) -> None:
+        self._cancel()
         if self._entries and not self._stopped:
             delay = max(0.0, self._entries[0][0] - self._clock.seconds())
-            self._timer = self._clock.callLater(delay, self._ring)
+            self._timer = self._clock.callLater(delay, self._run_due)
 
-    def _disarm(self) -> None:
+    def _cancel(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
-    def _ring(self) -> None:
+    def _run_due(self) -> None:
         while self._entries and self._entries[0][0] <= self._clock.seconds():
             heapq.heappop(self._entries)[2]()
-        self._arm()
+        self._schedule()

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.runtime.test_times -*-
-"""Times as people and protocols write them: RFC 3339, in UTC."""
+"""Times as text: RFC 3339, in UTC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from functools import lru_cache
 
-# RFC 3339, section 5.6; a time without an offset is a time nobody knows.
+# RFC 3339, section 5.6. The offset is required: without it, the time could be in any zone.
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z")
 
 
@@ -24,7 +24,7 @@ def _to_the_second(second: int) -> str:
 
 
 def parse_rfc3339(text: str) -> float:
-    """Seconds since the epoch; `ValueError`."""
+    """The seconds since the epoch of an RFC 3339 time. Raises `ValueError`."""
     if _RFC3339.match(text) is None:
         raise ValueError("must be an RFC 3339 time with an offset, like 2026-02-07T10:30:00Z")
     return datetime.fromisoformat(text.upper().replace(" ", "T")).timestamp()

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.http1.test_client -*-
-"""TLS towards servers: whom to trust, what to show, and what went wrong in words.
+"""TLS to servers: which certificates are trusted, which one is shown, and descriptions of what failed.
 
-Imported only where something speaks https: OpenSSL takes a third of what an idle process needs in all.
+Imported only where a URL is https: OpenSSL takes a third of the memory of an idle process.
 """
 
 from __future__ import annotations
@@ -31,29 +31,36 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?"
 @implementer(IPolicyForHTTPS)
 @attrs.frozen
 class TLSPolicy:
-    """Certificates are verified, always. ``trust`` None: what this machine trusts; ``own`` is shown to who asks."""
+    """Verifies the server's certificate, always.
+
+    ``trust`` is the trusted CAs; None: those of the machine. ``own`` is the client certificate for servers that ask for
+    one, or None.
+    """
 
     trust: Any = None
     own: Any = None
 
     @classmethod
     def from_files(cls, ca: str | None, cert: str | None, key: str | None) -> TLSPolicy:
-        """From PEM files. `ValueError` in words where one cannot be used."""
+        """A policy from PEM files: CAs, client certificate, and its key (None: in the file ``cert``).
+
+        Raises `ValueError` with the name of the file that cannot be used.
+        """
         trust = own = None
         if ca is not None:
             pems = _PEM.findall(_read(ca))
-            with _words(f"{ca} holds no certificates in PEM"):
+            with _complain(f"{ca} holds no certificates in PEM"):
                 trust = trustRootFromCertificates([Certificate.loadPEM(pem) for pem in pems])
             if not pems:
                 raise ValueError(f"{ca} holds no certificates in PEM")
         if cert is not None:
             shown, secret = _read(cert), _read(key or cert)
-            with _words(f"{cert} holds no certificate in PEM"):
+            with _complain(f"{cert} holds no certificate in PEM"):
                 Certificate.loadPEM(shown)
-            with _words(f"{key or cert} holds no private key in PEM, or one under a password"):
-                # Asked for a password, OpenSSL would ask at the terminal.
+            with _complain(f"{key or cert} holds no private key in PEM, or one under a password"):
+                # For a key under a password, OpenSSL would prompt at the terminal.
                 load_pem_private_key(secret, None)
-            with _words(f"{key or cert} is not the key of {cert}"):
+            with _complain(f"{key or cert} is not the key of {cert}"):
                 own = PrivateCertificate.loadPEM(shown + b"\n" + secret)
                 own.options().getContext().check_privatekey()
         return cls(trust, own)
@@ -72,16 +79,16 @@ def _read(path: str) -> bytes:
 
 
 @contextmanager
-def _words(words: str) -> Iterator[None]:
+def _complain(message: str) -> Iterator[None]:
     try:
         yield
-    except Exception:  # whatever OpenSSL has to say: it is about bytes, and the operator thinks in files
-        raise ValueError(words) from None
+    except Exception:  # OpenSSL names bytes; the operator needs the name of the file
+        raise ValueError(message) from None
 
 
-def words_of(error: BaseException) -> str:
-    """What is wrong with a handshake, in words."""
+def describe_tls_error(error: BaseException) -> str:
+    """A text for people about why a TLS handshake failed."""
     if not isinstance(error, SSL.Error):
         return "TLS: the certificate is for another name"
-    said = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return f"TLS: {', '.join(str(each[-1]) for each in said) or 'the connection was closed'}"
+    reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return f"TLS: {', '.join(str(each[-1]) for each in reasons) or 'the connection was closed'}"

@@ -16,18 +16,21 @@ from openhqm.sqlite.sql import fetch_one
 def take_claim(
     connection: apsw.Connection, ids: CorrelationIds, claim: IdempotencyClaim, key: int, now: float
 ) -> Acceptance | None:
-    """Take the idempotency key for ``key``; whoever holds it already, if someone does. `IdempotencyConflict`."""
+    """Take the idempotency key for ``key``; the acceptance of the request that has it, if there is one.
+
+    `IdempotencyConflict`: that is another request.
+    """
     digest = _digest(claim)
-    held = fetch_one(
+    known = fetch_one(
         connection, "SELECT fingerprint, key, at FROM claims WHERE digest = ? AND expires > ?", (digest, now)
     )
-    if held is None:
+    if known is None:
         connection.execute(
             "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)",
             (digest, claim.fingerprint, key, now, now + claim.lifetime),
         )
         return None
-    fingerprint, first, at = held
+    fingerprint, first, at = known
     if fingerprint != claim.fingerprint:
         raise IdempotencyConflict(claim.key)
     return Acceptance(ids.issue(first), at, replayed=True)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""The dead letters in the embedded file: messages of a queue of their own, numbered from 1."""
+"""The dead letters in the embedded file: a table of their own, numbered from 1; no number is given out twice."""
 
 from __future__ import annotations
 
@@ -9,54 +9,57 @@ import apsw
 
 from openhqm.codec import decode_dead_letter, encode_dead_letter
 from openhqm.errors import UnknownRequest
-from openhqm.messages import DeadLetter, Priority
+from openhqm.messages import DeadLetter, Depth
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.queue_rows import QueueRows
-from openhqm.sqlite.schema import RANK, first_key, last_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
-_RANK = RANK[Priority.NORMAL]
+LARGEST_NUMBER = 2**63 - 1  # an integer in SQLite holds no more
 
 
 class DeadLetters:
-    """What lies in ``lanes``."""
+    """Those in ``file``."""
 
-    def __init__(self, file: SqliteFile, lanes: QueueRows) -> None:
+    def __init__(self, file: SqliteFile) -> None:
         self._file = file
-        self._lanes = lanes
-        lane = lanes.lane(_RANK)
-        self._first, self._last = first_key(lane), last_key(lane)
 
-    def bury(self, connection: apsw.Connection, letter: DeadLetter) -> None:
+    def add(self, connection: apsw.Connection, letter: DeadLetter) -> None:
         """Within an operation of the file: add one."""
-        self._lanes.add(connection, self._lanes.next_key(_RANK), letter.at, encode_dead_letter(letter))
+        connection.execute("INSERT INTO dead_letters (at, body) VALUES (?, ?)", (letter.at, encode_dead_letter(letter)))
+
+    def take(self, connection: apsw.Connection, number: int) -> None:
+        """Within an operation of the file: remove one. `UnknownRequest` where it was removed before."""
+        connection.execute("DELETE FROM dead_letters WHERE number = ?", (_checked(number),))
+        if not connection.changes():
+            raise _unknown(number)
 
     def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
-        """Those numbered above ``after``, in order."""
+        """Up to ``most`` of those numbered above ``after``, in order."""
         rows = fetch_all(
             self._file.reader,
-            "SELECT key, body FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
-            (self._first + after, self._last, most),
+            "SELECT number, body FROM dead_letters WHERE number > ? ORDER BY number LIMIT ?",
+            (min(after, LARGEST_NUMBER), most),
         )
-        return [(key - self._first, decode_dead_letter(body)) for key, body in rows]
+        return [(number, decode_dead_letter(body)) for number, body in rows]
 
     def find(self, number: int) -> DeadLetter:
         """The one with this number; `UnknownRequest`."""
-        row = fetch_one(self._file.reader, "SELECT body FROM messages WHERE key = ?", (self._key(number),))
+        row = fetch_one(self._file.reader, "SELECT body FROM dead_letters WHERE number = ?", (_checked(number),))
         if row is None:
             raise _unknown(number)
         return decode_dead_letter(row[0])
 
-    def take(self, connection: apsw.Connection, number: int) -> None:
-        """Within an operation of the file: remove one. `UnknownRequest` where somebody was quicker."""
-        key = self._key(number)
-        if fetch_one(connection, "SELECT 1 FROM messages WHERE key = ?", (key,)) is None:
-            raise _unknown(number)
-        self._lanes.remove(connection, key)
+    def depth(self) -> Depth:
+        """How many there are, and since when the oldest is there. Both are read from the index on ``at`` alone."""
+        count, oldest = fetch_one(
+            self._file.reader, "SELECT (SELECT count(*) FROM dead_letters), (SELECT min(at) FROM dead_letters)"
+        )
+        return Depth(count, 0, 0, oldest)
 
-    def _key(self, number: int) -> int:
-        # Beyond the lane lie the messages of others.
-        return self._first + number if 0 < number <= self._last - self._first else self._first
+
+def _checked(number: int) -> int:
+    if not 0 < number <= LARGEST_NUMBER:
+        raise _unknown(number)
+    return number
 
 
 def _unknown(number: int) -> UnknownRequest:

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.sqlite.test_file -*-
-"""The embedded file: one writer, one reader, and a sync that everybody shares.
+"""The embedded file: one connection that writes, one that reads, and one sync for many writes.
 
-Statements run in the reactor's thread: they touch pages in memory, in microseconds. What waits for the disk
-is the commit, and it runs in a thread of its own. All that is asked for while one commit is on its way goes
-into the next one together, so the cost of a sync is spread over as many requests as arrive during one.
-Reads go through a second, read-only connection and never wait for a commit.
+Statements run in the reactor's thread: they touch pages in memory, in microseconds. Only the commit waits for the disk,
+in a thread of its own. All writes that are asked for while one commit is under way go into the next one together, so
+the cost of a sync is spread over as many requests as arrive during one. Reads go through the second, read-only
+connection and never wait for a commit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.runtime.forks import keep_from_forks
-from openhqm.sqlite.schema import APPLICATION_ID, LATER_TABLES, TABLES, VERSION
+from openhqm.sqlite.schema import APPLICATION_ID, TABLES, VERSION
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
 T = TypeVar("T")
@@ -83,15 +83,15 @@ class SqliteFile:
             self.reader = _open(path, apsw.SQLITE_OPEN_READONLY)
             secret = fetch_one(self.reader, "SELECT value FROM meta WHERE name='secret'")[0]
             self.ids = CorrelationIds(secret)
-        except apsw.Error as error:
+        except (apsw.Error, CannotStart) as error:
             self._release_lock()
-            raise CannotStart(f"{path}: {error}") from None
+            raise error if isinstance(error, CannotStart) else CannotStart(f"{path}: {error}") from None
         space = os.statvfs(self.directory)
         if space.f_bavail * space.f_frsize < LITTLE_SPACE:
             self._log.warn("little space left on the disk of {path}", path=path)
 
     def write(self, operation: Operation[T]) -> Deferred[T]:
-        """Run ``operation`` in a transaction with all others that came at the same time.
+        """Run ``operation`` in a transaction with all others that were asked for at the same time.
 
         Fires with its result once that is on disk. `NotDurable`: nothing of it is in the file.
         """
@@ -99,7 +99,7 @@ class SqliteFile:
         if self._closing is not None or self._lock is None:
             done.errback(NotDurable("the database is closed"))
         elif len(self._waiting) >= MOST_WAITING:
-            done.errback(NotDurable("more is waiting for the disk than it can take", retry_after=1))
+            done.errback(NotDurable("too many writes wait for the disk", retry_after=1))
         else:
             self._waiting.append((operation, done))
             if not self._committing and not self._scheduled:
@@ -117,7 +117,7 @@ class SqliteFile:
         self._after.append(call)
 
     def close(self) -> Deferred[None]:
-        """Commit what waits, and let go of the file."""
+        """Commit the writes that wait, and let go of the file."""
         if self._lock is None:
             return succeed(None)
         self._closing = Deferred()
@@ -158,7 +158,7 @@ class SqliteFile:
                 except STORAGE_ERRORS:
                     self._roll_back()
                     raise
-                except Exception:  # the operation's own affair: it fails alone, the others go on
+                except Exception:  # a failure of this operation alone: the others go on
                     self._roll_back()
                     self._after = []
                     failure = Failure()
@@ -184,8 +184,8 @@ class SqliteFile:
                 done.callback(result)
         self._go_on()
 
-    def _failed(self, unlucky: list[Deferred[Any]], error: BaseException) -> None:
-        """Disk full, or an I/O error: whoever waited for this commit is told, and a probe looks for better times."""
+    def _failed(self, failed: list[Deferred[Any]], error: BaseException) -> None:
+        """Disk full, or an I/O error: every write of this commit fails, and a probe finds out when it is over."""
         self._roll_back()
         self._after = []
         self._committing = False
@@ -195,7 +195,7 @@ class SqliteFile:
         self.unavailable_reason = reason
         if self._probe is None and self._closing is None:
             self._probe = self._clock.callLater(PROBE_SECONDS, self._try_again)
-        for done in unlucky:
+        for done in failed:
             if not done.called:
                 done.errback(NotDurable(reason))
         self._go_on()
@@ -244,8 +244,10 @@ class SqliteFile:
         elif application != APPLICATION_ID:
             raise CannotStart(f"{path} is some other program's database")
         elif version != VERSION:
-            raise CannotStart(f"{path} has schema version {version}; this OpenHQM knows {VERSION}")
-        connection.execute(LATER_TABLES)
+            raise CannotStart(
+                f"{path} has layout {version}, and this OpenHQM reads layout {VERSION}: "
+                "start the OpenHQM that wrote it, or move the file away to begin with an empty one"
+            )
 
     def _take_lock(self, path: str) -> int:
         """An advisory lock that the kernel lets go of with the process, however that ends."""
@@ -253,12 +255,12 @@ class SqliteFile:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(handle, 32).decode("ascii", "replace").strip()
+            process = os.read(handle, 32).decode("ascii", "replace").strip()
             os.close(handle)
-            raise FileInUse(self.directory, holder) from None
+            raise FileInUse(self.directory, process) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, b"%d\n" % os.getpid(), 0)
-        keep_from_forks([handle])  # the kernel takes whoever has a copy for the holder
+        keep_from_forks([handle])  # a child process with a copy of it would hold the lock, too
         return handle
 
     def _release_lock(self) -> None:
@@ -282,7 +284,7 @@ class SqliteFile:
 def _open(path: str, flags: int) -> apsw.Connection:
     connection = apsw.Connection(path, flags=flags)
     connection.set_busy_timeout(1000)
-    # Or SQLite plans some statements anew for each value they are given, which takes longer than running them.
+    # Or SQLite plans some statements again for each value that they are given, which takes longer than running them.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     return connection
 

@@ -1,67 +1,77 @@
 # -*- test-case-name: tests.brokered.test_brokered -*-
-"""The books in the embedded file for a queue elsewhere: see `brokered/ledger.py` for what each step means.
+"""The ledger in the embedded file, for a queue over a broker: see `openhqm.queue.ledger` for what each step means.
 
-A request's row in ``messages`` is its record, as for the embedded queue; ``inflight`` holds its attempts. What is
-marked stands in ``unpublished``. The file has one process at a time, so at a start every mark is an old one.
+A request's row in ``messages`` is its record, as for the embedded queue, and holds its body until it expires;
+``inflight`` holds its attempts. The file has one process at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import apsw
+import attrs
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.codec import decode_reply, decode_request, encode_request
-from openhqm.errors import DeliveryClosed
-from openhqm.messages import (
-    Acceptance,
-    DeadLetter,
-    Depth,
-    IdempotencyClaim,
-    Priority,
-    Reply,
-    Request,
-    Submission,
-)
-from openhqm.policy.copies import Copy, Loan, NotYet, Recovered, Standing, next_attempt
-from openhqm.policy.queue_names import priority_of, queue_of
+from openhqm.codec import decode_reply, encode_request
+from openhqm.errors import LeaseLost
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Priority, Reply, Request, Submission
+from openhqm.policy.channels import Channels
+from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
+from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.outbox_rows import OutboxRows
 from openhqm.sqlite.queue_rows import QueueRows
-from openhqm.sqlite.schema import RANK, first_key, last_key
+from openhqm.sqlite.results import SqliteResults
+from openhqm.sqlite.schema import RANK
 from openhqm.sqlite.sql import fetch_all, fetch_one
-from openhqm.sqlite.store import Ledger as Store
 
-MARK_SECONDS = 30.0
-MOST_LOOKED_AT = 2000
 _RANK = RANK[Priority.NORMAL]
 
 
 class SqliteLedger:
-    """``store`` is the result store in the same file, for what it notes within our transactions."""
+    """``store`` is the result store in the same file, for what it notes within our transactions.
+
+    ``reply_channel`` is where workers without a store report: what is lost with it may have been endings. None: there
+    are no such workers.
+    """
 
     complete = True
-    counts_returns = False
     durable = True
     warnings: Sequence[str] = ()
 
     def __init__(
-        self, file: SqliteFile, store: Store, clock: IReactorTime, *, requests: str, dead_letters: str
+        self,
+        file: SqliteFile,
+        store: SqliteResults,
+        clock: IReactorTime,
+        *,
+        channels: Channels,
+        reply_channel: str | None = None,
     ) -> None:
         self._file = file
         self._store = store
         self._clock = clock
-        self._requests = requests
-        self._dead_letters = dead_letters
+        self._channels = channels
+        self._reply_channel = reply_channel
+        self.counts_redeliveries = reply_channel is not None
+        self.has_workers = False
         self._named: set[str] = set()
+        self.outbox = OutboxRows(file, store, clock, channels, self._fell_due)
         self.on_ending = store.on_ending
+        self.on_due: list[Callable[[float], None]] = []
+        store.within_ending.append(self.outbox.ended)
+
+    @property
+    def keeps_unbegun(self) -> bool:
+        """``has_workers``: one without a store has reported."""
+        return self.counts_redeliveries and not self.has_workers
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -73,12 +83,11 @@ class SqliteLedger:
 
     def _start(self) -> None:
         self._file.open()
-        # Whoever was publishing is gone: this process holds the lock now.
-        self._file.connection.execute("UPDATE unpublished SET at = 0")
-        # A name that no queue of the file has: what waits elsewhere is not to be lent from here.
-        self._lanes = QueueRows(self._file, self._store, f"{self._requests} elsewhere", recorded=True)
-        self._letter_lanes = QueueRows(self._file, self._store, self._dead_letters, recorded=False)
-        self._letters = DeadLetters(self._file, self._letter_lanes)
+        # A name that no embedded queue has: what waits in a broker is not to be received from here.
+        self._rows = QueueRows(self._file, self._store, f"{self._channels.requests} in a broker")
+        self._letters = DeadLetters(self._file)
+        self.outbox.start(self._rows.number)
+        self.has_workers = fetch_one(self._file.reader, "SELECT 1 FROM steps LIMIT 1") is not None
 
     def when_probed(self) -> Deferred[None]:
         return succeed(None)
@@ -86,209 +95,179 @@ class SqliteLedger:
     def stop(self) -> Deferred[None]:
         return self._file.close()
 
-    def follow(self, queue: str, look: Callable[[], None]) -> None:
+    def follow(self, queue: str, missed: Callable[[], None]) -> None:
         """There is no other process."""
 
     def number(self, correlation_id: str) -> int | None:
         return self._file.ids.number(correlation_id)
 
+    def now(self) -> float:
+        """The time of this store."""
+        return self._clock.seconds()
+
+    def _fell_due(self, due: float) -> None:
+        for call in self.on_due:
+            call(due)
+
     # Accepting
 
-    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Copy | Acceptance]:
+    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
         now = self._clock.seconds()
-        copy = self._new_copy(submission, now)
+        outgoing = self._new(submission, now)
 
-        def add(connection: apsw.Connection) -> Copy | Acceptance:
+        def add(connection: apsw.Connection) -> Outgoing | Acceptance:
             if claim is not None:
-                earlier = take_claim(connection, self._file.ids, claim, copy.number, now)
+                earlier = take_claim(connection, self._file.ids, claim, outgoing.number, now)
                 if earlier is not None:
                     first = self._file.ids.number(earlier.correlation_id)
-                    connection.execute("UPDATE unpublished SET told = 1 WHERE key = ?", (first,))
+                    connection.execute("UPDATE outbox SET told = 1 WHERE key = ?", (first,))
                     return earlier
-            self._add(connection, copy, now, told=False)
-            return copy
+            return self._add(connection, outgoing, now, told=False)
 
         return self._file.write(add)
 
-    def withdraw(self, copy: Copy, claim: IdempotencyClaim | None) -> Deferred[bool]:
+    def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:
         def take_back(connection: apsw.Connection) -> bool:
-            key = copy.number
-            marked = fetch_one(connection, "SELECT 1 FROM unpublished WHERE key = ? AND told = 0", (key,))
-            if marked is None or self._store.has_ended(connection, key):
+            key = outgoing.number
+            if self._store.has_ended(connection, key) or not self.outbox.is_unknown(connection, key):
                 return False
-            self._lanes.remove(connection, key)
-            for table in ("inflight", "unpublished"):
-                connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+            self._rows.remove(connection, key)
+            self.outbox.forget(connection, key)
             if claim is not None:
                 drop_claim(connection, claim, key)
             return True
 
         return self._file.write(take_back)
 
-    def note_published(self, copies: Sequence[tuple[int, int]]) -> Deferred[None]:
-        def note(connection: apsw.Connection) -> None:
-            # A mark that was set since, for a newer copy, stays.
-            connection.executemany("DELETE FROM unpublished WHERE key = ? AND attempts = ?", copies)
+    def redrive(self, number: int) -> Deferred[Outgoing]:
+        return maybeDeferred(self._redrive, number)
 
-        return self._file.write(note)
-
-    def unpublished(self, most: int) -> Deferred[Sequence[Copy]]:
+    def _redrive(self, number: int) -> Deferred[Outgoing]:
         now = self._clock.seconds()
+        outgoing = self._new(redriven(self._letters.find(number)), now)
 
-        def take(connection: apsw.Connection) -> Sequence[Copy]:
-            rows = fetch_all(
-                connection,
-                "SELECT u.key, attempts, body, due FROM unpublished u"
-                " JOIN messages m ON m.key = u.key LEFT JOIN inflight i ON i.key = u.key"
-                " WHERE u.at <= ? ORDER BY u.at LIMIT ?",
-                (now - MARK_SECONDS, most),
-            )
-            connection.executemany("UPDATE unpublished SET at = ? WHERE key = ?", [(now, row[0]) for row in rows])
-            return [
-                Copy(key, decode_request(body), body, attempts, max(0.0, (due or now) - now))
-                for key, attempts, body, due in rows
-            ]
+        def move(connection: apsw.Connection) -> Outgoing:
+            self._letters.take(connection, number)
+            return self._add(connection, outgoing, now, told=True)
 
-        return self._file.write(take)
+        return self._file.write(move)
 
-    @deferred
-    async def recover(self, queue: str | None, priority: Priority | None) -> Recovered:
-        lane = self._lanes.lane(_RANK)
-        after, marked = first_key(lane), 0
-        while True:
-            rows = fetch_all(
-                self._file.reader,
-                "SELECT m.key, CASE WHEN e.key IS NULL THEN body END FROM"
-                " (SELECT key, body FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?) m"
-                " LEFT JOIN endings e ON e.key = m.key ORDER BY m.key",
-                (after, last_key(lane), MOST_LOOKED_AT),
-            )
-            if not rows:
-                return Recovered(marked)
-            after = rows[-1][0]
-            lost = [key for key, body in rows if body is not None and self._lay_in(queue, priority, body)]
-            marked += await self._file.write(partial(self._mark_again, lost, queue is None))
-
-    def _lay_in(self, queue: str | None, priority: Priority | None, body: bytes) -> bool:
-        submission = decode_request(body).submission
-        return queue is None or (queue_of(self._requests, submission), priority_of(submission)) == (queue, priority)
-
-    def _mark_again(self, keys: Sequence[int], everything: bool, connection: apsw.Connection) -> int:
-        before = connection.total_changes()
-        connection.executemany(
-            "INSERT INTO unpublished"
-            " SELECT key, 0, coalesce((SELECT attempts FROM copies WHERE copies.key = m.key), 0), 1"
-            " FROM messages m WHERE key = ? AND key NOT IN (SELECT key FROM endings)"
-            # What is marked is being published just now, or was a moment ago. Where all is lost, that is no more.
-            + (" ON CONFLICT DO UPDATE SET at = 0, told = 1" if everything else " ON CONFLICT DO NOTHING"),
-            [(key,) for key in keys],
-        )
-        return connection.total_changes() - before
-
-    def _new_copy(self, submission: Submission, now: float) -> Copy:
-        key = self._lanes.next_key(_RANK)
+    def _new(self, submission: Submission, now: float) -> Outgoing:
+        key = self._rows.next_key(_RANK)
         request = Request(self._file.ids.issue(key), now, submission)
-        delay = max(0.0, submission.not_before - now) if submission.not_before is not None else 0.0
-        return Copy(key, request, encode_request(request), delay=delay)
+        return Outgoing(key, request, self._channels.of(submission), encode_request(request))
 
-    def _add(self, connection: apsw.Connection, copy: Copy, now: float, *, told: bool) -> None:
-        queue = queue_of(self._requests, copy.request.submission)
+    def _add(self, connection: apsw.Connection, outgoing: Outgoing, now: float, *, told: bool) -> Outgoing:
+        request = outgoing.request
+        queue = queue_of(self._channels.requests, request.submission)
         if queue not in self._named:
             connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
             self._file.after_commit(lambda: self._named.add(queue))
-        self._lanes.add(connection, copy.number, now, copy.body)
-        if copy.delay > 0:
-            self._lanes.hold(connection, copy.number, _RANK, now + copy.delay)
-        if copy.request.deadline is not None:
-            self._store.note_deadline(connection, copy.number, copy.request.deadline)
-        self._mark(connection, copy, now, told)
-
-    def _mark(self, connection: apsw.Connection, copy: Copy, now: float, told: bool) -> None:
-        connection.execute(
-            "INSERT OR REPLACE INTO unpublished VALUES (?, ?, ?, ?)", (copy.number, now, copy.attempts, told)
-        )
+        self._rows.add(connection, outgoing.number, now, outgoing.body)
+        if request.deadline is not None:
+            self._store.note_deadline(connection, outgoing.number, request.deadline)
+        waits = self.outbox.add(connection, outgoing, now, told)
+        return attrs.evolve(outgoing, waits=True) if waits else outgoing
 
     def queues(self) -> Deferred[Sequence[str]]:
         return succeed([name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())])
 
-    # Lending
+    # The outbox
 
-    def begin(self, copy: Copy, returned: int) -> Deferred[Loan | NotYet | None]:
-        return self._file.write(lambda connection: self._begin(connection, copy.number, copy.attempts))
+    def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
+        return self._file.write(lambda connection: self.outbox.published(connection, entries))
 
-    def _begin(self, connection: apsw.Connection, key: int, carried: int) -> Loan | NotYet | None:
+    def take_due(self, most: int) -> Deferred[Sequence[Outgoing]]:
+        return self._file.write(lambda connection: self.outbox.take_due(connection, most))
+
+    def next_due(self) -> Deferred[float | None]:
+        return maybeDeferred(self.outbox.next_due)
+
+    def postpone(self, incoming: Incoming, delay: float) -> Deferred[bool]:
+        def move(connection: apsw.Connection) -> bool:
+            if not self._is_current(connection, incoming.number, incoming.generation):
+                return False
+            self.outbox.publish_again(connection, incoming.number, delay)
+            return True
+
+        return self._file.write(move)
+
+    def count(self, queue: str) -> Deferred[tuple[int, int]]:
+        return maybeDeferred(self.outbox.count, queue)
+
+    # Working
+
+    def begin(self, incoming: Incoming) -> Deferred[Attempt | None]:
+        return self._file.write(lambda connection: self._begin(connection, incoming.number, incoming.generation))
+
+    def _begin(self, connection: apsw.Connection, key: int, generation: int) -> Attempt | None:
+        if not self._is_current(connection, key, generation):
+            return None
+        row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (key,))
+        attempt = (row[0] if row else 0) + 1
+        self.count_attempt(connection, key, attempt)
+        self._store.note_event(connection, key, "processing", {"attempt": attempt})
+        return Attempt(key, attempt, str(attempt))
+
+    def _is_current(self, connection: apsw.Connection, key: int, generation: int) -> bool:
+        """Whether a message of that generation is worth anything."""
         known = fetch_one(connection, "SELECT 1 FROM messages WHERE key = ?", (key,))
         if known is None or self._store.has_ended(connection, key):
-            return None
-        copy = fetch_one(connection, "SELECT attempts FROM copies WHERE key = ?", (key,))
-        attempt, due = fetch_one(connection, "SELECT attempt, due FROM inflight WHERE key = ?", (key,)) or (0, None)
-        following = next_attempt(Standing(copy[0] if copy else 0, attempt, due), carried, self._clock.seconds())
-        if not isinstance(following, int):
-            return following
-        if carried:
-            connection.execute("INSERT OR REPLACE INTO copies VALUES (?, ?)", (key, carried))
-        self.count(connection, key, following)
-        self._store.note_event(connection, key, "processing", {"attempt": following})
-        return Loan(key, following, str(following))
+            return False
+        return generation >= self.outbox.generation(connection, key)
 
-    def count(self, connection: apsw.Connection, key: int, attempt: int) -> None:
-        """Within an operation of the file: the attempt has begun, and so its copy was published."""
+    def count_attempt(self, connection: apsw.Connection, key: int, attempt: int) -> None:
+        """Within an operation of the file: the attempt has begun, and so its message was published."""
         connection.execute(
-            "INSERT OR REPLACE INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self._lanes.number, _RANK, attempt)
+            "INSERT OR REPLACE INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self._rows.number, _RANK, attempt)
         )
-        connection.execute("DELETE FROM unpublished WHERE key = ?", (key,))
+        connection.execute("DELETE FROM outbox WHERE key = ?", (key,))
 
     def ending(self, number: int) -> Deferred[str | None]:
         row = fetch_one(self._file.reader, "SELECT reply FROM endings WHERE key = ?", (number,))
         return succeed(decode_reply(row[0]).status.value if row else None)
 
-    def note_progress(self, loan: Loan, detail: dict[str, Any]) -> Deferred[None]:
+    def note_progress(self, attempt: Attempt, detail: dict[str, Any]) -> Deferred[None]:
         def note(connection: apsw.Connection) -> None:
-            if self._is_open(connection, loan):
-                self._store.note_event(connection, loan.number, "progress", detail)
+            if self._is_open(connection, attempt):
+                self._store.note_event(connection, attempt.number, "progress", detail)
 
         return self._file.write(note)
 
     # Settling
 
-    def release(self, loan: Loan) -> Deferred[Copy | None]:
-        def uncount(connection: apsw.Connection) -> Copy | None:
-            if self._is_open(connection, loan):
-                connection.execute("UPDATE inflight SET attempt = attempt - 1 WHERE key = ?", (loan.number,))
-            return None
+    def release(self, attempt: Attempt) -> Deferred[bool]:
+        def uncount(connection: apsw.Connection) -> bool:
+            if self._is_open(connection, attempt):
+                self.uncount(connection, attempt.number)
+                self.outbox.returned(connection, attempt.number)
+            return True
 
         return self._file.write(uncount)
 
-    def hold(self, loan: Loan, delay: float, reason: str) -> Deferred[bool]:
-        return self._file.write(lambda connection: self._note_retry(connection, loan, delay, reason))
+    def uncount(self, connection: apsw.Connection, key: int) -> None:
+        """Within an operation of the file: the attempt does not count."""
+        connection.execute("UPDATE inflight SET attempt = attempt - 1 WHERE key = ?", (key,))
 
-    def renew(self, loan: Loan, request: Request, body: bytes, delay: float, reason: str) -> Deferred[Copy | None]:
-        copy = Copy(loan.number, request, body, loan.attempt, delay)
-
-        def note(connection: apsw.Connection) -> Copy | None:
-            if not self._note_retry(connection, loan, delay, reason):
-                return None
-            connection.execute("INSERT OR REPLACE INTO copies VALUES (?, ?)", (loan.number, loan.attempt))
-            self._mark(connection, copy, self._clock.seconds(), told=True)
-            return copy
+    def retry(self, attempt: Attempt, body: bytes, delay: float, reason: str) -> Deferred[None]:
+        def note(connection: apsw.Connection) -> None:
+            if self._is_open(connection, attempt):
+                due = self._clock.seconds() + delay
+                self.note_retry(connection, attempt.number, attempt.attempt, due, reason)
 
         return self._file.write(note)
 
-    def _note_retry(self, connection: apsw.Connection, loan: Loan, delay: float, reason: str) -> bool:
-        if not self._is_open(connection, loan):
-            return False
-        due = self._clock.seconds() + delay
-        detail = {"attempt": loan.attempt, "next_attempt_at": due, "error": reason}
-        self._store.note_event(connection, loan.number, "retrying", detail)
-        connection.execute("UPDATE inflight SET due = ? WHERE key = ?", (due, loan.number))
-        return True
+    def note_retry(
+        self, connection: apsw.Connection, key: int, attempt: int, due: float, reason: str, at: float | None = None
+    ) -> None:
+        """Within an operation of the file: the next attempt begins at ``due``, with a new message."""
+        detail = {"attempt": attempt, "next_attempt_at": due, "error": reason}
+        self._store.note_event(connection, key, "retrying", detail, at)
+        self.outbox.publish_again(connection, key, due - self._clock.seconds())
 
-    def end(self, loan: Loan, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:
+    def end(self, attempt: Attempt, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:
         def finish(connection: apsw.Connection) -> bool:
-            if not self._is_open(connection, loan):
-                self._forget(connection, loan.number)
-                return False
-            return self.finish(connection, loan.number, reply, letter)
+            return self._is_open(connection, attempt) and self.finish(connection, attempt.number, reply, letter)
 
         return self._file.write(finish)
 
@@ -296,45 +275,66 @@ class SqliteLedger:
         """Within an operation of the file: the ending, unless there is one, and whether there was none."""
         first = self._store.note_ending(connection, key, reply)
         if first and letter is not None:
-            self._letters.bury(connection, letter)
-        self._forget(connection, key)
+            self._letters.add(connection, letter)
         return first
 
-    def let_go(self, loan: Loan) -> Deferred[None]:
-        return self._file.write(lambda connection: self._forget(connection, loan.number))
+    def let_go(self, attempt: Attempt) -> Deferred[None]:
+        def check(connection: apsw.Connection) -> None:
+            if self._is_open(connection, attempt):
+                raise LeaseLost(self._file.ids.issue(attempt.number), "it has not ended after all")
 
-    def _is_open(self, connection: apsw.Connection, loan: Loan) -> bool:
-        """Whether the request has not ended. `DeliveryClosed` where the loan is not its latest attempt."""
-        row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (loan.number,))
-        if row is not None and row[0] != loan.attempt:
-            raise DeliveryClosed(self._file.ids.issue(loan.number), "a later attempt has begun")
-        return row is not None and not self._store.has_ended(connection, loan.number)
+        return self._file.write(check)
 
-    def _forget(self, connection: apsw.Connection, key: int) -> None:
-        for table in ("inflight", "copies", "unpublished", "told"):
-            connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+    def _is_open(self, connection: apsw.Connection, attempt: Attempt) -> bool:
+        """Whether the request has not ended. `LeaseLost` where this is not its latest attempt."""
+        row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (attempt.number,))
+        if row is not None and row[0] != attempt.attempt:
+            raise LeaseLost(self._file.ids.issue(attempt.number), "a later attempt has begun")
+        return row is not None and not self._store.has_ended(connection, attempt.number)
+
+    # What the broker has lost
+
+    def returned(self, attempt: Attempt) -> None:
+        self._file.write(lambda connection: self._note_returned(connection, attempt)).addErrback(lambda failure: None)
+
+    def _note_returned(self, connection: apsw.Connection, attempt: Attempt) -> None:
+        row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (attempt.number,))
+        if row is not None and row[0] == attempt.attempt:
+            self.outbox.returned(connection, attempt.number)
+
+    def open_channels(self) -> Deferred[Mapping[str, float]]:
+        return maybeDeferred(self.outbox.open_channels)
+
+    @deferred
+    async def recover(
+        self,
+        channel: str,
+        is_lost: Callable[[], Deferred[bool]],
+        make: Callable[[], Deferred[None]] | None,
+        sure: bool,
+    ) -> Recovered:
+        if not await is_lost():
+            return Recovered()
+        count = 0
+        portion = None
+        while portion is None or portion:
+            portion = await self._file.write(lambda connection: self.outbox.recover(connection, channel))
+            count += portion
+        if make is not None:
+            begun_in = None if channel == self._reply_channel else channel
+            count += await self._file.write(lambda connection: self.outbox.recover_begun(connection, begun_in))
+            await make()
+        if count:
+            self._fell_due(self._clock.seconds())
+        return Recovered(count)
 
     # Dead letters
 
-    def bury(self, letter: DeadLetter) -> Deferred[None]:
-        return self._file.write(lambda connection: self._letters.bury(connection, letter))
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        return self._file.write(lambda connection: self._letters.add(connection, letter))
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return succeed(self._letters.listed(after, most))
 
-    def redrive(self, number: int) -> Deferred[Copy]:
-        return maybeDeferred(self._redrive, number)
-
-    def _redrive(self, number: int) -> Deferred[Copy]:
-        now = self._clock.seconds()
-        copy = self._new_copy(redriven(self._letters.find(number)), now)
-
-        def move(connection: apsw.Connection) -> Copy:
-            self._letters.take(connection, number)
-            self._add(connection, copy, now, told=True)
-            return copy
-
-        return self._file.write(move)
-
-    def letters_depth(self) -> Deferred[Depth]:
-        return maybeDeferred(self._letter_lanes.depth, self._file.reader, self._clock.seconds())
+    def dead_letters_depth(self) -> Deferred[Depth]:
+        return maybeDeferred(self._letters.depth)

@@ -1,9 +1,8 @@
 # -*- test-case-name: tests.queue.test_contracts,tests.sqlite.test_local_queue -*-
-"""Waiters from one queue of the embedded file: who waits for work, and which loans are out."""
+"""One queue of the embedded file as this process sees it: the callers of `receive`, and the deliveries that are out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import apsw
@@ -11,236 +10,162 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from openhqm.codec import decode_request
-from openhqm.errors import DeliveryClosed, NotDurable, UnreadableMessage
-from openhqm.interfaces import IDelivery
-from openhqm.messages import DeadLetter, Reply, Request
-from openhqm.queue.waiters import RETRY_SECONDS, Fetched, Waiter, Waiters
-from openhqm.runtime.deferreds import deferred
+from openhqm.errors import NotDurable, UnreadableMessage
+from openhqm.messages import DeadLetter, Reply
+from openhqm.queue.delivery import Delivery
+from openhqm.queue.leases import Leases
+from openhqm.queue.waiters import RETRY_SECONDS, Fetched, Waiters
+from openhqm.runtime.timer_queue import TimerQueue
+from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.queue_rows import QueueRows, Row
-from openhqm.sqlite.store import Ledger
-
-Bury = Callable[[apsw.Connection, DeadLetter], None]
+from openhqm.sqlite.results import SqliteResults
 
 
-class Place:
-    """One queue: its lanes, whoever waits in `receive`, and the loans of this process."""
+class LocalQueue:
+    """The queue ``name``. A lease lasts ``lease`` seconds. Each of its `Steps` is one transaction."""
 
     _log = Logger()
 
     def __init__(
         self,
         file: SqliteFile,
-        ledger: Ledger,
+        results: SqliteResults,
+        letters: DeadLetters,
         clock: IReactorTime,
         name: str,
         lease: float,
-        recorded: bool,
-        bury: Bury,
     ) -> None:
-        self.file = file
-        self.ledger = ledger
         self.clock = clock
-        self.recorded = recorded
-        self.bury = bury
-        self.lanes = QueueRows(file, ledger, name, recorded)
+        self.lease = lease
+        self.rows = QueueRows(file, results, name)
+        self._file = file
+        self._results = results
+        self._letters = letters
         self._name = name
-        self._lease = lease
-        self._loans: dict[int, SqliteDelivery] = {}
-        self._stopped = False
-        self._waiters = Waiters(name, clock, self._look)
+        self._waiters = Waiters(name, clock, self._fetch)
+        self._leases = Leases(clock, lease, self._lease_lost)
+        self._again = TimerQueue(clock)
+        self.receive = self._waiters.receive
         self.wake = self._waiters.wake
         self.wake_at = self._waiters.wake_at
-        self._lease_check: Any = None
 
-    def receive(self, most: int, in_order: bool = False) -> Waiter:
-        """See `IMessageQueue.receive`."""
-        return self._waiters.receive(most, in_order)
+    def stop(self) -> Deferred[Any]:
+        """Deliver nothing more; the callers of `receive` are cancelled.
 
-    def _look(self, most: int, in_order: bool) -> Deferred[Fetched]:
-        lent = self.file.write(lambda connection: self.lanes.lend(connection, most, self.clock.seconds(), in_order))
-        return lent.addCallback(self._lent, 1 if in_order else most)
+        Fires once what a fetch still brings is released. The file has to stay open until then.
+        """
+        self._leases.stop()
+        self._again.stop()
+        return self._waiters.stop()
 
-    def _lent(self, found: tuple[list[Row], float], most: int) -> Fetched:
+    def ended(self, key: int, status: str) -> None:
+        """The request has ended, from whatever cause: the work on it is in vain."""
+        delivery = self._leases.get(key)
+        if delivery is not None:
+            delivery.revoke(status)
+        elif self._waiters.in_order:
+            self.wake()  # what waited behind it may be delivered
+
+    def _fetch(self, most: int, in_order: bool) -> Deferred[Fetched]:
+        fetched = self._file.write(lambda connection: self.rows.fetch(connection, most, self.clock.seconds(), in_order))
+        return fetched.addCallback(self._fetched, 1 if in_order else most)
+
+    def _fetched(self, found: tuple[list[Row], float], most: int) -> Fetched:
         rows, again = found
-        deliveries = [delivery for row in rows if (delivery := self._delivery(*row)) is not None]
+        lease_end = self.clock.seconds() + self.lease
+        deliveries = [each for row in rows if (each := self._delivery(row, lease_end)) is not None]
         return Fetched(deliveries, more=len(rows) == most, again=again)
 
-    def _delivery(self, key: int, attempt: int, body: bytes) -> SqliteDelivery | None:
+    def _delivery(self, row: Row, lease_end: float) -> Delivery | None:
+        key, attempt, body = row
         try:
             request = decode_request(body)
         except UnreadableMessage as error:
-            # It stays in the file, on loan to nobody, where a person can look at it.
+            # Its row stays in the file, out of every worker's reach, where a person can look at it.
             self._log.error("message {key} of {queue} is unreadable: {error}", key=key, queue=self._name, error=error)
             return None
-        delivery = SqliteDelivery(self, key, request, attempt)
-        self._loans[key] = delivery
-        if self._lease_check is None:
-            self._lease_check = self.clock.callLater(self._lease, self._check_leases)
+        delivery = Delivery(request, attempt, self, key, lease_end)
+        self._leases.add(key, delivery)
         return delivery
 
-    def forget(self, key: int) -> None:
-        """The loan is over."""
-        self._loans.pop(key, None)
-        if self._waiters.in_order:
-            self._waiters.wake()  # what waited behind it may go
+    def _lease_lost(self, delivery: Delivery) -> None:
+        """Deliver the request again. Where the disk does not take that, it is repeated until the disk does."""
+        key: int = delivery.handle
 
-    def lease_end(self) -> float:
-        """When a lease that starts now ends."""
-        return self.clock.seconds() + self._lease
+        def reschedule(connection: apsw.Connection) -> None:
+            self.rows.reschedule(connection, key, self.clock.seconds())
+            self._file.after_commit(self.wake)
 
-    def revoke(self, key: int, status: str) -> None:
-        """The request has ended; whoever works on it may stop."""
-        loan = self._loans.get(key)
-        if loan is not None:
-            loan.revoke(status)
-        elif self._waiters.in_order:
-            self._waiters.wake()  # what waited behind it may go
+        def not_written(failure: Failure) -> None:
+            failure.trap(NotDurable)
+            self._again.at(self.clock.seconds() + RETRY_SECONDS, lambda: self._lease_lost(delivery))
 
-    def _check_leases(self) -> None:
-        self._lease_check = None
-        now = self.clock.seconds()
-        for loan in [loan for loan in self._loans.values() if loan.lease_end <= now]:
-            if loan.lose():
-                self._log.warn("the lease on {id} was lost", id=loan.request.correlation_id, attempt=loan.attempt)
-        if self._loans and not self._stopped:
-            soonest = min(loan.lease_end for loan in self._loans.values())
-            # Never at once: a loan that is being settled just now stays in the books until that is on disk.
-            self._lease_check = self.clock.callLater(max(RETRY_SECONDS, soonest - now), self._check_leases)
+        self._file.write(reschedule).addErrback(not_written)
 
-    @deferred
-    async def stop(self) -> None:
-        """Lend nothing more; who waits is told.
+    # Steps
 
-        Fires once what was just being lent to them is given back; the file is closed after that.
-        """
-        self._stopped = True
-        await self._waiters.stop()
-        if self._lease_check is not None and self._lease_check.active():
-            self._lease_check.cancel()
+    def retry(self, delivery: Delivery, delay: float, reason: str) -> Deferred[None]:
+        """See `Steps.retry`."""
+        key: int = delivery.handle
+        due = self.clock.seconds() + delay
+        detail = {"attempt": delivery.attempt, "next_attempt_at": due, "error": reason}
 
+        def retry(connection: apsw.Connection) -> None:
+            if self._results.has_ended(connection, key):
+                self.rows.finish(connection, key)
+                return
+            self._results.note_event(connection, key, "retrying", detail)
+            self.rows.reschedule(connection, key, due)
+            self._file.after_commit(lambda: self.wake_at(due))
 
-@implementer(IDelivery)
-class SqliteDelivery:
-    """A request on loan. Whatever settles it is one transaction."""
+        return self._file.write(retry)
 
-    def __init__(self, place: Place, key: int, request: Request, attempt: int) -> None:
-        self.request = request
-        self.attempt = attempt
-        self.revoked: Deferred[str] = Deferred()
-        self.lease_end = place.lease_end()
-        self._place = place
-        self._key = key
-        self._over: str | None = None
+    def release(self, delivery: Delivery) -> Deferred[None]:
+        """See `Steps.release`."""
+        key: int = delivery.handle
 
-    def extend(self) -> None:
-        self.lease_end = self._place.lease_end()
+        def release(connection: apsw.Connection) -> None:
+            self.rows.release(connection, key, self.clock.seconds())
+            self._file.after_commit(self.wake)
 
-    def progress(self, detail: dict[str, Any]) -> Deferred[None]:
-        place, key = self._place, self._key
-        if not place.recorded:
-            return Deferred.fromCoroutine(_nothing())
-        detail = {**detail, "attempt": self.attempt}
-        return place.file.write(lambda connection: place.ledger.note_event(connection, key, "progress", detail))
+        return self._file.write(release)
 
-    def ack(self) -> Deferred[None]:
-        return self._finish(lambda connection: None)
+    def end(self, delivery: Delivery, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:
+        """See `Steps.end`."""
+        key: int = delivery.handle
 
-    def retry(self, delay: float, reason: str) -> Deferred[None]:
-        place, key = self._place, self._key
-        due = place.clock.seconds() + delay
-        detail = {"attempt": self.attempt, "next_attempt_at": due, "error": reason}
-
-        def hold(connection: apsw.Connection) -> None:
-            if place.recorded and not place.ledger.has_ended(connection, key):
-                place.ledger.note_event(connection, key, "retrying", detail)
-            place.lanes.put_back(connection, key, due, counted=True)
-            place.file.after_commit(lambda: place.wake_at(due))
-
-        return self._settle(hold)
-
-    def release(self) -> Deferred[None]:
-        place, key = self._place, self._key
-
-        def put_back(connection: apsw.Connection) -> None:
-            place.lanes.put_back(connection, key, place.clock.seconds(), counted=False)
-            place.file.after_commit(place.wake)
-
-        return self._settle(put_back)
-
-    def settle(self, reply: Reply) -> Deferred[bool]:
-        place, key = self._place, self._key
-        return self._finish(
-            lambda connection: place.ledger.note_ending(connection, key, reply) if place.recorded else True
-        )
-
-    def dead_letter(self, reason: str, reply: Reply) -> Deferred[bool]:
-        place, key = self._place, self._key
-        letter = DeadLetter(self.request, reason, reply, place.clock.seconds())
-
-        def bury(connection: apsw.Connection) -> bool:
-            first = place.ledger.note_ending(connection, key, reply) if place.recorded else True
-            if first:
-                place.bury(connection, letter)
+        def end(connection: apsw.Connection) -> bool:
+            first = self._results.note_ending(connection, key, reply)
+            if first and letter is not None:
+                self._letters.add(connection, letter)
+            self.rows.finish(connection, key)
             return first
 
-        return self._finish(bury)
+        return self._file.write(end)
 
-    def _finish(self, step: Callable[[apsw.Connection], Any]) -> Deferred[Any]:
-        def finish(connection: apsw.Connection) -> Any:
-            result = step(connection)
-            self._place.lanes.finish(connection, self._key)
-            return result
+    def acknowledge(self, delivery: Delivery) -> Deferred[None]:
+        """See `Steps.acknowledge`."""
+        key: int = delivery.handle
+        return self._file.write(lambda connection: self.rows.finish(connection, key))
 
-        return self._settle(finish)
+    def progress(self, delivery: Delivery, detail: dict[str, Any]) -> Deferred[None]:
+        """See `Steps.progress`."""
+        key: int = delivery.handle
 
-    @deferred
-    async def _settle(self, step: Callable[[apsw.Connection], Any]) -> Any:
-        if self._over is not None:
-            raise DeliveryClosed(self.request.correlation_id, self._over)
-        self._over = "it was settled before"
-        try:
-            result = await self._place.file.write(step)
-        except Exception:
-            self._over = None  # nothing of it is in the file, whatever it was: the loan goes on
-            raise
-        self._place.forget(self._key)
-        return result
+        def note(connection: apsw.Connection) -> None:
+            if not self._results.has_ended(connection, key):
+                self._results.note_event(connection, key, "progress", detail)
 
-    def revoke(self, reason: str) -> None:
-        """The work is in vain; settling is still allowed, and takes the message away."""
-        if not self.revoked.called and self._over is None:
-            self.revoked.callback(reason)
+        return self._file.write(note)
 
-    def lose(self) -> bool:
-        """The lease ran out: lend it anew, and let nothing more be settled on this loan. False: it is being settled."""
-        if self._over is not None:
-            return False
-        place, key = self._place, self._key
-        self._over = "its lease was lost"
-        place.forget(key)
+    def extend(self, delivery: Delivery) -> None:
+        """Leases are kept in memory alone: there is nothing to write."""
 
-        def lend_anew(connection: apsw.Connection) -> None:
-            place.lanes.put_back(connection, key, place.clock.seconds(), counted=True)
-            place.file.after_commit(place.wake)
-
-        place.file.write(lend_anew).addErrback(self._still_out)
-        if not self.revoked.called:
-            self.revoked.callback("lease lost")
-        return True
-
-    def _still_out(self, failure: Failure) -> None:
-        """The disk would not take it: the loan stays in the books until it can be ended."""
-        failure.trap(NotDurable)
-        self._place.clock.callLater(RETRY_SECONDS, self._lose_again)
-
-    def _lose_again(self) -> None:
-        self._over = None
-        self.lose()
-
-
-async def _nothing() -> None:
-    return None
+    def closed(self, delivery: Delivery) -> None:
+        """See `Steps.closed`."""
+        self._leases.discard(delivery.handle, delivery)
+        if self._waiters.in_order:
+            self.wake()  # what waited behind it may be delivered

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""The rows of one queue in the embedded file: giving out keys, choosing what goes next, putting it back.
+"""The rows of one queue in the embedded file: its keys, and which request is delivered next.
 
-Everything here runs inside an operation of `SqliteFile.write`.
+Everything that is given a connection runs inside an operation of `SqliteFile.write`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import apsw
 
 from openhqm.messages import Depth
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.schema import BY_PRIORITY, RANK, RANKS, first_key, lane_of, last_key
+from openhqm.sqlite.results import SqliteResults
+from openhqm.sqlite.schema import BY_PRIORITY, RANK, RANKS, channel_of, first_key, last_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
-from openhqm.sqlite.store import Ledger
 
 Row = tuple[int, int, bytes]
 """Key, attempt, body."""
@@ -23,90 +23,95 @@ NEVER = float("inf")
 
 
 class QueueRows:
-    """One queue's lanes. ``recorded`` says whether its messages are requests that the ledger knows."""
+    """The queue ``name``: one channel for each rank."""
 
-    def __init__(self, file: SqliteFile, ledger: Ledger, name: str, recorded: bool) -> None:
-        self._ledger = ledger
-        self._recorded = recorded
+    def __init__(self, file: SqliteFile, results: SqliteResults, name: str) -> None:
+        self._results = results
         self._file = file
-        self._given: dict[int, int] = {}
+        self._highest: dict[int, int] = {}
         self._fresh: dict[int, int] = {}
         connection = file.connection
         connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
         row = fetch_one(connection, "SELECT number FROM queues WHERE name = ?", (name,))
         self.number: int = row[0]
         for rank in range(RANKS):
-            lane = self.lane(rank)
-            connection.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?, ?)", (lane, first_key(lane), first_key(lane)))
-            first, last = first_key(lane), last_key(lane)
-            given, taken = fetch_one(connection, "SELECT given, taken FROM lanes WHERE lane = ?", (lane,))
+            channel = self.channel(rank)
+            first, last = first_key(channel), last_key(channel)
+            connection.execute("INSERT OR IGNORE INTO channels VALUES (?, ?, ?)", (channel, first, first))
+            highest, cursor = fetch_one(
+                connection, "SELECT highest, cursor FROM channels WHERE channel = ?", (channel,)
+            )
             (newest,) = fetch_one(connection, "SELECT max(key) FROM messages WHERE key > ? AND key <= ?", (first, last))
-            self._given[rank] = max(given, newest or 0)
-            self._fresh[rank] = self._count_fresh(connection, taken, newest or 0)
+            self._highest[rank] = max(highest, newest or 0)
+            self._fresh[rank] = self._count_fresh(connection, cursor, newest or 0)
 
-    def _count_fresh(self, connection: apsw.Connection, taken: int, newest: int) -> int:
-        """How many messages lie behind the cursor; so many that counting would take long are told from their keys."""
-        if newest - taken > MOST_COUNTED:
-            return newest - taken
+    def _count_fresh(self, connection: apsw.Connection, cursor: int, newest: int) -> int:
+        """How many messages lie behind the cursor. Where counting would take long, their keys tell about how many."""
+        if newest - cursor > MOST_COUNTED:
+            return newest - cursor
         (count,) = fetch_one(
-            connection, "SELECT count(*) FROM messages WHERE key > ? AND key <= ?", (taken, max(taken, newest))
+            connection, "SELECT count(*) FROM messages WHERE key > ? AND key <= ?", (cursor, max(cursor, newest))
         )
         return int(count)
 
-    def lane(self, rank: int) -> int:
-        """The number of the lane for a rank."""
+    def channel(self, rank: int) -> int:
+        """The number of the channel for a rank."""
         return self.number * RANKS + rank
 
     def next_key(self, rank: int) -> int:
         """A key that was never given out before. Rows must be written in the order of asking."""
-        self._given[rank] += 1
-        return self._given[rank]
+        self._highest[rank] += 1
+        return self._highest[rank]
 
     def add(self, connection: apsw.Connection, key: int, at: float, body: bytes) -> None:
-        """A message."""
+        """Add a message."""
         connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, at, body))
         self._count(key, 1)
 
     def remove(self, connection: apsw.Connection, key: int) -> None:
-        """A message that was never lent: gone, and its number is not given out again."""
-        self._erase(connection, key)
+        """Remove a message that was never delivered. Its key is not given out again."""
+        connection.execute("UPDATE channels SET highest = max(highest, ?) WHERE channel = ?", (key, channel_of(key)))
+        connection.execute("DELETE FROM messages WHERE key = ?", (key,))
         self._count(key, -1)
 
-    def _erase(self, connection: apsw.Connection, key: int) -> None:
-        connection.execute("UPDATE lanes SET given = max(given, ?) WHERE lane = ?", (key, lane_of(key)))
-        connection.execute("DELETE FROM messages WHERE key = ?", (key,))
-
     def _count(self, key: int, change: int) -> None:
-        rank = lane_of(key) % RANKS
+        rank = channel_of(key) % RANKS
 
         def count() -> None:
             self._fresh[rank] += change
 
         self._file.after_commit(count)
 
-    def hold(self, connection: apsw.Connection, key: int, rank: int, due: float) -> None:
-        """A message that is not to be lent before ``due``."""
+    def delay(self, connection: apsw.Connection, key: int, rank: int, due: float) -> None:
+        """A message that was added just now is not to be delivered before ``due``, and with that rank then."""
         connection.execute("INSERT INTO inflight VALUES (?, ?, ?, 0, ?)", (key, self.number, rank, due))
 
-    def put_back(self, connection: apsw.Connection, key: int, due: float, *, counted: bool) -> None:
-        """The loan is over, the work is not. ``counted``: the attempt was one."""
+    def reschedule(self, connection: apsw.Connection, key: int, due: float) -> None:
+        """The delivery is over: deliver the request again at ``due``, as the next attempt."""
+        connection.execute("UPDATE inflight SET due = ? WHERE key = ?", (due, key))
+
+    def release(self, connection: apsw.Connection, key: int, now: float) -> None:
+        """The delivery is over and was no attempt: deliver the request again, before those accepted after it."""
         connection.execute(
-            "UPDATE inflight SET due = ?, attempt = attempt - ? WHERE key = ?", (due, 0 if counted else 1, key)
+            "UPDATE inflight SET attempt = attempt - 1,"
+            " due = min(?, (SELECT at FROM messages m WHERE m.key = inflight.key)) WHERE key = ?",
+            (now, key),
         )
 
     def finish(self, connection: apsw.Connection, key: int) -> None:
-        """The loan and the work are over. A request's row stays: it is its record until it expires."""
+        """The delivery and the work are over. The message stays: it is the request's record until that expires."""
         connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
-        if not self._recorded:
-            self._erase(connection, key)
 
-    def lend(
+    def fetch(
         self, connection: apsw.Connection, most: int, now: float, in_order: bool = False
     ) -> tuple[list[Row], float]:
-        """Choose what goes next and count its attempt. Also: when to look again, should this be all."""
+        """Choose up to ``most`` requests and count their attempts; the second value is when to look again.
+
+        ``in_order``: one, and none while another is out or waits for its retry.
+        """
         if in_order:
-            held_up, due = self._held_up(connection, now)
-            if held_up:
+            blocked, due = self._blocked(connection, now)
+            if blocked:
                 return [], due
             most = 1
         rows: list[Row] = []
@@ -114,34 +119,33 @@ class QueueRows:
         for priority in BY_PRIORITY:
             rank = RANK[priority]
             if len(rows) < most:
-                rows += self._lend_due(connection, rank, most - len(rows), now)
+                rows += self._fetch_due(connection, rank, most - len(rows), now)
             if len(rows) < most:
-                fresh, more = self._lend_fresh(connection, rank, most - len(rows))
+                fresh, more = self._fetch_fresh(connection, rank, most - len(rows))
                 rows += fresh
                 if more:
                     look_again = now
-        if self._recorded:
-            for key, attempt, _ in rows:
-                self._ledger.note_event(connection, key, "processing", {"attempt": attempt})
+        for key, attempt, _ in rows:
+            self._results.note_event(connection, key, "processing", {"attempt": attempt})
         if len(rows) < most:
             look_again = min(look_again, self._next_due(connection))
         return rows, look_again
 
-    def _held_up(self, connection: apsw.Connection, now: float) -> tuple[bool, float]:
-        """Whether one is on loan or waits for its retry, and when that may be over."""
+    def _blocked(self, connection: apsw.Connection, now: float) -> tuple[bool, float]:
+        """Whether a request is out or waits for its retry, and when that may be over."""
         for key, due in fetch_all(
             connection,
             "SELECT key, due FROM inflight WHERE queue = ? AND (due IS NULL OR due > ?) AND attempt > 0",
             (self.number, now),
         ):
             if due is None:
-                return True, NEVER  # whoever settles it wakes the queue
-            if not (self._recorded and self._ledger.has_ended(connection, key)):
+                return True, NEVER  # the end of its delivery wakes the queue
+            if not self._results.has_ended(connection, key):
                 return True, due
             connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
         return False, NEVER
 
-    def _lend_due(self, connection: apsw.Connection, rank: int, most: int, now: float) -> list[Row]:
+    def _fetch_due(self, connection: apsw.Connection, rank: int, most: int, now: float) -> list[Row]:
         rows: list[Row] = []
         for key, attempt, body in fetch_all(
             connection,
@@ -149,36 +153,36 @@ class QueueRows:
             " WHERE queue = ? AND rank = ? AND due <= ? ORDER BY due LIMIT ?",
             (self.number, rank, now, most),
         ):
-            if self._recorded and self._ledger.has_ended(connection, key):
+            if self._results.has_ended(connection, key):
                 connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
             else:
                 connection.execute("UPDATE inflight SET attempt = ?, due = NULL WHERE key = ?", (attempt, key))
                 rows.append((key, attempt, body))
         return rows
 
-    def _lend_fresh(self, connection: apsw.Connection, rank: int, most: int) -> tuple[list[Row], bool]:
-        """What lies behind the cursor; and whether the look ended before the lane did."""
-        lane = self.lane(rank)
-        (taken,) = fetch_one(connection, "SELECT taken FROM lanes WHERE lane = ?", (lane,))
-        if taken >= self._given[rank]:
+    def _fetch_fresh(self, connection: apsw.Connection, rank: int, most: int) -> tuple[list[Row], bool]:
+        """What lies behind the cursor of a channel, and whether the look ended before the channel did."""
+        channel = self.channel(rank)
+        (before,) = fetch_one(connection, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
+        if before >= self._highest[rank]:
             return [], False
         rows: list[Row] = []
-        cursor = taken
+        cursor = before
         looked_at = 0
         for key, body in connection.execute(
             "SELECT key, body FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
-            (taken, last_key(lane), MOST_LOOKED_AT),
+            (before, last_key(channel), MOST_LOOKED_AT),
         ):
             cursor = key
             looked_at += 1
-            if not (self._recorded and self._ledger.has_ended(connection, key)):
+            if not self._results.has_ended(connection, key):
                 rows.append((key, 1, body))
                 if len(rows) == most:
                     break
         for key, attempt, _ in rows:
             connection.execute("INSERT INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self.number, rank, attempt))
-        if cursor != taken:
-            connection.execute("UPDATE lanes SET taken = ? WHERE lane = ?", (cursor, lane))
+        if cursor != before:
+            connection.execute("UPDATE channels SET cursor = ? WHERE channel = ?", (cursor, channel))
             self._count(cursor, -looked_at)
         return rows, looked_at == MOST_LOOKED_AT
 
@@ -192,16 +196,16 @@ class QueueRows:
         return soonest
 
     def depth(self, reader: apsw.Connection, now: float) -> Depth:
-        """See `IMessageQueue.depth`. Requests cancelled while they waited count until they are passed over."""
+        """See `IMessageQueue.depth`. Requests cancelled while they waited count until a fetch passes over them."""
         ready = sum(self._fresh[rank] for rank in RANK.values())
         oldest: list[float] = []
         for rank in RANK.values():
-            lane = self.lane(rank)
-            (taken,) = fetch_one(reader, "SELECT taken FROM lanes WHERE lane = ?", (lane,))
+            channel = self.channel(rank)
+            (cursor,) = fetch_one(reader, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
             row = fetch_one(
                 reader,
                 "SELECT at FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
-                (taken, last_key(lane)),
+                (cursor, last_key(channel)),
             )
             if row is not None:
                 oldest.append(row[0])

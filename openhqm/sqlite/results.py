@@ -1,9 +1,8 @@
 # -*- test-case-name: tests.queue.test_contracts,tests.sqlite.test_results -*-
-"""Answers in the embedded file: the ledger that the embedded queue writes within its own transactions.
+"""Records and replies in the embedded file, which the embedded queue writes within its own transactions.
 
-`SqliteResults` is the result store everybody sees. Its ``note_*`` methods are the half for the queue that
-rests in the same file: they run inside an operation of `SqliteFile.write`, so that "reply durable" and
-"request done" are one step.
+`SqliteResults` is the result store. Its ``note_*`` methods are for the queue in the same file: they run inside an
+operation of `SqliteFile.write`, so that "reply durable" and "request done" are one step.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from openhqm.queue.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.schema import lane_of
+from openhqm.sqlite.schema import channel_of, last_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
 SWEEP_SECONDS = 1.0
@@ -57,12 +56,13 @@ class SqliteResults:
         self._sweep: Any = None
         self._running = False
         self.on_ending: list[Callable[[int, str], None]] = []
+        self.within_ending: list[Callable[[apsw.Connection, int], None]] = []
 
-    # What everybody sees
+    # IResultStore
 
     def find(self, correlation_id: str) -> Deferred[Record]:
-        if self._file.committing and not self._budget.free():
-            return self._budget.wait().addCallback(lambda _: self._find(correlation_id))
+        if self._file.committing and not self._budget.try_acquire():
+            return self._budget.acquire().addCallback(lambda _: self._find(correlation_id))
         return maybeDeferred(self._find, correlation_id)
 
     def history(self, correlation_id: str, after: int) -> Deferred[Sequence[Event]]:
@@ -83,7 +83,7 @@ class SqliteResults:
             raise AlreadyEnded(correlation_id, self._find(correlation_id).status.value)
         return before
 
-    # What the queue in the same file does within its transactions
+    # For the queue in the same file, within its transactions
 
     def note_deadline(self, connection: apsw.Connection, key: int, due: float) -> None:
         """The request ends with TIMEOUT when ``due`` comes first."""
@@ -111,6 +111,8 @@ class SqliteResults:
         )
         if not connection.changes():
             return False
+        for call in self.within_ending:
+            call(connection, key)
         event = Event(number, reply.status.value.lower(), reply.completed_at, reply=reply)
         self._file.after_commit(lambda: self._ended(key, event, reply))
         return True
@@ -188,8 +190,10 @@ class SqliteResults:
         )
         for (key,) in keys:
             # The number of the last one given out must outlive its row, or it would be given out again.
-            connection.execute("UPDATE lanes SET given = max(given, ?) WHERE lane = ?", (key, lane_of(key)))
-            for table in ("inflight", "unpublished", "copies", "told", "events", "endings", "messages"):
+            connection.execute(
+                "UPDATE channels SET highest = max(highest, ?) WHERE channel = ?", (key, channel_of(key))
+            )
+            for table in ("inflight", "events", "endings", "messages"):
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
         return len(keys)
@@ -245,11 +249,11 @@ class SqliteResults:
         return events
 
     def _gone(self, correlation_id: str, key: int) -> Exception:
-        lane = lane_of(key)
+        channel = channel_of(key)
         reader = self._file.reader
-        given = fetch_one(reader, "SELECT given FROM lanes WHERE lane = ?", (lane,))
-        newer = fetch_one(reader, "SELECT 1 FROM messages WHERE key > ? AND key < ? LIMIT 1", (key, (lane + 1) << 40))
-        if newer is not None or (given is not None and key <= given[0]):
+        highest = fetch_one(reader, "SELECT highest FROM channels WHERE channel = ?", (channel,))
+        newer = fetch_one(reader, "SELECT 1 FROM messages WHERE key > ? AND key <= ? LIMIT 1", (key, last_key(channel)))
+        if newer is not None or (highest is not None and key <= highest[0]):
             return ExpiredRequest(correlation_id)
         return UnknownRequest(correlation_id)
 

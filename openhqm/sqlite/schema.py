@@ -1,59 +1,64 @@
 # -*- test-case-name: tests.sqlite.test_file -*-
 """The tables of the embedded file, and what a key says.
 
-Accepting a request is one append to ``messages``, and nothing else: no index stands on that table. Its key
-carries the place of a message::
+Accepting a request is one append to ``messages``, and nothing else: no index stands on that table. Its key says where
+the message waits::
 
     key = queue number (14 bits) | rank (2 bits) | running number (40 bits)
 
-so each rank of each queue is one contiguous range of the B-tree, read in order behind a cursor
-(``lanes.taken``), and the correlation id (the key, enciphered) finds its row directly. What lies behind its
-cursor and is not finished stands in ``inflight``; what is finished stands in ``endings``. Everything in the
-file can grow with the backlog; nothing in the process does.
+so each rank of each queue, a channel, is one contiguous range of the B-tree, read in order behind a cursor
+(``channels.cursor``), and the correlation id (the key, enciphered) finds its row directly. What lies before its cursor
+and is not finished stands in ``inflight``; what is finished stands in ``endings``. Everything in the file can grow with
+the backlog; nothing in the process does.
 """
 
 from __future__ import annotations
 
 from openhqm.messages import Priority
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x6F68716D  # "ohqm"
 
 RUNNING_BITS = 40
 RANKS = 4
-# The usual lane lies rightmost in the tree, where an append is cheapest and leaves full pages behind.
+# The usual channel lies rightmost in the tree, where an append is cheapest and leaves full pages behind.
 RANK = {Priority.HIGH: 0, Priority.LOW: 1, Priority.NORMAL: 3}
-HELD = 2  # not before its time: never read behind the cursor, only when it is due
+DELAYED = 2  # not before its time: never read behind the cursor, only when it is due
 BY_PRIORITY = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
 
-def lane_of(key: int) -> int:
-    """The lane (queue and rank) a key lies in."""
+def channel_of(key: int) -> int:
+    """The channel (queue and rank) of a key."""
     return key >> RUNNING_BITS
 
 
-def first_key(lane: int) -> int:
-    """The key before the first one of a lane; the running number begins at 1."""
-    return lane << RUNNING_BITS
+def queue_of_key(key: int) -> int:
+    """The number of the queue of a key."""
+    return channel_of(key) // RANKS
 
 
-def last_key(lane: int) -> int:
-    """The last key a lane can have."""
-    return (lane + 1 << RUNNING_BITS) - 1
+def first_key(channel: int) -> int:
+    """The key before the first one of a channel; the running number begins at 1."""
+    return channel << RUNNING_BITS
+
+
+def last_key(channel: int) -> int:
+    """The last key a channel can have."""
+    return (channel + 1 << RUNNING_BITS) - 1
 
 
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE queues (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 
--- taken: the last key read behind the cursor. given: the last key ever given out, kept when rows expire,
--- so that no id is ever given out twice and an expired one can be told from one that never was.
-CREATE TABLE lanes (lane INTEGER PRIMARY KEY, taken INTEGER NOT NULL, given INTEGER NOT NULL);
+-- cursor: the last key that a fetch has read. highest: the highest key ever given out, kept when rows expire, so that
+-- no id is given out twice, and an expired one can be told from one that never was.
+CREATE TABLE channels (channel INTEGER PRIMARY KEY, cursor INTEGER NOT NULL, highest INTEGER NOT NULL);
 
 CREATE TABLE messages (key INTEGER PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL);
 
--- due: when it may be lent again; NULL while it is on loan. A process that starts finds loans whose holder
--- is gone: the file has one process at a time.
+-- due: when it is delivered again; NULL while its delivery is out. The deliveries that a process finds when it starts
+-- were those of a process that is gone: the file has one at a time.
 CREATE TABLE inflight (
     key INTEGER PRIMARY KEY, queue INTEGER NOT NULL, rank INTEGER NOT NULL,
     attempt INTEGER NOT NULL, due REAL);
@@ -71,19 +76,28 @@ CREATE TABLE claims (
     digest BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, key INTEGER NOT NULL, at REAL NOT NULL,
     expires REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX claims_expires ON claims (expires);
-"""
 
-# For requests whose queue is elsewhere (`sqlite/ledger.py`). Made where they are missing: files of before have
-# none, and whoever knows nothing of them may pass them over.
-LATER_TABLES = """
--- Whose copy nobody has published yet, as far as is known: since when, how many attempts the copy carries, and whether
--- somebody was told of the request already.
-CREATE TABLE IF NOT EXISTS unpublished (
-    key INTEGER PRIMARY KEY, at REAL NOT NULL, attempts INTEGER NOT NULL, told INTEGER NOT NULL);
+-- AUTOINCREMENT, so that the number of a dead letter that is gone is not given to another one.
+CREATE TABLE dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, body BLOB NOT NULL);
+CREATE INDEX dead_letters_at ON dead_letters (at);
 
--- What the copy that counts carries, where that is more than none.
-CREATE TABLE IF NOT EXISTS copies (key INTEGER PRIMARY KEY, attempts INTEGER NOT NULL);
+-- For requests that wait in a broker (`openhqm.sqlite.ledger`).
+-- What is to be published, from the acceptance to the first attempt, and from a retry to the next.
+-- state: 0 due at a time, 1 published (due: since when), 2 behind another request of its line. claimed: the process
+-- publishes it just now. told: a caller knows the id, or more than the first message was published.
+CREATE TABLE outbox (
+    key INTEGER PRIMARY KEY, state INTEGER NOT NULL, due REAL NOT NULL, channel TEXT NOT NULL,
+    generation INTEGER NOT NULL, claimed INTEGER NOT NULL, told INTEGER NOT NULL);
+CREATE INDEX outbox_due ON outbox (due) WHERE state = 0;
+CREATE INDEX outbox_published ON outbox (channel, due) WHERE state = 1;
 
--- Which steps of a request a worker without a store has told, until it ends: one that comes again is passed over.
-CREATE TABLE IF NOT EXISTS told (key INTEGER NOT NULL, step TEXT NOT NULL, PRIMARY KEY (key, step)) WITHOUT ROWID;
+-- Which message of a request counts, where that is not the first one.
+CREATE TABLE generations (key INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
+
+-- Requests that are worked on one at a time, by the queue of their partition. out: this one is in the broker.
+CREATE TABLE line (key INTEGER PRIMARY KEY, name TEXT NOT NULL, out INTEGER NOT NULL);
+CREATE INDEX line_name ON line (name, key);
+
+-- Which steps of a request a worker without a store has reported, until it ends: one that comes again is passed over.
+CREATE TABLE steps (key INTEGER NOT NULL, step TEXT NOT NULL, PRIMARY KEY (key, step)) WITHOUT ROWID;
 """

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.sqlite.test_file -*-
-"""Asking the embedded file. What a column holds is known by whoever wrote the statement."""
+"""Queries on the embedded file. The type of a column is known to the author of the statement."""
 
 from __future__ import annotations
 

@@ -1,15 +1,17 @@
-# -*- test-case-name: tests.storeless.test_following -*-
-"""The books of a worker that has no store: each step is told to the process that keeps them, over the broker.
+# -*- test-case-name: tests.storeless.test_workers -*-
+"""The ledger of a worker that has no store: it reports each step to the process that accepted the request.
 
-A step is done once the broker has it. Whoever follows (`storeless/steps_consumer.py`) writes it down in its time, so
-what is decided from the books elsewhere cannot be asked here: whether a request has ended meanwhile, or whether there
-is a newer copy. A copy is known by what it says itself.
+A step is done once the broker has it. The accepting process consumes the channel that the request's message names
+(`openhqm.storeless.steps_consumer`), and writes each step down. What its ledger decides cannot be asked here: whether a
+request has ended, or whether a newer message counts. A message is known by what it says itself.
+
+The accepting process keeps every request with its body. So a retry and a release are short reports; that process
+publishes the next message, when it is due. While it is down, they wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -18,46 +20,62 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.codec import encode_step
 from openhqm.errors import NotDurable
-from openhqm.interfaces.legacy import IBroker
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Priority, Reply, Request, Submission
-from openhqm.policy.copies import Copy, Loan, NotYet, Recovered
+from openhqm.interfaces import IBroker
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Submission
 from openhqm.policy.history import check_progress
-from openhqm.policy.queue_names import priority_of, queue_of
-from openhqm.policy.steps import BURIED, ENDED, PROCESSING, PROGRESS, RETRYING, Step
+from openhqm.policy.steps import ENDED, PROCESSING, PROGRESS, REJECTED, RELEASED, RETRYING, Step
+from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered
 from openhqm.runtime.deferreds import deferred
+from openhqm.storeless.reporting import Reporter
 
 NO_STORE = "this process has no store: it works, and accepts nothing"
 
 
-@attrs.frozen
-class ToldLoan(Loan):
-    """With what is needed to tell of it: ``turn`` keeps its steps in order, ``numbers`` names its progress."""
+@attrs.define(eq=False)
+class _Reports:
+    """What one attempt has reported. ``turn`` keeps its steps in order, ``progress`` counts those of progress."""
 
-    copy: Copy
-    turn: DeferredLock = attrs.field(factory=DeferredLock, eq=False)
-    numbers: Iterator[int] = attrs.field(factory=lambda: count(1), eq=False)
+    turn: DeferredLock = attrs.field(factory=DeferredLock)
+    progress: int = 0
+
+
+@attrs.frozen
+class ReportedAttempt(Attempt):
+    """An attempt at a message.
+
+    Its token names the message as well: where the same process begins it a second time, because it does not know that
+    the broker has its first report, both have the same steps.
+    """
+
+    incoming: Incoming
+    reports: _Reports = attrs.field(factory=_Reports, eq=False)
 
 
 class StorelessLedger:
-    """``responses`` is the queue in which the steps are told; ``name`` tells this process from every other one."""
+    """``reply_channel`` is where steps go that concern no request, or whose message names no other channel.
+
+    ``name`` tells this process from every other one.
+    """
 
     complete = False
-    counts_returns = True
+    counts_redeliveries = True
+    keeps_unbegun = False
     durable = True
     unavailable_reason: str | None = None
-    warnings: Sequence[str] = ()
 
-    def __init__(self, broker: IBroker, clock: IReactorTime, *, requests: str, responses: str, name: str) -> None:
-        self._broker = broker
+    def __init__(self, broker: IBroker, clock: IReactorTime, *, reply_channel: str, name: str) -> None:
+        self._reporter = Reporter(broker)
         self._clock = clock
-        self._requests = requests
-        self._responses = responses
+        self._reply_channel = reply_channel
         self._name = name
-        self._tokens = count(1)
-        self._held: dict[str, tuple[int, int]] = {}
         self.on_ending: list[Callable[[int, str], None]] = []
+        self.on_due: list[Callable[[float], None]] = []
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Why no step can be reported now."""
+        return self._reporter.warnings
 
     def start(self) -> Deferred[None]:
         return succeed(None)
@@ -68,142 +86,136 @@ class StorelessLedger:
     def stop(self) -> Deferred[None]:
         return succeed(None)
 
-    def follow(self, queue: str, look: Callable[[], None]) -> None:
-        """Nobody tells us."""
+    def follow(self, queue: str, missed: Callable[[], None]) -> None:
+        """Endings of other processes are not told to this one."""
 
     def number(self, correlation_id: str) -> int | None:
-        """Any id has one: who has given it out cannot be told without the secret."""
+        """Any id has one: which store has given it out cannot be told without that store's secret."""
         try:
             return UUID(correlation_id).int
         except ValueError:
             return None
 
-    # Accepting is for others, and so are the marks.
+    # Accepting and publishing are the accepting process's.
 
-    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Copy | Acceptance]:
+    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
         return maybeDeferred(_no_store)
 
-    def withdraw(self, copy: Copy, claim: IdempotencyClaim | None) -> Deferred[bool]:
+    def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:
         return maybeDeferred(_no_store)
 
-    def note_published(self, copies: Sequence[tuple[int, int]]) -> Deferred[None]:
-        return succeed(None)
-
-    def unpublished(self, most: int) -> Deferred[Sequence[Copy]]:
-        return succeed(())
-
-    def recover(self, queue: str | None, priority: Priority | None) -> Deferred[Recovered]:
-        """Who accepts does that."""
-        return succeed(Recovered())
+    def redrive(self, number: int) -> Deferred[Outgoing]:
+        return maybeDeferred(_no_store)
 
     def queues(self) -> Deferred[Sequence[str]]:
-        """Who accepts knows them."""
         return succeed(())
 
-    # Lending
-
-    @deferred
-    async def begin(self, copy: Copy, returned: int) -> Loan | NotYet | None:
-        now, request = self._clock.seconds(), copy.request
-        if request.deadline is not None and request.deadline <= now:
-            return None  # whoever keeps the books has ended it, or will
-        held, made = self._held.get(self._queue(request), (None, 0))
-        attempt = max(copy.attempts + returned, made if held == copy.number else 0) + 1
-        loan = ToldLoan(copy.number, attempt, f"{self._name}.{next(self._tokens)}", copy)
-        await self._tell(loan, PROCESSING, PROCESSING, {"attempt": attempt})
-        return loan
-
-    def ending(self, number: int) -> Deferred[str | None]:
-        """Nobody tells us."""
+    def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
         return succeed(None)
 
-    def note_progress(self, loan: Loan, detail: dict[str, Any]) -> Deferred[None]:
-        return maybeDeferred(self._note_progress, _told(loan), detail)
+    def take_due(self, most: int) -> Deferred[Sequence[Outgoing]]:
+        return succeed(())
 
-    def _note_progress(self, loan: ToldLoan, detail: dict[str, Any]) -> Deferred[None]:
-        number = next(loan.numbers)
-        check_progress(number, msgspec.json.encode(detail))
-        return self._tell(loan, f"progress {number}", PROGRESS, detail)
+    def next_due(self) -> Deferred[float | None]:
+        return succeed(None)
+
+    def postpone(self, incoming: Incoming, delay: float) -> Deferred[bool]:
+        return maybeDeferred(_no_store)
+
+    def count(self, queue: str) -> Deferred[tuple[int, int]]:
+        return succeed((0, 0))
+
+    # Working
+
+    @deferred
+    async def begin(self, incoming: Incoming) -> Attempt | None:
+        """The number of the attempt is what the message and the broker say.
+
+        A worker that is killed during each attempt has counted it nowhere, so the product has to count redeliveries.
+        """
+        deadline = incoming.request.deadline
+        if deadline is not None and deadline <= self._clock.seconds():
+            return None  # the accepting process has ended it, or will
+        number = incoming.attempts + incoming.redeliveries + 1
+        token = f"{self._name}.{incoming.generation}.{number}"
+        attempt = ReportedAttempt(incoming.number, number, token, incoming)
+        await self._report(attempt, PROCESSING)
+        return attempt
+
+    def ending(self, number: int) -> Deferred[str | None]:
+        return succeed(None)
+
+    def note_progress(self, attempt: Attempt, detail: dict[str, Any]) -> Deferred[None]:
+        return maybeDeferred(self._note_progress, _reported(attempt), detail)
+
+    def _note_progress(self, attempt: ReportedAttempt, detail: dict[str, Any]) -> Deferred[None]:
+        number = attempt.reports.progress + 1
+        # Each attempt before has left two events at least, and this one has begun; the progress of others is not known.
+        check_progress(2 * attempt.attempt + number, msgspec.json.encode(detail))
+        attempt.reports.progress = number
+        return self._report(attempt, PROGRESS, f"{PROGRESS} {number}", detail=detail)
 
     # Settling
 
-    def release(self, loan: Loan) -> Deferred[Copy | None]:
-        """The broker has counted that it lent this copy, so a new one goes in its place; in order the place counts."""
-        copy = _told(loan).copy
-        if copy.request.submission.partition is not None:
-            return succeed(None)
-        return succeed(attrs.evolve(copy, attempts=loan.attempt - 1))
+    @deferred
+    async def release(self, attempt: Attempt) -> bool:
+        """The broker has counted the delivery, so the accepting process publishes another message in its place."""
+        await self._report(_reported(attempt), RELEASED)
+        return False
+
+    def retry(self, attempt: Attempt, body: bytes, delay: float, reason: str) -> Deferred[None]:
+        """The accepting process has the body, and publishes it again once ``delay`` seconds have passed."""
+        return self._report(_reported(attempt), RETRYING, delay=delay, reason=reason)
 
     @deferred
-    async def hold(self, loan: Loan, delay: float, reason: str) -> bool:
-        told = _told(loan)
-        await self._tell_retry(told, delay, reason)
-        # One at a time in each queue that is worked off in order.
-        self._held[self._queue(told.copy.request)] = loan.number, loan.attempt
+    async def end(self, attempt: Attempt, reply: Reply, letter: DeadLetter | None) -> bool:
+        """True: whether it had ended before is not known here."""
+        await self._report(_reported(attempt), ENDED, reply=reply, reason=None if letter is None else letter.reason)
         return True
 
-    @deferred
-    async def renew(self, loan: Loan, request: Request, body: bytes, delay: float, reason: str) -> Copy | None:
-        await self._tell_retry(_told(loan), delay, reason)
-        # There are no marks here: until the broker has the new copy, the old one is all there is.
-        priority = priority_of(request.submission)
-        await self._broker.publish(
-            self._queue(request), body, attempts=loan.attempt, priority=priority, delay=max(0.0, delay)
-        )
-        return None
+    def let_go(self, attempt: Attempt) -> Deferred[None]:
+        """Whether the request has ended is not known here. If it has not, another message of it is published."""
+        return self.release(attempt).addCallback(lambda _: None)
 
-    @deferred
-    async def end(self, loan: Loan, reply: Reply, letter: DeadLetter | None) -> bool:
-        reason = None if letter is None else letter.reason
-        await self._tell(_told(loan), ENDED, ENDED, {}, reply, reason)
-        return True
+    def _report(self, attempt: ReportedAttempt, type: str, name: str | None = None, **fields: Any) -> Deferred[None]:
+        incoming = attempt.incoming
+        id, now = incoming.request.correlation_id, self._clock.seconds()
+        step = Step(id, f"{attempt.token} {name or type}", type, now, incoming.generation, attempt.attempt, **fields)
+        return attempt.reports.turn.run(self._reporter.report, step, incoming.reply_channel or self._reply_channel)
 
-    def let_go(self, loan: Loan) -> Deferred[None]:
-        return succeed(None)
+    # What the broker has lost is for the accepting process to notice.
 
-    def _tell_retry(self, loan: ToldLoan, delay: float, reason: str) -> Deferred[None]:
-        due = self._clock.seconds() + delay
-        detail = {"attempt": loan.attempt, "next_attempt_at": due, "error": reason}
-        return self._tell(loan, RETRYING, RETRYING, detail)
+    def returned(self, attempt: Attempt) -> None:
+        """The broker delivers the message again, and counts that."""
 
-    def _tell(
+    def open_channels(self) -> Deferred[Mapping[str, float]]:
+        return succeed({})
+
+    def recover(
         self,
-        loan: ToldLoan,
-        name: str,
-        type: str,
-        detail: dict[str, Any],
-        reply: Reply | None = None,
-        reason: str | None = None,
-    ) -> Deferred[None]:
-        id = loan.copy.request.correlation_id
-        step = Step(id, f"{loan.token} {name}", type, self._clock.seconds(), detail, reply, reason)
-        return loan.turn.run(self._publish, step)
-
-    def _publish(self, step: Step) -> Deferred[None]:
-        return self._broker.publish(self._responses, encode_step(step), attempts=0, priority=Priority.NORMAL, delay=0.0)
-
-    def _queue(self, request: Request) -> str:
-        return queue_of(self._requests, request.submission)
+        channel: str,
+        is_lost: Callable[[], Deferred[bool]],
+        make: Callable[[], Deferred[None]] | None,
+        sure: bool,
+    ) -> Deferred[Recovered]:
+        return succeed(Recovered())
 
     # Dead letters
 
-    def bury(self, letter: DeadLetter) -> Deferred[None]:
-        id = letter.request.correlation_id
-        return self._publish(Step(id, BURIED, BURIED, self._clock.seconds(), letter=letter))
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        step = Step(letter.request.correlation_id, REJECTED, REJECTED, self._clock.seconds(), letter=letter)
+        return self._reporter.report(step, self._reply_channel)
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return maybeDeferred(_no_store)
 
-    def redrive(self, number: int) -> Deferred[Copy]:
-        return maybeDeferred(_no_store)
-
-    def letters_depth(self) -> Deferred[Depth]:
+    def dead_letters_depth(self) -> Deferred[Depth]:
         return maybeDeferred(_no_store)
 
 
-def _told(loan: Loan) -> ToldLoan:
-    assert isinstance(loan, ToldLoan), "lent by another ledger"
-    return loan
+def _reported(attempt: Attempt) -> ReportedAttempt:
+    assert isinstance(attempt, ReportedAttempt), "counted by another ledger"
+    return attempt
 
 
 def _no_store() -> NoReturn:

@@ -1,5 +1,5 @@
-# -*- test-case-name: tests.storeless.test_following -*-
-"""The result store of a process that has none: it only works, and nobody asks it for answers."""
+# -*- test-case-name: tests.storeless.test_workers -*-
+"""The result store of a process that has none: it only works, and no caller asks it for answers."""
 
 from __future__ import annotations
 

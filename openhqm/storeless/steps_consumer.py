@@ -1,141 +1,160 @@
-# -*- test-case-name: tests.storeless.test_following -*-
-"""Following what workers without a store tell, for as long as the process that keeps the books runs.
+# -*- test-case-name: tests.storeless.test_steps_consumer,tests.storeless.test_workers -*-
+"""Writing down what workers without a store report, for as long as the process that accepted the requests runs.
 
-A step is acknowledged once it is in the books. What comes again after a kill is known there.
+A step is acknowledged once it is in the ledger. What comes again after a kill is known there.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from openhqm.brokered.put_aside import PutAside
 from openhqm.brokered.rejects import unreadable
+from openhqm.brokered.source import Source
 from openhqm.codec import decode_step
 from openhqm.errors import NotDurable, UnknownRequest, UnreadableMessage
-from openhqm.interfaces.legacy import IBroker, IBrokerDelivery
-from openhqm.messages import DeadLetter
-from openhqm.policy.steps import ENDED, Step
+from openhqm.interfaces import IBroker, IBrokerDelivery
+from openhqm.policy.steps import PROGRESS
+from openhqm.queue.backend import StepLog
 from openhqm.runtime.deferreds import deferred
 
 MOST_STEPS = 100
 RETRY_SECONDS = 1.0
+MOST_ASIDE = 1000
+"""So many steps of another store are kept for a while; of more, no others come until those have gone back."""
 
 
-class Books(Protocol):
-    """Where the steps are written down. `NotDurable`."""
-
-    def note(self, step: Step) -> Deferred[None]:
-        """Write one down, once; `UnknownRequest`, `ValueError` past the limits of a history."""
-
-    def bury(self, letter: DeadLetter) -> Deferred[None]:
-        """Add a dead letter."""
-
-
-class Following:
-    """``queue`` is where the steps are told, in their order. Nobody else may receive from it."""
+class StepsConsumer:
+    """``channel`` is the reply channel of this process's requests. ``steps`` writes down what is reported in it."""
 
     _log = Logger()
 
-    def __init__(self, broker: IBroker, books: Books, clock: IReactorTime, queue: str) -> None:
+    def __init__(self, broker: IBroker, steps: StepLog, clock: IReactorTime, channel: str) -> None:
+        self.channel = channel
         self._broker = broker
-        self._books = books
+        self._steps = steps
         self._clock = clock
-        self.queue = queue
-        self._resting: Deferred[Any] | None = None
-        self._running: Deferred[None] | None = None
-        self._stopped = self._told = False
+        self._source: Source | None = None
+        self._waiting: deque[IBrokerDelivery] = deque()
+        self._writing: Deferred[Any] | None = None
+        self._pause: Any = None
+        self._aside = PutAside(clock)
+        self._stopped = self._warned = False
 
-    def start(self) -> None:
-        """Begin to follow; it never fails."""
-        self._running = self._run()
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Why no steps come although there is a connection; what in the channel is of another store."""
+        found = (self._aside.warning, None if self._source is None else self._source.warning)
+        return [warning for warning in found if warning is not None]
+
+    def start(self, restore: Callable[[str], Deferred[None]]) -> None:
+        """Begin to consume. ``restore`` makes the channel where it is missing, and makes good what was lost with it."""
+        self._source = Source(self._broker, self._clock, self.channel, self._received, restore, self._consume)
+        self._consume()
 
     @deferred
     async def stop(self) -> None:
-        """Finish what was received, and receive no more."""
+        """Finish what is being written down, and consume no more. What was received besides goes back."""
         self._stopped = True
-        if self._resting is not None:
-            self._resting.cancel()
-        if self._running is not None:
-            await self._running
+        if self._pause is not None:
+            self._pause.cancel()
+        source = self._source
+        if source is not None:
+            await source.stop()
+        if self._writing is not None:
+            await self._writing
+        self._aside.stop()
+        if source is not None:
+            for delivery in self._waiting if source.requeues else ():
+                source.requeue(delivery)
+            source.close()
+
+    def _consume(self) -> None:
+        """Let so many steps come, and those of another store besides: they hold up no others."""
+        if self._source is not None and not self._stopped:
+            self._source.allow(MOST_STEPS + min(len(self._aside), MOST_ASIDE))
+
+    def _received(self, delivery: IBrokerDelivery, source: Source) -> None:
+        self._waiting.append(delivery)
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._writing is None and self._pause is None and self._waiting and not self._stopped:
+            self._writing = self._write_all()
+            if self._writing.called:
+                self._writing = None
 
     @deferred
-    async def _run(self) -> None:
-        while not self._stopped:
-            try:
-                if not await self._turn():
-                    await self._rest(deferLater(self._clock, RETRY_SECONDS))
-            except CancelledError:
-                return  # told to stop, or the broker was
+    async def _write_all(self) -> None:
+        """In their order: asked for at once, most of them are written with one sync."""
+        while self._waiting and not self._stopped:
+            batch = [self._waiting.popleft() for _ in range(min(MOST_STEPS, len(self._waiting)))]
+            written = await gatherResults([self._write(delivery) for delivery in batch])
+            failed = [delivery for delivery, done in zip(batch, written, strict=True) if not done]
+            if failed:
+                self._waiting.extendleft(reversed(failed))
+                self._pause = self._clock.callLater(RETRY_SECONDS, self._go_on)
+                break
+        self._writing = None
 
-    async def _rest(self, until: Deferred[Any]) -> Any:
-        self._resting = until
-        try:
-            return await until
-        finally:
-            self._resting = None
-
-    async def _turn(self) -> bool:
-        """Take in some of what was told. False: some of it could not be, and it is worth waiting for a moment."""
-        try:
-            deliveries = await self._rest(self._broker.receive(self.queue, MOST_STEPS))
-        except CancelledError:
-            raise
-        except Exception:  # whatever it is, the books are not kept while nobody follows
-            self._log.failure("receiving from {queue} broke down", queue=self.queue)
-            return False
-        # Asked for at once, they are written in their order, most of them with one sync.
-        taken = await gatherResults([self._take(delivery) for delivery in deliveries])
-        return all(taken)
+    def _go_on(self) -> None:
+        self._pause = None
+        self._write_soon()
 
     @deferred
-    async def _take(self, delivery: IBrokerDelivery) -> bool:
+    async def _write(self, delivery: IBrokerDelivery) -> bool:
+        """Whether the delivery is done with. False: its step could not be stored, and is written again."""
+        source = self._source
+        assert source is not None, "it was started"
+        if not source.is_out(delivery):
+            return True  # the broker delivers it again
         try:
-            await self._write(delivery.body)
-        except NotDurable as error:
-            if not self._told:
-                self._told = True
-                self._log.error("what workers tell cannot be written down: {reason}", reason=error.reason)
-            delivery.release().addErrback(_comes_again)
+            if await self._note(delivery, source):
+                source.done(delivery)
+        except Exception as error:
+            if not self._warned and isinstance(error, NotDurable):
+                self._log.error("steps of workers cannot be written down: {reason}", reason=error.reason)
+            elif not self._warned:
+                self._log.failure("writing down steps of workers broke down")
+            self._warned = True
             return False
-        self._told = False
-        delivery.ack().addErrback(_comes_again)
+        self._warned = False
         return True
 
-    async def _write(self, body: bytes) -> None:
-        """Into the books with it, or into the dead letters what will never be read. `NotDurable`."""
+    async def _note(self, delivery: IBrokerDelivery, source: Source) -> bool:
+        """Write the step down, or make a dead letter of what will never be read. False: it is put aside."""
+        body = delivery.message.body
         try:
             step = decode_step(body)
         except UnreadableMessage as error:
-            await self._bury(body, error.reason)
-            return
+            await self._reject(body, error.reason)
+            return True
         try:
-            await (self._books.note(step) if step.letter is None else self._books.bury(step.letter))
+            await (self._steps.note(step) if step.letter is None else self._steps.reject(step.letter))
         except (NotDurable, CancelledError):
-            raise  # it comes again
+            raise  # it is written again
         except UnknownRequest:
-            words = "{queue} tells of {id}, which was not given out by this store"
-            self._log.warn(words, queue=self.queue, id=step.correlation_id, type=step.type)
-            if step.type == ENDED:  # there is an answer in it
-                await self._bury(body, f"{step.correlation_id} was not given out by this store")
-        except ValueError as error:
-            words = "a {type} of {id} is not in its history: {reason}"
-            self._log.warn(words, type=step.type, id=step.correlation_id, reason=str(error))
-        except Exception as error:  # taken in once more it would break once more
-            self._log.failure("a step of {id} broke its reading", id=step.correlation_id)
-            await self._bury(body, f"{type(error).__name__}: {error}")
+            self._aside.add(delivery, source, delivery.message, step.correlation_id)
+            self._consume()
+            return False
+        except Exception as error:
+            if step.type == PROGRESS and isinstance(error, ValueError):
+                text = "progress of {id} is not in its history: {reason}"
+                self._log.warn(text, id=step.correlation_id, reason=str(error))
+                return True
+            # Written again it would break again.
+            self._log.failure("writing down a step of {id} broke down", id=step.correlation_id)
+            await self._reject(body, f"{type(error).__name__}: {error}")
+        return True
 
-    async def _bury(self, body: bytes, reason: str) -> None:
-        letter = unreadable(body, f"{self.queue}: {reason}", self._clock.seconds())
-        await self._books.bury(letter)
-        words = "a message of {queue} is a dead letter: {reason}"
-        self._log.warn(words, queue=self.queue, reason=reason, id=letter.request.correlation_id)
-
-
-def _comes_again(failure: Failure) -> None:
-    """The broker was not told. The step comes again, and the books know it."""
-    failure.trap(NotDurable)
+    async def _reject(self, body: bytes, reason: str) -> None:
+        letter = unreadable(body, f"{self.channel}: {reason}", self._clock.seconds())
+        await self._steps.reject(letter)
+        text = "a message in {channel} is a dead letter: {reason}"
+        self._log.warn(text, channel=self.channel, reason=reason, id=letter.request.correlation_id)

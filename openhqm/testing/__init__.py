@@ -1,12 +1,15 @@
-# -*- test-case-name: tests.queue.test_contracts -*-
-"""The contract of a backend, for everybody who writes one.
+# -*- test-case-name: tests.queue.test_contracts,tests.testing -*-
+"""The contracts of the two seams, for the authors of backends and adapters, and the fakes that keep them.
 
-A backend is a queue and the store beside it. Describe how to make one on a `Bench`, and run the suite::
+A backend is a queue and the result store beside it. Describe how to make one on a `Bench`, and run the suite::
 
     class MyContract(backend_contract(make_my_bench)):
         pass
 
-Every test states a promise. What a backend cannot do by itself is declared in its `QueueTraits`, never skipped.
+A broker publishes, delivers and acknowledges; describe it on a `BrokerBench`, for `broker_contract`. `FakeBroker` is
+one in memory that behaves as any `BrokerTraits` say; `FORMS` has those of the products that OpenHQM knows.
+
+Every test states a promise. What a backend cannot do by itself is declared in its traits, never skipped.
 """
 
 from __future__ import annotations
@@ -17,18 +20,38 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from openhqm.testing.bench import DEAD_LETTERS, LEASE, REQUESTS, TTL, Bench
-from openhqm.testing.lending import Lending
+from openhqm.testing.broker_bench import BrokerBench
+from openhqm.testing.broker_contract import broker_contract
+from openhqm.testing.crashing import Crashing
+from openhqm.testing.fake_broker import FakeBroker
+from openhqm.testing.fake_publishing import PublishResult
+from openhqm.testing.fake_server import FakeServer
+from openhqm.testing.forms import FORMS
+from openhqm.testing.idempotency import IdempotencyKeys
+from openhqm.testing.receiving import Receiving
 from openhqm.testing.recording import Recording
 from openhqm.testing.settling import Settling
-from openhqm.testing.surviving import Claiming, Crashing
 
-__all__ = ["DEAD_LETTERS", "LEASE", "REQUESTS", "TTL", "Bench", "backend_contract"]
+__all__ = [
+    "DEAD_LETTERS",
+    "FORMS",
+    "LEASE",
+    "REQUESTS",
+    "TTL",
+    "Bench",
+    "BrokerBench",
+    "FakeBroker",
+    "FakeServer",
+    "PublishResult",
+    "backend_contract",
+    "broker_contract",
+]
 
 
 def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> type[TestCase]:
-    """The suite for what ``make`` makes, at once or in a while."""
+    """The suite for the backend that ``make`` returns, or that its Deferred fires with."""
 
-    class BackendContract(Lending, Settling, Recording, Claiming, Crashing):
+    class BackendContract(Receiving, Settling, Recording, IdempotencyKeys, Crashing):
         def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)
 

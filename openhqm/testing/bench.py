@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""What a backend is tested on, and what every part of the contract uses."""
+"""The bench that a backend is tested on, and the steps that all parts of the contract take."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ TTL = 600.0
 
 
 class Bench(Protocol):
-    """A backend under test, made with the constants above: queue names, lease and time to live.
+    """A backend under test, made with the constants above: queue names, lease and time to live in seconds.
 
-    Times of a real broker may be shorter in ``pass_time`` than asked for, if the backend was told so as well.
+    ``pass_time`` on a real broker may take less time than asked for, if the backend was told shorter times as well.
     """
 
     queue: IMessageQueue
@@ -38,16 +38,16 @@ class Bench(Protocol):
         """The backend's time."""
 
     def done(self, deferred: Deferred[Any]) -> Deferred[Any]:
-        """The same Deferred, with whatever must turn for it to fire turned."""
+        """The same Deferred, after everything has run that it needs to fire."""
 
     def pass_time(self, seconds: float) -> Deferred[None]:
         """Let time go by."""
 
     def crash(self) -> Deferred[None]:
-        """Kill the process that holds the backend, and start it anew: ``queue`` and ``store`` are new objects."""
+        """Kill the process that has the backend, and start another: ``queue`` and ``store`` are new objects."""
 
     def close(self) -> Deferred[None]:
-        """Tidy up."""
+        """Stop the backend and remove what it has stored."""
 
 
 class Base(TestCase):
@@ -69,19 +69,19 @@ class Base(TestCase):
         found: Acceptance = await self.do(self.bench.queue.accept(Submission(payload, **fields), claim))
         return found
 
-    async def lent(self, most: int = 1) -> Sequence[IDelivery]:
+    async def receive(self, most: int = 1) -> Sequence[IDelivery]:
         found: Sequence[IDelivery] = await self.do(self.bench.queue.receive(REQUESTS, most))
         return found
 
-    async def one(self) -> IDelivery:
-        (delivery,) = await self.lent()
+    async def receive_one(self) -> IDelivery:
+        (delivery,) = await self.receive()
         return delivery
 
     async def depth(self, queue: str = REQUESTS) -> Depth:
         found: Depth = await self.do(self.bench.queue.depth(queue))
         return found
 
-    async def nothing_is_lent(self) -> None:
+    async def nothing_is_delivered(self) -> None:
         waiting = self.bench.queue.receive(REQUESTS, 1)
         await self.bench.pass_time(0.01)
         self.assertNoResult(waiting)

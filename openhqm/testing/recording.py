@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.queue.test_contracts -*-
-"""Recording: what is known of a request, from its acceptance to its expiry."""
+"""Recording: the record of a request, from its acceptance to its expiry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recording(Base):
     async def test_history(self) -> None:
         """Events are numbered from 1 without a gap, and can be had from any number on."""
         accepted = await self.accept()
-        delivery = await self.one()
+        delivery = await self.receive_one()
         await self.do(delivery.progress({"percent": 50}))
         await self.do(delivery.settle(self.reply(delivery)))
         events = await self.do(self.bench.store.history(accepted.correlation_id, 0))
@@ -38,23 +38,32 @@ class Recording(Base):
         self.assertEqual(await self.do(self.bench.store.history(accepted.correlation_id, 99)), [])
 
     async def test_progress_is_bounded(self) -> None:
-        """A history does not grow without end, and says so to whoever would make it."""
+        """A history has a limit: a worker whose progress goes beyond it is told."""
         await self.accept()
-        delivery = await self.one()
+        delivery = await self.receive_one()
         await self.refused(delivery.progress({"large": "x" * 20_000}), ValueError)
         for step in range(998):
             await self.do(delivery.progress({"step": step}))
         await self.refused(delivery.progress({"step": "one too many"}), ValueError)
         self.assertTrue(await self.do(delivery.settle(self.reply(delivery))))
 
+    async def test_nothing_after_the_ending(self) -> None:
+        """A history ends with its ending: a worker's progress after it is dropped."""
+        accepted = await self.accept()
+        delivery = await self.receive_one()
+        await self.do(self.bench.store.cancel(accepted.correlation_id))
+        await self.do(delivery.progress({"percent": 99}))
+        self.assertEqual(await self.types(accepted.correlation_id), ["pending", "processing", "cancelled"])
+        self.assertEqual(await self.status(accepted.correlation_id), Status.CANCELLED)
+
     async def test_watch(self) -> None:
-        """A listener hears each event once it is durable, in order, until it stops listening."""
+        """A listener is called with each event once it is durable, in order, until it stops listening."""
         accepted = await self.accept()
         heard: list[Event] = []
         ignored: list[Event] = []
         stop = self.bench.store.watch(accepted.correlation_id, heard.append)
         self.bench.store.watch(accepted.correlation_id, ignored.append)()
-        delivery = await self.one()
+        delivery = await self.receive_one()
         await self.do(delivery.progress({"percent": 1}))
         await self.do(delivery.settle(self.reply(delivery)))
         self.assertEqual([event.type for event in heard], ["processing", "progress", "completed"])
@@ -70,57 +79,57 @@ class Recording(Base):
         await self.do(self.bench.store.cancel(accepted.correlation_id.upper()))
         self.assertEqual([event.type for event in heard], ["cancelled"])
 
-    async def test_endings_are_told(self) -> None:
-        """Whoever counts endings hears of each one once."""
+    async def test_endings_are_counted(self) -> None:
+        """A function in `on_ending` is called once for each ending."""
         heard: list[str] = []
         self.bench.store.on_ending.append(lambda key, status: heard.append(status))
         accepted = await self.accept()
-        delivery = await self.one()
+        delivery = await self.receive_one()
         await self.do(self.bench.store.cancel(accepted.correlation_id))
         await self.do(delivery.settle(self.reply(delivery)))
         self.assertEqual(heard, ["CANCELLED"])
 
     async def test_cancel_waiting(self) -> None:
-        """What is cancelled while it waits is never lent."""
+        """A request that is cancelled while it waits is never delivered."""
         accepted = await self.accept()
         other = await self.accept()
         before = await self.do(self.bench.store.cancel(accepted.correlation_id))
         self.assertEqual(before.status, Status.PENDING)
-        self.assertEqual((await self.one()).request.correlation_id, other.correlation_id)
-        await self.nothing_is_lent()
+        self.assertEqual((await self.receive_one()).request.correlation_id, other.correlation_id)
+        await self.nothing_is_delivered()
         await self.refused(self.bench.store.cancel(accepted.correlation_id), AlreadyEnded)
 
     async def test_cancel_processing(self) -> None:
-        """What is cancelled while it is on loan is revoked, and not lent again after a lost lease."""
+        """A request that is cancelled during an attempt is revoked, and not delivered again after its lease."""
         accepted = await self.accept()
-        delivery = await self.one()
+        delivery = await self.receive_one()
         before = await self.do(self.bench.store.cancel(accepted.correlation_id))
         self.assertEqual(before.status, Status.PROCESSING)
         self.assertEqual(await self.do(delivery.revoked), "CANCELLED")
         await self.bench.pass_time(LEASE + 1)
-        await self.nothing_is_lent()
+        await self.nothing_is_delivered()
 
     async def test_cancel_retrying(self) -> None:
-        """What is cancelled between two attempts has no further one."""
+        """A request that is cancelled between two attempts has no further one."""
         accepted = await self.accept()
-        await self.do((await self.one()).retry(10, "no luck"))
+        await self.do((await self.receive_one()).retry(10, "no luck"))
         await self.do(self.bench.store.cancel(accepted.correlation_id))
         await self.bench.pass_time(11)
-        await self.nothing_is_lent()
+        await self.nothing_is_delivered()
 
     async def test_deadline_waiting(self) -> None:
-        """A request whose deadline passes before anybody works on it ends with TIMEOUT, without a worker."""
+        """A request whose deadline passes before its first attempt ends with TIMEOUT, without a worker."""
         accepted = await self.accept(timeout=30.0)
         await self.bench.pass_time(29)
         self.assertEqual(await self.status(accepted.correlation_id), Status.PENDING)
         await self.bench.pass_time(2)
         self.assertEqual(await self.status(accepted.correlation_id), Status.TIMEOUT)
-        await self.nothing_is_lent()
+        await self.nothing_is_delivered()
 
     async def test_deadline_processing(self) -> None:
-        """A deadline that passes during an attempt ends the request and revokes the loan."""
+        """A deadline that passes during an attempt ends the request and revokes the delivery."""
         accepted = await self.accept(timeout=30.0)
-        delivery = await self.one()
+        delivery = await self.receive_one()
         await self.bench.pass_time(31)
         self.assertEqual(await self.do(delivery.revoked), "TIMEOUT")
         self.assertFalse(await self.do(delivery.settle(self.reply(delivery))))
@@ -129,7 +138,7 @@ class Recording(Base):
     async def test_deadline_after_the_end(self) -> None:
         """A deadline that passes after the ending changes nothing."""
         accepted = await self.accept(timeout=30.0)
-        delivery = await self.one()
+        delivery = await self.receive_one()
         await self.do(delivery.settle(self.reply(delivery)))
         await self.bench.pass_time(31)
         self.assertEqual(await self.status(accepted.correlation_id), Status.COMPLETED)
@@ -138,7 +147,7 @@ class Recording(Base):
         """An answer is kept until its published expiry, and its id is told apart from one never given out."""
         accepted = await self.accept()
         unfinished = await self.accept()
-        delivery = await self.one()
+        delivery = await self.receive_one()
         await self.do(delivery.settle(self.reply(delivery)))
         record = await self.do(self.bench.store.find(accepted.correlation_id))
         self.assertEqual(record.expires_at, self.bench.now() + TTL)

@@ -1,1 +1,1 @@
-"""What takes requests out of a queue and brings them to their end."""
+"""The workers: they receive requests from the queues, call handlers or targets, and settle the deliveries."""

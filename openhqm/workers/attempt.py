@@ -1,8 +1,9 @@
 # -*- test-case-name: tests.workers.test_attempt -*-
-"""One attempt at one request: from the loan to its settling.
+"""One attempt at one request: from receiving the delivery to settling it.
 
-The order is the promise: the attempt was counted durably before it was lent; the reply is durable before, or
-together with, the end of the loan. What kills the process on any line leaves a loan that is lent anew.
+The order of the steps keeps two promises. The backend has counted the attempt durably before the delivery arrives
+here. The reply is durable before the delivery is settled, or both are one step. Where the process is killed between
+any two lines, the delivery is not settled, and the queue delivers the request again when the lease has run out.
 """
 
 from __future__ import annotations
@@ -22,24 +23,26 @@ from openhqm.interfaces import IDelivery
 from openhqm.messages import Reply, Status
 from openhqm.policy.retry import RetryPolicy
 from openhqm.workers.gate import Call, Gate, GateClosed
-from openhqm.workers.handlers import Handlers, TimeIsUp, Work
+from openhqm.workers.handlers import AttemptTimedOut, Handlers, Work
 from openhqm.workers.metrics import WorkerMetrics
-from openhqm.workers.replies import MOST_RESULT_BYTES, UnusableAnswer, blank, completed, failed, words
+from openhqm.workers.replies import MOST_RESULT_BYTES, UnusableAnswer, blank, completed, describe, failed
 
 SETTLE_AGAIN_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 30 * 86400.0
 
 
-class _InVain(Exception):
-    """The request ended elsewhere, or the lease was lost, while the handler ran."""
+class _Revoked(Exception):
+    """The request ended elsewhere, or the lease was lost, while the handler ran: its answer has no use."""
 
 
 @attrs.define
-class Attempts:
-    """How attempts are made: with which handlers, for how long, and how often.
+class AttemptContext:
+    """What all attempts of one consumer share.
 
-    ``random`` gives numbers in [0, 1) for the jitter; ``timeout`` is the limit of one attempt in seconds. Each one
-    passes the ``gate`` before it begins, if there is one. ``most_result`` bounds an answer, in bytes.
+    ``policy`` decides how many attempts are made, and how far apart. ``timeout`` is the limit of one attempt in
+    seconds. ``random`` returns numbers in [0, 1) for the jitter of a delay. ``from_thread`` runs a function in the
+    reactor's thread. ``gate``, where there is one, admits each attempt before it begins. ``most_result`` is the
+    largest answer in bytes.
     """
 
     handlers: Handlers
@@ -55,75 +58,77 @@ class Attempts:
 
 
 class Attempt:
-    """One attempt at ``delivery``. ``handled`` is called once the handler has let go, before the loan is settled.
+    """One attempt at the request of ``delivery``.
 
-    ``finished`` fires once the handler itself has let go, which may be later
-    than `make`: a thread cannot be interrupted."""
+    ``on_handled`` is called when the handler has returned, before the delivery is settled. ``handler_returned`` is
+    None where the handler answered at once. Otherwise it fires when the handler has returned, which may be later than
+    `run`: a thread cannot be interrupted.
+    """
 
-    def __init__(self, attempts: Attempts, delivery: IDelivery, handled: Callable[[], None]) -> None:
-        self._all = attempts
+    def __init__(self, context: AttemptContext, delivery: IDelivery, on_handled: Callable[[], None]) -> None:
+        self._context = context
         self._delivery = delivery
         self._id = delivery.request.correlation_id
         self._running: Deferred[Any] | None = None
         self._entering: Deferred[Call] | None = None
         self._call: Call | None = None
-        self._giving_back = False
-        self._hurried = False
-        self._handled = handled
-        self.finished: Deferred[None] | None = None
+        self._releasing = False
+        self._limited_by_deadline = False
+        self._on_handled = on_handled
+        self.handler_returned: Deferred[None] | None = None
 
-    async def make(self) -> None:
-        """Run the handler and settle the loan. Raises nothing that the loan could be responsible for."""
-        delivery, attempts = self._delivery, self._all
-        if delivery.attempt > attempts.policy.max_retries + 1:
-            # Counted, lent, never settled, over and over: it takes the process with it.
+    async def run(self) -> None:
+        """Call the handler and settle the delivery. Every failure of the handler becomes an outcome of the attempt."""
+        delivery, context = self._delivery, self._context
+        if delivery.attempt > context.policy.max_retries + 1:
+            # All allowed attempts were counted, and none was settled: the request takes the process down each time.
             made = delivery.attempt - 1
-            error = f"none of its {made} attempts came to an end: the process ended with them"
-            reply = blank(self._id, Status.FAILED, attempts.clock.seconds(), made, attempts.clock.seconds())
-            await self._bury("poison", attrs.evolve(reply, error=error))
+            error = f"the worker process ended during each of the {made} attempts"
+            reply = blank(self._id, Status.FAILED, context.clock.seconds(), made, context.clock.seconds())
+            await self._dead_letter("poison", attrs.evolve(reply, error=error))
             return
-        if attempts.gate is not None and not await self._enter(attempts.gate):
+        if context.gate is not None and not await self._pass_gate(context.gate):
             return
-        started = attempts.clock.seconds()
+        started = context.clock.seconds()
         try:
-            answer = await self._run()
-            done = completed(self._blank(Status.COMPLETED, started), answer, attempts.most_result)
-        except _InVain:
+            answer = await self._call_handler()
+            done = completed(self._blank(Status.COMPLETED, started), answer, context.most_result)
+        except _Revoked:
             await self._settle(delivery.ack)
         except CancelledError:
-            if self._giving_back:
+            if self._releasing:
                 await self._settle(delivery.release)
             else:
-                await self._failed(self._blank(Status.FAILED, started, "the handler was cancelled from within"))
+                await self._failed(self._blank(Status.FAILED, started, "the handler raised CancelledError"))
         except Reject as error:
             reason = "rejected by the handler" if error.answer is None else "the answer is final"
-            await self._bury(reason, self._failure(started, error))
+            await self._dead_letter(reason, self._failure(started, error))
         except RetryLater as error:
             await self._failed(self._failure(started, error), error.delay, error.at_least)
-        except TimeIsUp as error:
-            limit = str(error) or f"no answer within {attempts.timeout:g} s"
+        except AttemptTimedOut as error:
+            limit = str(error) or f"no answer within {context.timeout:g} s"
             await self._failed(self._blank(Status.TIMEOUT, started, limit))
         except UnusableAnswer as error:
-            await self._bury("unusable answer", self._blank(Status.FAILED, started, words(error)))
-        except (Exception, SystemExit) as error:  # the handler's own: any failure is a failed attempt
-            attempts.log.failure("attempt {attempt} failed", attempt=delivery.attempt, correlation_id=self._id)
-            await self._failed(self._blank(Status.FAILED, started, words(error)))
+            await self._dead_letter("unusable answer", self._blank(Status.FAILED, started, describe(error)))
+        except (Exception, SystemExit) as error:  # of the handler: each of its errors is a failed attempt
+            context.log.failure("attempt {attempt} failed", attempt=delivery.attempt, correlation_id=self._id)
+            await self._failed(self._blank(Status.FAILED, started, describe(error)))
         else:
             if await self._settle(lambda: delivery.settle(done)):
-                attempts.metrics.finished(self._delivery.request, attempts.clock.seconds())
+                context.metrics.finished(self._delivery.request, context.clock.seconds())
         finally:
-            attempts.metrics.processed(attempts.clock.seconds() - started)
+            context.metrics.processed(context.clock.seconds() - started)
 
     def release(self) -> None:
-        """Stop the handler and give the loan back: the process is going down."""
-        self._giving_back = True
+        """Cancel the handler and release the delivery, because the process stops. The attempt is not counted."""
+        self._releasing = True
         if self._entering is not None:
             self._entering.cancel()
         if self._running is not None and not self._running.called:
             self._running.errback(CancelledError())
 
-    async def _enter(self, gate: Gate) -> bool:
-        """Pass the gate. False: the loan was settled without an attempt."""
+    async def _pass_gate(self, gate: Gate) -> bool:
+        """Wait until ``gate`` admits this attempt. False: the delivery was settled, and no handler was called."""
         entering = self._entering = gate.enter()
 
         def give_up(reason: str) -> str:
@@ -136,51 +141,51 @@ class Attempt:
         except GateClosed:
             await self._settle(self._delivery.release)
         except CancelledError:
-            await self._settle(self._delivery.release if self._giving_back else self._delivery.ack)
+            await self._settle(self._delivery.release if self._releasing else self._delivery.ack)
         finally:
             self._entering = None
         return self._call is not None
 
-    async def _run(self) -> Any:
-        """The handler's answer, once it has let go of its target and its hand."""
-        said: bool | None = None  # about the target
+    async def _call_handler(self) -> Any:
+        """The handler's answer. The gate learns what the outcome says about the target, before the slot is free."""
+        success: bool | None = None  # None: the outcome says nothing about the target
         try:
-            answer = await self._limited()
-            said = True
+            answer = await self._call_within_limit()
+            success = True
             return answer
         except RetryLater:
-            said = False
+            success = False
             raise
-        except TimeIsUp:
-            # Callers choose their deadlines: a short one is no word about the target, or they could close it.
-            said = None if self._hurried else False
+        except AttemptTimedOut:
+            # Callers choose their deadlines. If a short one counted against the target, callers could open its breaker.
+            success = None if self._limited_by_deadline else False
             raise
         except Reject as error:
-            said = True if error.answer is not None else None
+            success = True if error.answer is not None else None
             raise
         finally:
             if self._call is not None:
-                self._call.end(said)
-            if self.finished is None or self.finished.called:
-                self._handled()
+                self._call.end(success)
+            if self.handler_returned is None or self.handler_returned.called:
+                self._on_handled()
 
-    async def _limited(self) -> Any:
-        """The handler's answer; `TimeIsUp` and `_InVain` come even where the handler does not let go."""
-        attempts, delivery = self._all, self._delivery
-        now = attempts.clock.seconds()
-        limit = attempts.timeout
+    async def _call_within_limit(self) -> Any:
+        """The handler's answer. `AttemptTimedOut` and `_Revoked` are raised also where the handler does not return."""
+        context, delivery = self._context, self._delivery
+        now = context.clock.seconds()
+        limit = context.timeout
         deadline = delivery.request.deadline
         if deadline is not None:
-            self._hurried = deadline - now < limit
+            self._limited_by_deadline = deadline - now < limit
             limit = min(limit, max(0.0, deadline - now))
-        most = attempts.policy.max_retries + 1
-        work = Work(delivery.request, delivery.attempt, limit, attempts.clock, self._report, most)
-        inner = attempts.handlers.run(work).addErrback(_as_failure)
+        most = context.policy.max_retries + 1
+        work = Work(delivery.request, delivery.attempt, limit, context.clock, self._report, most)
+        inner = context.handlers.run(work).addErrback(_as_failure)
         if inner.called and not inner.paused:
             return await inner
         outer: Deferred[Any] = Deferred()
         self._running = outer
-        self.finished = Deferred()
+        self.handler_returned = Deferred()
 
         def stop(error: Exception) -> None:
             if self._running is outer and not outer.called:
@@ -189,14 +194,14 @@ class Attempt:
         def done(result: Any) -> None:
             if self._running is outer and not outer.called:
                 outer.callback(result)
-            elif isinstance(result, Failure) and not result.check(CancelledError, TimeIsUp, RetryLater, Reject):
-                attempts.log.failure("the handler failed after it was given up", result, correlation_id=self._id)
-            if self.finished is not None:
-                self.finished.callback(None)
+            elif isinstance(result, Failure) and not result.check(CancelledError, AttemptTimedOut, RetryLater, Reject):
+                context.log.failure("the handler failed after it was given up", result, correlation_id=self._id)
+            if self.handler_returned is not None:
+                self.handler_returned.callback(None)
 
         inner.addBoth(done)
-        timer = attempts.clock.callLater(limit, stop, TimeIsUp())
-        delivery.revoked.addCallback(lambda reason: stop(_InVain(reason)))
+        timer = context.clock.callLater(limit, stop, AttemptTimedOut())
+        delivery.revoked.addCallback(lambda reason: stop(_Revoked(reason)))
         try:
             return await outer
         finally:
@@ -206,59 +211,69 @@ class Attempt:
             inner.cancel()
 
     def _report(self, detail: dict[str, Any]) -> None:
-        self._all.from_thread(lambda: self._progress(detail))
+        self._context.from_thread(lambda: self._progress(detail))
 
     def _progress(self, detail: dict[str, Any]) -> None:
-        self._delivery.progress(detail).addErrback(self._progress_was_lost)
+        self._delivery.progress(detail).addErrback(self._progress_was_not_stored)
 
-    def _progress_was_lost(self, failure: Failure) -> None:
+    def _progress_was_not_stored(self, failure: Failure) -> None:
         reason = failure.getErrorMessage()
-        self._all.log.warn("progress was not kept: {reason}", reason=reason, correlation_id=self._id)
+        self._context.log.warn("a progress event was not stored: {reason}", reason=reason, correlation_id=self._id)
 
     async def _failed(self, reply: Reply, delay: float | None = None, at_least: float = 0.0) -> None:
-        policy, delivery = self._all.policy, self._delivery
+        """Retry after ``delay`` seconds (None: after the policy's back-off), or dead-letter after the last attempt."""
+        policy, delivery = self._context.policy, self._delivery
         if policy.exhausted(delivery.attempt):
             reason = f"{delivery.attempt} attempts failed" if delivery.attempt > 1 else "the attempt failed"
-            await self._bury(reason, reply)
+            await self._dead_letter(reason, reply)
             return
         if delay is None or not 0 <= delay <= LONGEST_DELAY_SECONDS:
-            delay = policy.delay(delivery.attempt, self._all.random)
+            delay = policy.delay(delivery.attempt, self._context.random)
         pause = max(delay, min(at_least, LONGEST_DELAY_SECONDS))
         await self._settle(lambda: delivery.retry(pause, reply.error or ""))
-        self._all.metrics.retried()
+        self._context.metrics.retried()
 
-    async def _bury(self, reason: str, reply: Reply) -> None:
+    async def _dead_letter(self, reason: str, reply: Reply) -> None:
         if await self._settle(lambda: self._delivery.dead_letter(reason, reply)):
-            self._all.metrics.buried()
-            self._all.metrics.finished(self._delivery.request, self._all.clock.seconds())
-            self._all.log.warn(
+            self._context.metrics.dead_lettered()
+            self._context.metrics.finished(self._delivery.request, self._context.clock.seconds())
+            self._context.log.warn(
                 "dead letter: {reason}: {error}", reason=reason, error=reply.error, correlation_id=self._id
             )
 
     async def _settle(self, step: Callable[[], Deferred[Any]]) -> Any:
-        """Settle, and where the store cannot keep it now, again: the work is done and must not be lost."""
+        """Settle the delivery by ``step``. While the store cannot keep it, repeat: the work is done already."""
         while True:
             try:
                 return await step()
-            except DeliveryClosed as over:
-                self._all.metrics.late()
-                self._all.log.warn("too late to settle: {reason}", reason=over.reason, correlation_id=self._id)
+            except DeliveryClosed as closed:
+                self._context.metrics.late()
+                self._context.log.warn(
+                    "the delivery is closed, and the outcome of its attempt is dropped: {reason}",
+                    reason=closed.reason,
+                    correlation_id=self._id,
+                )
                 return False
             except NotDurable as error:
-                self._all.log.error("cannot settle yet: {reason}", reason=error.reason, correlation_id=self._id)
-                await deferLater(self._all.clock, SETTLE_AGAIN_SECONDS)
+                self._context.log.error(
+                    "the outcome of an attempt cannot be stored, which is tried again in {seconds:g} s: {reason}",
+                    seconds=SETTLE_AGAIN_SECONDS,
+                    reason=error.reason,
+                    correlation_id=self._id,
+                )
+                await deferLater(self._context.clock, SETTLE_AGAIN_SECONDS)
 
     def _failure(self, started: float, error: Reject | RetryLater) -> Reply:
-        return failed(self._blank(Status.FAILED, started), error, self._all.most_result)
+        return failed(self._blank(Status.FAILED, started), error, self._context.most_result)
 
     def _blank(self, status: Status, started: float, error: str | None = None) -> Reply:
-        now = self._all.clock.seconds()
+        now = self._context.clock.seconds()
         return attrs.evolve(blank(self._id, status, now, self._delivery.attempt, started), error=error)
 
 
 def _as_failure(failure: Failure) -> Failure:
-    """What would end more than the attempt (KeyboardInterrupt, asyncio's CancelledError) made into what ends it."""
+    """Turn what would end more than this attempt (KeyboardInterrupt, asyncio's CancelledError) into a RuntimeError."""
     error = failure.value
     if error is None or isinstance(error, Exception | SystemExit):
         return failure
-    raise RuntimeError(words(error)) from error
+    raise RuntimeError(describe(error)) from error

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.workers.test_consumer -*-
-"""Takes what there are hands for: a permit first, then the queue is asked."""
+"""The consumer of one queue: it waits for a free slot, and then asks the queue for deliveries."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from openhqm.errors import OpenHQMError
 from openhqm.interfaces import IDelivery, IMessageQueue
 from openhqm.policy.breaker import State
 from openhqm.runtime.deferreds import deferred
-from openhqm.workers.attempt import Attempt, Attempts
+from openhqm.workers.attempt import Attempt, AttemptContext
 
-AGAIN_SECONDS = 1.0
+RECEIVE_AGAIN_SECONDS = 1.0
 STUCK_SECONDS = 60.0
-PATIENCE_SECONDS = 10.0
-"""A queue that has not failed for so long is well: it may just have nothing to lend."""
+FAILING_SECONDS = 10.0
+"""A queue counts as failing for so long after `receive` has failed. After that it may just have no deliveries."""
 
 
 class Consumer:
-    """Works on at most ``count`` requests of ``name`` at once, taking up to ``batch`` in one go.
+    """Works on at most ``count`` requests of the queue ``name`` at once.
 
-    ``lease`` is the queue's: a loan is extended at a third of it.
+    One `receive` asks for ``batch`` deliveries at most. ``lease`` is the lease of the queue in seconds: the consumer
+    extends each delivery at a third of it. ``in_order``: it asks for one delivery after the other.
 
-    While what was worked on is being settled (at most ``count``, too) the hands are free for the next: so the settling
-    of one request and the lending of another share a transaction.
+    A slot is free for the next request while the delivery before it is being settled (at most ``count`` of these,
+    too). So settling one request and receiving another can share a transaction.
     """
 
     _log = Logger()
@@ -37,7 +38,7 @@ class Consumer:
         self,
         queue: IMessageQueue,
         name: str,
-        attempts: Attempts,
+        context: AttemptContext,
         clock: IReactorTime,
         *,
         count: int,
@@ -47,17 +48,17 @@ class Consumer:
     ) -> None:
         self._queue = queue
         self._name = name
-        self._attempts = attempts
+        self._context = context
         self._clock = clock
         self._extend_every = lease / 3
         self._count = self._free = count
         self._settling: set[IDelivery] = set()
         self._batch = batch
         self._in_order = in_order
-        self._in_hand: dict[IDelivery, Attempt] = {}
-        self._given_up: dict[IDelivery, float] = {}
-        self._permit: Deferred[None] | None = None
-        self._passing: Deferred[None] | None = None
+        self._in_progress: dict[IDelivery, Attempt] = {}
+        self._abandoned: dict[IDelivery, float] = {}
+        self._slot_freed: Deferred[None] | None = None
+        self._gate_passable: Deferred[None] | None = None
         self._idle: Deferred[None] | None = None
         self._stopping = False
         self._failing_since = self._failed_at = float("-inf")
@@ -67,39 +68,42 @@ class Consumer:
         self._extending.clock = clock
 
     @property
-    def in_hand(self) -> int:
-        """How many requests are being worked on."""
-        return len(self._in_hand)
+    def in_progress(self) -> int:
+        """How many deliveries are neither settled nor released."""
+        return len(self._in_progress)
 
     @property
     def unavailable_reason(self) -> str | None:
-        """Why no work is taken although it should be, or None."""
+        """Why this consumer takes no requests although it should, or None."""
         now = self._clock.seconds()
-        if now - self._failed_at <= PATIENCE_SECONDS and now - self._failing_since > STUCK_SECONDS:
-            return "the queue has failed to lend anything for a minute"
-        every_slot_is_stuck = not self._free and len(self._given_up) == len(self._in_hand)
-        if every_slot_is_stuck and now - max(self._given_up.values()) > STUCK_SECONDS:
-            return "every worker slot is held by a handler that does not return"
+        if now - self._failed_at <= FAILING_SECONDS and now - self._failing_since > STUCK_SECONDS:
+            return "receiving from the queue has failed for over a minute"
+        every_slot_is_stuck = not self._free and len(self._abandoned) == len(self._in_progress)
+        if every_slot_is_stuck and now - max(self._abandoned.values()) > STUCK_SECONDS:
+            return "every worker slot is taken by a handler that was given up over a minute ago and has not returned"
         return None
 
     def start(self) -> None:
-        """Begin to take requests."""
+        """Begin to receive."""
         self._extending.start(self._extend_every, now=False)
         self._loop = self._run()
 
     @deferred
     async def stop(self, seconds: float) -> None:
-        """Take nothing more; let what is in hand finish within ``seconds``, and give back what does not."""
+        """Stop receiving, wait up to ``seconds`` for the attempts in progress, and release the others.
+
+        Fires when no attempt is in progress, or at most two seconds after the others were released.
+        """
         self._stopping = True
         try:
-            for waiting in (self._receiving, self._permit, self._passing):
+            for waiting in (self._receiving, self._slot_freed, self._gate_passable):
                 if waiting is not None and not waiting.called:
                     waiting.cancel()
             if self._loop is not None:
                 await self._loop
             await self._until_idle(seconds)
-            # The last first: those wait before a gate, and would be let in by what the others leave.
-            for attempt in reversed(list(self._in_hand.values())):
+            # Newest first: the newest wait before the gate, which would admit them when an older attempt ends.
+            for attempt in reversed(list(self._in_progress.values())):
                 attempt.release()
             await self._until_idle(min(seconds, 2.0))
         finally:
@@ -111,87 +115,93 @@ class Consumer:
         while not self._stopping:
             try:
                 if not self._free:
-                    self._permit = Deferred()
-                    await self._permit
+                    self._slot_freed = Deferred()
+                    await self._slot_freed
                 most = min(self._free, self._batch)
-                gate = self._attempts.gate
+                gate = self._context.gate
                 if gate is not None:
-                    self._passing = gate.passable()
-                    await self._passing
+                    self._gate_passable = gate.passable()
+                    await self._gate_passable
                     if gate.state is not State.CLOSED:
-                        most = 1  # the probe; the others wait where they are until it is back
+                        most = 1  # the breaker's probe; the other requests stay in the queue until it has ended
                 self._receiving = self._queue.receive(self._name, most, in_order=self._in_order)
                 deliveries = await self._receiving
                 self._failed_at = float("-inf")
             except CancelledError:
-                continue  # the loop's condition says whether this was for us
+                continue  # where `stop` cancelled it, the condition of the loop ends it
             except Exception as error:
-                self._could_not_receive(error)
-                await deferLater(self._clock, AGAIN_SECONDS)
+                self._receive_failed(error)
+                await deferLater(self._clock, RECEIVE_AGAIN_SECONDS)
                 continue
             for delivery in deliveries:
                 self._free -= 1
                 self._work(delivery)
 
-    def _could_not_receive(self, error: Exception) -> None:
+    def _receive_failed(self, error: Exception) -> None:
         now = self._clock.seconds()
-        if now - self._failed_at > PATIENCE_SECONDS:
+        if now - self._failed_at > FAILING_SECONDS:
             self._failing_since = now
         self._failed_at = now
         if isinstance(error, OpenHQMError):
-            self._log.error("cannot receive: {error}", error=str(error), queue=self._name)
-        else:  # a bug of ours, or of the queue's: whatever lies there would wait for ever if nobody asked again
+            self._log.error(
+                "cannot receive from {queue}, which is tried again in {seconds:g} s: {error}",
+                queue=self._name,
+                seconds=RECEIVE_AGAIN_SECONDS,
+                error=str(error),
+            )
+        else:  # a bug, ours or the queue's. The loop goes on: the requests in the queue have no other consumer here.
             self._log.failure("receiving from {queue} broke down", queue=self._name)
 
     @deferred
     async def _work(self, delivery: IDelivery) -> None:
-        attempt = Attempt(self._attempts, delivery, lambda: self._handled(delivery))
-        self._in_hand[delivery] = attempt
+        attempt = Attempt(self._context, delivery, lambda: self._handled(delivery))
+        self._in_progress[delivery] = attempt
         try:
-            await attempt.make()
-            if attempt.finished is not None and not attempt.finished.called:
-                # A thread goes on although nobody waits for its answer: its slot is not free.
-                self._given_up[delivery] = self._clock.seconds()
-                await attempt.finished
-        except Exception:  # a bug of ours: say so, and let the lease bring the request back
+            await attempt.run()
+            if attempt.handler_returned is not None and not attempt.handler_returned.called:
+                # The attempt is over, and its thread is not: the slot stays taken until the handler returns.
+                self._abandoned[delivery] = self._clock.seconds()
+                await attempt.handler_returned
+        except Exception:  # a bug of ours; the request is delivered again when the lease runs out
             self._log.failure("an attempt broke down", correlation_id=delivery.request.correlation_id)
         finally:
-            self._given_up.pop(delivery, None)
-            del self._in_hand[delivery]
+            self._abandoned.pop(delivery, None)
+            del self._in_progress[delivery]
             if delivery in self._settling:
                 self._settling.remove(delivery)
             else:
                 self._free += 1
-            self._let_go()
+            self._notify()
 
     def _handled(self, delivery: IDelivery) -> None:
         if len(self._settling) < self._count:
             self._settling.add(delivery)
             self._free += 1
-            self._let_go()
+            self._notify()
 
-    def _let_go(self) -> None:
-        if self._free and self._permit is not None:
-            permit, self._permit = self._permit, None
-            if not permit.called:
-                permit.callback(None)
-        if self._idle is not None and not self._in_hand and not self._idle.called:
+    def _notify(self) -> None:
+        """Wake the loop where a slot is free, and `stop` where nothing is in progress."""
+        if self._free and self._slot_freed is not None:
+            slot_freed, self._slot_freed = self._slot_freed, None
+            if not slot_freed.called:
+                slot_freed.callback(None)
+        if self._idle is not None and not self._in_progress and not self._idle.called:
             self._idle.callback(None)
 
     @deferred
     async def _until_idle(self, seconds: float) -> None:
-        if self._in_hand:
+        if self._in_progress:
             self._idle = Deferred()
-            timer = self._clock.callLater(seconds, self._let_idle_go)
+            timer = self._clock.callLater(seconds, self._stop_waiting)
             await self._idle
             if timer.active():
                 timer.cancel()
 
-    def _let_idle_go(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._idle is not None and not self._idle.called:
             self._idle.callback(None)
 
     def _extend(self) -> None:
-        for delivery in self._in_hand:
-            if delivery not in self._given_up:
+        for delivery in self._in_progress:
+            if delivery not in self._abandoned:
                 delivery.extend()

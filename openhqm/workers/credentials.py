@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.workers.test_credentials -*-
-"""How a target knows that it is us: header fields, fixed or fetched."""
+"""The header fields by which a target authenticates this gateway: configured, or with a token that is fetched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from openhqm.errors import RetryLater
-from openhqm.http1.client import content_producer, read_body, reason_of
+from openhqm.http1.client import content_producer, describe_failure, read_body
 from openhqm.runtime.deferreds import deferred
 
 MOST_TOKEN_BYTES = 64 * 1024
@@ -28,39 +28,39 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")  # RFC 6749, appendix A.12
 
 
 class Credentials(Protocol):
-    """What is sent along."""
+    """Header fields for the calls of one target."""
 
     def fields(self) -> Deferred[Mapping[str, str]]:
-        """The header fields. `RetryLater` where there are none just now."""
+        """Fires with the header fields, or fails with `RetryLater` where no token can be fetched now."""
 
     def refused(self, fields: Mapping[str, str]) -> bool:
-        """The target did not take ``fields``. Whether there may be others if it is tried again."""
+        """The target answered 401 to ``fields``. True where another attempt may be made with other fields."""
 
 
 class Fixed:
-    """The same fields every time."""
+    """The same ``fields`` for every call."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         self._fields = fields
 
     @deferred
     async def fields(self) -> Mapping[str, str]:
-        """Those."""
+        """Fires with the configured fields."""
         return self._fields
 
     def refused(self, fields: Mapping[str, str]) -> bool:
-        """There are no others."""
+        """False: there are no other fields."""
         return False
 
 
 def basic(username: str, password: str) -> str:
-    """The value of an ``Authorization`` field (RFC 7617, section 2)."""
+    """The value of an ``Authorization`` field for HTTP Basic authentication (RFC 7617, section 2)."""
     return "Basic " + b64encode(f"{username}:{password}".encode()).decode("ascii")
 
 
 @attrs.frozen
 class TokenRequest:
-    """Where a token is had, and for whom (RFC 6749, section 4.4)."""
+    """The token endpoint and the client's credentials for it (RFC 6749, section 4.4)."""
 
     url: str
     client_id: str
@@ -69,7 +69,7 @@ class TokenRequest:
 
 
 class ClientCredentials:
-    """A bearer token, fetched when it is first needed, kept until shortly before it expires, and shared."""
+    """A bearer token for all calls of one target: fetched when first needed, and again shortly before it expires."""
 
     def __init__(self, request: TokenRequest, agent: IAgent, clock: IReactorTime) -> None:
         self._request = request
@@ -79,13 +79,13 @@ class ClientCredentials:
         self._good_until = 0.0
         self._waiting: list[Deferred[None]] = []
         self._fetching = False
-        self._why = ""
+        self._failure = ""
 
     @deferred
     async def fields(self) -> Mapping[str, str]:
-        """The ``Authorization`` field; whoever asks while a token is being fetched waits for that one."""
+        """Fires with the ``Authorization`` field. Calls that ask while a token is fetched wait for the same token."""
         if self._token is None or self._clock.seconds() >= self._good_until:
-            # Whoever asked first waits like the others: should it be cancelled, they still have their token.
+            # The call that starts the fetch waits like the others: where it is cancelled, they still get the token.
             waiter: Deferred[None] = Deferred(self._forget)
             self._waiting.append(waiter)
             if not self._fetching:
@@ -93,7 +93,7 @@ class ClientCredentials:
                 self._fetch()
             await waiter
         if self._token is None:
-            raise RetryLater(None, f"no token could be had for this endpoint: {self._why}")
+            raise RetryLater(None, f"no OAuth 2 token for this endpoint could be fetched: {self._failure}")
         return _authorization(self._token)
 
     def _forget(self, waiter: Deferred[None]) -> None:
@@ -101,21 +101,21 @@ class ClientCredentials:
             self._waiting.remove(waiter)
 
     def refused(self, fields: Mapping[str, str]) -> bool:
-        """The next one asks for a new token, unless there is a newer one than theirs already."""
+        """True. The token of ``fields`` is dropped, unless a newer one has replaced it already."""
         if self._token is not None and fields == _authorization(self._token):
             self._token = None
         return True
 
     @deferred
     async def _fetch(self) -> None:
-        self._token, self._why = None, ""
+        self._token, self._failure = None, ""
         try:
             self._token, lifetime = await self._ask().addTimeout(TOKEN_SECONDS, self._clock)
             self._good_until = self._clock.seconds() + max(lifetime - EARLY_SECONDS, lifetime / 2)
         except TimeoutError:
-            self._why = f"the token server has not answered within {TOKEN_SECONDS:g} s"
-        except Exception as error:  # a server that is down, or answers with what is no token
-            self._why = str(error) if isinstance(error, _NoToken) else reason_of(error)
+            self._failure = f"the token server has not answered within {TOKEN_SECONDS:g} s"
+        except Exception as error:  # the connection failed, or the answer has no token
+            self._failure = str(error) if isinstance(error, _NoToken) else describe_failure(error)
         self._fetching = False
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -127,9 +127,9 @@ class ClientCredentials:
         form = {"grant_type": "client_credentials"}
         if asked.scope:
             form["scope"] = asked.scope
-        from treq.client import HTTPClient  # which brings OpenSSL, for whoever uses it
+        from treq.client import HTTPClient  # here, because it imports OpenSSL, which most configurations do not need
 
-        # A client of its own: no cookie of one token server is shown to another.
+        # A client for each call: treq would send the cookies of one token server to another.
         client: Any = HTTPClient(self._agent, data_to_body_producer=content_producer)
         response = await client.post(
             asked.url,
@@ -148,18 +148,18 @@ class ClientCredentials:
 
 
 class _NoToken(Exception):
-    """What the token server answered is none."""
+    """The answer of the token server has no token."""
 
 
 def _token_in(body: bytes) -> tuple[str, float]:
-    """The token and its lifetime in seconds (RFC 6749, section 5.1); nothing of a wrong answer is repeated."""
+    """The token and its lifetime in seconds (RFC 6749, section 5.1). `_NoToken` quotes nothing of the answer."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
     token = document.get("access_token") if isinstance(document, dict) else None
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise _NoToken("the token server's answer holds no token")
+        raise _NoToken("the answer of the token server has no access_token")
     assert isinstance(document, dict)
     try:
         lifetime = float(document.get("expires_in") or DEFAULT_LIFETIME)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.workers.test_egress -*-
-"""Forwarding: an attempt at a request is one call of a target, and what it answers is the reply."""
+"""The handler that forwards: one attempt is one HTTP call of a target, and its answer is the reply."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from openhqm.errors import DestinationRefused, Reject, RetryLater, TransformFail
 from openhqm.http1.client import (
     AnswerTooLong,
     content_producer,
-    first_reason,
+    describe_failure,
     read_body,
-    reason_of,
+    root_cause,
     was_cancelled,
 )
 from openhqm.policy.fields import Document
@@ -28,13 +28,13 @@ from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.routing import RouteTable
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
-from openhqm.workers.handlers import Response, TimeIsUp, Work
+from openhqm.workers.handlers import AttemptTimedOut, Response, Work
 
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Egress:
-    """Forwards to one target: a `Handler`. ``most_body`` bounds an answer's body, in bytes."""
+    """A `Handler` that calls one target. ``most_body`` is the largest body of an answer, in bytes."""
 
     _log = Logger()
 
@@ -55,11 +55,15 @@ class Egress:
         self._most_body = most_body
 
     async def __call__(self, work: Work) -> Response:
-        """The target's answer. `RetryLater` where it is worth another attempt, `Reject` where it is not."""
+        """Call the target, and return its answer where that is a success.
+
+        `RetryLater`: the call failed, or `policy.outcome` says that the answer is worth another attempt. `Reject`: it
+        is not, or the request cannot be shaped for the target. `AttemptTimedOut`: no answer came in time.
+        """
         document = Document(work.request.submission, work.correlation_id)
         route = self._routes.choose_for(document)
         if route is not None and route.endpoint not in (None, self._target.name):
-            route = None  # the request named another endpoint than its route, and is not shaped for that one
+            route = None  # the request names another endpoint than the route, whose transform is not for it
         credentials = await self._credentials.fields()
         seconds = work.time_left
         if route is not None and route.timeout is not None:
@@ -80,17 +84,17 @@ class Egress:
         timer = self._clock.callLater(seconds, give_up)
         try:
             response, body = await calling
-        except Exception as error:  # whatever a connection, a name, a certificate or a parser has against it
-            reason = first_reason(error)
+        except Exception as error:  # of the connection, the name, the certificate or the parser
+            reason = root_cause(error)
             if isinstance(reason, AnswerTooLong):
                 raise Reject(str(reason)) from None
-            if isinstance(reason, DestinationRefused):  # why, is for the operator and nobody else
+            if isinstance(reason, DestinationRefused):  # the reason is for the operator alone
                 self._log.warn("refused to call: {reason}", reason=reason.reason, correlation_id=work.correlation_id)
             if late:
-                raise TimeIsUp(f"no answer within {round(seconds, 3):.12g} s") from None
+                raise AttemptTimedOut(f"no answer within {round(seconds, 3):.12g} s") from None
             if was_cancelled(error):
                 raise CancelledError() from None
-            raise RetryLater(None, f"{self._target.name} could not be asked: {reason_of(error)}") from None
+            raise RetryLater(None, f"{self._target.name} could not be called: {describe_failure(error)}") from None
         finally:
             if timer.active():
                 timer.cancel()
@@ -106,9 +110,9 @@ class Egress:
 
     def _judged(self, response: Any, body: bytes, credentials: Mapping[str, str]) -> Response:
         fields = response.headers
-        words = f"{self._target.name} answered {response.code}"
+        summary = f"{self._target.name} answered {response.code}"
         if not 200 <= response.code <= 599:
-            raise RetryLater(None, f"{words}, which is no status")
+            raise RetryLater(None, f"{summary}, which is not a final HTTP status")
 
         def field(name: str) -> str | None:
             found = fields.getRawHeaders(name)
@@ -126,14 +130,14 @@ class Egress:
             return answer
         never = (field("OpenHQM-Retry") or "").strip().lower() == "never"
         if response.code == 401 and self._credentials.refused(credentials) and not never:
-            raise RetryLater(None, words, answer)
+            raise RetryLater(None, summary, answer)
         if outcome.verdict is Verdict.RETRY:
-            raise RetryLater(None, words, answer, at_least=outcome.not_before)
-        raise Reject(words, answer)
+            raise RetryLater(None, summary, answer, at_least=outcome.not_before)
+        raise Reject(summary, answer)
 
 
 def as_response(status: int, fields: dict[str, str], body: bytes) -> Response:
-    """An answer as a handler's: JSON is kept as JSON, in its own bytes, and everything else as bytes."""
+    """A target's answer as a handler returns it: JSON as a result with the same bytes, any other content as a body."""
     kind = next((value for name, value in fields.items() if name.lower() == "content-type"), "")
     kind = kind.partition(";")[0].strip().lower()
     encoded = any(name.lower() == "content-encoding" for name in fields)
@@ -148,11 +152,11 @@ def _is_json(body: bytes) -> bool:
         body.decode("utf-8")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return body.strip() != b"null"  # no result at all, and a result of null, are told apart by their bytes
+    return body.strip() != b"null"  # kept as a body: a result of null would read like no result
 
 
 def _about(work: Work, deadline: float) -> dict[str, str]:
-    """What the target is told about this attempt."""
+    """The header fields that tell the target about this attempt."""
     return {
         "OpenHQM-Correlation-Id": work.correlation_id,
         "OpenHQM-Attempt": str(work.attempt),

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.workers.test_gate -*-
-"""The gate before a target: nobody goes to one that is down, too busy, or was called too often already."""
+"""The gate before a target: circuit breaker, rate and concurrency limit decide when a call may begin."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class GateClosed(Exception):
 
 @attrs.frozen(eq=False)
 class Call:
-    """A call that was let in. `end` must follow, once."""
+    """A call that the gate has admitted. The caller has to call `end` exactly once."""
 
     _gate: Gate
     _period: int
 
     def end(self, success: bool | None) -> None:
-        """It is over. None: it says nothing about the target."""
+        """The call has ended. ``success`` says whether the target is well; None: the outcome says nothing about it."""
         self._gate.ended(self._period, success)
 
 
 class Gate:
-    """Lets calls begin, in the order of asking, as breaker, pace and limit allow.
+    """Admits calls to one target in the order in which they asked, when breaker, pace and limit allow it.
 
-    ``limit`` is the most that may be under way at once (None: as many as there are hands). ``ended_calls`` counts
-    them by what they said about the target.
+    ``limit`` is the largest number of calls at once (None: no limit). ``adaptive`` replaces it by a limit that follows
+    the target's answers. ``ended_calls`` counts the calls that ended, by their ``success``.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Gate:
         self._adaptive = adaptive
         self._under_way = 0
         self.ended_calls: dict[bool | None, int] = {True: 0, False: 0, None: 0}
-        self._waiting: deque[Deferred[Call]] = deque()
-        self._outside: deque[Deferred[None]] = deque()
+        self._entering: deque[Deferred[Call]] = deque()
+        self._awaiting_breaker: deque[Deferred[None]] = deque()
         self._timer: Any = None
-        self._looking = self._look_once_more = False
+        self._admitting = self._admit_again = False
 
     @property
     def state(self) -> State:
-        """Where the breaker stands."""
+        """The state of the breaker."""
         return self._breaker.state(self._clock.seconds())
 
     @property
@@ -70,35 +70,38 @@ class Gate:
         return self._under_way
 
     def passable(self) -> Deferred[None]:
-        """Fires once the breaker would let a call through: before that there is no point in taking one from a queue.
+        """Fires once the breaker would admit a call. Before that a consumer leaves requests in the queue.
 
-        Cancelling gives up the waiting.
+        Cancelling the Deferred stops the waiting.
         """
         if self._breaker.wait(self._clock.seconds()) == 0.0:
             return succeed(None)
-        waiter: Deferred[None] = Deferred(lambda waiter: self._forget(self._outside, waiter))
-        self._outside.append(waiter)
-        self._look_again()
+        waiter: Deferred[None] = Deferred(lambda waiter: self._remove(self._awaiting_breaker, waiter))
+        self._awaiting_breaker.append(waiter)
+        self._reconsider()
         return waiter
 
     def enter(self) -> Deferred[Call]:
-        """Fires with a call that has begun. `GateClosed`: it cannot, for some time. Cancelling gives up the place."""
-        if not self._waiting and self._wait() == 0.0:
+        """Fires with a `Call` once one may begin, or fails with `GateClosed` when the breaker opens before.
+
+        Cancelling the Deferred gives up the place in the order.
+        """
+        if not self._entering and self._wait() == 0.0:
             return succeed(self._begin())
-        waiter: Deferred[Call] = Deferred(lambda waiter: self._forget(self._waiting, waiter))
-        self._waiting.append(waiter)
-        self._look_again()
+        waiter: Deferred[Call] = Deferred(lambda waiter: self._remove(self._entering, waiter))
+        self._entering.append(waiter)
+        self._reconsider()
         return waiter
 
     def ended(self, period: int, success: bool | None) -> None:
-        """A call is over."""
+        """A call that began in ``period`` of the breaker has ended; see `Call.end`."""
         now = self._clock.seconds()
         self._under_way -= 1
         self.ended_calls[success] += 1
         self._breaker.end(now, period, success)
         if self._adaptive is not None:
             self._adaptive.end(now, success)
-        self._look_again()
+        self._reconsider()
 
     def _begin(self) -> Call:
         now = self._clock.seconds()
@@ -108,7 +111,7 @@ class Gate:
         return Call(self, self._breaker.begin(now))
 
     def _wait(self) -> float | None:
-        """Seconds until a call may begin, or None: when another one has ended."""
+        """Seconds until a call may begin, or None: when a call that is under way has ended."""
         now = self._clock.seconds()
         limit = self._limit if self._adaptive is None else self._adaptive.limit
         closed = self._breaker.wait(now)
@@ -116,29 +119,29 @@ class Gate:
             return None
         return max(closed, self._pace.wait(now) if self._pace is not None else 0.0)
 
-    def _look_again(self) -> None:
-        # Who is let in may end at once, and so come back here: then the one who looks already looks once more. Else
-        # a long queue before a target that refuses at once would be a deep stack, with a timer on every level.
-        self._look_once_more = True
-        if self._looking:
+    def _reconsider(self) -> None:
+        # An admitted call may end at once and so come back here. Then the outer run repeats its loop. Recursion would
+        # need a deep stack, with a timer on each level, for a long queue before a target that refuses at once.
+        self._admit_again = True
+        if self._admitting:
             return
-        self._looking = True
+        self._admitting = True
         try:
-            while self._look_once_more:
-                self._look_once_more = False
-                self._let_in()
+            while self._admit_again:
+                self._admit_again = False
+                self._admit()
         finally:
-            self._looking = False
+            self._admitting = False
         self._set_timer()
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         if self.state is State.OPEN:
-            self._turn_away()
-        while self._waiting and self._wait() == 0.0:
-            self._waiting.popleft().callback(self._begin())
+            self._close()
+        while self._entering and self._wait() == 0.0:
+            self._entering.popleft().callback(self._begin())
         now = self._clock.seconds()
-        while self._outside and self._breaker.wait(now) == 0.0:
-            self._outside.popleft().callback(None)
+        while self._awaiting_breaker and self._breaker.wait(now) == 0.0:
+            self._awaiting_breaker.popleft().callback(None)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -147,22 +150,25 @@ class Gate:
         now = self._clock.seconds()
         waits = [
             wait
-            for wait, somebody in ((self._wait(), self._waiting), (self._breaker.wait(now), self._outside))
-            if somebody and wait  # None: whoever ends next looks again
+            for wait, waiters in (
+                (self._wait(), self._entering),
+                (self._breaker.wait(now), self._awaiting_breaker),
+            )
+            if waiters and wait  # None: the next call that ends leads to `_reconsider`
         ]
         if waits:
-            self._timer = self._clock.callLater(min(waits), self._ring)
+            self._timer = self._clock.callLater(min(waits), self._timer_fired)
 
-    def _turn_away(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for waiter in waiting:
+    def _close(self) -> None:
+        entering, self._entering = self._entering, deque()
+        for waiter in entering:
             waiter.errback(GateClosed())
 
-    def _ring(self) -> None:
+    def _timer_fired(self) -> None:
         self._timer = None
-        self._look_again()
+        self._reconsider()
 
-    def _forget(self, waiting: deque[Any], waiter: Deferred[Any]) -> None:
-        with suppress(ValueError):  # it is being turned away just now
-            waiting.remove(waiter)
-        self._look_again()  # where nobody waits, no timer runs
+    def _remove(self, waiters: deque[Any], waiter: Deferred[Any]) -> None:
+        with suppress(ValueError):  # `_close` has taken it out already
+            waiters.remove(waiter)
+        self._reconsider()  # stops the timer where no other waits

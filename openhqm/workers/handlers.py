@@ -1,9 +1,8 @@
 # -*- test-case-name: tests.workers.test_handlers -*-
-"""The caller's Python: how it is found, what it is called with, and what it may return."""
+"""Handlers, the operator's Python functions: how they are loaded, what they are called with, what they may return."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
@@ -18,9 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.errors import Reject
 from openhqm.messages import Request
+from openhqm.runtime.dotted import load_callable
 
 Handler = Callable[["Work"], Any]
-"""A function of one `Work`: it returns what JSON can carry, or a `Response`, or a Deferred or coroutine of them."""
+"""A function of one `Work`. It returns a JSON value or a `Response`, or a Deferred or coroutine of either."""
 
 _ANY = msgspec.json.Decoder(msgspec.Raw)
 
@@ -28,7 +28,7 @@ RunBlocking = Callable[[Callable[[], Any]], Deferred[Any]]
 Report = Callable[[dict[str, Any]], None]
 
 
-# RFC 9110, section 5.6.2 and 5.5: what a header field may be called, and may say
+# The name and the value of a header field: RFC 9110, sections 5.6.2 and 5.5.
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\uffff]*\Z")
 
@@ -40,10 +40,10 @@ def _status_code(instance: object, attribute: object, value: Any) -> None:
 
 @attrs.frozen
 class Response:
-    """A handler's answer with more to say than a JSON value.
+    """A handler's answer with a status and header fields of its own.
 
-    Either ``result`` (what JSON can carry) or ``body`` (bytes, served as they are by ``/body``), with the
-    status and headers that ``/body`` answers with.
+    ``result`` is a JSON value; ``body`` is bytes instead of it, which the route ``/body`` serves unchanged.
+    ``status_code`` (200 to 599) and ``headers`` are those of the answer of that route.
     """
 
     result: Any = None
@@ -52,12 +52,15 @@ class Response:
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
 
-class TimeIsUp(Exception):
-    """The attempt reached its limit."""
+class AttemptTimedOut(Exception):
+    """The attempt reached its time limit. The text, where there is one, names the limit."""
 
 
 class Work:
-    """What a handler is called with: one attempt at one request. ``max_attempts`` are made in all."""
+    """What a handler is called with: one attempt at one request.
+
+    ``attempt`` counts from 1, up to ``max_attempts``. ``time_left`` is in seconds. ``report`` stores a progress event.
+    """
 
     def __init__(
         self,
@@ -81,12 +84,12 @@ class Work:
 
     @cached_property
     def payload(self) -> Any:
-        """The payload, parsed; numbers as Python has them."""
+        """The payload as `json.loads` reads it."""
         return json.loads(self.payload_text)
 
     @property
     def operation(self) -> str | None:
-        """``metadata.operation``, or else ``payload.operation``, if it is a string."""
+        """``metadata.operation``, else ``payload.operation``; None where it is not a string."""
         operation = self.metadata.get("operation")
         if operation is None and self.payload_text.lstrip()[:1] == b"{":
             operation = self.payload.get("operation")
@@ -94,46 +97,42 @@ class Work:
 
     @property
     def deadline(self) -> float:
-        """When this attempt is over, in seconds since the epoch."""
+        """When this attempt times out, in seconds since the epoch."""
         return self._ends
 
     @property
     def time_left(self) -> float:
-        """How many seconds this attempt has left."""
+        """How many seconds are left until this attempt times out."""
         return max(0.0, self._ends - self._clock.seconds())
 
     def header(self, name: str, default: str | None = None) -> str | None:
-        """The value of a header, without regard to case."""
+        """The value of the caller's header ``name``, whatever its case; ``default`` where there is none."""
         wanted = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == wanted), default)
 
     def progress(self, **detail: Any) -> None:
-        """Tell whoever listens how far the work is. Works from any thread; what cannot be kept is logged."""
+        """Store a progress event with ``detail``, which callers see in their event streams. Safe from any thread.
+
+        An event that cannot be stored (too large, too many, not JSON) is logged, and the attempt goes on.
+        """
         self._report(detail)
 
 
 def echo(work: Work) -> Any:
-    """The handler that is there when none is configured: the payload comes back, byte for byte."""
+    """The handler where none is configured: it returns the payload, byte for byte."""
     return msgspec.Raw(work.payload_text)
 
 
 def load_handler(path: str) -> Handler:
-    """The callable at ``package.module:callable``. `ValueError` with words for the operator."""
-    module_name, _, name = path.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:  # whatever the operator's module raises while it is imported
-        raise ValueError(f"cannot import {module_name}: {type(error).__name__}: {error}") from error
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise ValueError(f"{module_name} has no callable named {name}")
-    handler: Handler = found
-    return handler
+    """Import the callable at ``path``, a ``package.module:callable``. `ValueError` with a reason for the operator."""
+    return load_callable(path)
 
 
 class Handlers:
-    """Chooses the handler of a request and runs it: in the reactor, or (``run_blocking``) in a thread."""
+    """Chooses the handler of a request and calls it: in the reactor's thread, or by ``run_blocking`` in another one.
+
+    ``by_operation`` holds the handlers of ``worker.handlers``; ``default`` is called for every other operation.
+    """
 
     def __init__(self, default: Handler | None, by_operation: Mapping[str, Handler], run_blocking: RunBlocking | None):
         self._default = default
@@ -141,7 +140,7 @@ class Handlers:
         self._run_blocking = run_blocking
 
     def run(self, work: Work) -> Deferred[Any]:
-        """Fires with what the handler answered, or fails with what it raised."""
+        """Fires with what the handler returned, or fails with what it raised."""
         return maybeDeferred(self._start, work)
 
     def _start(self, work: Work) -> Any:
@@ -161,26 +160,26 @@ class Handlers:
 
 
 def _awaited(answer: Any) -> Any:
-    """What a function in a thread returned may be something to wait for, which the reactor does."""
+    """Await in the reactor's thread the coroutine that a function in another thread returned."""
     return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A handler's header fields. `ValueError` for what cannot be one: it is refused, never repaired."""
+    """A handler's header fields. `ValueError` for a name or a value that RFC 9110 does not allow: none is repaired."""
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueError("the handler returned a header that is not text")
+            raise ValueError("the handler returned a header whose name or value is not a str")
         beyond_bytes = "".join(character for character in value if character > "\xff")
         if not _NAME.match(name) or not _VALUE.match(value) or not beyond_bytes.isprintable():
-            raise ValueError(f"the handler returned a header that cannot be one: {name[:64]!r}")
+            raise ValueError(f"the handler returned a header with an invalid name or value: {name[:64]!r}")
     return dict(headers)
 
 
 def result_text(value: Any) -> bytes:
-    """A handler's result as JSON text. `ValueError` where JSON cannot carry it."""
+    """A handler's result as JSON text. `ValueError` where it is not a JSON value."""
     try:
         text = msgspec.json.encode(value)
-        _ANY.decode(text.decode("utf-8"))  # a handler may have given text of its own, and be wrong
+        _ANY.decode(text.decode("utf-8"))  # a msgspec.Raw of the handler may hold anything
         if b"null" in text and not isinstance(value, msgspec.Raw):
             json.dumps(msgspec.to_builtins(value), allow_nan=False)  # msgspec writes NaN as null
         return text

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_http -*-
-"""What the workers count. Labels are bound once; nothing is labelled by request."""
+"""The metrics of the workers. Labels are bound once; no label holds a value of a request."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 class WorkerMetrics:
-    """The workers' metrics in ``registry``."""
+    """The metrics of the workers, registered in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._processing = Durations(
             "openhqm_processing_duration_seconds",
-            "One attempt, from loan to settling.",
+            "One attempt, from receiving the delivery to settling it.",
             SECONDS,
             registry,
         )
@@ -31,26 +31,26 @@ class WorkerMetrics:
         self._dead = Counter("openhqm_dead_letters", "Requests that became dead letters.", registry=registry)
         self._late = Counter(
             "openhqm_late_settlements",
-            "Settlements that came after the loan was over, and were dropped.",
+            "Settlements of deliveries that were closed before, which were dropped.",
             registry=registry,
         )
 
     def processed(self, seconds: float) -> None:
-        """An attempt took this long."""
+        """Count an attempt that took ``seconds``."""
         self._processing.observe(seconds)
 
     def finished(self, request: Request, now: float) -> None:
-        """A request has its ending."""
+        """Count a request that a worker ended at ``now``, in seconds since the epoch."""
         self._whole.observe(now - request.submitted_at)
 
     def retried(self) -> None:
-        """An attempt failed and is not the last."""
+        """Count a failed attempt that another one will follow."""
         self._retries.inc()
 
-    def buried(self) -> None:
-        """A request became a dead letter."""
+    def dead_lettered(self) -> None:
+        """Count a request that became a dead letter."""
         self._dead.inc()
 
     def late(self) -> None:
-        """A settlement came too late."""
+        """Count a settlement that came after its delivery was closed."""
         self._late.inc()

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.workers.test_pool -*-
-"""Everybody who works: a consumer for each queue, with the handler or the target that its requests are for."""
+"""The worker pool: a consumer for each queue, with the handler or the target of that queue's requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.queue_names import queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.threads import Threads
-from openhqm.workers.attempt import Attempts
+from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.consumer import Consumer
 from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, TokenRequest, basic
 from openhqm.workers.egress import Egress
@@ -39,7 +39,10 @@ from openhqm.workers.replies import MOST_RESULT_BYTES
 
 
 class WorkerPool:
-    """All consumers of this process. Constructing imports the handlers and reads certificates; `ConfigurationError`."""
+    """All consumers of this process.
+
+    The constructor imports the handlers and reads the certificates; `ConfigurationError` names each one that fails.
+    """
 
     _log = Logger()
 
@@ -63,22 +66,22 @@ class WorkerPool:
         proxy = settings.proxy
         endpoints = {name: proxy.all_endpoints[name] for name in proxy.names if name != CALLERS}
         tls = _read_certificates(endpoints)
-        targets = {name: self._attempts_at(name, each, tls[name]) for name, each in endpoints.items()}
+        targets = {name: self._target_context(name, each, tls[name]) for name, each in endpoints.items()}
         if CALLERS in proxy.names:
-            targets[CALLERS] = self._attempts_at_callers()
-        ours = self._attempts(_load_handlers(settings, self._threads), worker.timeout_seconds)
+            targets[CALLERS] = self._caller_target_context()
+        own = self._context(_load_handlers(settings, self._threads), worker.timeout_seconds)
         self._consumers = []
         for in_name, endpoint, partition in addressing.lanes():
             name = queue_name(settings.queue.request_queue, in_name, partition)
-            hands = self._hands(endpoint)
+            slots = self._slots(endpoint)
             self.queues.append(name)
             self._consumers.append(
                 Consumer(
                     queue,
                     name,
-                    ours if endpoint is None else targets[endpoint],
+                    own if endpoint is None else targets[endpoint],
                     reactor,
-                    count=hands if partition is None else 1,
+                    count=slots if partition is None else 1,
                     batch=worker.batch_size,
                     in_order=partition is not None,
                     lease=settings.queue.lease_seconds,
@@ -88,13 +91,11 @@ class WorkerPool:
 
     @property
     def unavailable_reason(self) -> str | None:
-        """Why no work is done although it should be, or None."""
-        return next(
-            (unavailable_reason for each in self._consumers if (unavailable_reason := each.unavailable_reason)), None
-        )
+        """The first reason for which a consumer takes no requests although it should, or None."""
+        return next((reason for each in self._consumers if (reason := each.unavailable_reason)), None)
 
     def start(self) -> None:
-        """Begin to take requests."""
+        """Begin to receive requests."""
         if self._threads is not None:
             self._threads.start()
         for consumer in self._consumers:
@@ -102,33 +103,37 @@ class WorkerPool:
 
     @deferred
     async def stop(self, seconds: float) -> None:
-        """Take nothing more; let what is in hand finish within ``seconds``, and give back what does not."""
-        await self._wait_for("stopping a consumer", [consumer.stop(seconds) for consumer in self._consumers])
-        await self._wait_for("closing connections", [close_agent(agent) for agent in self._agents])
+        """Stop receiving, wait up to ``seconds`` for the attempts in progress, and release the other deliveries.
 
-    async def _wait_for(self, what: str, steps: Iterable[Deferred[None]]) -> None:
-        """Wait for all of them; one that fails is logged, and holds up none of the others."""
+        Fires when the consumers have stopped and the connections to the targets are closed.
+        """
+        await self._wait_for_all("stopping a consumer", [consumer.stop(seconds) for consumer in self._consumers])
+        await self._wait_for_all("closing the connections to a target", [close_agent(agent) for agent in self._agents])
+
+    async def _wait_for_all(self, what: str, steps: Iterable[Deferred[None]]) -> None:
+        """Wait for all ``steps``. Each failure is logged."""
         for done, failure in await DeferredList(steps, consumeErrors=True):
             if not done:
                 self._log.failure("{what} broke down", failure, what=what)
 
     def join(self) -> None:
-        """Let the threads go."""
+        """Stop the threads of the handlers."""
         if self._threads is not None:
             self._threads.stop()
 
-    def _hands(self, endpoint: str | None) -> int:
+    def _slots(self, endpoint: str | None) -> int:
+        """How many requests the consumer of ``endpoint`` works on at once."""
         configured = self._settings.proxy.all_endpoints.get(endpoint or "")
         return (configured.max_in_flight if configured is not None else None) or self._settings.worker.count
 
-    def _attempts(
+    def _context(
         self, handlers: Handlers, timeout: float, gate: Gate | None = None, most_result: int = MOST_RESULT_BYTES
-    ) -> Attempts:
+    ) -> AttemptContext:
         reactor = self._reactor
         if gate is None and self._addressing.partitioning is not None:
-            # There is a consumer for each partition, and yet no more than worker.count in hand.
+            # Each partition has a consumer of its own. Together they work on at most worker.count requests.
             gate = Gate(reactor, Breaker(NEVER), limit=self._settings.worker.count)
-        return Attempts(
+        return AttemptContext(
             handlers=handlers,
             policy=self._settings.worker.retry_policy,
             timeout=timeout,
@@ -140,33 +145,33 @@ class WorkerPool:
             most_result=most_result,
         )
 
-    def _attempts_at(self, name: str, endpoint: Endpoint, tls: IPolicyForHTTPS | None) -> Attempts:
+    def _target_context(self, name: str, endpoint: Endpoint, tls: IPolicyForHTTPS | None) -> AttemptContext:
         proxy = self._settings.proxy
-        hands = self._hands(name)
+        slots = self._slots(name)
         gate = self.gates[name] = Gate(
             self._reactor,
             Breaker(endpoint.circuit_breaker.policy),
-            limit=hands,
+            limit=slots,
             pace=Pace(endpoint.rate.requests, endpoint.rate.per_seconds) if endpoint.rate is not None else None,
-            adaptive=AdaptiveLimit(hands) if endpoint.adaptive else None,
+            adaptive=AdaptiveLimit(slots) if endpoint.adaptive else None,
         )
         egress = Egress(
             proxy.target(name),
-            self._agent(tls, kept=hands),
+            self._agent(tls, kept=slots),
             self._credentials(endpoint),
             self._addressing.routes,
             self._reactor,
             proxy.max_response_bytes,
         )
-        return self._attempts(Handlers(egress, {}, None), endpoint.timeout, gate, proxy.max_response_bytes)
+        return self._context(Handlers(egress, {}, None), endpoint.timeout, gate, proxy.max_response_bytes)
 
     def _agent(self, tls: IPolicyForHTTPS | None, kept: int) -> IAgent:
         agent = make_agent(self._reactor, tls, kept=kept)
         self._agents.append(agent)
         return agent
 
-    def _attempts_at_callers(self) -> Attempts:
-        """Targets that requests name themselves: each call is looked at, and none is kept open."""
+    def _caller_target_context(self) -> AttemptContext:
+        """For targets that requests name by URL: each URL is checked before the call, and no connection is kept."""
         proxy, worker = self._settings.proxy, self._settings.worker
         policy = proxy.caller_targets.policy()
         egress = Egress(
@@ -177,7 +182,7 @@ class WorkerPool:
             self._reactor,
             proxy.max_response_bytes,
         )
-        return self._attempts(Handlers(egress, {}, None), worker.timeout_seconds, most_result=proxy.max_response_bytes)
+        return self._context(Handlers(egress, {}, None), worker.timeout_seconds, most_result=proxy.max_response_bytes)
 
     def _credentials(self, endpoint: Endpoint) -> Credentials:
         token = endpoint.auth_token or ""
@@ -199,7 +204,7 @@ class WorkerPool:
 
 
 def _tls_policy(url: str, *files: str | None) -> IPolicyForHTTPS | None:
-    """How to speak https, where that is spoken. `ValueError` for files that cannot be used."""
+    """The TLS policy for ``url``, or None where it needs none. `ValueError` for files that cannot be read or used."""
     if not url.startswith("https:") and not any(files):
         return None
     from openhqm.runtime.tls import TLSPolicy
@@ -209,13 +214,13 @@ def _tls_policy(url: str, *files: str | None) -> IPolicyForHTTPS | None:
 
 
 class BreakerCollector(Collector):
-    """How the targets are."""
+    """The state of each target's breaker, and the calls of the targets."""
 
     def __init__(self, gates: dict[str, Gate]) -> None:
         self._gates = gates
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics now."""
+        """The metrics as they are now."""
         state = GaugeMetricFamily(
             "openhqm_breaker_state", "1 for the state a breaker is in.", labels=["endpoint", "state"]
         )
@@ -235,7 +240,7 @@ class BreakerCollector(Collector):
 
 
 def _read_certificates(endpoints: Mapping[str, Endpoint]) -> dict[str, IPolicyForHTTPS | None]:
-    """Whom each endpoint trusts, and what it shows. `ConfigurationError` with whatever cannot be used."""
+    """The TLS policy of each endpoint. `ConfigurationError` names each one whose certificates cannot be used."""
     found: dict[str, IPolicyForHTTPS | None] = {}
     complaints = []
     for name, endpoint in endpoints.items():
@@ -250,7 +255,7 @@ def _read_certificates(endpoints: Mapping[str, Endpoint]) -> dict[str, IPolicyFo
 
 
 def _load_handlers(settings: Settings, threads: Threads | None) -> Handlers:
-    """Import what the configuration names, from where the process was started too."""
+    """Import the configured handlers, also from the working directory. `ConfigurationError` names each that fails."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     worker = settings.worker

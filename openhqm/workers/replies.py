@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.workers.test_attempt -*-
-"""From what a handler answered, or raised, to the reply that ends its request."""
+"""The reply of a request, made from what its handler returned or raised."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MOST_ERROR_CHARACTERS = 2000
 
 
 class UnusableAnswer(Exception):
-    """A handler's answer that no reply can hold."""
+    """A handler's answer that cannot be stored in a reply: no JSON, invalid header fields, or too large."""
 
 
 def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply:
-    """``reply`` with ``answer`` (a `Response`, or what JSON can carry) in it. `UnusableAnswer`."""
+    """``reply`` with ``answer``, a `Response` or a JSON value of at most ``most`` bytes. `UnusableAnswer`."""
     response = answer if isinstance(answer, Response) else Response(answer)
     try:
         headers = checked_headers(response.headers)
@@ -30,13 +30,13 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply
     if response.body is not None and not isinstance(response.body, bytes):
         raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
     if len(response.body or text or b"") > most:
-        raise UnusableAnswer(f"the answer is larger than {most} bytes")
+        raise UnusableAnswer(f"the handler's answer is larger than {most} bytes")
     return attrs.evolve(reply, result=text, body=response.body, status_code=response.status_code, headers=headers)
 
 
 def failed(reply: Reply, error: Reject | RetryLater, most: int = MOST_RESULT_BYTES) -> Reply:
-    """``reply`` with what is wrong, and with the answer that came with it, if there was one that can be kept."""
-    reply = attrs.evolve(reply, error=words(error))
+    """``reply`` with the text of ``error``, and with the answer that ``error`` carries where it can be stored."""
+    reply = attrs.evolve(reply, error=describe(error))
     if error.answer is None:
         return reply
     try:
@@ -46,7 +46,7 @@ def failed(reply: Reply, error: Reject | RetryLater, most: int = MOST_RESULT_BYT
 
 
 def blank(correlation_id: str, status: Status, now: float, attempt: int, started: float) -> Reply:
-    """A reply that says nothing yet but how, and when, an attempt ended."""
+    """A reply without a result: only the status of the attempt, and when it ended. Times in seconds since the epoch."""
     return Reply(
         correlation_id,
         status,
@@ -57,12 +57,15 @@ def blank(correlation_id: str, status: Status, now: float, attempt: int, started
     )
 
 
-def words(error: BaseException) -> str:
-    """An exception in words, within bounds: the kind is left out where the words were chosen to stand alone."""
+def describe(error: BaseException) -> str:
+    """The text of ``error`` for callers, at most `MOST_ERROR_CHARACTERS` long.
+
+    It begins with the name of the class, except for errors whose texts were written to be read alone.
+    """
     plain = isinstance(error, Reject | RetryLater | ValueError | UnusableAnswer)
     name = "" if plain else f"{type(error).__name__}: "
     try:
         text = f"{name}{error}"[:MOST_ERROR_CHARACTERS]
-    except Exception:  # its own words are the handler's code, too
-        text = f"{type(error).__name__}, which cannot say what it is"
-    return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be kept anywhere
+    except Exception:  # its __str__ is the handler's code, and may fail, too
+        text = f"{type(error).__name__}, whose text cannot be read"
+    return text.encode("utf-8", "backslashreplace").decode()  # UTF-8 has no lone surrogates, and stores keep UTF-8

@@ -1,231 +1,257 @@
-"""What a broker has lost is published anew, or ends: no request waits for ever for what is not there."""
+"""What a broker has lost is published again, or ends: no request waits for ever for a message that is gone."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from openhqm.errors import NotDurable
-from openhqm.messages import Acceptance, Priority, Status, Submission
-from openhqm.redis import ledger as redis_ledger
-from openhqm.sqlite import ledger as sqlite_ledger
-from openhqm.testing import REQUESTS
-from tests.brokered.test_brokered import Books
-from tests.brokered.test_redis_ledger import Shared
+import apsw
+from twisted.internet.defer import Deferred, fail
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-NOTED = 2.0  # by then it is in the books what the broker has
-SWEPT = 6.0  # by then what is marked is published
-DUE = 120.0
-SURE = 60.0
-LOOK = 10.0  # how often an empty broker is looked at, at the least
+from openhqm.brokered.losses import LOOK_SECONDS, PURGED_LOOKS
+from openhqm.interfaces import DepthKind
+from openhqm.messages import Acceptance, Priority, Reply, Status, Submission
+from openhqm.redis.ledger import LOST_STATUS
+from openhqm.sqlite import outbox_rows
+from openhqm.testing import FORMS, REQUESTS
+from tests.benches import BrokeredBench
+from tests.redis.bench import BrokeredInstance, brokered_redis_bench
+
+HIGH = f"{REQUESTS}._high"
+NOTED = 2.0  # by then the ledger knows what the broker has
+NOTICED = (PURGED_LOOKS[DepthKind.EXACT] + 2) * LOOK_SECONDS
+LATER = 1000.0
 
 
-class FileTests(Books):
-    """The books in the file: every message is there, too"""
+class FileTests(SynchronousTestCase):
+    """The ledger in the file, which keeps every message"""
 
-    def lose(self, queue: str | None = None, priority: Priority | None = None) -> bool:
-        """Whether anything was lost, by the books."""
-        lost = self.bench.done(self.broker.lose(queue, priority))
-        self.bench.pass_time(3)
-        found: bool = self.successResultOf(lost)
-        self.bench.pass_time(SWEPT)
+    def setUp(self) -> None:
+        self.bench = BrokeredBench(FORMS["amqp"])
+        self.addCleanup(lambda: self.bench.close())
+
+    def do(self, deferred: Deferred[Any]) -> Any:
+        return self.successResultOf(self.bench.done(deferred))
+
+    def accepted(self, **fields: Any) -> Acceptance:
+        found: Acceptance = self.do(self.bench.queue.accept(Submission(b"1", **fields), None))
         return found
 
-    def next(self) -> Any:
-        """The next one, if there is one."""
-        (loan,) = self.successResultOf(self.receive(most=1))
-        return loan
+    def received(self, most: int = 1, queue: str = REQUESTS) -> list[Any]:
+        self.bench.turn()
+        waiting = self.bench.queue.receive(queue, most)
+        self.bench.pass_time(2)
+        if not waiting.called:
+            waiting.addErrback(lambda failure: None)
+            waiting.cancel()
+            return []
+        return list(self.successResultOf(waiting))
 
-    def do_all(self) -> int:
-        """Do what there is; how many attempts that took."""
-        count = self.left()
-        for _ in range(count):
-            self.settle(self.next())
+    def settle(self, delivery: Any) -> None:
+        id = delivery.request.correlation_id
+        reply = Reply(id, Status.COMPLETED, self.bench.now(), result=b"1", attempt=delivery.attempt)
+        self.assertTrue(self.do(delivery.settle(reply)))
+
+    def settle_all(self) -> int:
+        """Work on what there is; how many attempts that took."""
+        count = 0
+        while received := self.received():
+            self.settle(received[0])
+            count += 1
         return count
 
+    def status(self, accepted: Acceptance) -> Status:
+        status: Status = self.do(self.bench.store.find(accepted.correlation_id)).status
+        return status
+
     def test_everything(self) -> None:
-        """What waited, what was in work, what was to be tried again: all of it ends, and what is done stays so."""
+        """What waited and what was in work ends, although the broker came back empty; what had ended stays so."""
         done, in_work, waiting = self.accepted(), self.accepted(), self.accepted(priority=Priority.LOW)
-        self.settle(self.next())
-        self.next()
+        self.settle(self.received()[0])
+        (lost,) = self.received()
         self.bench.pass_time(NOTED)
-        self.assertTrue(self.lose())
-        self.assertEqual(self.do_all(), 2)
+        self.bench.server.lose_everything()
+        self.bench.pass_time(LOOK_SECONDS)
+        self.assertEqual(self.successResultOf(lost.revoked), "lease lost")
+        self.assertEqual(self.settle_all(), 2)
         self.assertEqual([self.status(each) for each in (done, in_work, waiting)], [Status.COMPLETED] * 3)
+        self.assertTrue(any("published again" in warning for warning in self.bench.queue.warnings))
+
+    def test_deleted(self) -> None:
+        """A channel that was deleted takes nothing of the others with it, and its requests are published again."""
+        high, normal = self.accepted(priority=Priority.HIGH), self.accepted()
+        self.bench.pass_time(NOTED)
+        before = len(self.bench.server.published)
+        self.bench.server.delete(HIGH)
+        self.bench.pass_time(2 * LOOK_SECONDS)
+        self.assertEqual([name for name, _ in self.bench.server.published[before:]], [HIGH])
+        self.assertEqual(self.settle_all(), 2)
+        self.assertEqual([self.status(each) for each in (high, normal)], [Status.COMPLETED] * 2)
+
+    def test_deleted_and_noticed_by_the_next_publish(self) -> None:
+        """The next request for a channel that is gone is accepted, and brings back what was lost with it."""
+        first = self.accepted()
+        self.bench.pass_time(NOTED)
+        self.bench.server.delete(REQUESTS)
+        second = self.accepted()
+        self.bench.pass_time(1)
+        self.assertEqual(self.settle_all(), 2)
+        self.assertEqual([self.status(each) for each in (first, second)], [Status.COMPLETED] * 2)
+
+    def test_purged(self) -> None:
+        """Requests whose messages were purged do not stay PENDING for ever."""
+        accepted = [self.accepted() for _ in range(3)]
+        self.bench.pass_time(NOTED)
+        self.bench.server.purge(REQUESTS)
+        self.bench.pass_time(NOTICED)
+        self.assertEqual(self.settle_all(), 3)
+        self.assertEqual({self.status(each) for each in accepted}, {Status.COMPLETED})
         (warning,) = self.bench.queue.warnings
-        self.assertIn("lost everything it had: 2 requests are published anew", warning)
+        self.assertIn("emptied by another program: 3 requests are published again", warning)
+
+    def test_resurfaced(self) -> None:
+        """A message that was thought lost and comes nevertheless is passed over: the newer one counts."""
+        self.accepted()
+        self.bench.pass_time(NOTED)
+        (message,) = self.bench.server.messages(REQUESTS)
+        self.bench.server.delete(REQUESTS)
+        self.bench.pass_time(2 * LOOK_SECONDS)
+        self.bench.server.put(REQUESTS, message)
+        self.assertEqual(self.settle_all(), 1)
+        self.bench.pass_time(2)
+        self.assertEqual(list(self.bench.server.messages(REQUESTS)), [])
 
     def test_not_early(self) -> None:
-        """What was delayed, first or between two attempts, still is; and the next attempt is the one that it was."""
-        later = self.accepted(not_before=self.bench.now() + DUE)
+        """What waits in the outbox for its time is not touched by a loss, and comes as the attempt that it is."""
+        later = self.accepted(not_before=self.bench.now() + LATER)
         retried = self.accepted()
-        self.do(self.one().retry(DUE, "no luck"))
-        self.bench.pass_time(NOTED)
-        self.assertTrue(self.lose())
-        self.assertEqual(self.left(), 2)
-        early = self.receive(most=1)
-        self.assertNoResult(early)
-        self.bench.pass_time(DUE)
-        loans = [*self.successResultOf(early), self.next()]
-        attempts = {loan.request.correlation_id: loan.attempt for loan in loans}
+        self.do(self.received()[0].retry(LATER, "no luck"))
+        self.bench.server.lose_everything()
+        self.bench.pass_time(NOTICED)
+        self.assertEqual(self.received(), [])
+        self.bench.pass_time(LATER)
+        attempts = {each.request.correlation_id: each.attempt for each in (*self.received(), *self.received())}
         self.assertEqual(attempts, {later.correlation_id: 1, retried.correlation_id: 2})
 
-    def test_one_lane(self) -> None:
-        """Of a queue that was deleted the others know nothing: what they hold is not published once more."""
-        for priority in Priority:
-            self.accepted(priority=priority)
-        self.accepted(priority=Priority.HIGH, endpoint="billing")
+    def test_in_order(self) -> None:
+        """A partition goes on where its message was lost."""
+        queue = f"{REQUESTS}._0"
+        ids = [self.accepted(partition=0).correlation_id for _ in range(3)]
         self.bench.pass_time(NOTED)
-        self.assertTrue(self.lose(REQUESTS, Priority.HIGH))
-        self.assertEqual((self.left(), self.left(f"{REQUESTS}.billing")), (3, 1))
-        (warning,) = self.bench.queue.warnings
-        self.assertIn(f"what was in {REQUESTS}: 1 requests", warning)
-
-    def test_a_moment_ago(self) -> None:
-        """What the broker has confirmed last may not be in the books yet; it is not lost either."""
-        self.accepted()
-        self.assertTrue(self.lose(REQUESTS, Priority.NORMAL))
-        self.assertEqual(self.do_all(), 1)
+        self.bench.server.lose_everything()
+        self.bench.pass_time(2 * LOOK_SECONDS)
+        found = []
+        for _ in ids:
+            (delivery,) = self.received(queue=queue)
+            found.append(delivery.request.correlation_id)
+            self.settle(delivery)
+        self.assertEqual(found, ids)
 
     def test_nothing(self) -> None:
-        """Where nothing was there nobody is alarmed, and nothing is published."""
+        """Where nothing was lost there is no warning, and nothing is published twice."""
+        for _ in range(3):
+            self.accepted()
+        self.bench.pass_time(NOTICED)
+        self.assertEqual(len(self.bench.server.published), 3)
+        self.settle_all()
+        self.bench.server.lose_everything()
+        self.bench.pass_time(NOTICED)
+        self.assertEqual((len(self.bench.server.published), list(self.bench.queue.warnings)), (3, []))
+
+    def test_prefetched_elsewhere(self) -> None:
+        """A channel that is empty because another process works on its messages was not purged."""
         self.accepted()
-        self.settle(self.next())
-        self.bench.pass_time(NOTED)
-        self.assertFalse(self.lose())
-        self.assertEqual((self.left(), list(self.bench.queue.warnings)), (0, []))
+        (delivery,) = self.received()
+        for _ in range(PURGED_LOOKS[DepthKind.EXACT] + 2):
+            self.bench.pass_time(LOOK_SECONDS)
+            delivery.extend()
+        self.assertEqual(len(self.bench.server.published), 1)
+        self.settle(delivery)
 
     def test_many(self) -> None:
-        """However many there are, they are looked at a few at a time."""
-        self.patch(sqlite_ledger, "MOST_LOOKED_AT", 3)
+        """However many there are, they are published again in portions."""
+        self.patch(outbox_rows, "MOST_RECOVERED", 3)
         accepted = [self.accepted() for _ in range(10)]
-        self.settle(self.next())
         self.bench.pass_time(NOTED)
-        self.assertTrue(self.lose())
-        self.assertEqual(self.do_all(), 9)
+        self.bench.server.lose_everything()
+        self.bench.pass_time(2 * LOOK_SECONDS)
+        self.assertEqual(self.settle_all(), 10)
         self.assertEqual({self.status(each) for each in accepted}, {Status.COMPLETED})
 
     def test_killed(self) -> None:
-        """A kill while it is found out: whoever is asked again finds the rest."""
-        self.accepted()
+        """A process that starts after the broker has lost everything makes it good."""
+        accepted = self.accepted()
         self.bench.pass_time(NOTED)
-        self.broker.lose()
         self.bench.crash()
-        self.assertTrue(self.lose() or self.left())
-        self.assertEqual(self.do_all(), 1)
+        self.bench.server.lose_everything()
+        self.bench.pass_time(NOTICED)
+        self.assertEqual(self.settle_all(), 1)
+        self.assertEqual(self.status(accepted), Status.COMPLETED)
 
     def test_disk_full(self) -> None:
-        """While the books cannot be written nobody says that all is well."""
+        """While the ledger cannot be written nothing is forgotten: it is made good later."""
         self.accepted()
         self.bench.pass_time(NOTED)
-        self.break_the_disk()
-        lost = self.bench.done(self.broker.lose())
-        self.failureResultOf(lost)
-        self.mend_the_disk()
-        self.bench.pass_time(5)
-        self.assertTrue(self.lose())
-        self.assertEqual(self.do_all(), 1)
+        self.bench.run_commit = lambda commit: fail(apsw.FullError("the disk is full"))  # type: ignore[method-assign]
+        self.bench.server.lose_everything()
+        self.bench.pass_time(LOOK_SECONDS)
+        del self.bench.run_commit
+        self.bench.pass_time(2 * LOOK_SECONDS)
+        self.assertEqual(self.settle_all(), 1)
 
 
-class RedisTests(Shared):
-    """The books in Redis: what the broker has is there alone"""
+class RedisTests(TestCase):
+    """The ledger in Redis, which does not keep what the broker has"""
 
-    async def lose(self, queue: str | None = None, priority: Priority | None = None) -> bool:
-        """Whether anything was lost, by the books; one of the two processes notices, and is sure after a while."""
-        if queue is None and self.redis("ZCARD", "elsewhere"):
-            await self.suspect(self.here.broker.lose())
-            self.here.broker.away = True  # nothing is published before all is clear
-            for _ in range(int(SURE / LOOK) - 1):
-                await self.pass_time(LOOK)
-                await self.suspect(self.here.broker.on_lost(None, None))
-            await self.pass_time(LOOK)
-            self.here.broker.away = False
-        lost = self.here.broker.lose(queue, priority)
-        for _ in range(3):
-            await self.pass_time(1)
-        return await lost
+    timeout = 120
 
-    async def suspect(self, lost: Any) -> None:
-        """That it is empty is not believed."""
-        await self.quiet()
-        error = self.failureResultOf(lost, NotDurable).value
-        self.assertIn("requests are open. Is it the right one?", error.reason)
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.bench = await brokered_redis_bench(self)
+        self.addCleanup(self.bench.close)
+        here = self.bench.instance
+        assert isinstance(here, BrokeredInstance)
+        self.here = here
+
+    async def accepted(self, **fields: Any) -> Acceptance:
+        found: Acceptance = await self.bench.done(self.here.queue.accept(Submission(b"1", **fields), None))
+        return found
 
     async def record(self, accepted: Acceptance) -> Any:
-        return await self.do(self.there.store.find(accepted.correlation_id))
+        return await self.bench.done(self.here.store.find(accepted.correlation_id))
 
-    async def test_everything(self) -> None:
-        """What nobody can do any more ends as FAILED, in words: also what was in work, for it was lost there, too."""
-        in_work = await self.accept()
-        await self.one(self.there)
-        waiting, later = await self.accept(), await self.accept(not_before=self.bench.now() + DUE)
-        await self.pass_time(NOTED)
-        self.assertTrue(await self.lose())
-        for each in (in_work, waiting, later):
-            reply = (await self.record(each)).reply
-            self.assertEqual((reply.status, reply.status_code), (Status.FAILED, redis_ledger.LOST_STATUS))
-            self.assertIn("sent again", reply.error)
-        (warning,) = self.here.queue.warnings
-        self.assertIn("3 have ended as FAILED", warning)
+    async def test_ended(self) -> None:
+        """A request whose content is nowhere any more ends as FAILED, and its reply says to send it again."""
+        lost, later = await self.accepted(), await self.accepted(not_before=self.bench.now() + LATER)
+        await self.bench.pass_time(NOTED)
+        self.bench.messages.lose_everything()
+        await self.bench.pass_time(60.0 + 3 * LOOK_SECONDS)
+        reply = (await self.record(lost)).reply
+        self.assertEqual((reply.status, reply.status_code), (Status.FAILED, LOST_STATUS))
+        self.assertIn("send it again", reply.error)
+        self.assertEqual((await self.record(later)).status, Status.PENDING)
 
     async def test_the_wrong_broker(self) -> None:
-        """Who was led to another broker, and is led back in time, finds everything as it was."""
-        accepted = await self.accept()
-        await self.pass_time(NOTED)
-        await self.suspect(self.here.broker.on_lost(None, None))
-        await self.pass_time(LOOK)
-        await self.suspect(self.here.broker.on_lost(None, None))
-        await self.pass_time(SURE)  # it was the right one again; and now once more it is not
-        await self.suspect(self.here.broker.on_lost(None, None))
+        """A broker that has none of the channels is not believed for a minute, and this is said until then."""
+        accepted = await self.accepted()
+        await self.bench.pass_time(NOTED)
+        self.bench.messages.lose_everything()
+        await self.bench.pass_time(LOOK_SECONDS)
+        self.assertIn("check host, virtual host and prefix", self.here.queue.unavailable_reason or "")
         self.assertEqual((await self.record(accepted)).status, Status.PENDING)
-        loan = await self.one(self.there)
-        self.assertTrue(await self.do(loan.settle(self.reply(loan))))
-        self.assertEqual(list(self.here.queue.warnings), [])
 
-    async def test_one_lane(self) -> None:
-        """Of a queue that was deleted the others know nothing, nor do those that wait for their time elsewhere."""
-        high = await self.accept(priority=Priority.HIGH)
-        others = [await self.accept(), await self.accept(priority=Priority.HIGH, not_before=self.bench.now() + DUE)]
-        await self.pass_time(NOTED)
-        self.assertTrue(await self.lose(REQUESTS, Priority.HIGH))
+    async def test_one_channel(self) -> None:
+        """Where other channels are there it is the right broker: what was lost with one of them ends at once."""
+        high, other = await self.accepted(priority=Priority.HIGH), await self.accepted()
+        await self.bench.pass_time(NOTED)
+        self.bench.messages.delete(HIGH)
+        await self.bench.pass_time(2 * LOOK_SECONDS)
         self.assertEqual((await self.record(high)).status, Status.FAILED)
-        self.assertEqual([(await self.record(each)).status for each in others], [Status.PENDING] * 2)
+        self.assertEqual((await self.record(other)).status, Status.PENDING)
 
     async def test_a_moment_ago(self) -> None:
-        """What another process has published last is still here, and is published anew."""
-        accepted = await self.do(self.there.queue.accept(Submission(b"1"), None))
-        self.there.broker.away = True
-        self.assertFalse(await self.lose())
-        self.there.broker.away = False
-        await self.pass_time(redis_ledger.MARK_SECONDS + SWEPT)
-        loan = await self.one(self.here)
-        self.assertEqual(loan.request.correlation_id, accepted.correlation_id)
-
-    async def test_noted_late(self) -> None:
-        """What another process had published before it was lost, and notes only afterwards, is published anew."""
-        accepted = await self.do(self.there.queue.accept(Submission(b"1"), None))
-        lost = self.here.broker.lose(REQUESTS, Priority.NORMAL)
-        await self.quiet()
-        self.assertFalse(await lost)
-        await self.pass_time(NOTED)
-        await self.pass_time(redis_ledger.MARK_SECONDS + SWEPT)
-        loan = await self.one(self.here)
-        self.assertEqual(loan.request.correlation_id, accepted.correlation_id)
-        await self.pass_time(redis_ledger.MARK_SECONDS + SWEPT)
-        self.assertEqual(self.redis("ZCARD", "unpublished"), 0)
-
-    async def test_nothing_is_left_in_the_index(self) -> None:
-        """What has ended, or was taken back, is not looked at again."""
-        await self.accept()
-        loan = await self.one(self.there)
-        await self.do(loan.settle(self.reply(loan)))
-        self.here.broker.mood = "refuses"
-        await self.do(self.here.queue.accept(Submission(b"1"), None).addErrback(lambda failure: None))
-        self.assertEqual(self.redis("ZCARD", "elsewhere"), 0)
-
-    async def test_many(self) -> None:
-        """However many there are, they are looked at a few at a time."""
-        self.patch(redis_ledger, "MOST_LOOKED_AT", 3)
-        accepted = [await self.accept() for _ in range(10)]
-        await self.pass_time(NOTED)
-        self.assertTrue(await self.lose())
-        self.assertEqual({(await self.record(each)).status for each in accepted}, {Status.FAILED})
+        """What was published a moment ago is still in the ledger with its content: it is published again."""
+        accepted = await self.accepted()
+        self.bench.messages.lose_everything()
+        await self.bench.pass_time(60.0)
+        (delivery,) = await self.bench.done(self.here.queue.receive(REQUESTS, 1))
+        self.assertEqual(delivery.request.correlation_id, accepted.correlation_id)

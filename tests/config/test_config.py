@@ -1,4 +1,4 @@
-"""The configuration contract: a file and the environment become settings, or every complaint at once."""
+"""The configuration contract: a file and the environment become settings, or all complaints at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
@@ -16,10 +17,13 @@ from openhqm.messages import Submission
 from openhqm.policy.fields import Document
 from openhqm.policy.retry import RetryPolicy
 from openhqm.policy.routing import Outgoing
+from openhqm.rabbitmq.settings import RabbitMQSettings
+from openhqm.redis.settings import RedisSettings
+from openhqm.sqlite.settings import SqliteSettings
 
 
 class ConfigCase(SynchronousTestCase):
-    """A file, an environment, and what becomes of them."""
+    """Tests that load a file and an environment."""
 
     def file(self, text: str | bytes) -> str:
         path = Path(self.mktemp())
@@ -27,7 +31,7 @@ class ConfigCase(SynchronousTestCase):
         return str(path)
 
     def load(self, text: str | bytes = "", **environment: str) -> Settings:
-        return load(self.file(text), {f"OPENHQM_{name}": value for name, value in environment.items()})
+        return load(self.file(text), {f"OPENHQM_{name}": value for name, value in environment.items()}, PRODUCTS)
 
     def complaints(self, text: str | bytes = "", **environment: str) -> dict[str, Complaint]:
         error = self.assertRaises(ConfigurationError, self.load, text, **environment)
@@ -41,18 +45,18 @@ class ConfigCase(SynchronousTestCase):
 
 
 class DefaultsTests(ConfigCase):
-    """No file at all is a working installation."""
+    """Without a file, the defaults are a working installation"""
 
     def test_no_file(self) -> None:
         """Loopback, port 8000, SQLite, an echo for a handler: as the contract lists the defaults."""
-        settings = load(None, {})
+        settings = load(None, {}, PRODUCTS)
         server, queue, worker = settings.server, settings.queue, settings.worker
         self.assertEqual(
             (server.enabled, server.host, server.port, server.endpoints, server.max_body_bytes, server.drain_seconds),
             (True, "127.0.0.1", 8000, [], 10485760, 30),
         )
         self.assertEqual(
-            (queue.type, queue.request_queue, queue.dead_letter_queue, queue.connection.sqlite.path),
+            (queue.type, queue.request_queue, queue.dead_letter_queue, queue.of(SqliteSettings).path),
             ("sqlite", "openhqm-requests", "openhqm-dlq", "openhqm-data"),
         )
         self.assertEqual(
@@ -68,16 +72,20 @@ class DefaultsTests(ConfigCase):
         )
 
     def test_nothing_said(self) -> None:
-        """An empty file, empty sections and other people's variables change nothing."""
+        """An empty file, empty sections and unrelated variables change nothing."""
         for text in ("", "# nothing\n", "---\n", "server:\nqueue: {}\nworker:\n  retry:\n"):
-            self.assertEqual(load(self.file(text), {"PATH": "/bin", "openhqm_server__port": "1"}), load(None, {}), text)
+            self.assertEqual(
+                load(self.file(text), {"PATH": "/bin", "openhqm_server__port": "1"}, PRODUCTS),
+                load(None, {}, PRODUCTS),
+                text,
+            )
 
 
 class FileTests(ConfigCase):
-    """The YAML file."""
+    """The YAML file"""
 
     def test_values(self) -> None:
-        """Each value arrives where it belongs, with its type."""
+        """Each value is set under its key, with its type."""
         settings = self.load(
             "server: {port: 0, drain_seconds: 2.5}\n"
             "queue:\n  type: memory\n"
@@ -89,7 +97,7 @@ class FileTests(ConfigCase):
         self.assertIsInstance(settings.worker.timeout_seconds, float)
 
     def test_everything_at_once(self) -> None:
-        """Every mistake is told in one go, each with its key, in words, and where it stands."""
+        """All errors are reported at once, each with its key, the reason and the source."""
         found = self.complaints(
             "sever: {}\n"
             "server: {port: 70000, hots: '::1'}\n"
@@ -120,7 +128,7 @@ class FileTests(ConfigCase):
         self.assertNotIn("OPENHQM", found["server.port"].source)
 
     def test_did_you_mean(self) -> None:
-        """A key that is almost one of ours is answered with ours; one far off, with all there are."""
+        """For a misspelt key, the similar one is suggested; for any other unknown key, all keys are listed."""
         for text, meant in (
             ("sever: {}", "server"),
             ("queue: {typ: sqlite}", "type"),
@@ -130,7 +138,7 @@ class FileTests(ConfigCase):
         self.assertIn("ttl_seconds", self.complaint("cache: {zzz: 1}").reason)
 
     def test_not_a_configuration(self) -> None:
-        """What cannot be read, is no text, no YAML, or no mapping is one complaint that names the file."""
+        """A file that cannot be read, or is not text, YAML or a mapping, is one complaint that names the file."""
         directory = Path(self.mktemp())
         directory.mkdir()
         for path in (
@@ -147,12 +155,12 @@ class FileTests(ConfigCase):
             self.file("3"),
             self.file("#" + " " * (1024 * 1024)),
         ):
-            error = self.assertRaises(ConfigurationError, load, path, {})
+            error = self.assertRaises(ConfigurationError, load, path, {}, PRODUCTS)
             (complaint,) = error.complaints
             self.assertIn(path, str(complaint))
 
     def test_not_even_that(self) -> None:
-        """A date that never was, a number beyond all bounds, nesting without end: a complaint, never a traceback."""
+        """An impossible date, a huge number and endless nesting are complaints, and never a traceback."""
         for text in (
             "server: {port: 2026-02-30}",
             "server: {port: %s}" % ("9" * 5000),
@@ -163,14 +171,14 @@ class FileTests(ConfigCase):
             self.assertRaises(ConfigurationError, self.load, text)
 
     def test_said_twice(self) -> None:
-        """A key that stands there twice is no YAML, wherever it is; the complaint says where."""
+        """A repeated key is refused at any depth. The complaint has the place in the file."""
         for text, line in (("queue: {}\nserver: {}\nqueue: {}\n", 3), ("server:\n  port: 1\n  port: 2\n", 3)):
             reason = self.complaint(text).reason
             self.assertIn("duplicate", reason)
             self.assertIn(f"line {line}", reason)
 
     def test_exact_types(self) -> None:
-        """A 3 is no "3", true is no number, and since YAML 1.2 ``no`` is a word; nothing is bent to fit."""
+        """3 is not "3", true is not a number, and ``no`` is a string (YAML 1.2): nothing is converted."""
         for text, key, words in (
             ("server: {enabled: no}", "server.enabled", "true or false, not 'no'"),
             ("server: {enabled: 'true'}", "server.enabled", "true or false, not 'true'"),
@@ -195,7 +203,7 @@ class FileTests(ConfigCase):
             self.assertTrue(complaint.reason.endswith(f"{words}"), complaint)
 
     def test_ranges(self) -> None:
-        """What no installation can mean is refused, on either side; what lies between is taken."""
+        """Values below and above the allowed range are refused; those within are accepted."""
         for key, good, bad in (
             ("server.port", (0, 65535), (-1, 65536)),
             ("server.max_body_bytes", (1,), (0, -1)),
@@ -215,12 +223,12 @@ class FileTests(ConfigCase):
                 self.assertEqual(complaint.key, key, value)
 
     def test_for_ever(self) -> None:
-        """An answer cannot be kept beyond all calendars: its expiry has to be told as an RFC 3339 time."""
+        """A reply cannot be kept beyond the year 9999, because its expiry must be an RFC 3339 time."""
         for value in (".inf", "1.0e+300"):
             self.assertEqual(self.complaint(f"cache: {{ttl_seconds: {value}}}").key, "cache.ttl_seconds")
 
     def test_words(self) -> None:
-        """Where a few words are allowed, another one is answered with them."""
+        """A value that must be one of a few is refused with the list of them."""
         for text, allowed in (
             ("queue: {type: sqlit}", ("sqlite", "memory")),
             ("worker: {executor: pool}", ("reactor", "thread")),
@@ -235,15 +243,15 @@ class FileTests(ConfigCase):
 
 
 class EnvironmentTests(ConfigCase):
-    """``OPENHQM_*``, ``${VARIABLE}`` and ``<key>_file``."""
+    """``OPENHQM_*``, ``${VARIABLE}`` and ``<key>_file``"""
 
     def test_above_the_file(self) -> None:
-        """A variable wins over the file, and leaves alone what stands beside it."""
+        """A variable overrides the file, and leaves the neighbouring keys alone."""
         settings = self.load("server: {port: 1, drain_seconds: 2}", SERVER__PORT="81", QUEUE__TYPE="memory")
         self.assertEqual((settings.server.port, settings.server.drain_seconds, settings.queue.type), (81, 2, "memory"))
 
     def test_typed_by_the_key(self) -> None:
-        """A variable is text, and becomes what its key wants; lists and mappings are JSON."""
+        """A variable is converted to the type of its key; lists and mappings are JSON."""
         settings = self.load(
             SERVER__ENABLED="false",
             SERVER__PORT="81",
@@ -265,12 +273,12 @@ class EnvironmentTests(ConfigCase):
         self.assertIs(type(settings.queue.request_queue), str)
 
     def test_a_section_as_json(self) -> None:
-        """A whole section may come as JSON, whose own types are exact."""
+        """A section may be given as JSON, whose types must be exact."""
         self.assertEqual(self.load(QUEUE='{"type": "memory", "request_queue": "a"}').queue.request_queue, "a")
         self.assertEqual(self.complaint(SERVER='{"port": "81"}').key, "server.port")
 
     def test_wrong_text(self) -> None:
-        """What cannot become what its key wants is a complaint that names the variable."""
+        """Text that cannot be converted is a complaint that names the variable."""
         for name, value, words in (
             ("SERVER__ENABLED", "no", "true or false"),
             ("SERVER__PORT", "8o", "whole number"),
@@ -289,7 +297,7 @@ class EnvironmentTests(ConfigCase):
             self.assertIn(words, complaint.reason)
 
     def test_nothing_is_lost(self) -> None:
-        """Two variables that meet in one section both count, or are refused: none is dropped without a word."""
+        """Two variables for one section both count, or are refused: none is ignored."""
         for text, environment, expected in (
             ("", {"SERVER": '{"drain_seconds": 7}', "SERVER__PORT": "81"}, (7, 81)),
             ("server: nonsense", {"SERVER__PORT": "81"}, None),
@@ -301,13 +309,15 @@ class EnvironmentTests(ConfigCase):
             self.assertEqual((settings.server.drain_seconds, settings.server.port), expected)
 
     def test_variables_in_the_file(self) -> None:
-        """``${VAR}`` and ``${VAR:-default}`` are replaced in any string, alone or among other words, and typed."""
+        """``${VAR}`` and ``${VAR:-default}`` are replaced in any string. One that is the whole value has the type of
+        the key.
+        """
         path = self.file(
             "server: {port: '${PORT}', drain_seconds: '${DRAIN:-2.5}', host: '${NONE:-127.0.0.1}'}\n"
             "queue: {request_queue: '${NAME}-${STAGE:-test}', dead_letter_queue: $NAME}\n"
             "worker: {handlers: {a: '${NAME}:run'}}\n"
         )
-        settings = load(path, {"PORT": "81", "NAME": "jobs", "DRAIN": "4"})
+        settings = load(path, {"PORT": "81", "NAME": "jobs", "DRAIN": "4"}, PRODUCTS)
         self.assertEqual(
             (settings.server.port, settings.server.drain_seconds, settings.server.host), (81, 4, "127.0.0.1")
         )
@@ -315,20 +325,22 @@ class EnvironmentTests(ConfigCase):
         self.assertEqual(settings.worker.handlers, {"a": "jobs:run"})
 
     def test_missing_variable(self) -> None:
-        """A variable that is not there and has no default is a complaint that names it and the key."""
+        """A missing variable without a default is a complaint that names it and the key."""
         found = self.complaints("queue: {request_queue: 'a-${NOWHERE}'}\ncache: {ttl_seconds: 0}")
         self.assertEqual(set(found), {"queue.request_queue", "cache.ttl_seconds"})
         self.assertIn("NOWHERE", found["queue.request_queue"].reason)
 
     def test_from_a_file(self) -> None:
-        """``<key>_file`` reads the value from a file, in the file and in the environment, without its line break."""
+        """``<key>_file`` reads the value from a file, without its final line break; in the file and in
+        the environment.
+        """
         secret = self.file("jobs\n")
         self.assertEqual(self.load(f"queue: {{request_queue_file: {secret}}}").queue.request_queue, "jobs")
         self.assertEqual(self.load(QUEUE__REQUEST_QUEUE_FILE=secret).queue.request_queue, "jobs")
         self.assertEqual(self.load(SERVER__PORT_FILE=self.file("81\n")).server.port, 81)
 
     def test_not_from_a_file(self) -> None:
-        """A file that is not there, or holds no sound value, is a complaint with key and source."""
+        """A missing file, or one with an invalid value, is a complaint with the key and the source."""
         complaint = self.complaint("queue: {request_queue_file: /nowhere/at/all}")
         self.assertEqual(complaint.key, "queue.request_queue_file")
         self.assertIn("/nowhere/at/all", complaint.reason)
@@ -338,11 +350,11 @@ class EnvironmentTests(ConfigCase):
 
 
 class AbsentTests(ConfigCase):
-    """What the contract knows and this build does not have."""
+    """Keys and values of the contract that this build lacks"""
 
     def test_backends(self) -> None:
         """Every backend of the contract that is not built in is refused by its name, never replaced by another."""
-        for backend in ("kafka", "sqs", "mqtt", "azure_eventhubs", "gcp_pubsub", "custom"):
+        for backend in ("kafka", "sqs", "mqtt", "azure_eventhubs", "gcp_pubsub"):
             complaint = self.complaint(f"queue: {{type: {backend}}}")
             self.assertEqual((complaint.key, complaint.reason), ("queue.type", f"{backend}: not in this build"))
             complaint = self.complaint(f"queue: {{connection: {{{backend}: {{url: a}}}}}}")
@@ -350,7 +362,7 @@ class AbsentTests(ConfigCase):
             self.assertIn("not in this build", complaint.reason)
 
     def test_features(self) -> None:
-        """Whatever else the contract has and this build has not is refused by its key."""
+        """Every other missing feature is refused by its key."""
         for key, value in (
             ("server.trusted_proxies", ["10.0.0.0/8"]),
             ("queue.spool", "/var/spool"),
@@ -378,20 +390,22 @@ class AbsentTests(ConfigCase):
             self.assertIn("not in this build", complaint.reason)
 
     def test_format(self) -> None:
-        """How messages of others are read is for a broker that others reach, and a contradiction elsewhere."""
+        """The format of other programs' messages can be set for a broker that other programs reach, and
+        nowhere else.
+        """
         for format in ("auto", "envelope", "json", "raw"):
             self.assertEqual(self.load(f"queue: {{type: redis, format: {format}}}").queue.format, format)
         for type, format in (("sqlite", "raw"), ("sqlite", "json"), ("memory", "json")):
             complaint = self.complaint(f"queue: {{type: {type}, format: {format}}}")
             self.assertEqual(complaint.key, "queue.format")
-            self.assertIn("messages of others", complaint.reason)
+            self.assertIn("messages of other programs", complaint.reason)
         self.assertEqual(self.complaint("queue: {type: redis, format: xml}").key, "queue.format")
 
     def test_processes(self) -> None:
-        """More than one process needs what several can have together: a broker, and sockets that can be handed on."""
+        """Several processes need a backend that they can share, and sockets that can be inherited."""
         redis = "queue: {type: redis}\n"
         self.assertEqual(self.load(redis + "server: {workers: 4}").server.workers, 4)
-        for type, reason in (("sqlite", "the file belongs to one process"), ("memory", "is seen by one process only")):
+        for type, reason in (("sqlite", "a file that one process opens"), ("memory", "seen by one process only")):
             complaint = self.complaint(f"queue: {{type: {type}}}\nserver: {{workers: 2}}")
             self.assertEqual(complaint.key, "server.workers")
             self.assertIn("2 processes need queue.type redis", complaint.reason)
@@ -405,7 +419,7 @@ class AbsentTests(ConfigCase):
         self.assertEqual(self.complaint("server: {workers: 0}").key, "server.workers")
 
     def test_no_oracle_for_secrets(self) -> None:
-        """A secret that stands in the place of an absent feature is not repeated in the complaint."""
+        """A secret under the key of a missing feature is not repeated in the complaint."""
         for text in (
             "proxy: {endpoints: {a: {auth_tokn: s3cr3t}}}",
             "auth: {api_keys: [s3cr3t]}",
@@ -415,7 +429,7 @@ class AbsentTests(ConfigCase):
             self.assertNotIn("s3cr3t", str(self.complaint(text)))
 
     def test_harmless(self) -> None:
-        """A line that asks for nothing beyond what this build does may stay in a file that several share."""
+        """A line that leaves a missing feature off is accepted, so that several builds can share a file."""
         for text in (
             "proxy: {enabled: false}",
             "proxy: {enabled: false, sidecar: {enabled: false}}",
@@ -429,10 +443,10 @@ class AbsentTests(ConfigCase):
             "bridges: []\ntenants: []\n",
             "monitoring: {redact: []}",
         ):
-            self.assertEqual(self.load(text), load(None, {}), text)
+            self.assertEqual(self.load(text), load(None, {}, PRODUCTS), text)
 
     def test_harmless_from_the_environment(self) -> None:
-        """The same lines say the same when they come as variables."""
+        """So are variables that leave it off."""
         for environment in (
             {"SERVER__WORKERS": "1"},
             {"ADMIN__ENABLED": "false"},
@@ -442,17 +456,19 @@ class AbsentTests(ConfigCase):
             {"QUEUE__FORMAT": "auto"},
         ):
             try:
-                self.assertEqual(self.load(**environment), load(None, {}))
+                self.assertEqual(self.load(**environment), load(None, {}, PRODUCTS))
             except ConfigurationError as error:
                 self.fail(f"{environment} was refused: {error}")
 
     def test_where_it_was_asked_for(self) -> None:
-        """A section that only a variable speaks of, absent or misspelt, is refused with the name of the variable."""
+        """A missing or misspelt section that only a variable sets is refused with the name of the variable."""
         for name in ("CALLBACKS__ENABLED", "SEVER__PORT"):
             self.assertEqual(self.complaint(**{name: "true"}).source, f"OPENHQM_{name}")
 
     def test_the_design_documents_own_example(self) -> None:
-        """Redis for queue and cache it may have; open to every machine and the rest are refused, all at once."""
+        """The example of the design document: Redis is accepted, listening for every machine and missing features are
+        refused.
+        """
         found = self.complaints(
             "server: {host: 0.0.0.0, port: 8000, workers: 4}\n"
             "queue:\n"
@@ -474,20 +490,47 @@ class AbsentTests(ConfigCase):
             },
         )
 
+    def test_the_design_documents_own_proxy(self) -> None:
+        """The proxy of the same document loads as it is printed, and the variables of its sidecar say the same."""
+        settings = self.load(
+            "proxy:\n"
+            "  enabled: true\n"
+            '  default_endpoint: "http://localhost:8080"\n'
+            "  forward_headers:\n"
+            '    - "Content-Type"\n'
+            '    - "Authorization"\n'
+            '    - "X-Request-ID"\n'
+            "  endpoints:\n"
+            "    legacy-app:\n"
+            '      url: "http://localhost:8080/api/v1/process"\n'
+            '      method: "POST"\n'
+            "      timeout: 300\n"
+        )
+        self.assertEqual(settings.proxy.names, ("legacy-app", "default"))
+        self.assertNotIn("authorization", settings.proxy.target("legacy-app").strip)
+        settings = self.load(
+            PROXY__ENABLED="true",
+            PROXY__DEFAULT_ENDPOINT="http://localhost:8080",
+            QUEUE__TYPE="redis",
+            QUEUE__REDIS_URL="redis://redis:6379",
+        )
+        self.assertEqual(settings.queue.of(RedisSettings).url, "redis://redis:6379")
+        self.assertEqual(settings.proxy.default_name, "default")
+
 
 class RabbitMQTests(ConfigCase):
     """``queue.type: rabbitmq``"""
 
     def test_short_form(self) -> None:
-        """``queue.rabbitmq_url`` says the same as ``queue.connection.rabbitmq.url``."""
+        """``queue.rabbitmq_url`` means the same as ``queue.connection.rabbitmq.url``."""
         long = self.load("queue: {type: rabbitmq, connection: {rabbitmq: {url: 'amqp://a:1/v', prefix: p.}}}")
-        self.assertEqual(long.queue.connection.rabbitmq.url, "amqp://a:1/v")
-        self.assertEqual(long.queue.connection.rabbitmq.prefix, "p.")
+        ours = long.queue.of(RabbitMQSettings)
+        self.assertEqual((ours.url, ours.prefix), ("amqp://a:1/v", "p."))
         short = self.load("queue: {type: rabbitmq, rabbitmq_url: 'amqp://a'}")
-        self.assertEqual(short.queue.rabbitmq_url, "amqp://a")
+        self.assertEqual(short.queue.of(RabbitMQSettings).url, "amqp://a")
 
     def test_not_shown(self) -> None:
-        """A URL that is none is refused by its key, without its password; one that is taken does not show it."""
+        """An invalid URL is refused by its key, without its password. A valid one is not shown."""
         for key, text in (
             ("queue.rabbitmq_url", "queue: {type: rabbitmq, rabbitmq_url: 'http://u:secret@a'}"),
             (
@@ -501,7 +544,7 @@ class RabbitMQTests(ConfigCase):
         self.assertNotIn("secret", repr(self.load("queue: {type: rabbitmq, rabbitmq_url: 'amqp://u:secret@a'}")))
 
     def test_held_for_too_long(self) -> None:
-        """What may take longer than RabbitMQ lets a message be held is refused by its key; elsewhere it is not."""
+        """A timeout longer than RabbitMQ lets a consumer hold a message is refused by its key."""
         proxy = "proxy: {enabled: true, endpoints: {slow: {url: 'http://a', timeout: 1800}}}"
         for key, text in (
             ("worker.timeout_seconds", "worker: {timeout_seconds: 1741}"),
@@ -518,7 +561,7 @@ class RabbitMQTests(ConfigCase):
         self.load("worker: {timeout_seconds: 1740}\nqueue: {type: rabbitmq}")
 
     def test_a_listener_holds_nothing(self) -> None:
-        """Where nobody works, nothing is held."""
+        """A process without workers may have longer ones, because it holds no messages."""
         self.load(
             "worker: {enabled: false, timeout_seconds: 7200}\nqueue: {type: rabbitmq}\n"
             "cache: {type: redis, redis_url: 'redis://a'}"
@@ -526,22 +569,22 @@ class RabbitMQTests(ConfigCase):
 
 
 class RedisTests(ConfigCase):
-    """Where a Redis is found."""
+    """The address of Redis"""
 
     def test_short_forms(self) -> None:
-        """``queue.redis_url`` says the same as ``queue.connection.redis.url``, and the cache may say it once more."""
+        """``queue.redis_url`` means the same as ``queue.connection.redis.url``, and the cache may repeat it."""
         long = self.load("queue: {type: redis, connection: {redis: {url: 'redis://a:1/2'}}}\ncache: {type: redis}")
-        self.assertEqual(long.queue.connection.redis.url, "redis://a:1/2")
+        self.assertEqual(long.queue.of(RedisSettings).url, "redis://a:1/2")
         short = self.load("queue: {type: redis, redis_url: 'redis://a'}\ncache: {type: redis, redis_url: 'redis://a'}")
-        self.assertEqual(short.queue.redis_url, "redis://a")
+        self.assertEqual(short.queue.of(RedisSettings).url, "redis://a")
 
     def test_one_redis(self) -> None:
-        """Answers in another Redis than the queue could not be one step with it: refused."""
+        """A result store in another Redis than the queue is refused: settling could not be one step."""
         complaint = self.complaint("queue: {type: redis, redis_url: 'redis://a'}\ncache: {redis_url: 'redis://b'}")
         self.assertEqual(complaint.key, "cache.redis_url")
 
     def test_response_queue(self) -> None:
-        """A stream for replies is one of the broker's, and none that is read here; elsewhere nobody would read it."""
+        """A stream for replies needs a broker that other programs reach, and must not be one that OpenHQM reads."""
         settings = self.load("queue: {type: redis, response_queue: answers}")
         self.assertEqual(settings.queue.response_queue, "answers")
         self.load("queue: {response_queue: openhqm-responses}")
@@ -553,7 +596,7 @@ class RedisTests(ConfigCase):
             self.assertEqual(self.complaint(text).key, "queue.response_queue", text)
 
     def test_response_queue_of_rabbitmq(self) -> None:
-        """Without a store that is shared, it is where workers tell what they do: any name that holds nothing else."""
+        """Without a shared store, workers report in the response queue: any name that no other queue has."""
         self.assertEqual(self.load("queue: {type: rabbitmq}").queue.steps_queue, "openhqm-responses")
         settings = self.load("queue: {type: rabbitmq, response_queue: told}")
         self.assertEqual(settings.queue.steps_queue, "told")
@@ -567,24 +610,24 @@ class RedisTests(ConfigCase):
             self.assertEqual(self.complaint(text).key, "queue.response_queue", text)
 
     def test_halves_on_rabbitmq(self) -> None:
-        """A listener has the embedded file, and a worker needs no store; several processes need one that is shared."""
+        """A listener has an embedded file, and a worker needs no store; several processes need a shared one."""
         for half in ("server", "worker"):
             self.load(f"queue: {{type: rabbitmq}}\n{half}: {{enabled: false}}")
         complaint = self.complaint("queue: {type: rabbitmq}\nserver: {workers: 2}\nworker: {enabled: false}")
         self.assertEqual(complaint.key, "server.workers")
 
     def test_no_such_url(self) -> None:
-        """What is no URL of a Redis is said with its key, and without the password in it."""
+        """An invalid URL is a complaint with its key, and without its password."""
         complaint = self.complaint("queue: {type: redis, redis_url: 'http://u:secret@a'}")
         self.assertEqual(complaint.key, "queue.redis_url")
         self.assertNotIn("secret", str(complaint))
 
     def test_no_password_in_a_repr(self) -> None:
-        """Settings that are shown show no URL."""
+        """The repr of settings contains no URL."""
         self.assertNotIn("secret", repr(self.load("queue: {type: redis, redis_url: 'redis://u:secret@a'}")))
 
     def test_lease(self) -> None:
-        """A lease lasts a second or more."""
+        """A lease lasts at least a second."""
         self.assertEqual(self.load("queue: {lease_seconds: 1}").queue.lease_seconds, 1.0)
         self.assertEqual(self.complaint("queue: {lease_seconds: 0.5}").key, "queue.lease_seconds")
 
@@ -593,7 +636,7 @@ class SidecarTests(ConfigCase):
     """``proxy.sidecar``"""
 
     def test_rules(self) -> None:
-        """Rules arrive as they were written, and the application is what requests without an endpoint go to."""
+        """Rules are loaded as written, and the application is the endpoint of requests that name none."""
         settings = self.load(
             "proxy: {sidecar: {enabled: true, upstream: 'http://localhost:8080',"
             " async_rules: [{path: /jobs/**, methods: [POST], header: X-Slow, header_value: 'yes', wait: 3}]}}"
@@ -648,7 +691,7 @@ class RoutingTests(ConfigCase):
             self.assertIsNone(settings.routing.table().choose(Submission(b'{"a":1}')))
 
     def test_every_key(self) -> None:
-        """Each key arrives in the route that is chosen; what is left out is left to the endpoint."""
+        """Each key is set in the chosen route. A missing key is left to the endpoint."""
         table = self.routes(
             {
                 "name": "orders",
@@ -683,18 +726,18 @@ class RoutingTests(ConfigCase):
         self.assertEqual(rest.outgoing(Document(submission)).content, submission.payload)
 
     def test_values_to_match(self) -> None:
-        """Any scalar of JSON but null, with its own type; from a variable in the file it is text."""
+        """Any scalar of JSON but null can be matched, with its type. From a variable in the file it is a string."""
         for value, payload in (("1", '"1"'), (1, "1"), (True, "true"), (False, "false"), (1.5, "1.5"), (0, "0")):
             table = self.routes({"name": "a", "match_field": "x", "match_value": value}).routing.table()
             self.assertIsNotNone(table.choose(Submission(b'{"x":%b}' % payload.encode())), value)
             self.assertIsNone(table.choose(Submission(b'{"x":"another"}')))
         text = "routing: {routes: [{name: a, match_field: x, match_value: '${V}'}]}"
-        table = load(self.file(text), {"V": "1"}).routing.table()
+        table = load(self.file(text), {"V": "1"}, PRODUCTS).routing.table()
         self.assertIsNotNone(table.choose(Submission(b'{"x":"1"}')))
         self.assertIsNone(table.choose(Submission(b'{"x":1}')))
 
     def test_from_the_environment(self) -> None:
-        """The routes as JSON in a variable win over the file; a mistake in them names the variable."""
+        """Routes as JSON in a variable override the file. An error in them names the variable."""
         routes = json.dumps([{"name": "b", "is_default": True}])
         text = "routing: {routes: [{name: a, is_default: true}]}"
         self.assertEqual([route.name for route in self.load(text, ROUTING__ROUTES=routes).routing.routes], ["b"])
@@ -702,7 +745,7 @@ class RoutingTests(ConfigCase):
         self.assertEqual((complaint.key, complaint.source), ("routing.routes.0.name", "OPENHQM_ROUTING__ROUTES"))
 
     def test_one_mistake(self) -> None:
-        """Each mistake is told under the key that it is in."""
+        """Each error is reported under its key."""
         for key, value in (
             ("name", ""),
             ("name", "a b"),
@@ -732,7 +775,7 @@ class RoutingTests(ConfigCase):
             self.assertEqual(set(found), {f"0.{'match_value' if key == 'match_pattern' else key}"}, value)
 
     def test_when_it_is_taken(self) -> None:
-        """A route says what it is for, with a value or a pattern; or it is the default, and says nothing."""
+        """A route has a field with a value or a pattern; or it is the default, and has neither."""
         for route, key in (
             ({}, "match_field"),
             ({"match_value": 1}, "match_field"),
@@ -746,7 +789,7 @@ class RoutingTests(ConfigCase):
         self.assertEqual(complaint.key, "routing.routes.0.match_value")
 
     def test_transforms(self) -> None:
-        """A bad expression is a complaint about it, with the route's place in the list."""
+        """An invalid transform is a complaint with the route's index."""
         default = {"name": "b", "is_default": True}
         for kind, text in (
             ("jq", ".a |"),
@@ -760,13 +803,13 @@ class RoutingTests(ConfigCase):
             self.assertEqual(set(self.wrong(default, route)), {"1.transform"}, text)
 
     def test_a_missing_package(self) -> None:
-        """Where a library is not installed, the complaint is about the type, and says what to install."""
+        """A missing package is a complaint about the type, with the command that installs it."""
         with mock.patch.dict(sys.modules, {"jq": None}):
             found = self.wrong({"name": "a", "is_default": True, "transform_type": "jq", "transform": "."})
         self.assertEqual(found, {"0.transform_type": "jq needs the package jq: pip install openhqm[routing]"})
 
     def test_all_of_them_together(self) -> None:
-        """Names are told apart, and there is one default; every mistake is told at once."""
+        """Names are unique, and one route may be the default. All errors are reported at once."""
         default = {"name": "a", "is_default": True}
         self.assertEqual(set(self.wrong(default, default)), {"1.name", "1.is_default"})
         found = self.wrong(
@@ -779,10 +822,10 @@ class RoutingTests(ConfigCase):
 
 
 class ContradictionsTests(ConfigCase):
-    """What each key allows and all of them together do not."""
+    """Values that are valid each by itself, and not together"""
 
     def test_who_may(self) -> None:
-        """Beyond loopback somebody has to say that everybody may; on loopback nobody has to say anything."""
+        """Listening beyond loopback without authentication must be allowed explicitly."""
         for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
             self.assertEqual(self.load(f"server: {{host: '{host}'}}").server.host, host)
         for host in ("0.0.0.0", "::", "192.168.1.5", "10.0.0.1", "example.com", "127.0.0.1.example.com", "0", "*"):
@@ -793,13 +836,13 @@ class ContradictionsTests(ConfigCase):
         self.load("server: {enabled: false, host: 0.0.0.0}")
 
     def test_buffered(self) -> None:
-        """One body must fit into what all of them may have."""
+        """One body must fit into the limit for all bodies."""
         self.load("server: {max_body_bytes: 10, max_buffered_bytes: 10}")
         complaint = self.complaint("server: {max_body_bytes: 11, max_buffered_bytes: 10}")
         self.assertEqual(complaint.key, "server.max_buffered_bytes")
 
     def test_endpoints(self) -> None:
-        """The same for Twisted endpoint strings, of which every one must be local."""
+        """The same holds for Twisted endpoint strings, of which every one must be local."""
         for endpoint in (
             "unix:/run/openhqm.sock",
             "tcp:8000:interface=127.0.0.1",
@@ -820,17 +863,17 @@ class ContradictionsTests(ConfigCase):
             self.load(text + "\nauth: {type: none}")
 
     def test_an_interface_twice(self) -> None:
-        """Of two interfaces Twisted takes the last, so the last is the one that has to be local."""
+        """Of two interfaces Twisted uses the last, so the last must be local."""
         endpoint = "tcp:8000:interface=127.0.0.1:interface=0.0.0.0"
         self.assertEqual(self.complaint(f"server: {{endpoints: ['{endpoint}']}}").key, "server.endpoints")
 
     def test_auth(self) -> None:
-        """A kind of authentication that does not exist is not taken for none."""
+        """An unknown kind of authentication is not taken for none."""
         self.assertEqual(self.complaint("auth: {type: basic}").key, "auth.type")
         self.assertEqual(self.load("auth: {type: none}").auth.type, "none")
 
     def test_other_contradictions(self) -> None:
-        """Two places for what rests in one, two queues of one name, a process with nothing to do."""
+        """Two stores for one record, two queues of one name, and a process without anything to do are refused."""
         for text, key in (
             ("queue: {type: memory}\ncache: {type: sqlite}", "cache.type"),
             ("queue: {request_queue: a, dead_letter_queue: a}", "queue.dead_letter_queue"),
@@ -846,7 +889,7 @@ class ContradictionsTests(ConfigCase):
 
 
 class ProxyTests(ConfigCase):
-    """Endpoints, and what may be said of them."""
+    """``proxy`` and its endpoints"""
 
     def proxy(self, **keys: object) -> Settings:
         return self.load("proxy: " + json.dumps({"enabled": True, **keys}))
@@ -856,12 +899,12 @@ class ProxyTests(ConfigCase):
         return {key.removeprefix("proxy."): complaint.reason for key, complaint in found.items()}
 
     def endpoint(self, **keys: object) -> dict[str, str]:
-        """What is wrong with one endpoint."""
+        """The complaints about one endpoint."""
         found = self.wrong(endpoints={"a": {"url": "https://a.test", **keys}})
         return {key.removeprefix("endpoints.a."): reason for key, reason in found.items()}
 
     def test_defaults(self) -> None:
-        """Off; on, an endpoint is a URL, and everything else has a default."""
+        """The proxy is off by default. An endpoint needs a URL, and everything else has a default."""
         self.assertEqual(self.load().proxy.names, ())
         proxy = self.proxy(endpoints={"a": {"url": "https://a.test/x"}}).proxy
         endpoint = proxy.endpoints["a"]
@@ -876,7 +919,7 @@ class ProxyTests(ConfigCase):
         self.assertEqual(target.forward, {"content-type", "accept", "user-agent", "x-request-id", "x-correlation-id"})
 
     def test_default_endpoint(self) -> None:
-        """A name, or a URL, which is then an endpoint called default."""
+        """The default endpoint is a name, or a URL, which becomes an endpoint called default."""
         named = self.proxy(endpoints={"a": {"url": "http://a.test"}}, default_endpoint="a")
         self.assertEqual((named.proxy.default_name, named.addressing().shared), ("a", "a"))
         url = self.proxy(default_endpoint="http://b.test/c")
@@ -884,13 +927,13 @@ class ProxyTests(ConfigCase):
         self.assertEqual(url.proxy.target("default").url, "http://b.test/c")
 
     def test_credentials_of_callers(self) -> None:
-        """Where everything goes through, Authorization does not, unless it is named."""
+        """Where all headers are forwarded, Authorization is not, unless it is listed."""
         for headers, stripped in ((["*"], True), (["*", "Authorization"], False), (["authorization"], False)):
             proxy = self.proxy(endpoints={"a": {"url": "http://a.test"}}, forward_headers=headers).proxy
             self.assertEqual("authorization" in proxy.target("a").strip, stripped, headers)
 
     def test_urls(self) -> None:
-        """What is no URL to call, wherever one stands; and what stands before an @ is never repeated."""
+        """Invalid URLs are refused, and what precedes an @ is never repeated."""
         for url in (
             "",
             "a.test",
@@ -914,7 +957,7 @@ class ProxyTests(ConfigCase):
                 self.assertEqual(set(self.wrong(default_endpoint=url)), {"default_endpoint"}, url)
 
     def test_one_mistake(self) -> None:
-        """Each is told under the key that it is in."""
+        """Each error is reported under its key."""
         for key, value, where in (
             ("method", "post", "method"),
             ("timeout", 0, "timeout"),
@@ -942,7 +985,7 @@ class ProxyTests(ConfigCase):
             self.assertEqual(set(self.endpoint(**{key: value})), {where}, (key, value))
 
     def test_what_goes_together(self) -> None:
-        """Each way of showing who we are needs its own keys, and names those that are missing."""
+        """Each kind of authentication needs its own keys, and the complaints name the missing ones."""
         for kind, missing in (
             ("bearer", {"auth_token"}),
             ("basic", {"auth_username", "auth_password"}),
@@ -953,7 +996,7 @@ class ProxyTests(ConfigCase):
             self.assertEqual(set(self.endpoint(auth_type=kind)), missing)
 
     def test_the_whole(self) -> None:
-        """Names, the default, nothing to forward to, and what callers may name."""
+        """Names, the default, a proxy without endpoints, and callers' URLs are checked together."""
         url = {"url": "http://a.test"}
         for keys, where in (
             ({}, "endpoints"),
@@ -973,7 +1016,7 @@ class ProxyTests(ConfigCase):
             self.assertEqual(set(self.wrong(**keys)), {where}, keys)
 
     def test_routes(self) -> None:
-        """A route leads to an endpoint that there is, and not to those that requests name themselves."""
+        """A route needs an existing endpoint, and not the one for callers' URLs."""
         for endpoint in ("b", "callers"):
             text = json.dumps(
                 {
@@ -988,7 +1031,9 @@ class ProxyTests(ConfigCase):
             self.assertEqual(self.complaint(text).key, "routing.routes.0.endpoint")
 
     def test_secrets(self) -> None:
-        """No complaint and no repr has one in it: of a wrong type, in the wrong place, or with what it may not have."""
+        """No complaint and no repr contains a secret: one of a wrong type, in the wrong place, or with invalid
+        characters.
+        """
         for keys in (
             {"auth_token": 4711471147},
             {"auth_password": 4711471147},
@@ -1010,7 +1055,7 @@ class ProxyTests(ConfigCase):
         self.assertNotIn("s3cret", repr(settings))
 
     def test_from_a_file(self) -> None:
-        """A secret can lie in a file, and come from the environment."""
+        """A secret can be read from a file, and from the environment."""
         path = self.file("s3cret\n")
         text = f"proxy: {{endpoints: {{a: {{url: 'http://a.test', auth_type: bearer, auth_token_file: {path}}}}}}}"
         self.assertEqual(self.load(text).proxy.endpoints["a"].auth_token, "s3cret")
@@ -1020,7 +1065,7 @@ class ProxyTests(ConfigCase):
         self.assertEqual(settings.proxy.endpoints["a"].auth_token, "t")
 
     def test_partitioning(self) -> None:
-        """A field and a number; both are looked at."""
+        """A partitioning has a field and a number, and both are checked."""
         partitioning = self.load("partitioning: {enabled: true, partition_count: 4}").addressing().partitioning
         assert partitioning is not None
         self.assertEqual((partitioning.field.name, partitioning.count), ("metadata.partition_key", 4))
@@ -1028,7 +1073,7 @@ class ProxyTests(ConfigCase):
         self.assertEqual(self.complaint("partitioning: {partition_count: 0}").key, "partitioning.partition_count")
 
     def test_too_many_queues(self) -> None:
-        """More queues than can be worked on (one for each endpoint and partition) are refused, with how many."""
+        """More queues (one for each endpoint and partition) than the limit are refused, with their number."""
         four = ", ".join(f"{name}: {{url: 'http://{name}.test'}}" for name in "abcd")
         text = f"proxy: {{enabled: true, endpoints: {{{four}}}}}\npartitioning: {{enabled: true, partition_count: %d}}"
         found = self.complaint(text % 256)

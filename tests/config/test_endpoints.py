@@ -1,4 +1,4 @@
-"""Every kind of endpoint that is documented, through the whole server: TLS, a UNIX socket, a socket from systemd."""
+"""The documented kinds of endpoints, with a whole server: TLS, a UNIX socket, and a socket from systemd."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.servers import Server
 
 
 class Overlaid(http.client.HTTPConnection):
-    """HTTP over a socket that somebody else connects."""
+    """An HTTP client over a socket that is connected already."""
 
     def __init__(self, server: At, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -32,7 +32,7 @@ class Overlaid(http.client.HTTPConnection):
 
 
 class At(Server):
-    """A server with one endpoint."""
+    """A server that listens on one endpoint."""
 
     def connection(self, timeout: float = 20) -> http.client.HTTPConnection:
         return Overlaid(self, timeout)
@@ -42,7 +42,7 @@ class At(Server):
 
 
 class Unix(At):
-    """Behind a UNIX socket."""
+    """A server behind a UNIX socket."""
 
     def connect(self, timeout: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
@@ -52,7 +52,7 @@ class Unix(At):
 
 
 class Encrypted(At):
-    """Behind TLS."""
+    """A server behind TLS."""
 
     def connect(self, timeout: float) -> ssl.SSLSocket:
         context = ssl.create_default_context(cafile=str(self.directory / "cert.pem"))
@@ -62,7 +62,7 @@ class Encrypted(At):
 
 
 def certificate(directory: Path) -> None:
-    """``key.pem`` and ``cert.pem``, for localhost and for today."""
+    """Write ``key.pem`` and ``cert.pem``, for localhost and valid today."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -85,7 +85,7 @@ def certificate(directory: Path) -> None:
 
 
 def all_of(connection: socket.socket, request: bytes) -> bytes:
-    """What comes for a request, to the end of the connection."""
+    """Everything that the server sends for a request, up to the end of the connection."""
     if request:
         connection.sendall(request)
     pieces = []
@@ -96,7 +96,7 @@ def all_of(connection: socket.socket, request: bytes) -> bytes:
 
 
 class Endpoints(SynchronousTestCase):
-    """One server each"""
+    """A server on each kind of endpoint"""
 
     def start(self, kind: type[At], endpoint: str, before: str = "", **environment: str) -> At:
         directory = Path(tempfile.mkdtemp(prefix="openhqm-endpoint-"))
@@ -111,14 +111,16 @@ class Endpoints(SynchronousTestCase):
         return server
 
     def lives(self, server: At) -> None:
-        """Submit, wait, read, listen: on both lanes, and with what comes in pieces."""
+        """Submit, wait, read and stream: on the fast path and by twisted.web, with requests in one piece and in
+        several.
+        """
         correlation_id = server.submit({"a": ["b"] * 20_000})
         self.assertEqual(server.response(correlation_id)["result"], {"a": ["b"] * 20_000})
         self.assertEqual(server.ask("GET", f"/api/v1/status/{correlation_id}")[0], 200)
         self.assertIn(b"event: completed", server.ask("GET", f"/api/v1/events/{correlation_id}")[2])
 
     def closes(self, server: At) -> None:
-        """The end of a connection is said, behind an answer of either lane and behind a refusal."""
+        """The end of a connection is announced, behind a response of either kind and behind a refusal."""
         for target, status in (
             (b"/health", b"200"),
             (b"/api/v1/status/00000000-0000-4000-8000-000000000000", b"404"),
@@ -129,14 +131,14 @@ class Endpoints(SynchronousTestCase):
             self.assertTrue(answer.endswith(b"}"), answer)
 
     def test_unix(self) -> None:
-        """``unix:`` needs no word about who may: it is of this machine."""
+        """``unix:`` needs no authentication setting, because the socket is local."""
         server = self.start(Unix, "unix:{directory}/s")
         self.lives(server)
         self.closes(server)
         self.assertEqual(server.stop(), 0)
 
     def test_tls(self) -> None:
-        """``ssl:`` speaks TLS with the certificate it is given, in every byte, and says goodbye as TLS does."""
+        """``ssl:`` speaks TLS with its certificate from the first byte to the closing alert."""
         server = self.start(
             Encrypted,
             "ssl:{port}:interface=127.0.0.1:privateKey={directory}/key.pem:certKey={directory}/cert.pem",
@@ -146,7 +148,7 @@ class Endpoints(SynchronousTestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_systemd(self) -> None:
-        """``systemd:`` takes the socket that was opened for it (sd_listen_fds(3))."""
+        """``systemd:`` uses the inherited socket (sd_listen_fds(3))."""
         before = (
             "import os, socket\n"
             "listening = socket.create_server(('127.0.0.1', {port}))\n"
@@ -159,7 +161,7 @@ class Endpoints(SynchronousTestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_no_systemd(self) -> None:
-        """Where nobody has opened one, the start ends with a line that says so."""
+        """Without such a socket, the process exits with one line that says so."""
         directory = Path(tempfile.mkdtemp(prefix="openhqm-endpoint-"))
         self.addCleanup(shutil.rmtree, directory)
         endpoints = json.dumps(["systemd:domain=INET:index=0"])
@@ -169,7 +171,7 @@ class Endpoints(SynchronousTestCase):
         self.assertIn("openhqm: server.endpoints: there is no such socket", err)
 
     def test_half_closed(self) -> None:
-        """Over a real socket, too, a client that ends its side gets what it has asked for."""
+        """A client that closes its side gets the responses to its requests, over a real socket too."""
         server = self.start(At, "tcp:{port}:interface=127.0.0.1")
         body = b'{"payload": 1, "metadata": {"delay": 0.5}}'
         request = b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nPrefer: wait=10\r\n"

@@ -15,8 +15,8 @@ from openhqm.messages import Acceptance, Event, Record, Reply, Status
 from tests import hypothesis_profile  # noqa: F401
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
-AT, WRITTEN = 1770460200.0, "2026-02-07T10:30:00.000Z"
-LATER, WRITTEN_LATER = 1770460205.25, "2026-02-07T10:30:05.250Z"
+AT, FORMATTED = 1770460200.0, "2026-02-07T10:30:00.000Z"
+LATER, FORMATTED_LATER = 1770460205.25, "2026-02-07T10:30:05.250Z"
 REPLY = Reply(ID, Status.COMPLETED, LATER, b'{"b": 1e400, "a":[1.0]}', attempt=2, processing_time_ms=1250)
 
 
@@ -28,30 +28,30 @@ class DocumentsTests(SynchronousTestCase):
     """`openhqm.delivery.documents`"""
 
     def test_acceptance(self) -> None:
-        """The 202: the id, PENDING, and when (SDD 9.1)."""
+        """A 202 has the id, PENDING, and the time of submission (SDD 9.1)."""
         self.assertEqual(
             read(acceptance_document(Acceptance(ID, AT))),
-            {"correlation_id": ID, "status": "PENDING", "submitted_at": WRITTEN},
+            {"correlation_id": ID, "status": "PENDING", "submitted_at": FORMATTED},
         )
 
     def test_status(self) -> None:
-        """Where it stands (SDD 9.2), which attempt it is, and the two times only where there are any."""
+        """A status has the attempt (SDD 9.2), and the times of the next attempt and of expiry where there are any."""
         record = Record(ID, Status.PROCESSING, AT, LATER, attempt=1)
         document = {
             "correlation_id": ID,
             "status": "PROCESSING",
-            "submitted_at": WRITTEN,
-            "updated_at": WRITTEN_LATER,
+            "submitted_at": FORMATTED,
+            "updated_at": FORMATTED_LATER,
             "attempt": 1,
         }
         self.assertEqual(read(status_document(record)), document)
         self.assertEqual(
             read(status_document(evolve(record, next_attempt_at=LATER, expires_at=LATER))),
-            {**document, "next_attempt_at": WRITTEN_LATER, "expires_at": WRITTEN_LATER},
+            {**document, "next_attempt_at": FORMATTED_LATER, "expires_at": FORMATTED_LATER},
         )
 
     def test_response(self) -> None:
-        """How it ended (SDD 9.3), with what `/body` would be served with, and the result byte for byte."""
+        """A response has the status code and headers of `/body` (SDD 9.3), and the result byte for byte."""
         document = response_document(evolve(REPLY, headers={"X-A": "b"}, status_code=201), AT)
         self.assertIn(b'"result":{"b": 1e400, "a":[1.0]},', document)
         found = read(document)
@@ -66,20 +66,20 @@ class DocumentsTests(SynchronousTestCase):
                 "error": None,
                 "attempt": 2,
                 "processing_time_ms": 1250,
-                "completed_at": WRITTEN_LATER,
-                "expires_at": WRITTEN,
+                "completed_at": FORMATTED_LATER,
+                "expires_at": FORMATTED,
             },
         )
 
     def test_no_result(self) -> None:
-        """A failure has an error and a result of null."""
+        """A failure has an error, and a result of null."""
         found = read(response_document(Reply(ID, Status.FAILED, AT, error="no such customer")))
         self.assertEqual((found["status"], found["result"], found["error"]), ("FAILED", None, "no such customer"))
         self.assertNotIn("expires_at", found)
 
     @given(st.binary(max_size=20))
     def test_bytes(self, body: bytes) -> None:
-        """Bytes that are UTF-8 are a string in the document; what is none is had from `/body` alone."""
+        """A body that is UTF-8 is a string in the document; any other body is served by `/body` only."""
         found = read(response_document(evolve(REPLY, result=None, body=body)))
         try:
             self.assertEqual(found["result"], body.decode())
@@ -90,25 +90,25 @@ class DocumentsTests(SynchronousTestCase):
 class EventDocumentTests(SynchronousTestCase):
     """`event_document`"""
 
-    def test_on_the_way(self) -> None:
-        """Every event names its request, where that stands, and when; then what it has to tell."""
+    def test_before_the_ending(self) -> None:
+        """An event names its request, the status, the time, and its own details."""
         for event, expected in (
             (Event(1, "pending", AT), {"status": "PENDING"}),
             (Event(2, "processing", AT, {"attempt": 1}), {"status": "PROCESSING", "attempt": 1}),
             (Event(3, "progress", AT, {"done": [1, 2]}), {"status": "PROCESSING", "done": [1, 2]}),
             (
                 Event(4, "retrying", AT, {"attempt": 1, "error": "e", "next_attempt_at": LATER}),
-                {"status": "PROCESSING", "attempt": 1, "error": "e", "next_attempt_at": WRITTEN_LATER},
+                {"status": "PROCESSING", "attempt": 1, "error": "e", "next_attempt_at": FORMATTED_LATER},
             ),
         ):
-            self.assertEqual(read(event_document(ID, event)), {"correlation_id": ID, "at": WRITTEN, **expected})
+            self.assertEqual(read(event_document(ID, event)), {"correlation_id": ID, "at": FORMATTED, **expected})
 
-    def test_the_gateways_own_words(self) -> None:
-        """A handler that reports progress cannot speak for the gateway."""
+    def test_own_members(self) -> None:
+        """Progress that a handler reports cannot replace the gateway's own members."""
         detail = {"status": "COMPLETED", "correlation_id": "other", "at": "never", "done": 1}
         self.assertEqual(
             read(event_document(ID, Event(2, "progress", AT, detail))),
-            {"correlation_id": ID, "status": "PROCESSING", "at": WRITTEN, "done": 1},
+            {"correlation_id": ID, "status": "PROCESSING", "at": FORMATTED, "done": 1},
         )
 
     @given(
@@ -119,7 +119,7 @@ class EventDocumentTests(SynchronousTestCase):
         )
     )
     def test_any_progress(self, detail: dict[str, Any]) -> None:
-        """Whatever a handler reports under whatever names goes out; it cannot break the stream that tells it."""
+        """Progress of any names and values is sent, and cannot break its stream."""
         found = read(event_document(ID, Event(2, "progress", AT, detail)))
         own = ("correlation_id", "status", "at")
         self.assertEqual(
@@ -127,12 +127,12 @@ class EventDocumentTests(SynchronousTestCase):
             {name: value for name, value in detail.items() if name not in own},
         )
 
-    def test_the_ending(self) -> None:
+    def test_ending(self) -> None:
         """The ending event carries the response document."""
         self.assertEqual(event_document(ID, Event(3, "completed", AT, reply=REPLY)), response_document(REPLY))
 
-    def test_a_large_ending(self) -> None:
-        """A result that does not fit a stream's 64 KiB is left out, and its absence is said."""
+    def test_large_ending(self) -> None:
+        """A result beyond the limit of a stream is left out, and the event says so."""
         for large in ({"result": b'"%b"' % (b"x" * 65536)}, {"result": None, "body": b"x" * 65536}):
             document = event_document(ID, Event(3, "completed", AT, reply=evolve(REPLY, **large)))
             self.assertLess(len(document), 1000)
@@ -140,5 +140,5 @@ class EventDocumentTests(SynchronousTestCase):
             self.assertIs(found["truncated"], True)
             self.assertNotIn("result", found)
             self.assertEqual(
-                (found["correlation_id"], found["status"], found["completed_at"]), (ID, "COMPLETED", WRITTEN_LATER)
+                (found["correlation_id"], found["status"], found["completed_at"]), (ID, "COMPLETED", FORMATTED_LATER)
             )

@@ -1,4 +1,4 @@
-"""The access log: one event for each request, on whichever way it was served."""
+"""The access log: one event for each request, however it is served."""
 
 from __future__ import annotations
 
@@ -11,105 +11,107 @@ from hypothesis import strategies as st
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.http1.access import Served
+from openhqm.http1.access import AccessRecord
 from openhqm.ingress.access_log import note
 from openhqm.runtime.logs import json_line, observer, text_line
 from tests import hypothesis_profile  # noqa: F401
-from tests.http1.connections import Wire
-from tests.http1.test_pass_through import Taking
-from tests.ingress.test_fast_path import GOOD, Lane
+from tests.http1.memory_server import MemoryServer
+from tests.http1.test_pass_through import RecordingSink
+from tests.ingress.test_fast_path import GOOD, InMemoryServer
 
 ID = "0a7dd4f0-6d62-4ad0-8b16-0f0cbb3c2b5e"
 
 
-class Told(SynchronousTestCase):
-    """What is told of a request"""
+class AccessRecordTests(SynchronousTestCase):
+    """What `HTTP1Site` records of a request"""
 
-    def wire(self) -> Wire:
-        wire = Wire()
-        self.served: list[Served] = []
-        wire.site.access = self.served.append
-        wire.connect()
-        return wire
+    def start_server(self) -> MemoryServer:
+        server = MemoryServer()
+        self.served: list[AccessRecord] = []
+        server.site.access_log = self.served.append
+        server.connect()
+        return server
 
-    def told(self) -> list[tuple[Any, ...]]:
+    def recorded(self) -> list[tuple[Any, ...]]:
         return [(each.method, each.path, each.status, each.size) for each in self.served]
 
-    def test_both_lanes(self) -> None:
-        """Each request once, in order, without its query."""
-        wire = self.wire()
-        for line in (b"GET /short", b"GET /a?key=secret", b"HEAD /short", b"HEAD /a"):
-            wire.send(line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    def test_fast_path_and_resource(self) -> None:
+        """Each request is recorded once, in order, without its query."""
+        server = self.start_server()
+        for line in (b"GET /fast", b"GET /a?key=secret", b"HEAD /fast", b"HEAD /a"):
+            server.send(line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(
-            self.told(),
-            [("GET", "/short", 200, 5), ("GET", "/a", 200, 17), ("HEAD", "/short", 200, 0), ("HEAD", "/a", 200, 0)],
+            self.recorded(),
+            [("GET", "/fast", 200, 4), ("GET", "/a", 200, 17), ("HEAD", "/fast", 200, 0), ("HEAD", "/a", 200, 0)],
         )
 
     def test_seconds(self) -> None:
-        """From its turn to its answer: what it waited behind another is the other's."""
-        wire = self.wire()
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        """The time begins when the request is served: it does not count the wait behind an earlier request."""
+        server = self.start_server()
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
         for seconds in (3.0, 2.0):
-            wire.clock.advance(seconds)
-            wire.application.held[-1].finish()
-            wire.take()
+            server.clock.advance(seconds)
+            server.application.held[-1].finish()
+            server.take()
         self.assertEqual([each.seconds for each in self.served], [3.0, 2.0])
 
     def test_refused(self) -> None:
-        """Nothing of what was no request gets into the log but its status."""
-        wire = self.wire()
-        wire.send(b"GET /\x07 HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.assertEqual(self.told(), [("-", "-", 400, 0)])
+        """Of a refused request, only the status is recorded."""
+        server = self.start_server()
+        server.send(b"GET /\x07 HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(self.recorded(), [("-", "-", 400, 0)])
 
-    def test_gone(self) -> None:
-        """Whoever goes before the answer has no status; one that was answered is not told of twice."""
-        wire = self.wire()
-        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.hang_up()
-        self.assertEqual(self.told(), [("GET", "/slow", 0, 0)])
-        wire = self.wire()
-        wire.send(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.hang_up()
+    def test_connection_lost(self) -> None:
+        """A request whose connection was lost before its response has status 0. An answered one is not
+        recorded again.
+        """
+        server = self.start_server()
+        server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.hang_up()
+        self.assertEqual(self.recorded(), [("GET", "/slow", 0, 0)])
+        server = self.start_server()
+        server.send(b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.hang_up()
         self.assertEqual(len(self.served), 1)
 
-    def test_passage(self) -> None:
-        """What is let through is told of when its response is complete."""
-        wire, taking = self.wire(), Taking()
-        wire.site.passage = lambda head: taking  # type: ignore[assignment]
-        wire.send(b"GET /through?a=b HTTP/1.1\r\nHost: x\r\n\r\n")
-        taking.passing.respond(404, b"", [], None)
-        taking.passing.write(b"abc")
-        taking.passing.write(b"de")
-        self.assertEqual(self.told(), [])
-        taking.passing.finish()
-        self.assertEqual(self.told(), [("GET", "/through", 404, 5)])
+    def test_relayed(self) -> None:
+        """A relayed request is recorded when its response is complete."""
+        server, sink = self.start_server(), RecordingSink()
+        server.site.select_sink = lambda head: sink  # type: ignore[assignment]
+        server.send(b"GET /through?a=b HTTP/1.1\r\nHost: x\r\n\r\n")
+        sink.relay.respond(404, b"", [], None)
+        sink.relay.write(b"abc")
+        sink.relay.write(b"de")
+        self.assertEqual(self.recorded(), [])
+        sink.relay.finish()
+        self.assertEqual(self.recorded(), [("GET", "/through", 404, 5)])
 
-    def test_lanes(self) -> None:
-        """The lanes of the real door tell the same, streams too."""
-        told: list[list[Any]] = []
-        for short in (True, False):
+    def test_routes(self) -> None:
+        """The gateway's routes are recorded alike on the fast path and by ``twisted.web``, streams included."""
+        records: list[list[Any]] = []
+        for on_fast_path in (True, False):
             self.served = []
-            lane = Lane(short, self.served.append)
-            lane.ask("POST", "/api/v1/submit", GOOD, content_type="application/json")
+            server = InMemoryServer(on_fast_path, self.served.append)
+            server.ask("POST", "/api/v1/submit", GOOD, content_type="application/json")
             location = (self.served[0].location or b"").decode()
-            lane.hand.answers[0].callback("done")
+            server.handler.answers[0].callback("done")
             for path in (location, location.replace("response", "events"), "/api/v1/cancel/x", "/nowhere"):
-                lane.ask("GET", path)
-            told.append([(each.method, each.path, each.status, each.location) for each in self.served])
+                server.ask("GET", path)
+            records.append([(each.method, each.path, each.status, each.location) for each in self.served])
             self.assertTrue(all(each.size for each in self.served))
-        self.assertEqual(told[0], told[1])
-        self.assertEqual([each[2] for each in told[0]], [202, 200, 200, 405, 404])
+        self.assertEqual(records[0], records[1])
+        self.assertEqual([each[2] for each in records[0]], [202, 200, 200, 405, 404])
 
     def test_off(self) -> None:
-        """Off, nothing is made for it."""
-        self.assertIsNone(Wire().protocol._accesses)
+        """Without an access log, a connection makes no recorder."""
+        self.assertIsNone(MemoryServer().protocol._recorder)
 
 
 class NoteTests(SynchronousTestCase):
     """`note`"""
 
-    def lines(self, served: Served) -> tuple[str, str]:
-        """As JSON, and as text."""
+    def lines(self, served: AccessRecord) -> tuple[str, str]:
+        """The event as a line of JSON, and as a line of text."""
         streams = io.StringIO(), io.StringIO()
         observers = [
             observer(line, "INFO", stream) for line, stream in zip((json_line, text_line), streams, strict=True)
@@ -124,8 +126,8 @@ class NoteTests(SynchronousTestCase):
         return streams[0].getvalue(), streams[1].getvalue()
 
     def test_fields(self) -> None:
-        """All that is promised, under the names that are documented."""
-        line, text = self.lines(Served("GET", f"/api/v1/status/{ID}", 200, 17, 0.25, None))
+        """The event has the fields that the documentation promises, under their documented names."""
+        line, text = self.lines(AccessRecord("GET", f"/api/v1/status/{ID}", 200, 17, 0.25, None))
         event = json.loads(line)
         self.assertEqual(
             {name: event[name] for name in ("method", "path", "status", "bytes", "seconds", "correlation_id")},
@@ -140,8 +142,8 @@ class NoteTests(SynchronousTestCase):
         )
         self.assertIn(f"GET /api/v1/status/{ID} 200, 17 bytes in 0.25 s [{ID}]\n", text)
 
-    def test_which_request(self) -> None:
-        """By where its answer will be, or by its path; and none where it is about none."""
+    def test_correlation_id(self) -> None:
+        """The correlation id comes from the Location of the response, or from the path; other requests have none."""
         for path, location, found in (
             ("/api/v1/submit", f"/api/v1/response/{ID}", ID),
             (f"/api/v1/response/{ID}/body", None, ID),
@@ -150,12 +152,12 @@ class NoteTests(SynchronousTestCase):
             (f"/api/v1/status/{ID}x", None, None),
             ("/health", "/elsewhere", None),
         ):
-            event = json.loads(self.lines(Served("GET", path, 200, 0, 0.0, location and location.encode()))[0])
+            event = json.loads(self.lines(AccessRecord("GET", path, 200, 0, 0.0, location and location.encode()))[0])
             self.assertEqual(event.get("correlation_id"), found, path)
 
     @given(st.text())
-    def test_one_line(self, path: str) -> None:
-        """Whatever a path has in it: one line, and no control character."""
-        for line in self.lines(Served("GET", path, 200, 0, 0.0, path.encode("utf-8", "replace"))):
+    def test_single_line(self, path: str) -> None:
+        """A path of any characters makes one line without control characters."""
+        for line in self.lines(AccessRecord("GET", path, 200, 0, 0.0, path.encode("utf-8", "replace"))):
             self.assertEqual(line.count("\n"), 1)
             self.assertFalse([character for character in line[:-1] if ord(character) < 32 or ord(character) == 127])

@@ -1,4 +1,4 @@
-"""The HTTP front: what reaches an application, in which order, for how long, and at what price in memory."""
+"""The HTTP server: which requests reach the application, in which order, within which deadlines and limits."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.http1 import reading as http1_reading
-from openhqm.http1.channel import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MOST_PIPELINED, STALL_SECONDS
+from openhqm.http1 import request_reader
+from openhqm.http1.backpressure import STALL_SECONDS
+from openhqm.http1.channel import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MOST_PIPELINED
 from openhqm.http1.messages import Answer
-from openhqm.http1.site import AT_ONCE, LEAVING_SECONDS
+from openhqm.http1.site import CHECKED_AT_ONCE, POLL_SECONDS
 from tests import hypothesis_profile  # noqa: F401
-from tests.http1.connections import Transport, Wire
-from tests.http1.strictness import GET, POST, REFUSED, SERVED
+from tests.http1.memory_server import MemoryServer, Transport
+from tests.http1.request_cases import GET, POST, REFUSED, SERVED
 
 
-class Strict(SynchronousTestCase):
+class StrictnessTests(SynchronousTestCase):
     def test_refused(self) -> None:
-        """Each of these gets its status as a problem document, the connection is closed, and no handler ran."""
+        """A malformed request gets its status as a problem document. Its connection is closed, and no handler runs."""
         for name, (status, data) in REFUSED.items():
-            wire = Wire()
-            answer = wire.send(data)
-            self.assertEqual(wire.statuses(answer), [status], (name, answer))
-            self.assertEqual(wire.seen, [], name)
-            self.assertTrue(wire.transport.closed, name)
+            server = MemoryServer()
+            answer = server.send(data)
+            self.assertEqual(server.statuses(answer), [status], (name, answer))
+            self.assertEqual(server.seen, [], name)
+            self.assertTrue(server.transport.closed, name)
             head, body = answer.split(b"\r\n\r\n", 1)
             self.assertIn(b"Content-Type: application/problem+json", head)
             self.assertIn(b"Connection: close", head)
@@ -34,19 +35,19 @@ class Strict(SynchronousTestCase):
             self.assertEqual(json.loads(body)["status"], status)
 
     def test_served(self) -> None:
-        """Each of these is served, and the connection stays as long as its version has it."""
+        """A valid request is served, and its connection stays open as its HTTP version demands."""
         for name, data in SERVED.items():
-            wire = Wire()
-            self.assertEqual(wire.statuses(wire.send(data)), [200], name)
-            self.assertEqual(len(wire.seen), 1, name)
-            self.assertEqual(wire.transport.closed, name == "HTTP/1.0", name)
+            server = MemoryServer()
+            self.assertEqual(server.statuses(server.send(data)), [200], name)
+            self.assertEqual(len(server.seen), 1, name)
+            self.assertEqual(server.transport.closed, name == "HTTP/1.0", name)
 
-    def test_what_is_seen(self) -> None:
-        """A request reaches the application as it was sent."""
-        wire = Wire()
+    def test_request_as_sent(self) -> None:
+        """The application gets a request as the client sent it."""
+        server = MemoryServer()
         head = b"PUT http://y/a?b HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
-        wire.send(head + b"2\r\nhi\r\n0\r\n\r\n")
-        (seen,) = wire.seen
+        server.send(head + b"2\r\nhi\r\n0\r\n\r\n")
+        (seen,) = server.seen
         self.assertEqual((seen.method, seen.target, seen.body), (b"PUT", b"/a?b", b"hi"))
         self.assertEqual(
             seen.headers, [(b"a", b"1"), (b"a", b"2"), (b"host", b"x"), (b"transfer-encoding", b"chunked")]
@@ -60,81 +61,81 @@ class Strict(SynchronousTestCase):
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
             b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
         ):
-            wire = Wire()
-            self.assertEqual(wire.statuses(wire.send(POST + ask + framed + body)), [200, 200])
-            self.assertEqual([(seen.method, seen.body) for seen in wire.seen], [(b"POST", body), (b"GET", b"")])
-        self.assertIn(b"upgrade", dict(wire.application.seen[0].headers))
-        wire = Wire()
-        wire.send(POST + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc" + body)
-        self.assertEqual((len(wire.seen), wire.transport.disconnecting), (1, True))
+            server = MemoryServer()
+            self.assertEqual(server.statuses(server.send(POST + ask + framed + body)), [200, 200])
+            self.assertEqual([(seen.method, seen.body) for seen in server.seen], [(b"POST", body), (b"GET", b"")])
+        self.assertIn(b"upgrade", dict(server.application.seen[0].headers))
+        server = MemoryServer()
+        server.send(POST + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc" + body)
+        self.assertEqual((len(server.seen), server.transport.disconnecting), (1, True))
 
     def test_many_upgrades(self) -> None:
-        """As many requests for an upgrade as one read can bring are answered one after the other."""
-        wire = Wire()
-        answer = wire.send(b"GET / HTTP/1.1\r\nHost:\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n" * 1100)
+        """Requests for an upgrade, as many as one read can bring, are all answered."""
+        server = MemoryServer()
+        answer = server.send(b"GET / HTTP/1.1\r\nHost:\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n" * 1100)
         for _ in range(30):
-            answer += wire.take()
-        self.assertEqual(wire.statuses(answer), [200] * 1100)
+            answer += server.take()
+        self.assertEqual(server.statuses(answer), [200] * 1100)
 
     def test_chunk_lines_are_for_chunks(self) -> None:
-        """Nothing is looked for in a read with no chunked request in it, and nothing of a read is kept."""
-        self.patch(http1_reading, "chunks_begin", None)
-        self.patch(http1_reading, "ChunkLines", None)
+        """Reads without a chunked request do not pay for chunk lines, and an idle connection keeps no bytes."""
+        self.patch(request_reader, "chunks_begin", None)
+        self.patch(request_reader, "ChunkLines", None)
         for name, data in SERVED.items():
             if not _chunked(name):
-                wire = Wire()
-                answer = wire.send(data[:20]) + wire.send(data[20:])
-                self.assertEqual(wire.statuses(answer), [200], name)
-                self.assertEqual((wire.protocol._reader._read, wire.protocol._reader._earlier), (b"", []))
+                server = MemoryServer()
+                answer = server.send(data[:20]) + server.send(data[20:])
+                self.assertEqual(server.statuses(answer), [200], name)
+                self.assertEqual((server.protocol._reader._read, server.protocol._reader._earlier), (b"", []))
 
     def test_nothing_behind_a_refusal(self) -> None:
-        """What follows a refused request on its connection is not looked at."""
+        """Bytes behind a refused request are ignored."""
         for _, data in REFUSED.values():
-            wire = Wire()
-            wire.send(data)
-            wire.protocol.dataReceived(GET + b"\r\n")
-            self.assertEqual((wire.seen, wire.take()), ([], b""))
+            server = MemoryServer()
+            server.send(data)
+            server.protocol.dataReceived(GET + b"\r\n")
+            self.assertEqual((server.seen, server.take()), ([], b""))
 
-    def test_lingers(self) -> None:
-        """A refused sender can read why, and is cut off when it goes on sending."""
-        wire = Wire()
-        wire.send(REFUSED["announced long body"][1])
-        self.assertTrue(wire.transport.half_closed)
-        wire.clock.pump([1.0] * int(LINGER_SECONDS + 2))
-        self.assertTrue(wire.transport.aborted)
+    def test_linger(self) -> None:
+        """A refused client can read its response. It is cut off when it goes on sending."""
+        server = MemoryServer()
+        server.send(REFUSED["announced long body"][1])
+        self.assertTrue(server.transport.half_closed)
+        server.clock.pump([1.0] * int(LINGER_SECONDS + 2))
+        self.assertTrue(server.transport.aborted)
 
-    def test_lingers_over_what_is_read(self) -> None:
-        """An answer before the refusal may be large, and is read to its end as slowly as any other."""
-        wire = Wire()
-        wire.transport.dataBuffer = b"a" * 100
-        wire.send(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n" + REFUSED["no host"][1])
-        self.assertTrue(wire.transport.half_closed)
+    def test_linger_while_response_is_read(self) -> None:
+        """A slow client gets as long for the last responses as it keeps reading."""
+        server = MemoryServer()
+        server.transport.dataBuffer = b"a" * 100
+        server.send(b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n" + REFUSED["no host"][1])
+        self.assertTrue(server.transport.half_closed)
         for left in (60, 20, 10):
-            wire.transport.dataBuffer = b"a" * left
-            wire.clock.pump([1.0] * int(STALL_SECONDS - 2))
-            self.assertFalse(wire.transport.aborted)
-        wire.transport.dataBuffer = b""
-        wire.clock.pump([1.0] * 2)
-        self.assertTrue(wire.transport.aborted)
+            server.transport.dataBuffer = b"a" * left
+            server.clock.pump([1.0] * int(STALL_SECONDS - 2))
+            self.assertFalse(server.transport.aborted)
+        server.transport.dataBuffer = b""
+        server.clock.pump([1.0] * 2)
+        self.assertTrue(server.transport.aborted)
 
 
 @st.composite
 def split(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """``data`` in pieces."""
+    """A strategy for ``data`` in pieces."""
     cuts = sorted(draw(st.sets(st.integers(1, max(1, len(data) - 1)), max_size=12)))
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-class Differential(SynchronousTestCase):
-    """The same bytes are the same requests, however they arrive."""
+class SplitReadsTests(SynchronousTestCase):
+    """The same bytes are the same requests, wherever reads split them"""
 
     @settings(max_examples=300)
     @given(st.data())
     def test_splits(self, data: st.DataObject) -> None:
-        """Whole or in pieces: the same answers, the same requests seen, the same end of the connection."""
+        """A stream in one piece or in several has the same responses, requests and end of the connection."""
         names = data.draw(st.lists(st.sampled_from([*SERVED, *REFUSED]), min_size=1, max_size=4))
         stream = b"".join(SERVED[name] if name in SERVED else REFUSED[name][1] for name in names)
-        whole, pieces = Wire(), Wire()
+        whole, pieces = MemoryServer(), MemoryServer()
         expected = whole.send(stream)
         found = b"".join(pieces.send(piece) for piece in data.draw(split(stream)))
         self.assertEqual(_without_date(found), _without_date(expected))
@@ -144,13 +145,13 @@ class Differential(SynchronousTestCase):
     @settings(max_examples=300)
     @given(st.data())
     def test_chunk_lines(self, data: st.DataObject) -> None:
-        """A chunked body with strange bytes in it, before and behind others: the same in whole and in pieces."""
+        """A chunked body with random bytes in it, among other requests, means the same as a whole and in pieces."""
         names = data.draw(st.lists(st.sampled_from([*SERVED]), max_size=3))
         names.insert(data.draw(st.integers(0, len(names))), data.draw(st.sampled_from([*filter(_chunked, SERVED)])))
         stream = b"".join(SERVED[name] for name in names if name != "HTTP/1.0")
         place = data.draw(st.integers(stream.lower().index(b"chunked"), len(stream)))
         stream = stream[:place] + data.draw(st.binary(max_size=2) | st.sampled_from([b";", b"fffff"])) + stream[place:]
-        whole, pieces = Wire(), Wire()
+        whole, pieces = MemoryServer(), MemoryServer()
         expected = whole.send(stream)
         found = b"".join(pieces.send(piece) for piece in data.draw(split(stream)))
         self.assertEqual(_without_date(found), _without_date(expected))
@@ -159,20 +160,20 @@ class Differential(SynchronousTestCase):
     @settings(max_examples=300)
     @given(st.binary(max_size=300))
     def test_noise(self, noise: bytes) -> None:
-        """Whatever the bytes: no exception, and no more requests seen than request lines sent."""
-        wire = Wire()
-        wire.send(noise)
-        self.assertLessEqual(len(wire.seen), noise.count(b"HTTP/1."))
+        """Random bytes raise no exception, and make no more requests than they have request lines."""
+        server = MemoryServer()
+        server.send(noise)
+        self.assertLessEqual(len(server.seen), noise.count(b"HTTP/1."))
 
     @settings(max_examples=300)
     @given(st.sampled_from(sorted(SERVED)), st.integers(0, 10_000), st.binary(max_size=3))
     def test_mutations(self, name: str, place: int, inserted: bytes) -> None:
-        """A few strange bytes in a good request: no exception, and never two requests made of one."""
+        """A few random bytes in a valid request raise no exception, and never make two requests of one."""
         data = SERVED[name]
         place %= len(data)
-        wire = Wire()
-        wire.send(data[:place] + inserted + data[place:])
-        self.assertLessEqual(len(wire.seen), 1)
+        server = MemoryServer()
+        server.send(data[:place] + inserted + data[place:])
+        self.assertLessEqual(len(server.seen), 1)
 
 
 def _chunked(name: str) -> bool:
@@ -183,77 +184,79 @@ def _without_date(answer: bytes) -> list[bytes]:
     return [line for line in answer.split(b"\r\n") if not line.startswith(b"Date: ")]
 
 
-class Order(SynchronousTestCase):
+class OrderTests(SynchronousTestCase):
     def test_pipelined(self) -> None:
-        """Pipelined requests are answered in order, on whichever lane."""
-        wire = Wire()
-        answer = wire.send(b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in (b"/a", b"/short", b"/b")))
+        """Pipelined requests are answered in order, also where they are served in different ways."""
+        server = MemoryServer()
+        answer = server.send(
+            b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in (b"/a", b"/fast", b"/b"))
+        )
         self.assertEqual(answer.split(b"HTTP/1.1 ")[1][-6:], b"web:/a")
-        self.assertEqual(answer.split(b"HTTP/1.1 ")[2][-5:], b"short")
+        self.assertEqual(answer.split(b"HTTP/1.1 ")[2][-4:], b"fast")
         self.assertEqual(answer.split(b"HTTP/1.1 ")[3][-6:], b"web:/b")
 
     def test_one_at_a_time(self) -> None:
-        """A request waits for the one before it; both lanes alike."""
+        """A request waits for the one before it, on the fast path and in the application."""
         for first in (b"/hold", b"/slow"):
-            wire = Wire()
-            self.assertEqual(wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % first + GET + b"\r\n"), b"")
-            self.assertEqual(len(wire.seen), 1)
+            server = MemoryServer()
+            self.assertEqual(server.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % first + GET + b"\r\n"), b"")
+            self.assertEqual(len(server.seen), 1)
             if first == b"/hold":
-                wire.application.held[0].finish()
+                server.application.held[0].finish()
             else:
-                wire.slow[0].callback(Answer(200, b"slow"))
-            self.assertEqual(wire.statuses(wire.take()), [200, 200])
+                server.slow[0].callback(Answer(200, b"slow"))
+            self.assertEqual(server.statuses(server.take()), [200, 200])
 
     def test_pipeline_is_bounded(self) -> None:
-        """Behind a request that takes its time only so much is read; then the peer has to wait."""
-        wire = Wire()
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.send((GET + b"\r\n") * (MOST_PIPELINED - 1))
-        self.assertEqual(wire.transport.producerState, "producing")
-        wire.send(GET + b"\r\n")
-        self.assertEqual(wire.transport.producerState, "paused")
-        wire.application.held[0].finish()
-        self.assertEqual(len(wire.statuses(wire.take())), MOST_PIPELINED + 1)
-        self.assertEqual(wire.transport.producerState, "producing")
+        """Behind a slow request only `MOST_PIPELINED` requests are read; then the client is paused."""
+        server = MemoryServer()
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.send((GET + b"\r\n") * (MOST_PIPELINED - 1))
+        self.assertEqual(server.transport.producerState, "producing")
+        server.send(GET + b"\r\n")
+        self.assertEqual(server.transport.producerState, "paused")
+        server.application.held[0].finish()
+        self.assertEqual(len(server.statuses(server.take())), MOST_PIPELINED + 1)
+        self.assertEqual(server.transport.producerState, "producing")
 
     def test_pipelined_bodies_are_bounded(self) -> None:
-        """Long bodies behind a request that takes its time are not kept by the dozen."""
-        wire = Wire()
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        """Behind a slow request only about `MOST_PIPELINED_BYTES` of bodies are kept."""
+        server = MemoryServer()
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
         sent = 0
-        while wire.transport.producerState == "producing":
-            wire.send(POST + b"Content-Length: 100000\r\n\r\n" + b"a" * 100_000)
+        while server.transport.producerState == "producing":
+            server.send(POST + b"Content-Length: 100000\r\n\r\n" + b"a" * 100_000)
             sent += 1
         self.assertEqual(sent, 11)
-        wire.application.held[0].finish()
-        self.assertEqual(len(wire.statuses(wire.take())), sent + 1)
-        self.assertEqual(wire.transport.producerState, "producing")
-        self.assertEqual(wire.protocol._queued_bytes, 0)
+        server.application.held[0].finish()
+        self.assertEqual(len(server.statuses(server.take())), sent + 1)
+        self.assertEqual(server.transport.producerState, "producing")
+        self.assertEqual(server.protocol._queued_bytes, 0)
 
     def test_refusal_behind_a_request(self) -> None:
-        """A refusal does not overtake the answers before it."""
-        wire = Wire()
-        self.assertEqual(wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\nGET / HTTP/1.1\r\n\r\n"), b"")
-        wire.send(GET + b"\r\n")
-        wire.application.held[0].finish()
-        self.assertEqual(wire.statuses(wire.take()), [200, 200, 400])
-        self.assertEqual((len(wire.seen), wire.transport.half_closed), (2, True))
+        """A refusal does not overtake the responses to earlier requests."""
+        server = MemoryServer()
+        self.assertEqual(
+            server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\nGET / HTTP/1.1\r\n\r\n"), b""
+        )
+        server.send(GET + b"\r\n")
+        server.application.held[0].finish()
+        self.assertEqual(server.statuses(server.take()), [200, 200, 400])
+        self.assertEqual((len(server.seen), server.transport.half_closed), (2, True))
 
     def test_close(self) -> None:
-        """A peer that asks for the end gets it after its answer, and is told."""
-        for path in (b"/", b"/short"):
-            wire = Wire()
-            answer = wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+        """``Connection: close`` in a request ends the connection behind its response, which repeats the field."""
+        for path in (b"/", b"/fast"):
+            server = MemoryServer()
+            answer = server.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
             self.assertIn(b"Connection: close\r\n", answer)
-            self.assertTrue(wire.transport.disconnecting)
+            self.assertTrue(server.transport.disconnecting)
 
     def test_drain(self) -> None:
-        """A server that is stopping answers what it has begun, says that it closes, and lets the idle go."""
-        busy = Wire()
+        """A draining site answers current requests, announces the end of their connections, and closes idle ones."""
+        busy = MemoryServer()
         busy.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
         idle = busy.site.buildProtocol(None)
-        from tests.http1.connections import Transport
-
         idle_transport = Transport()
         idle.makeConnection(idle_transport)
         busy.site.drain()
@@ -263,371 +266,377 @@ class Order(SynchronousTestCase):
         self.assertEqual(busy.statuses(busy.take()), [200])
         self.assertTrue(busy.transport.disconnecting)
 
-    def test_leaving(self) -> None:
-        """A server that leaves the rest to others serves whoever is connected once more, and says that it closes."""
-        for path in (b"/", b"/short"):
-            wire = Wire()
-            wire.site.leave()
-            self.assertFalse(wire.transport.closed)
-            answer = wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
-            self.assertEqual(wire.statuses(answer), [200])
+    def test_disable_keep_alive(self) -> None:
+        """With keep-alive disabled, a connection serves one more request, and its response announces the end."""
+        for path in (b"/", b"/fast"):
+            server = MemoryServer()
+            server.site.disable_keep_alive()
+            self.assertFalse(server.transport.closed)
+            answer = server.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            self.assertEqual(server.statuses(answer), [200])
             self.assertIn(b"connection: close\r\n", answer.lower())
-            self.assertTrue(wire.transport.disconnecting)
+            self.assertTrue(server.transport.disconnecting)
 
-    def test_leaving_while_it_serves(self) -> None:
-        """Whose request came before says so, too: nobody sends the next one into a connection that closes."""
+    def test_disable_keep_alive_while_serving(self) -> None:
+        """The response to a request that came before announces the end, too: no client sends the next request into a
+        closing connection.
+        """
         for path in (b"/hold", b"/slow"):
-            wire = Wire()
-            wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
-            wire.site.leave()
-            for request in wire.application.held:
+            server = MemoryServer()
+            server.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            server.site.disable_keep_alive()
+            for request in server.application.held:
                 request.finish()
-            for waiting in wire.slow:
+            for waiting in server.slow:
                 waiting.callback(Answer(200, b"slow"))
-            answer = wire.take()
-            self.assertEqual(wire.statuses(answer), [200])
+            answer = server.take()
+            self.assertEqual(server.statuses(answer), [200])
             self.assertIn(b"connection: close\r\n", answer.lower())
-            self.assertTrue(wire.transport.disconnecting)
+            self.assertTrue(server.transport.disconnecting)
 
-    def test_leaving_what_has_begun(self) -> None:
-        """Whose answer had begun without a word of it may ask once more, and is told then; or is let go when idle."""
+    def test_disable_keep_alive_behind_head(self) -> None:
+        """A client whose response had begun without ``Connection: close`` may send one more request, unless the site
+        drains.
+        """
         for drained in (False, True):
-            wire = Wire()
-            wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
-            wire.application.held[0].write(b"begun")
-            wire.site.leave()
-            wire.application.held[0].finish()
-            self.assertNotIn(b"connection: close", wire.take().lower())
-            self.assertFalse(wire.transport.closed)
+            server = MemoryServer()
+            server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.application.held[0].write(b"begun")
+            server.site.disable_keep_alive()
+            server.application.held[0].finish()
+            self.assertNotIn(b"connection: close", server.take().lower())
+            self.assertFalse(server.transport.closed)
             if drained:
-                wire.site.drain()
+                server.site.drain()
             else:
-                self.assertIn(b"connection: close\r\n", wire.send(GET + b"\r\n").lower())
-            self.assertTrue(wire.transport.disconnecting)
+                self.assertIn(b"connection: close\r\n", server.send(GET + b"\r\n").lower())
+            self.assertTrue(server.transport.disconnecting)
 
-    def test_until_none_is_idle(self) -> None:
-        """It can be waited for that nobody is idle, and for that nobody is there; for so long, and no longer."""
-        wire = Wire()
-        idle, empty = wire.site.none_idle(5), wire.site.empty(5)
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.clock.advance(LEAVING_SECONDS)
+    def test_wait_for_connections(self) -> None:
+        """Waiting for idle connections, and for all connections, ends when they are gone or after its time."""
+        server = MemoryServer()
+        idle, empty = server.site.wait_until_none_idle(5), server.site.wait_until_closed(5)
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.clock.advance(POLL_SECONDS)
         self.successResultOf(idle)
         self.assertNoResult(empty)
-        wire.hang_up()
-        wire.clock.advance(LEAVING_SECONDS)
+        server.hang_up()
+        server.clock.advance(POLL_SECONDS)
         self.successResultOf(empty)
-        wire.connect()
-        idle, empty = wire.site.none_idle(5), wire.site.empty(5)
-        wire.clock.pump([LEAVING_SECONDS] * round(5 / LEAVING_SECONDS - 1))
+        server.connect()
+        idle, empty = server.site.wait_until_none_idle(5), server.site.wait_until_closed(5)
+        server.clock.pump([POLL_SECONDS] * round(5 / POLL_SECONDS - 1))
         self.assertNoResult(idle)
-        wire.clock.pump([LEAVING_SECONDS] * 2)
+        server.clock.pump([POLL_SECONDS] * 2)
         self.successResultOf(idle)
         self.successResultOf(empty)
 
     def test_expect(self) -> None:
-        """A sender who asks first is told to go on, once the head was found good."""
-        wire = Wire()
+        """A client that expects 100 Continue gets it once its head was found valid."""
+        server = MemoryServer()
         self.assertEqual(
-            wire.send(POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"), b"HTTP/1.1 100 Continue\r\n\r\n"
+            server.send(POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"), b"HTTP/1.1 100 Continue\r\n\r\n"
         )
-        self.assertEqual(wire.statuses(wire.send(b"abc")), [200])
-        wire = Wire()
-        answer = wire.send(POST + b"Expect: 100-continue\r\nContent-Length: 100001\r\n\r\n")
-        self.assertEqual(wire.statuses(answer), [413])
+        self.assertEqual(server.statuses(server.send(b"abc")), [200])
+        server = MemoryServer()
+        answer = server.send(POST + b"Expect: 100-continue\r\nContent-Length: 100001\r\n\r\n")
+        self.assertEqual(server.statuses(answer), [413])
 
     def test_head(self) -> None:
-        """HEAD is answered without a body, and the next answer follows at once."""
-        wire = Wire()
-        answer = wire.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\n")
+        """HEAD is answered without a body, and the next response follows at once."""
+        server = MemoryServer()
+        answer = server.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\n")
         first, second = answer.split(b"HTTP/1.1 ")[1:]
         self.assertTrue(first.endswith(b"\r\n\r\n"))
         self.assertTrue(second.endswith(b"web:/"))
 
-    def test_gone(self) -> None:
-        """A peer that goes away is told of to whoever works for it, and what it had pipelined is not begun."""
-        wire = Wire()
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\n")
-        wire.hang_up()
-        self.assertEqual((wire.application.lost, len(wire.seen)), (wire.application.held, 1))
-        wire = Wire()
-        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.hang_up()
-        self.assertTrue(wire.slow[0].called)
-        self.assertEqual(wire.site.connections, set())
+    def test_connection_lost(self) -> None:
+        """A lost connection cancels the request it serves, and drops its pipelined requests."""
+        server = MemoryServer()
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\n")
+        server.hang_up()
+        self.assertEqual((server.application.lost, len(server.seen)), (server.application.held, 1))
+        server = MemoryServer()
+        server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.hang_up()
+        self.assertTrue(server.slow[0].called)
+        self.assertEqual(server.site.connections, set())
 
 
-class Time(SynchronousTestCase):
-    def drip(self, wire: Wire, data: bytes, seconds: float) -> bytes:
-        """A byte at a time, over ``seconds``."""
+class DeadlineTests(SynchronousTestCase):
+    def drip(self, server: MemoryServer, data: bytes, seconds: float) -> bytes:
+        """Send ``data`` byte by byte over ``seconds``."""
         answer = b""
         for index in range(len(data)):
-            if wire.transport.closed:
+            if server.transport.closed:
                 break
-            answer += wire.send(data[index : index + 1])
-            wire.clock.advance(seconds / len(data))
-            answer += wire.take()
+            answer += server.send(data[index : index + 1])
+            server.clock.advance(seconds / len(data))
+            answer += server.take()
         return answer
 
     def test_slow_head(self) -> None:
-        """A head has ten seconds, however busily it drips."""
-        wire = Wire()
-        answer = self.drip(wire, GET + b"A: " + b"b" * 1000, HEAD_SECONDS * 2)
-        self.assertEqual((wire.statuses(answer), wire.transport.closed), ([408], True))
+        """A head must be complete after `HEAD_SECONDS`, although bytes keep coming."""
+        server = MemoryServer()
+        answer = self.drip(server, GET + b"A: " + b"b" * 1000, HEAD_SECONDS * 2)
+        self.assertEqual((server.statuses(answer), server.transport.closed), ([408], True))
 
-    def test_nothing_sent(self) -> None:
-        """A connection on which nothing comes is closed without a word."""
-        wire = Wire()
-        wire.clock.pump([1.0] * int(HEAD_SECONDS + 2))
-        self.assertEqual((wire.take(), wire.transport.disconnecting), (b"", True))
+    def test_silent_connection(self) -> None:
+        """A connection without a request is closed without a response."""
+        server = MemoryServer()
+        server.clock.pump([1.0] * int(HEAD_SECONDS + 2))
+        self.assertEqual((server.take(), server.transport.disconnecting), (b"", True))
 
-    def test_many(self) -> None:
-        """However many have stalled, each is closed in time, and never many of them in one go."""
-        wire = Wire()
-        transports = [wire.transport]
-        for _ in range(10 * AT_ONCE):
-            wire.connect()
-            transports.append(wire.transport)
+    def test_many_stalled(self) -> None:
+        """Thousands of silent connections are closed in time, `CHECKED_AT_ONCE` in one iteration of the reactor."""
+        server = MemoryServer()
+        transports = [server.transport]
+        for _ in range(10 * CHECKED_AT_ONCE):
+            server.connect()
+            transports.append(server.transport)
         most = closed = 0
         for _ in range(int((HEAD_SECONDS + 3) * 1000)):
-            wire.clock.advance(0.001)
+            server.clock.advance(0.001)
             before, closed = closed, sum(transport.disconnecting for transport in transports)
             most = max(most, closed - before)
             if closed == len(transports):
                 break
-        self.assertEqual((closed, most), (len(transports), AT_ONCE))
+        self.assertEqual((closed, most), (len(transports), CHECKED_AT_ONCE))
 
     def test_slow_body(self) -> None:
-        """A body comes at a kibibyte a second, or not at all."""
-        wire = Wire()
-        answer = wire.send(POST + b"Content-Length: 50000\r\n\r\n")
-        answer += self.drip(wire, b"a" * 5000, 60)
-        self.assertEqual(wire.statuses(answer), [408])
-        wire = Wire()
-        wire.send(POST + b"Content-Length: 50000\r\n\r\n")
+        """A body slower than 1 KiB a second is refused with 408."""
+        server = MemoryServer()
+        answer = server.send(POST + b"Content-Length: 50000\r\n\r\n")
+        answer += self.drip(server, b"a" * 5000, 60)
+        self.assertEqual(server.statuses(answer), [408])
+        server = MemoryServer()
+        server.send(POST + b"Content-Length: 50000\r\n\r\n")
         for _ in range(25):
-            wire.send(b"a" * 2000)
-            wire.clock.advance(1.0)
-        self.assertEqual(len(wire.seen), 1)
+            server.send(b"a" * 2000)
+            server.clock.advance(1.0)
+        self.assertEqual(len(server.seen), 1)
 
     def test_idle(self) -> None:
-        """Between requests a connection is kept for a while."""
-        wire = Wire()
-        wire.send(GET + b"\r\n")
-        wire.clock.pump([1.0] * int(IDLE_SECONDS - 2))
-        self.assertEqual(wire.statuses(wire.send(GET + b"\r\n")), [200])
-        wire.clock.pump([1.0] * int(IDLE_SECONDS + 2))
-        self.assertTrue(wire.transport.disconnecting)
+        """An idle connection stays open for `IDLE_SECONDS` behind its last request."""
+        server = MemoryServer()
+        server.send(GET + b"\r\n")
+        server.clock.pump([1.0] * int(IDLE_SECONDS - 2))
+        self.assertEqual(server.statuses(server.send(GET + b"\r\n")), [200])
+        server.clock.pump([1.0] * int(IDLE_SECONDS + 2))
+        self.assertTrue(server.transport.disconnecting)
 
-    def test_long_work(self) -> None:
-        """A request that is worked on has no deadline of the connection's."""
-        wire = Wire()
-        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.clock.pump([1.0] * 200)
-        self.assertFalse(wire.transport.closed)
-        wire.slow[0].callback(Answer(200, b"done"))
-        self.assertEqual(wire.statuses(wire.take()), [200])
+    def test_slow_application(self) -> None:
+        """The connection sets no deadline for a request that is being served."""
+        server = MemoryServer()
+        server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.clock.pump([1.0] * 200)
+        self.assertFalse(server.transport.closed)
+        server.slow[0].callback(Answer(200, b"done"))
+        self.assertEqual(server.statuses(server.take()), [200])
 
     def test_stalled_reader(self) -> None:
-        """A peer that does not read is served nothing more, and given up after half a minute."""
-        wire = Wire()
-        wire.send(GET + b"\r\n")
-        wire.protocol.pauseProducing()
-        wire.send((GET + b"\r\n") * 3)
-        self.assertEqual(len(wire.seen), 1)
-        self.assertEqual(wire.transport.producerState, "paused")
-        wire.clock.pump([1.0] * int(STALL_SECONDS + 2))
-        self.assertTrue(wire.transport.aborted)
+        """A client that stops reading gets no further request served, and is cut off after `STALL_SECONDS`."""
+        server = MemoryServer()
+        server.send(GET + b"\r\n")
+        server.protocol.pauseProducing()
+        server.send((GET + b"\r\n") * 3)
+        self.assertEqual(len(server.seen), 1)
+        self.assertEqual(server.transport.producerState, "paused")
+        server.clock.pump([1.0] * int(STALL_SECONDS + 2))
+        self.assertTrue(server.transport.aborted)
 
     def test_slow_reader(self) -> None:
-        """A peer that takes a little now and then is served to the end; once it takes nothing, half a minute more."""
-        wire = Wire()
-        wire.transport.dataBuffer = b"a" * 1000
-        wire.protocol.pauseProducing()
+        """A client that reads slowly is served to the end; one that stops is cut off after `STALL_SECONDS`."""
+        server = MemoryServer()
+        server.transport.dataBuffer = b"a" * 1000
+        server.protocol.pauseProducing()
         for _ in range(20):
-            wire.transport.dataBuffer = wire.transport.dataBuffer[:-10]
-            wire.clock.pump([1.0] * int(STALL_SECONDS - 2))
-        self.assertFalse(wire.transport.aborted)
-        wire.clock.pump([1.0] * 4)
-        self.assertTrue(wire.transport.aborted)
+            server.transport.dataBuffer = server.transport.dataBuffer[:-10]
+            server.clock.pump([1.0] * int(STALL_SECONDS - 2))
+        self.assertFalse(server.transport.aborted)
+        server.clock.pump([1.0] * 4)
+        self.assertTrue(server.transport.aborted)
 
-    def test_slow_reader_of_the_last(self) -> None:
-        """The last answer on a connection may be read slowly too, and not never."""
-        for path in (b"/short", b"/"):
-            wire = Wire()
-            wire.transport.dataBuffer = b"a" * 1000
-            wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+    def test_slow_reader_of_last_response(self) -> None:
+        """That holds for the last response of a connection, too."""
+        for path in (b"/fast", b"/"):
+            server = MemoryServer()
+            server.transport.dataBuffer = b"a" * 1000
+            server.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
             for _ in range(5):
-                wire.transport.dataBuffer = wire.transport.dataBuffer[:-10]
-                wire.clock.pump([1.0] * int(STALL_SECONDS - 2))
-            self.assertFalse(wire.transport.aborted)
-            wire.clock.pump([1.0] * 4)
-            self.assertTrue(wire.transport.aborted)
+                server.transport.dataBuffer = server.transport.dataBuffer[:-10]
+                server.clock.pump([1.0] * int(STALL_SECONDS - 2))
+            self.assertFalse(server.transport.aborted)
+            server.clock.pump([1.0] * 4)
+            self.assertTrue(server.transport.aborted)
 
-    def test_reader_who_comes_back(self) -> None:
-        """A peer that reads again is served on."""
-        wire = Wire()
-        wire.protocol.pauseProducing()
-        wire.send((GET + b"\r\n") * 3)
-        self.assertEqual(len(wire.seen), 0)
-        wire.protocol.resumeProducing()
-        self.assertEqual(wire.statuses(wire.take()), [200] * 3)
+    def test_reader_resumes(self) -> None:
+        """A client that reads again has its pipelined requests served."""
+        server = MemoryServer()
+        server.protocol.pauseProducing()
+        server.send((GET + b"\r\n") * 3)
+        self.assertEqual(len(server.seen), 0)
+        server.protocol.resumeProducing()
+        self.assertEqual(server.statuses(server.take()), [200] * 3)
 
 
-class Together(SynchronousTestCase):
-    """Bounds over all connections."""
+class SharedLimitsTests(SynchronousTestCase):
+    """Limits over all connections of a site"""
 
-    def another(self, wire: Wire) -> Any:
-        """One more connection to the same server."""
-        protocol = wire.site.buildProtocol(None)
+    def another(self, server: MemoryServer) -> Any:
+        """Open one more connection to the same server."""
+        protocol = server.site.buildProtocol(None)
         transport = Transport()
         protocol.makeConnection(transport)
         return protocol, transport
 
     def test_connections(self) -> None:
-        """One more than may be is told so, and when to come again; once one has gone there is room."""
-        wire = Wire()
-        wire.site.most_connections = 2
-        other, _ = self.another(wire)
-        _, refused = self.another(wire)
+        """A connection beyond the limit gets 503 with Retry-After. Once another has closed, there is room."""
+        server = MemoryServer()
+        server.site.most_connections = 2
+        other, _ = self.another(server)
+        _, refused = self.another(server)
         answer = refused.value()
-        self.assertEqual((wire.statuses(answer), refused.disconnecting), ([503], True))
+        self.assertEqual((server.statuses(answer), refused.disconnecting), ([503], True))
         self.assertIn(b"Retry-After: 1\r\n", answer)
-        self.assertEqual(len(wire.site.connections), 2)
+        self.assertEqual(len(server.site.connections), 2)
         other.connectionLost()
-        protocol, transport = self.another(wire)
+        protocol, transport = self.another(server)
         protocol.dataReceived(GET + b"\r\n")
-        self.assertEqual(wire.statuses(transport.value()), [200])
+        self.assertEqual(server.statuses(transport.value()), [200])
 
     def test_announced(self) -> None:
-        """A body that would be too much with those under way is refused before it comes, or is asked for."""
-        wire = Wire()
-        wire.site.most_buffered = 1000
-        wire.send(POST + b"Content-Length: 900\r\n\r\n" + b"a" * 800)
-        self.assertEqual(wire.site.buffered, 800)
-        protocol, transport = self.another(wire)
+        """A body whose announced size exceeds the limit with those under way is refused before it is read."""
+        server = MemoryServer()
+        server.site.most_buffered = 1000
+        server.send(POST + b"Content-Length: 900\r\n\r\n" + b"a" * 800)
+        self.assertEqual(server.site.buffered, 800)
+        protocol, transport = self.another(server)
         protocol.dataReceived(POST + b"Expect: 100-continue\r\nContent-Length: 201\r\n\r\n")
-        self.assertEqual(wire.statuses(transport.value()), [503])
+        self.assertEqual(server.statuses(transport.value()), [503])
         self.assertIn(b"Retry-After: 1\r\n", transport.value())
-        protocol, transport = self.another(wire)
+        protocol, transport = self.another(server)
         protocol.dataReceived(POST + b"Content-Length: 200\r\n\r\n" + b"a" * 200)
-        self.assertEqual(wire.statuses(transport.value()), [200])
-        self.assertEqual(wire.statuses(wire.send(b"a" * 100)), [200])
-        self.assertEqual(wire.site.buffered, 0)
+        self.assertEqual(server.statuses(transport.value()), [200])
+        self.assertEqual(server.statuses(server.send(b"a" * 100)), [200])
+        self.assertEqual(server.site.buffered, 0)
 
-    def test_come(self) -> None:
-        """What was not announced is refused once it is there, and let go of."""
+    def test_unannounced(self) -> None:
+        """A body that exceeds the limit as it is read is refused then, and its memory is released."""
         for head in (b"Transfer-Encoding: chunked\r\n\r\n384\r\n", b"Content-Length: 900\r\n\r\n"):
-            wire = Wire()
-            wire.site.most_buffered = 1000
-            protocol, transport = self.another(wire)
+            server = MemoryServer()
+            server.site.most_buffered = 1000
+            protocol, transport = self.another(server)
             protocol.dataReceived(POST + b"Content-Length: 900\r\n\r\n")
-            wire.send(POST + head + b"a" * 800)
+            server.send(POST + head + b"a" * 800)
             protocol.dataReceived(b"a" * 300)
-            self.assertEqual((wire.statuses(transport.value()), wire.site.buffered), ([503], 800))
-            wire.hang_up()
-            self.assertEqual(wire.site.buffered, 0)
+            self.assertEqual((server.statuses(transport.value()), server.site.buffered), ([503], 800))
+            server.hang_up()
+            self.assertEqual(server.site.buffered, 0)
 
     def test_waiting_behind_others(self) -> None:
-        """Bodies that wait for their turn count, and those of a connection that ends do not."""
-        wire = Wire()
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + (POST + b"Content-Length: 3\r\n\r\nabc") * 5)
-        self.assertEqual(wire.site.buffered, 15)
-        wire.application.held[0].finish()
-        self.assertEqual(len(wire.statuses(wire.take())), 6)
-        self.assertEqual(wire.site.buffered, 0)
-        wire = Wire()
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        wire.application.held[0].finish()
-        self.assertEqual(wire.site.buffered, 0)
+        """Bodies of pipelined requests count until they are served or their connection ends."""
+        server = MemoryServer()
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + (POST + b"Content-Length: 3\r\n\r\nabc") * 5)
+        self.assertEqual(server.site.buffered, 15)
+        server.application.held[0].finish()
+        self.assertEqual(len(server.statuses(server.take())), 6)
+        self.assertEqual(server.site.buffered, 0)
+        server = MemoryServer()
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        server.application.held[0].finish()
+        self.assertEqual(server.site.buffered, 0)
 
     @settings(max_examples=200)
     @given(st.data())
-    def test_nothing_is_forgotten(self, data: st.DataObject) -> None:
-        """Whatever comes in whichever pieces: when its connection is gone, nothing counts any more."""
+    def test_buffered_returns_to_zero(self, data: st.DataObject) -> None:
+        """For any input in any pieces, a lost connection leaves no buffered bytes counted."""
         names = data.draw(st.lists(st.sampled_from([*SERVED, *REFUSED]), min_size=1, max_size=4))
         stream = b"".join(SERVED[name] if name in SERVED else REFUSED[name][1] for name in names)
-        wire = Wire()
+        server = MemoryServer()
         for piece in data.draw(split(stream))[: data.draw(st.integers(1, 13))]:
-            wire.send(piece)
-            self.assertEqual(wire.site.buffered, wire.protocol._buffered)
-        wire.hang_up()
-        self.assertEqual(wire.site.buffered, 0)
+            server.send(piece)
+            self.assertEqual(server.site.buffered, server.protocol._buffered)
+        server.hang_up()
+        self.assertEqual(server.site.buffered, 0)
 
 
-class HalfClosed(SynchronousTestCase):
-    """A peer that ends its side behind its last request, as ``nc -N`` does."""
+class HalfClosedTests(SynchronousTestCase):
+    """A client that closes its side behind its last request, as ``nc -N`` does"""
 
     def test_answered(self) -> None:
-        """What was asked is answered, on whichever lane, in order; the last answer says that it is the last."""
+        """Its requests are answered in order, and the last response announces the end of the connection."""
         for path in (b"/slow", b"/hold"):
-            wire = Wire()
-            wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path + GET + b"\r\n")
-            self.assertEqual((wire.half_close(), wire.transport.closed), (b"", False))
-            self.assertEqual(wire.application.lost, [])
+            server = MemoryServer()
+            server.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path + GET + b"\r\n")
+            self.assertEqual((server.half_close(), server.transport.closed), (b"", False))
+            self.assertEqual(server.application.lost, [])
             if path == b"/slow":
-                wire.slow[0].callback(Answer(200, b"slow"))
+                server.slow[0].callback(Answer(200, b"slow"))
             else:
-                wire.application.held[0].finish()
-            answer = wire.take()
-            self.assertEqual((wire.statuses(answer), wire.transport.disconnecting), ([200, 200], True))
+                server.application.held[0].finish()
+            answer = server.take()
+            self.assertEqual((server.statuses(answer), server.transport.disconnecting), ([200, 200], True))
             self.assertEqual(answer.count(b"Connection: close"), 1)
-        wire = Wire()
-        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.half_close()
-        wire.slow[0].callback(Answer(200, b"slow"))
-        self.assertIn(b"Connection: close", wire.take())
+        server = MemoryServer()
+        server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.half_close()
+        server.slow[0].callback(Answer(200, b"slow"))
+        self.assertIn(b"Connection: close", server.take())
 
-    def test_answered_before(self) -> None:
-        """Where everything was answered, the connection is closed."""
-        wire = Wire()
-        wire.send(GET + b"\r\n")
-        self.assertEqual((wire.half_close(), wire.transport.disconnecting), (b"", True))
+    def test_nothing_pending(self) -> None:
+        """The connection is closed where all requests were answered."""
+        server = MemoryServer()
+        server.send(GET + b"\r\n")
+        self.assertEqual((server.half_close(), server.transport.disconnecting), (b"", True))
 
     def test_within_a_request(self) -> None:
-        """Half a request gets its 400 behind the answers before it, and reaches no application."""
+        """An incomplete request gets 400 behind the earlier responses, and reaches no application."""
         for half in (b"GET / HT", POST + b"Content-Length: 3\r\n\r\nab", POST + b"Transfer-Encoding: chunked\r\n\r\n"):
-            wire = Wire()
-            wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + half)
-            self.assertEqual(wire.half_close(), b"")
-            wire.slow[0].callback(Answer(200, b"slow"))
-            self.assertEqual(wire.statuses(wire.take()), [200, 400])
-            self.assertEqual((len(wire.seen), wire.transport.disconnecting), (1, True))
+            server = MemoryServer()
+            server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + half)
+            self.assertEqual(server.half_close(), b"")
+            server.slow[0].callback(Answer(200, b"slow"))
+            self.assertEqual(server.statuses(server.take()), [200, 400])
+            self.assertEqual((len(server.seen), server.transport.disconnecting), (1, True))
 
-    def test_not_read_from(self) -> None:
-        """Where nothing more can come, nobody asks for more: a reactor would tell of the end again and again."""
-        wire = Wire()
-        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + (GET + b"\r\n") * MOST_PIPELINED)
-        self.assertEqual(wire.transport.producerState, "paused")
-        wire.half_close()
-        wire.slow[0].callback(Answer(200, b"slow"))
-        self.assertEqual(len(wire.statuses(wire.take())), MOST_PIPELINED + 1)
-        self.assertEqual(wire.transport.producerState, "paused")
+    def test_not_resumed(self) -> None:
+        """A half-closed transport is not resumed: the reactor would report the end of its input again and again."""
+        server = MemoryServer()
+        server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + (GET + b"\r\n") * MOST_PIPELINED)
+        self.assertEqual(server.transport.producerState, "paused")
+        server.half_close()
+        server.slow[0].callback(Answer(200, b"slow"))
+        self.assertEqual(len(server.statuses(server.take())), MOST_PIPELINED + 1)
+        self.assertEqual(server.transport.producerState, "paused")
 
     def test_after_a_refusal(self) -> None:
-        """A peer that was refused and has understood is not waited for."""
-        wire = Wire()
-        wire.send(REFUSED["no host"][1])
-        wire.half_close()
-        self.assertTrue(wire.transport.disconnecting)
+        """A refused client that closes its side is not lingered for."""
+        server = MemoryServer()
+        server.send(REFUSED["no host"][1])
+        server.half_close()
+        self.assertTrue(server.transport.disconnecting)
 
-    def test_long_work(self) -> None:
-        """No deadline of the connection's ends what is still worked on."""
-        wire = Wire()
-        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.half_close()
-        wire.clock.pump([1.0] * 200)
-        self.assertFalse(wire.transport.closed)
+    def test_slow_application(self) -> None:
+        """The connection sets no deadline for a request that is being served."""
+        server = MemoryServer()
+        server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.half_close()
+        server.clock.pump([1.0] * 200)
+        self.assertFalse(server.transport.closed)
 
 
-class Producers(SynchronousTestCase):
-    def held(self) -> tuple[Wire, Any]:
-        wire = Wire()
-        wire.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
-        return wire, wire.application.held[0]
+class ProducerTests(SynchronousTestCase):
+    def held(self) -> tuple[MemoryServer, Any]:
+        server = MemoryServer()
+        server.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        return server, server.application.held[0]
 
     def test_push(self) -> None:
-        """Whoever pushes is told when the peer does not read, and when it does again."""
-        wire, request = self.held()
+        """A push producer is paused while the client does not read, resumed, and stopped when the
+        connection is lost.
+        """
+        server, request = self.held()
         told: list[str] = []
 
         class Producer:
@@ -641,14 +650,14 @@ class Producers(SynchronousTestCase):
                 told.append("stop")
 
         request.registerProducer(Producer(), True)
-        wire.protocol.pauseProducing()
-        wire.protocol.resumeProducing()
-        wire.hang_up()
+        server.protocol.pauseProducing()
+        server.protocol.resumeProducing()
+        server.hang_up()
         self.assertEqual(told, ["pause", "resume", "stop"])
 
     def test_pull(self) -> None:
-        """Whoever is pulled is asked piece by piece, not while the peer does not read."""
-        wire, request = self.held()
+        """A pull producer is asked piece by piece, and not while the client does not read."""
+        server, request = self.held()
         pieces = [b"a", b"b", b"c", b"d"]
 
         class Producer:
@@ -656,7 +665,7 @@ class Producers(SynchronousTestCase):
                 if pieces:
                     request.write(pieces.pop(0))
                     if len(pieces) == 3:  # as a full transport does, in the middle of a write
-                        wire.protocol.pauseProducing()
+                        server.protocol.pauseProducing()
                 else:
                     request.unregisterProducer()
                     request.finish()
@@ -665,29 +674,29 @@ class Producers(SynchronousTestCase):
                 pass
 
         request.registerProducer(Producer(), False)
-        wire.take()
+        server.take()
         self.assertEqual(len(pieces), 3)
-        wire.protocol.resumeProducing()
-        self.assertTrue(wire.take().endswith(b"1\r\nb\r\n1\r\nc\r\n1\r\nd\r\n0\r\n\r\n"))
-        self.assertEqual(wire.statuses(wire.send(GET + b"\r\n")), [200])
+        server.protocol.resumeProducing()
+        self.assertTrue(server.take().endswith(b"1\r\nb\r\n1\r\nc\r\n1\r\nd\r\n0\r\n\r\n"))
+        self.assertEqual(server.statuses(server.send(GET + b"\r\n")), [200])
 
     def test_streaming(self) -> None:
-        """A response without a length is chunked for HTTP/1.1, and ended by the end of the connection before."""
-        wire, request = self.held()
+        """A response without a length is chunked for HTTP/1.1, and ended by the connection's end for HTTP/1.0."""
+        server, request = self.held()
         request.write(b"abc")
         request.finish()
-        self.assertIn(b"3\r\nabc\r\n0\r\n\r\n", wire.take())
-        wire = Wire()
-        wire.send(b"GET /hold HTTP/1.0\r\n\r\n")
-        wire.application.held[0].write(b"abc")
-        wire.application.held[0].finish()
-        self.assertTrue(wire.take().endswith(b"\r\n\r\nabc"))
-        self.assertTrue(wire.transport.disconnecting)
+        self.assertIn(b"3\r\nabc\r\n0\r\n\r\n", server.take())
+        server = MemoryServer()
+        server.send(b"GET /hold HTTP/1.0\r\n\r\n")
+        server.application.held[0].write(b"abc")
+        server.application.held[0].finish()
+        self.assertTrue(server.take().endswith(b"\r\n\r\nabc"))
+        self.assertTrue(server.transport.disconnecting)
 
     def test_bug(self) -> None:
-        """A bug on the short lane ends the connection and is logged; the server goes on."""
-        wire = Wire()
-        wire.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        wire.slow[0].errback(KeyError("ours"))
-        self.assertTrue(wire.transport.aborted)
+        """An unexpected error on the fast path closes the connection and is logged; the server goes on."""
+        server = MemoryServer()
+        server.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.slow[0].errback(KeyError("ours"))
+        self.assertTrue(server.transport.aborted)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)

@@ -1,4 +1,4 @@
-"""The client of a gateway: it follows, repeats, decodes and remembers nothing, and takes in only so much."""
+"""The HTTP client of the gateway: what it leaves unchanged, what it limits, and how it describes failures."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from openhqm.http1.client import (
     MOST_HEAD,
     AnswerTooLong,
     content_producer,
-    first_reason,
+    describe_failure,
     make_agent,
     read_body,
-    reason_of,
+    root_cause,
     was_cancelled,
 )
 from openhqm.runtime.tls import TLSPolicy
@@ -50,13 +50,13 @@ class ClientCase(TestCase):
         try:
             response, body = await self.ask(target, **others)
         except Exception as error:
-            return first_reason(error)
+            return root_cause(error)
         raise AssertionError(f"{response.code} {body!r}")
 
 
-class WhatItLeavesAloneTests(ClientCase):
+class UnchangedTests(ClientCase):
     async def test_bytes(self) -> None:
-        """What is compressed stays compressed, and nothing is asked for that the caller did not ask for."""
+        """A compressed body stays compressed, and the request has no header fields but the caller's."""
         packed = gzip.compress(b"x" * 100_000)
         target = Target(answer(b"200 OK", packed, b"Content-Encoding: gzip"))
         response, body = await self.ask(target)
@@ -64,7 +64,7 @@ class WhatItLeavesAloneTests(ClientCase):
         self.assertEqual(set(target.fields[0]), {"host"})
 
     async def test_cookies(self) -> None:
-        """A cookie is not brought back."""
+        """A cookie of a response is not sent with the next request."""
         target = Target(answer(b"200 OK", b"", b"Set-Cookie: a=b"))
         await self.ask(target)
         await self.ask(target)
@@ -72,15 +72,15 @@ class WhatItLeavesAloneTests(ClientCase):
         self.assertEqual(len(target.peers), 1)
 
     async def test_redirects(self) -> None:
-        """A redirect is an answer."""
+        """A redirect is not followed."""
         canary = Target()
         port = canary.listen(self, reactor)
         location = b"Location: http://127.0.0.1:%d/" % port
         response, _ = await self.ask(Target(answer(b"302 Found", b"", location)))
         self.assertEqual((response.code, canary.peers), (302, []))
 
-    async def test_no_second_time(self) -> None:
-        """A connection that was kept and is closed under a request: that is told, and nothing is sent twice."""
+    async def test_not_repeated(self) -> None:
+        """A request whose idle connection is closed by the server fails, and is not sent again."""
         target = Target()
         await self.ask(target)
         target.say = lambda peer: peer.transport.loseConnection()
@@ -88,7 +88,7 @@ class WhatItLeavesAloneTests(ClientCase):
         self.assertEqual(len(target.requests), 2)
 
     async def test_content(self) -> None:
-        """Content goes out whole, under its length."""
+        """A request's content is sent completely, with its length."""
         target = Target()
         port = target.listen(self, reactor)
         content = b"\x00\xff" * 100_000
@@ -97,24 +97,24 @@ class WhatItLeavesAloneTests(ClientCase):
         self.assertEqual((target.requests[0][1], target.fields[0]["content-length"]), (content, "200000"))
 
 
-class BoundsTests(ClientCase):
+class LimitTests(ClientCase):
     async def test_length(self) -> None:
-        """To the byte: what is longer than asked for is refused, and the connection closed."""
+        """A body of exactly the limit is read. One more byte fails, and closes the connection."""
         target = Target(answer(b"200 OK", b"x" * 1000))
         self.assertEqual((await self.ask(target, most=1000))[1], b"x" * 1000)
         self.assertIsInstance(await self.fails(target, most=999), AnswerTooLong)
 
     async def test_endless(self) -> None:
-        """A body without an end is left at the limit."""
+        """A body without an end is given up at the limit."""
         for head in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n"):
             target = Target(endless(head, b"x" * 65536))
             error = await self.fails(target, most=1 << 20)
-            self.assertIn("longer than 1048576 bytes", reason_of(error))
+            self.assertIn("longer than 1048576 bytes", describe_failure(error))
             while not target.peers[0].gone:
                 await deferLater(reactor, 0.01)
 
     async def test_heads(self) -> None:
-        """So is a head: of many lines, of interim answers without end, and behind a status that only looks like 1xx."""
+        """So is a head: of many lines, with endless interim responses, or with a status that only looks like 1xx."""
         for data in (
             b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000,
             b"HTTP/1.1 200 OK\r\n" + b"a:\n" * 100_000,
@@ -124,17 +124,17 @@ class BoundsTests(ClientCase):
         ):
             error = await self.fails(Target(raw(data)))
             self.assertIsInstance(error, AnswerTooLong)
-            self.assertEqual(reason_of(error), f"the head of the answer is longer than {MOST_HEAD} bytes")
+            self.assertEqual(describe_failure(error), f"the head of the response is longer than {MOST_HEAD} bytes")
 
     async def test_sound_heads(self) -> None:
-        """A long head is fine, also behind an interim answer, byte by byte, and again on the same connection."""
+        """A long head is read, also behind an interim response, byte by byte, and again on the same connection."""
         data = (
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 5_000 + b"Content-Length: 2\r\n\r\nhi"
         )
 
         def dribble(peer: Peer) -> None:
-            for place in range(len(data) - 200, len(data)):
-                reactor.callLater(0, peer.transport.write, data[place : place + 1])
+            for index in range(len(data) - 200, len(data)):
+                reactor.callLater(0, peer.transport.write, data[index : index + 1])
             peer.transport.write(data[: len(data) - 200])
 
         target = Target(dribble)
@@ -143,24 +143,24 @@ class BoundsTests(ClientCase):
         self.assertEqual(len(target.peers), 1)
 
     async def test_long_body(self) -> None:
-        """The bound of the head is none of the body."""
+        """The limit of the head does not apply to the body."""
         body = b"\r\n\r\n" * 100_000
         self.assertEqual((await self.ask(Target(answer(b"200 OK", body)), most=len(body)))[1], body)
 
 
-class BadAnswersTests(ClientCase):
-    async def test_closes(self) -> None:
-        """Before, within the head, within the body: each is a failure, with words."""
+class BadResponseTests(ClientCase):
+    async def test_connection_closed(self) -> None:
+        """A connection closed before, within or behind the head is a failure with a description."""
         for data in (b"", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"):
-            self.assertTrue(reason_of(await self.fails(Target(raw(data, close=True)))), data)
+            self.assertTrue(describe_failure(await self.fails(Target(raw(data, close=True)))), data)
 
     async def test_chunks_that_break_off(self) -> None:
         """So is a chunked body without its last chunk."""
         data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
-        self.assertTrue(reason_of(await self.fails(Target(raw(data, close=True)))))
+        self.assertTrue(describe_failure(await self.fails(Target(raw(data, close=True)))))
 
     async def test_garbage(self) -> None:
-        """What is no HTTP."""
+        """So is a response that is not HTTP."""
         for data in (
             b"\x16\x03\x01\x00\x00" * 10 + b"\r\n\r\n",
             b"SSH-2.0-OpenSSH_9\r\n",
@@ -168,14 +168,14 @@ class BadAnswersTests(ClientCase):
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         ):
-            self.assertTrue(reason_of(await self.fails(Target(raw(data, close=True)))), data)
+            self.assertTrue(describe_failure(await self.fails(Target(raw(data, close=True)))), data)
 
-    async def test_until_it_closes(self) -> None:
-        """Without a length, a body ends with the connection (RFC 9112, section 6.3)."""
+    async def test_until_connection_closed(self) -> None:
+        """A body without a length ends with the connection (RFC 9112, section 6.3)."""
         self.assertEqual((await self.ask(Target(raw(b"HTTP/1.0 200 OK\r\n\r\nabc", close=True))))[1], b"abc")
 
-    async def test_too_much(self) -> None:
-        """What comes behind the length is not read, and not taken for the next answer."""
+    async def test_surplus(self) -> None:
+        """Bytes behind the announced length are not taken for the next response."""
         target = Target(
             raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         )
@@ -184,10 +184,10 @@ class BadAnswersTests(ClientCase):
         try:
             self.assertEqual((await self.ask(target))[1], b"good")
         except Exception as error:
-            self.assertTrue(reason_of(error))
+            self.assertTrue(describe_failure(error))
 
     async def test_cancelled(self) -> None:
-        """Cancelling closes the connection, before an answer and within one; and it is known for what it is."""
+        """Cancelling before or within a response closes the connection, and `was_cancelled` recognises the error."""
         for say in (silence, raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")):
             target = Target(say)
             asking = Deferred.fromCoroutine(self.ask(target))
@@ -202,19 +202,19 @@ class BadAnswersTests(ClientCase):
         self.assertFalse(was_cancelled(ValueError()))
         self.assertTrue(was_cancelled(CancelledError()))
 
-    async def test_no_port(self) -> None:
-        """Nobody listens: the reason says so."""
+    async def test_nothing_listens(self) -> None:
+        """A refused connection is described as such."""
         target = Target()
         port = reactor.listenTCP(0, target, interface="127.0.0.1")
         target.port = port.getHost().port  # type: ignore[attr-defined]
         await port.stopListening()
-        self.assertIn("refused", reason_of(await self.fails(target)))
+        self.assertIn("refused", describe_failure(await self.fails(target)))
 
-    async def test_no_name(self) -> None:
-        """A name without an address: the reason says so."""
+    async def test_unknown_name(self) -> None:
+        """A name without an address is described as such."""
         asking = self.agent.request(b"GET", b"http://nowhere.invalid/")
         (outcome,) = await DeferredList([asking], consumeErrors=True)
-        self.assertIn("DNSLookupError", reason_of(outcome[1].value))
+        self.assertIn("DNSLookupError", describe_failure(outcome[1].value))
 
 
 class TLSTests(ClientCase):
@@ -236,17 +236,17 @@ class TLSTests(ClientCase):
         try:
             await self.over_tls(*arguments)
         except Exception as error:
-            return reason_of(error)
+            return describe_failure(error)
         raise AssertionError("it was trusted")
 
     async def test_trusted(self) -> None:
-        """A server whose certificate an endpoint's CA vouches for is reached; several CAs may stand in one file."""
+        """A certificate that one of the CAs in the endpoint's file has signed is trusted."""
         ours, other = certificate("localhost"), certificate("other")
-        ca = self.written(b"words before\n" + other.dumpPEM() + b"\n" + Certificate.dumpPEM(ours))
+        ca = self.written(b"comment\n" + other.dumpPEM() + b"\n" + Certificate.dumpPEM(ours))
         await self.over_tls(TLSPolicy.from_files(ca, None, None), ours.options())
 
     async def test_wrong_certificate(self) -> None:
-        """One that nobody vouches for, and one for another name: refused, in words."""
+        """A certificate of an unknown CA, or for another name, is refused with a description."""
         ours, other = certificate("localhost"), certificate("other.test")
         for policy, shown in (
             (TLSPolicy(), ours),
@@ -257,7 +257,9 @@ class TLSTests(ClientCase):
         self.assertIn("another name", await self.reason(policy, other.options()))
 
     async def test_own_certificate(self) -> None:
-        """A server that asks for a certificate is shown the endpoint's; without one it hangs up, and that is told."""
+        """A server that asks for a client certificate gets the endpoint's. Without one the connection fails with a
+        description.
+        """
         server, client = certificate("localhost"), certificate("client")
         ca, cert = self.written(Certificate.dumpPEM(server)), self.written(Certificate.dumpPEM(client))
         key = self.written(client.privateKey.dump(1))
@@ -271,8 +273,10 @@ class TLSTests(ClientCase):
 class FilesTests(SynchronousTestCase):
     """`TLSPolicy.from_files`"""
 
-    def test_complaints(self) -> None:
-        """Each file that cannot be used is named, with what is wrong; a password is not asked for at the terminal."""
+    def test_unusable_files(self) -> None:
+        """A file that cannot be used is named, with the reason. The password of a key is not asked for
+        at the terminal.
+        """
         ours, other = certificate("a.test"), certificate("b.test")
         locked = ec.generate_private_key(ec.SECP256R1()).private_bytes(
             serialization.Encoding.PEM,
@@ -290,7 +294,7 @@ class FilesTests(SynchronousTestCase):
             ("bad", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
         ):
             (directory / name).write_bytes(data)
-        for (ca, cert, key), file, words in (
+        for (ca, cert, key), file, expected in (
             (("nowhere", None, None), "nowhere", "cannot read"),
             (("empty", None, None), "empty", "holds no certificates"),
             (("bad", None, None), "bad", "holds no certificates"),
@@ -305,5 +309,5 @@ class FilesTests(SynchronousTestCase):
         ):
             paths = [None if name is None else str(directory / name) for name in (ca, cert, key)]
             error = self.assertRaises(ValueError, TLSPolicy.from_files, *paths)
-            self.assertIn(words, str(error))
+            self.assertIn(expected, str(error))
             self.assertIn(str(directory / file), str(error))

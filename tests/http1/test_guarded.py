@@ -1,4 +1,4 @@
-"""The client that asks before it calls: against resolvers that lie, and with a listener that must never be reached."""
+"""The guarded client, against hostile resolvers and with a listener that it must never reach."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Answer = Sequence[str] | Exception | None
 
 @implementer(IHostResolution)
 class Resolution:
-    """Twisted's own cannot be cancelled, so nobody may count on it."""
+    """A resolution that cannot be cancelled, as Twisted's own cannot."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -48,10 +48,9 @@ class Resolution:
 
 @implementer(IHostnameResolver)
 class Zone:
-    """A name server under an attacker's hand: a list of answers for each name, one for each time it is asked.
+    """A name server controlled by an attacker: a list of answers for each name, one for each query.
 
-    An answer is addresses or one other name (an alias), an error, or None for silence. The last one is given for
-    ever.
+    An answer is addresses or one other name (an alias), an error, or None for silence. The last answer repeats.
     """
 
     def __init__(self, **answers: list[Answer]) -> None:
@@ -93,8 +92,8 @@ class Zone:
         return answer
 
 
-class Rig:
-    """An agent on a reactor in memory: what it resolved, and where it went."""
+class Fixture:
+    """An agent on a reactor in memory, with the names that it resolved and the addresses that it connected to."""
 
     def __init__(self, policy: DestinationPolicy | None = None, **answers: list[Answer]) -> None:
         self.reactor = MemoryReactorClock()
@@ -106,11 +105,11 @@ class Rig:
         return self.agent.request(b"GET", url.encode())
 
     @property
-    def called(self) -> list[tuple[str, int]]:
+    def connected_to(self) -> list[tuple[str, int]]:
         return [(host, port) for host, port, *_ in self.reactor.tcpClients]
 
     def connect(self, peer: str, number: int = -1) -> StringTransport:
-        """The connection is there, and ``peer`` is at its other end."""
+        """The connection is made, and ``peer`` is the address at its other end."""
         kind: Any = IPv6Address if ":" in peer else IPv4Address
         address = kind("TCP", peer, 80)
         transport = StringTransport(peerAddress=address)
@@ -119,7 +118,7 @@ class Rig:
         return transport
 
     def fail(self, number: int = -1, error: Exception | None = None) -> None:
-        """Nobody is there."""
+        """The connection fails."""
         factory, connector = self.reactor.tcpClients[number][2], self.reactor.connectors[number]
         factory.clientConnectionFailed(connector, Failure(error or ConnectionRefusedError()))
 
@@ -127,26 +126,26 @@ class Rig:
 class InMemoryTests(SynchronousTestCase):
     """`guarded_agent`, without a network"""
 
-    def refused(self, rig: Rig, url: str) -> DestinationRefused:
-        error: DestinationRefused = self.failureResultOf(rig.get(url), DestinationRefused).value
+    def refused(self, fixture: Fixture, url: str) -> DestinationRefused:
+        error: DestinationRefused = self.failureResultOf(fixture.get(url), DestinationRefused).value
         self.assertEqual(str(error), "the destination is not allowed")
-        self.assertEqual(rig.reactor.getDelayedCalls(), [])
+        self.assertEqual(fixture.reactor.getDelayedCalls(), [])
         return error
 
     def test_interfaces(self) -> None:
-        """It is an agent like Twisted's, and the resolver of these tests one like the reactor's."""
-        rig = Rig()
-        verifyObject(IAgent, rig.agent)
-        verifyObject(IHostnameResolver, rig.zone)
+        """The agent provides `IAgent`, and the resolver of these tests `IHostnameResolver`."""
+        fixture = Fixture()
+        verifyObject(IAgent, fixture.agent)
+        verifyObject(IHostnameResolver, fixture.zone)
 
-    def test_the_address_that_was_looked_at(self) -> None:
-        """The name is resolved once, the connection goes to the address, and Host remains the name."""
-        rig = Rig(hooks_example_com=[[PUBLIC], ["127.0.0.1"]])
-        answer = rig.get("http://Hooks.example.com/a?b")
-        self.assertEqual(rig.called, [(PUBLIC, 80)])
-        self.assertEqual(rig.zone.asked, ["hooks.example.com"])
-        transport = rig.connect(PUBLIC)
-        self.assertEqual(rig.zone.asked, ["hooks.example.com"])
+    def test_checked_address(self) -> None:
+        """The name is resolved once, the connection goes to the checked address, and Host is the name."""
+        fixture = Fixture(hooks_example_com=[[PUBLIC], ["127.0.0.1"]])
+        answer = fixture.get("http://Hooks.example.com/a?b")
+        self.assertEqual(fixture.connected_to, [(PUBLIC, 80)])
+        self.assertEqual(fixture.zone.asked, ["hooks.example.com"])
+        transport = fixture.connect(PUBLIC)
+        self.assertEqual(fixture.zone.asked, ["hooks.example.com"])
         request = transport.value()
         self.assertTrue(request.startswith(b"GET /a?b HTTP/1.1\r\n"), request)
         self.assertIn(b"\r\nHost: hooks.example.com\r\n", request)
@@ -154,14 +153,14 @@ class InMemoryTests(SynchronousTestCase):
         self.assertNoResult(answer)
 
     def test_rebinding(self) -> None:
-        """A name that was public at the first attempt and is loopback at the second gets one connection, not two."""
-        rig = Rig(hooks_example_com=[[PUBLIC], ["127.0.0.1"]])
-        rig.get("http://hooks.example.com/")
-        self.refused(rig, "http://hooks.example.com/")
-        self.assertEqual(rig.called, [(PUBLIC, 80)])
+        """A name that is public at the first attempt and loopback at the second gets one connection."""
+        fixture = Fixture(hooks_example_com=[[PUBLIC], ["127.0.0.1"]])
+        fixture.get("http://hooks.example.com/")
+        self.refused(fixture, "http://hooks.example.com/")
+        self.assertEqual(fixture.connected_to, [(PUBLIC, 80)])
 
     def test_every_address(self) -> None:
-        """One address that does not pass, and none of the others is called, wherever it stands among them."""
+        """One address that is not allowed, at any place among the others, prevents all connections."""
         for answer in (
             [PUBLIC, "127.0.0.1"],
             ["10.0.0.1", PUBLIC],
@@ -171,128 +170,130 @@ class InMemoryTests(SynchronousTestCase):
             [PUBLIC] * 50 + ["0.0.0.0"],
             [PUBLIC, "/run/docker.sock"],
         ):
-            rig = Rig(hooks_example_com=[answer])
-            self.refused(rig, "https://hooks.example.com/")
-            self.assertEqual(rig.called, [], answer)
+            fixture = Fixture(hooks_example_com=[answer])
+            self.refused(fixture, "https://hooks.example.com/")
+            self.assertEqual(fixture.connected_to, [], answer)
 
     def test_aliases(self) -> None:
-        """A chain of aliases is worth what stands at its end, and is followed anew at every attempt."""
-        rig = Rig(a_example_com=[["b.example.net"]], b_example_net=[["c.example.org"]], c_example_org=[["10.0.0.5"]])
-        self.refused(rig, "http://a.example.com/")
-        self.assertEqual(rig.called, [])
-        rig = Rig(a_example_com=[["b.example.net"]], b_example_net=[[PUBLIC], ["::1"]])
-        rig.get("http://a.example.com/")
-        self.refused(rig, "http://a.example.com/")
-        self.assertEqual(rig.called, [(PUBLIC, 80)])
+        """The address at the end of a chain of aliases is checked, at every attempt."""
+        fixture = Fixture(
+            a_example_com=[["b.example.net"]], b_example_net=[["c.example.org"]], c_example_org=[["10.0.0.5"]]
+        )
+        self.refused(fixture, "http://a.example.com/")
+        self.assertEqual(fixture.connected_to, [])
+        fixture = Fixture(a_example_com=[["b.example.net"]], b_example_net=[[PUBLIC], ["::1"]])
+        fixture.get("http://a.example.com/")
+        self.refused(fixture, "http://a.example.com/")
+        self.assertEqual(fixture.connected_to, [(PUBLIC, 80)])
 
     def test_literals(self) -> None:
-        """An address in the URL is called without asking a resolver, or not called."""
-        rig = Rig()
-        rig.get("http://1.1.1.1/")
-        rig.get(f"https://[{PUBLIC6}]/")
-        self.assertEqual(rig.called, [("1.1.1.1", 80), (PUBLIC6, 443)])
+        """An address in the URL is checked without asking the resolver."""
+        fixture = Fixture()
+        fixture.get("http://1.1.1.1/")
+        fixture.get(f"https://[{PUBLIC6}]/")
+        self.assertEqual(fixture.connected_to, [("1.1.1.1", 80), (PUBLIC6, 443)])
         for url in ("http://127.0.0.1/", "http://[::1]/", "http://127.1/", "https://[::ffff:10.0.0.1]/"):
-            self.refused(rig, url)
-        self.assertEqual((len(rig.called), rig.zone.asked), (2, []))
+            self.refused(fixture, url)
+        self.assertEqual((len(fixture.connected_to), fixture.zone.asked), (2, []))
 
-    def test_the_url_comes_first(self) -> None:
-        """A URL that is not sound reaches neither a resolver nor a connection, and fails as a Deferred does."""
-        rig = Rig(hooks_example_com=[[PUBLIC]])
+    def test_url_checked_first(self) -> None:
+        """An invalid URL reaches neither the resolver nor a connection, and fails as a Deferred."""
+        fixture = Fixture(hooks_example_com=[[PUBLIC]])
         for url in (
             "ftp://hooks.example.com/",
             "http://a@hooks.example.com/",
             "http://hooks.example.com/\n",
             "http://b\xfc/",
         ):
-            self.refused(rig, url)
-        self.assertEqual((rig.called, rig.zone.asked), ([], []))
+            self.refused(fixture, url)
+        self.assertEqual((fixture.connected_to, fixture.zone.asked), ([], []))
 
-    def test_a_name_that_is_none(self) -> None:
-        """An A-label that stands for nothing cannot be verified; it is refused, and not an error of another kind."""
+    def test_invalid_a_label(self) -> None:
+        """An invalid A-label cannot be verified by TLS, so it is refused."""
         answers: dict[str, Any] = {"xn--a_example": [[PUBLIC]]}
-        rig = Rig(**answers)
-        self.refused(rig, "https://xn--a.example/")
-        self.assertEqual(rig.called, [])
+        fixture = Fixture(**answers)
+        self.refused(fixture, "https://xn--a.example/")
+        self.assertEqual(fixture.connected_to, [])
 
     def test_no_address(self) -> None:
-        """A name that does not exist, or cannot be looked up, is refused in the words of one that is private."""
+        """A name that does not exist or cannot be resolved is refused with the text for a private address."""
         answers: tuple[Answer, ...] = ((), DNSLookupError("no"), OSError("no"), ValueError("no"))
         for answer in answers:
-            rig = Rig(hooks_example_com=[answer])
-            self.assertIn("name", self.refused(rig, "https://hooks.example.com/").reason)
-            self.assertEqual(rig.called, [])
+            fixture = Fixture(hooks_example_com=[answer])
+            self.assertIn("name", self.refused(fixture, "https://hooks.example.com/").reason)
+            self.assertEqual(fixture.connected_to, [])
 
-    def test_silence(self) -> None:
-        """A resolver that says nothing is waited for five seconds; what it says afterwards is not listened to."""
-        rig = Rig(hooks_example_com=[None])
-        answer = rig.get("https://hooks.example.com/")
-        rig.reactor.advance(RESOLVE_SECONDS - 0.01)
+    def test_silent_resolver(self) -> None:
+        """A silent resolver is waited for `RESOLVE_SECONDS`. A later answer is ignored."""
+        fixture = Fixture(hooks_example_com=[None])
+        answer = fixture.get("https://hooks.example.com/")
+        fixture.reactor.advance(RESOLVE_SECONDS - 0.01)
         self.assertNoResult(answer)
-        rig.reactor.advance(0.01)
+        fixture.reactor.advance(0.01)
         self.failureResultOf(answer, DestinationRefused)
-        rig.zone.tell(rig.zone.waiting[0], [PUBLIC])
-        self.assertEqual((rig.called, rig.reactor.getDelayedCalls()), ([], []))
+        fixture.zone.tell(fixture.zone.waiting[0], [PUBLIC])
+        self.assertEqual((fixture.connected_to, fixture.reactor.getDelayedCalls()), ([], []))
 
-    def test_a_late_answer(self) -> None:
-        """A resolver may take its time within the limit."""
-        rig = Rig(hooks_example_com=[None])
-        rig.get("https://hooks.example.com/")
-        rig.reactor.advance(RESOLVE_SECONDS - 0.01)
-        rig.zone.tell(rig.zone.waiting[0], [PUBLIC])
-        self.assertEqual((rig.called, rig.reactor.getDelayedCalls()), ([(PUBLIC, 443)], []))
+    def test_slow_resolver(self) -> None:
+        """A resolver may take its time within that limit."""
+        fixture = Fixture(hooks_example_com=[None])
+        fixture.get("https://hooks.example.com/")
+        fixture.reactor.advance(RESOLVE_SECONDS - 0.01)
+        fixture.zone.tell(fixture.zone.waiting[0], [PUBLIC])
+        self.assertEqual((fixture.connected_to, fixture.reactor.getDelayedCalls()), ([(PUBLIC, 443)], []))
 
-    def test_giving_up(self) -> None:
-        """Who gives up while the name is resolved has no connection made for him later."""
-        rig = Rig(hooks_example_com=[None])
-        answer = rig.get("https://hooks.example.com/")
+    def test_cancelled(self) -> None:
+        """A request cancelled while its name is resolved makes no connection later."""
+        fixture = Fixture(hooks_example_com=[None])
+        answer = fixture.get("https://hooks.example.com/")
         answer.cancel()
         self.assertNotIsInstance(self.failureResultOf(answer).value, DestinationRefused)
-        rig.zone.tell(rig.zone.waiting[0], [PUBLIC])
-        self.assertEqual((rig.called, rig.reactor.getDelayedCalls()), ([], []))
+        fixture.zone.tell(fixture.zone.waiting[0], [PUBLIC])
+        self.assertEqual((fixture.connected_to, fixture.reactor.getDelayedCalls()), ([], []))
 
-    def test_the_next_address(self) -> None:
-        """Where nobody answers at the first address, the next is tried: a few of them, within one limit of time."""
+    def test_next_address(self) -> None:
+        """Where an address does not answer, the next one is tried: up to `MOST_TRIED`, within one time limit."""
         addresses = [f"1.1.1.{number}" for number in range(1, 10)]
-        rig = Rig(hooks_example_com=[[*addresses[:2], *addresses]])
-        answer = rig.get("http://hooks.example.com/")
+        fixture = Fixture(hooks_example_com=[[*addresses[:2], *addresses]])
+        answer = fixture.get("http://hooks.example.com/")
         limits = []
         for _ in range(MOST_TRIED):
             self.assertNoResult(answer)
-            limits.append(rig.reactor.tcpClients[-1][3])
-            rig.reactor.advance(limits[-1])
-            rig.fail()
+            limits.append(fixture.reactor.tcpClients[-1][3])
+            fixture.reactor.advance(limits[-1])
+            fixture.fail()
         self.failureResultOf(answer, ConnectError)
-        self.assertEqual(rig.called, [(address, 80) for address in addresses[:MOST_TRIED]])
+        self.assertEqual(fixture.connected_to, [(address, 80) for address in addresses[:MOST_TRIED]])
         self.assertAlmostEqual(sum(limits), CONNECT_SECONDS)
 
-    def test_the_next_address_answers(self) -> None:
-        """The request goes to the first address that takes it, and only to that one."""
-        rig = Rig(hooks_example_com=[[PUBLIC6, PUBLIC]])
-        rig.get("http://hooks.example.com/")
-        rig.fail()
-        self.assertIn(b"GET / HTTP/1.1", rig.connect(PUBLIC).value())
-        self.assertEqual(rig.called, [(PUBLIC6, 80), (PUBLIC, 80)])
+    def test_next_address_answers(self) -> None:
+        """The request goes to the first address that accepts the connection, and to no other."""
+        fixture = Fixture(hooks_example_com=[[PUBLIC6, PUBLIC]])
+        fixture.get("http://hooks.example.com/")
+        fixture.fail()
+        self.assertIn(b"GET / HTTP/1.1", fixture.connect(PUBLIC).value())
+        self.assertEqual(fixture.connected_to, [(PUBLIC6, 80), (PUBLIC, 80)])
 
-    def test_another_peer(self) -> None:
-        """A connection that ends up elsewhere than it was sent is dropped before the request is written."""
+    def test_other_peer(self) -> None:
+        """A connection that leads to another address is closed before the request is sent."""
         for peer in ("127.0.0.1", "::1", "10.0.0.1", "::ffff:127.0.0.1"):
-            rig = Rig(hooks_example_com=[[PUBLIC, ANOTHER]])
-            answer = rig.get("http://hooks.example.com/")
-            transport = rig.connect(peer)
+            fixture = Fixture(hooks_example_com=[[PUBLIC, ANOTHER]])
+            answer = fixture.get("http://hooks.example.com/")
+            transport = fixture.connect(peer)
             self.failureResultOf(answer, DestinationRefused)
             self.assertEqual((transport.value(), transport.disconnecting), (b"", True), peer)
-            self.assertEqual(rig.called, [(PUBLIC, 80)])
+            self.assertEqual(fixture.connected_to, [(PUBLIC, 80)])
 
-    def test_trusted(self) -> None:
-        """What an operator allows is called at its private address, and the name need not be a public one."""
-        rig = Rig(DestinationPolicy(("http",), (80,), allow=("redis", "10.1.0.0/16")), redis=[["10.9.9.9"]])
-        rig.get("http://redis/")
-        rig.get("http://10.1.0.1/")
-        self.assertEqual(rig.called, [("10.9.9.9", 80), ("10.1.0.1", 80)])
+    def test_allowed_private_address(self) -> None:
+        """Hosts and networks that the operator allows are called at private addresses."""
+        fixture = Fixture(DestinationPolicy(("http",), (80,), allow=("redis", "10.1.0.0/16")), redis=[["10.9.9.9"]])
+        fixture.get("http://redis/")
+        fixture.get("http://10.1.0.1/")
+        self.assertEqual(fixture.connected_to, [("10.9.9.9", 80), ("10.1.0.1", 80)])
 
 
 class Server(Protocol):
-    """Answers a request with a redirect, and closes."""
+    """Answers a request with a redirect, and closes the connection."""
 
     factory: Listener
     transport: Any
@@ -314,7 +315,7 @@ class Server(Protocol):
 
 
 class Listener(Factory):
-    """Counts who comes. The Deferreds are for one visit: reset them for the next."""
+    """Counts its connections. The Deferreds are for one connection: `expect` prepares for the next."""
 
     protocol: Any = Server
 
@@ -329,7 +330,7 @@ class Listener(Factory):
 
 
 def certificate(name: str) -> PrivateCertificate:
-    """A certificate for ``name`` that vouches for itself."""
+    """A self-signed certificate for ``name``."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -352,8 +353,8 @@ def certificate(name: str) -> PrivateCertificate:
     return found
 
 
-def as_it_is(destination: Destination, url: str) -> Destination:
-    """A check that lets anything pass."""
+def any_url(destination: Destination, url: str) -> Destination:
+    """A URL check that accepts everything."""
     return destination
 
 
@@ -378,8 +379,8 @@ class OverTheNetworkTests(TestCase):
     def agent(self, policy: DestinationPolicy, zone: Zone | None = None, **others: Any) -> IAgent:
         return guarded_agent(reactor, policy.check, policy.permits, resolver=zone, **others)
 
-    async def knock(self, listener: Listener, address: str) -> None:
-        """Come as a visitor of our own: whoever came before us has been counted once we are."""
+    async def visit(self, listener: Listener, address: str) -> None:
+        """Connect once. All earlier connections were counted when this one is."""
         with socket.create_connection((address, listener.port)):
             await listener.connected
         await listener.lost
@@ -408,19 +409,19 @@ class OverTheNetworkTests(TestCase):
                     self.agent(policy, zone).request(b"GET", f"{scheme}://{host}:{canary.port}/".encode()),
                     DestinationRefused,
                 )
-        await self.knock(canary, address)
+        await self.visit(canary, address)
         self.assertEqual(canary.connections, 1)
 
     async def test_loopback(self) -> None:
-        """By name or by address, by whatever answer of the resolver: nobody gets through to 127.0.0.1."""
+        """No host name, address or answer of a resolver leads to 127.0.0.1."""
         await self.untouched("127.0.0.1")
 
     async def test_loopback6(self) -> None:
-        """Nor to ::1."""
+        """None leads to ::1."""
         await self.untouched("::1")
 
     async def test_rebinding(self) -> None:
-        """The first attempt reaches the address that is allowed, the second is refused: the name has moved."""
+        """The first attempt reaches the allowed address. The second is refused, because the name has changed."""
         canary = self.listen("127.0.0.1")
         server = self.listen("127.0.0.2", canary.port)
         policy = DestinationPolicy(("http",), (canary.port,), allow=("127.0.0.2",))
@@ -429,24 +430,24 @@ class OverTheNetworkTests(TestCase):
         await readBody(await agent.request(b"GET", url))
         await server.lost
         await self.assertFailure(agent.request(b"GET", url), DestinationRefused)
-        await self.knock(canary, "127.0.0.1")
+        await self.visit(canary, "127.0.0.1")
         self.assertEqual((server.connections, canary.connections), (1, 1))
 
-    async def test_the_resolver_of_the_system(self) -> None:
-        """Should a URL get past the first check, what the system makes of its host is still looked at."""
+    async def test_system_resolver(self) -> None:
+        """Addresses of the system's resolver are checked, also where a URL check accepts any spelling of an address."""
         canary = self.listen()
         lenient, strict = DestinationPolicy(("http",), (canary.port,), allow=("localhost",)), DestinationPolicy()
         agent = guarded_agent(reactor, lenient.check, strict.permits)
         await self.assertFailure(agent.request(b"GET", b"http://localhost:%d/" % canary.port), DestinationRefused)
         for host in ("127.1", "0x7f000001", "2130706433", "0177.0.0.1"):
             sound = Destination("http", host, canary.port, "/")
-            agent = guarded_agent(reactor, partial(as_it_is, sound), strict.permits)
+            agent = guarded_agent(reactor, partial(any_url, sound), strict.permits)
             await self.assertFailure(agent.request(b"GET", b"http://example.com/"), DestinationRefused)
-        await self.knock(canary, "127.0.0.1")
+        await self.visit(canary, "127.0.0.1")
         self.assertEqual(canary.connections, 1)
 
     async def test_allowed(self) -> None:
-        """What an operator trusts is reached, by name and by address; a redirect is the answer, and not followed."""
+        """What the operator allows is reached by name and by address. A redirect is not followed."""
         server = self.listen()
         policy = DestinationPolicy(("http",), (server.port,), allow=("127.0.0.0/8",))
         for number, host in enumerate(("hooks.example.com", "127.0.0.1"), 1):
@@ -459,7 +460,7 @@ class OverTheNetworkTests(TestCase):
             server.expect()
 
     async def test_names_in_tls(self) -> None:
-        """The connection goes to the address; SNI and the certificate are about the name."""
+        """The connection goes to the address; SNI and the certificate's check use the name."""
         ours = certificate("hooks.example.com")
         server = self.listen(tls=ours)
         tls = BrowserLikePolicyForHTTPS(Certificate.loadPEM(ours.dumpPEM()))
@@ -478,10 +479,10 @@ class OverTheNetworkTests(TestCase):
             self.assertEqual(server.received, b"", host)
             server.expect()
 
-    async def test_another_peer(self) -> None:
-        """Should the connection lead elsewhere, not a byte is sent, nor a greeting of TLS.
+    async def test_other_peer(self) -> None:
+        """A connection that leads elsewhere gets no bytes, not even a TLS handshake.
 
-        That is so by the word of Twisted and by the word of the kernel, which are asked in this order.
+        Both Twisted's and the kernel's address of the peer are checked.
         """
         zone = Zone(hooks_example_com=[["127.0.0.1"]])
         for verdicts in ((True, False), (True, True, False)):

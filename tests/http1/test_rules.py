@@ -1,4 +1,4 @@
-"""What a head must be, whatever is in it. Which line gets which status stands in `tests.http1.strictness`."""
+"""The rules for a request's head, with random input. The status of each case is in `tests.http1.request_cases`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ PIECES = st.sampled_from(
 TARGETS = st.lists(PIECES | st.binary(max_size=2), max_size=8).map(b"".join)
 
 
-class Targets(SynchronousTestCase):
+class CheckTargetTests(SynchronousTestCase):
     """`check_target`"""
 
     @given(st.sampled_from([b"GET", b"OPTIONS"]), TARGETS)
-    def test_what_comes_through(self, method: bytes, target: bytes) -> None:
-        """Visible ASCII in origin form, with whole escapes and without a fragment (RFC 9112, section 3.2); or 400."""
+    def test_checked_target(self, method: bytes, target: bytes) -> None:
+        """A checked target is visible ASCII in origin form, with complete escapes and without a fragment (RFC 9112,
+        section 3.2). Any other target is refused with 400.
+        """
         try:
             checked = check_target(method, target)
         except Refusal as refusal:
@@ -31,11 +33,11 @@ class Targets(SynchronousTestCase):
         if checked != b"*" or method != b"OPTIONS":
             self.assertRegex(checked, rb"\A/[!-~]*\Z")
             self.assertIsNone(re.search(rb"[#\\]|%00|%(?![0-9A-Fa-f]{2})", checked))
-            # What comes through comes through again: whoever reads it behind us reads the same.
+            # The next server, reading with the same rules, understands the same target.
             self.assertEqual(check_target(method, checked), checked)
 
     def test_absolute(self) -> None:
-        """Its path is what counts (RFC 9112, section 3.2.2)."""
+        """Of an absolute target, the path and the query are used (RFC 9112, section 3.2.2)."""
         for target, path in (
             (b"http://x/a?b", b"/a?b"),
             (b"HTTPS://x:1?b", b"/?b"),
@@ -45,13 +47,13 @@ class Targets(SynchronousTestCase):
             self.assertEqual(check_target(b"GET", target), path)
 
     def test_long(self) -> None:
-        """8 KiB, and one more is 414."""
+        """A target may have 8 KiB; one more byte is 414."""
         check_target(b"GET", b"/" * MOST_TARGET)
         refusal = self.assertRaises(Refusal, check_target, b"GET", b"/" * (MOST_TARGET + 1))
         self.assertEqual(refusal.status, 414)
 
 
-class Heads(SynchronousTestCase):
+class CheckHeadTests(SynchronousTestCase):
     """`check_head`"""
 
     @given(
@@ -64,7 +66,7 @@ class Heads(SynchronousTestCase):
         )
     )
     def test_one_meaning(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """What is let in has one Host, one way to tell its length, and once what can only be said once."""
+        """A checked head has one Host, one body length, and no repeated field that must not be repeated."""
         try:
             head = check_head(b"POST", b"/", "1.1", headers)
         except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""What a peer has not taken yet, seen with real sockets."""
+"""The bytes that a peer has not received yet, measured with real sockets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.http1.send_backlog import unsent
+from openhqm.http1.send_backlog import send_backlog
 
 
-class Backend:
-    """A transport as Twisted's are, of which a part was written."""
+class FakeTransport:
+    """A transport with the attributes of Twisted's, part of whose buffer was written to the socket."""
 
     dataBuffer = b"abcdef"
     offset = 2
@@ -20,34 +20,34 @@ class Backend:
         self.fileno = connection.fileno
 
 
-class UnsentTests(SynchronousTestCase):
-    """`unsent`"""
+class SendBacklogTests(SynchronousTestCase):
+    """`send_backlog`"""
 
     def test_kernel(self) -> None:
-        """What the kernel holds counts, and counts less with each piece that the peer takes."""
+        """Bytes in the kernel's buffer count until the peer receives them."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             reader = socket.create_connection(listening.getsockname())
             writer, _ = listening.accept()
         self.addCleanup(writer.close)
         self.addCleanup(reader.close)
-        backend = Backend(writer)
-        self.assertEqual(unsent(backend), 14)
+        transport = FakeTransport(writer)
+        self.assertEqual(send_backlog(transport), 14)
         writer.setblocking(False)
         try:
             while True:
                 writer.send(b"a" * 65536)
         except BlockingIOError:
             pass
-        before = unsent(backend)
+        before = send_backlog(transport)
         self.assertGreater(before, 14)
         reader.settimeout(10)
-        while unsent(backend) == before:
+        while send_backlog(transport) == before:
             reader.recv(65536)
-        self.assertLess(unsent(backend), before)
+        self.assertLess(send_backlog(transport), before)
 
-    def test_anything_else(self) -> None:
-        """A transport without a buffer or a socket holds nothing, as far as can be known."""
-        self.assertEqual(unsent(object()), 0)
+    def test_without_buffer_or_socket(self) -> None:
+        """A transport without a buffer or an open socket has no backlog that could be seen."""
+        self.assertEqual(send_backlog(object()), 0)
         with socket.socket() as closed:
-            backend = Backend(closed)
-        self.assertEqual(unsent(backend), 14)
+            transport = FakeTransport(closed)
+        self.assertEqual(send_backlog(transport), 14)

@@ -1,4 +1,4 @@
-"""The client's side of the straight path: what a server may answer, and what is made of everything else."""
+"""The connection to an upstream server: the responses it accepts and refuses, its timeouts, and the pool."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.http1.rules import Refusal
 from openhqm.http1.upstream import Upstream
-from openhqm.http1.upstreams import IDLE_SECONDS, Upstreams
+from openhqm.http1.upstream_pool import IDLE_SECONDS, UpstreamPool
 from tests import hypothesis_profile  # noqa: F401
-from tests.http1.connections import Transport
+from tests.http1.memory_server import Transport
 
 OK = b"HTTP/1.1 200 OK\r\n"
 TIMEOUT = 30.0
@@ -40,7 +40,7 @@ GOOD: dict[str, tuple[bytes, int, bytes, bool]] = {
     "closing": (OK + b"Connection: close\r\nContent-Length: 1\r\n\r\na", 200, b"a", False),
     "1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na", 200, b"a", False),
     "1.0 kept": (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na", 200, b"a", True),
-    "more than was asked for": (
+    "a second response": (
         OK + b"Content-Length: 1\r\n\r\na" + OK + b"Content-Length: 0\r\n\r\n",
         200,
         b"a",
@@ -69,14 +69,14 @@ BAD: dict[str, bytes] = {
 }
 
 
-class Taking:
-    """Takes a response, and notes it."""
+class RecordingSink:
+    """A `ResponseSink` that records the response."""
 
     def __init__(self) -> None:
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
         self.body = b""
-        self.whole = False
+        self.complete = False
         self.failure: Refusal | None = None
 
     def responded(self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
@@ -84,43 +84,43 @@ class Taking:
         self.status, self.fields = status, list(fields)
 
     def received(self, piece: bytes) -> None:
-        assert self.status and not self.whole
+        assert self.status and not self.complete
         self.body += piece
 
     def completed(self) -> None:
-        assert self.status and not self.whole and self.failure is None
-        self.whole = True
+        assert self.status and not self.complete and self.failure is None
+        self.complete = True
 
     def failed(self, refusal: Refusal) -> None:
-        assert not self.whole and self.failure is None
+        assert not self.complete and self.failure is None
         self.failure = refusal
 
 
-class Sending:
-    """Whoever sends the body of a request, and is told to pause."""
+class RecordingProducer:
+    """The producer of a request's body, which records its calls."""
 
     def __init__(self) -> None:
-        self.words: list[str] = []
+        self.calls: list[str] = []
 
     def pauseProducing(self) -> None:
-        self.words.append("pause")
+        self.calls.append("pause")
 
     def resumeProducing(self) -> None:
-        self.words.append("resume")
+        self.calls.append("resume")
 
 
 class Exchange:
-    """A connection in memory, with a request under way."""
+    """A connection in memory with a request under way."""
 
     def __init__(self, method: bytes = b"GET", chunked: bool = False, sent: bool = True) -> None:
         self.clock = Clock()
-        self.back: list[bool] = []
-        self.upstream = Upstream(self.clock, lambda upstream, reusable: self.back.append(reusable))
+        self.released: list[bool] = []
+        self.upstream = Upstream(self.clock, lambda upstream, reusable: self.released.append(reusable))
         self.transport = Transport()
         self.upstream.makeConnection(self.transport)
-        self.sending = Sending()
-        self.taking = Taking()
-        self.upstream.begin(b"head", method, chunked, self.sending, self.taking, TIMEOUT)
+        self.body = RecordingProducer()
+        self.sink = RecordingSink()
+        self.upstream.begin(b"head", method, chunked, self.body, self.sink, TIMEOUT)
         if sent:
             self.upstream.end()
 
@@ -130,123 +130,123 @@ class Exchange:
                 self.upstream.dataReceived(piece)
         return self
 
-    def lose(self, error: type[Exception] = ConnectionDone) -> Taking:
+    def lose(self, error: type[Exception] = ConnectionDone) -> RecordingSink:
         self.upstream.connectionLost(Failure(error()))
-        return self.taking
+        return self.sink
 
 
-class Answers(SynchronousTestCase):
+class ResponseTests(SynchronousTestCase):
     def test_good(self) -> None:
-        """Each is taken as it is, in one piece or byte by byte."""
+        """A valid response is passed on as it is, in one piece or byte by byte."""
         for name, (data, status, body, kept) in GOOD.items():
             for pieces in ([data], [data[index : index + 1] for index in range(len(data))]):
                 exchange = Exchange().feed(*pieces)
-                taking = exchange.taking
-                self.assertEqual((taking.status, taking.body, taking.whole), (status, body, True), name)
+                sink = exchange.sink
+                self.assertEqual((sink.status, sink.body, sink.complete), (status, body, True), name)
                 if len(pieces) == 1:
-                    self.assertEqual(exchange.back, [kept], name)
+                    self.assertEqual(exchange.released, [kept], name)
                 self.assertEqual(exchange.clock.getDelayedCalls(), [], name)
 
     def test_bad(self) -> None:
-        """Each is a 502, the connection is closed, and nothing of it was taken for an answer."""
+        """An invalid response is a 502, and its connection is closed."""
         for name, data in BAD.items():
             exchange = Exchange().feed(*(data[start : start + 65536] for start in range(0, len(data), 65536)))
-            assert exchange.taking.failure is not None, name
-            self.assertEqual((exchange.taking.failure.status, exchange.taking.whole), (502, False), name)
-            self.assertEqual((exchange.transport.aborted, exchange.back), (True, [False]), name)
+            assert exchange.sink.failure is not None, name
+            self.assertEqual((exchange.sink.failure.status, exchange.sink.complete), (502, False), name)
+            self.assertEqual((exchange.transport.aborted, exchange.released), (True, [False]), name)
 
     def test_head(self) -> None:
-        """The answer to HEAD ends with its head, whatever length it speaks of."""
+        """The response to HEAD ends with its head, whatever length that announces."""
         for fields in (b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"):
             exchange = Exchange(b"HEAD").feed(OK + fields + b"\r\n")
-            self.assertEqual((exchange.taking.whole, exchange.back), (True, [True]))
+            self.assertEqual((exchange.sink.complete, exchange.released), (True, [True]))
 
     def test_until_close(self) -> None:
-        """Without a length the end of the connection is the end of the body, if it is one in order."""
-        self.assertTrue(Exchange().feed(OK + b"\r\n", b"abc").lose().whole)
+        """The end of the connection ends a response without a length, unless the connection broke."""
+        self.assertTrue(Exchange().feed(OK + b"\r\n", b"abc").lose().complete)
         failure = Exchange().feed(OK + b"\r\n", b"abc").lose(ConnectionLost).failure
         assert failure is not None
 
-    def test_cut(self) -> None:
-        """Before its answer, in its head, in its body: the failure says which."""
-        for data, words in (
+    def test_connection_lost(self) -> None:
+        """A connection lost before or within a response is a 502 that says which."""
+        for data, expected in (
             (b"", "before"),
             (b"HTTP/1.1 20", "before"),
             (OK + b"Content-Length: 3\r\n\r\nab", "in the middle"),
             (OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "in the middle"),
         ):
-            taking = Exchange().feed(data).lose()
-            assert taking.failure is not None
-            self.assertEqual((taking.failure.status, taking.whole), (502, False))
-            self.assertIn(words, taking.failure.reason)
+            sink = Exchange().feed(data).lose()
+            assert sink.failure is not None
+            self.assertEqual((sink.failure.status, sink.complete), (502, False))
+            self.assertIn(expected, sink.failure.reason)
 
     @given(st.binary(max_size=200))
     def test_noise(self, noise: bytes) -> None:
-        """Whatever a server sends: no exception, and one end."""
+        """Random bytes of a server raise no exception, and end the response once."""
         exchange = Exchange().feed(noise)
-        taking = exchange.lose()
-        self.assertTrue(taking.whole or taking.failure is not None)
+        sink = exchange.lose()
+        self.assertTrue(sink.complete or sink.failure is not None)
 
-    def test_unasked(self) -> None:
-        """A server that speaks without having been asked is hung up on."""
+    def test_unrequested(self) -> None:
+        """A server that sends something without a request is disconnected."""
         exchange = Exchange().feed(OK + b"Content-Length: 0\r\n\r\n")
         exchange.feed(OK + b"Content-Length: 0\r\n\r\n")
-        self.assertEqual((exchange.transport.aborted, exchange.back), (True, [True, False]))
+        self.assertEqual((exchange.transport.aborted, exchange.released), (True, [True, False]))
 
 
-class Bodies(SynchronousTestCase):
+class RequestBodyTests(SynchronousTestCase):
     def test_sized(self) -> None:
-        """A body of known length goes as it is."""
+        """A body of known length goes out as it is."""
         exchange = Exchange(b"POST", sent=False)
         exchange.upstream.write(b"abc")
         exchange.upstream.end()
         self.assertEqual(exchange.transport.value(), b"headabc")
 
     def test_chunked(self) -> None:
-        """One of unknown length goes in chunks."""
+        """A body of unknown length goes out in chunks."""
         exchange = Exchange(b"POST", chunked=True, sent=False)
         exchange.upstream.write(b"abc")
         exchange.upstream.end()
         self.assertEqual(exchange.transport.value(), b"head3\r\nabc\r\n0\r\n\r\n")
 
     def test_answered_early(self) -> None:
-        """An answer before the end of the body is an answer, and the connection cannot be used again."""
+        """A response before the end of the body counts, and its connection is not used again."""
         exchange = Exchange(b"POST", sent=False).feed(OK + b"Content-Length: 0\r\n\r\n")
-        self.assertEqual((exchange.taking.whole, exchange.back, exchange.transport.aborted), (True, [False], True))
+        self.assertEqual((exchange.sink.complete, exchange.released, exchange.transport.aborted), (True, [False], True))
         exchange.upstream.write(b"abc")
         exchange.upstream.end()
         self.assertEqual(exchange.transport.value(), b"head")
 
-    def test_pace(self) -> None:
+    def test_backpressure(self) -> None:
         """Each side is paused while the other does not keep up."""
         exchange = Exchange(b"POST", sent=False)
         producer = exchange.transport.producer
         producer.pauseProducing()
         producer.resumeProducing()
-        self.assertEqual(exchange.sending.words, ["pause", "resume"])
+        self.assertEqual(exchange.body.calls, ["pause", "resume"])
         exchange.upstream.pauseProducing()
         self.assertEqual(exchange.transport.producerState, "paused")
         exchange.upstream.resumeProducing()
         self.assertEqual(exchange.transport.producerState, "producing")
 
     def test_abort(self) -> None:
-        """Nobody waits any more: the connection is closed, and nobody is told of what follows."""
+        """Aborting closes the connection, and the sink is not called any more."""
         exchange = Exchange()
         exchange.upstream.abort()
-        taking = exchange.lose()
-        self.assertEqual((exchange.transport.aborted, taking.failure, taking.whole), (True, None, False))
+        sink = exchange.lose()
+        self.assertEqual((exchange.transport.aborted, sink.failure, sink.complete), (True, None, False))
 
 
-class Times(SynchronousTestCase):
+class TimeoutTests(SynchronousTestCase):
     def after(self, exchange: Exchange, seconds: float, each: bytes = b"") -> Refusal | None:
         for _ in range(int(seconds)):
             exchange.clock.advance(1)
             if each:
                 exchange.feed(each)
-        return exchange.taking.failure
+        return exchange.sink.failure
 
     def test_no_answer(self) -> None:
-        """504 when nothing comes, and when its head drips."""
+        """A server that sends nothing, or its head byte by byte, gets a 504."""
         for each in (b"", b"a"):
             exchange = Exchange().feed(b"HTTP/1.1 200 ")
             failure = self.after(exchange, TIMEOUT + 1, each)
@@ -254,13 +254,13 @@ class Times(SynchronousTestCase):
             self.assertEqual((failure.status, exchange.transport.aborted), (504, True))
 
     def test_silence(self) -> None:
-        """A body that drips is let through as it is; one that has stopped is given up."""
+        """A response that comes in small pieces is passed on; one that stops is given up."""
         exchange = Exchange().feed(OK + b"Transfer-Encoding: chunked\r\n\r\n")
         self.assertIsNone(self.after(exchange, TIMEOUT * 4, b"1\r\na\r\n"))
         self.assertIsNotNone(self.after(exchange, TIMEOUT + 1))
 
-    def test_not_to_blame(self) -> None:
-        """A server is not late while the client sends, or does not read."""
+    def test_server_not_late(self) -> None:
+        """A server is not late while the client sends its body, or does not read the response."""
         exchange = Exchange(sent=False)
         self.assertIsNone(self.after(exchange, TIMEOUT * 3))
         exchange.upstream.end()
@@ -271,15 +271,15 @@ class Times(SynchronousTestCase):
         exchange.upstream.resumeProducing()
         self.assertIsNotNone(self.after(exchange, TIMEOUT * 2 + 1))
 
-    def test_does_not_read(self) -> None:
-        """A server that takes no more of the body has as long."""
+    def test_server_does_not_read(self) -> None:
+        """A server that does not read the body is given up after the same time."""
         exchange = Exchange(sent=False)
         exchange.transport.producer.pauseProducing()
         self.assertIsNotNone(self.after(exchange, TIMEOUT + 1))
 
 
-class Endpoint:
-    """Connects in memory."""
+class MemoryEndpoint:
+    """A client endpoint that connects in memory."""
 
     def __init__(self) -> None:
         self.made: list[Transport] = []
@@ -300,20 +300,20 @@ class Endpoint:
         return connecting
 
 
-class Kept(SynchronousTestCase):
+class UpstreamPoolTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock, self.endpoint = Clock(), Endpoint()
-        self.upstreams = Upstreams(self.endpoint, self.clock)
+        self.clock, self.endpoint = Clock(), MemoryEndpoint()
+        self.pool = UpstreamPool(self.endpoint, self.clock)
 
     def exchange(self) -> Upstream:
-        upstream = self.successResultOf(self.upstreams.take())
-        upstream.begin(b"", b"GET", False, Sending(), Taking(), TIMEOUT)
+        upstream = self.successResultOf(self.pool.acquire())
+        upstream.begin(b"", b"GET", False, RecordingProducer(), RecordingSink(), TIMEOUT)
         upstream.end()
         upstream.dataReceived(OK + b"Content-Length: 0\r\n\r\n")
         return upstream
 
-    def test_kept(self) -> None:
-        """A connection is used again; for a moment, and not once it was lost."""
+    def test_reused(self) -> None:
+        """A connection is used again, unless it was idle too long or was lost."""
         first = self.exchange()
         self.assertIs(self.exchange(), first)
         self.clock.advance(IDLE_SECONDS)
@@ -324,21 +324,21 @@ class Kept(SynchronousTestCase):
         self.assertIsNot(self.exchange(), second)
 
     def test_two_at_a_time(self) -> None:
-        """A connection serves one request at a time."""
-        one, two = (self.successResultOf(self.upstreams.take()) for _ in range(2))
+        """A connection carries one request at a time."""
+        one, two = (self.successResultOf(self.pool.acquire()) for _ in range(2))
         self.assertIsNot(one, two)
 
     def test_cannot_connect(self) -> None:
-        """Connecting has its time, too."""
+        """Connecting fails after `CONNECT_SECONDS`."""
         self.endpoint.now = False
-        taking = self.upstreams.take()
+        connecting = self.pool.acquire()
         self.clock.advance(6)
-        self.failureResultOf(taking)
+        self.failureResultOf(connecting)
 
     def test_stop(self) -> None:
-        """All are hung up on, busy or idle."""
+        """Stopping closes all connections, in use or idle."""
         self.exchange()
-        self.successResultOf(self.upstreams.take())
+        self.successResultOf(self.pool.acquire())
         self.exchange()
-        self.upstreams.stop()
+        self.pool.stop()
         self.assertEqual([transport.aborted for transport in self.endpoint.made], [True, True])

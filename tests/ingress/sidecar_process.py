@@ -14,9 +14,9 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.web.resource import Resource
 
-from openhqm.http1.messages import Answer, Message
+from openhqm.http1.messages import Answer, FullRequest
 from openhqm.http1.site import HTTP1Site
-from openhqm.http1.upstreams import Upstreams, endpoint_for
+from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.fast_path import refused
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.policy.sidecar_rules import Rule
@@ -25,7 +25,7 @@ MOST_BODY = 100_000
 
 
 class Ours(Resource):
-    """What is the gateway's own."""
+    """Serve the gateway's own paths."""
 
     isLeaf = True
 
@@ -34,28 +34,28 @@ class Ours(Resource):
         return b"ours:" + request.uri
 
 
-async def queue(message: Message, wait: float | None) -> Answer:
-    """Says what would have been queued."""
+async def queue(message: FullRequest, wait: float | None) -> Answer:
+    """Answer with what would have been queued."""
     document = {"target": message.head.target.decode(), "body": message.body.decode(), "wait": wait}
     return Answer(202, json.dumps(document).encode())
 
 
 def front(upstream: str, timeout: float, clock: Any) -> tuple[HTTP1Site, Sidecar]:
-    """A site, and the sidecar in it."""
+    """A site, and its sidecar."""
     sidecar = Sidecar(
-        Upstreams(endpoint_for(upstream, clock), clock),
+        UpstreamPool(endpoint_for(upstream, clock), clock),
         name=b"openhqm-test",
         rules=[Rule("/jobs/**", ("POST",), wait=7.0)],
         queue=queue,
         timeout=timeout,
         longest_wait=60.0,
     )
-    site = HTTP1Site(Ours(), clock, sidecar.lane(lambda message: None), refused, MOST_BODY, sidecar.passage)
+    site = HTTP1Site(Ours(), clock, sidecar.fast_path(lambda message: None), refused, MOST_BODY, sidecar.select_sink)
     return site, sidecar
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve until the process is killed."""
     site, _ = front(sys.argv[1], float(sys.argv[2]), reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     print(port.getHost().port, flush=True)

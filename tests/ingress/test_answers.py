@@ -1,4 +1,4 @@
-"""The one table from error to status code, and the problem documents of RFC 9457."""
+"""The table from an error to its status code, and the problem documents of RFC 9457."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from openhqm.errors import (
     IdempotencyConflict,
     InvalidRequest,
     MalformedJSON,
+    MessageTooLarge,
     NotDurable,
     OpenHQMError,
     UnknownRequest,
@@ -52,7 +53,7 @@ class ProblemTests(SynchronousTestCase):
     """`problem` and `problem_for`"""
 
     def document(self, answer: Answer) -> dict[str, Any]:
-        """The members, after what every problem document has was seen to be there."""
+        """The members of a problem document that RFC 9457 does not require. The required ones are checked."""
         self.assertEqual(answer.content_type, b"application/problem+json")
         document: dict[str, Any] = json.loads(answer.body)
         self.assertEqual(document["status"], answer.status)
@@ -61,12 +62,13 @@ class ProblemTests(SynchronousTestCase):
         return document
 
     def test_one_row_per_error(self) -> None:
-        """Each error has its status, its sentence, and the members a program can act on (API contract)."""
+        """Each error has its status, its text, and the members on which a program can act."""
         for error, status, members in (
             (MalformedJSON("not JSON"), 400, {"detail": "not JSON"}),
             (UnknownRequest("7f9c"), 404, {"correlation_id": "7f9c"}),
             (AlreadyEnded("7f9c", "FAILED"), 409, {"correlation_id": "7f9c", "request_status": "FAILED"}),
             (ExpiredRequest("7f9c"), 410, {"correlation_id": "7f9c"}),
+            (MessageTooLarge(300, 256), 413, {"largest_message": 256}),
             (InvalidRequest("metadata.timeout", "is odd"), 422, {"field": "metadata.timeout"}),
             (InvalidRequest("metadata.timeout", "is odd"), 422, {"detail": "metadata.timeout: is odd"}),
             (IdempotencyConflict("k"), 422, {}),
@@ -80,14 +82,14 @@ class ProblemTests(SynchronousTestCase):
             self.assertEqual(document, {**document, **members})
 
     def test_a_way_out(self) -> None:
-        """A 503 says when to come back, and that the same key makes it safe; not what broke on this machine."""
+        """A 503 says when to repeat the request, and under the same key. It does not name the reason."""
         answer = problem_for(NotDurable("cannot write /srv/secret/openhqm.db", retry_after=7), HERE)
         self.assertEqual([(name.lower(), value) for name, value in answer.fields], [(b"retry-after", b"7")])
         self.assertIn("Idempotency-Key", self.document(answer)["detail"])
         self.assertNotIn(b"secret", answer.body)
 
     def test_nothing_leaks(self) -> None:
-        """What is no caller's business is a 500 without a word of what it was."""
+        """An internal error is a 500 that tells the caller nothing about it."""
         for error in (
             OpenHQMError("secret"),
             CannotStart("secret"),
@@ -101,12 +103,12 @@ class ProblemTests(SynchronousTestCase):
             self.assertNotIn(b"secret", answer.body)
 
     def test_titles(self) -> None:
-        """``about:blank`` has the phrase of the status for its title (RFC 9457, section 4.2.1), whatever the status."""
+        """With ``about:blank`` the title is the phrase of the status (RFC 9457, section 4.2.1)."""
         for status, phrase in PHRASES.items():
             self.assertEqual(self.document(problem(status, "x"))["title"], phrase, status)
 
     def test_members(self) -> None:
-        """Without an instance there is none; header fields go with the answer."""
+        """The instance is optional, and header fields go with the answer."""
         answer = problem(405, "no", fields=((b"allow", b"GET"),), more=1)
         self.assertEqual(answer.fields, ((b"allow", b"GET"),))
         document = self.document(answer)
@@ -114,7 +116,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(document["more"], 1)
 
     def test_unknown_and_foreign(self) -> None:
-        """Two ids that are not there get the same answer but for the id they asked for."""
+        """The answers for two unknown ids differ only in the id."""
         one, two = (problem_for(UnknownRequest(key), f"/{key}").body for key in ("aaaa", "bbbb"))
         self.assertEqual(one.replace(b"aaaa", b"bbbb"), two)
 
@@ -123,11 +125,11 @@ class FieldTests(SynchronousTestCase):
     """`field`"""
 
     def test_text(self) -> None:
-        """A header field as text without the blanks around it, or None."""
+        """A header field is text without surrounding blanks, or None."""
         fields = {b"accept": b" */* ", b"empty": b""}
         self.assertEqual([field(fields.get, name) for name in (b"accept", b"empty", b"other")], ["*/*", "", None])
 
     def test_not_ascii(self) -> None:
-        """Bytes beyond ASCII are a 400 that names the field."""
+        """A header field that is not ASCII is a 400 that names it."""
         error: Any = self.assertRaises(HTTPProblem, field, {b"prefer": b"\xff"}.get, b"prefer")
         self.assertEqual((error.status, "prefer" in error.detail), (400, True))

@@ -1,4 +1,4 @@
-"""The short lane and the routes give the same answers, to the byte."""
+"""The fast path and the routes give the same answers, to the byte."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.delivery.streams import Streams
-from openhqm.delivery.waiting import Waiting
+from openhqm.delivery.long_polling import LongPolls
+from openhqm.delivery.streams import EventStreams
 from openhqm.errors import NotDurable
 from openhqm.http1.site import HTTP1Site
 from openhqm.ingress.door import Door
@@ -21,28 +21,28 @@ from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.routes import Routes
 from openhqm.policy.ids import CorrelationIds
-from tests.http1.connections import Transport
-from tests.workers.bench import Hand, Workshop
+from tests.http1.memory_server import Transport
+from tests.workers.bench import ManualHandler, WorkerBench
 
 GOOD = b'{"payload": {"a": 1}, "metadata": {"priority": "high"}}'
 
 
-class Lane:
-    """A server in memory, with or without its short lane, and always with the same ids and the same time."""
+class InMemoryServer:
+    """A server in memory, with or without its fast path. Ids and time are the same in both."""
 
-    def __init__(self, short: bool, access: Any = None) -> None:
-        self.hand = Hand()
-        self.shop = Workshop(self.hand)
-        bench: Any = self.shop.bench
-        bench.queue._ids = bench.store._ids = CorrelationIds(b"the same on both")
-        waiting = Waiting(bench.store, bench.clock)
+    def __init__(self, fast: bool, access: Any = None) -> None:
+        self.handler = ManualHandler()
+        self.bench = WorkerBench(self.handler)
+        backend: Any = self.bench.backend
+        backend.queue._ids = backend.store._ids = CorrelationIds(b"the same on both")
+        waiting = LongPolls(backend.store, backend.clock)
         metrics = DoorMetrics(CollectorRegistry())
-        self.door = Door(bench.queue, bench.store, waiting, bench.clock, metrics, longest_wait=60)
-        streams = Streams(bench.store, bench.clock, metrics.open_streams.set)
-        self.health = Health(bench.queue, "memory", None, lambda: None, tuple)
+        self.door = Door(backend.queue, backend.store, waiting, backend.clock, metrics, longest_wait=60)
+        streams = EventStreams(backend.store, backend.clock, metrics.open_streams.set)
+        self.health = Health(backend.queue, "memory", None, lambda: None, tuple)
         routes = Routes(self.door, streams, self.health)
-        lane: Any = FastPath(self.door, streams) if short else lambda message: None
-        self.site = HTTP1Site(routes.resource(), bench.clock, lane, refused, 100_000, access=access)
+        fast_path: Any = FastPath(self.door, streams) if fast else lambda message: None
+        self.site = HTTP1Site(routes.resource(), backend.clock, fast_path, refused, 100_000, access_log=access)
         self.protocol = self.site.buildProtocol(None)
         self.transport = Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
         self.protocol.makeConnection(self.transport)
@@ -56,21 +56,21 @@ class Lane:
         return self.take()
 
     def take(self) -> bytes:
-        self.shop.bench.turn()
+        self.bench.backend.turn()
         answer = self.transport.value()
         self.transport.clear()
         return b"\r\n".join(line for line in answer.split(b"\r\n") if not line.startswith(b"Date: "))
 
 
-class Same(SynchronousTestCase):
+class SameAnswersTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.lanes = (Lane(True), Lane(False))
+        self.servers = (InMemoryServer(True), InMemoryServer(False))
 
     def both(self, *arguments: Any, **headers: Any) -> bytes:
-        short, routed = (lane.ask(*arguments, **headers) for lane in self.lanes)
-        self.assertEqual(short, routed)
-        self.assertTrue(short.startswith(b"HTTP/1.1 "), short)
-        return short
+        fast, routed = (server.ask(*arguments, **headers) for server in self.servers)
+        self.assertEqual(fast, routed)
+        self.assertTrue(fast.startswith(b"HTTP/1.1 "), fast)
+        return fast
 
     def submit(self, **headers: str) -> str:
         answer = self.both("POST", "/api/v1/submit", GOOD, content_type="application/json", **headers)
@@ -78,7 +78,7 @@ class Same(SynchronousTestCase):
         return correlation_id
 
     def test_submit(self) -> None:
-        """Accepted, replayed, acknowledged: the same."""
+        """Accepted, replayed and respond-async are answered alike."""
         self.submit()
         self.submit(idempotency_key="k")
         self.assertIn(
@@ -88,7 +88,7 @@ class Same(SynchronousTestCase):
         self.submit(prefer="respond-async")
 
     def test_refused(self) -> None:
-        """Every way to be refused: the same."""
+        """Every refusal is answered alike."""
         for body, headers in (
             (b"", {"content_type": "application/json"}),
             (b"{", {"content_type": "application/json"}),
@@ -106,13 +106,14 @@ class Same(SynchronousTestCase):
             self.both("GET", f"/api/v1/{path}/{'x' * 36}")
 
     def lose_the_store(self) -> None:
-        """Nothing can be looked up any more."""
-        for lane in self.lanes:
-            store: Any = lane.shop.bench.store
+        """The store cannot be read any more."""
+        for server in self.servers:
+            store: Any = server.bench.backend.store
             store.find = store.history = lambda *asked: fail(NotDurable("the store is away"))
 
     def test_accepted_is_accepted(self) -> None:
-        """Who would wait or listen, and cannot, is told where to look: what is safe is never answered with a 503."""
+        """Where the store cannot be read, a caller that asked to wait or listen gets a 202: an accepted request is
+        never a 503."""
         self.lose_the_store()
         asked = ("POST", "/api/v1/submit", GOOD)
         waited = self.both(*asked, content_type="application/json", prefer="wait=5")
@@ -125,22 +126,22 @@ class Same(SynchronousTestCase):
         self.assertIn(b"HTTP/1.1 503 ", self.both("GET", f"/api/v1/status/{'11111111-1111-4111-8111-111111111111'}"))
 
     def test_ending_between_two_looks(self) -> None:
-        """A reader that comes back just when the request ends gets the ending, and not a 204 that keeps it away."""
+        """A reader that reconnects in the moment of the ending gets the ending, and not a 204."""
         correlation_id = self.submit()
-        for lane in self.lanes:
-            find = lane.shop.bench.store.find
+        for server in self.servers:
+            find = server.bench.backend.store.find
 
-            def end_before(each: str, lane: Lane = lane, find: Any = find) -> Any:
-                lane.hand.answers[0].callback("x")
-                lane.shop.bench.turn()
+            def end_before(each: str, server: InMemoryServer = server, find: Any = find) -> Any:
+                server.handler.answers[0].callback("x")
+                server.bench.backend.turn()
                 return find(each)
 
-            lane.shop.bench.store.find = end_before
+            server.bench.backend.store.find = end_before
         answer = self.both("GET", f"/api/v1/events/{correlation_id}", last_event_id="2")
         self.assertIn(b"id: 3\nevent: completed\n", answer)
 
     def test_slashes(self) -> None:
-        """A path is what it is: with a slash more it is another, which there is not."""
+        """A path with an additional slash is another path, and a 404."""
         for path in ("/health/live", f"/api/v1/status/{self.submit()}", "/"):
             for strange in (f"/{path}", f"//{path}", path.replace("/", "//")):
                 answer = self.both("GET", strange)
@@ -148,20 +149,20 @@ class Same(SynchronousTestCase):
                 self.assertIn(b"Content-Type: application/problem+json\r\n", answer)
 
     def test_closed(self) -> None:
-        """While the process is stopping: the same."""
-        for lane in self.lanes:
-            lane.door.closed = True
+        """While the process stops, both answer alike."""
+        for server in self.servers:
+            server.door.closed = True
         answer = self.both("POST", "/api/v1/submit", GOOD, content_type="application/json")
         self.assertIn(b" 503 ", answer.split(b"\r\n")[0])
         self.assertIn(b"Retry-After: 1\r\n", answer)
 
     def test_asking(self) -> None:
-        """Pending, finished and failed: the same."""
+        """Pending, finished and failed requests are answered alike."""
         correlation_id = self.submit()
         for path in ("status", "response"):
             self.both("GET", f"/api/v1/{path}/{correlation_id}")
-        for lane in self.lanes:
-            lane.hand.answers[0].callback({"b": [1, 2]})
+        for server in self.servers:
+            server.handler.answers[0].callback({"b": [1, 2]})
         for path in ("status", "response"):
             self.assertIn(b"COMPLETED", self.both("GET", f"/api/v1/{path}/{correlation_id}"))
         self.assertIn(
@@ -169,73 +170,73 @@ class Same(SynchronousTestCase):
         )
 
     def test_waiting(self) -> None:
-        """An answer that is waited for: the same."""
-        for lane in self.lanes:
+        """Long polls are answered alike."""
+        for server in self.servers:
             self.assertEqual(
-                lane.ask("POST", "/api/v1/submit", GOOD, content_type="application/json", prefer="wait=5"), b""
+                server.ask("POST", "/api/v1/submit", GOOD, content_type="application/json", prefer="wait=5"), b""
             )
-            lane.hand.answers[0].callback("done")
-        short, routed = (lane.take() for lane in self.lanes)
-        self.assertEqual(short, routed)
-        self.assertIn(b"Preference-Applied: wait=5", short)
+            server.handler.answers[0].callback("done")
+        fast, routed = (server.take() for server in self.servers)
+        self.assertEqual(fast, routed)
+        self.assertIn(b"Preference-Applied: wait=5", fast)
 
     def test_events(self) -> None:
-        """History, live events, the end of the stream, and the next answer behind it: the same."""
+        """History, live events, the end of the stream, and the next answer on the connection are alike."""
         correlation_id = self.submit()
         path = f"/api/v1/events/{correlation_id}"
         self.assertIn(b"event: processing", self.both("GET", path))
         for step in (
-            lambda lane: lane.hand.works[0].progress(percent=1),
-            lambda lane: lane.hand.answers[0].callback("done"),
+            lambda server: server.handler.works[0].progress(percent=1),
+            lambda server: server.handler.answers[0].callback("done"),
         ):
-            for lane in self.lanes:
-                step(lane)
-            short, routed = (lane.take() for lane in self.lanes)
-            self.assertEqual(short, routed)
-        self.assertTrue(short.endswith(b"\r\n0\r\n\r\n"), short)
+            for server in self.servers:
+                step(server)
+            fast, routed = (server.take() for server in self.servers)
+            self.assertEqual(fast, routed)
+        self.assertTrue(fast.endswith(b"\r\n0\r\n\r\n"), fast)
         self.assertIn(b"event: completed", self.both("GET", path, last_event_id="3"))
         self.assertTrue(self.both("GET", path, last_event_id="4").startswith(b"HTTP/1.1 204 No Content\r\n"))
         self.both("GET", path, last_event_id="x")
         self.both("GET", "/api/v1/events/11111111-1111-4111-8111-111111111111")
 
     def test_reader_who_leaves(self) -> None:
-        """A reader who goes in the middle of its stream is forgotten, on both."""
+        """A reader that closes its connection within the stream is forgotten by both."""
         correlation_id = self.submit()
-        for lane in self.lanes:
-            lane.ask("GET", f"/api/v1/events/{correlation_id}")
-            self.assertTrue(lane.shop.bench.store._watchers)
-            lane.protocol.connectionLost()
-            self.assertFalse(lane.shop.bench.store._watchers)
+        for server in self.servers:
+            server.ask("GET", f"/api/v1/events/{correlation_id}")
+            self.assertTrue(server.bench.backend.store._watchers)
+            server.protocol.connectionLost()
+            self.assertFalse(server.bench.backend.store._watchers)
 
     def test_half_closed(self) -> None:
-        """A reader who has nothing more to send reads its stream to the end: the same."""
+        """A reader that closes its sending side reads its stream to the end."""
         correlation_id = self.submit()
-        for lane in self.lanes:
-            lane.ask("GET", f"/api/v1/events/{correlation_id}")
-            lane.protocol.readConnectionLost()
-            lane.hand.answers[0].callback("done")
-        short, routed = (lane.take() for lane in self.lanes)
-        self.assertEqual(short, routed)
-        self.assertIn(b"event: completed", short)
-        self.assertTrue(all(lane.transport.disconnecting for lane in self.lanes))
+        for server in self.servers:
+            server.ask("GET", f"/api/v1/events/{correlation_id}")
+            server.protocol.readConnectionLost()
+            server.handler.answers[0].callback("done")
+        fast, routed = (server.take() for server in self.servers)
+        self.assertEqual(fast, routed)
+        self.assertIn(b"event: completed", fast)
+        self.assertTrue(all(server.transport.disconnecting for server in self.servers))
 
     def test_closing(self) -> None:
-        """A connection that is to be closed: the same."""
+        """A connection with Connection: close is answered and closed alike."""
         correlation_id = self.submit()
         self.assertIn(b"Connection: close", self.both("GET", f"/api/v1/status/{correlation_id}", connection="close"))
 
     def test_hang_up(self) -> None:
-        """A caller who hangs up while it waits has submitted all the same."""
-        for lane in self.lanes:
-            lane.ask("POST", "/api/v1/submit", GOOD, content_type="application/json", prefer="wait=5")
-            lane.protocol.connectionLost()
-            self.assertEqual(len(lane.hand.works), 1)
-            self.assertFalse(lane.shop.bench.store._watchers)
+        """A caller that closes its connection while it waits has submitted all the same."""
+        for server in self.servers:
+            server.ask("POST", "/api/v1/submit", GOOD, content_type="application/json", prefer="wait=5")
+            server.protocol.connectionLost()
+            self.assertEqual(len(server.handler.works), 1)
+            self.assertFalse(server.bench.backend.store._watchers)
 
     def test_bug(self) -> None:
-        """A bug is a 500 that tells the caller nothing and the log everything."""
-        for lane in self.lanes:
-            lane.door.store.find = lambda correlation_id: os.stat("/a/secret/path")  # type: ignore[method-assign]
+        """A bug is a 500 without details, and is logged."""
+        for server in self.servers:
+            server.door.store.find = lambda correlation_id: os.stat("/a/secret/path")  # type: ignore[method-assign]
         answer = self.both("GET", f"/api/v1/status/{'x' * 36}")
         self.assertIn(b" 500 ", answer.split(b"\r\n")[0])
         self.assertNotIn(b"secret", answer)

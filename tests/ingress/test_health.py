@@ -1,4 +1,4 @@
-"""Health: what people, probes and load balancers are told, and when."""
+"""Health: what operators, probes and load balancers are told, and when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.fleet.protocol import Everybody, Process, Standing
+from openhqm.fleet.protocol import FleetStatus, ProcessHealth, ProcessStatus
 from openhqm.ingress.health import Health
 from openhqm.ingress.queue_metrics import Metrics
 from tests.benches import MemoryBench
@@ -24,7 +24,7 @@ class HealthTests(SynchronousTestCase):
         self.health = Health(self.queue, "memory", None, lambda: self.unavailable_reason, lambda: ["look"])
 
     def statuses(self) -> tuple[int, int, int]:
-        """Of the overview, of live and of ready."""
+        """The statuses of overview, live and ready."""
         overview, live, ready = (
             self.successResultOf(ask()).status for ask in (self.health.overview, self.health.live, self.health.ready)
         )
@@ -35,22 +35,22 @@ class HealthTests(SynchronousTestCase):
         return document
 
     def test_well(self) -> None:
-        """A well process is well in three ways, and says what its queue promises."""
+        """A healthy process answers 200 on all three routes, and says what its queue promises."""
         self.assertEqual(self.statuses(), (200, 200, 200))
         self.assertEqual((self.overview()["status"], self.overview()["troubles"]), ("ok", []))
         self.assertEqual(self.overview()["queue"], {"type": "memory", "durable": False})
 
-    def test_no_work_is_done(self) -> None:
-        """A worker that does no work is a reason to restart; the process stays ready, for a 202 is still kept."""
-        self.unavailable_reason = "every place for work is held"
+    def test_workers_stuck(self) -> None:
+        """Workers that are stuck are a reason to restart the process. It stays ready: it can accept requests."""
+        self.unavailable_reason = "every worker slot is taken"
         self.assertEqual(self.statuses(), (503, 503, 200))
         self.assertEqual(
             (self.overview()["status"], self.overview()["troubles"]), ("degraded", [self.unavailable_reason])
         )
-        self.assertIn(b"every place for work is held", self.successResultOf(self.health.live()).body)
+        self.assertIn(b"every worker slot is taken", self.successResultOf(self.health.live()).body)
 
-    def test_nothing_is_kept(self) -> None:
-        """An unavailable queue makes the process not ready; restarting it would not help."""
+    def test_queue_unavailable(self) -> None:
+        """An unavailable queue makes the process not ready. It stays live, because a restart would not help."""
         queue = self.queue
 
         class Full:
@@ -64,28 +64,32 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(self.overview()["warnings"], ["the disk is filling up", "look"])
 
     def test_stopping(self) -> None:
-        """A process that stops wants no more, and is not to be killed for it."""
+        """A process that stops is not ready, and it is live: it must not be killed for that."""
         self.health.draining = True
         self.assertEqual(self.statuses(), (503, 200, 503))
 
 
-class TogetherTests(SynchronousTestCase):
-    """`Health` of several processes"""
+class FleetTests(SynchronousTestCase):
+    """`Health` with several processes"""
 
     def setUp(self) -> None:
-        self.processes: list[Process] = []
+        self.processes: list[ProcessStatus] = []
         self.missing = 0
-        self.silence: Deferred[Everybody] | None = None
+        self.no_answer: Deferred[FleetStatus] | None = None
         queue: Any = MemoryBench().queue
         self.health = Health(queue, "redis", None, lambda: None, tuple, self.ask)
 
-    def ask(self) -> Deferred[Everybody]:
-        return self.silence if self.silence is not None else succeed(Everybody(1, self.processes, self.missing, None))
+    def ask(self) -> Deferred[FleetStatus]:
+        return (
+            self.no_answer
+            if self.no_answer is not None
+            else succeed(FleetStatus(1, self.processes, self.missing, None))
+        )
 
     def there_are(self, *processes: tuple[str, str | None, str | None]) -> None:
         """Processes 1, 2, ..., each with its state, its unavailable_reason and why it is stuck."""
         self.processes = [
-            Process(number, state, Standing(unavailable_reason, stuck))
+            ProcessStatus(number, state, ProcessHealth(unavailable_reason, stuck))
             for number, (state, unavailable_reason, stuck) in enumerate(processes, start=1)
         ]
 
@@ -96,40 +100,43 @@ class TogetherTests(SynchronousTestCase):
         return json.loads(overview.body), overview.status, live.status, ready.status
 
     def test_well(self) -> None:
-        """All are well; whoever comes or goes is no unavailable_reason."""
+        """Processes that start or leave are no reason against a healthy fleet."""
         self.there_are(("ready", None, None), ("leaving", "stopping", None), ("starting", "it is starting", None))
         document, *statuses = self.asked()
         self.assertEqual(statuses, [200, 200, 200])
         self.assertEqual(document["processes"], {"ready": 1, "leaving": 1, "starting": 1})
 
-    def test_one_in_trouble(self) -> None:
-        """As long as another could keep a 202 the port is worth calling; the overview says who cannot, and why."""
+    def test_one_unavailable(self) -> None:
+        """While one process can accept requests the fleet is ready.
+
+        The overview names the process that cannot, and why.
+        """
         self.there_are(("ready", None, None), ("ready", "no Redis", None))
         document, *statuses = self.asked()
         self.assertEqual(statuses, [503, 200, 200])
         self.assertEqual(document["troubles"], ["process 2: no Redis"])
 
-    def test_all_in_trouble(self) -> None:
-        """What all say is said once."""
+    def test_all_unavailable(self) -> None:
+        """A reason that all processes have is given once."""
         self.there_are(("ready", "no Redis", None), ("ready", "no Redis", None))
         document, *statuses = self.asked()
         self.assertEqual(statuses, [503, 200, 503])
         self.assertEqual(document["troubles"], ["no Redis"])
 
     def test_one_stuck(self) -> None:
-        """One that only a new process would help is a reason to start anew; the others are still worth calling."""
+        """One process that is stuck makes live 503. The fleet is ready, because the others accept requests."""
         self.there_are(("silent", "it says nothing", "it says nothing"), ("ready", None, None))
         document, *statuses = self.asked()
         self.assertEqual(statuses, [503, 503, 200])
         self.assertEqual(document["troubles"], ["process 1: it says nothing"])
 
     def test_stopping(self) -> None:
-        """Where all are leaving nobody is to be sent here, and nobody is to be killed for it."""
+        """Where all processes leave, the fleet is not ready, and it is live."""
         self.there_are(("leaving", "stopping", None), ("leaving", "stopping", None))
         self.assertEqual(self.asked()[1:], (503, 200, 503))
 
     def test_missing(self) -> None:
-        """Processes that are not there are told of."""
+        """Missing processes are a warning."""
         self.there_are(("ready", None, None))
         self.missing = 2
         document, *statuses = self.asked()
@@ -137,14 +144,15 @@ class TogetherTests(SynchronousTestCase):
         self.assertEqual(document["warnings"], ["2 processes are missing: the log says how they ended"])
 
     def test_no_parent(self) -> None:
-        """Where the parent does not answer, this process says how it is itself, and that."""
-        self.silence = fail(TimeoutError())
+        """Where the parent does not answer, this process gives its own health and a warning."""
+        self.no_answer = fail(TimeoutError())
         document, *statuses = self.asked()
         self.assertEqual(statuses, [200, 200, 200])
         self.assertEqual(document["warnings"], ["the parent process does not answer"])
 
     def test_metrics(self) -> None:
-        """Figures of one process alone would look as if the others had never been: there are none."""
+        """Where the parent does not answer, there are no metrics: those of one process would read as if counters had
+        gone back."""
         queue: Any = MemoryBench().queue
         metrics = Metrics(lambda: fail(TimeoutError()), queue, [], Clock())
         health = Health(queue, "redis", metrics, lambda: None, tuple, self.ask)

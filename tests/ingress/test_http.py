@@ -1,4 +1,4 @@
-"""The HTTP contract, against a real server over real sockets."""
+"""The HTTP API of a real server, over real sockets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def handle(work):
 
 @cache
 def _server_for(name: str) -> Server:
-    """One server for all tests of a class, until the tests are over."""
+    """A server for all tests of a class, which is stopped after the tests."""
     directory = tempfile.mkdtemp(prefix="openhqm-http-")
     with open(f"{directory}/jobs.py", "w") as file:
         file.write(HANDLERS)
@@ -64,7 +64,7 @@ def _server_for(name: str) -> Server:
 
 
 class Case(SynchronousTestCase):
-    """One server for all tests of a class."""
+    """The base of test cases whose tests share a server."""
 
     server: Server
 
@@ -79,7 +79,7 @@ class Case(SynchronousTestCase):
         return self.ask("POST", "/api/v1/submit", body, headers)
 
     def problem(self, answer: tuple[int, dict[str, str], bytes], status: int) -> dict[str, Any]:
-        """A problem document, complete by RFC 9457; and no request came of it."""
+        """Check a problem document (RFC 9457), and that no request was accepted."""
         self.assertEqual((answer[0], answer[1]["content-type"]), (status, "application/problem+json"), answer)
         document: dict[str, Any] = json.loads(answer[2])
         self.assertEqual(document["status"], status)
@@ -95,7 +95,7 @@ class Case(SynchronousTestCase):
 
 
 def parse_events(body: bytes) -> list[dict[str, str]]:
-    """As the HTML standard has it (section 9.2.6), for streams without odd cases."""
+    """Parse an event stream (HTML standard, section 9.2.6), for streams without unusual lines."""
     events = []
     for block in body.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
@@ -104,9 +104,9 @@ def parse_events(body: bytes) -> list[dict[str, str]]:
     return events
 
 
-class Submitting(Case):
+class SubmittingTests(Case):
     def test_accepted(self) -> None:
-        """A submission is answered with its id, and with where its answer and its events will be."""
+        """The 202 holds the id, and header fields that say where the answer and the events will be."""
         status, fields, body = self.post({"payload": {"a": 1}})
         self.assertEqual((status, fields["content-type"]), (202, "application/json"))
         document = json.loads(body)
@@ -118,7 +118,7 @@ class Submitting(Case):
         self.assertEqual(self.server.response(correlation_id)["result"], {"a": 1})
 
     def test_not_json(self) -> None:
-        """What is not JSON is a 400 that says where."""
+        """A body that is not JSON is a 400 that names the position."""
         for body in (
             b"",
             b"{",
@@ -136,7 +136,7 @@ class Submitting(Case):
             self.problem(self.post(body), 400)
 
     def test_not_a_request(self) -> None:
-        """JSON that is no request is a 422 that names the field."""
+        """JSON that is not a submission is a 422 that names the field."""
         for body, field in (
             ({}, "payload"),
             ({"payload": 1, "paylaod": 2}, "paylaod"),
@@ -153,7 +153,7 @@ class Submitting(Case):
             self.assertEqual(self.problem(self.post(body), 422)["field"], field)
 
     def test_content_type(self) -> None:
-        """Anything but JSON in UTF-8 is a 415 that says what would do."""
+        """Content other than JSON in UTF-8 is a 415 that names what is taken."""
         for kind in ("text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=utf-16"):
             answer = self.post(b'{"payload": 1}', {"Content-Type": kind})
             self.problem(answer, 415)
@@ -161,7 +161,7 @@ class Submitting(Case):
         self.assertEqual(self.post(b'{"payload": 1}', {"Content-Type": "Application/JSON; charset=UTF-8"})[0], 202)
 
     def test_too_large_at_once(self) -> None:
-        """A body that says it is too long is refused before a byte of it."""
+        """A body with too large a Content-Length is refused before it is read."""
         with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as connection:
             connection.sendall(
                 b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -173,7 +173,7 @@ class Submitting(Case):
                 pass  # and the connection is closed
 
     def test_too_large_while_streaming(self) -> None:
-        """A body without a length is refused where it becomes too long."""
+        """A body in chunks is refused as soon as it is too long."""
         with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as connection:
             connection.sendall(
                 b"POST /api/v1/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -200,7 +200,7 @@ class Submitting(Case):
         )
 
     def test_bytes_travel(self) -> None:
-        """The payload comes back as it went in, byte for byte."""
+        """The payload is carried byte for byte."""
         payload = b'{"n": 12345678901234567890123,  "f": 1.10, "u": "\\u00e4\xc3\xa4"}'
         correlation_id = json.loads(self.post(b'{"payload": %b }' % payload)[2])["correlation_id"]
         _, _, document = self.ask("GET", f"/api/v1/response/{correlation_id}?wait=10")
@@ -208,7 +208,7 @@ class Submitting(Case):
         self.assertEqual(self.ask("GET", f"/api/v1/response/{correlation_id}/body")[2], payload)
 
     def test_prefer_wait(self) -> None:
-        """With Prefer: wait the answer comes at once if it comes in time, else the 202."""
+        """With Prefer: wait the response is the answer where it comes in time; else the 202 is."""
         status, fields, body = self.post({"payload": {"sleep": 0.05}}, {"Prefer": "wait=10"})
         self.assertEqual((status, fields["preference-applied"]), (200, "wait=10"))
         self.assertEqual(json.loads(body)["result"], {"sleep": 0.05})
@@ -219,12 +219,12 @@ class Submitting(Case):
         self.ask("POST", f"/api/v1/cancel/{json.loads(body)['correlation_id']}")
 
     def test_respond_async(self) -> None:
-        """respond-async is what always happens, and is acknowledged."""
+        """Prefer: respond-async is acknowledged."""
         status, fields, _ = self.post({"payload": 1}, {"Prefer": "respond-async"})
         self.assertEqual((status, fields["preference-applied"]), (202, "respond-async"))
 
     def test_event_stream_as_answer(self) -> None:
-        """Who accepts an event stream gets one, beginning with the acceptance."""
+        """A caller that accepts an event stream gets one, which begins with the acceptance."""
         status, fields, body = self.post({"payload": {"sleep": 0.05}}, {"Accept": "text/event-stream"})
         self.assertEqual((status, fields["content-type"]), (200, "text/event-stream"))
         events = parse_events(body)
@@ -233,7 +233,7 @@ class Submitting(Case):
         self.assertEqual(fields["location"][-36:], json.loads(events[0]["data"])["correlation_id"])
 
     def test_idempotency(self) -> None:
-        """The same key and body is the same request; another body is refused."""
+        """The same key and body is the same request. With another body it is refused."""
         key = {"Idempotency-Key": f'"{uuid.uuid4()}"'}
         first = self.post({"payload": "once"}, key)
         again = self.post({"payload": "once"}, {"Idempotency-Key": key["Idempotency-Key"].strip('"')})
@@ -253,7 +253,7 @@ class Submitting(Case):
         self.assertEqual(sum("idempotency-replayed" not in answer[1] for answer in answers), 1)
 
     def test_hanging_up(self) -> None:
-        """A caller who hangs up at once has submitted all the same, or not at all: never half."""
+        """A caller that closes its connection at once has submitted completely or not at all."""
         before = self._accepted()
         for _ in range(20):
             with socket.create_connection(("127.0.0.1", self.server.port)) as connection:
@@ -272,9 +272,9 @@ class Submitting(Case):
         raise AssertionError("not counted")
 
 
-class Asking(Case):
+class AskingTests(Case):
     def test_unknown(self) -> None:
-        """An id never given out is a 404 everywhere, whatever it looks like."""
+        """An id that was never given out is a 404 on every route, whatever its form."""
         for correlation_id in (str(uuid.uuid4()), "nonsense", "%20", "a" * 500):
             for method, path in (
                 ("GET", "/api/v1/status/"),
@@ -286,7 +286,7 @@ class Asking(Case):
         self.problem(self.ask("GET", f"/api/v1/response/{uuid.uuid4()}/body"), 404)
 
     def test_no_route(self) -> None:
-        """A path that is none is a 404, a method that is none a 405 that says which are."""
+        """An unknown path is a 404, and an unknown method a 405 with Allow."""
         self.problem(self.ask("GET", "/api/v2/submit"), 404)
         self.problem(self.ask("GET", "/api/v1/status/%ff"), 400)
         answer = self.ask("GET", "/api/v1/submit")
@@ -294,7 +294,7 @@ class Asking(Case):
         self.assertIn("POST", answer[1]["allow"])
 
     def test_status(self) -> None:
-        """The status tells where a request stands, also between attempts."""
+        """The status document follows a request, also between attempts."""
         correlation_id = self.server.submit({"raise": "no luck"})
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -306,7 +306,7 @@ class Asking(Case):
         self.assertEqual((response["status"], response["error"], response["attempt"]), ("FAILED", "no luck", 2))
 
     def test_response_pending(self) -> None:
-        """What has not ended is a 202 with the status document, at once or after the wait."""
+        """A request that has not ended is a 202 with the status document, at once or after the wait."""
         correlation_id = self.server.submit({"sleep": 5})
         for path in (f"/api/v1/response/{correlation_id}", f"/api/v1/response/{correlation_id}/body"):
             status, fields, body = self.ask("GET", path)
@@ -319,20 +319,20 @@ class Asking(Case):
         self.ask("POST", f"/api/v1/cancel/{correlation_id}")
 
     def test_response_prefer(self) -> None:
-        """Prefer: wait holds a response as the query does, and is acknowledged."""
+        """Prefer: wait waits for a response as the query does, and is acknowledged."""
         correlation_id = self.server.submit({"sleep": 0.1})
         status, fields, _ = self.ask("GET", f"/api/v1/response/{correlation_id}", headers={"Prefer": "wait=10"})
         self.assertEqual((status, fields["preference-applied"]), (200, "wait=10"))
 
     def test_many_waiters(self) -> None:
-        """All who wait are answered by the one ending."""
+        """All long polls are answered by the one ending."""
         correlation_id = self.server.submit({"sleep": 0.3})
         with ThreadPoolExecutor(30) as pool:
             answers = list(pool.map(lambda _: self.ask("GET", f"/api/v1/response/{correlation_id}?wait=10"), range(30)))
         self.assertEqual({(answer[0], answer[2]) for answer in answers}, {(200, answers[0][2])})
 
     def test_body(self) -> None:
-        """The body comes as the handler gave it, with the header fields that concern it and no others."""
+        """The body is served as the handler gave it, with the header fields that describe it and no others."""
         correlation_id = self.server.submit({"body": "caf\xe9\x00", "status": 201})
         self.server.response(correlation_id)
         status, fields, body = self.ask("GET", f"/api/v1/response/{correlation_id}/body")
@@ -345,7 +345,7 @@ class Asking(Case):
         self.assertEqual(self.problem(self.ask("GET", f"/api/v1/response/{rejected}/body"), 502)["detail"], "never")
 
     def test_cancel(self) -> None:
-        """200 for what waited, 202 for what was being worked on, 409 for what had ended."""
+        """Cancelling is 200 for a request that waits, 202 for one in progress, and 409 for one that has ended."""
         waiting = self.server.submit(1, delay=100)
         status, _, body = self.ask("POST", f"/api/v1/cancel/{waiting}")
         self.assertEqual((status, json.loads(body)["status"]), (200, "CANCELLED"))
@@ -363,7 +363,7 @@ class Asking(Case):
         self.assertEqual(self.server.response(correlation_id)["status"], "TIMEOUT")
 
     def test_head(self) -> None:
-        """HEAD has the fields of GET and no body."""
+        """HEAD has the header fields of GET and no body."""
         correlation_id = self.server.submit(1)
         self.server.response(correlation_id)
         status, fields, body = self.ask("HEAD", f"/api/v1/response/{correlation_id}")
@@ -371,9 +371,9 @@ class Asking(Case):
         self.assertGreater(int(fields["content-length"]), 0)
 
 
-class Listening(Case):
+class ListeningTests(Case):
     def test_whole_history(self) -> None:
-        """A stream has all that happened, with ids in order, and ends with the ending and its result."""
+        """A stream has all events in order with their ids, and ends with the ending and its result."""
         correlation_id = self.server.submit({"sleep": 0.05})
         events = self.events(correlation_id)
         self.assertEqual([event["event"] for event in events], ["pending", "processing", "progress", "completed"])
@@ -383,7 +383,7 @@ class Listening(Case):
         self.assertEqual(self.events(correlation_id), events)
 
     def test_resume(self) -> None:
-        """A reader that comes back gets what it missed and nothing twice; one that has all gets 204."""
+        """A reader that reconnects gets the events that it missed, and none twice. One that has all gets a 204."""
         correlation_id = self.server.submit({"sleep": 0.05})
         self.server.response(correlation_id)
         events = self.events(correlation_id, {"Last-Event-ID": "2"})
@@ -393,7 +393,7 @@ class Listening(Case):
         self.problem(self.ask("GET", f"/api/v1/events/{correlation_id}", headers={"Last-Event-ID": "x"}), 422)
 
     def test_live(self) -> None:
-        """What happens is told when it happens, not when it is over."""
+        """Events are sent when they happen, and not at the end."""
         correlation_id = self.server.submit({"sleep": 1.0})
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
         connection.request("GET", f"/api/v1/events/{correlation_id}")
@@ -409,7 +409,7 @@ class Listening(Case):
         self.assertGreater(seen["completed"], 0.5)
 
     def test_reader_who_leaves(self) -> None:
-        """A reader who goes leaves nothing behind."""
+        """A reader that closes its connection leaves nothing behind."""
         correlation_id = self.server.submit({"sleep": 2.0})
         sockets = []
         for _ in range(20):
@@ -433,15 +433,15 @@ class Listening(Case):
         raise AssertionError("not counted")
 
 
-class Operating(Case):
+class OperatingTests(Case):
     def test_health(self) -> None:
-        """A well process says so in three ways."""
+        """A healthy process says so on three routes."""
         self.assertEqual(json.loads(self.ask("GET", "/health")[2])["status"], "ok")
         self.assertEqual(self.ask("GET", "/health/live")[0], 200)
         self.assertEqual(self.ask("GET", "/health/ready")[0], 200)
 
     def test_metrics(self) -> None:
-        """What is promised is measured, and no id is a label."""
+        """Every documented metric is there, and no id is a label."""
         correlation_id = self.server.submit({"raise": "x"})
         self.server.response(correlation_id)
         _, fields, body = self.ask("GET", "/metrics")
@@ -468,9 +468,9 @@ class Operating(Case):
         self.assertNotIn(correlation_id, text)
 
 
-class Draining(Case):
+class DrainingTests(Case):
     def test_waiters_are_answered(self) -> None:
-        """A process that is told to stop answers who waits, and ends with 0 within its limit."""
+        """A process that is told to stop answers its long polls, and ends with 0 within its limit."""
         server = Server(
             tempfile.mkdtemp(dir=self.directory),
             OPENHQM_WORKER__HANDLER="jobs:handle",
@@ -487,7 +487,7 @@ class Draining(Case):
         waiters = [threading.Thread(target=wait, args=(one,)) for one in (quick, slow)]
         for waiter in waiters:
             waiter.start()
-        time.sleep(0.3)  # until both wait: there is nothing to see of that from outside
+        time.sleep(0.3)  # until both wait, which cannot be seen from outside
         started = time.monotonic()
         self.assertEqual(server.stop(), 0)
         self.assertLess(time.monotonic() - started, 12)

@@ -1,4 +1,4 @@
-"""The description of the API is true: every route is in it, and every answer is as it says."""
+"""The OpenAPI description: every route is in it, and every answer is as described."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import Reject
@@ -16,7 +17,7 @@ from openhqm.ingress.openapi import document
 from openhqm.ingress.routes import Routes
 from openhqm.testing.bench import TTL
 from openhqm.workers.handlers import Response
-from tests.ingress.test_fast_path import Lane
+from tests.ingress.test_fast_path import InMemoryServer
 from tests.ingress.test_http import Case
 
 API = json.loads(document())
@@ -31,9 +32,9 @@ def resolve(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-class Truth(Case):
+class DescriptionTests(Case):
     def test_routes(self) -> None:
-        """Each route is described, with its method, and nothing else is."""
+        """Each route and method is described, and no other."""
         routes = {
             (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
             for rule in Routes.app.url_map.iter_rules()
@@ -44,11 +45,11 @@ class Truth(Case):
         self.assertEqual(routes, described)
 
     def test_served(self) -> None:
-        """The server hands out what was tested here."""
+        """The server serves the description that is tested here."""
         self.assertEqual(json.loads(self.ask("GET", "/openapi.json")[2]), API)
 
     def test_answers(self) -> None:
-        """Answers of every kind have the status, type and members that are described."""
+        """Answers of every kind have the described status, type and members."""
         done, waiting = self.server.submit(1), self.server.submit(2, delay=60)
         self.server.response(done)
         one = "/{correlation_id}"
@@ -82,16 +83,18 @@ class Truth(Case):
                 self.conforms(json.loads(answer[2]), schema, path)
 
     def conforms(self, value: Any, schema: dict[str, Any], where: str) -> None:
-        """What is answered is as described, and nothing else is in it."""
+        """Assert that the answer is as described, and has no other members."""
         self.assertEqual(faults(value, schema, where, closed=True), [])
 
 
-class InMemory(SynchronousTestCase):
-    """What a real server gives only after hours, or in unavailable_reason."""
+class RareAnswersTests(SynchronousTestCase):
+    """Answers that a real server gives only after hours, or when a part of it is broken."""
 
-    def ask(self, lane: Lane, method: str, path: str, correlation_id: str, status: int, **more: Any) -> dict[str, str]:
-        """Ask, hold the answer against its description, and the header fields."""
-        head, _, body = lane.ask(method.upper(), path.replace("{correlation_id}", correlation_id), **more).partition(
+    def ask(
+        self, server: InMemoryServer, method: str, path: str, correlation_id: str, status: int, **more: Any
+    ) -> dict[str, str]:
+        """Send a request, compare the answer with its description, and return its header fields."""
+        head, _, body = server.ask(method.upper(), path.replace("{correlation_id}", correlation_id), **more).partition(
             b"\r\n\r\n"
         )
         first, *lines = head.decode().split("\r\n")
@@ -108,68 +111,78 @@ class InMemory(SynchronousTestCase):
             self.assertTrue(status != 204 or not body, path)
         return fields
 
-    def submit(self, lane: Lane, document: bytes = b'{"payload":1}') -> str:
-        answer = lane.ask("POST", "/api/v1/submit", document, content_type="application/json")
+    def submit(self, server: InMemoryServer, document: bytes = b'{"payload":1}') -> str:
+        answer = server.ask("POST", "/api/v1/submit", document, content_type="application/json")
         correlation_id: str = json.loads(answer.partition(b"\r\n\r\n")[2])["correlation_id"]
         return correlation_id
 
     def test_expired(self) -> None:
-        """410, wherever it is described; and it is described wherever an id is asked for."""
+        """410 is answered wherever it is described, and is described for each route with an id."""
         for short in (True, False):
-            lane = Lane(short)
-            correlation_id = self.submit(lane)
-            lane.hand.answers[0].callback("done")
-            lane.shop.pass_time(2 * TTL)
+            server = InMemoryServer(short)
+            correlation_id = self.submit(server)
+            server.handler.answers[0].callback("done")
+            server.bench.pass_time(2 * TTL)
             asked = 0
             for path, methods in API["paths"].items():
                 for method in methods if "{correlation_id}" in path else ():
-                    self.ask(lane, method, path, correlation_id, 410)
+                    self.ask(server, method, path, correlation_id, 410)
                     asked += 1
             self.assertEqual(asked, 5)
 
     def test_not_json(self) -> None:
-        """415, for a type and for an encoding."""
+        """415 is answered for a type and for an encoding."""
         for fields in ({"content_type": "text/plain"}, {"content_type": "application/json", "content_encoding": "br"}):
-            self.ask(Lane(True), "post", "/api/v1/submit", "", 415, body=b"{}", **fields)
+            self.ask(InMemoryServer(True), "post", "/api/v1/submit", "", 415, body=b"{}", **fields)
+
+    def test_too_large(self) -> None:
+        """413 for a body that makes a longer message than the queue takes."""
+        lane = InMemoryServer(True)
+        queue: Any = lane.bench.backend.queue
+        queue.traits = evolve(queue.traits, largest_message=100)
+        fields = {"content_type": "application/json"}
+        self.ask(lane, "post", "/api/v1/submit", "", 413, body=b'{"payload":1}', **fields)
 
     def test_unavailable(self) -> None:
-        """503: for a submission while the process stops, and for whoever asks whether to submit."""
-        lane = Lane(False)
-        lane.door.closed = lane.health.draining = True
+        """503 is answered to a submission while the process stops, and by the readiness route."""
+        server = InMemoryServer(False)
+        server.door.closed = server.health.draining = True
         fields = {"content_type": "application/json"}
-        answer = self.ask(lane, "post", "/api/v1/submit", "", 503, body=b'{"payload":1}', **fields)
+        answer = self.ask(server, "post", "/api/v1/submit", "", 503, body=b'{"payload":1}', **fields)
         self.assertIn("retry-after", answer)
-        self.ask(lane, "get", "/health/ready", "", 503)
-        self.ask(lane, "get", "/health", "", 503)
+        self.ask(server, "get", "/health/ready", "", 503)
+        self.ask(server, "get", "/health", "", 503)
 
     def test_metrics_off(self) -> None:
-        """404 for metrics that nobody collects."""
-        self.ask(Lane(False), "get", "/metrics", "", 404)
+        """404 is answered for metrics that are switched off."""
+        self.ask(InMemoryServer(False), "get", "/metrics", "", 404)
 
     def test_nothing_more(self) -> None:
-        """204 for a stream that was read to its end."""
-        lane = Lane(True)
-        correlation_id = self.submit(lane)
-        lane.hand.answers[0].callback("done")
-        self.ask(lane, "get", "/api/v1/events/{correlation_id}", correlation_id, 204, last_event_id="3")
+        """204 is answered for a stream that was read to its end."""
+        server = InMemoryServer(True)
+        correlation_id = self.submit(server)
+        server.handler.answers[0].callback("done")
+        self.ask(server, "get", "/api/v1/events/{correlation_id}", correlation_id, 204, last_event_id="3")
 
     def test_body(self) -> None:
-        """The reply as it came, with whatever status it has; a problem where the request did not complete."""
+        """The reply is served with its own status; a problem where the request did not complete."""
         body = "/api/v1/response/{correlation_id}/body"
         self.assertIn("default", API["paths"][body]["get"]["responses"])
-        lane = Lane(True)
-        correlation_id = self.submit(lane)
-        lane.hand.answers[0].callback(Response(body=b"abc", status_code=418, headers={"Content-Type": "text/plain"}))
-        self.assertEqual(self.ask(lane, "get", body, correlation_id, 418)["content-type"], "text/plain")
-        correlation_id = self.submit(lane)
-        lane.hand.answers[1].errback(Reject("never"))
-        answer = lane.ask("GET", body.replace("{correlation_id}", correlation_id)).partition(b"\r\n\r\n")[2]
+        server = InMemoryServer(True)
+        correlation_id = self.submit(server)
+        server.handler.answers[0].callback(
+            Response(body=b"abc", status_code=418, headers={"Content-Type": "text/plain"})
+        )
+        self.assertEqual(self.ask(server, "get", body, correlation_id, 418)["content-type"], "text/plain")
+        correlation_id = self.submit(server)
+        server.handler.answers[1].errback(Reject("never"))
+        answer = server.ask("GET", body.replace("{correlation_id}", correlation_id)).partition(b"\r\n\r\n")[2]
         self.assertEqual(faults(json.loads(answer), {"$ref": "#/components/schemas/problem"}, body, closed=True), [])
 
     def test_submissions(self) -> None:
-        """The schema lets through what the server does, and nothing else: each of these is judged alike by both."""
+        """The schema and the server accept and refuse the same submissions."""
         schema = API["paths"]["/api/v1/submit"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-        lane = Lane(True)
+        server = InMemoryServer(True)
         for good, documents in (
             (
                 True,
@@ -214,7 +227,7 @@ class InMemory(SynchronousTestCase):
         ):
             for submission in documents:
                 text = json.dumps(submission).encode()
-                answer = lane.ask("POST", "/api/v1/submit", text, content_type="application/json")
+                answer = server.ask("POST", "/api/v1/submit", text, content_type="application/json")
                 self.assertEqual(answer.startswith(b"HTTP/1.1 202 "), good, (submission, answer))
                 self.assertEqual(not faults(submission, schema, "submission"), good, submission)
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_proxied -*-
-"""A request for the application, taken into the queue: what is kept of it, and what becomes of the answer."""
+"""The asynchronous reverse proxy: what is stored of a request, and how its answer is served."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import InvalidRequest
-from openhqm.http1.messages import Message
+from openhqm.http1.messages import FullRequest
 from openhqm.http1.rules import check_head
 from openhqm.ingress.proxied import passed_on, proxied_submission
 from openhqm.messages import Reply, Status
 from tests.servers import ROOT, Server, free_port
 
 
-def message(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], body: bytes = b"") -> Message:
+def message(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], body: bytes = b"") -> FullRequest:
     headers = [(b"host", b"shop.example"), *fields]
     if body:
         headers.append((b"content-length", b"%d" % len(body)))
-    return Message(check_head(method, target, "1.1", headers), body, True, dict(headers).get, "192.0.2.7", "http")
+    return FullRequest(check_head(method, target, "1.1", headers), body, True, dict(headers).get, "192.0.2.7", "http")
 
 
 class ProxiedTests(SynchronousTestCase):
-    """What is kept"""
+    """The submission that stands for a request"""
 
     def test_as_it_came(self) -> None:
-        """Method, path, query and body are the client's, byte for byte; of several values of a header none is lost."""
+        """Method, path, query and body are those of the client, byte for byte. No value of a header field is lost."""
         taken = proxied_submission(
             message(b"PUT", b"/a%20b/..;x?q=%2F&q", [(b"x-a", b"1"), (b"x-a", b"2")], b"\x00\xff{")
         )
@@ -42,13 +42,13 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual((taken.headers["X-A"], taken.headers["Host"]), ("1, 2", "shop.example"))
 
     def test_who_asked(self) -> None:
-        """RFC 7239: the application is told who asked, in our words and not in the client's."""
+        """The forwarding fields name the client as the gateway sees it (RFC 7239), and not as the client says."""
         taken = proxied_submission(message(b"GET", b"/", [(b"x-forwarded-for", b"10.0.0.1")]))
         self.assertEqual(taken.headers["X-Forwarded-For"], "192.0.2.7")
         self.assertEqual(taken.headers["Forwarded"], "for=192.0.2.7;proto=http;host=shop.example")
 
     def test_not_kept(self) -> None:
-        """What belongs to the connection, and cookies, are not kept."""
+        """Fields of the connection and cookies are not stored."""
         fields = [(b"cookie", b"a=b"), (b"connection", b"x-own"), (b"x-own", b"1"), (b"te", b"trailers")]
         taken = proxied_submission(message(b"GET", b"/", fields))
         self.assertEqual({"Cookie", "Connection", "X-Own", "Te"} & set(taken.headers), set())
@@ -61,13 +61,13 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(error.field, "X-Callback-Url")
 
     def test_passed_on(self) -> None:
-        """The application's answer has its own status, fields and bytes, also where it says no."""
+        """The application's answer keeps its own status, fields and bytes, also where it is an error."""
         reply = Reply("id", Status.FAILED, 1.0, body=b"\xffno", status_code=404, headers={"X-A": "1", "Server": "app"})
         answer = passed_on(reply)
         self.assertEqual((answer.status, answer.body, answer.fields), (404, b"\xffno", ((b"X-A", b"1"),)))
 
     def test_no_answer(self) -> None:
-        """Where there was none, a problem says why, and names the request."""
+        """Where the application gave no answer, a problem names the reason and the request."""
         answer = passed_on(Reply("id", Status.TIMEOUT, 1.0, status_code=504, error="no answer within 5 s"))
         document = json.loads(answer.body)
         self.assertEqual(
@@ -76,7 +76,7 @@ class ProxiedTests(SynchronousTestCase):
 
 
 class Application:
-    """A small service in a process of its own."""
+    """An application in a process of its own."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -115,7 +115,7 @@ class InFrontTests(SynchronousTestCase):
         self.addCleanup(self.server.stop)
 
     def test_down_and_up(self) -> None:
-        """While the application is down the straight path says so; what waits in the queue is done once it is back."""
+        """While the application is down, pass-through answers 502. Queued requests are done once it is back."""
         status, fields, body = self.server.ask("GET", "/anything")
         self.assertEqual((status, fields["content-type"]), (502, "application/problem+json"))
         status, fields, _ = self.server.ask("POST", "/jobs/1?a=b", b'{"n": 1}')
@@ -127,7 +127,7 @@ class InFrontTests(SynchronousTestCase):
         self.assertEqual((status, json.loads(body)["body"], json.loads(body)["attempt"]), (200, {"n": 2}, None))
 
     def test_held(self) -> None:
-        """A client that does not care sees the application's answer, though its request went through the queue."""
+        """A client of a queued route sees the application's own answer."""
         self.application.start()
         status, fields, body = self.server.ask("PUT", "/held/2", b'{"n": 3}')
         self.assertEqual((status, fields["x-application"]), (200, "example"))
@@ -135,14 +135,14 @@ class InFrontTests(SynchronousTestCase):
         self.assertEqual((document["method"], document["attempt"], document["body"]), ("PUT", "1", {"n": 3}))
 
     def test_asked_for(self) -> None:
-        """A client may ask for the queue itself: Prefer: respond-async (RFC 7240, section 4.1)."""
+        """A client may ask for the queue: Prefer: respond-async (RFC 7240, section 4.1)."""
         self.application.start()
         status, fields, _ = self.server.ask("POST", "/anything", b"[]", {"Prefer": "respond-async"})
         self.assertEqual(status, 202)
         self.assertIn("/api/v1/response/", fields["location"])
 
     def test_own_paths(self) -> None:
-        """The gateway's own paths are never the application's."""
+        """The gateway's own paths are never passed to the application."""
         for path in ("/health", "/health/ready", "/metrics", "/openapi.json"):
             self.assertEqual(self.server.ask("GET", path)[0], 200, path)
         self.assertEqual(self.server.ask("GET", "/api/v1/status/none")[0], 404)

@@ -1,4 +1,4 @@
-"""The straight path over real sockets: an application behind, clients in front, and everything that can go wrong."""
+"""The pass-through over real sockets: an application, clients, and everything that can go wrong between them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Serving = Callable[[socket.socket], None]
 
 
 class Upstream:
-    """A server of one function: each connection is handed to it in a thread."""
+    """A server that calls a function with each connection, in a thread."""
 
     def __init__(self, serve: Serving) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ class Upstream:
             threading.Thread(target=self._one, args=(connection,), daemon=True).start()
 
     def _one(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):  # the gateway hung up, which some of these are about
+        with connection, contextlib.suppress(OSError):  # the gateway has closed it, which some tests expect
             self._serve(connection)
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Upstream:
 
 @contextmanager
 def sidecar(upstream: str, timeout: float = TIMEOUT) -> Iterator[tuple[int, int]]:
-    """A process with a sidecar in it: its port, and its process id."""
+    """A process with a sidecar: its port and its pid."""
     command = [sys.executable, "-m", "tests.ingress.sidecar_process", upstream, str(timeout)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -65,7 +65,7 @@ def sidecar(upstream: str, timeout: float = TIMEOUT) -> Iterator[tuple[int, int]
 
 
 def head_of(connection: socket.socket, rest: bytes = b"") -> tuple[bytes, bytes]:
-    """A head, and what came behind it."""
+    """A head, and the bytes behind it."""
     while b"\r\n\r\n" not in rest:
         data = connection.recv(65536)
         if not data:
@@ -76,7 +76,7 @@ def head_of(connection: socket.socket, rest: bytes = b"") -> tuple[bytes, bytes]
 
 
 def length_of(head: bytes) -> int | None:
-    """The Content-Length in it."""
+    """The Content-Length of a head."""
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return int(line.split(b":")[1])
@@ -84,7 +84,7 @@ def length_of(head: bytes) -> int | None:
 
 
 def body_of(connection: socket.socket, head: bytes, rest: bytes) -> tuple[bytes, bytes]:
-    """The body behind ``head``, and what came behind it."""
+    """The body behind ``head``, and the bytes behind that."""
     if b"transfer-encoding: chunked" in head.lower():
         body = b""
         while True:
@@ -110,7 +110,7 @@ def _more(connection: socket.socket) -> bytes:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """All that comes until the end, in order or not."""
+    """All bytes until the connection ends, in order or by a reset."""
     data = b""
     try:
         while piece := connection.recv(65536):
@@ -121,7 +121,7 @@ def everything(connection: socket.socket) -> bytes:
 
 
 def mirror(connection: socket.socket) -> None:
-    """Answers each request with the bytes of its head and body."""
+    """Answer each request with the bytes of its head and body."""
     rest = b""
     while True:
         head, rest = head_of(connection, rest)
@@ -147,8 +147,8 @@ class Case(TestCase):
         return upstream
 
 
-class RequestSink(Case):
-    """With an application behind that answers with what it got."""
+class PassThroughTests(Case):
+    """With an application that answers with the request that it got"""
 
     def setUp(self) -> None:
         self.upstream = self.serve(mirror)
@@ -168,7 +168,7 @@ class RequestSink(Case):
         return head, body
 
     def mirrored(self, request: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
-        """The request line, the fields and the body that the application got."""
+        """Request line, fields and body that the application got."""
         head, body = self.ask(request)
         self.assertTrue(head.startswith(b"HTTP/1.1 200 Mirrored\r\n"), head)
         got, _, body = body.partition(b"\r\n\r\n")
@@ -178,7 +178,7 @@ class RequestSink(Case):
         return line, dict(found), body  # type: ignore[arg-type]
 
     def test_requests(self) -> None:
-        """Method and target as they were sent, odd ones too; and the kept connections serve them all."""
+        """Method and target arrive as they were sent, unusual ones included, over kept connections."""
         targets = [
             b"/",
             b"//a//b",
@@ -196,7 +196,7 @@ class RequestSink(Case):
         self.assertLessEqual(self.upstream.connections, 2)
 
     def test_fields(self) -> None:
-        """What is for the application arrives; what is of the connection, or a client's word on itself, does not."""
+        """End-to-end fields arrive. Fields of the connection, and forwarding fields of a client, do not."""
         _, fields, _ = self.mirrored(
             b"GET / HTTP/1.1\r\nHost: shop.example:81\r\nCookie: a=b\r\nAuthorization: Basic eA==\r\nX-Empty:\r\n"
             b"Connection: keep-alive, X-Mine, Host, X-Forwarded-For\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
@@ -220,7 +220,7 @@ class RequestSink(Case):
         )
 
     def test_answers(self) -> None:
-        """What the application says arrives, twice where it says it twice, and packed where it is packed."""
+        """The fields of the answer arrive, repeated and compressed as the application sent them."""
         head, _ = self.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         lines = head.split(b"\r\n")
         self.assertEqual(
@@ -235,7 +235,7 @@ class RequestSink(Case):
         )
 
     def test_bodies(self) -> None:
-        """With a length or in chunks, as it was sent."""
+        """A body arrives with a length or in chunks, as it was sent."""
         body = bytes(range(256)) * 300
         _, fields, got = self.mirrored(
             b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -258,7 +258,7 @@ class RequestSink(Case):
         self.mirrored(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 
     def test_pipelined(self) -> None:
-        """Between two requests of the gateway's own, in order."""
+        """A request that is passed through is answered in order between two of the gateway's own."""
         get = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
         self.connection.sendall(get % b"/health" + get % b"/a" + get % b"/api/v1/b")
         rest = b""
@@ -270,7 +270,7 @@ class RequestSink(Case):
         self.assertEqual((bodies[0], bodies[1][:7], bodies[2]), (b"ours:/health", b"GET /a ", b"ours:/api/v1/b"))
 
     def test_queued(self) -> None:
-        """By rule or by wish a request is collected and queued; a client's own wait counts more than a rule's."""
+        """By a rule or by a preference a request is queued. The client's own wait counts more than the rule's."""
         for fields, target, wait in (
             (b"", b"/jobs/1", 7.0),
             (b"Prefer: wait=3\r\n", b"/jobs/1", 3.0),
@@ -288,7 +288,7 @@ class RequestSink(Case):
         self.assertTrue(head.startswith(b"HTTP/1.1 413 "), head)
 
     def test_refused(self) -> None:
-        """An upgrade to WebSocket, and a request that comes around again: a problem; the application hears nothing."""
+        """An upgrade to WebSocket, and a loop, are answered with a problem, and do not reach the application."""
         for status, fields in (
             (501, b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"),
             (508, b"Via: 1.1 openhqm-test\r\n"),
@@ -302,11 +302,11 @@ class RequestSink(Case):
         self.assertEqual(self.upstream.connections, 0)
 
 
-class Bad(Case):
-    """Applications that fail."""
+class BadApplicationTests(Case):
+    """Applications that fail"""
 
     def ask(self, serve: Serving, request: bytes = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") -> bytes:
-        """All that a client gets."""
+        """All bytes that a client gets."""
         with sidecar(self.serve(serve).url) as (port, _):
             connection = self.connect(port)
             connection.sendall(request)
@@ -319,8 +319,8 @@ class Bad(Case):
         document = json.loads(body)
         self.assertEqual((document["status"], document["instance"]), (status, "/"))
 
-    def test_nobody(self) -> None:
-        """Nobody listens: 502, also for an upload, whose rest is refused and the connection closed in order."""
+    def test_not_listening(self) -> None:
+        """Nothing listens: 502, also for an upload, whose rest is refused before the connection is closed in order."""
         with sidecar(f"http://127.0.0.1:{free_port()}") as (port, _):
             connection = self.connect(port)
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -332,7 +332,7 @@ class Bad(Case):
             self.assertIn(b"Connection: close\r\n", answer)
 
     def test_before_the_head(self) -> None:
-        """It never answers, or by drops: 504. It closes, or sends garbage or too much: 502."""
+        """The application never answers, or byte by byte: 504. It closes, or sends garbage or too much: 502."""
 
         def silent(connection: socket.socket) -> None:
             everything(connection)
@@ -363,7 +363,7 @@ class Bad(Case):
         self.assertIn(self.ask(dripping)[:12], (b"HTTP/1.1 502", b"HTTP/1.1 504"))
 
     def test_within_the_body(self) -> None:
-        """An answer that breaks off, or stops coming, is cut off for the client too: it never looks whole."""
+        """An answer that breaks off or stalls is cut off for the client, too, so that it never looks complete."""
         for head in (b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"):
             for stays in (False, True):
 
@@ -379,7 +379,7 @@ class Bad(Case):
                 self.assertIn(body, (b"", b"abc", b"3\r\nabc\r\n"))
 
     def test_drips(self) -> None:
-        """A body that comes by drops arrives by drops: each piece in its time."""
+        """A body that comes piece by piece arrives piece by piece."""
 
         def serve(connection: socket.socket) -> None:
             head_of(connection)
@@ -392,7 +392,7 @@ class Bad(Case):
         self.assertTrue(self.ask(serve).endswith(b"\r\n\r\naaaaa"))
 
     def test_client_leaves(self) -> None:
-        """A client that leaves takes its request to the application with it."""
+        """When a client closes its connection, its request to the application is aborted."""
         gone, asked = threading.Event(), threading.Event()
 
         def serve(connection: socket.socket) -> None:
@@ -409,8 +409,8 @@ class Bad(Case):
             self.assertTrue(gone.wait(10))
 
 
-class Large(Case):
-    """Constant memory: far more goes through than may stay."""
+class MemoryTests(Case):
+    """Memory is constant: far more bytes pass than may be kept"""
 
     def growth(self, serve: Serving, move: Callable[[socket.socket], None]) -> float:
         with sidecar(self.serve(serve).url, 60) as (port, pid):
@@ -420,12 +420,12 @@ class Large(Case):
             return _memory(pid, "VmHWM:") - before
 
     def test_upload(self) -> None:
-        """An upload goes through without staying, though the application reads it slower than it comes."""
+        """An upload is not kept in memory, although the application reads it slower than it comes."""
         piece, size = bytes(1 << 20), HUGE << 20
 
         def serve(connection: socket.socket) -> None:
             _, rest = head_of(connection)
-            time.sleep(0.5)  # all buffers in between fill up meanwhile
+            time.sleep(0.5)  # until all buffers in between are full
             left = size - len(rest)
             buffer = bytearray(1 << 20)
             while left:
@@ -443,7 +443,7 @@ class Large(Case):
         self.assertLess(self.growth(serve, move), MOST_GROWTH)
 
     def test_download(self) -> None:
-        """A download goes through without staying, though the client reads it slower than it comes."""
+        """A download is not kept in memory, although the client reads it slower than it comes."""
         piece, size = bytes(1 << 20), HUGE << 20
 
         def serve(connection: socket.socket) -> None:
@@ -467,7 +467,7 @@ class Large(Case):
 
 
 def _memory(pid: int, which: str) -> float:
-    """What is resident, or the most that ever was, in MiB."""
+    """The resident memory of a process, or its peak, in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(which):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Reading a submission: what is taken, and which field is named when it is not."""
+"""Submissions: which are accepted, and which field is named where one is not."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ReadSubmissionTests(SynchronousTestCase):
     """`read_submission`"""
 
     def field(self, document: Any) -> str:
-        """The field that is named when this is refused."""
+        """The field that the refusal names."""
         error: Any = self.assertRaises(InvalidRequest, read, document)
         return str(error.field)
 
     def test_everything(self) -> None:
-        """Each known field arrives, and what is the caller's own is kept beside it."""
+        """Each known field is read, and the caller's own metadata is kept."""
         metadata = {
             "priority": "high",
             "timeout": 300,
@@ -58,29 +58,29 @@ class ReadSubmissionTests(SynchronousTestCase):
         )
 
     def test_payload_alone(self) -> None:
-        """A payload is enough: normal priority, no deadline, at once. Any JSON value is one, null too."""
+        """A payload alone is valid: normal priority, no deadline, at once. It may be any JSON value."""
         for payload in (b"null", b"0", b'""', b"[]", b"{}", b"1" * 400, b"-1.50E+400", b'{"b":1, "a": 2}'):
             self.assertEqual(read_submission(b'{"payload": %b }' % payload, NOW), Submission(payload))
 
     def test_payload_missing(self) -> None:
-        """Without a payload nothing was asked for."""
+        """A submission without a payload is refused."""
         for document in ({}, {"metadata": {}}, {"headers": {"A": "b"}}):
             self.assertEqual(self.field(document), "payload")
 
     def test_unknown_field(self) -> None:
-        """A field that nobody would read is refused and named."""
+        """An unknown field is refused and named."""
         for name in ("payloads", "Payload", "priority", "correlation_id", ""):
             self.assertEqual(self.field({"payload": 1, name: 1}), name)
 
     def test_not_json(self) -> None:
-        """What is no JSON object is another complaint than a wrong field."""
+        """A body that is no JSON object is another error than a wrong field."""
         for body in (b"", b"[]", b"1", b'{"payload":1', b'{"payload":1,"payload":2}', b'{"payload":NaN}'):
             self.assertRaises(MalformedJSON, read_submission, body, NOW)
         for metadata in (b'{"timeout":NaN}', b'{"timeout":1,"timeout":2}', b'{"a":{"b":1,"b":2}}'):
             self.assertRaises(MalformedJSON, read_submission, b'{"payload":1,"metadata":%b}' % metadata, NOW)
 
     def test_wrong_types(self) -> None:
-        """Each field that has a wrong type or value is named by its path."""
+        """Each field with a wrong type or value is named by its path."""
         for wrong, field in (
             ({"headers": []}, "headers"),
             ({"headers": "X: y"}, "headers"),
@@ -107,12 +107,12 @@ class ReadSubmissionTests(SynchronousTestCase):
             self.assertEqual(self.field({"payload": 1, **wrong}), field, wrong)
 
     def test_absent_features(self) -> None:
-        """What this server would not do is refused now: never a 202 that cannot run."""
+        """A request that this server would not do is refused at once."""
         url = "https://example.com/"
         self.assertEqual(self.field({"payload": 1, "metadata": {"callback_url": url}}), "metadata.callback_url")
 
     def test_targets(self) -> None:
-        """Method, path and query for a target are what HTTP has, and a path stays below its endpoint's own."""
+        """Method, path and query for a target are as HTTP has them, and a path stays below the endpoint's."""
         for name, value in (
             ("method", "BREW"),
             ("method", "get"),
@@ -147,14 +147,14 @@ class ReadSubmissionTests(SynchronousTestCase):
             self.assertEqual(with_metadata(**{name: value}).metadata[name], value)
 
     def test_priority(self) -> None:
-        """Low, normal and high."""
+        """The priorities are low, normal and high."""
         self.assertEqual(
             {word: with_metadata(priority=word).priority.value for word in ("low", "normal", "high")},
             {"low": "low", "normal": "normal", "high": "high"},
         )
 
     def test_timeout(self) -> None:
-        """Seconds above zero, fractions too; nothing absurd, and no true that counts as one."""
+        """A timeout is a number of seconds above zero, fractions included, and not a boolean."""
         for seconds in (0.001, 1, 300, 1e3):
             self.assertEqual(with_metadata(timeout=seconds).timeout, seconds)
         for absurd in (0, -0.0, -1, -1e-9, 1e300, 2**64 - 1, True, False, None, "5", "", [5], {}):
@@ -164,14 +164,14 @@ class ReadSubmissionTests(SynchronousTestCase):
             self.assertRaises((InvalidRequest, MalformedJSON), read_submission, body, NOW)
 
     def test_delay(self) -> None:
-        """Seconds from now, zero too; nothing absurd."""
+        """A delay is a number of seconds from zero up to a limit."""
         for seconds in (0, 0.5, DAY):
             self.assertEqual(with_metadata(delay=seconds).not_before, NOW + seconds)
         for absurd in (-1, 1e300, True, None, "5"):
             self.assertEqual(self.field({"payload": 1, "metadata": {"delay": absurd}}), "metadata.delay", absurd)
 
     def test_not_before(self) -> None:
-        """An RFC 3339 time, past or to come, but not beyond belief; and not beside a delay."""
+        """not_before is an RFC 3339 time up to a limit, and cannot be used together with a delay."""
         for text, moment in (
             ("2026-02-07T10:30:05Z", NOW + 5),
             ("2026-02-07T11:30:05.250+01:00", NOW + 5.25),
@@ -185,33 +185,33 @@ class ReadSubmissionTests(SynchronousTestCase):
         self.assertEqual(self.field({"payload": 1, "metadata": both}), "metadata.delay")
 
     def test_over_before_it_begins(self) -> None:
-        """A deadline that passes before the request may begin is refused, not accepted to fail."""
+        """A deadline before the request may begin is refused."""
         self.assertEqual(with_metadata(timeout=10, delay=9).timeout, 10)
         for later in ({"delay": 10}, {"delay": 11}, {"not_before": "2026-02-07T10:31:00Z"}):
             self.assertEqual(self.field({"payload": 1, "metadata": {"timeout": 10, **later}}), "metadata.timeout")
 
     @given(st.text(TOKEN, min_size=1, max_size=256), st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])))
     def test_header(self, name: str, value: str) -> None:
-        """A token is a name (RFC 9110, section 5.6.2); anything without control characters is a value."""
+        """A name is a token (RFC 9110, section 5.6.2); a value has no control characters."""
         self.assertEqual(read({"payload": 1, "headers": {name: value}}).headers, {name: value})
 
     @given(
         st.text(TOKEN, max_size=5), st.characters(codec="utf-8", exclude_characters=TOKEN), st.text(TOKEN, max_size=5)
     )
     def test_no_header_name(self, before: str, character: str, behind: str) -> None:
-        """One character that is none of a token's spoils the name; so does having none, or too many."""
+        """A name with another character, an empty and a too long name are refused."""
         for name in (before + character + behind, "", "x" * 257):
             self.assertTrue(self.field({"payload": 1, "headers": {name: "v"}}).startswith("headers."))
 
     @given(st.sampled_from([chr(code) for code in (*range(9), *range(10, 32), 127)]), st.text(max_size=3))
     def test_no_header_value(self, control: str, text: str) -> None:
-        """A control character in a value is refused, never repaired; a tab is none (RFC 9110, section 5.5)."""
+        """A control character in a value is refused, and not repaired; a tab is none (RFC 9110, section 5.5)."""
         for value in (control, text + control, control + text, f"a{control}X-Injected: b"):
             self.assertEqual(self.field({"payload": 1, "headers": {"X-A": value}}), "headers.X-A")
         self.assertEqual(read({"payload": 1, "headers": {"X-A": "a\tb"}}).headers, {"X-A": "a\tb"})
 
     def test_sizes(self) -> None:
-        """What is larger than it can have use for is refused by name."""
+        """Each part that is too large is refused by name."""
         read(
             {
                 "payload": 1,
@@ -229,7 +229,7 @@ class ReadSubmissionTests(SynchronousTestCase):
             self.assertEqual(self.field({"payload": 1, **large}), field)
 
     def test_trace_context(self) -> None:
-        """Trace context travels with the request, unless the request names its own, in whatever letters."""
+        """The trace context is carried with the request, unless the request has its own, in any case."""
         carried = {"traceparent": "00-a-b-01", "tracestate": "c=d"}
         self.assertEqual(read({"payload": 1}, carried).headers, carried)
         self.assertEqual(read({"payload": 1, "headers": {"X-A": "b"}}, carried).headers, {**carried, "X-A": "b"})
@@ -250,13 +250,13 @@ SPACE = st.sampled_from(["", " ", "\n\t"])
 
 @st.composite
 def objects(draw: st.DrawFn, names: st.SearchStrategy[str], values: st.SearchStrategy[str]) -> str:
-    """An object, in which names may stand twice."""
+    """A JSON object in which names may occur twice."""
     members = draw(st.lists(st.tuples(names, values, SPACE), max_size=4))
     return "{" + ",".join(f"{space}{name}:{value}{space}" for name, value, space in members) + "}"
 
 
-class AtOnceTests(SynchronousTestCase):
-    """What is read at once is read as the close look would have it."""
+class FastReaderTests(SynchronousTestCase):
+    """The fast reader reads a body as the strict one does."""
 
     def outcome(self, body: bytes) -> object:
         try:
@@ -267,16 +267,16 @@ class AtOnceTests(SynchronousTestCase):
     @settings(max_examples=500)
     @given(objects(TOP, VALUES | objects(INNER, VALUES)), st.sampled_from([b"", b" ", b"x", b"\xff"]))
     def test_the_same(self, document: str, behind: bytes) -> None:
-        """Names that stand twice, at the top and in metadata, escapes, big numbers, depth: the same is said of it."""
+        """Duplicate names, escapes, big numbers and depth: both readers come to the same result."""
         body = document.encode() + behind
         found = self.outcome(body)
-        closely = self.patch(submission, "_read_at_once", lambda body: None)
+        closely = self.patch(submission, "_read_fast", lambda body: None)
         self.assertEqual(found, self.outcome(body))
         closely.restore()
 
     def test_ordinary(self) -> None:
-        """Most requests need no close look, and escapes in the payload are its own affair."""
-        self.patch(submission, "_read_closely", None)
+        """Usual requests need no strict reader, and neither do escapes in the payload."""
+        self.patch(submission, "_read_strictly", None)
         for body in (
             b'{"payload":{"a":[1,"x"]},"metadata":{"priority":"normal"}}',
             b'{"metadata": {"a": 1, "b": null}, "headers": {"X-A": "b"}, "payload": "\\"{"}',
@@ -285,7 +285,7 @@ class AtOnceTests(SynchronousTestCase):
             self.assertIsInstance(self.outcome(body), Submission)
 
     def test_depth(self) -> None:
-        """64 levels are the most, with the request's own one, and where there are many brackets side by side, too."""
+        """64 levels of nesting are accepted, those of the submission included; also with many brackets on one level."""
         for levels, beside, expected in (
             (63, b"[]", Submission),
             (63, b"[" + b"[]," * 70 + b"1]", Submission),

@@ -1,4 +1,4 @@
-"""Why submissions are not accepted, as the log says it."""
+"""The log of why submissions are not accepted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UnavailableTests(SynchronousTestCase):
             self.said.append(str(event["reason"]))
 
     def test_each_reason(self) -> None:
-        """Each reason is said when it comes up, and not again for each of thousands of requests."""
+        """Each reason is logged once, and not again for each of thousands of requests."""
         for _ in range(1000):
             self.unavailable.note("disk full")
             self.unavailable.note("no broker")
@@ -32,14 +32,14 @@ class UnavailableTests(SynchronousTestCase):
         self.assertEqual(self.said, ["disk full", "no broker"])
 
     def test_goes_on(self) -> None:
-        """While it goes on, it is said now and then."""
+        """A reason that goes on is logged again after some time."""
         for _ in range(30):
             self.unavailable.note("disk full")
             self.clock.advance(PAUSE_SECONDS / 10)
         self.assertEqual(self.said, ["disk full"] * 3)
 
     def test_bounded(self) -> None:
-        """Reasons without end fill neither the memory nor the log; old ones make room."""
+        """An endless number of reasons fills neither memory nor log, and old ones make room."""
         for number in range(10 * MOST_REASONS):
             self.unavailable.note(f"reason {number}")
         self.assertEqual(len(self.said), MOST_REASONS)

@@ -1,4 +1,4 @@
-"""Where a submission goes: decided once, by what it names, its route, Python, or the default."""
+"""The endpoint and the partition of a submission: by what it names, its route, the Python handler, or the default."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ class EndpointTests(SynchronousTestCase):
         error: InvalidRequest = self.assertRaises(InvalidRequest, address, addressing, payload, **metadata)
         return error
 
-    def test_nothing_to_forward_to(self) -> None:
-        """Without endpoints a submission is what it was; one that names an endpoint is told that there is none."""
+    def test_without_endpoints(self) -> None:
+        """Without endpoints a submission is unchanged. One that names an endpoint is refused, with the reason."""
         submission = Submission(b"1")
         self.assertIs(Addressing().addressed(submission), submission)
         for endpoint in ("billing", "https://example.com/", "", "callers", "default"):
             error = self.refused(Addressing(), endpoint=endpoint)
             self.assertEqual(
-                (error.field, error.reason), ("metadata.endpoint", "no such endpoint: this server forwards to none")
+                (error.field, error.reason),
+                ("metadata.endpoint", "there is no such endpoint: no endpoints are configured"),
             )
 
-    def test_who_decides(self) -> None:
-        """What the request names, then its route, then the default."""
+    def test_precedence(self) -> None:
+        """The endpoint that the request names comes first, then its route's, then the default."""
         addressing = Addressing(endpoints=("billing", "mail", "rest"), default="rest", routes=ROUTES)
         self.assertEqual(address(addressing, b'{"type":"order"}', endpoint="mail"), ("mail", None))
         self.assertEqual(address(addressing, b'{"type":"order"}'), ("billing", None))
@@ -51,10 +52,10 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual(address(addressing), (None, None))
         self.assertEqual(address(addressing, endpoint="rest"), (None, None))
         self.assertEqual(addressing.shared, "rest")
-        self.assertEqual(self.refused(addressing, endpoint="nowhere").reason, "no such endpoint")
+        self.assertEqual(self.refused(addressing, endpoint="nowhere").reason, "there is no such endpoint")
 
-    def test_python(self) -> None:
-        """Where there is a handler, it has what no route sends elsewhere; the default is then to be named."""
+    def test_handler(self) -> None:
+        """A Python handler gets what no route sends elsewhere. The default must then be named by the request."""
         addressing = Addressing(endpoints=("billing", "rest"), default="rest", handler=True, routes=ROUTES)
         self.assertEqual(address(addressing), (None, None))
         self.assertEqual(address(addressing, endpoint="rest"), ("rest", None))
@@ -62,18 +63,18 @@ class EndpointTests(SynchronousTestCase):
         self.assertIsNone(addressing.shared)
 
     def test_operations(self) -> None:
-        """A handler for one operation has that, from metadata or payload, and the default the rest."""
+        """A handler for one operation gets it, by metadata or payload, and the default gets the others."""
         addressing = Addressing(endpoints=("rest",), default="rest", operations=frozenset({"resize"}))
         self.assertEqual(address(addressing, operation="resize"), (None, None))
         self.assertEqual(address(addressing, b'{"operation":"resize"}'), (None, None))
         for payload in (b"1", b'{"operation":"other"}', b'{"operation":["resize"]}', b'{"operation":null}'):
             self.assertEqual(address(addressing, payload), ("rest", None))
 
-    def test_nowhere(self) -> None:
-        """With endpoints, none of which is for it, a request is refused at once: nobody would ever work on it."""
+    def test_no_destination(self) -> None:
+        """A request for none of the endpoints is refused at once, because no worker would ever handle it."""
         addressing = Addressing(endpoints=("billing",), routes=ROUTES)
         self.assertEqual(self.refused(addressing).field, "metadata.endpoint")
-        self.assertIn("no route takes this", self.refused(addressing, b'{"type":"shape"}').reason)
+        self.assertIn("no route matches the request", self.refused(addressing, b'{"type":"shape"}').reason)
         self.assertEqual(address(addressing, b'{"type":"order"}'), ("billing", None))
 
 
@@ -81,12 +82,12 @@ class CallersTests(SynchronousTestCase):
     addressing = Addressing(endpoints=("billing", "callers"), callers="callers", check_url=DestinationPolicy().check)
 
     def test_public(self) -> None:
-        """A public URL goes to the queue of all of these; an endpoint's name still means the endpoint."""
+        """A public URL goes to the queue of callers' URLs. The name of an endpoint still means the endpoint."""
         self.assertEqual(address(self.addressing, endpoint="https://example.com/a"), ("callers", None))
         self.assertEqual(address(self.addressing, endpoint="billing"), ("billing", None))
 
     def test_not_allowed(self) -> None:
-        """What leads inwards is refused, always in the same words."""
+        """Every URL that is not allowed is refused with the same text."""
         for url in (
             "http://example.com/",
             "https://127.0.0.1/",
@@ -97,19 +98,19 @@ class CallersTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, address, self.addressing, endpoint=url)
             self.assertEqual((error.field, error.reason), ("metadata.endpoint", "the destination is not allowed"))
 
-    def test_by_name(self) -> None:
-        """Nobody gets there without a URL."""
+    def test_name_of_callers(self) -> None:
+        """The queue of callers' URLs cannot be named without a URL."""
         for name in ("callers", "example.com", "https:example.com"):
             self.assertRaises(InvalidRequest, address, self.addressing, endpoint=name)
 
     def test_without_a_check(self) -> None:
-        """Whoever forgets the check gets one that refuses."""
+        """Without a check, all URLs are refused."""
         self.assertRaises(DestinationRefused, Addressing().check_url, "https://example.com/")
 
 
 class PartitionTests(SynchronousTestCase):
     def test_key(self) -> None:
-        """The same key is the same partition, of any type; without a key there is none."""
+        """Equal keys have the same partition, whatever their type. A request without a key has none."""
         addressing = Addressing(partitioning=KEY)
         for key in ("a", "", 1, True, [1], {"a": 1}):
             _, first = address(addressing, partition_key=key)
@@ -119,13 +120,15 @@ class PartitionTests(SynchronousTestCase):
         self.assertEqual(address(addressing), (None, None))
         self.assertEqual(address(addressing, partition_key=None), (None, None))
 
-    def test_known(self) -> None:
-        """CRC-32 of the key, so that every version agrees: 0xCBF43926 is the check value of "123456789"."""
+    def test_crc32(self) -> None:
+        """The partition is the CRC-32 of the key, the same in every version: 0xCBF43926 is the check value of
+        "123456789".
+        """
         _, found = address(Addressing(partitioning=KEY), partition_key="123456789")
         self.assertEqual(found, 0xCBF43926 % 16)
 
     def test_in_the_payload(self) -> None:
-        """The field may be in the payload, and goes with the endpoint."""
+        """The field may be in the payload, and the request has an endpoint as well."""
         addressing = Addressing(
             endpoints=("billing",), routes=ROUTES, partitioning=Partitioning(Field.parse("payload.id"), 4)
         )
@@ -133,13 +136,13 @@ class PartitionTests(SynchronousTestCase):
         self.assertEqual(endpoint, "billing")
         self.assertIn(partition, range(4))
 
-    def test_no_text(self) -> None:
-        """Half of a surrogate pair is no key that can be told apart."""
+    def test_invalid_text(self) -> None:
+        """A lone surrogate is not a valid key."""
         error = self.assertRaises(InvalidRequest, address, Addressing(partitioning=KEY), partition_key="\ud800")
         self.assertEqual(error.field, "metadata.partition_key")
 
 
-class LanesTests(SynchronousTestCase):
+class WorkedQueuesTests(SynchronousTestCase):
     @given(
         st.lists(st.sampled_from(("billing", "rest", "mail")), unique=True),
         st.booleans(),
@@ -149,7 +152,7 @@ class LanesTests(SynchronousTestCase):
         st.sampled_from((None, "billing", "rest", "mail")),
         st.sampled_from((None, "a", "b")),
     )
-    def test_somebody_works_on_it(
+    def test_every_queue_is_worked(
         self,
         endpoints: list[str],
         default: bool,
@@ -159,7 +162,7 @@ class LanesTests(SynchronousTestCase):
         named: str | None,
         key: str | None,
     ) -> None:
-        """Whatever is accepted waits in a queue that somebody works on, and each queue is one lane."""
+        """Every accepted submission waits in one of the queues that have workers, and each queue is listed once."""
         addressing = Addressing(
             endpoints=endpoints,
             default=endpoints[0] if endpoints and default else None,

@@ -1,4 +1,4 @@
-"""The circuit breaker: when it opens, whom it lets through, and what closes it."""
+"""The circuit breaker: when it opens, which calls it lets begin, and what closes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BreakerTests(SynchronousTestCase):
     """`Breaker`"""
 
     def test_opens(self) -> None:
-        """At the ratio, once there are enough calls, and not before."""
+        """It opens at the failure ratio, once there are enough calls."""
         breaker = Breaker(POLICY)
         for success in (False, True, True):
             call(breaker, 1, success)
@@ -38,28 +38,30 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(breaker.wait(21), 10)
 
     def test_few_calls(self) -> None:
-        """Failures alone are not enough while there are few of them: a target that is seldom called stays reachable."""
+        """Failures of a few calls do not open it: a target that is seldom called stays reachable."""
         breaker = Breaker(POLICY)
         for _ in range(3):
             call(breaker, 1, False)
         self.assertEqual((breaker.state(1), breaker.wait(1)), (State.CLOSED, 0.0))
 
     def test_window(self) -> None:
-        """What lies further back than the window is forgotten."""
+        """Calls before the window do not count."""
         breaker = Breaker(POLICY)
         for now in (0, 0, 0, 10):
             call(breaker, now, False)
         self.assertIs(breaker.state(10), State.CLOSED)
 
-    def test_says_nothing(self) -> None:
-        """A call that was given up counts for nothing, as success or as failure."""
+    def test_call_without_verdict(self) -> None:
+        """A cancelled call counts neither as a success nor as a failure."""
         breaker = Breaker(POLICY)
         for success in (None, False, None, False, None, False):
             call(breaker, 1, success)
         self.assertIs(breaker.state(1), State.CLOSED)
 
     def test_probe(self) -> None:
-        """After the pause one call goes, nobody else until it has ended; success closes it, with a clean slate."""
+        """After the pause one call may begin, and no other until it has ended. Its success closes the breaker, without
+        the old failures.
+        """
         breaker = opened()
         self.assertIs(breaker.state(30), State.HALF_OPEN)
         self.assertEqual(breaker.wait(30), 0.0)
@@ -72,19 +74,19 @@ class BreakerTests(SynchronousTestCase):
         self.assertIs(breaker.state(33), State.CLOSED)
 
     def test_failing_probe(self) -> None:
-        """A probe that fails opens it for another whole pause."""
+        """A probe that fails opens the breaker for another full pause."""
         breaker = opened()
         breaker.end(35, breaker.begin(30), False)
         self.assertEqual((breaker.state(64.9), breaker.state(65)), (State.OPEN, State.HALF_OPEN))
 
-    def test_probe_that_says_nothing(self) -> None:
-        """One that was given up makes room for another at once."""
+    def test_probe_without_verdict(self) -> None:
+        """A cancelled probe lets another call begin at once."""
         breaker = opened()
         breaker.end(31, breaker.begin(30), None)
         self.assertEqual((breaker.state(31), breaker.wait(31)), (State.HALF_OPEN, 0.0))
 
-    def test_stragglers(self) -> None:
-        """A call from before it opened ends late: it neither closes it nor keeps it open, nor counts as the probe."""
+    def test_late_calls(self) -> None:
+        """A call from before the breaker opened, when it ends, changes nothing, and is not taken for the probe."""
         breaker = Breaker(POLICY)
         late = [breaker.begin(0) for _ in range(2)]
         for _ in range(4):
@@ -98,7 +100,7 @@ class BreakerTests(SynchronousTestCase):
         self.assertIs(breaker.state(33), State.CLOSED)
 
     def test_never(self) -> None:
-        """There is a policy under which it never opens."""
+        """The policy `NEVER` never opens."""
         breaker = Breaker(NEVER)
         for _ in range(1000):
             call(breaker, 1, False)
@@ -108,8 +110,9 @@ class BreakerTests(SynchronousTestCase):
         st.lists(st.tuples(st.floats(0, 20), st.sampled_from(("begin", "end")), st.sampled_from((True, False, None))))
     )
     def test_one_probe(self, steps: list[tuple[float, str, bool | None]]) -> None:
-        """In whatever order calls begin and end: while it is half open there is never more than one, while it is open
-        none begins, and a call can always begin in the end."""
+        """For any order of calls: none begins while the breaker is open, at most one while it is half open, and one can
+        always begin in the end.
+        """
         breaker, now = Breaker(POLICY), 0.0
         under_way: list[tuple[int, bool]] = []
         for seconds, step, success in steps:

@@ -1,4 +1,4 @@
-"""URLs that a request chooses: which of them may be called, and that nobody can read them in another way."""
+"""URLs that requests choose: which ones are allowed, and that the client parses them as the check does."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ EVERYWHERE = DestinationPolicy(("https", "http"), range(1, 65536), allow=("0.0.0
 
 
 def reason(policy: DestinationPolicy, url: str) -> str | None:
-    """Why it is refused, or None where it is not."""
+    """Why the URL is refused; None where it is allowed."""
     try:
         policy.check(url)
     except DestinationRefused as refused:
@@ -148,10 +148,10 @@ def reason(policy: DestinationPolicy, url: str) -> str | None:
 
 
 class TableTests(SynchronousTestCase):
-    """`DestinationPolicy.check`, as it is without any settings"""
+    """`DestinationPolicy.check` with default settings"""
 
-    def test_enough(self) -> None:
-        """The tables do not shrink unnoticed, and nothing is in them twice."""
+    def test_table_sizes(self) -> None:
+        """The tables of these tests do not shrink, and have no entry twice."""
         refused = [url for urls in REFUSED.values() for url in urls]
         self.assertGreaterEqual(len(set(refused)), 200)
         self.assertGreaterEqual(len(ALLOWED), 25)
@@ -159,21 +159,21 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(set(refused) & set(ALLOWED), set())
 
     def test_allowed(self) -> None:
-        """Ordinary places on the internet may be called, each under the host that it names."""
+        """URLs of the public internet are allowed, each with its host."""
         for url, host in ALLOWED.items():
             found = DestinationPolicy().check(url)
             self.assertEqual((found.scheme, found.host, found.port), ("https", host, 443), url)
 
     def test_refused(self) -> None:
-        """Everything else is refused, always in the same words."""
+        """All other URLs are refused, with the same text."""
         for kind, urls in REFUSED.items():
             for url in urls:
                 refused = self.assertRaises(DestinationRefused, DestinationPolicy().check, url)
                 self.assertEqual(str(refused), "the destination is not allowed", (kind, url))
                 self.assertTrue(refused.reason, url)
 
-    def test_not_refused_for_another_cause(self) -> None:
-        """The rows stand for what they say: they stay refused where everything else that could stop them is allowed."""
+    def test_refused_for_this_reason(self) -> None:
+        """Each URL of the table is refused for the reason it stands for, also where all else about it is allowed."""
         for kind in ("host", "numbers", "names", "IPv4", "IPv6", "user information", "characters"):
             for url in REFUSED[kind]:
                 self.assertIsNotNone(reason(GENEROUS, url), url)
@@ -192,17 +192,17 @@ class TableTests(SynchronousTestCase):
         self.assertIsNotNone(reason(DestinationPolicy(), longest + "a"))
 
 
-class ReadersTests(SynchronousTestCase):
-    """What is judged is what is called"""
+class ParsersTests(SynchronousTestCase):
+    """The checked destination is the one that is called"""
 
-    def test_twisted_reads_the_same(self) -> None:
-        """The URL that goes on has the same host, port and target to the client that calls it."""
+    def test_twisted_parses_alike(self) -> None:
+        """Twisted's client finds the same host, port and target in the checked URL."""
         for url in ALLOWED:
             self.agree(url)
 
     @given(st.from_regex(PLAUSIBLE, fullmatch=True))
-    def test_twisted_reads_the_same_of_any(self, url: str) -> None:
-        """So it is for whatever passes."""
+    def test_twisted_parses_any_alike(self, url: str) -> None:
+        """It does so for every URL that passes the check."""
         self.agree(url)
 
     def agree(self, url: str) -> None:
@@ -220,13 +220,13 @@ class ReadersTests(SynchronousTestCase):
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """Whatever stands there, the answer is a refusal or a destination, and no other error."""
+        """Any text is a destination or `DestinationRefused`, and raises nothing else."""
         for url in (text, f"https://{text}", f"https://{text}/", f"https://example.com{text}"):
             reason(DestinationPolicy(), url)
 
     @given(st.integers(0, 2**32 - 1), st.sampled_from(["{:d}", "0x{:x}", "0{:o}", "0X{:08X}", "00{:o}"]))
     def test_whole_numbers(self, number: int, form: str) -> None:
-        """An IPv4 address as one number is refused, public or not: readers differ on it."""
+        """An IPv4 address written as one number is refused, public or not, because parsers differ on it."""
         self.assertIsNotNone(reason(DestinationPolicy(), f"https://{form.format(number)}/"))
 
     @given(st.lists(st.tuples(st.integers(0, 255), st.sampled_from(["0x{:x}", "0{:o}"])), min_size=4, max_size=4))
@@ -237,10 +237,10 @@ class ReadersTests(SynchronousTestCase):
 
 
 class SettingsTests(SynchronousTestCase):
-    """What an operator may change"""
+    """`DestinationPolicy` with an operator's settings"""
 
     def test_http(self) -> None:
-        """Plain HTTP and other ports are there for those who say so, each by itself."""
+        """Plain HTTP and other ports can be allowed, each by itself."""
         policy = DestinationPolicy(schemes=("http",), ports=(80, 8080))
         self.assertEqual(policy.check("http://example.com/").port, 80)
         self.assertEqual(policy.check("http://example.com:8080/").url, "http://example.com:8080/")
@@ -249,7 +249,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertIsNotNone(reason(DestinationPolicy(schemes=("http",)), "http://example.com/"))
 
     def test_allow(self) -> None:
-        """Networks and names that are trusted are let through, and nothing beside them."""
+        """Listed networks and names are allowed, and nothing else."""
         policy = DestinationPolicy(allow=("10.1.0.0/16", "fd00::/8", "Redis", "hooks.corp"))
         for url in (
             "https://10.1.2.3/",
@@ -271,7 +271,7 @@ class SettingsTests(SynchronousTestCase):
             self.assertIsNotNone(reason(policy, url), url)
 
     def test_deny(self) -> None:
-        """The deny list holds also against the public and against what is allowed: our own public address, say."""
+        """The deny list takes precedence over public addresses (our own, for example) and over the allow list."""
         policy = DestinationPolicy(deny=("9.9.9.9", "2606:4700::/32", "gateway.example.com"), allow=("9.9.9.0/24",))
         for url in (
             "https://9.9.9.9/",
@@ -285,7 +285,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertTrue(policy.permits("9.9.9.8", "example.com"))
 
     def test_addresses_of_names(self) -> None:
-        """A name is worth what its addresses are; one that is trusted is trusted wherever it leads."""
+        """A name is allowed as its addresses are. A listed name is allowed whatever it resolves to."""
         policy = DestinationPolicy(allow=("10.1.0.0/16", "hooks.corp"))
         for address, host, verdict in (
             ("8.8.8.8", "example.com", True),
@@ -303,8 +303,8 @@ class SettingsTests(SynchronousTestCase):
         ):
             self.assertIs(policy.permits(address, host), verdict, (address, host))
 
-    def test_mistakes(self) -> None:
-        """Settings that cannot be meant are refused at once."""
+    def test_invalid_settings(self) -> None:
+        """Invalid settings are refused at once."""
         wrong: tuple[dict[str, Any], ...] = (
             *({"schemes": ()}, {"schemes": ("ftp",)}, {"schemes": "https"}, {"ports": ()}, {"ports": (0,)}),
             *({"ports": (65536,)}, {"allow": ("10.0.0.1/8",)}, {"deny": ("*.corp",)}, {"allow": "hooks.corp"}),

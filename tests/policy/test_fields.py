@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.messages import Submission
-from openhqm.policy.fields import Document, Field, spelled
+from openhqm.policy.fields import Document, Field, to_text
 from tests import hypothesis_profile  # noqa: F401
 
 ORDER = b'{"type":"order","order":{"id":17,"total":1.10},"items":[{"sku":"a"},{"sku":"b"}],"none":null,"yes":true}'
@@ -23,19 +23,19 @@ VALUES = st.recursive(
 
 
 def document(payload: bytes = ORDER, **given: Any) -> Document:
-    """A request to look things up in."""
+    """A document with this payload, metadata and headers."""
     return Document(Submission(payload, **given), "an-id")
 
 
 def found(name: str, payload: bytes = ORDER, **given: Any) -> bytes | None:
-    """What stands in the field of that name."""
+    """The value of the field called ``name``."""
     return document(payload, **given).find(Field.parse(name))
 
 
 class FieldTests(SynchronousTestCase):
     """`Field` and `Document`"""
 
-    def test_where_they_stand(self) -> None:
+    def test_paths(self) -> None:
         """A dotted name leads through objects, and by number through lists, in payload, metadata and headers."""
         given = {"metadata": {"tenant": "acme", "tags": ["a", "b"]}, "headers": {"X-Kind": "new", "a.b": "dots"}}
         for name, expected in (
@@ -55,14 +55,16 @@ class FieldTests(SynchronousTestCase):
             self.assertEqual(found(name, **given), expected, name)
 
     def test_without_a_root(self) -> None:
-        """A name with no root is looked for in the payload; one that has the name of a root is that root."""
+        """A name without a root is looked up in the payload. The name of a root means the root."""
         self.assertEqual(found("order.id"), b"17")
         self.assertEqual(found("operation", b'{"operation":"resize"}'), b'"resize"')
         self.assertEqual(found("payload.metadata.a", b'{"metadata":{"a":1}}', metadata={"a": 2}), b"1")
         self.assertEqual(found("metadata.a", b'{"metadata":{"a":1}}', metadata={"a": 2}), b"2")
 
     def test_missing(self) -> None:
-        """What is not there is not there: no name, no index, nothing inside a scalar, nothing in what is no JSON."""
+        """A missing member or index, a member of a scalar, and any field of a payload that is not JSON
+        are not found.
+        """
         for name in (
             "payload.nothing",
             "payload.type.length",
@@ -82,8 +84,8 @@ class FieldTests(SynchronousTestCase):
         for payload in (b"3", b'"text"', b"null", b"[]", b"{}", b"not JSON", b"\xff", b""):
             self.assertIsNone(found("payload.a", payload), payload)
 
-    def test_the_bytes_as_they_came(self) -> None:
-        """A number keeps the digits and a string the escapes that the caller wrote."""
+    def test_bytes_unchanged(self) -> None:
+        """A number keeps its digits, and a string its escapes."""
         payload = rb'{"big": 12345678901234567890123, "money": 1.10, "far": 1e400, "text": "\u0041\/"}'
         for name, expected in (
             ("big", b"12345678901234567890123"),
@@ -93,14 +95,14 @@ class FieldTests(SynchronousTestCase):
         ):
             self.assertEqual(found(name, payload), expected)
 
-    def test_no_such_name(self) -> None:
-        """A name with an empty part is a mistake, and so is a field of the id, which has none."""
+    def test_invalid_names(self) -> None:
+        """A name with an empty part is invalid, and so is a field of the correlation id."""
         for name in ("", ".", "a.", ".a", "a..b", "payload.", "correlation_id.x"):
             self.assertRaises(ValueError, Field.parse, name)
 
     @given(VALUES)
     def test_any_payload(self, value: Any) -> None:
-        """Every value of a payload is found under the names and numbers that lead to it."""
+        """Every value of a payload is found by the names and indexes that lead to it."""
         payload = json.dumps({"root": value}).encode()
 
         def walk(path: tuple[str, ...], inner: Any) -> None:
@@ -113,8 +115,10 @@ class FieldTests(SynchronousTestCase):
 
         walk(("root",), value)
 
-    def test_spelled(self) -> None:
-        """A string without quotes, a scalar as JSON has it, an object without white space; half a character never."""
+    def test_to_text(self) -> None:
+        """A string has no quotes, a scalar is as in JSON, an object has no white space. A lone surrogate is
+        `ValueError`.
+        """
         for text, expected in (
             (b'"a \\"b\\" \\u00e4"', 'a "b" ä'),
             (b"1.10", "1.10"),
@@ -122,5 +126,5 @@ class FieldTests(SynchronousTestCase):
             (b"null", "null"),
             (b'{ "a" : [ 1 , 2 ] }', '{"a":[1,2]}'),
         ):
-            self.assertEqual(spelled(text), expected)
-        self.assertRaises(ValueError, spelled, rb'"\ud800"')
+            self.assertEqual(to_text(text), expected)
+        self.assertRaises(ValueError, to_text, rb'"\ud800"')

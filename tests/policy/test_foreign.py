@@ -1,4 +1,4 @@
-"""Messages of others: what is read out of them, and what is refused."""
+"""Messages of other programs: what is read from them, and what is refused."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ VALUES: Any = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x2FFF, ex
 
 
 class ContentTests(SynchronousTestCase):
-    """What is in it"""
+    """The content of a message"""
 
     def refused(self, content: bytes, fields: dict[bytes, bytes], format: str) -> str:
         return str(self.assertRaises(UnreadableMessage, read_foreign, content, fields, format))
 
     @given(st.binary(max_size=40))
-    def test_nothing_is_lost(self, content: bytes) -> None:
-        """Whatever the bytes are, auto takes them: as JSON where a strict reader agrees, else as they came."""
+    def test_auto(self, content: bytes) -> None:
+        """The format auto takes any bytes: as JSON where they are strictly JSON, otherwise as they came."""
         taken = read_foreign(content, {}, "auto")
         if taken.body is None:
             self.assertEqual(taken.payload, content.strip(b" \t\n\r"))
@@ -50,32 +50,34 @@ class ContentTests(SynchronousTestCase):
 
     @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(), st.lists, max_leaves=5))
     def test_json(self, value: Any) -> None:
-        """JSON is the payload, byte for byte."""
+        """JSON becomes the payload, byte for byte."""
         content = json.dumps(value).encode()
         for format in ("auto", "json"):
             self.assertEqual(read_foreign(content, {}, format), Submission(content))
 
-    def test_no_json(self) -> None:
-        """What is not JSON, or is more than one, is refused where JSON is asked for; nothing is smuggled in."""
+    def test_not_json(self) -> None:
+        """The format json refuses content that is not JSON, or more than one text, or that breaks out of
+        its wrapper.
+        """
         for content in (b"", b"{", b"\xff", b"1 2", b'1,"openhqm":1', b'1,"payload":2', b"1}", b"[" * 100 + b"]" * 100):
             self.assertIn("not JSON", self.refused(content, {}, "json"))
             self.assertEqual(read_foreign(content, {}, "auto").body, content)
 
     def test_envelope(self) -> None:
-        """Ours are known by the number of their version."""
+        """OpenHQM's own messages are recognised by their version number."""
         self.assertTrue(is_envelope(encode_request(Request("", 1.0, Submission(b"1")))))
         for content in (b'{"openhqm":"yes"}', b'{"a":{"openhqm":1}}', b"[1]", b"", b"\xff", b'{"openhqm":1'):
             self.assertFalse(is_envelope(content), content)
 
     @given(st.dictionaries(NAMES, VALUES, max_size=5))
     def test_headers(self, headers: dict[str, str]) -> None:
-        """Fields are headers, as they came."""
+        """Fields become headers, unchanged."""
         fields = {name.encode(): value.encode() for name, value in headers.items()}
         self.assertEqual(read_headers(fields), headers)
 
-    def test_no_headers(self) -> None:
-        """What no header can be is refused, and the field is named."""
-        for fields, words in (
+    def test_not_headers(self) -> None:
+        """A field that cannot be a header is refused, and named."""
+        for fields, expected in (
             ({b"X-A": b"a\r\nX-B: b"}, "X-A"),
             ({b"a b": b"1"}, "a b"),
             ({b"": b"1"}, "name"),
@@ -84,11 +86,11 @@ class ContentTests(SynchronousTestCase):
             ({b"X": b"a" * 8193}, "too long"),
             ({b"X%d" % number: b"" for number in range(101)}, "more than 100"),
         ):
-            self.assertIn(words, self.refused(b"1", fields, "auto"))
+            self.assertIn(expected, self.refused(b"1", fields, "auto"))
 
 
 class FieldsTests(SynchronousTestCase):
-    """Which field is what"""
+    """The fields of a message"""
 
     def test_content(self) -> None:
         """The content has one of three names, or is the only field."""
@@ -102,19 +104,19 @@ class FieldsTests(SynchronousTestCase):
         ):
             self.assertEqual(take_apart(entry), (content, reply_to, others))
 
-    def test_twice(self) -> None:
-        """A field that stands twice, in whatever spelling, may be taken differently by two readers."""
+    def test_repeated(self) -> None:
+        """A repeated field, in any case, is refused, because two readers may take different ones."""
         error = self.assertRaises(UnreadableMessage, take_apart, [(b"payload", b"1"), (b"PAYLOAD", b"2")])
-        self.assertIn("stands twice", str(error))
+        self.assertIn("is repeated", str(error))
 
     def test_reply_to(self) -> None:
-        """A reply goes neither into the inbox, where it would be a request, nor among our own keys."""
+        """A reply must not go into the inbox, where it would be a request, nor into OpenHQM's own keys."""
         check_reply_to("answers", "in", "{o}:")
         for name in ("in", "{o}:dead:dlq", "a\nb", "a" * 1025, "\N{REPLACEMENT CHARACTER}"):
             self.assertRaises(UnreadableMessage, check_reply_to, name, "in", "{o}:")
 
     def test_reply(self) -> None:
-        """A reply says for itself what it is; a header of the target's cannot say it in its place."""
+        """A header of the target's reply cannot replace the gateway's own fields."""
         headers = {"Status": "COMPLETED", "Reply_To": "b", "X-A": "1"}
         reply = Reply("id", Status.FAILED, 1.0, body=b"\xff", status_code=404, headers=headers, error="no")
         fields = reply_fields(reply)

@@ -1,4 +1,4 @@
-"""What a target is sent, and what of its answer is kept."""
+"""The HTTP request that is sent to a target, and what is kept of its response."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ def lower(request: TargetRequest) -> dict[str, str]:
 
 
 class MethodAndContentTests(SynchronousTestCase):
-    def test_whose_method(self) -> None:
-        """The request's own stands above the route's, and that above the endpoint's."""
+    def test_precedence_of_methods(self) -> None:
+        """The request's own method comes first, then the route's, then the endpoint's."""
         route = CompiledRoute("r", method="PUT")
         self.assertEqual(made(EVERYTHING, Submission(b"1")).method, "POST")
         self.assertEqual(made(EVERYTHING, Submission(b"1"), route).method, "PUT")
         self.assertEqual(made(EVERYTHING, Submission(b"1", metadata={"method": "PATCH"}), route).method, "PATCH")
 
     def test_payload(self) -> None:
-        """Byte for byte, as application/json, unless the caller says what it is."""
+        """The payload is sent byte for byte, as application/json unless the caller sets another type."""
         request = made(EVERYTHING, Submission(b'{"n":  1.10}'))
         self.assertEqual((request.content, lower(request)), (b'{"n":  1.10}', {"content-type": "application/json"}))
         request = made(EVERYTHING, Submission(b"1", {"content-type": "application/x+json"}))
         self.assertEqual(request.headers, {"content-type": "application/x+json"})
 
-    def test_none(self) -> None:
-        """GET and HEAD have no content, and no word about it (RFC 9110, section 9.3.1)."""
+    def test_without_content(self) -> None:
+        """GET and HEAD have neither content nor Content-Type (RFC 9110, section 9.3.1)."""
         for method in ("GET", "HEAD"):
             request = made(EVERYTHING, Submission(b"1", metadata={"method": method}))
             self.assertEqual((request.content, request.headers), (None, {}))
         self.assertEqual(made(EVERYTHING, Submission(b"1", metadata={"method": "DELETE"})).content, b"1")
 
     def test_transform(self) -> None:
-        """What a route makes goes out under the type that it has, whatever the caller said of the payload."""
+        """Transformed content has the transform's type, whatever type the caller set for the payload."""
         template = compile_transform("template", "Hello {{ payload.name | text }}")
         route = CompiledRoute("r", transform=template, headers={"X-Name": Field.parse("payload.name")})
         request = made(EVERYTHING, Submission(b'{"name":"Ann"}', {"Content-Type": "application/json"}), route)
@@ -67,14 +67,14 @@ class MethodAndContentTests(SynchronousTestCase):
         self.assertEqual(lower(request), {"content-type": "text/plain; charset=utf-8", "x-name": "Ann"})
 
     def test_missing_field(self) -> None:
-        """A template over what is not there names the route and the field."""
+        """A template whose field is missing fails with the route and the field."""
         route = CompiledRoute("greet", transform=compile_transform("template", "{{ payload.name | text }}"))
         error = self.assertRaises(TransformFailed, made, EVERYTHING, Submission(b"{}"), route)
         self.assertIn("route greet", str(error))
         self.assertIn("payload.name", str(error))
 
     def test_bytes(self) -> None:
-        """Content that came as bytes goes out as it is, and is called what its sender called it, or nothing."""
+        """Content that came as bytes is sent unchanged, with the caller's type or none."""
         request = made(EVERYTHING, Submission(b"null", body=b"\x00\xff"), CompiledRoute("r"))
         self.assertEqual((request.content, lower(request)), (b"\x00\xff", {}))
         typed = Submission(b"null", {"Content-Type": "a/b", "Host": "shop.example"}, body=b"\x00")
@@ -82,8 +82,8 @@ class MethodAndContentTests(SynchronousTestCase):
 
 
 class FieldsTests(SynchronousTestCase):
-    def test_whose_fields(self) -> None:
-        """The gateway's own stand above the credentials, these above the endpoint's, the route's, the caller's."""
+    def test_precedence_of_fields(self) -> None:
+        """The gateway's own fields come first, then credentials, the endpoint's, the route's, and the caller's."""
         about, credentials = {"X-A": "about"}, {"x-a": "credentials", "x-b": "credentials"}
         target = Target("a", "http://a.test", headers={"X-B": "endpoint", "X-C": "endpoint"}, forward=None)
         headers = {name: Field.parse("payload") for name in ("X-C", "X-D")}
@@ -102,22 +102,22 @@ class FieldsTests(SynchronousTestCase):
         )
         self.assertNotIn("credentials", repr(request))
 
-    def test_only_what_is_listed(self) -> None:
-        """A list says what goes through, another what does not; both without regard to case."""
+    def test_lists(self) -> None:
+        """One list names the fields that are forwarded, another those that are not; both without regard to case."""
         caller = {"X-A": "1", "x-b": "2", "X-C": "3"}
         target = Target("a", "http://a.test", forward=frozenset({"x-a", "x-b"}), strip=frozenset({"x-b"}))
         found = lower(made(target, Submission(b"1", caller)))
         self.assertEqual(found, {"content-type": "application/json", "x-a": "1"})
 
     def test_trace(self) -> None:
-        """The trace context goes through whatever is listed, and an endpoint's headers do not change it."""
+        """The trace context is always forwarded, and an endpoint's headers do not replace it."""
         caller = {"traceparent": "00-a-b-01", "tracestate": "c=d"}
         target = Target("a", "http://a.test", headers={"Traceparent": "mine"})
         found = lower(made(target, Submission(b"1", caller)))
         self.assertEqual((found["traceparent"], found["tracestate"]), ("00-a-b-01", "c=d"))
 
     def test_connection(self) -> None:
-        """What ``Connection`` names ends here (RFC 9110, section 7.6.1), both ways."""
+        """Fields that ``Connection`` names are not forwarded (RFC 9110, section 7.6.1), in both directions."""
         found = lower(made(EVERYTHING, Submission(b"1", {"Connection": "close, X-Hop", "X-Hop": "1", "X-End": "2"})))
         self.assertEqual(found, {"content-type": "application/json", "x-end": "2"})
         answer = [(b"Connection", [b"X-Hop, keep-alive"]), (b"X-Hop", [b"1"]), (b"X-End", [b"2"])]
@@ -156,15 +156,17 @@ class FieldsTests(SynchronousTestCase):
             st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
         )
     )
-    def test_never(self, headers: dict[str, str]) -> None:
-        """Nothing of a connection, no cookie, no host, no word in the gateway's name and none on who asked goes out."""
+    def test_never_forwarded(self, headers: dict[str, str]) -> None:
+        """Hop-by-hop fields, cookies, Host, the gateway's own names, and fields about the client are
+        never forwarded.
+        """
         found = lower(made(EVERYTHING, Submission(b"1", headers)))
         self.assertLessEqual(set(found), {"content-type", "x-fine"})
 
 
 class UrlTests(SynchronousTestCase):
     def test_parts(self) -> None:
-        """The path comes below the endpoint's, the queries one after the other."""
+        """The path is appended to the endpoint's, and the queries follow one another."""
         for base, path, query, mapped, expected in (
             ("http://a.test", None, None, {}, "http://a.test/"),
             ("http://a.test/", "/x", None, {}, "http://a.test/x"),
@@ -176,8 +178,8 @@ class UrlTests(SynchronousTestCase):
             url = target_url(base, path, query, mapped)
             self.assertEqual(url, expected or "http://a.test/base/x?k=0&q=1&q=true&q=a+b&m=%C3%BC%26")
 
-    def test_no_query(self) -> None:
-        """What is no query is refused, with the name of what is wrong in it."""
+    def test_invalid_query(self) -> None:
+        """An invalid query is refused, and its parameter named."""
         for query in (1, [1], {"a": {}}, {"a": None}, {"a": [[1]]}):
             self.assertRaises(ValueError, query_text, query)
         self.assertEqual((query_text(None), query_text("")), ("", ""))
@@ -193,8 +195,8 @@ class UrlTests(SynchronousTestCase):
     @example("/..;/admin", None)
     @example("/%2e%2E%3Bx/admin", None)
     @example("//evil.test", None)
-    def test_stays(self, path: str, query: Any) -> None:
-        """Whatever a submission says, the URL stays on its host and below its path, as servers read it."""
+    def test_same_host_and_path(self, path: str, query: Any) -> None:
+        """For any submission, the URL stays on the endpoint's host and below its path, as servers parse it."""
         body = json.dumps({"payload": 1, "metadata": {"path": path, "query": query}}).encode()
         try:
             metadata = read_submission(body, 0).metadata
@@ -218,7 +220,7 @@ class UrlTests(SynchronousTestCase):
 
 class ReplyFieldsTests(SynchronousTestCase):
     def test_kept(self) -> None:
-        """Everything but cookies and what belongs to the connection; several of one name are a list."""
+        """All fields are kept but cookies and hop-by-hop fields. A repeated field becomes a list."""
         found = reply_fields(
             [
                 (b"Content-Type", [b"text/plain"]),
@@ -231,12 +233,12 @@ class ReplyFieldsTests(SynchronousTestCase):
         self.assertEqual(found, {"Content-Type": "text/plain", "Vary": "a, b"})
 
     def test_bytes(self) -> None:
-        """Bytes above 127 are kept, and can be had back (RFC 9110, section 5.5)."""
+        """Bytes beyond ASCII are kept, and can be restored (RFC 9110, section 5.5)."""
         name = 'attachment; filename="straße.txt"'.encode()
         found = reply_fields([(b"Content-Disposition", [name])])
         self.assertEqual(found["Content-Disposition"].encode("latin-1"), name)
 
-    def test_no_fields(self) -> None:
-        """A field that cannot be one is left out, and the answer with the others stays."""
+    def test_invalid_fields(self) -> None:
+        """An invalid field is left out, and the response keeps the others."""
         fields = [(b"X-A", [b"a\x00b"]), (b"X B", [b"1"]), (b"X-C", [b"a\x1b[2J"]), (b"X-D", [b"a\tb"])]
         self.assertEqual(reply_fields(fields), {"X-D": "a\tb"})

@@ -1,4 +1,4 @@
-"""Names of hosts (RFC 1123, RFC 5890), and the lists that an operator writes."""
+"""Host names (RFC 1123, RFC 5890), and the lists of hosts that an operator configures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from ipaddress import ip_address
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.policy.host_lists import NOWHERE, ends_in_a_number, is_host_name, is_reserved, places
+from openhqm.policy.host_lists import EMPTY, ends_in_a_number, is_host_name, is_reserved, parse_host_list
 
 
 class HostNamesTests(SynchronousTestCase):
-    """`is_host_name`, `is_reserved`"""
+    """`is_host_name` and `is_reserved`"""
 
     def test_names(self) -> None:
-        """DeadLetters, digits and inner hyphens, 63 to a label and 253 in all."""
+        """Letters, digits and inner hyphens, at most 63 in a label and 253 in all."""
         longest = ".".join(["a" * 63] * 3 + ["b" * 61])
         for name in ("a", "hooks.corp", "3com.com", "a-b.example.org", "xn--mnchen-3ya.de", "a" * 63, longest):
             self.assertTrue(is_host_name(name), name)
@@ -23,7 +23,7 @@ class HostNamesTests(SynchronousTestCase):
             self.assertFalse(is_host_name(name), name)
 
     def test_numbers(self) -> None:
-        """What inet_aton reads as an address is no name; nor is anything else that ends in a number."""
+        """What inet_aton parses as an address is not a name, nor is anything else that ends in a number."""
         for host in ("1", "127.1", "0x7f.1", "0x7f000001", "017700000001", "1.2.3.0x4", "a.1", "example.0x1"):
             self.assertTrue(ends_in_a_number(host), host)
             self.assertFalse(is_host_name(host), host)
@@ -31,29 +31,29 @@ class HostNamesTests(SynchronousTestCase):
             self.assertFalse(ends_in_a_number(host), host)
 
     def test_reserved(self) -> None:
-        """Names for the machine, the site and the clouds are reserved with all that lies below them."""
+        """Names of the machine, the site and the clouds are reserved, with all names below them."""
         for name in ("localhost", "a.localhost", "b.a.local", "metadata.google.internal", "router.home.arpa"):
             self.assertTrue(is_reserved(name), name)
         for name in ("localhost.example.org", "notlocal", "internal.example.org", "home.example.org", "arpa"):
             self.assertFalse(is_reserved(name), name)
 
 
-class PlacesTests(SynchronousTestCase):
-    """`places`"""
+class ParseHostListTests(SynchronousTestCase):
+    """`parse_host_list`"""
 
     def test_entries(self) -> None:
-        """A name holds whatever it resolves to; a network holds its addresses, also dressed up as IPv6."""
-        found = places(["Hooks.Corp", "redis", "10.1.0.0/16", "192.168.0.7", "fd00::/8"])
+        """A name contains whatever it resolves to. A network contains its addresses, also as IPv4-mapped IPv6."""
+        found = parse_host_list(["Hooks.Corp", "redis", "10.1.0.0/16", "192.168.0.7", "fd00::/8"])
         self.assertEqual(found.names, {"hooks.corp", "redis"})
         for address in ("10.1.255.255", "192.168.0.7", "fd12::1", "::ffff:10.1.0.1"):
-            self.assertTrue(found.hold(ip_address(address), "elsewhere"), address)
+            self.assertTrue(found.contains(ip_address(address), "elsewhere"), address)
         for address in ("10.2.0.0", "192.168.0.8", "fc00::1", "64:ff9b::10.1.0.1"):
-            self.assertFalse(found.hold(ip_address(address), "a.hooks.corp"), address)
-            self.assertTrue(found.hold(ip_address(address), "hooks.corp"), address)
-        self.assertFalse(NOWHERE.hold(ip_address("10.1.0.1"), "redis"))
+            self.assertFalse(found.contains(ip_address(address), "a.hooks.corp"), address)
+            self.assertTrue(found.contains(ip_address(address), "hooks.corp"), address)
+        self.assertFalse(EMPTY.contains(ip_address("10.1.0.1"), "redis"))
 
-    def test_mistakes(self) -> None:
-        """An entry that is neither would be passed over in silence; it is an error that shows the entry."""
+    def test_invalid_entries(self) -> None:
+        """An entry that is neither a name nor a network raises an error that shows it."""
         for entry in (
             "",
             "10.0.0.1/8",
@@ -65,6 +65,6 @@ class PlacesTests(SynchronousTestCase):
             "a.corp:443",
             "10.0.0.0/33",
         ):
-            error = self.assertRaises(ValueError, places, ["a.corp", entry])
+            error = self.assertRaises(ValueError, parse_host_list, ["a.corp", entry])
             self.assertIn(repr(entry), str(error))
-        self.assertRaises(ValueError, places, "10.0.0.0/8")
+        self.assertRaises(ValueError, parse_host_list, "10.0.0.0/8")

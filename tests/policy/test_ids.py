@@ -1,4 +1,4 @@
-"""Correlation ids: UUIDs (RFC 9562) that only their maker can tell from chance."""
+"""Correlation ids: UUIDs (RFC 9562) that only their maker can tell from random ones."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class CorrelationIdsTests(SynchronousTestCase):
 
     @given(NUMBERS, st.binary(min_size=16, max_size=64))
     def test_round_trip(self, number: int, secret: bytes) -> None:
-        """Every number below 2**56 comes back from its id, under any secret, also after a restart."""
+        """Every number below 2**56 is recovered from its id, under any secret, also after a restart."""
         self.assertEqual(CorrelationIds(secret).number(CorrelationIds(secret).issue(number)), number)
 
     @given(NUMBERS)
-    def test_a_uuid(self, number: int) -> None:
-        """To the standard library an id is a UUID of version 4, written the usual way."""
+    def test_uuid(self, number: int) -> None:
+        """The standard library parses an id as a UUID of version 4, in its usual spelling."""
         issued = CorrelationIds(SECRET).issue(number)
         parsed = uuid.UUID(issued)
         self.assertEqual((parsed.version, parsed.variant, str(parsed)), (4, uuid.RFC_4122, issued))
 
     @given(NUMBERS, NUMBERS)
-    def test_no_two_alike(self, one: int, two: int) -> None:
-        """Two numbers never share an id."""
+    def test_unique(self, one: int, two: int) -> None:
+        """Two numbers never have the same id."""
         assume(one != two)
         ids = CorrelationIds(SECRET)
         self.assertNotEqual(ids.issue(one), ids.issue(two))
 
-    def test_neighbours_look_like_strangers(self) -> None:
-        """The ids of consecutive numbers differ as random ones do: in about half of their 122 free bits."""
+    def test_consecutive_numbers(self) -> None:
+        """The ids of consecutive numbers differ like random ones, in about half of their 122 free bits."""
         ids = CorrelationIds(SECRET)
         issued = [uuid.UUID(ids.issue(number)).int for number in range(1001)]
         distances = [(one ^ two).bit_count() for one, two in pairwise(issued)]
@@ -48,34 +48,34 @@ class CorrelationIdsTests(SynchronousTestCase):
         self.assertGreater(min(distances), 30)
 
     @given(NUMBERS, st.integers(0, 35), st.integers(1, 15))
-    def test_one_wrong_digit(self, number: int, position: int, change: int) -> None:
-        """An id with one hexadecimal digit changed was never given out."""
+    def test_changed_digit(self, number: int, position: int, change: int) -> None:
+        """An id with one changed hexadecimal digit is not valid."""
         issued = CorrelationIds(SECRET).issue(number)
         assume(issued[position] != "-")
         wrong = HEX[HEX.index(issued[position]) ^ change]
         self.assertIsNone(CorrelationIds(SECRET).number(issued[:position] + wrong + issued[position + 1 :]))
 
     @given(st.uuids(version=4) | st.uuids(), NUMBERS)
-    def test_not_ours(self, stranger: uuid.UUID, number: int) -> None:
-        """Somebody else's UUID, or ours under another secret, was never given out."""
+    def test_foreign_ids(self, stranger: uuid.UUID, number: int) -> None:
+        """A UUID of another program, or of another secret, is not valid."""
         self.assertIsNone(CorrelationIds(SECRET).number(str(stranger)))
         self.assertIsNone(CorrelationIds(SECRET[::-1]).number(CorrelationIds(SECRET).issue(number)))
 
     @given(st.text(max_size=40))
     def test_any_text(self, text: str) -> None:
-        """Whatever stands in the path, the answer is no, and not an error."""
+        """Any other text is not valid, and raises nothing."""
         self.assertIsNone(CorrelationIds(SECRET).number(text))
 
     def test_spelling(self) -> None:
-        """Capitals are accepted (RFC 9562, section 4: upper or lower case); other spellings of a UUID are not."""
+        """Capitals are accepted (RFC 9562, section 4); other spellings of a UUID are not."""
         ids = CorrelationIds(SECRET)
         issued = ids.issue(7)
         self.assertEqual(ids.number(issued.upper()), 7)
         for other in (f"{{{issued}}}", f"urn:uuid:{issued}", issued.replace("-", ""), f"{issued}\n", f" {issued}", ""):
             self.assertIsNone(ids.number(other), other)
 
-    def test_the_secret(self) -> None:
-        """A secret that could be guessed is refused; any of 16 bytes or more will do, and all of it counts."""
+    def test_secret(self) -> None:
+        """A secret of less than 16 bytes is refused. Of a longer one, every byte counts."""
         for size in (0, 1, 15):
             self.assertRaises(ValueError, CorrelationIds, b"x" * size)
         for size in (16, 32, 64, 65, 200):

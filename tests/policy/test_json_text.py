@@ -1,4 +1,4 @@
-"""Reading a JSON object strictly: RFC 8259, and what it leaves to the reader."""
+"""Strict parsing of a JSON object: RFC 8259, and what it leaves to the reader."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SHORT = {'"': '\\"', "\\": "\\\\", "/": "\\/", "\b": "\\b", "\f": "\\f", "\n": "
 
 
 @st.composite
-def spelled(draw: Any, characters: str) -> str:
-    """A JSON string for these characters, each written in one of the ways that section 7 allows."""
+def spellings(draw: Any, characters: str) -> str:
+    """A strategy for JSON strings of these characters, each in one of the spellings of section 7."""
     written = []
     for character in characters:
         ways = ["".join(f"\\u{unit:04x}" for unit in utf16(character))]
@@ -49,24 +49,24 @@ def arrays(draw: Any, inner: st.SearchStrategy[str]) -> str:
 
 @st.composite
 def objects(draw: Any, inner: st.SearchStrategy[str]) -> str:
-    items = draw(st.lists(st.tuples(st.text(max_size=3).flatmap(spelled), inner), max_size=4))
+    items = draw(st.lists(st.tuples(st.text(max_size=3).flatmap(spellings), inner), max_size=4))
     return f"{{{','.join(f'{name}{draw(SPACE)}:{draw(SPACE)}{item}' for name, item in items)}}}"
 
 
 VALUE = st.recursive(
-    st.sampled_from(["null", "true", "false"]) | NUMBER | st.text(max_size=8).flatmap(spelled),
+    st.sampled_from(["null", "true", "false"]) | NUMBER | st.text(max_size=8).flatmap(spellings),
     lambda inner: arrays(inner) | objects(inner),
     max_leaves=12,
 )
 
 
-def plain(text: bytes | str) -> Any:
-    """What the standard library reads, with numbers left as they are written."""
+def reference(text: bytes | str) -> Any:
+    """The document as the standard library parses it, with numbers as they are written."""
     return json.loads(text, parse_int=str, parse_float=str)
 
 
 def nested(kinds: str, core: str = "1") -> bytes:
-    """An envelope whose payload nests as ``kinds`` says: ``[`` for an array, ``{`` for an object."""
+    """An object whose payload nests as ``kinds`` says: ``[`` for an array, ``{`` for an object."""
     opening = "".join('{"a":' if kind == "{" else "[" for kind in kinds)
     closing = "".join("}" if kind == "{" else "]" for kind in reversed(kinds))
     return f'{{"payload":{opening}{core}{closing}}}'.encode()
@@ -81,12 +81,12 @@ class MembersTests(SynchronousTestCase):
 
     @given(st.data())
     def test_byte_for_byte(self, data: st.DataObject) -> None:
-        """Any JSON value comes back as it was written: digits, escapes, key order, and white space inside."""
+        """Any JSON value is returned as it was written: digits, escapes, order of keys, and inner white space."""
         names = data.draw(st.lists(st.text(max_size=8), unique=True, max_size=5))
         values = {name: data.draw(VALUE) for name in names}
         space = data.draw(SPACE)
         inside = f"{space},{space}".join(
-            f"{data.draw(spelled(name))}{space}:{space}{value}" for name, value in values.items()
+            f"{data.draw(spellings(name))}{space}:{space}{value}" for name, value in values.items()
         )
         text = f"{space}{{{space}{inside}{space}}}{space}"
         self.assertEqual(members(text.encode()), {name: value.encode() for name, value in values.items()})
@@ -96,7 +96,7 @@ class MembersTests(SynchronousTestCase):
     @example(b'{"a":"\\"}')
     @example(b'{"a\\/b":1,"a/b":2}')
     def test_agrees_with_the_standard_library(self, soup: bytes) -> None:
-        """Whatever is accepted, `json.loads` reads alike; all else is `MalformedJSON` and nothing but that."""
+        """Accepted text means the same to `json.loads`. Any other text raises `MalformedJSON`, and nothing else."""
         for text in (soup, b'{"payload":' + soup + b"}"):
             try:
                 found = members(text)
@@ -104,7 +104,7 @@ class MembersTests(SynchronousTestCase):
                 continue
             there = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
             self.assertEqual(sorted(name for name, _ in there), sorted(found))
-            self.assertEqual({name: plain(value) for name, value in found.items()}, plain(text))
+            self.assertEqual({name: reference(value) for name, value in found.items()}, reference(text))
 
     @given(st.text("[{", max_size=130))
     @example("[" * 63)
@@ -113,7 +113,7 @@ class MembersTests(SynchronousTestCase):
     @example("{[" * 32)
     @example("[{" * 32)
     def test_depth(self, kinds: str) -> None:
-        """64 levels are read, the envelope being the first; 65 are refused, whatever they are levels of."""
+        """64 levels are accepted, of which the object is the first; 65 are refused, of any kind."""
         text = nested(kinds)
         if 1 + len(kinds) <= 64:
             self.assertEqual(list(members(text)), ["payload"])
@@ -121,13 +121,13 @@ class MembersTests(SynchronousTestCase):
             self.assertIn("64 levels", self.refused(text))
 
     def test_depth_counts_no_strings(self) -> None:
-        """Brackets inside a string are text, also behind escaped quotes and backslashes."""
+        """Brackets inside a string do not count, also behind escaped quotes and backslashes."""
         for string in ('"' + "[{" * 100 + '"', '"\\"' + "[" * 100 + '"', '"\\\\\\"' + "{" * 100 + '\\\\"'):
             self.assertEqual(members(nested("[", string)), {"payload": f"[{string}]".encode()}, string[:8])
         self.refused(nested("[" * 70, '"\\\\"'))
 
-    def test_never_a_recursion_error(self) -> None:
-        """A million brackets, closed or not, are one complaint more."""
+    def test_million_brackets(self) -> None:
+        """A million brackets, closed or not, raise `MalformedJSON`."""
         for start in (b"", b'{"payload":'):
             for bracket in (b"[", b'{"a":', b'[{"a":', b"]", b"}", b'["",'):
                 self.refused(start + bracket * 1_000_000)
@@ -136,28 +136,28 @@ class MembersTests(SynchronousTestCase):
     @given(st.text(min_size=1, max_size=6), st.data())
     @example("payload", None)
     @example("a/b", None)
-    def test_the_same_name_twice(self, name: str, data: Any) -> None:
-        """A name that stands twice is refused, however it is spelled each time."""
+    def test_repeated_name(self, name: str, data: Any) -> None:
+        """A repeated name is refused, in whichever spelling."""
         if data is None:
             pairs = [(json.dumps(name), json.dumps(name)), (json.dumps(name), json.dumps(name).replace("/", "\\/"))]
         else:
-            pairs = [(data.draw(spelled(name)), data.draw(spelled(name)))]
+            pairs = [(data.draw(spellings(name)), data.draw(spellings(name)))]
         for one, two in pairs:
             for text in (f"{{{one}:1,{two}:2}}", f'{{"x":{one},{two}:1,"y":0,{one}:{two}}}'):
                 self.refused(text.encode())
 
-    def test_a_name_twice_deeper_down(self) -> None:
-        """What lies inside a payload is its owner's business: it is carried, not judged."""
+    def test_repeated_name_in_payload(self) -> None:
+        """A repeated name inside a payload is accepted: the payload is not parsed."""
         payload = b'{"a":1,"a":{"payload":1,"payload":2}}'
         self.assertEqual(members(b'{"payload":%b}' % payload), {"payload": payload})
 
-    def test_a_pair_of_surrogates(self) -> None:
-        """Two halves that belong together are one character (RFC 8259, section 7)."""
+    def test_surrogate_pair(self) -> None:
+        """Two surrogates that form a pair are one character (RFC 8259, section 7)."""
         self.assertEqual(members(b'{"payload":"\\ud83d\\ude00"}'), {"payload": b'"\\ud83d\\ude00"'})
         self.assertEqual(list(members(b'{"\\ud83d\\ude00":1}')), ["\N{GRINNING FACE}"])
 
     def test_not_json(self) -> None:
-        """What RFC 8259 does not allow is refused, also where other readers are kind."""
+        """What RFC 8259 does not allow is refused, also where other parsers accept it."""
         envelope = '{"payload":1}'
         for what, text in (
             ("nothing", b""),
@@ -208,15 +208,15 @@ class MembersTests(SynchronousTestCase):
                 self.fail(f"{what} was read as {members(text)}")
 
     def test_many_names(self) -> None:
-        """As many names as there may be are told apart; one more is refused before any is looked at."""
+        """Names up to the limit are compared; one more is refused before that."""
         names = [b'"%x":1' % number for number in range(MOST_MEMBERS)]
         self.assertEqual(len(members(b"{%b}" % b",".join(names))), MOST_MEMBERS)
         self.assertIn("members", self.refused(b'{%b,"\\u00e9":1}' % b",".join(names)))
-        self.assertIn("twice", self.refused(b"{%b,%b}" % (b",".join(names[1:]), names[-1])))
+        self.assertIn("repeated", self.refused(b"{%b,%b}" % (b",".join(names[1:]), names[-1])))
 
     @given(st.text('[]{}"\\,a', max_size=200) | st.text("[]", max_size=2000), st.integers(1, 7))
     def test_depth_of_anything(self, soup: str, piece: int) -> None:
-        """Brackets outside of strings, counted eight at a time, nest as deep as counted one by one."""
+        """The depth counted eight brackets at a time is the depth counted one by one."""
         deepest = level = 0
         inside = escaped = False
         for character in soup:
@@ -225,7 +225,7 @@ class MembersTests(SynchronousTestCase):
             elif character == "\\":
                 escaped = inside
                 if not inside:
-                    assume(False)  # no JSON, and nobody's business
+                    assume(False)  # not JSON
             elif character == '"':
                 inside = not inside
             elif not inside:
@@ -236,27 +236,27 @@ class MembersTests(SynchronousTestCase):
         self.assertEqual(json_text._depth(soup.encode()), deepest)
 
     @given(st.data())
-    def test_as_a_plain_reader(self, data: Any) -> None:
-        """Doubles, depth and all else: accepted and refused exactly where a reader that parses everything does."""
+    def test_agrees_with_full_parser(self, data: Any) -> None:
+        """Repeated names, depth and all else are accepted and refused as a parser of the whole text would."""
         names = st.sampled_from(["a", "b", "payload", "\\", '"', "é", ":1,"])
         value = VALUE | st.sampled_from(["1", "12", "1.5", "1e3", '":1,"', '"a:1"', '","', "[" * 63 + "]" * 63])
-        pairs = data.draw(st.lists(st.tuples(names.flatmap(spelled), value), max_size=5))
+        pairs = data.draw(st.lists(st.tuples(names.flatmap(spellings), value), max_size=5))
         inside = ",".join(f"{data.draw(SPACE)}{name}{data.draw(SPACE)}:{data.draw(SPACE)}{one}" for name, one in pairs)
         text = f"{{{inside}{data.draw(SPACE)}}}"
         read = [json.loads(name) for name, _ in pairs]
         if len(set(read)) < len(read):
-            self.assertIn("twice", self.refused(text.encode()))
+            self.assertIn("repeated", self.refused(text.encode()))
         else:
             self.assertEqual(members(text.encode()), dict(zip(read, (one.encode() for _, one in pairs), strict=True)))
 
     @given(st.lists(st.sampled_from(["1", "2", "12", "1.5", '"1"', "[1]"]), min_size=2, max_size=3))
-    def test_the_same_name_with_any_values(self, values: list[str]) -> None:
-        """Twice is twice, also where one value begins like the other."""
+    def test_repeated_name_with_any_values(self, values: list[str]) -> None:
+        """A repeated name is refused also where one value begins like the other."""
         inside = ",".join('"a":' + value for value in values)
-        self.assertIn("twice", self.refused(f"{{{inside}}}".encode()))
+        self.assertIn("repeated", self.refused(f"{{{inside}}}".encode()))
 
-    def test_what_it_takes(self) -> None:
-        """Whatever is in a body, the memory to look at it is a few times its size; nothing is made of each part."""
+    def test_memory(self) -> None:
+        """For any body, the memory needed is a few times its size."""
         for part, before in (
             (b"[],", b""),
             (b"[],", b'"\\u0041",'),
@@ -274,7 +274,7 @@ class MembersTests(SynchronousTestCase):
             self.assertLess(peak, 4 * len(text) + 500_000, part[:20])
 
     def test_values_are_not_parsed(self) -> None:
-        """An escape in a name or in a value is no reason to parse a value: only names are."""
+        """Escapes in a name or a value do not cause values to be parsed."""
         parsed: list[bytes] = []
         loads = json.loads
         self.patch(json_text.json, "loads", lambda text: parsed.append(text) or loads(text))
@@ -300,27 +300,27 @@ class ParseObjectTests(SynchronousTestCase):
         ),
         st.booleans(),
     )
-    def test_reads_as_the_standard_library_does(self, value: dict[str, Any], ascii_only: bool) -> None:
-        """What `json.dumps` writes comes back the same."""
+    def test_round_trip(self, value: dict[str, Any], ascii_only: bool) -> None:
+        """What `json.dumps` writes is parsed as the same object."""
         try:
             text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
         except ValueError:
             assume(False)
         self.assertEqual(parse_object(text.encode(), "metadata"), value)
 
-    def test_no_name_twice_at_any_depth(self) -> None:
-        """Nowhere in it may a name stand twice, and the complaint says where it was."""
+    def test_repeated_name_at_any_depth(self) -> None:
+        """A repeated name is refused at any depth, and the error says where the object was."""
         for text in (b'{"a":1,"a":1}', b'{"a":1,"\\u0061":2}', b'{"x":[{"y":{"a":1,"b":2,"a":3}}]}'):
             self.assertIn("metadata", self.refused(text))
 
     def test_numbers_of_64_bits(self) -> None:
-        """Whole numbers of 64 bits are exact; one that a 64-bit reader would change is refused, not changed."""
+        """Integers of 64 bits are exact. A number that a 64-bit reader would change is refused."""
         for number in (-(2**63), 2**63, 2**64 - 1):
             self.assertEqual(parse_object(b'{"a":%d}' % number, "metadata"), {"a": number})
         for digits in (b"18446744073709551616", b"-9223372036854775809", b"9" * 5000, b"1e400", b"-1e999"):
             self.assertIn("metadata", self.refused(b'{"a":[%b]}' % digits))
 
-    def test_nothing_but_an_object(self) -> None:
-        """An array, a string and a number are no object."""
+    def test_not_an_object(self) -> None:
+        """An array, a string and a number are refused."""
         for text in (b"[]", b'"a"', b"1", b"true"):
             self.assertIn("metadata", self.refused(text))

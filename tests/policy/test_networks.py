@@ -1,4 +1,4 @@
-"""The public internet, as IANA's registries and the documents behind them draw its borders."""
+"""Which addresses are public, by IANA's registries and the documents behind them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BORDERS = (
     ("", "::", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2000::"),
     ("3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
 )
-# What Python 3.11's ``is_global`` says True to, and reaches 127.0.0.1, a cloud's metadata or nobody.
+# Addresses for which Python 3.11's ``is_global`` is True, and which lead to 127.0.0.1, a cloud's metadata or nowhere.
 PASSED_ELSEWHERE = (
     *("64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "::ffff:0:127.0.0.1", "fec0::1", "ff02::1", "224.0.0.1"),
     *("168.63.129.16", "192.88.99.1", "192.0.0.192", "3fff::1", "5f00::1"),
@@ -57,33 +57,33 @@ class NetworksTests(SynchronousTestCase):
     """`is_public`"""
 
     def test_borders(self) -> None:
-        """A network is refused from its first address to its last, and its neighbours are not."""
+        """A network is refused from its first address to its last. The addresses next to it are not."""
         for before, first, last, behind in BORDERS:
             for inside in (first, last):
                 self.assertFalse(is_public(inside), inside)
             for outside in filter(None, (before, behind)):
                 self.assertTrue(is_public(outside), outside)
 
-    def test_what_a_library_lets_pass(self) -> None:
-        """Addresses that are global to Python, and must not be called."""
+    def test_global_to_python(self) -> None:
+        """Addresses that Python calls global, and that must not be called, are refused."""
         for address in PASSED_ELSEWHERE:
             self.assertFalse(is_public(address), address)
 
     @given(st.sampled_from(DENIED).flatmap(within))
     def test_all_of_a_network(self, address: IPv4Address | IPv6Address) -> None:
-        """Every address within a denied network is refused, but for the public ones that are only dressed up."""
+        """Every address of a refused network is refused, except the IPv6 forms of public IPv4 addresses."""
         self.assertEqual(is_public(str(address)), unwrapped(address) != address and is_public(str(unwrapped(address))))
 
     @given(DENIED_IPV4)
-    def test_dressed_up(self, address: IPv4Address) -> None:
-        """What is refused as IPv4 is refused in every IPv6 form of it that leads there (RFC 4291, 6052, 3056)."""
+    def test_ipv6_forms(self, address: IPv4Address) -> None:
+        """A refused IPv4 address is refused in every IPv6 form that leads to it (RFC 4291, 6052, 3056)."""
         for prefix in ("::ffff:0:0", "::ffff:0:0:0", "::", "64:ff9b::"):
             self.assertFalse(is_public(str(IPv6Address(int(IPv6Address(prefix)) | int(address)))), prefix)
         self.assertFalse(is_public(str(IPv6Address(0x2002 << 112 | int(address) << 80))))
 
     @given(PUBLIC_IPV4)
     def test_unwrapping(self, address: IPv4Address) -> None:
-        """A public IPv4 address passes in its mapped form; the tunnels and translators pass for none."""
+        """A public IPv4 address is public in its mapped form. Addresses of tunnels and translators are not."""
         self.assertTrue(is_public(f"::ffff:{address}"))
         self.assertEqual(unwrapped(IPv6Address(f"::ffff:{address}")), address)
         self.assertFalse(is_public(f"64:ff9b::{address}"))
@@ -92,19 +92,19 @@ class NetworksTests(SynchronousTestCase):
 
     @given(st.ip_addresses())
     def test_never_more_than_python(self, address: IPv4Address | IPv6Address) -> None:
-        """Nothing is public here that Python's own tables call private, reserved or multicast."""
+        """No address is public here that Python calls private, reserved or multicast."""
         if is_public(str(address)):
             inner = unwrapped(address)
             self.assertFalse(inner.is_private or inner.is_multicast or inner.is_loopback or inner.is_link_local)
 
     @given(st.text(max_size=20))
     def test_any_text(self, text: str) -> None:
-        """What is no address is not public, and no error."""
+        """Text that is not an address is not public, and raises nothing."""
         if read_address(text) is None:
             self.assertFalse(is_public(text))
 
     def test_spelling(self) -> None:
-        """An address is written in full, without a zone (RFC 4007) and without a prefix length."""
+        """An address must be complete, without a zone (RFC 4007) and without a prefix length."""
         for text in (
             "8.8.8",
             "8.8.8.08",
@@ -117,8 +117,8 @@ class NetworksTests(SynchronousTestCase):
         ):
             self.assertFalse(is_public(text), text)
 
-    def test_the_table(self) -> None:
-        """Every row says what it is, and the operator's log gets the row."""
+    def test_table(self) -> None:
+        """Every row has a description, which the reason for a refusal repeats."""
         for network, what in NOT_PUBLIC:
             self.assertEqual(ip_network(str(network)), network)
             self.assertTrue(what)

@@ -1,4 +1,4 @@
-"""What an answer means: done, tried again or failed, and when again."""
+"""The outcome of an attempt by the target's response, and when the next attempt may begin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class VerdictTests(SynchronousTestCase):
     """`judge`"""
 
     def test_by_class(self) -> None:
-        """2xx is done; the seven that may pass are tried again; a redirect and every other 4xx and 5xx are final."""
+        """2xx is done. The seven status codes of `RETRY_ON` are retried. Redirects and all other codes are final."""
         again = {408, 425, 429, 500, 502, 503, 504}
         self.assertEqual(again, RETRY_ON)
         for status in range(200, 600):
@@ -29,22 +29,22 @@ class VerdictTests(SynchronousTestCase):
             expected = Verdict.DONE if status < 300 else Verdict.RETRY if status in again else Verdict.FAILED
             self.assertIs(verdict, expected, status)
 
-    def test_own_list(self) -> None:
-        """An endpoint's own ``retry_on`` stands in for the usual one; a success is one whatever it says."""
+    def test_own_retry_on(self) -> None:
+        """An endpoint's own ``retry_on`` replaces the default. A success is a success whatever it lists."""
         self.assertIs(judge(404, {404, 200}, None, None, NOW).verdict, Verdict.RETRY)
         self.assertEqual(judge(503, {404, 200}, None, None, NOW), FAILED)
         self.assertEqual(judge(200, {404, 200}, None, None, NOW), DONE)
 
     def test_never(self) -> None:
-        """``OpenHQM-Retry: never`` stands above status and ``Retry-After``; any other word says nothing."""
+        """``OpenHQM-Retry: never`` overrides the status code and ``Retry-After``. Any other value means nothing."""
         for word in ("never", "NEVER", " Never "):
             self.assertEqual(judge(503, RETRY_ON, "5", word, NOW), FAILED)
             self.assertEqual(judge(200, RETRY_ON, None, word, NOW), DONE)
         for word in ("", "always", "nevermore"):
             self.assertEqual(judge(503, RETRY_ON, "5", word, NOW), Outcome(Verdict.RETRY, 5.0))
 
-    def test_only_where_it_is_tried_again(self) -> None:
-        """A ``Retry-After`` makes nothing worth another attempt."""
+    def test_retry_after_without_retry(self) -> None:
+        """``Retry-After`` does not cause a retry by itself."""
         self.assertEqual(judge(404, RETRY_ON, "5", None, NOW), FAILED)
         self.assertEqual(judge(301, RETRY_ON, "5", None, NOW), FAILED)
 
@@ -53,19 +53,21 @@ class RetryAfterTests(SynchronousTestCase):
     """`seconds_of`"""
 
     def test_seconds(self) -> None:
-        """Seconds are seconds (RFC 9110, section 10.2.3), and an hour is the most."""
+        """Seconds are accepted (RFC 9110, section 10.2.3), up to an hour."""
         for text, seconds in (("120", 120), ("0", 0), (" 7 ", 7), ("3600", 3600), ("3601", 3600), ("9" * 400, 3600)):
             self.assertEqual(seconds_of(text, NOW), seconds, text)
 
     def test_dates(self) -> None:
-        """The three formats of RFC 9110, section 5.6.7, all GMT; what has passed is now; an hour is the most."""
+        """The three date formats of RFC 9110, section 5.6.7 are accepted, all in GMT. A past date is 0; an hour is the
+        most.
+        """
         for text in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"):
             self.assertEqual(seconds_of(text, NOW - 90), 90, text)
             self.assertEqual(seconds_of(text, NOW + 90), 0, text)
             self.assertEqual(seconds_of(text, NOW - 86400), LONGEST_RETRY_AFTER, text)
 
-    def test_where_the_machine_stands(self) -> None:
-        """A date without a zone is GMT wherever the process runs."""
+    def test_local_time_zone(self) -> None:
+        """A date without a zone is GMT, in whatever time zone the process runs."""
         before = os.environ.get("TZ")
 
         def restore() -> None:
@@ -84,11 +86,11 @@ class RetryAfterTests(SynchronousTestCase):
     @example("1.5")
     @example("-1")
     @example("inf")
-    def test_anything(self, text: str | None) -> None:
-        """Whatever a target writes there, what comes out is between nothing and an hour."""
+    def test_any_text(self, text: str | None) -> None:
+        """Any text gives between 0 seconds and an hour."""
         self.assertTrue(0 <= seconds_of(text, NOW) <= LONGEST_RETRY_AFTER)
 
     @given(st.integers(0, 2**31))
     def test_round_trip(self, at: int) -> None:
-        """A date that the standard library writes is understood to the second."""
+        """A date that the standard library formats is parsed to the second."""
         self.assertEqual(seconds_of(formatdate(at, usegmt=True), at - 60), 60)

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_queue_names -*-
-"""Queues are told apart by name, and a partition is the same one everywhere."""
+"""Names of queues, and the partition of a key."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from openhqm.policy.queue_names import holds_requests, partition_of, parts_of, q
 
 
 class QueueNamesTests(SynchronousTestCase):
-    """Where requests wait"""
+    """`openhqm.policy.queue_names`"""
 
-    def test_different(self) -> None:
-        """No two of endpoint and partition share a queue, and all of them hold requests."""
+    def test_unique(self) -> None:
+        """Each endpoint and partition has a queue of its own, which holds requests."""
         parts = [(endpoint, partition) for endpoint in (None, "a", "b_2", "a-1") for partition in (None, 0, 1, 11)]
         names = [queue_name("requests", *each) for each in parts]
         self.assertEqual(len(set(names)), len(names))
         self.assertEqual([parts_of("requests", name) for name in names], parts)
         self.assertTrue(all(holds_requests("requests", name) for name in names))
 
-    def test_others(self) -> None:
-        """A queue that only begins with the same letters holds no requests."""
+    def test_other_queues(self) -> None:
+        """A queue whose name only begins like the request queue's holds no requests."""
         self.assertFalse(holds_requests("requests", "requests-dlq"))
 
     def test_stable(self) -> None:
-        """The partition of a key does not change from one version to the next: these are CRC-32, ITU-T V.42."""
+        """The partition of a key is the same in every version: CRC-32 (ITU-T V.42)."""
         self.assertEqual(partition_of("123456789", 2**32), 0xCBF43926)
         self.assertEqual(partition_of("", 16), 0)
 
     @given(st.text(), st.integers(1, 1000))
     def test_in_range(self, key: str, count: int) -> None:
-        """Every key, a lone surrogate too, has a partition."""
+        """Every key has a partition, also a lone surrogate."""
         self.assertIn(partition_of(key, count), range(count))

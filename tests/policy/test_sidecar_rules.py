@@ -1,4 +1,4 @@
-"""Which requests wait in the queue: rules, preferences, and the paths that are the gateway's own."""
+"""Which requests to a sidecar wait in the queue: rules, preferences, and the gateway's own paths."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from openhqm.ingress.preferences import prefers_async
 from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
 
 
-class Paths(SynchronousTestCase):
+class PathsTests(SynchronousTestCase):
     def test_own(self) -> None:
-        """The gateway's own paths, and no more: what only looks like them is the application's."""
+        """The gateway has its own paths; paths that only look like them are the application's."""
         for path in (b"/api/v1/submit", b"/api/v1/", b"/health", b"/health/ready", b"/metrics", b"/openapi.json"):
             self.assertTrue(is_own(path), path)
         for path in (b"/", b"/api/v1", b"/api/v2/x", b"/healthy", b"/metrics/x", b"//api/v1/x", b"/%61pi/v1/x", b"*"):
             self.assertFalse(is_own(path), path)
 
     def test_patterns(self) -> None:
-        """A star stays within its segment, two stars do not."""
+        """One star stays within its segment, two stars do not."""
         for pattern, yes, no in (
             ("/a", ["/a"], ["/a/", "/ab", "/", "/A"]),
             ("/a/*", ["/a/", "/a/b"], ["/a", "/a/b/c"]),
@@ -38,16 +38,16 @@ class Paths(SynchronousTestCase):
                 self.assertFalse(rule.matches("GET", path, ()), (pattern, path))
 
     def test_time(self) -> None:
-        """A path that was made for it does not make matching slow."""
+        """No path makes matching slow."""
         rule = Rule("/" + "*a" * 40 + "*b")
         started = time.perf_counter()
         self.assertFalse(rule.matches("GET", "/" + "a" * 8000, ()))
         self.assertLess(time.perf_counter() - started, 0.5)
 
 
-class Decisions(SynchronousTestCase):
+class DecideTests(SynchronousTestCase):
     def test_rules(self) -> None:
-        """The first that matches decides: by path, method, header, and its value."""
+        """The first rule that matches decides: by path, method, header, and its value."""
         rules = [
             Rule("/a", ("POST", "PUT"), wait=5.0),
             Rule("/a/**", header="X-Async"),
@@ -65,13 +65,13 @@ class Decisions(SynchronousTestCase):
         ):
             self.assertEqual(decide(rules, method, path, fields, False), expected, (method, path, fields))
 
-    def test_asked_for(self) -> None:
-        """Whoever prefers it gets it, whatever the rules say."""
+    def test_prefers_async(self) -> None:
+        """A client that prefers respond-async gets it, whatever the rules say."""
         self.assertEqual(decide([], b"GET", b"/", [], True), Queued(None))
         self.assertEqual(decide([Rule("/**", wait=5.0)], b"GET", b"/", [], True), Queued(None))
 
     def test_preference(self) -> None:
-        """RFC 7240: a list, in any case, with parameters; not within a quoted value."""
+        """``Prefer`` is parsed by RFC 7240: a list, in any case, with parameters; not within a quoted value."""
         for value in (
             "respond-async",
             "Respond-Async",

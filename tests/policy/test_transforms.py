@@ -1,4 +1,4 @@
-"""What the content becomes on its way out: as it came, through jq, JSONPath, or a template."""
+"""Transforms of a request's payload: passthrough, jq, JSONPath and templates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SENDABLE = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 class TransformCase(SynchronousTestCase):
-    """One kind of transform."""
+    """Tests of one kind of transform."""
 
     kind = ""
 
@@ -53,13 +53,13 @@ class PassthroughTests(TransformCase):
     kind = "passthrough"
 
     def test_byte_for_byte(self) -> None:
-        """Nothing is read and nothing is changed: white space, digits, even what is no JSON."""
+        """The payload is neither parsed nor changed, even where it is not JSON."""
         for payload in (b' { "a" : 1.10 } ', b"12345678901234567890123", b"\xff", b""):
             self.assertEqual(self.applied(None, payload), payload)
 
-    def test_takes_no_text(self) -> None:
-        """A transform that would have no effect is a mistake."""
-        self.assertIn("passthrough takes none", self.refusal(".a"))
+    def test_program_for_passthrough(self) -> None:
+        """A program that would have no effect is refused."""
+        self.assertIn("must not be set for passthrough", self.refusal(".a"))
 
 
 class JqTests(TransformCase):
@@ -67,8 +67,8 @@ class JqTests(TransformCase):
 
     kind = "jq"
 
-    def test_the_manual(self) -> None:
-        """Examples of the jq 1.7 manual come out as they stand there."""
+    def test_manual(self) -> None:
+        """Examples of the jq 1.7 manual have the manual's outputs."""
         for program, payload, expected in (
             (".", b'"Hello, world!"', "Hello, world!"),
             (".foo", b'{"foo": 42, "bar": "less interesting data"}', 42),
@@ -85,8 +85,8 @@ class JqTests(TransformCase):
         ):
             self.assertEqual(json.loads(self.applied(program, payload)), expected, program)
 
-    def test_the_rest_of_the_request(self) -> None:
-        """The payload is the input; headers, metadata and the id are in variables."""
+    def test_variables(self) -> None:
+        """The payload is the input; headers, metadata and the correlation id are variables."""
         text = self.applied(
             '{id: $correlation_id, a: .a, t: $metadata.tenant, k: $headers["X-Kind"]}',
             b'{"a":1}',
@@ -96,7 +96,7 @@ class JqTests(TransformCase):
         self.assertEqual(json.loads(text), {"id": "an-id", "a": 1, "t": "ä\u2028", "k": "new"})
 
     def test_one_output(self) -> None:
-        """No output, or more than one, is a failure with a hint; an output that is null, false or empty is one."""
+        """No output, or more than one, is an error with a hint. An output that is null, false or empty is an output."""
         self.assertIn("no output", self.failure(".[]", b"[]"))
         self.assertIn("gather them with [ ]", self.failure(".[]", b"[1,2]"))
         self.assertIn("more than one", self.failure("repeat(.)", b"1"))
@@ -104,14 +104,14 @@ class JqTests(TransformCase):
         for program, expected in (("null", b"null"), ("false", b"false"), ('""', b'""'), ("[.[]]", b"[]")):
             self.assertEqual(self.applied(program, b"[]"), expected)
 
-    def test_does_not_fit(self) -> None:
-        """What jq says about a payload is passed on, in one line."""
+    def test_error_message(self) -> None:
+        """jq's error about a payload is passed on, in one line."""
         self.assertTrue(self.failure(".a", b"[1]").startswith("jq: Cannot index array with string"))
         self.assertEqual(self.failure('error("no\\nway")', b"1"), "jq: no")
         self.assertTrue(self.failure(".", b"not JSON"))
 
-    def test_bad_programs(self) -> None:
-        """A program that jq does not take is refused when it is read, in one line, with the line it counts from 1."""
+    def test_invalid_programs(self) -> None:
+        """An invalid program is refused when it is compiled, in one line, with line numbers that begin with 1."""
         for program in (".a |", "{", "nosuch(.)", "$nosuch", ".a)", "import"):
             self.assertNotIn("\n", self.refusal(program))
         self.assertIn("line 2", self.refusal(".a |\n .b | nosuch"))
@@ -119,7 +119,7 @@ class JqTests(TransformCase):
             self.assertIn("is missing", self.refusal(nothing))
 
     def test_numbers_that_would_change(self) -> None:
-        """An id that jq would round to another id is a failure; what a double holds exactly is not."""
+        """A number that jq would round is an error. One that a double holds exactly is not."""
         for number in (b"9007199254740993", b"-9007199254740993", b"12345678901234567890123", b"1e400", b"9" * 5000):
             self.assertIn("jq cannot keep the number", self.failure(".a", b'{"a":1,"b":[%b]}' % number))
         self.assertIn("9007199254740993", self.failure(".", b"1", metadata={"id": 9007199254740993}))
@@ -138,8 +138,8 @@ class JsonPathTests(TransformCase):
 
     kind = "jsonpath"
 
-    def test_the_standards_table(self) -> None:
-        """The queries of RFC 9535, table 2, select what stands beside them."""
+    def test_rfc_examples(self) -> None:
+        """The queries of RFC 9535, table 2, select the RFC's values."""
         book = json.loads(BOOKSTORE)["store"]["book"]
         for path, expected in (
             ("$.store.book[*].author", [each["author"] for each in book]),
@@ -157,8 +157,8 @@ class JsonPathTests(TransformCase):
             self.assertEqual(json.loads(self.applied(path, BOOKSTORE)), expected, path)
         self.assertIn("selects nothing", self.failure("$..book[2].publisher", BOOKSTORE))
 
-    def test_the_bytes_as_they_came(self) -> None:
-        """What is selected keeps its digits and its names, whatever they are."""
+    def test_bytes_unchanged(self) -> None:
+        """Selected values keep their digits and names."""
         payload = rb'{"a.b": [12345678901234567890123, 1.10, 1e400, "\u0041"], "": 1, "n": %b}' % (b"9" * 5000)
         self.assertEqual(self.applied("$['a.b']", payload), rb'[12345678901234567890123, 1.10, 1e400, "\u0041"]')
         self.assertEqual(self.applied("$['a.b'][1:3]", payload), b"[1.10,1e400]")
@@ -166,16 +166,16 @@ class JsonPathTests(TransformCase):
         self.assertEqual(self.applied("$.n", payload), b"9" * 5000)
 
     def test_null_is_a_value(self) -> None:
-        """A path that selects null has selected something, as the standard says."""
+        """A path that selects null has selected a value."""
         self.assertEqual(self.applied("$.a", b'{"a":null}'), b"null")
 
     def test_nothing_selected(self) -> None:
-        """No value is a failure that says which path; what is no JSON has none."""
+        """A path that selects nothing is an error that names the path; so is a payload that is not JSON."""
         self.assertEqual(self.failure("$.a", b"{}"), "the path $.a selects nothing in this payload")
         self.assertIn("not JSON", self.failure("$.a", b"nonsense"))
 
-    def test_bad_paths(self) -> None:
-        """What is not a path of the standard is refused when it is read, in one line."""
+    def test_invalid_paths(self) -> None:
+        """A path that is not RFC 9535's is refused when it is compiled, in one line."""
         for path in ("a", "$.a[", "$.a | $.b", "$[?nosuch(@.a)]", "$.a ", "$[99999999999999999999]", "$[?@.a==1"):
             refusal = self.refusal(path)
             self.assertIn("not a JSONPath", refusal)
@@ -189,7 +189,7 @@ class TemplateTests(TransformCase):
     kind = "template"
 
     def test_values(self) -> None:
-        """A value goes in as JSON, with its quotes and digits; from everywhere in the request."""
+        """Values from all parts of the request are filled in as JSON, with quotes and digits."""
         text = self.applied(
             '{"id": {{ payload.id }}, "name": {{payload.name}}, "all": {{ payload }}, "t": {{ metadata.t }},'
             ' "k": {{ headers.x-kind }}, "c": {{ correlation_id }}, "none": {{ none }}}',
@@ -208,34 +208,36 @@ class TemplateTests(TransformCase):
     @example('"}, {"admin": true}')
     @example("\\")
     @example("{{ payload.secret }}")
-    def test_nobody_breaks_out(self, name: str) -> None:
-        """Whatever string the caller sends, the template stays the JSON it was and holds that very string."""
+    def test_strings_stay_strings(self, name: str) -> None:
+        """For any string, the filled template is the same JSON with that string in it."""
         payload = json.dumps({"name": name, "secret": "s3cr3t"}).encode()
         text = self.applied('{"name": {{ payload.name }}, "greeting": "Dear {{ payload.name | text }}!"}', payload)
         self.assertEqual(json.loads(text), {"name": name, "greeting": f"Dear {name}!"})
 
     @given(SENDABLE)
     def test_plain_text(self, name: str) -> None:
-        """In a template that is not JSON, ``| text`` is the bare text."""
+        """In a template that is not JSON, ``| text`` is filled as it is."""
         payload = json.dumps({"name": name}).encode()
         self.assertEqual(self.applied("Dear {{ payload.name | text }}!", payload).decode(), f"Dear {name}!")
 
     def test_text_of_other_values(self) -> None:
-        """The text of a number is its digits, that of an object is compact JSON, inside quotes with its escapes."""
+        """The text of a number is its digits, and that of an object is compact JSON, escaped inside quotes."""
         payload = b'{"n": 1.10, "yes": true, "o": { "a": 1 }}'
         self.assertEqual(self.applied("{{ n|text }} {{ yes | text }} {{ o | text }}", payload), b'1.10 true {"a":1}')
         self.assertEqual(self.applied('"{{ n | text }} {{ o | text }}"', payload), rb'"1.10 {\"a\":1}"')
-        self.assertIn("not text", self.failure("{{ metadata.a | text }}", b"{}", metadata={"a": "\ud800"}))
+        self.assertIn(
+            "cannot be sent as text", self.failure("{{ metadata.a | text }}", b"{}", metadata={"a": "\ud800"})
+        )
 
     def test_missing(self) -> None:
-        """What the request does not have is told by name."""
+        """An error names the field that the request lacks."""
         self.assertEqual(
             self.failure('{"name": {{ payload.user.name }}}', b'{"user":{}}'),
             "the template needs payload.user.name, which the request does not have",
         )
 
     def test_content_type(self) -> None:
-        """A template that becomes JSON says so; any other is text in UTF-8."""
+        """A template that becomes JSON has its type; any other is text in UTF-8."""
         for text, expected in (
             ('{"a": {{ a }}}', "application/json"),
             ("[{{ a }}, {{ b }}]", "application/json"),
@@ -247,13 +249,13 @@ class TemplateTests(TransformCase):
         ):
             self.assertEqual(compile_transform("template", text).content_type, expected, text)
 
-    def test_quotes_in_the_wrong_place(self) -> None:
-        """A value inside of quotes, and a text outside of them, would break the JSON: said when it is read."""
-        self.assertIn("brings its own quotes", self.refusal('{"a": "{{ payload.a }}"}'))
-        self.assertIn("stands inside of quotes", self.refusal('{"a": {{ payload.a | text }}}'))
+    def test_misplaced_quotes(self) -> None:
+        """A value inside quotes, or a text outside of them, would break the JSON: it is refused when it is compiled."""
+        self.assertIn("has its own quotes", self.refusal('{"a": "{{ payload.a }}"}'))
+        self.assertIn("must be inside quotes", self.refusal('{"a": {{ payload.a | text }}}'))
 
-    def test_bad_places(self) -> None:
-        """There is nothing to run in a template: no calls, no filters, no expressions, nothing left open."""
+    def test_invalid_placeholders(self) -> None:
+        """Calls, filters, expressions and open placeholders are refused."""
         for text in (
             "{{ a",
             "{{ a }",
@@ -272,10 +274,10 @@ class TemplateTests(TransformCase):
 
 
 class PackagesTests(SynchronousTestCase):
-    """jq and python-jsonpath, which need not be installed."""
+    """jq and python-jsonpath, which are optional"""
 
     def test_missing(self) -> None:
-        """What is not installed is named, with the line that installs it; nobody else needs it."""
+        """A missing package is named, with the command that installs it. Other kinds do not need it."""
         with mock.patch.dict(sys.modules, {"jq": None, "jsonpath": None}):
             for kind, package in (("jq", "jq"), ("jsonpath", "python-jsonpath")):
                 error = self.assertRaises(MissingPackage, compile_transform, kind, "$")
@@ -284,5 +286,5 @@ class PackagesTests(SynchronousTestCase):
             compile_transform("passthrough", None)
 
     def test_unknown(self) -> None:
-        """There are four kinds."""
+        """An unknown kind is refused."""
         self.assertRaises(ValueError, compile_transform, "xslt", "a")

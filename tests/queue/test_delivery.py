@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.errors import AlreadySettled, LeaseLost, NotDurable
 from openhqm.messages import DeadLetter, Reply, Request, Status, Submission
 from openhqm.queue.delivery import Delivery
-from openhqm.queue.leases import Leases
+from openhqm.queue.leases import LEAST_SECONDS, Leases
 
 REQUEST = Request("11111111-1111-4111-8111-111111111111", 0.0, Submission(b"1"))
 REPLY = Reply(REQUEST.correlation_id, Status.COMPLETED, 5.0)
@@ -176,6 +176,18 @@ class LeasesTests(SynchronousTestCase):
             self.leases.discard(number, delivery)
         self.backend.clock.advance(120)
         self.assertEqual(self.backend.clock.getDelayedCalls(), [])
+
+    def test_being_settled(self) -> None:
+        """A delivery that is being settled when its lease ends is looked at again after a second, not all the time."""
+        settled = self.out(1).settle(REPLY)
+        self.backend.clock.advance(60)
+        for _ in range(3):
+            (call,) = self.backend.clock.getDelayedCalls()
+            self.assertEqual(call.getTime() - self.backend.clock.seconds(), LEAST_SECONDS)
+            self.backend.clock.advance(LEAST_SECONDS)
+        self.assertEqual(self.lost, [])
+        self.backend.step.callback(True)
+        self.assertTrue(self.successResultOf(settled))
 
     def test_successor(self) -> None:
         """A late goodbye of a former delivery does not remove the one that has taken its place."""

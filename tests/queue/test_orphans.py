@@ -1,4 +1,4 @@
-"""Queues that nobody works on any more are told of by name, for as long as something lies in them."""
+"""Orphaned queues: each is named in a warning for as long as it holds requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import NotDurable
 from openhqm.messages import Submission
-from openhqm.queue.orphans import AGAIN_SECONDS, LOOK_SECONDS, Orphans
+from openhqm.queue.orphans import LOOK_SECONDS, RETRY_SECONDS, Orphans
 from openhqm.testing import REQUESTS
 from tests.benches import MemoryBench
 from tests.brokers import RedisServer
@@ -34,14 +34,17 @@ class OrphansTests(SynchronousTestCase):
         return correlation_id
 
     def test_none(self) -> None:
-        """Requests in queues that have workers are no reason for a word."""
+        """Requests in queues that have workers cause no warning."""
         self.accept()
         self.accept(partition=0)
         self.orphans.start()
         self.assertEqual(self.orphans.warnings, ())
 
-    def test_told_once(self) -> None:
-        """One line in the log for each queue, with how many and what for; a warning until it is empty."""
+    def test_logged_once(self) -> None:
+        """Each queue is logged once, with the number of requests and what they are for.
+
+        Its warning stays until it is empty.
+        """
         with capturedLogs() as events:
             self.accept("billing")
             last = self.accept("billing")
@@ -49,31 +52,31 @@ class OrphansTests(SynchronousTestCase):
             self.orphans.start()
             self.bench.pass_time(LOOK_SECONDS + 1)
         first, second = self.orphans.warnings
-        self.assertIn(f"2 requests lie in {REQUESTS}.billing, ", first)
+        self.assertIn(f"2 requests wait in {REQUESTS}.billing, ", first)
         self.assertIn("endpoint billing:", first)
-        self.assertIn(f"1 requests lie in {REQUESTS}.billing._3, ", second)
+        self.assertIn(f"1 requests wait in {REQUESTS}.billing._3, ", second)
         self.assertIn("endpoint billing, partition 3:", second)
         told = [event["queue"] for event in events if event["log_namespace"] == "openhqm.queue.orphans.Orphans"]
         self.assertEqual(told, [f"{REQUESTS}.billing", f"{REQUESTS}.billing._3"])
-        (lent,) = self.successResultOf(self.bench.queue.receive(f"{REQUESTS}.billing._3", 1))
-        self.successResultOf(lent.ack())
+        (delivery,) = self.successResultOf(self.bench.queue.receive(f"{REQUESTS}.billing._3", 1))
+        self.successResultOf(delivery.ack())
         self.bench.pass_time(LOOK_SECONDS + 1)
         self.assertEqual(self.orphans.warnings, (first,))
         self.assertTrue(last)
 
-    def test_away(self) -> None:
-        """While the queue cannot be reached it is asked again, and in the end it is told."""
+    def test_queue_unavailable(self) -> None:
+        """While the queue cannot be asked it is asked again, and then the warning appears."""
         self.accept("billing")
         queues = self.bench.queue.queues
         self.bench.queue.queues = lambda: fail(NotDurable("away"))
         self.orphans.start()
         self.bench.queue.queues = queues
         self.assertEqual(self.orphans.warnings, ())
-        self.bench.pass_time(AGAIN_SECONDS)
+        self.bench.pass_time(RETRY_SECONDS)
         self.assertEqual(len(self.orphans.warnings), 1)
 
     def test_stopped(self) -> None:
-        """Once it is stopped nothing is left that would look again, not even an answer that comes late."""
+        """After `stop` no call is pending, not even after a late answer."""
         asked: Deferred[Any] = Deferred()
         self.bench.queue.queues = lambda: asked
         self.orphans.start()
@@ -82,13 +85,13 @@ class OrphansTests(SynchronousTestCase):
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
 
 
-class WholeTests(SynchronousTestCase):
-    """The same over two starts of the whole server, with another configuration each."""
+class ServerTests(SynchronousTestCase):
+    """Two starts of a real server, with different configurations."""
 
     PARTITIONS = {"OPENHQM_PARTITIONING__ENABLED": "true", "OPENHQM_PARTITIONING__PARTITION_COUNT": "256"}
 
-    def leave_behind(self, **settings: str) -> None:
-        """Requests in partitions that the second configuration does not have."""
+    def leave_requests(self, **settings: str) -> None:
+        """Accept requests in partitions that the second configuration does not have, and expect the warning."""
         directory = Path(self.mktemp())
         directory.mkdir()
         first = Server(directory, **settings, **self.PARTITIONS)
@@ -99,32 +102,32 @@ class WholeTests(SynchronousTestCase):
         second = Server(directory, **settings)
         self.addCleanup(lambda: second.process and second.process.poll() is None and second.kill())
         second.start()
-        words = "1 requests lie in openhqm-requests._"
-        warning = self.warning(second, words)
+        expected = "1 requests wait in openhqm-requests._"
+        warning = self.warning(second, expected)
         self.assertIn("cancel", warning)
         self.assertEqual(second.stop(), 0)
-        self.assertEqual(second.log().count(words), 1)
+        self.assertEqual(second.log().count(expected), 1)
         code, said, _ = second.run("--check")
         self.assertEqual(code, 0)
         self.assertIn(warning, said)
 
-    def warning(self, server: Server, words: str) -> str:
-        """The one with these words; what is elsewhere is asked a moment after the start."""
+    def warning(self, server: Server, expected: str) -> str:
+        """The warning that contains ``expected``, once there is one."""
         deadline = time.monotonic() + 30
         while True:
             warnings: list[str] = json.loads(server.ask("GET", "/health")[2])["warnings"]
             for warning in warnings:
-                if words in warning:
+                if expected in warning:
                     return warning
-            self.assertLess(time.monotonic(), deadline, f"nobody said so: {warnings}")
+            self.assertLess(time.monotonic(), deadline, f"not among the warnings: {warnings}")
             time.sleep(0.02)
 
     def test_sqlite(self) -> None:
-        """In the embedded file."""
-        self.leave_behind()
+        """The warning appears with SQLite."""
+        self.leave_requests()
 
     def test_redis(self) -> None:
-        """In Redis."""
+        """The warning appears with Redis."""
         redis = RedisServer().start()
         self.addCleanup(redis.close)
-        self.leave_behind(OPENHQM_QUEUE__TYPE="redis", OPENHQM_QUEUE__REDIS_URL=redis.url)
+        self.leave_requests(OPENHQM_QUEUE__TYPE="redis", OPENHQM_QUEUE__REDIS_URL=redis.url)

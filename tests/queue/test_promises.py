@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, promises 1 to 5 are kept.
+"""Promises 1 to 5 are kept, whatever happens in whatever order.
 
 Queue, store and workers run as they are, on the embedded file and under a clock of the test's own; a process is
 killed by forgetting everything that was not committed. What is known from outside (which ids were given out, which
@@ -21,7 +21,7 @@ from openhqm.testing import LEASE
 from openhqm.workers.handlers import Response, Work
 from tests import hypothesis_profile  # noqa: F401
 from tests.benches import SqliteBench
-from tests.workers.bench import Hand, Workshop
+from tests.workers.bench import ManualHandler, WorkerBench
 
 LONGEST = 50.0
 _PAST: list[Any] = []
@@ -32,8 +32,8 @@ class Promises(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hand = Hand()
-        self.shop = Workshop(self.hand, bench=SqliteBench(ttl=1e6), count=3, timeout=LONGEST)
+        self.handler = ManualHandler()
+        self.bench = WorkerBench(self.handler, backend=SqliteBench(ttl=1e6), count=3, timeout=LONGEST)
         self.given: dict[str, int] = {}  # 202'd ids, with the number in their payload
         self.asked = 0  # submissions ever tried
         self.claims: dict[str, tuple[int, str | None]] = {}
@@ -44,7 +44,7 @@ class Promises(RuleBasedStateMachine):
         try:
             self._everything_ends()
         finally:
-            self.shop.bench.close()
+            self.bench.backend.close()
 
     # What callers do
 
@@ -57,7 +57,7 @@ class Promises(RuleBasedStateMachine):
     def submit(self, priority: Priority, timeout: float | None, delay: float | None, learned: bool) -> None:
         """``learned``: the caller lives to see the answer."""
         self.asked += 1
-        not_before = None if delay is None else self.shop.bench.now() + delay
+        not_before = None if delay is None else self.bench.backend.now() + delay
         submission = Submission(b"%d" % self.asked, priority=priority, timeout=timeout, not_before=not_before)
         self._accept(submission, None, self.asked, learned)
 
@@ -74,10 +74,10 @@ class Promises(RuleBasedStateMachine):
 
     def _accept(self, submission: Submission, claim: IdempotencyClaim | None, number: int, learned: bool) -> str | None:
         accepted: list[Any] = []
-        self.shop.bench.queue.accept(submission, claim).addCallback(accepted.append)
+        self.bench.backend.queue.accept(submission, claim).addCallback(accepted.append)
         if not learned:
             return None
-        self.shop.bench.turn()
+        self.bench.backend.turn()
         correlation_id: str = accepted[0].correlation_id
         self.given[correlation_id] = number
         return correlation_id
@@ -86,17 +86,17 @@ class Promises(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         correlation_id = data.draw(st.sampled_from(list(self.given)))
-        self.shop.bench.store.cancel(correlation_id).addErrback(lambda failure: failure.trap(OpenHQMError))
-        self.shop.bench.turn()
+        self.bench.backend.store.cancel(correlation_id).addErrback(lambda failure: failure.trap(OpenHQMError))
+        self.bench.backend.turn()
 
     # What handlers do
 
-    @precondition(lambda self: any(not answer.called for answer in self.hand.answers))
+    @precondition(lambda self: any(not answer.called for answer in self.handler.answers))
     @rule(data=st.data(), how=st.sampled_from(["answer", "answer", "raise", "reject", "nonsense", "report"]))
     def handle(self, data: st.DataObject, how: str) -> None:
-        open_answers = [index for index, answer in enumerate(self.hand.answers) if not answer.called]
+        open_answers = [index for index, answer in enumerate(self.handler.answers) if not answer.called]
         index = data.draw(st.sampled_from(open_answers))
-        work, answer = self.hand.works[index], self.hand.answers[index]
+        work, answer = self.handler.works[index], self.handler.answers[index]
         if how == "answer":
             answer.callback(Response(result=work.payload))
         elif how == "raise":
@@ -107,35 +107,35 @@ class Promises(RuleBasedStateMachine):
             answer.callback(object())
         else:
             work.progress(percent=1)
-        self.shop.bench.turn()
+        self.bench.backend.turn()
 
     # What happens to the process
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 10.0, LEASE + 1]))
     def time_passes(self, seconds: float) -> None:
-        self.shop.pass_time(seconds)
+        self.bench.pass_time(seconds)
 
     @rule(moment=st.sampled_from(["", "before", "after"]))
     def killed(self, moment: str) -> None:
         """Between two turns; or while a commit is on its way, before or after it has reached the file."""
-        self.shop.bench.stall = moment  # type: ignore[attr-defined]
-        self.shop.bench.turn()
+        self.bench.backend.stall = moment  # type: ignore[attr-defined]
+        self.bench.backend.turn()
         self._crash()
 
     @rule()
     def stopped(self) -> None:
-        """In order: what is in hand is given back."""
-        self.shop.consumer.stop(1)
-        self.shop.pass_time(4)
+        """In order: the requests in work are released."""
+        self.bench.consumer.stop(1)
+        self.bench.pass_time(4)
         self._crash()
 
     def _crash(self) -> None:
         # What ran in the old process is gone: nothing of it may run on, not even its clearing up.
-        _PAST.append(self.hand.answers)
-        self.hand.answers = []
-        self.begun += self.hand.works
-        self.hand.works = []
-        self.shop.crash()
+        _PAST.append(self.handler.answers)
+        self.handler.answers = []
+        self.begun += self.handler.works
+        self.handler.works = []
+        self.bench.crash()
 
     # What must be true
 
@@ -143,13 +143,13 @@ class Promises(RuleBasedStateMachine):
     def every_id_is_known(self) -> None:
         """Promises 1 and 2: what was accepted is known, and it is what was submitted."""
         for correlation_id in self.given:
-            self.shop.record(correlation_id)
+            self.bench.record(correlation_id)
 
     @invariant()
     def one_ending(self) -> None:
         """Promise 3: an ending stays, and the result is the right one."""
         for correlation_id, number in self.given.items():
-            record = self.shop.record(correlation_id)
+            record = self.bench.record(correlation_id)
             if correlation_id in self.endings:
                 assert record.reply == self.endings[correlation_id], "an ending changed"
             if record.reply is not None:
@@ -159,42 +159,44 @@ class Promises(RuleBasedStateMachine):
 
     @invariant()
     def attempts_are_counted(self) -> None:
-        """Promise 4: no attempt has the number of an earlier one, save for those given back; none exceeds four."""
-        for work in self.begun + self.hand.works:
+        """Promise 4: no attempt has the number of an earlier one, unless that was released; none exceeds four."""
+        for work in self.begun + self.handler.works:
             assert 1 <= work.attempt <= 4
 
     def _everything_ends(self) -> None:
         """Promises 3 and 5: left in peace, each request ends, once, and what failed is among the dead letters."""
         for _ in range(30):
-            for index, answer in enumerate(self.hand.answers):
+            for index, answer in enumerate(self.handler.answers):
                 if not answer.called:
-                    answer.callback(Response(result=self.hand.works[index].payload))
-            self.shop.pass_time(10)
+                    answer.callback(Response(result=self.handler.works[index].payload))
+            self.bench.pass_time(10)
         self.every_id_is_known()
         self.one_ending()
-        buried = {letter.request.correlation_id for letter in self.shop.letters()}
+        dead_lettered = {letter.request.correlation_id for letter in self.bench.letters()}
         for correlation_id in self.given:
-            record = self.shop.record(correlation_id)
+            record = self.bench.record(correlation_id)
             assert record.status.ended, f"{correlation_id} never ended: {record}"
-            types = self.shop.types(correlation_id)
+            types = self.bench.types(correlation_id)
             endings = [type for type in types if type in ("completed", "failed", "timeout", "cancelled")]
             assert len(endings) == 1 and types[-1] == endings[0], types
             if record.status is Status.FAILED:
-                assert correlation_id in buried, "failed, and not among the dead letters"
+                assert correlation_id in dead_lettered, "failed, and not among the dead letters"
             if record.status in (Status.COMPLETED, Status.CANCELLED):
-                assert correlation_id not in buried
-        seen = {int(work.payload_text) for work in self.begun + self.hand.works}
-        assert seen <= set(range(1, self.asked + 1)), "a request that nobody submitted"
+                assert correlation_id not in dead_lettered
+        seen = {int(work.payload_text) for work in self.begun + self.handler.works}
+        assert seen <= set(range(1, self.asked + 1)), "a request that was never submitted"
         depths: list[Any] = []
-        self.shop.bench.queue.depth("contract-requests").addCallback(depths.append)
+        self.bench.backend.queue.depth("contract-requests").addCallback(depths.append)
         (depth,) = depths
         assert (depth.delayed, depth.in_flight) == (0, 0), depth
 
 
-class Machine(SynchronousTestCase):
+class PromisesTests(SynchronousTestCase):
+    """The state machine above, in many random runs"""
+
     def test_promises(self) -> None:
         """No order of submitting, handling, cancelling, waiting and crashing breaks a promise."""
         run_state_machine_as_test(Promises, settings=settings(max_examples=200, stateful_step_count=40))
-        # Handlers that failed were logged; killed processes left coroutines that nobody will finish.
+        # Handlers that failed were logged; killed processes left coroutines that will never finish.
         gc.collect()
         self.flushLoggedErrors()

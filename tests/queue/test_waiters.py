@@ -1,4 +1,4 @@
-"""Who waits for work: one look at a time, for whoever has waited longest, and nothing lent to nobody."""
+"""The waiters of a queue: one fetch at a time, for the one that has waited longest, and no delivery is lost."""
 
 from __future__ import annotations
 
@@ -8,136 +8,136 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.errors import DeliveryClosed, NotDurable
+from openhqm.errors import LeaseLost, NotDurable
 from openhqm.queue.waiters import NEVER, RETRY_SECONDS, Fetched, Waiters
 
 
-class Loan:
-    """All that is asked of a delivery here."""
+class FakeDelivery:
+    """All that `Waiters` uses of a delivery."""
 
-    given_back: Deferred[None] | None = None
+    released: Deferred[None] | None = None
 
     def release(self) -> Deferred[None]:
-        self.given_back = Deferred()
-        return self.given_back
+        self.released = Deferred()
+        return self.released
 
 
-class LendingTests(SynchronousTestCase):
-    """`Waiters`, over looks that end when the test says so"""
+class WaitersTests(SynchronousTestCase):
+    """`Waiters`, over fetches that end when the test says so"""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.looks: list[Deferred[Fetched]] = []
+        self.fetches: list[Deferred[Fetched]] = []
         self.asked: list[tuple[int, bool]] = []
-        self.lending = Waiters("a", self.clock, self.look)
+        self.waiters = Waiters("a", self.clock, self.fetch)
 
-    def look(self, most: int, in_order: bool) -> Deferred[Fetched]:
+    def fetch(self, most: int, in_order: bool) -> Deferred[Fetched]:
         self.asked.append((most, in_order))
-        self.looks.append(Deferred())
-        return self.looks[-1]
+        self.fetches.append(Deferred())
+        return self.fetches[-1]
 
-    def found(self, *loans: Any, more: bool = False, again: float = NEVER) -> None:
-        self.looks[-1].callback(Fetched(loans, more, again))
+    def found(self, *deliveries: Any, more: bool = False, again: float = NEVER) -> None:
+        self.fetches[-1].callback(Fetched(deliveries, more, again))
 
     def test_one_after_the_other(self) -> None:
-        """Whoever asked first is served first, with one look at a time."""
-        first, second = self.lending.receive(5, False), self.lending.receive(1, True)
+        """The waiter that asked first is served first, with one fetch at a time."""
+        first, second = self.waiters.receive(5, False), self.waiters.receive(1, True)
         self.assertEqual(self.asked, [(5, False)])
-        loan, other = Loan(), Loan()
-        self.found(loan, more=True)
-        self.assertEqual(list(self.successResultOf(first)), [loan])
+        delivery, other = FakeDelivery(), FakeDelivery()
+        self.found(delivery, more=True)
+        self.assertEqual(list(self.successResultOf(first)), [delivery])
         self.assertEqual(self.asked, [(5, False), (1, True)])
-        self.assertTrue(self.lending.in_order)
+        self.assertTrue(self.waiters.in_order)
         self.found(other)
         self.assertEqual(list(self.successResultOf(second)), [other])
-        self.assertFalse(self.lending.in_order)
+        self.assertFalse(self.waiters.in_order)
 
     def test_empty(self) -> None:
-        """An empty queue is not looked into again before there is a reason to: a word, or the time."""
-        waiting = self.lending.receive(5, False)
+        """An empty queue is not fetched from again before there is a reason to: a wake, or the time."""
+        waiting = self.waiters.receive(5, False)
         self.found(again=10.0)
-        self.lending.receive(5, False)
+        self.waiters.receive(5, False)
         self.clock.advance(9)
-        self.assertEqual(len(self.looks), 1)
+        self.assertEqual(len(self.fetches), 1)
         self.clock.advance(1)
-        self.assertEqual(len(self.looks), 2)
+        self.assertEqual(len(self.fetches), 2)
         self.found()
-        self.lending.wake()
-        self.assertEqual(len(self.looks), 3)
+        self.waiters.wake()
+        self.assertEqual(len(self.fetches), 3)
         self.assertNoResult(waiting)
 
-    def test_word_during_a_look(self) -> None:
-        """What is put there while a look is under way is found by another one behind it."""
-        self.lending.receive(5, False)
-        self.lending.wake()
-        self.assertEqual(len(self.looks), 1)
+    def test_woken_during_a_fetch(self) -> None:
+        """A request that is added while a fetch is under way is found by another one after it."""
+        self.waiters.receive(5, False)
+        self.waiters.wake()
+        self.assertEqual(len(self.fetches), 1)
         self.found()
-        self.assertEqual(len(self.looks), 2)
+        self.assertEqual(len(self.fetches), 2)
 
     def test_soonest(self) -> None:
         """Of several times the soonest counts, and a later one does not put it off."""
-        self.lending.receive(5, False)
+        self.waiters.receive(5, False)
         self.found(again=10.0)
-        self.lending.wake_at(5.0)
-        self.lending.wake_at(20.0)
+        self.waiters.wake_at(5.0)
+        self.waiters.wake_at(20.0)
         self.clock.advance(5)
-        self.assertEqual(len(self.looks), 2)
+        self.assertEqual(len(self.fetches), 2)
 
-    def test_given_up(self) -> None:
-        """What is lent to somebody who has given up meanwhile is given back, uncounted."""
-        waiting = self.lending.receive(5, False)
+    def test_cancelled(self) -> None:
+        """A delivery that is fetched for a waiter that was cancelled is released."""
+        waiting = self.waiters.receive(5, False)
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
-        loan = Loan()
-        self.found(loan)
-        self.assertIsNotNone(loan.given_back)
+        delivery = FakeDelivery()
+        self.found(delivery)
+        self.assertIsNotNone(delivery.released)
 
     def test_fails(self) -> None:
-        """A look that fails is tried again after a while; a bug is logged besides, and ends nothing."""
-        waiting = self.lending.receive(5, False)
-        self.looks[-1].errback(NotDurable("away"))
+        """A fetch that fails is repeated after a while; a bug is logged besides, and ends nothing."""
+        waiting = self.waiters.receive(5, False)
+        self.fetches[-1].errback(NotDurable("away"))
         self.clock.advance(RETRY_SECONDS)
-        self.looks[-1].errback(ZeroDivisionError())
+        self.fetches[-1].errback(ZeroDivisionError())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.clock.advance(RETRY_SECONDS)
-        self.assertEqual(len(self.looks), 3)
-        self.found(Loan())
+        self.assertEqual(len(self.fetches), 3)
+        self.found(FakeDelivery())
         self.assertEqual(len(self.successResultOf(waiting)), 1)
 
     def test_stop(self) -> None:
-        """Who waits is told, and nothing is left that would look."""
-        waiting = self.lending.receive(5, False)
+        """A stop cancels each waiter, and leaves nothing that would fetch."""
+        waiting = self.waiters.receive(5, False)
         self.found(again=10.0)
-        self.successResultOf(self.lending.stop())
+        self.successResultOf(self.waiters.stop())
         self.failureResultOf(waiting, CancelledError)
-        self.lending.wake()
-        self.lending.wake_at(1.0)
-        self.assertEqual((len(self.looks), self.clock.getDelayedCalls()), (1, []))
+        self.waiters.wake()
+        self.waiters.wake_at(1.0)
+        self.assertEqual((len(self.fetches), self.clock.getDelayedCalls()), (1, []))
 
-    def test_stop_during_a_look(self) -> None:
-        """A stop is over once what was lent to nobody meanwhile is given back, or else cannot be."""
-        for outcome in (None, NotDurable("away"), DeliveryClosed("a", "its lease was lost")):
-            lending = Waiters("a", self.clock, self.look)
-            waiting = lending.receive(5, False)
-            stopped = lending.stop()
+    def test_stop_during_a_fetch(self) -> None:
+        """A stop is over once every delivery that a fetch still brings is released, or cannot be."""
+        for outcome in (None, NotDurable("away"), LeaseLost("a")):
+            waiters = Waiters("a", self.clock, self.fetch)
+            waiting = waiters.receive(5, False)
+            stopped = waiters.stop()
             self.failureResultOf(waiting, CancelledError)
             self.assertNoResult(stopped)
-            first, second = Loan(), Loan()
+            first, second = FakeDelivery(), FakeDelivery()
             self.found(first, second)
             self.assertNoResult(stopped)
-            assert first.given_back is not None and second.given_back is not None
-            first.given_back.callback(None)
+            assert first.released is not None and second.released is not None
+            first.released.callback(None)
             self.assertNoResult(stopped)
-            second.given_back.callback(None) if outcome is None else second.given_back.errback(outcome)
+            second.released.callback(None) if outcome is None else second.released.errback(outcome)
             self.successResultOf(stopped)
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_stop_before_a_look_fails(self) -> None:
-        """A look that fails behind a stop ends it, too; there is no other one."""
-        waiting = self.lending.receive(5, False)
+    def test_stop_before_a_fetch_fails(self) -> None:
+        """A fetch that fails after the stop ends it, too; no other one follows."""
+        waiting = self.waiters.receive(5, False)
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
-        stopped = self.lending.stop()
-        self.looks[-1].errback(NotDurable("away"))
+        stopped = self.waiters.stop()
+        self.fetches[-1].errback(NotDurable("away"))
         self.successResultOf(stopped)
-        self.assertEqual((len(self.looks), self.clock.getDelayedCalls()), (1, []))
+        self.assertEqual((len(self.fetches), self.clock.getDelayedCalls()), (1, []))

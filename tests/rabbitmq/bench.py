@@ -1,144 +1,164 @@
-"""A queue in RabbitMQ on a bench, with the books in the embedded file or in Redis, on real servers.
-
-Our own time is a clock that goes when it is told to. Each of its seconds takes a fiftieth of one in RabbitMQ, which
-keeps delays by a time of its own; so that is how long passing a second takes.
-"""
+"""RabbitMQ on the bench of the contract: a real server that tests share, and a network of its own for each client."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import pika
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, LoopingCall, deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.internet.task import deferLater
+from twisted.protocols.portforward import ProxyFactory
+from twisted.trial.unittest import TestCase
 
-from openhqm.brokered.queue import BrokeredQueue
-from openhqm.config import rabbitmq_address
-from openhqm.interfaces import IMessageQueue
+from openhqm.interfaces import IBroker
+from openhqm.rabbitmq.address import parse_address
 from openhqm.rabbitmq.broker import RabbitMQBroker
-from openhqm.redis.ledger import RedisLedger
-from openhqm.runtime.deferreds import deferred
-from openhqm.sqlite.ledger import SqliteLedger
-from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.benches import SqliteBench
+from openhqm.rabbitmq.connecting import check_installed
+from openhqm.testing import BrokerBench
 from tests.brokers import RabbitMQServer, shared_rabbitmq
-from tests.redis.bench import Instance, RedisBench
+from tests.servers import free_port
 
-SCALE = 0.02
-SETTLE_SECONDS = 0.1
-_prefixes = count(1)
-
-
-def make_broker(server: RabbitMQServer, prefix: str, clock: Clock) -> RabbitMQBroker:
-    from twisted.internet import reactor
-
-    address = rabbitmq_address.parse_address(server.url)
-    return RabbitMQBroker(address, reactor, lambda: 0.5, prefix=prefix, seconds=5.0, clock=clock, scale=SCALE)  # type: ignore[arg-type]
+CONSUMER_TIMEOUT = 1800.0
+_tests = count(1)
 
 
-class SqliteAndRabbitMQ(SqliteBench):
-    """One process: the embedded file, and RabbitMQ."""
+class Network(ProxyFactory):
+    """What lies between one client and the server."""
 
-    def __init__(self) -> None:
-        from twisted.internet import reactor
+    noisy = False
 
-        self.reactor: Any = reactor
-        self.server = shared_rabbitmq()
-        self.prefix = f"bench{next(_prefixes)}."
-        super().__init__()
-        self.turning = LoopingCall(lambda: self.clock.advance(0))
-        self.turning.start(0.002, now=False)
+    def __init__(self, server_port: int) -> None:
+        super().__init__("127.0.0.1", server_port)
+        self.own_port = free_port()
+        self._connections: list[Any] = []
+        self._listening: Any = None
 
-    def make_queue(self) -> IMessageQueue:
-        self.broker = make_broker(self.server, self.prefix, self.clock)
-        ledger = SqliteLedger(self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS)
-        return BrokeredQueue(self.broker, ledger, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)
+    def buildProtocol(self, addr: Any) -> Any:
+        made = super().buildProtocol(addr)
+        self._connections.append(made)
+        return made
 
-    @deferred
-    async def done(self, deferred: Deferred[Any]) -> Any:  # type: ignore[override]
-        return await deferred
+    def accept(self) -> None:
+        """From now on connections can be made."""
+        self._listening = reactor.listenTCP(self.own_port, self, interface="127.0.0.1")  # type: ignore[attr-defined]
 
-    @deferred
-    async def pass_time(self, seconds: float) -> None:  # type: ignore[override]
-        end = self.clock.seconds() + seconds
-        await deferLater(self.reactor, SETTLE_SECONDS)
-        while self.clock.seconds() < end:
-            step = min(1.0, end - self.clock.seconds())
-            self.clock.advance(step)
-            await deferLater(self.reactor, step * SCALE)
-        await deferLater(self.reactor, SETTLE_SECONDS)
+    def cut(self) -> None:
+        """Every connection ends."""
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            for end in (connection, connection.peer):
+                if end is not None and end.transport is not None:
+                    end.transport.abortConnection()
 
-    @deferred
-    async def crash(self) -> None:  # type: ignore[override]
-        old = self.broker
-        super().crash()
-        await old.stop()  # a process that is gone has no connections
-        await self.broker.when_probed()
-
-    @deferred
-    async def close(self) -> None:  # type: ignore[override]
-        self.turning.stop()
-        await self.broker.stop()
-        super().close()
+    async def refuse(self) -> None:
+        """Every connection ends, and none can be made."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await listening.stopListening()
+        self.cut()
 
 
-class RedisAndRabbitMQ(RedisBench):
-    """Redis for the books, RabbitMQ for the messages."""
+class RabbitMQBench(BrokerBench):
+    """``server`` is one that several tests share: the queues of each have names of their own. ``seconds`` is how long a
+    confirmation may take.
+    """
 
-    def __init__(self) -> None:
-        self.messages = shared_rabbitmq()
-        super().__init__()
+    quiet = 0.3
 
-    def make_instance(self) -> Instance:
-        return _Instance(self.messages, self.server.url, self.prefix, self.clock)
+    def __init__(self, server: RabbitMQServer, seconds: float = 10.0) -> None:
+        check_installed()
+        self.server = server
+        self._seconds = seconds
+        self._prefix = f"bench{next(_tests)}."
+        self._networks: dict[RabbitMQBroker, Network] = {}
+        self._others: list[RabbitMQBroker] = []
+        self._away = False
+        self._queues: set[str] = set()
 
-    @deferred
-    async def pass_time(self, seconds: float) -> None:
-        from twisted.internet import reactor
+    def new(self) -> RabbitMQBroker:
+        network = Network(self.server.port)
+        if not self._away:
+            network.accept()
+        address = parse_address(f"amqp://guest:guest@127.0.0.1:{network.own_port}/")
+        broker = RabbitMQBroker(
+            address,
+            reactor,
+            random.random,
+            seconds=self._seconds,
+            consumer_timeout=CONSUMER_TIMEOUT,
+        )
+        self._networks[broker] = network
+        return broker
 
-        end = self.clock.seconds() + seconds
-        await deferLater(reactor, SETTLE_SECONDS)  # type: ignore[arg-type]
-        while self.clock.seconds() < end:
-            step = min(1.0, end - self.clock.seconds())
-            self.clock.advance(step)
-            await deferLater(reactor, step * SCALE)  # type: ignore[arg-type]
-        await deferLater(reactor, SETTLE_SECONDS)  # type: ignore[arg-type]
-        await self.instance.quiet()
+    def new_at(self, url: str) -> RabbitMQBroker:
+        """A client that connects by the URL itself, started."""
+        broker = RabbitMQBroker(
+            parse_address(url), reactor, random.random, seconds=self._seconds, consumer_timeout=CONSUMER_TIMEOUT
+        )
+        self._others.append(broker)
+        broker.start()
+        return broker
 
-    @deferred
-    async def crash(self) -> None:
-        old = self.instance
-        assert isinstance(old, _Instance)
-        await super().crash()
-        await old.broker.stop()
+    async def make(self) -> RabbitMQBroker:
+        broker = self.new()
+        await broker.start()
+        await broker.when_probed()
+        assert broker.unavailable_reason is None, broker.unavailable_reason
+        return broker
+
+    def channel(self, name: str) -> str:
+        self._queues.add(self._prefix + name)
+        return self._prefix + name
+
+    async def delete(self, channel: str) -> None:
+        self.as_operator(lambda operator: operator.queue_delete(channel))
+
+    def pass_time(self, seconds: float) -> Deferred[None]:
+        return deferLater(reactor, seconds)  # type: ignore[arg-type]
+
+    async def disconnect(self, broker: IBroker) -> None:
+        assert isinstance(broker, RabbitMQBroker)
+        self._networks[broker].cut()
+
+    async def away(self) -> None:
+        self._away = True
+        for network in self._networks.values():
+            await network.refuse()
+
+    async def back(self) -> None:
+        for network in self._networks.values():
+            network.accept()
+        self._away = False
+
+    async def restart(self) -> None:
+        self.server.know_its_queues()
+        await self.away()
+        self.server.kill()
+        self.server.start()
+        while not all(broker.unavailable_reason for broker in self._networks):
+            await self.pass_time(0.01)
+        await self.back()
+
+    async def close(self) -> None:
+        for broker in (*self._networks, *self._others):
+            await broker.stop()
+        await self.away()
+        self.as_operator(lambda operator: [operator.queue_delete(queue) for queue in self._queues])
+
+    def as_operator(self, do: Callable[[Any], object]) -> None:
+        """Do it over an AMQP channel of another program."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.server.url))
+        try:
+            do(connection.channel())
+        finally:
+            connection.close()
 
 
-class _Instance(Instance):
-    def __init__(self, server: RabbitMQServer, url: str, prefix: str, clock: Clock) -> None:
-        self.broker = make_broker(server, prefix, clock)
-        super().__init__(url, prefix, clock, LEASE)
-
-    def make_queue(self, lease: float) -> IMessageQueue:
-        ledger = RedisLedger(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL)
-        clock = self.redis.clock
-        return BrokeredQueue(self.broker, ledger, clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=lease)
-
-    @deferred
-    async def start(self) -> None:
-        await super().start()
-        await self.broker.when_probed()
-
-
-@deferred
-async def sqlite_and_rabbitmq(case: TestCase | SynchronousTestCase) -> SqliteAndRabbitMQ:
-    bench = SqliteAndRabbitMQ()
-    await bench.broker.when_probed()
-    return bench
-
-
-@deferred
-async def redis_and_rabbitmq(case: TestCase | SynchronousTestCase) -> RedisAndRabbitMQ:
-    bench = RedisAndRabbitMQ()
-    await bench.open()
-    return bench
+def bench_on(root: str | None = None, seconds: float = 10.0) -> Callable[[TestCase], RabbitMQBench]:
+    """For `openhqm.testing.broker_contract`: on the server that is installed, or on the one under ``root``."""
+    return lambda case: RabbitMQBench(shared_rabbitmq(None if root is None else Path(root)), seconds)

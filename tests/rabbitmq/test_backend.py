@@ -1,21 +1,42 @@
-"""A queue in RabbitMQ and a store beside it keep the same promises as every other backend, on real servers."""
+"""The queue over RabbitMQ keeps the same promises as every other backend, on real servers.
+
+Where ``TEST_RABBITMQ4`` names a RabbitMQ 4 (`tests.rabbitmq.test_contract`), the contract is run on that, too.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from openhqm.testing import backend_contract
-from tests.rabbitmq.bench import redis_and_rabbitmq, sqlite_and_rabbitmq
+from tests.rabbitmq.backend_bench import redis_and_rabbitmq, sqlite_and_rabbitmq
+from tests.rabbitmq.test_contract import ROOT_OF_4
 
 
-class WithTheFile(backend_contract(sqlite_and_rabbitmq)):  # type: ignore[misc]
-    """The books in the embedded file."""
+class SqliteLedgerContract(backend_contract(sqlite_and_rabbitmq)):  # type: ignore[misc]
+    """The ledger in the embedded file."""
+
+    timeout = 60
+
+
+class RedisLedgerContract(backend_contract(redis_and_rabbitmq)):  # type: ignore[misc]
+    """The ledger in Redis."""
 
     timeout = 60
 
 
-class WithRedis(backend_contract(redis_and_rabbitmq)):  # type: ignore[misc]
-    """The books in Redis."""
+if ROOT_OF_4:
+    _root = Path(ROOT_OF_4)
 
-    timeout = 60
+    class SqliteLedgerOn4Contract(backend_contract(partial(sqlite_and_rabbitmq, root=_root))):  # type: ignore[misc]
+        """RabbitMQ 4, and the ledger in the embedded file."""
+
+        timeout = 60
+
+    class RedisLedgerOn4Contract(backend_contract(partial(redis_and_rabbitmq, root=_root))):  # type: ignore[misc]
+        """RabbitMQ 4, and the ledger in Redis."""
+
+        timeout = 60
 
 
 del backend_contract

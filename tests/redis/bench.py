@@ -11,22 +11,23 @@ from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, LoopingCall
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.brokered.queue import BrokeredQueue
-from openhqm.config.redis_address import parse_address
-from openhqm.interfaces import IMessageQueue
+from openhqm.interfaces import BrokerTraits, IMessageQueue
+from openhqm.policy.channels import Channels
+from openhqm.redis.address import parse_address
 from openhqm.redis.connection import Redis
 from openhqm.redis.ledger import RedisLedger
 from openhqm.redis.queue import RedisQueue
 from openhqm.redis.results import RedisResults
 from openhqm.runtime.deferreds import deferred
-from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.brokered.memory_broker import MemoryBroker, Server
+from openhqm.testing import DEAD_LETTERS, FORMS, LEASE, REQUESTS, TTL, FakeBroker, FakeServer
 from tests.brokers import RedisServer
 
 START = 1_000_000.0
+CHANNELS = Channels(REQUESTS)
 _prefixes = count(1)
 _shared: list[RedisServer] = []
 
@@ -79,7 +80,7 @@ class Instance:
         still = 0
         while still < 2:
             links = (self.redis.link, self.redis.listening.link)
-            # Whoever else waits for quiet asks, too, and does not count.
+            # Others that wait for quiet send PING, too, which does not count.
             still = 0 if sum(link.unanswered for link in links) > self._asking else still + 1
             for link in links:
                 self._asking += 1
@@ -92,6 +93,9 @@ class Instance:
 
 class RedisBench:
     """One instance with a clock, on a server that others use, too. ``kills``: a crash is one of Redis as well."""
+
+    step = 1.0
+    """How far time goes at once, in seconds."""
 
     def __init__(self, kills: bool = False) -> None:
         self.server = shared_redis()
@@ -137,7 +141,7 @@ class RedisBench:
         end = self.clock.seconds() + seconds
         await self.instance.quiet()
         while self.clock.seconds() < end:
-            self.clock.advance(min(1.0, end - self.clock.seconds()))
+            self.clock.advance(min(self.step, end - self.clock.seconds()))
             await self.instance.quiet()
 
     @deferred
@@ -161,22 +165,44 @@ class RedisBench:
 class BrokeredInstance(Instance):
     """The same with a broker in memory for the queue."""
 
-    def __init__(self, server: Server, url: str, prefix: str, clock: Clock, lease: float = LEASE) -> None:
-        self.broker = MemoryBroker(server, clock)
+    def __init__(self, server: FakeServer, url: str, prefix: str, clock: Clock, lease: float = LEASE) -> None:
+        self.broker = FakeBroker(server, clock, server.traits)
         super().__init__(url, prefix, clock, lease)
 
+    @deferred
+    async def quiet(self) -> None:
+        for _ in range(3):
+            await super().quiet()
+            self.redis.clock.advance(0)  # type: ignore[attr-defined]
+        await super().quiet()
+
     def make_queue(self, lease: float) -> IMessageQueue:
-        self.ledger = RedisLedger(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL)
+        self.ledger = RedisLedger(self.redis, channels=CHANNELS, dead_letters=DEAD_LETTERS, ttl=TTL)
         clock = self.redis.clock
-        return BrokeredQueue(self.broker, self.ledger, clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=lease)
+        return BrokeredQueue(self.broker, self.ledger, clock, channels=CHANNELS, dead_letters=DEAD_LETTERS, lease=lease)
 
 
 class BrokeredRedisBench(RedisBench):
     """Redis as the store, and a broker in memory that survives whatever becomes of the process."""
 
-    def __init__(self) -> None:
-        self.messages = Server()
+    def __init__(self, traits: BrokerTraits | None = None) -> None:
+        traits = traits or FORMS["amqp"]
+        self.messages = FakeServer(traits)
+        if traits.lease_seconds is not None:
+            self.step = min(1.0, traits.lease_seconds / 3)
+        if not traits.makes_channels:
+            for name in (REQUESTS, f"{REQUESTS}.billing"):
+                for channel in CHANNELS.names(name):
+                    self.messages.provide(channel)
         super().__init__()
+        # What is published in one turn of the reactor is published together: the turns of the clock have to come.
+        self._turning = LoopingCall(lambda: self.clock.advance(0))
+        self._turning.start(0.001, now=False)
+
+    @deferred
+    async def close(self) -> None:
+        await super().close()
+        self._turning.stop()
 
     def make_instance(self) -> BrokeredInstance:
         return BrokeredInstance(self.messages, self.server.url, self.prefix, self.clock)
@@ -190,8 +216,10 @@ class BrokeredRedisBench(RedisBench):
 
 
 @deferred
-async def brokered_redis_bench(case: TestCase | SynchronousTestCase) -> BrokeredRedisBench:
-    bench = BrokeredRedisBench()
+async def brokered_redis_bench(
+    case: TestCase | SynchronousTestCase, traits: BrokerTraits | None = None
+) -> BrokeredRedisBench:
+    bench = BrokeredRedisBench(traits)
     await bench.open()
     return bench
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut the next answer, so that a command is done and nobody learns of it; or do as if frozen."""
+"""A TCP proxy that cuts the next answer, so that a command is done and its caller is not told; or acts as if frozen."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class CuttingProxy(Factory):
         self.watch_for = text
 
     def hold(self, side: _Side, data: bytes) -> None:
-        """Whoever says ``hold_from`` is not heard any more, from then on."""
+        """From ``hold_from`` on, hold back what this side says."""
         if self.hold_from and self.hold_from in data:
             self.hold_from = b""
             self.held = side

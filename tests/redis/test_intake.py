@@ -1,4 +1,4 @@
-"""Messages of others, XADDed into a real Redis as they do it: what the target sees, and what comes back."""
+"""Messages of other programs, added to a real Redis as they do it: what the target sees, and what comes back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openhqm.testing import DEAD_LETTERS, REQUESTS
 from tests.brokers import RedisServer
 from tests.redis.bench import Instance
 from tests.redis.proxy import CuttingProxy
-from tests.redis.test_redis import Real
+from tests.redis.real_server import RealRedisTestCase
 from tests.servers import Server
 
 INBOX = "openhqm-requests"
@@ -37,7 +37,7 @@ def entries(server: RedisServer, stream: str) -> list[dict[str, bytes]]:
     ]
 
 
-class IntakeTests(Real):
+class IntakeTests(RealRedisTestCase):
     """Adopting, without a process of its own"""
 
     async def intake(
@@ -56,7 +56,7 @@ class IntakeTests(Real):
         made.start()
         return one, made
 
-    async def lent(self, one: Instance) -> Any:
+    async def receive_one(self, one: Instance) -> Any:
         (delivery,) = await one.queue.receive(REQUESTS, 1)
         return delivery
 
@@ -79,11 +79,11 @@ class IntakeTests(Real):
         self.assertEqual((await several[0][0].queue.depth(REQUESTS)).ready, 0)
 
     async def test_ending_and_reply(self) -> None:
-        """A reply stands in its stream with the ending, once, whoever asks again; where none was asked for, none."""
+        """A reply stands in its stream with the ending, once; where none was asked for, there is none."""
         server = await self.server()
         one, _ = await self.intake(server.url)
         id = server.command("XADD", INBOX, "*", "payload", "1", "reply_to", "answers", "X-Kind", "order")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         self.assertEqual(delivery.request.submission.headers, {"X-Kind": "order"})
         reply = Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0, b"[2]", headers={"X-A": "b"})
         await delivery.settle(reply)
@@ -100,7 +100,7 @@ class IntakeTests(Real):
             },
         )
         server.command("XADD", INBOX, "*", "payload", "2")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0))
         self.assertEqual(len(entries(server, "answers")), 1)
 
@@ -109,10 +109,10 @@ class IntakeTests(Real):
         server = await self.server()
         one, _ = await self.intake(server.url, "json", answers="responses")
         server.command("XADD", INBOX, "*", "payload", "1")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0, b"[1]"))
         server.command("XADD", INBOX, "*", "payload", "2", "reply_to", "elsewhere")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0, b"[2]"))
         server.command("XADD", INBOX, "*", "payload", "{no JSON")
         await self.until(lambda: server.command("XLEN", "responses") == 2, "no refusal")
@@ -125,10 +125,10 @@ class IntakeTests(Real):
         server = await self.server()
         one, _ = await self.intake(server.url)
         server.command("XADD", INBOX, "*", "payload", "1", "reply_to", "answers")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         await delivery.dead_letter("no", Reply(delivery.request.correlation_id, Status.FAILED, 1.0, error="no luck"))
         server.command("XADD", INBOX, "*", "payload", "2", "reply_to", "answers")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         await one.store.cancel(delivery.request.correlation_id)
         envelope = encode_request(Request("", 1.0, Submission(b"3", timeout=0.2)))
         server.command("XADD", INBOX, "*", "payload", envelope, "reply_to", "answers")
@@ -139,14 +139,14 @@ class IntakeTests(Real):
         )
 
     async def test_redriven(self) -> None:
-        """A dead letter that is tried anew still knows who asked."""
+        """A dead letter that is redriven still knows where its reply is to go."""
         server = await self.server()
         one, _ = await self.intake(server.url)
         id = server.command("XADD", INBOX, "*", "payload", "1", "reply_to", "answers")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         await delivery.dead_letter("no", Reply(delivery.request.correlation_id, Status.FAILED, 1.0))
         await one.queue.redrive(1)
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0))
         found = [(entry["status"], entry["in_reply_to"]) for entry in entries(server, "answers")]
         self.assertEqual(found, [(b"FAILED", id), (b"COMPLETED", id)])
@@ -157,7 +157,7 @@ class IntakeTests(Real):
         server.command("SET", "answers", "mine")
         one, _ = await self.intake(server.url)
         server.command("XADD", INBOX, "*", "payload", "1", "reply_to", "answers")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         reply = Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0, b"2")
         self.assertTrue(await delivery.settle(reply))
         self.assertEqual((await one.store.find(delivery.request.correlation_id)).reply, reply)
@@ -172,7 +172,7 @@ class IntakeTests(Real):
         server.command("XADD", INBOX, "*", "payload", "3", "reply_to", INBOX)
         server.command("XADD", INBOX, "*", "payload", "4" * (MOST_BYTES + 1))
         server.command("XADD", INBOX, "*", "payload", "5")
-        delivery = await self.lent(one)
+        delivery = await self.receive_one(one)
         self.assertEqual(delivery.request.submission.payload, b"5")
         found = await self.letters(one, server, 5)
         by_body = {letter.request.submission.body: letter for letter in found}
@@ -192,7 +192,7 @@ class IntakeTests(Real):
         one, _ = await self.intake(server.url)
         wanted = Submission(b'{"a":1}', {"X-A": "1"}, {"method": "PUT"}, endpoint="nowhere", reply_to="answers")
         server.command("XADD", INBOX, "*", "payload", encode_request(Request("x", 1.0, wanted)), "X-B", "2")
-        submission = (await self.lent(one)).request.submission
+        submission = (await self.receive_one(one)).request.submission
         self.assertEqual((submission.payload, submission.headers), (b'{"a":1}', {"X-A": "1", "X-B": "2"}))
         self.assertEqual((submission.metadata["method"], submission.reply_to), ("PUT", "answers"))
         self.assertIsNone(submission.endpoint)
@@ -229,16 +229,16 @@ class IntakeTests(Real):
         server = await self.server()
         one, _ = await self.intake(server.url)
         server.kill()
-        await self.until(lambda: one.queue.unavailable_reason, "nobody noticed")
+        await self.until(lambda: one.queue.unavailable_reason, "it was not noticed")
         server.start()
         server.command("SET", INBOX, "no stream")
         await self.until(lambda: not one.queue.unavailable_reason, "not connected again")
         server.command("DEL", INBOX)
         server.command("XADD", INBOX, "*", "payload", "1")
-        self.assertEqual((await self.lent(one)).request.submission.payload, b"1")
+        self.assertEqual((await self.receive_one(one)).request.submission.payload, b"1")
 
     async def test_lost_answer(self) -> None:
-        """Adopted, and nobody heard: it is not adopted once more."""
+        """A message that was adopted, and whose answer got lost, is not adopted again."""
         from twisted.internet import reactor
 
         server = await self.server()
@@ -246,16 +246,16 @@ class IntakeTests(Real):
         self.addCleanup(proxy.stop)
         one, _ = await self.intake(f"redis://127.0.0.1:{proxy.own_port}/0")
         await one.quiet()
-        proxy.cut_answer_to(b'"payload":"marked"')
-        server.command("XADD", INBOX, "*", "payload", '"marked"')
+        proxy.cut_answer_to(b'"payload":"special"')
+        server.command("XADD", INBOX, "*", "payload", '"special"')
         await self.until(lambda: server.command("XLEN", INBOX) == 0, "not adopted")
         server.command("XADD", INBOX, "*", "payload", "2")
-        found = [(await self.lent(one)).request.submission.payload for _ in range(2)]
-        self.assertEqual(found, [b'"marked"', b"2"])
+        found = [(await self.receive_one(one)).request.submission.payload for _ in range(2)]
+        self.assertEqual(found, [b'"special"', b"2"])
         self.assertEqual((await one.queue.depth(REQUESTS)).ready, 0)
 
     async def test_stop(self) -> None:
-        """Stopped, it takes nothing more; the message is there for whoever comes next."""
+        """Stopped, it adopts nothing more; the message stays for the next process."""
         server = await self.server()
         one, intake = await self.intake(server.url)
         await intake.stop()
@@ -283,7 +283,7 @@ class Target:
                 self.wfile.write(body)
 
             def log_message(self, *arguments: Any) -> None:
-                """Nobody reads it."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
@@ -329,10 +329,10 @@ class ProcessTests(SynchronousTestCase):
         self.addCleanup(end)
         return process
 
-    def until(self, holds: Callable[[], Any], words: str) -> None:
+    def until(self, holds: Callable[[], Any], otherwise: str) -> None:
         deadline = time.monotonic() + 30
         while not holds():
-            self.assertLess(time.monotonic(), deadline, words)
+            self.assertLess(time.monotonic(), deadline, otherwise)
             time.sleep(0.02)
 
     def test_queue_to_http(self) -> None:

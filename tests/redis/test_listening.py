@@ -1,4 +1,4 @@
-"""Channels of Redis: whatever is said in them is heard, or else it is known that it is not."""
+"""Channels of Redis: every message in them is heard, or else it is known that some are not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.config.redis_address import Address
 from openhqm.messages import Submission
+from openhqm.redis.address import Address
 from openhqm.redis.listening import PING_SECONDS, Listening
 from openhqm.testing import REQUESTS
-from tests.redis.test_redis import Real
+from tests.redis.real_server import RealRedisTestCase
 
 try:
     from hiredis import Reader
-except ImportError as error:  # as in wire.check_installed
+except ImportError as error:  # as in driver.check_installed
     raise SkipTest(f"redis needs more than is installed: {error}") from None
 
 BUSY = b"-BUSY Redis is busy running a script.\r\n"
@@ -61,8 +61,8 @@ class ListeningTests(SynchronousTestCase):
     def answer(self, *answers: bytes) -> None:
         self.protocol.dataReceived(b"".join(answers))
 
-    def words(self, events: list[Any]) -> list[str]:
-        return [event["log_format"] for event in events if "heard" in (event["log_format"] or "")]
+    def logged(self, events: list[Any]) -> list[str]:
+        return [event["log_format"] for event in events if "from other processes" in (event["log_format"] or "")]
 
     def test_asked_again(self) -> None:
         """A channel that Redis will not open now is asked for again with each PING until it opens, and then no more."""
@@ -75,7 +75,7 @@ class ListeningTests(SynchronousTestCase):
             self.assertEqual(sorted(self.said()), [[b"PING"], [b"SUBSCRIBE", b"news"]])
             self.answer(BUSY, BUSY)
         self.reactor.advance(PING_SECONDS)
-        self.answer(*[PONG if words == [b"PING"] else OPENED for words in self.said()])
+        self.answer(*[PONG if command == [b"PING"] else OPENED for command in self.said()])
         self.assertEqual(self.opened, 1)
         self.reactor.advance(PING_SECONDS)
         self.assertEqual(self.said(), [[b"PING"]])
@@ -87,16 +87,16 @@ class ListeningTests(SynchronousTestCase):
             self.answer(*[NOPERM for _ in self.said()])
             for _ in range(3):
                 self.reactor.advance(PING_SECONDS)
-                self.answer(*[PONG if words == [b"PING"] else NOPERM for words in self.said()])
-        self.assertEqual(len(self.words(events)), 1)
+                self.answer(*[PONG if command == [b"PING"] else NOPERM for command in self.said()])
+        self.assertEqual(len(self.logged(events)), 1)
         with capturedLogs() as events:
             self.reactor.advance(PING_SECONDS)
-            self.answer(*[PONG if words == [b"PING"] else OPENED for words in self.said()])
-        self.assertEqual(len(self.words(events)), 1)
+            self.answer(*[PONG if command == [b"PING"] else OPENED for command in self.said()])
+        self.assertEqual(len(self.logged(events)), 1)
         self.assertEqual(self.opened, 1)
 
-    def test_nobody_listens_any_more(self) -> None:
-        """What nobody listens to any more is not asked for again."""
+    def test_without_a_listener(self) -> None:
+        """A channel that has lost its listener is not asked for again."""
         stop = self.listen()
         self.answer(BUSY)
         stop()
@@ -115,25 +115,25 @@ class ListeningTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
-class BusyTests(Real):
-    """A real Redis that somebody's script holds up"""
+class BusyTests(RealRedisTestCase):
+    """A real Redis that is busy with a script"""
 
-    async def test_held_up(self) -> None:
-        """Who connects while Redis is held up hears what is said as soon as that is over, or a PING later."""
+    async def test_busy(self) -> None:
+        """A process that connects while Redis is busy hears its channels as soon as that is over, or a PING later."""
         server = await self.server(**{"busy-reply-threshold": "100"})
         a, b = [await self.instance(server.url) for _ in range(2)]
         waiting = b.queue.receive(REQUESTS, 1)
         await b.quiet()
-        channel = f"t:said:{REQUESTS}"
+        channel = f"t:signals:{REQUESTS}"
         self.assertIn(b":1", server.say("PUBSUB", "NUMSUB", channel))
-        with capturedLogs() as events, socket.create_connection(("127.0.0.1", server.port), timeout=5) as somebody:
-            somebody.sendall(b"EVAL 'while true do end' 0\r\n")
+        with capturedLogs() as events, socket.create_connection(("127.0.0.1", server.port), timeout=5) as other:
+            other.sendall(b"EVAL 'while true do end' 0\r\n")
             await self.until(lambda: server.say("PING").startswith(b"-BUSY"), "it is not busy")
-            b.redis.listening.link.close_anew("as the watchdog does")
-            refused = "nothing can be heard from other processes: {words}"
+            b.redis.listening.link.reconnect("as the watchdog does")
+            refused = "no messages from other processes: {reason}"
             await self.until(lambda: refused in [event["log_format"] for event in events], "it was not refused")
             server.say("SCRIPT", "KILL")
-        await self.until(lambda: b":1" in server.say("PUBSUB", "NUMSUB", channel), "it is deaf")
+        await self.until(lambda: b":1" in server.say("PUBSUB", "NUMSUB", channel), "it hears nothing")
         accepted = await self.patiently(lambda: a.queue.accept(Submission(b"1"), None))
         (delivery,) = await waiting
         self.assertEqual(delivery.request.correlation_id, accepted.correlation_id)

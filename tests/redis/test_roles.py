@@ -106,7 +106,7 @@ class RolesTests(Roles):
         self.assertEqual(on_a.read().strip(), b"")
 
     def test_waiting(self) -> None:
-        """Who waits on B is woken by what a worker ends; both give the same answer, and cancelling works anywhere."""
+        """A caller that waits on B is answered when a worker ends; A gives the same answer, and either one cancels."""
         correlation_id = self.a.submit({"steps": ["step1"]})
         connection = self.b.connection()
         self.addCleanup(connection.close)
@@ -123,7 +123,7 @@ class RolesTests(Roles):
         self.assertEqual(self.a.response(other)["status"], "CANCELLED")
 
     def test_a_worker_that_is_killed(self) -> None:
-        """What a killed worker had on loan another one does, when the lease is over, as the second attempt."""
+        """A killed worker's request goes to another one when the lease is over, as the second attempt."""
         correlation_id = self.a.submit({"steps": ["step1"]})
         on_b = self.stream(self.b, correlation_id)
         first = self.process("worker", "c")

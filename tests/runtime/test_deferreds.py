@@ -1,4 +1,4 @@
-"""Deferred at the seam, ``await`` inside."""
+"""Coroutines as Deferreds: `deferred`, `Running` and `shielded`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class DeferredTests(SynchronousTestCase):
     """`deferred`"""
 
     def test_starts_when_called(self) -> None:
-        """Nobody has to wait for it: the call alone begins the work, and what it returns is the result."""
+        """The call starts the coroutine, without an ``await``, and returns a Deferred of its result."""
         gate: Deferred[int] = Deferred()
         steps: list[object] = []
 
         @deferred
         async def work(first: int, *, second: int) -> int:
-            """Words."""
+            """A docstring."""
             steps.append((first, second))
             return await gate + first
 
@@ -30,10 +30,10 @@ class DeferredTests(SynchronousTestCase):
         self.assertNoResult(result)
         gate.callback(40)
         self.assertEqual(self.successResultOf(result), 41)
-        self.assertEqual((work.__name__, work.__doc__), ("work", "Words."))
+        self.assertEqual((work.__name__, work.__doc__), ("work", "A docstring."))
 
     def test_failures(self) -> None:
-        """What it raises is the failure of the Deferred, never an exception at the call."""
+        """An exception of the coroutine is the Deferred's failure, and is not raised by the call."""
 
         @deferred
         async def work() -> None:
@@ -42,7 +42,7 @@ class DeferredTests(SynchronousTestCase):
         self.failureResultOf(work(), KeyError)
 
     def test_cancelling(self) -> None:
-        """Cancelling reaches what it waits for, and it may tidy up."""
+        """Cancelling cancels what the coroutine waits for, and its ``finally`` runs."""
         cancelled: list[str] = []
 
         @deferred
@@ -69,7 +69,7 @@ class RunningTests(SynchronousTestCase):
         return Running(coroutine, self.done.append, self.failed.append)
 
     def test_at_once(self) -> None:
-        """What waits for nothing, or only for what is there, is done when it has been made."""
+        """A coroutine that waits for nothing has ended when the constructor returns."""
 
         async def work() -> int:
             return await succeed(1) + 1
@@ -78,7 +78,7 @@ class RunningTests(SynchronousTestCase):
         self.assertEqual((self.done, self.failed), ([2], []))
 
     def test_waits(self) -> None:
-        """It goes on with each result and each failure that it waits for, as often as it waits."""
+        """The coroutine resumes with each result and each failure that it waits for."""
         first: Deferred[int] = Deferred()
         second: Deferred[int] = Deferred()
 
@@ -96,7 +96,7 @@ class RunningTests(SynchronousTestCase):
         self.assertEqual((self.done, self.failed, running.over), ([["k", 3]], [], True))
 
     def test_fails(self) -> None:
-        """What it raises is told, at once or later."""
+        """``failed`` is called with an exception of the coroutine, at once or later."""
         gate: Deferred[None] = Deferred()
 
         async def work(gate: Deferred[None]) -> None:
@@ -109,7 +109,7 @@ class RunningTests(SynchronousTestCase):
         self.assertEqual([failure.type for failure in self.failed], [KeyError, KeyError])
 
     def test_cancel(self) -> None:
-        """Cancelling cancels what it waits for, and the coroutine can tidy up."""
+        """Cancelling cancels what the coroutine waits for, and its ``finally`` runs."""
         tidied = []
 
         async def work() -> None:
@@ -126,7 +126,7 @@ class ShieldedTests(SynchronousTestCase):
     """`shielded`"""
 
     def test_outcome(self) -> None:
-        """It is begun at the call, and what it comes to is what it comes to here."""
+        """The call starts the coroutine, and the Deferred fires with its result or failure."""
         gate: Deferred[int] = Deferred()
 
         async def work() -> int:
@@ -141,8 +141,8 @@ class ShieldedTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(result), 42)
         self.failureResultOf(shielded(broken()), KeyError)
 
-    def test_given_up(self) -> None:
-        """Who waits may give up; the work goes on to its end, and how it ends then is nobody's affair."""
+    def test_cancelling(self) -> None:
+        """Cancelling leaves the coroutine running. Its later result or failure is dropped, and not logged."""
         for end in (lambda gate: gate.callback(None), lambda gate: gate.errback(KeyError("k"))):
             gate: Deferred[None] = Deferred()
             ends: list[str] = []

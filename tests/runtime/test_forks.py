@@ -1,4 +1,4 @@
-"""What a process that was forked has, and what it has not."""
+"""Which files are open in a process that was forked."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class KeepFromForksTests(SynchronousTestCase):
             self.addCleanup(os.close, end)
         return ends
 
-    def in_fork(self, holds: Callable[[], bool]) -> bool:
-        """What is so in a process that is forked now."""
+    def in_fork(self, check: Callable[[], bool]) -> bool:
+        """The result of ``check`` in a process that is forked for it."""
         pid = os.fork()
         if not pid:
             code = 2
             try:
-                code = int(holds())
+                code = int(check())
             finally:
-                os._exit(code)  # and never back into the tests
+                os._exit(code)  # the forked process must not run the tests
         return {0: False, 1: True}[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
 
-    def test_closed_there_alone(self) -> None:
-        """They are closed in what was forked; here, and whatever else there is, they stay open."""
+    def test_closed_in_the_fork(self) -> None:
+        """The descriptors are closed in the forked process. They, and all others, stay open in this one."""
         kept, other = self.pipe(), self.pipe()
         keep_from_forks(kept)
         self.assertEqual(
@@ -57,23 +57,23 @@ class KeepFromForksTests(SynchronousTestCase):
         )
         self.assertTrue(all(map(is_open, (*kept, *other))))
 
-    def test_number_of_another(self) -> None:
-        """A number that means another file by then is not touched."""
+    def test_reused_descriptor(self) -> None:
+        """A descriptor that stands for another file by the time of the fork stays open."""
         kept, other = self.pipe(), self.pipe()
         keep_from_forks(kept)
         os.dup2(other[0], kept[0])
         self.assertTrue(self.in_fork(lambda: is_open(kept[0])))
 
     def test_closed_before(self) -> None:
-        """One that is closed here already does no harm there, and the others are closed."""
+        """A descriptor that was closed before the fork does no harm, and the others are closed."""
         kept, other = self.pipe(), os.pipe()
         keep_from_forks((*other, *kept))
         for end in other:
             os.close(end)
         self.assertFalse(self.in_fork(lambda: is_open(kept[0]) or is_open(kept[1])))
 
-    def test_executed(self) -> None:
-        """A program that is started gets what it is given, these files among them."""
+    def test_executed_program(self) -> None:
+        """A program that is executed gets the descriptors that are passed to it."""
         kept = self.pipe()
         keep_from_forks(kept)
         with subprocess.Popen(
@@ -91,11 +91,11 @@ def is_open(descriptor: int) -> bool:
     return True
 
 
-class WholeTests(SynchronousTestCase):
-    """One process with the embedded file"""
+class HandlerTests(SynchronousTestCase):
+    """A process with an embedded file, whose handler forks"""
 
-    def test_started_anew(self) -> None:
-        """What a handler has forked outlives the process, and keeps neither file nor port from the next one."""
+    def test_restart(self) -> None:
+        """The forked process outlives the gateway, and keeps neither the file nor the port from the next gateway."""
         directory = Path(tempfile.mkdtemp(prefix="openhqm-forks-"))
         self.addCleanup(shutil.rmtree, directory)
         (directory / "jobs.py").write_text(FORK)
@@ -106,4 +106,4 @@ class WholeTests(SynchronousTestCase):
         server.kill()
         self.addCleanup(server.stop)
         server.start()
-        os.kill(pid, 0)  # it is still there
+        os.kill(pid, 0)  # the forked process still runs

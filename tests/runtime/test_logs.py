@@ -1,4 +1,4 @@
-"""Log events as lines: one each, whatever a value contains."""
+"""Log events as lines: one line for each event, whatever its values contain."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ANY_TEXT = st.text(st.characters(), max_size=20)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-class Unspeakable:
-    """An object that cannot be shown."""
+class Unprintable:
+    """An object without a text: its ``repr`` and ``str`` fail."""
 
     def __str__(self) -> str:
-        raise RuntimeError("no words")
+        raise RuntimeError("no text")
 
     __repr__ = __str__
 
@@ -43,7 +43,7 @@ def event(message: str = "{value}", **fields: Any) -> LogEvent:
 
 
 def logged(name: str, log: Any) -> str:
-    """What the factory of this name writes while ``log`` is called with a logger."""
+    """The lines that the factory called ``name`` writes while ``log`` is called with a logger."""
     stream = io.StringIO()
     write = namedAny(f"{FACTORIES_NAME}.{name}")(stream=stream)
     log(Logger("openhqm.somewhere", observer=write))
@@ -64,7 +64,7 @@ class LinesTests(SynchronousTestCase):
         return [character for character in line if unicodedata.category(character) in ("Cc", "Cs")]
 
     def test_json(self) -> None:
-        """A line of JSON: when, how bad, which process, where, what, and the fields that a search begins with."""
+        """A JSON line has time, level, process, logger and message, and the fields that an operator searches for."""
         line = json_line(event("{reason} at {value}", value=1, reason="late", correlation_id="7f9c", attempt=2))
         self.assertEqual(
             json.loads(line),
@@ -81,7 +81,7 @@ class LinesTests(SynchronousTestCase):
         )
 
     def test_text(self) -> None:
-        """A line to read: when, how bad, what, and which request."""
+        """A text line has time, process, level and message, and the correlation id."""
         line = text_line(event("{value} is late", value="it", correlation_id="7f9c"))
         self.assertEqual(
             line.split(), ["2026-02-07T10:30:00.250Z", str(os.getpid()), "warn", "it", "is", "late", "[7f9c]"]
@@ -93,7 +93,7 @@ class LinesTests(SynchronousTestCase):
     @example("\x85\x9b2J")
     @example("\ud800")
     def test_json_is_one_line(self, value: str) -> None:
-        """Nothing in a value can end the line, move a cursor, or keep the line from being written."""
+        """No value can end the line, move a terminal's cursor, or prevent the line from being written."""
         line = json_line(event(value=value, correlation_id=value, reason=value, error=value))
         self.assertEqual(self.controls(line), [])
         line.encode()
@@ -107,24 +107,24 @@ class LinesTests(SynchronousTestCase):
     @example("\x85\x9b2J")
     @example("\ud800")
     def test_text_is_one_line(self, value: str) -> None:
-        """The same for the line that people read, in which a control character is shown and not obeyed."""
+        """So it is with a text line, where control characters are escaped."""
         line = text_line(event(value=value, correlation_id=value))
         self.assertEqual(self.controls(line), [])
         line.encode()
 
     def test_visible(self) -> None:
-        """A control character stays visible as what it was."""
+        """An escaped control character can be recognised."""
         for line in (text_line(event(value="a\x1bb")), json.loads(json_line(event(value="a\x1bb")))["message"]):
             self.assertTrue("\\x1b" in line or "\x1b" in line, line)
 
     def test_only_known_fields(self) -> None:
-        """What else an event carries stays inside: objects, requests, secrets."""
+        """Other fields of an event, such as requests and secrets, are not written."""
         secret = {"request": {"token": "s3cr3t"}, "log_source": "s3cr3t", "password": "s3cr3t", "log_trace": "s3cr3t"}
         for write in (json_line, text_line):
             self.assertNotIn("s3cr3t", write(event(value=1, **secret)))
 
     def test_traceback(self) -> None:
-        """A failure brings its traceback: inside the JSON line, below the line of text, its controls escaped."""
+        """A failure's traceback is part of the JSON line, or follows the text line with its controls escaped."""
         failure = raised()
         line = json_line(event("it broke", log_failure=failure))
         self.assertEqual(line.count("\n"), 0)
@@ -135,30 +135,30 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(self.controls("".join(below)), [])
 
     def test_odd_events(self) -> None:
-        """Events of other libraries lack fields, have odd ones, or cannot be formatted: still a line each."""
+        """Events that lack fields, have odd ones, or cannot be formatted make one line each."""
         for odd in (
             {},
             {"log_format": None},
             {"log_format": "{nothing", "log_time": 1.0},
             {"log_format": "{missing}", "log_level": None},
             {"log_format": b"\xff", "log_namespace": "x"},
-            event(value=Unspeakable()),
+            event(value=Unprintable()),
             event(value=1, attempt=2**70, status=float("nan"), port=None, path=b"\xff\n"),
         ):
             self.assertEqual(self.controls(json_line(odd)), [], odd.keys())
             json.loads(json_line(odd))
             self.assertEqual(self.controls(text_line(odd)), [], odd.keys())
 
-    def test_an_unspeakable_field(self) -> None:
-        """A field that cannot be shown costs itself, and not the whole line."""
-        self.assertEqual(json.loads(json_line(event("what happened", error=Unspeakable())))["message"], "what happened")
+    def test_unprintable_field(self) -> None:
+        """A field that has no text does not prevent the line from being written."""
+        self.assertEqual(json.loads(json_line(event("what happened", error=Unprintable())))["message"], "what happened")
 
 
 class ObserverTests(SynchronousTestCase):
     """`observer`, by the names that twistd imports"""
 
     def test_levels(self) -> None:
-        """Each level lets through itself and all above it, in both formats."""
+        """Each level writes its own events and those above it, in both formats."""
 
         def all_of_them(log: Logger) -> None:
             for say in (log.debug, log.info, log.warn, log.error, log.critical):
@@ -168,8 +168,8 @@ class ObserverTests(SynchronousTestCase):
             for form in ("json", "text"):
                 self.assertEqual(logged(f"{form}_{level}", all_of_them).count("\n"), len(LEVELS) - position, level)
 
-    def test_a_logger(self) -> None:
-        """What `Logger` says arrives as a line that ends with one line break, with the traceback of a failure."""
+    def test_logger(self) -> None:
+        """A `Logger`'s event is one line, with the traceback of a failure."""
 
         def break_down(log: Logger) -> None:
             log.failure("attempt {attempt} broke\n", raised(), attempt=3, correlation_id="7f9c")
@@ -181,5 +181,5 @@ class ObserverTests(SynchronousTestCase):
         self.assertIn("KeyError", line["traceback"])
 
     def test_standard_output(self) -> None:
-        """Without a stream it is the process's own standard output, past any redirection."""
+        """Without a stream, lines go to the process's own standard output."""
         observer(json_line, "INFO")

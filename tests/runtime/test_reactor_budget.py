@@ -1,4 +1,4 @@
-"""ReactorBudget: a few go on in each, nobody is passed over, and nobody waits for ever."""
+"""`ReactorBudget`: a few permits in each iteration of the reactor, in the order of asking."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from openhqm.runtime.reactor_budget import ReactorBudget
 from tests.benches import one_turn
 
 
-class Few(SynchronousTestCase):
+class ReactorBudgetTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.turns = ReactorBudget(self.clock, 2)
+        self.budget = ReactorBudget(self.clock, 2)
         self.order: list[str] = []
 
-    def wait(self, name: str) -> Deferred[None]:
-        return self.turns.wait().addCallback(lambda _: self.order.append(name))
+    def acquire(self, name: str) -> Deferred[None]:
+        return self.budget.acquire().addCallback(lambda _: self.order.append(name))
 
-    def test_share(self) -> None:
-        """As many as may go on in a turn, and as many again in the next."""
+    def test_try_acquire(self) -> None:
+        """Each iteration of the reactor has its number of permits."""
         for _ in range(2):
-            self.assertEqual([self.turns.free() for _ in range(3)], [True, True, False])
+            self.assertEqual([self.budget.try_acquire() for _ in range(3)], [True, True, False])
             one_turn(self.clock)
 
     def test_in_order(self) -> None:
-        """Those who wait go on in the order of asking, before whoever comes meanwhile."""
+        """Waiting callers get permits in the order of asking, before callers that come later."""
         for name in "abcde":
-            self.wait(name)
+            self.acquire(name)
         one_turn(self.clock)
-        self.assertEqual((self.order, self.turns.free()), (["a", "b"], False))
+        self.assertEqual((self.order, self.budget.try_acquire()), (["a", "b"], False))
         one_turn(self.clock)
         one_turn(self.clock)
-        self.assertEqual((self.order, self.turns.free()), (list("abcde"), True))
+        self.assertEqual((self.order, self.budget.try_acquire()), (list("abcde"), True))
 
-    def test_asking_again(self) -> None:
-        """Whoever asks again on its turn is behind all others."""
-        self.wait("a").addCallback(lambda _: self.wait("again"))
+    def test_acquire_again(self) -> None:
+        """A caller that asks again is behind all others."""
+        self.acquire("a").addCallback(lambda _: self.acquire("again"))
         for name in "bcd":
-            self.wait(name)
+            self.acquire(name)
         for _ in range(3):
             one_turn(self.clock)
         self.assertEqual(self.order, ["a", "b", "c", "d", "again"])
 
-    def test_giving_up(self) -> None:
-        """A place that is given up is taken by the next."""
-        given_up = self.wait("a")
-        self.wait("b"), self.wait("c")
-        given_up.cancel()
-        self.failureResultOf(given_up, CancelledError)
+    def test_cancelled(self) -> None:
+        """The permit of a cancelled caller goes to the next one."""
+        cancelled = self.acquire("a")
+        self.acquire("b"), self.acquire("c")
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
         one_turn(self.clock)
         self.assertEqual(self.order, ["b", "c"])
 
     def test_idle(self) -> None:
-        """With nobody there, no timer runs."""
-        self.turns.free()
-        self.wait("a")
+        """No delayed call is pending while no caller waits."""
+        self.budget.try_acquire()
+        self.acquire("a")
         for _ in range(3):
             one_turn(self.clock)
         self.assertEqual(self.clock.getDelayedCalls(), [])

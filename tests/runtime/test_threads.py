@@ -1,4 +1,4 @@
-"""Threads of our own, with the reactor that the results come back to."""
+"""Threads apart from the reactor's pool, on a real reactor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def alive(name: str) -> list[threading.Thread]:
 
 
 class Gate:
-    """Work that is under way until it is let go."""
+    """A function that runs until the test opens it."""
 
     def __init__(self) -> None:
         self.entered, self._open = threading.Event(), threading.Event()
@@ -32,34 +32,34 @@ class Gate:
         self._open.set()
 
 
-class RunsMixin:
-    """What both kinds promise."""
+class RunInThreadMixin:
+    """What `Threads` and `SerialThread` have in common"""
 
     timeout = 20
     run_in_thread: Callable[..., Deferred[Any]]
 
     async def test_results(self) -> None:
-        """The work is done in another thread, and its result is told in the reactor's."""
+        """The function runs in another thread, and its result is delivered in the reactor's."""
         worker, result = await self.run_in_thread(lambda: (threading.current_thread(), [1, None]))
         self.assertIsNot(worker, threading.current_thread())
         self.assertIs(threading.current_thread(), threading.main_thread())
         self.assertEqual(result, [1, None])
 
     async def test_failures(self) -> None:
-        """Whatever the work raises is the failure, and the next one is none the worse for it."""
+        """Any exception of the function is the failure, and the next function runs."""
 
         def broken() -> None:
             raise KeyError("k")
 
-        def leaving() -> None:
+        def exiting() -> None:
             raise SystemExit(3)
 
-        for function, kind in ((broken, KeyError), (leaving, SystemExit)):
+        for function, kind in ((broken, KeyError), (exiting, SystemExit)):
             await self.assertFailure(self.run_in_thread(function), kind)
         self.assertEqual(await self.run_in_thread(lambda: 1), 1)
 
     async def test_cannot_be_cancelled(self) -> None:
-        """Cancelling does not pretend: it fires when the work is over, with what came of it."""
+        """Cancelling does nothing: the Deferred fires with the function's result when it has returned."""
         gate = Gate()
         done = self.run_in_thread(gate)
         self.assertTrue(gate.entered.wait(10))
@@ -69,7 +69,7 @@ class RunsMixin:
         self.assertEqual(await done, "through")
 
 
-class ThreadsTests(RunsMixin, TestCase):
+class ThreadsTests(RunInThreadMixin, TestCase):
     """`Threads`"""
 
     def setUp(self) -> None:
@@ -80,7 +80,7 @@ class ThreadsTests(RunsMixin, TestCase):
         self.run_in_thread = self.threads.run
 
     async def test_at_most(self) -> None:
-        """As many things at once as were allowed, and no more; the others wait."""
+        """At most as many functions run at once as there are threads; the others wait."""
         gates = [Gate() for _ in range(3)]
         done = [self.threads.run(gate) for gate in gates]
         for gate in gates[:2]:
@@ -94,7 +94,7 @@ class ThreadsTests(RunsMixin, TestCase):
         await gatherResults(done)
 
     async def test_stop(self) -> None:
-        """After stopping no thread is left, also where the last result was told only just before."""
+        """No thread is left after stopping, also right after the last result."""
         for _ in range(300):
             threads = Threads(reactor, "to-be-stopped", 2)
             threads.start()
@@ -103,8 +103,8 @@ class ThreadsTests(RunsMixin, TestCase):
             threads.stop()
             self.assertEqual(alive("to-be-stopped"), [])
 
-    async def test_stop_beside_work_without_end(self) -> None:
-        """A handler that does not return holds up neither the stopping nor the end of the process."""
+    async def test_stop_with_work_under_way(self) -> None:
+        """A function that does not return delays neither stopping nor the end of the process."""
         gate = Gate()
         done = self.threads.run(gate)
         self.assertTrue(gate.entered.wait(10))
@@ -114,7 +114,7 @@ class ThreadsTests(RunsMixin, TestCase):
         await done
 
 
-class SerialThreadTests(RunsMixin, TestCase):
+class SerialThreadTests(RunInThreadMixin, TestCase):
     """`SerialThread`"""
 
     def setUp(self) -> None:
@@ -124,23 +124,25 @@ class SerialThreadTests(RunsMixin, TestCase):
         self.run_in_thread = self.serial.run
 
     async def test_one_after_the_other(self) -> None:
-        """What was asked for first is done first, is told first, and never overlaps with the next."""
+        """Functions run and deliver their results in order, and never overlap."""
         steps: list[tuple[str, int]] = []
-        told: list[int] = []
+        delivered: list[int] = []
 
         def job(number: int) -> int:
             steps.append(("begin", number))
             steps.append(("end", number))
             return number
 
-        done = [self.serial.run(lambda number=number: job(number)).addCallback(told.append) for number in range(200)]
+        done = [
+            self.serial.run(lambda number=number: job(number)).addCallback(delivered.append) for number in range(200)
+        ]
         self.assertEqual(len(alive(self.name)), 1)
         await gatherResults(done)
         self.assertEqual(steps, [(what, number) for number in range(200) for what in ("begin", "end")])
-        self.assertEqual(told, list(range(200)))
+        self.assertEqual(delivered, list(range(200)))
 
     async def test_stop(self) -> None:
-        """What was asked for before stopping is done before stopping, and told; then no thread is left."""
+        """Stopping runs the functions passed before, delivers their results, and leaves no thread."""
         steps: list[int] = []
         done = [self.serial.run(lambda number=number: steps.append(number)) for number in range(20)]
         self.serial.stop()
@@ -149,7 +151,7 @@ class SerialThreadTests(RunsMixin, TestCase):
         await gatherResults(done)
 
     async def test_stop_without_work(self) -> None:
-        """One that never had anything to do has no thread, and stops as well; twice, too."""
+        """A SerialThread that never ran anything has no thread. It can be stopped, even twice."""
         self.assertEqual(alive(self.name), [])
         self.serial.stop()
         self.serial.stop()

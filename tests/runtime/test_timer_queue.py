@@ -1,4 +1,4 @@
-"""Things at their time, behind one timer."""
+"""`TimerQueue`: many timers behind one delayed call."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from openhqm.runtime.timer_queue import TimerQueue
 from tests import hypothesis_profile  # noqa: F401
 
 
-class AgendaTests(SynchronousTestCase):
+class TimerQueueTests(SynchronousTestCase):
     """`TimerQueue`"""
 
     @given(st.lists(st.integers(-5, 20), max_size=12))
-    def test_everything_at_its_time(self, dues: list[int]) -> None:
-        """Each call comes once, not before its time and not after; in order of time, then in order of asking."""
+    def test_called_at_due_time(self, dues: list[int]) -> None:
+        """Each function is called once, at its due time; in order of due times, then in order of addition."""
         clock = Clock()
         timers = TimerQueue(clock)
         called: list[tuple[float, int, int]] = []
@@ -29,8 +29,8 @@ class AgendaTests(SynchronousTestCase):
         )
         self.assertEqual(clock.getDelayedCalls(), [])
 
-    def test_an_earlier_thing(self) -> None:
-        """What is put in later and is due earlier comes earlier."""
+    def test_earlier_entry(self) -> None:
+        """An entry added later with an earlier due time is called earlier."""
         clock = Clock()
         timers = TimerQueue(clock)
         called: list[str] = []
@@ -41,8 +41,8 @@ class AgendaTests(SynchronousTestCase):
         clock.advance(5)
         self.assertEqual(called, ["early", "late"])
 
-    def test_a_thing_that_leads_to_another(self) -> None:
-        """A call may put in further ones, due now or later."""
+    def test_entry_added_by_a_call(self) -> None:
+        """A function may add entries, due now or later."""
         clock = Clock()
         timers = TimerQueue(clock)
         called: list[float] = []
@@ -57,7 +57,7 @@ class AgendaTests(SynchronousTestCase):
         self.assertEqual(called, [1, 1, 3, 5])
 
     def test_stop(self) -> None:
-        """After stopping nothing is called, no timer is left, and what is put in then is forgotten too."""
+        """After stopping, no function is called, no delayed call is pending, and new entries are dropped."""
         clock = Clock()
         timers = TimerQueue(clock)
         called: list[int] = []

@@ -1,4 +1,4 @@
-"""RFC 3339: what goes out and what is understood."""
+"""RFC 3339 times: formatted and parsed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class TimesTests(SynchronousTestCase):
 
     @given(MILLISECONDS)
     @example(1_039_349)
-    def test_written(self, milliseconds: int) -> None:
-        """A moment is written in UTC, to the millisecond, as the standard library writes it."""
+    def test_formatted(self, milliseconds: int) -> None:
+        """A time is formatted in UTC, to the millisecond, as the standard library formats it."""
         expected = datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         self.assertEqual(rfc3339(milliseconds / 1000), f"{expected}.{milliseconds % 1000:03d}Z")
 
     @given(MILLISECONDS)
     @example(1_039_349)
     def test_round_trip(self, milliseconds: int) -> None:
-        """What we write, we read as the same moment."""
+        """A formatted time is parsed as the same time."""
         self.assertEqual(parse_rfc3339(rfc3339(milliseconds / 1000)), milliseconds / 1000)
 
     def test_examples_of_the_standard(self) -> None:
-        """The examples of RFC 3339, section 5.8, and the spellings that section 5.6 allows beside them."""
+        """The examples of RFC 3339, section 5.8, and the spellings that section 5.6 allows, are parsed."""
         for text, utc in (
             ("1985-04-12T23:20:50.52Z", datetime(1985, 4, 12, 23, 20, 50, 520000, UTC)),
             ("1996-12-19T16:39:57-08:00", datetime(1996, 12, 20, 0, 39, 57, 0, UTC)),
@@ -45,7 +45,7 @@ class TimesTests(SynchronousTestCase):
             self.assertEqual(parse_rfc3339(text), utc.timestamp(), text)
 
     def test_refused(self) -> None:
-        """A time without an offset, a day that never was, and other standards' spellings are `ValueError`."""
+        """A time without an offset, an impossible date, and spellings of other standards are `ValueError`."""
         for text in (
             "",
             "now",
@@ -68,6 +68,6 @@ class TimesTests(SynchronousTestCase):
 
     @given(st.text(max_size=40) | st.from_regex(r"\A\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z"))
     def test_any_text(self, text: str) -> None:
-        """Any text is a time or a `ValueError`, and nothing else."""
+        """Any text is a time or a `ValueError`, and raises nothing else."""
         with contextlib.suppress(ValueError):
             self.assertIsInstance(parse_rfc3339(text), float)

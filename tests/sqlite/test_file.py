@@ -1,4 +1,4 @@
-"""The embedded file: what shares a commit, what fails alone, and what happens when the disk does not play along."""
+"""The embedded file: which writes share a commit, which fail alone, and what a full disk does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.sqlite.file import MOST_WAITING, PROBE_SECONDS, SqliteFile
 
 
-class File(SynchronousTestCase):
+class SqliteFileTests(SynchronousTestCase):
+    """`SqliteFile`, on a real file, with commits that end when the test says so"""
+
     def setUp(self) -> None:
         self.directory = tempfile.mkdtemp(prefix="openhqm-file-")
         self.addCleanup(shutil.rmtree, self.directory)
@@ -48,7 +50,7 @@ class File(SynchronousTestCase):
         return [name for (name,) in file.reader.execute("SELECT name FROM meta WHERE name <> 'secret'")]
 
     def test_one_commit(self) -> None:
-        """What is asked for at the same time shares one commit, and nothing is answered before it."""
+        """Writes that are asked for at the same time share one commit, and none is answered before it."""
         file = self.file(held=True)
         first = [self.put(file, name) for name in "abc"]
         self.clock.advance(0)
@@ -88,7 +90,7 @@ class File(SynchronousTestCase):
         self.assertEqual((self.names(file), calls), (["a", "b"], []))
 
     def test_after_commit(self) -> None:
-        """What follows a commit comes after it, and before whoever waited is answered."""
+        """Calls for after the commit come after it, and before the writes are answered."""
         file = self.file(held=True)
         order: list[str] = []
 
@@ -102,13 +104,13 @@ class File(SynchronousTestCase):
         self.assertEqual(order, ["after", "answered"])
 
     def test_planned_once(self) -> None:
-        """What values a statement is given does not make SQLite plan it anew, neither to write nor to read."""
+        """SQLite plans a statement once, whatever values it is given, to write and to read."""
         file = self.file()
         for connection in (file.connection, file.reader):
             self.assertEqual(connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1), 1)
 
     def test_full(self) -> None:
-        """On a full disk all who waited are told, reading goes on, and a probe finds out when there is room."""
+        """On a full disk each write fails, reading goes on, and a probe finds out when there is room."""
         file = self.file()
         self.put(file, "a")
         self.clock.advance(0)
@@ -131,14 +133,14 @@ class File(SynchronousTestCase):
         return deferred
 
     def test_bounded(self) -> None:
-        """What waits for a disk that does not answer is bounded."""
+        """The number of writes that wait for a disk is bounded."""
         file = self.file(held=True)
         for _ in range(MOST_WAITING):
             file.write(lambda connection: None)
         self.failureResultOf(file.write(lambda connection: None), NotDurable)
 
     def test_close(self) -> None:
-        """Closing commits what waits, and refuses what comes after."""
+        """Closing commits the writes that wait, and refuses later ones."""
         file = self.file()
         waiting = self.put(file, "a")
         closed = file.close()
@@ -158,17 +160,21 @@ class File(SynchronousTestCase):
         self.assertEqual(closed, [None])
 
     def test_locked(self) -> None:
-        """A second one is told who has the file."""
+        """A second process is told which one has the file."""
         self.file()
         error = self.assertRaises(FileInUse, SqliteFile(self.directory, self.clock, lambda commit: succeed(None)).open)
         self.assertEqual(error.holder, str(os.getpid()))
 
-    def test_newer(self) -> None:
-        """A file of a newer schema is refused, not guessed at."""
-        file = self.file()
-        file.connection.execute("PRAGMA user_version=99")
-        file.close()
-        self.assertIn("schema version 99", str(self.assertRaises(CannotStart, self.file)))
+    def test_another_layout(self) -> None:
+        """A file of another layout, older or newer, is refused, with what to do about it."""
+        for version in (1, 99):
+            file = self.file()
+            file.connection.execute(f"PRAGMA user_version={version}")
+            file.close()
+            error = str(self.assertRaises(CannotStart, self.file))
+            self.assertIn(f"layout {version}", error)
+            self.assertIn("move the file away", error)
+            os.remove(os.path.join(self.directory, "openhqm.db"))
 
     def test_pragmas(self) -> None:
         """The file is written ahead, and every commit is synced."""

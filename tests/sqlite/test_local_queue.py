@@ -1,11 +1,12 @@
-"""Loans from the embedded file whose settling does not go as it should."""
+"""A queue in the embedded file whose disk, or whose process, does not go on as it should."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import apsw
 from attrs import evolve
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.messages import Reply, Status, Submission
@@ -15,9 +16,11 @@ from openhqm.testing import LEASE, REQUESTS
 from tests.benches import SqliteBench
 
 
-class Many(SynchronousTestCase):
+class ManyQueuesTests(SynchronousTestCase):
+    """As many queues as a configuration may have"""
+
     def test_as_many_as_may_be_configured(self) -> None:
-        """All queues that a configuration may have can be worked on, beside those that nobody works on any more."""
+        """All queues that a configuration may have can be worked on, beside those that have lost their workers."""
         bench = SqliteBench()
         self.addCleanup(bench.close)
         for number in range(MOST_ORPHANS):
@@ -25,71 +28,81 @@ class Many(SynchronousTestCase):
         last = MOST_WORKED_QUEUES - 2  # beside partition 0, and what is in none
         for partition in (None, *range(last)):
             self.assertNoResult(bench.queue.receive(queue_name(REQUESTS, None, partition), 1))
-        lent = bench.queue.receive(queue_name(REQUESTS, None, last), 1)
+        receiving = bench.queue.receive(queue_name(REQUESTS, None, last), 1)
         bench.queue.accept(Submission(b"1", partition=last), None)
         bench.turn()
-        self.assertEqual(len(self.successResultOf(lent)), 1)
+        self.assertEqual(len(self.successResultOf(receiving)), 1)
 
 
-class Settling(SynchronousTestCase):
+class DiskTests(SynchronousTestCase):
+    """A delivery from the embedded file, when the disk refuses what is to be written"""
+
     def setUp(self) -> None:
         self.bench = SqliteBench()
         self.addCleanup(self.bench.close)
         self.bench.queue.accept(Submission(b"1"), None)
-        self.loan = self.lent()
+        (self.delivery,) = self.received()
 
-    def lent(self) -> Any:
+    def received(self) -> list[Any]:
+        """What is delivered at once."""
         found: list[Any] = []
-        self.bench.queue.receive(REQUESTS, 1).addCallback(found.extend)
+        receiving = self.bench.queue.receive(REQUESTS, 1).addCallback(found.extend)
         self.bench.turn()
-        return found[0]
+        receiving.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        return found
 
     def reply(self) -> Reply:
-        return Reply(self.loan.request.correlation_id, Status.COMPLETED, self.bench.now(), result=b"1")
+        return Reply(self.delivery.request.correlation_id, Status.COMPLETED, self.bench.now(), result=b"1")
 
     def test_cannot_be_written(self) -> None:
-        """A reply that cannot be written leaves the loan as it was: it can be settled, or else it is lent anew."""
-        unwritable = evolve(self.reply(), body="a text")  # type: ignore[arg-type]
-        settled = self.loan.settle(unwritable)
+        """A reply that cannot be written leaves the delivery open: another one settles it."""
+        settled = self.delivery.settle(evolve(self.reply(), body="a text"))  # type: ignore[arg-type]
         self.bench.turn()
         self.failureResultOf(settled, TypeError)
-        again = self.loan.settle(self.reply())
+        again = self.delivery.settle(self.reply())
         self.bench.turn()
         self.assertTrue(self.successResultOf(again))
 
-    def test_is_lent_anew(self) -> None:
-        """Where nobody settles it better, its lease ends like any other."""
-        settled = self.loan.settle(evolve(self.reply(), body="a text"))  # type: ignore[arg-type]
+    def test_lost_afterwards(self) -> None:
+        """Where no other reply settles it, its lease ends like any other."""
+        settled = self.delivery.settle(evolve(self.reply(), body="a text"))  # type: ignore[arg-type]
         self.bench.turn()
         self.failureResultOf(settled, TypeError)
         self.bench.pass_time(LEASE + 2)
-        self.assertEqual(self.lent().attempt, 2)
+        (again,) = self.received()
+        self.assertEqual(again.attempt, 2)
 
-    def test_slow_disk(self) -> None:
-        """A lease that ends while the settling waits for the disk is looked at now and then, not all the time."""
-        self.bench.stall = "after"
-        self.loan.settle(self.reply())
-        self.bench.pass_time(LEASE - 1)
-        looks = []
-        look = self.bench.queue._places[REQUESTS]._check_leases
+    def fill_the_disk(self) -> None:
+        self.bench.run_commit = lambda commit: fail(apsw.FullError("the disk is full"))  # type: ignore[method-assign]
 
-        def counted() -> None:
-            looks.append(1)
-            if len(looks) > 100:
-                raise AssertionError("it looks without a pause")
-            look()
+    def test_lost_while_the_disk_is_full(self) -> None:
+        """A lost lease that the disk does not take is tried again until it does: the request is delivered then."""
+        run_commit = self.bench.run_commit
+        self.fill_the_disk()
+        self.bench.pass_time(LEASE + 5)
+        self.assertEqual(self.successResultOf(self.delivery.revoked), "lease lost")
+        self.bench.run_commit = run_commit  # type: ignore[method-assign]
+        self.bench.pass_time(2)
+        (again,) = self.received()
+        self.assertEqual(again.attempt, 2)
 
-        self.bench.queue._places[REQUESTS]._check_leases = counted
-        for call in self.bench.clock.getDelayedCalls():
-            if call.func == look:
-                call.func = counted
-        self.bench.pass_time(10)
-        self.assertTrue(0 < len(looks) <= 11, looks)
+    def test_stopped_while_the_disk_is_full(self) -> None:
+        """A queue that was stopped leaves nothing in the reactor, whatever the disk refused before."""
+        self.fill_the_disk()
+        self.bench.pass_time(LEASE + 5)
+        self.bench.store.stop()
+        stopped = self.bench.queue.stop()
+        self.bench.turn()
+        self.successResultOf(stopped)
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+        self.bench.open()
 
 
-class Stopping(SynchronousTestCase):
-    def test_while_it_is_lent(self) -> None:
-        """Who is stopped in the moment in which a request is lent gives it back: at once, and uncounted."""
+class StoppingTests(SynchronousTestCase):
+    """A stop of the queue"""
+
+    def test_while_it_fetches(self) -> None:
+        """A queue that is stopped while it fetches a request releases it: at once, and uncounted."""
         bench = SqliteBench()
         self.addCleanup(bench.close)
         bench.queue.accept(Submission(b"1"), None)

@@ -1,4 +1,4 @@
-"""Asking the embedded file while it commits: everybody is answered, and work does not wait for those who ask."""
+"""Look-ups in the embedded file while it commits: each is answered, and the commit does not wait for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tests.benches import SqliteBench, one_turn
 MANY = 3 * MOST_IN_ONE_TURN
 
 
-class Asking(SynchronousTestCase):
+class FindTests(SynchronousTestCase):
+    """`SqliteResults.find`, many times at once"""
+
     def setUp(self) -> None:
         self.bench = SqliteBench()
         self.addCleanup(self.bench.close)
@@ -20,7 +22,7 @@ class Asking(SynchronousTestCase):
         self.known = self.successResultOf(accepted).correlation_id
 
     def ask(self) -> list[Status]:
-        """What so many who ask at once have been told by now."""
+        """The answers so far to many look-ups at once."""
         told: list[Status] = []
         for _ in range(MANY):
             self.bench.store.find(self.known).addCallback(lambda record: told.append(record.status))
@@ -33,7 +35,7 @@ class Asking(SynchronousTestCase):
         one_turn(self.bench.clock)
 
     def test_at_once(self) -> None:
-        """With nothing being written all are answered at once."""
+        """Without a commit under way all are answered at once."""
         self.assertEqual(self.ask(), [Status.PENDING] * MANY)
 
     def test_few_in_a_turn(self) -> None:
@@ -45,8 +47,8 @@ class Asking(SynchronousTestCase):
             one_turn(self.bench.clock)
         self.assertEqual(told, [Status.PENDING] * MANY)
 
-    def test_what_is_known_then(self) -> None:
-        """Whoever had to wait is told what is known when its turn has come."""
+    def test_answered_later(self) -> None:
+        """A look-up that had to wait answers with the record as it is then."""
         self.commit()
         told = self.ask()
         self.bench.file.connection.execute("COMMIT")

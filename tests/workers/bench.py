@@ -1,4 +1,4 @@
-"""Workers on a bench: handlers that a test holds in its hands, threads that it lets go of."""
+"""A consumer over a backend in memory or in a file, whose handlers and threads end when the test says so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openhqm.messages import Status, Submission
 from openhqm.policy.retry import RetryPolicy
 from openhqm.runtime.threads import Uncancellable
 from openhqm.testing import REQUESTS
-from openhqm.workers.attempt import Attempts
+from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.consumer import Consumer
 from openhqm.workers.handlers import Handler, Handlers, Work
 from openhqm.workers.metrics import WorkerMetrics
@@ -21,19 +21,19 @@ from tests.benches import ClockedBench, MemoryBench
 POLICY = RetryPolicy(max_retries=3, base_seconds=1, factor=2, max_seconds=60, jitter=0)
 
 
-# A process that is killed clears nothing up. Neither may what a test leaves behind: were it collected as garbage, its
-# coroutines would be closed, and would begin to.
+# A killed process runs no cleanup. Neither may what a test leaves behind: garbage collection would close its coroutines
+# and run their `finally` blocks. So it is kept.
 _KILLED: list[Any] = []
 
 
-class Workshop:
-    """A consumer over a backend. ``threads`` holds what a handler in a thread would be doing."""
+class WorkerBench:
+    """A consumer over ``backend``. ``threads`` holds one Deferred for each handler that runs in a thread."""
 
     def __init__(
         self,
         handler: Handler | None = None,
         *,
-        bench: ClockedBench | None = None,
+        backend: ClockedBench | None = None,
         by_operation: dict[str, Handler] | None = None,
         in_threads: bool = False,
         count: int = 2,
@@ -41,7 +41,7 @@ class Workshop:
         timeout: float = 50.0,
         policy: RetryPolicy = POLICY,
     ) -> None:
-        self.bench = bench or MemoryBench()
+        self.backend = backend or MemoryBench()
         self.registry = CollectorRegistry()
         self.threads: list[Uncancellable[Any]] = []
         self._settings = (handler, by_operation or {}, in_threads, count, batch, timeout, policy)
@@ -50,24 +50,24 @@ class Workshop:
     def start(self) -> None:
         handler, by_operation, in_threads, count, batch, timeout, policy = self._settings
         self.consumer = Consumer(
-            self.bench.queue,
+            self.backend.queue,
             REQUESTS,
-            Attempts(
+            AttemptContext(
                 handlers=Handlers(handler, by_operation, self._in_thread if in_threads else None),
                 policy=policy,
                 timeout=timeout,
-                clock=self.bench.clock,
+                clock=self.backend.clock,
                 random=lambda: 0.5,
                 from_thread=lambda call: call(),
                 metrics=WorkerMetrics(CollectorRegistry()),
             ),
-            self.bench.clock,
+            self.backend.clock,
             count=count,
             batch=batch,
         )
-        _KILLED.append((self.consumer, self.bench.queue, self.bench.store))
+        _KILLED.append((self.consumer, self.backend.queue, self.backend.store))
         self.consumer.start()
-        self.bench.turn()
+        self.backend.turn()
 
     def _in_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         thread: Uncancellable[Any] = Uncancellable()
@@ -75,24 +75,24 @@ class Workshop:
         return thread
 
     def crash(self) -> None:
-        """The process is killed with whatever it was doing, and a new one starts."""
-        self.bench.crash()
+        """Kill the process with all attempts in progress, and start a new one on the same backend."""
+        self.backend.crash()
         self.start()
 
     def submit(self, payload: bytes = b"1", **fields: Any) -> str:
         accepted: list[Any] = []
-        self.bench.queue.accept(Submission(payload, **fields), None).addCallback(accepted.append)
-        self.bench.turn()
+        self.backend.queue.accept(Submission(payload, **fields), None).addCallback(accepted.append)
+        self.backend.turn()
         correlation_id: str = accepted[0].correlation_id
         return correlation_id
 
     def pass_time(self, seconds: float) -> None:
-        self.bench.pass_time(seconds)
+        self.backend.pass_time(seconds)
 
     def record(self, correlation_id: str) -> Any:
         found: list[Any] = []
-        self.bench.turn()
-        self.bench.store.find(correlation_id).addCallback(found.append)
+        self.backend.turn()
+        self.backend.store.find(correlation_id).addCallback(found.append)
         return found[0]
 
     def status(self, correlation_id: str) -> Status:
@@ -101,8 +101,8 @@ class Workshop:
 
     def events(self, correlation_id: str) -> list[Any]:
         found: list[Any] = []
-        self.bench.turn()
-        self.bench.store.history(correlation_id, 0).addCallback(found.extend)
+        self.backend.turn()
+        self.backend.store.history(correlation_id, 0).addCallback(found.extend)
         return found
 
     def types(self, correlation_id: str) -> list[str]:
@@ -110,12 +110,12 @@ class Workshop:
 
     def letters(self) -> list[Any]:
         found: list[Any] = []
-        self.bench.queue.dead_letters(0, 100).addCallback(found.extend)
+        self.backend.queue.dead_letters(0, 100).addCallback(found.extend)
         return [letter for _, letter in found]
 
 
-class Hand:
-    """A handler whose attempts end when the test says so."""
+class ManualHandler:
+    """A handler that returns a Deferred for each attempt, which the test fires."""
 
     def __init__(self) -> None:
         self.works: list[Work] = []

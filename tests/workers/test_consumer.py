@@ -1,4 +1,4 @@
-"""A consumer takes what it has hands for, and puts down what it cannot finish."""
+"""Consumers: they receive as many requests as they have free slots, and release those that they cannot finish."""
 
 from __future__ import annotations
 
@@ -16,284 +16,287 @@ from openhqm.testing import REQUESTS
 from openhqm.workers.consumer import Consumer
 from openhqm.workers.gate import Gate
 from tests.benches import SqliteBench
-from tests.workers.bench import Hand, Workshop
+from tests.workers.bench import ManualHandler, WorkerBench
 
 
-class Permits(SynchronousTestCase):
+class ReceivingTests(SynchronousTestCase):
     def test_no_more_than_count(self) -> None:
-        """No more is on loan than there are hands, and a free hand takes the next at once."""
-        hand = Hand()
-        shop = Workshop(hand, count=3)
+        """No more requests are in flight than there are slots, and a free slot receives the next at once."""
+        handler = ManualHandler()
+        bench = WorkerBench(handler, count=3)
         for _ in range(10):
-            shop.submit()
-        self.assertEqual(len(hand.works), 3)
-        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).in_flight, 3)
-        hand.answers[1].callback(None)
-        shop.bench.turn()
-        self.assertEqual(len(hand.works), 4)
+            bench.submit()
+        self.assertEqual(len(handler.works), 3)
+        self.assertEqual(self.successResultOf(bench.backend.queue.depth(REQUESTS)).in_flight, 3)
+        handler.answers[1].callback(None)
+        bench.backend.turn()
+        self.assertEqual(len(handler.works), 4)
 
     def test_batch(self) -> None:
-        """No more is asked for in one go than a batch."""
-        hand = Hand()
-        shop = Workshop(hand, count=10, batch=4)
+        """One receive asks for at most a batch."""
+        handler = ManualHandler()
+        bench = WorkerBench(handler, count=10, batch=4)
         for _ in range(10):
-            shop.submit()
-        self.assertEqual(len(hand.works), 10)
+            bench.submit()
+        self.assertEqual(len(handler.works), 10)
 
     def test_failing_queue(self) -> None:
-        """A queue that fails is asked again; after a minute of it the process says that it is not well."""
-        shop = Workshop(Hand())
-        working = shop.bench.queue.receive
-        shop.consumer.stop(0)
-        shop.bench.turn()
-        shop.bench.queue.receive = lambda queue, most, in_order=False: fail(NotDurable("gone"))
-        shop.start()
-        shop.pass_time(59)
-        self.assertIsNone(shop.consumer.unavailable_reason)
-        shop.pass_time(5)
-        self.assertIn("failed", shop.consumer.unavailable_reason or "")
-        shop.bench.queue.receive = working
-        correlation_id = shop.submit()
-        shop.pass_time(2)
-        self.assertIsNone(shop.consumer.unavailable_reason)
-        self.assertEqual(shop.status(correlation_id), Status.PROCESSING)
+        """A failing queue is asked every second. After a minute of failures the consumer names the reason."""
+        bench = WorkerBench(ManualHandler())
+        working = bench.backend.queue.receive
+        bench.consumer.stop(0)
+        bench.backend.turn()
+        bench.backend.queue.receive = lambda queue, most, in_order=False: fail(NotDurable("gone"))
+        bench.start()
+        bench.pass_time(59)
+        self.assertIsNone(bench.consumer.unavailable_reason)
+        bench.pass_time(5)
+        self.assertIn("failed", bench.consumer.unavailable_reason or "")
+        bench.backend.queue.receive = working
+        correlation_id = bench.submit()
+        bench.pass_time(2)
+        self.assertIsNone(bench.consumer.unavailable_reason)
+        self.assertEqual(bench.status(correlation_id), Status.PROCESSING)
 
-    def test_nothing_to_lend(self) -> None:
-        """A queue that failed, and has had nothing to lend since, is well; failing anew, it has another minute."""
-        shop = Workshop(Hand())
-        working = shop.bench.queue.receive
-        shop.consumer.stop(0)
-        shop.bench.turn()
+    def test_no_deliveries(self) -> None:
+        """A queue that failed and has no deliveries since is well. When it fails again, a new minute begins."""
+        bench = WorkerBench(ManualHandler())
+        working = bench.backend.queue.receive
+        bench.consumer.stop(0)
+        bench.backend.turn()
 
         def failing(queue: str, most: int, in_order: bool = False) -> Deferred[Any]:
             return fail(NotDurable("gone"))
 
-        shop.bench.queue.receive = failing
-        shop.start()
-        shop.pass_time(5)
-        shop.bench.queue.receive = working
+        bench.backend.queue.receive = failing
+        bench.start()
+        bench.pass_time(5)
+        bench.backend.queue.receive = working
         for _ in range(20):
-            shop.pass_time(10)
-            self.assertIsNone(shop.consumer.unavailable_reason)
-        shop.bench.queue.receive = failing
-        shop.submit()
-        shop.pass_time(59)
-        self.assertIsNone(shop.consumer.unavailable_reason)
-        shop.pass_time(5)
-        self.assertIn("failed", shop.consumer.unavailable_reason or "")
+            bench.pass_time(10)
+            self.assertIsNone(bench.consumer.unavailable_reason)
+        bench.backend.queue.receive = failing
+        bench.submit()
+        bench.pass_time(59)
+        self.assertIsNone(bench.consumer.unavailable_reason)
+        bench.pass_time(5)
+        self.assertIn("failed", bench.consumer.unavailable_reason or "")
 
 
-class Drain(SynchronousTestCase):
-    def stop(self, shop: Workshop, seconds: float) -> Deferred[None]:
-        stopped = shop.consumer.stop(seconds)
-        shop.bench.turn()
+class StoppingTests(SynchronousTestCase):
+    def stop(self, bench: WorkerBench, seconds: float) -> Deferred[None]:
+        stopped = bench.consumer.stop(seconds)
+        bench.backend.turn()
         return stopped
 
     def test_idle(self) -> None:
-        """A consumer with nothing in hand stops at once."""
-        self.successResultOf(self.stop(Workshop(Hand()), 30))
+        """A consumer without attempts in progress stops at once."""
+        self.successResultOf(self.stop(WorkerBench(ManualHandler()), 30))
 
     def test_finishes(self) -> None:
-        """What is in hand is finished, and nothing new is taken."""
-        hand = Hand()
-        shop = Workshop(hand, count=1)
-        first, second = shop.submit(), shop.submit()
-        stopped = self.stop(shop, 30)
-        shop.pass_time(10)
+        """Attempts in progress are finished, and no other request is received."""
+        handler = ManualHandler()
+        bench = WorkerBench(handler, count=1)
+        first, second = bench.submit(), bench.submit()
+        stopped = self.stop(bench, 30)
+        bench.pass_time(10)
         self.assertNoResult(stopped)
-        hand.answers[0].callback(1)
-        shop.bench.turn()
+        handler.answers[0].callback(1)
+        bench.backend.turn()
         self.successResultOf(stopped)
-        self.assertEqual((shop.status(first), shop.status(second)), (Status.COMPLETED, Status.PENDING))
+        self.assertEqual((bench.status(first), bench.status(second)), (Status.COMPLETED, Status.PENDING))
 
-    def test_gives_back(self) -> None:
-        """What does not finish in time is given back, and the attempt was none."""
-        hand = Hand()
-        shop = Workshop(hand, bench=SqliteBench())
-        self.addCleanup(shop.bench.close)
-        correlation_id = shop.submit()
-        stopped = self.stop(shop, 30)
-        shop.pass_time(31)
+    def test_releases(self) -> None:
+        """A request that is not finished in time is released, and its attempt is not counted."""
+        handler = ManualHandler()
+        bench = WorkerBench(handler, backend=SqliteBench())
+        self.addCleanup(bench.backend.close)
+        correlation_id = bench.submit()
+        stopped = self.stop(bench, 30)
+        bench.pass_time(31)
         self.successResultOf(stopped)
-        self.assertEqual(hand.cancelled, 1)
-        shop.start()
-        self.assertEqual(hand.works[1].attempt, 1)
-        hand.answers[1].callback(1)
-        self.assertEqual(shop.record(correlation_id).attempt, 1)
+        self.assertEqual(handler.cancelled, 1)
+        bench.start()
+        self.assertEqual(handler.works[1].attempt, 1)
+        handler.answers[1].callback(1)
+        self.assertEqual(bench.record(correlation_id).attempt, 1)
 
-    def test_gives_back_a_thread(self) -> None:
-        """A thread that does not come back holds up neither the stopping nor the request."""
-        shop = Workshop(lambda work: None, in_threads=True, bench=SqliteBench())
-        self.addCleanup(shop.bench.close)
-        correlation_id = shop.submit()
-        stopped = self.stop(shop, 5)
-        shop.pass_time(8)
+    def test_releases_a_thread(self) -> None:
+        """A thread that does not return delays neither the stopping nor another attempt at its request."""
+        bench = WorkerBench(lambda work: None, in_threads=True, backend=SqliteBench())
+        self.addCleanup(bench.backend.close)
+        correlation_id = bench.submit()
+        stopped = self.stop(bench, 5)
+        bench.pass_time(8)
         self.successResultOf(stopped)
-        shop.crash()
-        shop.threads[1].callback("again")
-        self.assertEqual(shop.record(correlation_id).reply.result, b'"again"')
-        self.assertEqual(shop.record(correlation_id).attempt, 1)
+        bench.crash()
+        bench.threads[1].callback("again")
+        self.assertEqual(bench.record(correlation_id).reply.result, b'"again"')
+        self.assertEqual(bench.record(correlation_id).attempt, 1)
 
 
-class Bugs(SynchronousTestCase):
+class BugsTests(SynchronousTestCase):
     def test_broken_attempt(self) -> None:
-        """A bug of ours in an attempt is logged, frees the slot, and the lease brings the request back."""
+        """A bug in the attempt itself is logged and frees the slot; the request is delivered again after its lease."""
 
         class Odd(Exception):
             pass
 
-        shop = Workshop(lambda work: 1)
-        attempts: Any = shop.consumer._attempts
+        bench = WorkerBench(lambda work: 1)
+        attempts: Any = bench.consumer._context
         policy = attempts.policy
         attempts.policy = None
-        correlation_id = shop.submit()
+        correlation_id = bench.submit()
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         attempts.policy = policy
-        shop.pass_time(61)
-        self.assertEqual((shop.status(correlation_id), shop.consumer.in_hand), (Status.COMPLETED, 0))
+        bench.pass_time(61)
+        self.assertEqual((bench.status(correlation_id), bench.consumer.in_progress), (Status.COMPLETED, 0))
 
     def test_broken_queue(self) -> None:
-        """A bug in the queue is logged, and reported after a minute; it is asked again, and what is in hand is kept."""
+        """A bug in the queue is logged, and reported after a minute.
+
+        The queue is asked again, and attempts in progress go on.
+        """
 
         def broken(queue: str, most: int, in_order: bool = False) -> Any:
             raise ValueError("no such queue")
 
-        hand = Hand()
-        shop = Workshop(hand, count=1)
-        working = shop.bench.queue.receive
-        first = shop.submit()
-        shop.bench.queue.receive = broken
-        second = shop.submit()
-        hand.answers[0].callback(1)
-        shop.pass_time(65)
+        handler = ManualHandler()
+        bench = WorkerBench(handler, count=1)
+        working = bench.backend.queue.receive
+        first = bench.submit()
+        bench.backend.queue.receive = broken
+        second = bench.submit()
+        handler.answers[0].callback(1)
+        bench.pass_time(65)
         self.assertGreater(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assertIn("failed", shop.consumer.unavailable_reason or "")
-        shop.bench.queue.receive = working
-        shop.pass_time(2)
-        self.assertEqual((shop.status(first), shop.status(second)), (Status.COMPLETED, Status.PROCESSING))
-        self.assertIsNone(shop.consumer.unavailable_reason)
+        self.assertIn("failed", bench.consumer.unavailable_reason or "")
+        bench.backend.queue.receive = working
+        bench.pass_time(2)
+        self.assertEqual((bench.status(first), bench.status(second)), (Status.COMPLETED, Status.PROCESSING))
+        self.assertIsNone(bench.consumer.unavailable_reason)
 
     def test_broken_queue_at_the_end(self) -> None:
-        """Stopping finishes what is in hand although the queue is broken."""
-        hand = Hand()
-        shop = Workshop(hand, count=3)
-        shop.bench.queue.receive = lambda queue, most, in_order=False: fail(ValueError("no such queue"))
-        first, second = shop.submit(), shop.submit()
-        shop.pass_time(5)
-        stopped = shop.consumer.stop(30)
-        shop.pass_time(5)
-        hand.answers[0].callback(1)
-        shop.bench.turn()
+        """Stopping finishes the attempts in progress although the queue is broken."""
+        handler = ManualHandler()
+        bench = WorkerBench(handler, count=3)
+        bench.backend.queue.receive = lambda queue, most, in_order=False: fail(ValueError("no such queue"))
+        first, second = bench.submit(), bench.submit()
+        bench.pass_time(5)
+        stopped = bench.consumer.stop(30)
+        bench.pass_time(5)
+        handler.answers[0].callback(1)
+        bench.backend.turn()
         self.successResultOf(stopped)
-        self.assertEqual((shop.status(first), shop.status(second)), (Status.COMPLETED, Status.PENDING))
+        self.assertEqual((bench.status(first), bench.status(second)), (Status.COMPLETED, Status.PENDING))
         self.flushLoggedErrors(ValueError)
 
 
-class Gated(SynchronousTestCase):
-    """A consumer before a gate: what waits for a target waits in the queue."""
+class GateTests(SynchronousTestCase):
+    """A consumer with a gate: requests for a target that cannot be called stay in the queue."""
 
-    def shop(self, hand: Hand, **settings: Any) -> tuple[Workshop, Gate]:
-        shop = Workshop(hand, count=4)
-        stopped = shop.consumer.stop(0)
-        shop.bench.turn()
+    def bench(self, handler: ManualHandler, **settings: Any) -> tuple[WorkerBench, Gate]:
+        bench = WorkerBench(handler, count=4)
+        stopped = bench.consumer.stop(0)
+        bench.backend.turn()
         self.successResultOf(stopped)
         policy = BreakerPolicy(minimum_calls=2, window_seconds=10, open_seconds=30)
-        gate = Gate(shop.bench.clock, Breaker(policy), limit=4, **settings)
-        attempts = attrs.evolve(shop.consumer._attempts, gate=gate)
-        shop.consumer = Consumer(shop.bench.queue, REQUESTS, attempts, shop.bench.clock, count=4, batch=10)
-        shop.consumer.start()
-        shop.bench.turn()
-        return shop, gate
+        gate = Gate(bench.backend.clock, Breaker(policy), limit=4, **settings)
+        attempts = attrs.evolve(bench.consumer._context, gate=gate)
+        bench.consumer = Consumer(bench.backend.queue, REQUESTS, attempts, bench.backend.clock, count=4, batch=10)
+        bench.consumer.start()
+        bench.backend.turn()
+        return bench, gate
 
     def test_open(self) -> None:
-        """While the breaker is open nothing is taken and no attempt is burnt; one goes first, then all the others."""
-        hand = Hand()
-        shop, gate = self.shop(hand)
+        """While the breaker is open no request is received and no attempt is counted. Then one probe goes first."""
+        handler = ManualHandler()
+        bench, gate = self.bench(handler)
         for _ in range(2):
-            shop.submit()
-        for answer in list(hand.answers):
+            bench.submit()
+        for answer in list(handler.answers):
             answer.errback(RetryLater(1000))
-        shop.bench.turn()
+        bench.backend.turn()
         self.assertIs(gate.state, State.OPEN)
-        waiting = [shop.submit() for _ in range(6)]
-        shop.pass_time(29)
-        self.assertEqual(len(hand.works), 2)
-        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).in_flight, 0)
-        shop.pass_time(2)
-        self.assertEqual(len(hand.works), 3)
-        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).in_flight, 1)
-        hand.answers[2].errback(RetryLater(1000))
-        shop.pass_time(29)
-        self.assertEqual(len(hand.works), 3)
-        shop.pass_time(2)
-        self.assertEqual(len(hand.works), 4)
-        hand.answers[3].callback(1)
-        shop.bench.turn()
-        self.assertEqual(len(hand.works), 8)
-        self.assertEqual({work.attempt for work in hand.works}, {1})
-        for answer in hand.answers[4:]:
+        waiting = [bench.submit() for _ in range(6)]
+        bench.pass_time(29)
+        self.assertEqual(len(handler.works), 2)
+        self.assertEqual(self.successResultOf(bench.backend.queue.depth(REQUESTS)).in_flight, 0)
+        bench.pass_time(2)
+        self.assertEqual(len(handler.works), 3)
+        self.assertEqual(self.successResultOf(bench.backend.queue.depth(REQUESTS)).in_flight, 1)
+        handler.answers[2].errback(RetryLater(1000))
+        bench.pass_time(29)
+        self.assertEqual(len(handler.works), 3)
+        bench.pass_time(2)
+        self.assertEqual(len(handler.works), 4)
+        handler.answers[3].callback(1)
+        bench.backend.turn()
+        self.assertEqual(len(handler.works), 8)
+        self.assertEqual({work.attempt for work in handler.works}, {1})
+        for answer in handler.answers[4:]:
             answer.callback(1)
-        shop.bench.turn()
-        done = [shop.record(each) for each in waiting]
+        bench.backend.turn()
+        done = [bench.record(each) for each in waiting]
         self.assertEqual([(each.status, each.attempt) for each in done].count((Status.COMPLETED, 1)), 5)
 
-    def test_turned_away(self) -> None:
-        """What was taken before the breaker opened goes back, and the attempt was none."""
-        hand = Hand()
-        shop, _ = self.shop(hand, pace=Pace(2, 10))
-        ids = [shop.submit() for _ in range(4)]
-        shop.pass_time(5)
-        self.assertEqual((len(hand.works), shop.consumer.in_hand), (2, 4))
-        for answer in list(hand.answers):
+    def test_gate_closes(self) -> None:
+        """A request that was received before the breaker opened is released, and its attempt is not counted."""
+        handler = ManualHandler()
+        bench, _ = self.bench(handler, pace=Pace(2, 10))
+        ids = [bench.submit() for _ in range(4)]
+        bench.pass_time(5)
+        self.assertEqual((len(handler.works), bench.consumer.in_progress), (2, 4))
+        for answer in list(handler.answers):
             answer.errback(RetryLater(1000))
-        shop.bench.turn()
-        self.assertEqual(shop.consumer.in_hand, 0)
-        shop.pass_time(31)
-        hand.answers[2].callback(1)
-        shop.pass_time(6)
-        hand.answers[3].callback(1)
-        self.assertEqual([shop.record(each).attempt for each in ids[2:]], [1, 1])
+        bench.backend.turn()
+        self.assertEqual(bench.consumer.in_progress, 0)
+        bench.pass_time(31)
+        handler.answers[2].callback(1)
+        bench.pass_time(6)
+        handler.answers[3].callback(1)
+        self.assertEqual([bench.record(each).attempt for each in ids[2:]], [1, 1])
 
-    def test_ends_before_the_gate(self) -> None:
-        """A request that ends while it waits for its turn lets the others move up."""
-        hand = Hand()
-        shop, _ = self.shop(hand, pace=Pace(1, 10))
-        ids = [shop.submit() for _ in range(3)]
-        shop.bench.store.cancel(ids[1])
-        shop.pass_time(11)
-        self.assertEqual([work.correlation_id for work in hand.works], [ids[0], ids[2]])
-        self.assertEqual((shop.status(ids[1]), shop.consumer.in_hand), (Status.CANCELLED, 2))
+    def test_cancelled_at_the_gate(self) -> None:
+        """A request that is cancelled while it waits at the gate gives up its place to the next."""
+        handler = ManualHandler()
+        bench, _ = self.bench(handler, pace=Pace(1, 10))
+        ids = [bench.submit() for _ in range(3)]
+        bench.backend.store.cancel(ids[1])
+        bench.pass_time(11)
+        self.assertEqual([work.correlation_id for work in handler.works], [ids[0], ids[2]])
+        self.assertEqual((bench.status(ids[1]), bench.consumer.in_progress), (Status.CANCELLED, 2))
 
-    def test_stops_before_the_gate(self) -> None:
-        """Stopping gives back what waits there, and waits for nothing but what is under way."""
-        hand = Hand()
-        shop, _ = self.shop(hand, pace=Pace(1, 1000))
-        ids = [shop.submit() for _ in range(2)]
-        hand.answers[0].callback(1)
-        shop.bench.turn()
-        stopped = shop.consumer.stop(5)
-        shop.pass_time(6)
+    def test_stops_at_the_gate(self) -> None:
+        """Stopping releases the requests that wait at the gate, and waits only for calls under way."""
+        handler = ManualHandler()
+        bench, _ = self.bench(handler, pace=Pace(1, 1000))
+        ids = [bench.submit() for _ in range(2)]
+        handler.answers[0].callback(1)
+        bench.backend.turn()
+        stopped = bench.consumer.stop(5)
+        bench.pass_time(6)
         self.successResultOf(stopped)
-        self.assertEqual((shop.record(ids[1]).status.ended, len(hand.works)), (False, 1))
-        self.assertEqual(self.successResultOf(shop.bench.queue.depth(REQUESTS)).ready, 1)
+        self.assertEqual((bench.record(ids[1]).status.ended, len(handler.works)), (False, 1))
+        self.assertEqual(self.successResultOf(bench.backend.queue.depth(REQUESTS)).ready, 1)
 
-    def test_stops_outside(self) -> None:
-        """Nor does a breaker that is open hold up the stopping."""
-        hand = Hand()
-        shop, _ = self.shop(hand)
+    def test_stops_while_open(self) -> None:
+        """An open breaker does not delay the stopping."""
+        handler = ManualHandler()
+        bench, _ = self.bench(handler)
         for _ in range(2):
-            shop.submit()
-        for answer in list(hand.answers):
+            bench.submit()
+        for answer in list(handler.answers):
             answer.errback(RetryLater(1000))
-        shop.bench.turn()
-        stopped = shop.consumer.stop(5)
-        shop.bench.turn()
+        bench.backend.turn()
+        stopped = bench.consumer.stop(5)
+        bench.backend.turn()
         self.successResultOf(stopped)
 
     def test_whose_deadline(self) -> None:
-        """A time-out by the target's limit speaks against it; one by the caller's own deadline says nothing."""
+        """A time-out at the target's limit counts against the target; one at the caller's own deadline does not."""
         for timeout, said in ((None, False), (5.0, None)):
-            shop, gate = self.shop(Hand())
-            shop.submit(timeout=timeout)
-            shop.pass_time(51)
+            bench, gate = self.bench(ManualHandler())
+            bench.submit(timeout=timeout)
+            bench.pass_time(51)
             self.assertEqual(gate.ended_calls, {True: 0, False: 0, None: 0, said: 1})

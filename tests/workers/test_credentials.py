@@ -1,4 +1,4 @@
-"""How a target knows that it is us: fixed fields, and tokens that are fetched, shared, kept and dropped."""
+"""Credentials of targets: configured header fields, and tokens that are fetched, shared, kept and dropped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Answer:
 
 @implementer(IAgent)
 class TokenServer:
-    """Requests that wait for an answer."""
+    """An agent whose requests the test answers."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, bytes, Any, bytes]] = []
@@ -71,7 +71,7 @@ class Rig:
 
 class FixedTests(SynchronousTestCase):
     def test_fixed(self) -> None:
-        """The same fields every time; refused, there are no others."""
+        """The fields are the same for every call. After a refusal there are no others."""
         credentials = Fixed({"X-API-Key": "k"})
         self.assertEqual(self.successResultOf(credentials.fields()), {"X-API-Key": "k"})
         self.assertFalse(credentials.refused({"X-API-Key": "k"}))
@@ -89,7 +89,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(list(fields), ["Authorization"])
         return fields["Authorization"]
 
-    def test_how_it_is_asked_for(self) -> None:
+    def test_token_request(self) -> None:
         """As RFC 6749 has it, sections 4.4.2 and 2.3.1: form-encoded before they are joined."""
         rig = Rig("read write")
         rig.fields()
@@ -101,7 +101,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(headers.getRawHeaders(b"Content-Type"), [b"application/x-www-form-urlencoded"])
 
     def test_one_for_many(self) -> None:
-        """Whoever asks while a token is on its way waits for that one, and later ones have it at once."""
+        """Calls that ask while a token is fetched wait for that token; later calls get it at once."""
         rig = Rig()
         waiting = [rig.fields() for _ in range(5)]
         rig.server.answer(access_token="t1", expires_in=3600)
@@ -110,7 +110,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(len(rig.server.asked), 1)
 
     def test_refreshed(self) -> None:
-        """A new one is fetched half a minute before the old one expires; a short-lived one at half its life."""
+        """A new token is fetched half a minute before the old one expires; a short-lived one at half its lifetime."""
         for lifetime, good in ((3600, 3570), (40, 20), ("3600", 3570), (None, 270), ("soon", 270), (float("nan"), 270)):
             rig = Rig()
             rig.fields()
@@ -123,8 +123,8 @@ class TokenTests(SynchronousTestCase):
             rig.server.answer(access_token="t2")
             self.assertEqual(self.bearer(waiting), "Bearer t2")
 
-    def test_for_ever(self) -> None:
-        """A lifetime without an end is a day."""
+    def test_infinite_lifetime(self) -> None:
+        """An infinite lifetime counts as one day."""
         rig = Rig()
         rig.fields()
         rig.server.answer(body=b'{"access_token": "t1", "expires_in": 1e999}')
@@ -132,7 +132,7 @@ class TokenTests(SynchronousTestCase):
         self.assertNoResult(rig.fields())
 
     def test_refused(self) -> None:
-        """A token that the target refuses is dropped; one that has been replaced meanwhile is not asked for again."""
+        """A token that the target refuses is dropped. One that was replaced already causes no other fetch."""
         rig = Rig()
         waiting = rig.fields()
         rig.server.answer(access_token="t1")
@@ -145,7 +145,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(self.bearer(rig.fields()), "Bearer t2")
 
     def test_cancelled(self) -> None:
-        """A request that is cancelled does not take the token away from the others, nor from the next."""
+        """A cancelled request takes the token from neither the others nor the next."""
         rig = Rig()
         first, second = rig.fields(), rig.fields()
         first.cancel()
@@ -154,16 +154,19 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(self.bearer(second), "Bearer t1")
 
     def test_no_token(self) -> None:
-        """What is no token is worth another attempt, says so in words, and repeats nothing of what came."""
-        for code, body, words in (
-            (200, b"<html>s3cret", "the token server's answer holds no token"),
-            (200, b"\xff\xfe", "holds no token"),
-            (200, b"[" * 60_000, "holds no token"),
-            (200, b'["access_token"]', "holds no token"),
-            (200, b"{}", "holds no token"),
-            (200, b'{"access_token": "a\\r\\nX-Evil: 1"}', "holds no token"),
-            (200, b'{"access_token": ""}', "holds no token"),
-            (200, b'{"access_token": 5}', "holds no token"),
+        """An answer without a token is worth another attempt.
+
+        The error names the reason and quotes nothing of the answer.
+        """
+        for code, body, expected in (
+            (200, b"<html>s3cret", "the answer of the token server has no access_token"),
+            (200, b"\xff\xfe", "has no access_token"),
+            (200, b"[" * 60_000, "has no access_token"),
+            (200, b'["access_token"]', "has no access_token"),
+            (200, b"{}", "has no access_token"),
+            (200, b'{"access_token": "a\\r\\nX-Evil: 1"}', "has no access_token"),
+            (200, b'{"access_token": ""}', "has no access_token"),
+            (200, b'{"access_token": 5}', "has no access_token"),
             (200, b"x" * 70_000, "longer than 65536 bytes"),
             (401, b'{"error": "invalid_client"}', "the token server answered 401"),
             (302, b"", "the token server answered 302"),
@@ -173,13 +176,13 @@ class TokenTests(SynchronousTestCase):
             rig.server.answer(code, body)
             for each in waiting:
                 error = self.failureResultOf(each, RetryLater).value
-                self.assertIn(words, str(error))
+                self.assertIn(expected, str(error))
                 self.assertNotIn("s3cret", str(error))
             rig.fields()
             self.assertEqual(len(rig.server.asked), 2)
 
     def test_down(self) -> None:
-        """A server that is down, or hangs, fails those who ask, with the reason; the next asks again."""
+        """A token server that is down or hangs fails the waiting calls, with the reason; the next call asks again."""
         rig = Rig()
         rig.server.down = True
         self.assertIn("refused", str(self.failureResultOf(rig.fields(), RetryLater).value).lower())

@@ -1,4 +1,4 @@
-"""An attempt is one call of a target: what it sees, what its answer means, and what is kept of it."""
+"""Forwarding: what a target is sent, what its answer means, and what is stored of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from openhqm.delivery.waiting import Waiting
+from openhqm.delivery.long_polling import LongPolls
 from openhqm.errors import DestinationRefused
 from openhqm.http1.client import AnswerTooLong
 from openhqm.ingress.door import Door
@@ -28,7 +28,7 @@ from openhqm.policy.routing import CompiledRoute, Condition, RouteTable
 from openhqm.policy.transforms import compile_transform
 from openhqm.workers.credentials import Credentials, Fixed
 from openhqm.workers.egress import Egress
-from tests.workers.bench import Workshop
+from tests.workers.bench import WorkerBench
 
 JSON = {"Content-Type": "application/json"}
 
@@ -49,14 +49,14 @@ class Answer:
 
 @implementer(IAgent)
 class Agent:
-    """Gives the answers it was given, one for each call, and the last one for ever; None is silence."""
+    """An agent that gives one answer for each call, and the last one for ever; None: it does not answer."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.calls: list[tuple[str, str, dict[str, str], bytes | None]] = []
         self.times: list[float] = []
         self.cancelled = 0
-        self.shop: Any = None
+        self.bench: Any = None
 
     def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Deferred[Any]:
         written: list[bytes] = []
@@ -65,7 +65,7 @@ class Agent:
         fields = {name.decode().lower(): b", ".join(values).decode() for name, values in headers.getAllRawHeaders()}
         content = b"".join(written) if bodyProducer is not None else None
         self.calls.append((method.decode(), uri.decode(), fields, content))
-        self.times.append(self.shop.bench.now())
+        self.times.append(self.bench.backend.now())
         found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if found is None:
             return Deferred(self._cancelled)
@@ -93,30 +93,33 @@ class Rig:
         def handle(work: Any) -> Any:
             return handler(work)
 
-        self.shop = self.agent.shop = Workshop(handle)
+        self.bench = self.agent.bench = WorkerBench(handle)
         handler = Egress(
-            target, self.agent, credentials or Fixed({}), routes or RouteTable(), self.shop.bench.clock, most
+            target, self.agent, credentials or Fixed({}), routes or RouteTable(), self.bench.backend.clock, most
         )
 
     def done(self, payload: bytes = b"1", seconds: float = 20, **fields: Any) -> Any:
         """The record of a request, some time after it was submitted."""
-        self.id = self.shop.submit(payload, **fields)
-        self.shop.pass_time(seconds)
-        return self.shop.record(self.id)
+        self.id = self.bench.submit(payload, **fields)
+        self.bench.pass_time(seconds)
+        return self.bench.record(self.id)
 
     def served(self) -> Any:
         """What ``GET /response/{id}/body`` answers."""
-        bench = self.shop.bench
-        waiting = Waiting(bench.store, bench.clock)
-        door = Door(bench.queue, bench.store, waiting, bench.clock, DoorMetrics(CollectorRegistry()), longest_wait=1)
+        backend = self.bench.backend
+        waiting = LongPolls(backend.store, backend.clock)
+        door = Door(
+            backend.queue, backend.store, waiting, backend.clock, DoorMetrics(CollectorRegistry()), longest_wait=1
+        )
         found: list[Any] = []
         Deferred.fromCoroutine(door.body(self.id, None)).addCallback(found.append)
         return found[0]
 
 
-class WhatItSeesTests(SynchronousTestCase):
+class RequestTests(SynchronousTestCase):
     def test_about(self) -> None:
-        """Which request this is, which attempt of how many, until when; the key under which repeats are one."""
+        """The target is told the request's id, the attempt, the number of attempts, the deadline and an idempotency
+        key."""
         rig = Rig(Answer(503), Answer(200, b"1"))
         trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Idempotency-Key": "mine"}
         rig.done(b'{"a": 1}', headers=trace)
@@ -138,7 +141,8 @@ class WhatItSeesTests(SynchronousTestCase):
         self.assertEqual(second[2]["idempotency-key"], rig.id)
 
     def test_route(self) -> None:
-        """A route has its say on method, content, headers, query and time; the deadline is the one that is kept."""
+        """A route sets method, content, headers, query and time limit; the deadline header names the limit that is
+        kept."""
         route = CompiledRoute(
             "r",
             method="PUT",
@@ -154,7 +158,7 @@ class WhatItSeesTests(SynchronousTestCase):
         self.assertEqual((fields["x-n"], fields["openhqm-deadline"]), ("7", "1970-01-12T13:46:45.000Z"))
 
     def test_route_of_another(self) -> None:
-        """A request that names another endpoint than its route's is not shaped for that one."""
+        """A request that names another endpoint than its route's is not transformed by that route."""
         always = Condition(Field.parse("payload.n"), value=7)
         route = CompiledRoute("r", always, endpoint="mail", method="PUT")
         rig = Rig(Answer(200, b"1"), routes=RouteTable([route]))
@@ -162,7 +166,7 @@ class WhatItSeesTests(SynchronousTestCase):
         self.assertEqual(rig.agent.calls[0][0], "POST")
 
     def test_named_by_the_caller(self) -> None:
-        """Without a URL of its own, a target is where the request says."""
+        """A target without a URL of its own is called at the URL of the request."""
         rig = Rig(Answer(200, b"1"), target=Target("callers", None))
         metadata = {"endpoint": "https://example.com/hook?k=1", "path": "/a", "query": {"q": "1"}, "method": "GET"}
         rig.done(metadata=metadata)
@@ -170,7 +174,7 @@ class WhatItSeesTests(SynchronousTestCase):
         self.assertIsNone(rig.agent.calls[0][3])
 
     def test_unicode(self) -> None:
-        """A header beyond ASCII goes out in UTF-8."""
+        """A header field that is not ASCII is sent in UTF-8."""
         rig = Rig(Answer(200, b"1"), target=Target("a", "http://a.test", forward=None))
         rig.done(headers={"X-Name": "Müller"})
         self.assertEqual(rig.agent.calls[0][2]["x-name"], "Müller")
@@ -178,7 +182,7 @@ class WhatItSeesTests(SynchronousTestCase):
 
 class OutcomeTests(SynchronousTestCase):
     def test_success(self) -> None:
-        """2xx ends it: status, headers and bytes are the reply, JSON in its own bytes."""
+        """A 2xx ends the request: status, headers and bytes are the reply, and JSON keeps its bytes."""
         body = b'{"big": 12345678901234567890123,  "f": 1.10}\n'
         rig = Rig(Answer(201, body, {**JSON, "ETag": '"x"', "X-Own": "1", "Set-Cookie": "s=1"}))
         reply = rig.done().reply
@@ -189,7 +193,7 @@ class OutcomeTests(SynchronousTestCase):
         self.assertEqual((served.status, served.body, served.content_type), (201, body, b"application/json"))
 
     def test_bytes(self) -> None:
-        """Anything that is not JSON is kept byte for byte, whatever it is called; what is compressed stays so."""
+        """Content that is not JSON is stored byte for byte, whatever its type; compressed content stays compressed."""
         for fields, body in (
             ({"Content-Type": "image/png"}, bytes(range(256))),
             ({"Content-Type": "application/json"}, b'{"broken'),
@@ -209,14 +213,14 @@ class OutcomeTests(SynchronousTestCase):
             self.assertEqual(encoding, [b"gzip"] if "Content-Encoding" in fields else [])
 
     def test_json_types(self) -> None:
-        """JSON under another name is JSON; a null is told apart from nothing."""
+        """A type that ends with +json is JSON. A null is distinguished from no content."""
         self.assertEqual(
             Rig(Answer(200, b"[1]", {"content-type": "application/problem+json"})).done().reply.result, b"[1]"
         )
         self.assertEqual(Rig(Answer(200, b"null")).done().reply.body, b"null")
 
     def test_final(self) -> None:
-        """Any other 4xx, a redirect, a 501: FAILED at once, the answer kept, and served byte for byte."""
+        """Any other 4xx, a redirect and a 501: FAILED at once, with the answer stored and served byte for byte."""
         for code, fields in (
             (400, JSON),
             (404, JSON),
@@ -233,15 +237,15 @@ class OutcomeTests(SynchronousTestCase):
             )
             served = rig.served()
             self.assertEqual((served.status, served.body), (code, b'{"why": 1}'))
-            self.assertEqual([letter.reason for letter in rig.shop.letters()], ["the answer is final"])
+            self.assertEqual([letter.reason for letter in rig.bench.letters()], ["the answer is final"])
 
     def test_retried(self) -> None:
-        """What may pass is tried again, four times in all, and the last answer is kept."""
+        """A status that may pass is tried four times in all, and the last answer is stored."""
         rig = Rig(*[Answer(503, b"%d" % number, {"Content-Type": "text/plain"}) for number in range(1, 5)])
         reply = rig.done().reply
         self.assertEqual((reply.status, reply.attempt, reply.status_code, reply.body), (Status.FAILED, 4, 503, b"4"))
         self.assertEqual(rig.served().body, b"4")
-        self.assertEqual([letter.reason for letter in rig.shop.letters()], ["4 attempts failed"])
+        self.assertEqual([letter.reason for letter in rig.bench.letters()], ["4 attempts failed"])
 
     def test_own_list(self) -> None:
         """``retry_on`` of the endpoint decides."""
@@ -250,13 +254,13 @@ class OutcomeTests(SynchronousTestCase):
         self.assertEqual(Rig(Answer(503), target=target).done().reply.attempt, 1)
 
     def test_never(self) -> None:
-        """The target's own word stands above the list, and above a 401."""
+        """The target's header OpenHQM-Retry stands above the list, and above a 401."""
         for code in (503, 429, 401):
             rig = Rig(Answer(code, b"", {"OpenHQM-Retry": "never"}), credentials=Replaceable())
             self.assertEqual((rig.done().reply.status, len(rig.agent.calls)), (Status.FAILED, 1))
 
     def test_retry_after(self) -> None:
-        """Seconds or a date, where that is later than the back-off; at most an hour."""
+        """Retry-After, in seconds or as a date, where it is later than the back-off; at most an hour."""
         for text, pause in (
             ("30", 30),
             ("Mon, 12 Jan 1970 13:47:25 GMT", 45),  # 1,000,000 s is 13:46:40
@@ -269,20 +273,21 @@ class OutcomeTests(SynchronousTestCase):
             self.assertEqual(rig.agent.times[1] - rig.agent.times[0], pause, text)
 
     def test_not_reached(self) -> None:
-        """What does not come to an answer is tried again, with the reason in words."""
-        for error, words in (
-            (ConnectionRefusedError(), "billing could not be asked: ConnectionRefusedError"),
+        """A call that fails is tried again, and the error names the reason."""
+        for error, expected in (
+            (ConnectionRefusedError(), "billing could not be called: ConnectionRefusedError"),
             (ResponseFailed([Failure(ValueError("no HTTP"))]), "no HTTP"),
-            (DestinationRefused("10.0.0.1 is private"), "billing could not be asked: the destination is not allowed"),
+            (DestinationRefused("10.0.0.1 is private"), "billing could not be called: the destination is not allowed"),
         ):
             rig = Rig(error)
             reply = rig.done().reply
             self.assertEqual((reply.status, reply.attempt, reply.status_code), (Status.FAILED, 4, 502))
-            self.assertIn(words, reply.error)
+            self.assertIn(expected, reply.error)
             self.assertNotIn("10.0.0.1", reply.error)
 
     def test_hangs(self) -> None:
-        """Time runs out before an answer and within one; the call is given up, and the last time it is TIMEOUT."""
+        """A call that takes too long, before its answer or within it, is cancelled; after the last attempt it is
+        TIMEOUT."""
         for answer in (None, Answer(200, None)):
             rig = Rig(answer)
             reply = rig.done(seconds=4 * 50 + 10).reply
@@ -291,12 +296,12 @@ class OutcomeTests(SynchronousTestCase):
             self.assertEqual(rig.agent.cancelled, 4 if answer is None else 0)
 
     def test_own_time(self) -> None:
-        """A route's time is shorter, and says so."""
+        """The time limit of a route is shorter than the endpoint's, and the error names it."""
         rig = Rig(None, routes=RouteTable([CompiledRoute("r", timeout=2.5)]))
         self.assertEqual(rig.done(seconds=30).reply.error, "no answer within 2.5 s")
 
     def test_too_long(self) -> None:
-        """An answer past the limit fails at once: what was asked for is done, and another time is as long."""
+        """An answer beyond the limit fails at once: the target has done its work, and would answer the same again."""
         for answer in (Answer(200, b"x" * 1001), ResponseFailed([Failure(AnswerTooLong("the head is longer"))])):
             rig = Rig(answer)
             reply = rig.done().reply
@@ -304,14 +309,14 @@ class OutcomeTests(SynchronousTestCase):
             self.assertIn("longer", reply.error)
 
     def test_no_status(self) -> None:
-        """A status that is none is garbage like any other, and worth another attempt."""
+        """A status outside 200 to 599 is worth another attempt."""
         for code in (0, 42, 600, 999):
             reply = Rig(Answer(code)).done().reply
             self.assertEqual((reply.status, reply.attempt), (Status.FAILED, 4))
-            self.assertIn(f"answered {code}, which is no status", reply.error)
+            self.assertIn(f"answered {code}, which is not a final HTTP status", reply.error)
 
     def test_missing_field(self) -> None:
-        """A template over a missing field fails at once, names route and field, and calls nobody."""
+        """A template over a missing field fails at once, names route and field, and calls no target."""
         route = CompiledRoute("greet", transform=compile_transform("template", "{{ payload.name | text }}"))
         rig = Rig(Answer(200), routes=RouteTable([route]))
         reply = rig.done(b"{}").reply
@@ -319,7 +324,7 @@ class OutcomeTests(SynchronousTestCase):
         self.assertEqual(reply.error, "route greet: the template needs payload.name, which the request does not have")
 
     def test_odd_fields(self) -> None:
-        """An answer is not lost for a header field in UTF-8, with a tab, or with what no field may have."""
+        """An answer is kept although a header field of it is UTF-8, has a tab, or is invalid."""
         rig = Rig(
             Answer(
                 200,
@@ -334,16 +339,16 @@ class OutcomeTests(SynchronousTestCase):
         self.assertEqual(sent.decode(), 'inline; filename="\u00df\u2028"')
 
     def test_cancelled(self) -> None:
-        """A caller who cancels ends the call; nothing is logged as a failure."""
+        """Cancelling the request cancels the call, and is not logged as a failure."""
         rig = Rig(None)
-        rig.id = rig.shop.submit()
-        rig.shop.bench.store.cancel(rig.id)
-        rig.shop.bench.turn()
-        self.assertEqual((rig.agent.cancelled, rig.shop.status(rig.id)), (1, Status.CANCELLED))
+        rig.id = rig.bench.submit()
+        rig.bench.backend.store.cancel(rig.id)
+        rig.bench.backend.turn()
+        self.assertEqual((rig.agent.cancelled, rig.bench.status(rig.id)), (1, Status.CANCELLED))
 
 
 class Replaceable:
-    """Credentials of which there are always others."""
+    """Credentials that change after every refusal."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -360,14 +365,14 @@ class Replaceable:
 
 class CredentialsTests(SynchronousTestCase):
     def test_sent(self) -> None:
-        """They stand above what the endpoint's headers and the caller say."""
+        """Credentials stand above the endpoint's headers and the caller's."""
         target = Target("a", "http://a.test", headers={"authorization": "endpoint"}, forward=None)
         rig = Rig(Answer(200, b"1"), target=target, credentials=Fixed({"Authorization": "Bearer x"}))
         rig.done(headers={"Authorization": "caller"})
         self.assertEqual(rig.agent.calls[0][2]["authorization"], "Bearer x")
 
     def test_refused(self) -> None:
-        """A 401 is tried again where there may be other credentials, and is final where there are none."""
+        """A 401 is tried again where the credentials may change, and is final where they cannot."""
         credentials = Replaceable()
         rig = Rig(Answer(401), Answer(200, b"1"), credentials=credentials)
         self.assertEqual(rig.done().status, Status.COMPLETED)
@@ -376,9 +381,9 @@ class CredentialsTests(SynchronousTestCase):
         self.assertEqual(rig.done().reply.attempt, 1)
 
     def test_never_kept(self) -> None:
-        """What is shown to a target is in no record, no event and no dead letter."""
+        """No credential is in a record, an event or a dead letter."""
         rig = Rig(Answer(503), credentials=Fixed({"Authorization": "Bearer s3cret"}))
         record = rig.done()
-        kept = repr((record, rig.shop.events(rig.id), rig.shop.letters()))
+        kept = repr((record, rig.bench.events(rig.id), rig.bench.letters()))
         self.assertNotIn("s3cret", kept)
         self.assertEqual(json.loads(record.reply.result or b"null"), None)

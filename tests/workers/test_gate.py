@@ -1,4 +1,4 @@
-"""The gate before a target: who may go, when, and in which order."""
+"""The gate before a target: which calls may begin, when, and in which order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLICY = BreakerPolicy(failure_ratio=0.5, minimum_calls=2, window_seconds=10, op
 
 
 class Rig:
-    """A gate, and who came through it, in order."""
+    """A gate, and the calls that it has admitted, in order."""
 
     def __init__(self, policy: BreakerPolicy = POLICY, **settings: Any) -> None:
         self.clock = Clock()
@@ -55,7 +55,7 @@ class Rig:
 
 class LimitTests(SynchronousTestCase):
     def test_limit(self) -> None:
-        """No more than the limit, and the next goes when one ends, in the order of asking."""
+        """No more calls are under way than the limit. The next begins when one ends, in the order of asking."""
         rig = Rig(limit=2)
         for _ in range(4):
             rig.ask()
@@ -66,7 +66,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual((rig.order, rig.gate.under_way), ([0, 1, 2, 3], 2))
 
     def test_gives_up_its_place(self) -> None:
-        """Whoever does not want to wait any more lets the others move up."""
+        """A call that gives up waiting lets the others move up."""
         rig = Rig(limit=1)
         rig.ask()
         second = rig.ask()
@@ -76,7 +76,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual((rig.order, rig.turned_away), ([0, 2], [1]))
 
     def test_pace(self) -> None:
-        """They begin as far apart as the rate says."""
+        """Calls begin as far apart as the rate says."""
         rig = Rig(pace=Pace(2, 1))
         for _ in range(4):
             rig.ask()
@@ -84,7 +84,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(rig.times, [0, 0.5, 1.0, 1.5])
 
     def test_adaptive(self) -> None:
-        """A target that fails is called by fewer at once, one that bears it by more."""
+        """A target that fails is called by fewer calls at once, and one that answers by more."""
         rig = Rig(NEVER, limit=8, adaptive=AdaptiveLimit(8))
         for _ in range(20):
             rig.ask()
@@ -98,7 +98,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(rig.gate.under_way, 3)
 
     def test_many_that_end_at_once(self) -> None:
-        """Ten thousand before a target that refuses at once are no deep stack, and leave one timer at most."""
+        """Ten thousand calls before a target that refuses at once need no deep stack, and leave at most one timer."""
         rig = Rig(NEVER, limit=1, pace=Pace(1_000_000, 0.001))
         rig.ask()
         ended = []
@@ -112,7 +112,7 @@ class LimitTests(SynchronousTestCase):
 
 class BreakerTests(SynchronousTestCase):
     def test_opens(self) -> None:
-        """Once it is open, who waits is turned away, and so is who comes: nothing is held for a target that is down."""
+        """When the breaker opens, waiting calls fail with GateClosed, and so do calls that come then."""
         rig = Rig(limit=2)
         for _ in range(4):
             rig.ask()
@@ -122,8 +122,8 @@ class BreakerTests(SynchronousTestCase):
         rig.ask()
         self.assertEqual((rig.order, rig.turned_away), ([0, 1, 2], [3, 4]))
 
-    def test_turned_away_together(self) -> None:
-        """One who is turned away may give up for another: both have their answer."""
+    def test_cancelled_while_closing(self) -> None:
+        """A call that fails with GateClosed may cancel another that waits: both have their answer."""
         rig = Rig(limit=2)
         rig.ask()
         rig.ask()
@@ -137,7 +137,10 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(rig.gate.state, State.OPEN)
 
     def test_passable(self) -> None:
-        """Fires at once while it is closed, and after the pause when it is open; giving up waiting hurts nobody."""
+        """`passable` fires at once while the breaker is closed, and after the pause when it is open.
+
+        It can be cancelled.
+        """
         rig = Rig()
         self.successResultOf(rig.gate.passable())
         rig.open()
@@ -150,8 +153,8 @@ class BreakerTests(SynchronousTestCase):
         rig.clock.advance(0.1)
         self.successResultOf(waiting)
 
-    def test_no_timer_for_nobody(self) -> None:
-        """Where everybody has given up waiting, no timer is left behind."""
+    def test_no_timer_without_waiters(self) -> None:
+        """Where all calls have given up waiting, no timer is left."""
         rig = Rig()
         rig.open()
         rig.gate.passable().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
@@ -162,7 +165,7 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual((rig.turned_away, rig.clock.getDelayedCalls()), ([1], []))
 
     def test_probe(self) -> None:
-        """Half open, one goes, the others wait for what it finds: success lets them in, failure turns them away."""
+        """A half-open breaker admits one probe. Its success admits the others; its failure fails them."""
         for success in (True, False):
             rig = Rig(limit=5)
             rig.open()
@@ -179,7 +182,7 @@ class BreakerTests(SynchronousTestCase):
             self.successResultOf(outside)
 
     def test_probe_given_up(self) -> None:
-        """A probe that says nothing is followed by another."""
+        """A probe whose outcome says nothing about the target is followed by another."""
         rig = Rig(limit=5)
         rig.open()
         rig.clock.advance(30)
@@ -189,7 +192,7 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual((rig.order, rig.gate.state), ([0, 1, 2, 3], State.HALF_OPEN))
 
     def test_counts(self) -> None:
-        """Calls are counted by what they said."""
+        """Calls are counted by what their outcome said about the target."""
         rig = Rig(NEVER)
         for success in (True, True, False, None):
             rig.ask()
@@ -205,8 +208,10 @@ class AnyOrderTests(SynchronousTestCase):
         st.lists(st.one_of(st.just("ask"), st.booleans(), st.none(), st.floats(0.01, 20)), max_size=60),
     )
     def test_promises(self, limit: int, rate: float | None, adaptive: bool, steps: list[Any]) -> None:
-        """Whatever happens: never more under way than the limit, the order of asking is kept, and once the target
-        answers nobody waits for ever."""
+        """Whatever happens, no more calls are under way than the limit, and the order of asking is kept.
+
+        Once the target answers, no call waits for ever.
+        """
         rig = Rig(
             limit=limit,
             pace=Pace(rate, 1) if rate is not None else None,

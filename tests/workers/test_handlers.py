@@ -1,4 +1,4 @@
-"""The caller's Python: found, chosen, called, and held to what JSON can carry."""
+"""Handlers: loaded, chosen, called, and held to JSON values."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def wait_for(answer: Deferred[Any]) -> Any:
 class WorkTests(SynchronousTestCase):
     """`Work`"""
 
-    def test_what_it_knows(self) -> None:
-        """The payload parsed and as it came, the headers in any letters, the metadata, the attempt."""
+    def test_attributes(self) -> None:
+        """The payload parsed and as it came, headers in any case, the metadata, the attempt."""
         found = work(b'{"n": 12345678901234567890123 }', headers={"X-Name": "v"}, metadata={"tags": ["a"]})
         self.assertEqual(found.payload, {"n": 12345678901234567890123})
         self.assertEqual(found.payload_text, b'{"n": 12345678901234567890123 }')
@@ -58,7 +58,7 @@ class WorkTests(SynchronousTestCase):
             self.assertEqual(work(payload, metadata=metadata).operation, expected, payload)
 
     def test_time(self) -> None:
-        """How long the attempt may still take, never less than nothing; and when it is over."""
+        """`time_left` counts down to zero and no further; `deadline` is when the attempt times out."""
         clock = Clock()
         clock.advance(100)
         found = work(clock=clock)
@@ -69,7 +69,7 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual((found.time_left, found.deadline), (0, 130))
 
     def test_progress(self) -> None:
-        """What is reported goes to whoever keeps it."""
+        """A progress event goes to the function that stores it."""
         reported: list[dict[str, Any]] = []
         Work(Request("7f9c", 0.0, Submission(b"1")), 1, 1.0, Clock(), reported.append).progress(done=1, of=3)
         self.assertEqual(reported, [{"done": 1, "of": 3}])
@@ -79,13 +79,13 @@ class LoadHandlerTests(SynchronousTestCase):
     """`load_handler`"""
 
     def test_found(self) -> None:
-        """A function of a module, or an attribute of something in it."""
+        """A function of a module, or an attribute of an object in it, is loaded."""
         self.assertIs(load_handler("openhqm.workers.handlers:echo"), echo)
         self.assertIs(load_handler("json:decoder.JSONDecoder"), json.decoder.JSONDecoder)
 
     def test_not_found(self) -> None:
-        """Each mistake is told in words that hold what the operator wrote."""
-        for path, words in (
+        """Each mistake is an error that quotes what the operator wrote."""
+        for path, expected in (
             ("no_such_module_at_all:run", "no_such_module_at_all"),
             ("openhqm.no_such_module:run", "openhqm.no_such_module"),
             ("json:no_such_function", "no_such_function"),
@@ -96,10 +96,10 @@ class LoadHandlerTests(SynchronousTestCase):
             ("..json:run", "..json"),
         ):
             error = self.assertRaises(ValueError, load_handler, path)
-            self.assertIn(words, str(error))
+            self.assertIn(expected, str(error))
 
     def test_a_module_that_breaks(self) -> None:
-        """A module that raises while it is imported is told with what it raised."""
+        """For a module that raises while it is imported, the error names the exception."""
         directory = Path(self.mktemp())
         directory.mkdir()
         (directory / "openhqm_broken_handler.py").write_text("1 / 0\n")
@@ -116,7 +116,7 @@ class HandlersTests(SynchronousTestCase):
         return Handlers(default, by_operation, None).run(given_work)
 
     def test_choice(self) -> None:
-        """The operation's own handler, or else the default one, or else, where there are none at all, the echo."""
+        """The handler of the operation is called, else the default one, and the echo where none is configured."""
         resize = work(metadata={"operation": "resize"})
         answers = {
             "own": self.run_with(resize, lambda _: "default", resize=lambda _: "own"),
@@ -131,15 +131,15 @@ class HandlersTests(SynchronousTestCase):
         self.assertEqual(result_text(echoed), b'{"b": 1.50}')
 
     def test_no_choice(self) -> None:
-        """An operation that nobody can do is rejected by name, and no other handler runs."""
+        """An unknown operation is rejected by name, and no other handler runs."""
         called: list[Work] = []
         for unknown in (work(metadata={"operation": "shred"}), work()):
             failure = self.failureResultOf(self.run_with(unknown, resize=called.append), Reject)
             self.assertIn(repr(unknown.operation), failure.getErrorMessage())
         self.assertEqual(called, [])
 
-    def test_ways_to_answer(self) -> None:
-        """A value, a Deferred and a coroutine are all answers."""
+    def test_kinds_of_answers(self) -> None:
+        """A value, a Deferred and a coroutine are valid answers."""
         gate: Deferred[str] = Deferred()
         later = self.run_with(work(), lambda _: wait_for(gate))
         self.assertNoResult(later)
@@ -149,7 +149,7 @@ class HandlersTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(self.run_with(work(), lambda _, answer=answer: answer)), "now")
 
     def test_failures(self) -> None:
-        """Whatever it raises, however it is written, is the failure."""
+        """An exception of a plain function or of a coroutine is the failure."""
 
         def plain(_: Work) -> None:
             raise KeyError
@@ -174,7 +174,7 @@ class HandlersInThreadsTests(TestCase):
     def run_with(self, handler: Callable[[Work], Any]) -> Deferred[Any]:
         return Handlers(handler, {}, self.threads.run).run(work())
 
-    async def test_where(self) -> None:
+    async def test_threads(self) -> None:
         """A plain function runs in a thread of its own pool, an ``async def`` in the reactor's."""
 
         def plain(_: Work) -> str:
@@ -187,8 +187,8 @@ class HandlersInThreadsTests(TestCase):
         self.assertNotEqual(await self.run_with(plain), here)
         self.assertEqual(await self.run_with(coroutine), here)
 
-    async def test_answers_that_come_later(self) -> None:
-        """Also from a thread a Deferred or a coroutine is an answer: it is waited for."""
+    async def test_deferred_answers(self) -> None:
+        """A Deferred or a coroutine that a thread returns is awaited."""
         for make in (lambda: succeed("later"), lambda: wait_for(succeed("later"))):
             self.assertEqual(await self.run_with(lambda _, make=make: make()), "later")
 
@@ -204,7 +204,7 @@ class ResultTests(SynchronousTestCase):
         )
     )
     def test_json(self, value: Any) -> None:
-        """Whatever JSON can carry, integers of any size included, is read back the same."""
+        """Every JSON value, integers of any size included, is read back the same."""
         self.assertEqual(json.loads(result_text(value)), value)
 
     def test_wider_than_json(self) -> None:
@@ -213,7 +213,7 @@ class ResultTests(SynchronousTestCase):
             self.assertEqual(json.loads(result_text(value)), json.loads(json.dumps(value)))
 
     def test_not_json(self) -> None:
-        """What JSON cannot carry is a `ValueError`, at any depth and beside anything; never another error."""
+        """A value that JSON cannot carry is a `ValueError`, at any depth; never another error."""
         circle: list[Any] = []
         circle.append(circle)
         deep: list[Any] = []
@@ -225,7 +225,7 @@ class ResultTests(SynchronousTestCase):
                 self.assertTrue(str(error))
 
     def test_status_codes(self) -> None:
-        """A response has a status that HTTP has, and that ends an exchange (RFC 9110, section 15)."""
+        """The status of a response is a final HTTP status (RFC 9110, section 15)."""
         for status in (200, 201, 404, 599):
             self.assertEqual(Response("x", status_code=status).status_code, status)
         for status in (0, 100, 199, 600, -1, "200", 204.0, True, None):

@@ -1,4 +1,4 @@
-"""The pool as a whole, over real ports: who is served while another hangs, and how every bad target ends."""
+"""The worker pool over real ports: targets do not hold up each other, and every kind of bad target has its outcome."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from twisted.internet.ssl import Certificate
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load
-from openhqm.delivery.waiting import Waiting
+from openhqm.delivery.long_polling import LongPolls
 from openhqm.errors import ConfigurationError, InvalidRequest
 from openhqm.ingress.door import Door
 from openhqm.ingress.metrics import DoorMetrics
@@ -29,10 +30,10 @@ from openhqm.policy.ids import CorrelationIds
 from openhqm.workers.pool import WorkerPool
 from tests.http1.test_guarded import certificate
 from tests.targets import Peer, Target, answer, endless, raw, silence
-from tests.workers.bench import Hand
+from tests.workers.bench import ManualHandler
 
 reactor: Any = real_reactor
-HAND = Hand()
+HANDLER = ManualHandler()
 FAST = {"max_retries": 1, "retry": {"base_seconds": 0.01, "jitter": 0}}
 LINK_LOCAL = b"Location: http://169.254.169.254/latest/meta-data/"
 
@@ -42,12 +43,12 @@ def fields(name: bytes) -> bytes | None:
 
 
 class Gateway:
-    """Door, queue and pool in memory; the time is real."""
+    """Door, queue and worker pool in memory, under the real clock."""
 
     def __init__(self, case: TestCase, **settings: Any) -> None:
         path = Path(case.mktemp())
         path.write_text(json.dumps({"worker": FAST, **settings}))
-        self.settings = load(str(path), {})
+        self.settings = load(str(path), {}, PRODUCTS)
         ids = CorrelationIds(b"0" * 16)
         self.store = MemoryResults(reactor, ids, 3600)
         names = self.settings.queue
@@ -61,7 +62,7 @@ class Gateway:
         self.door = Door(
             self.queue,
             self.store,
-            Waiting(self.store, reactor),
+            LongPolls(self.store, reactor),
             reactor,
             DoorMetrics(CollectorRegistry()),
             longest_wait=60,
@@ -93,7 +94,7 @@ class Gateway:
         return await self.ended(await self.submit(payload, headers, **metadata))
 
 
-class CrewCase(TestCase):
+class PoolCase(TestCase):
     timeout = 30
 
     def to(self, target: Target, **endpoint: Any) -> dict[str, Any]:
@@ -112,9 +113,9 @@ class CrewCase(TestCase):
             await deferLater(reactor, 0.005)
 
 
-class ServingTests(CrewCase):
+class ServingTests(PoolCase):
     async def test_one_hangs(self) -> None:
-        """Of two targets one hangs, with more requests than there are hands: the other is served all the while."""
+        """Of two targets one hangs, with more requests than it has slots. The requests of the other go on."""
         hanging, fine = Target(silence), Target()
         gateway = self.gateway(dead=self.to(hanging), well=self.to(fine))
         waiting = [await gateway.submit(endpoint="dead") for _ in range(20)]
@@ -128,8 +129,8 @@ class ServingTests(CrewCase):
         for each in waiting:
             self.assertFalse((await gateway.record(each)).status.ended)
 
-    async def test_python_beside(self) -> None:
-        """Nor is a Python handler held up."""
+    async def test_python_handler(self) -> None:
+        """A target that hangs does not hold up a Python handler."""
         hanging = Target(silence)
         gateway = self.gateway({"handlers": {"echo": "openhqm.workers.handlers:echo"}}, dead=self.to(hanging))
         for _ in range(10):
@@ -138,7 +139,10 @@ class ServingTests(CrewCase):
         self.assertEqual((await gateway.reply([1], operation="echo")).result, b"[1]")
 
     async def test_breaker(self) -> None:
-        """Open, nothing goes to it, no attempt is burnt, others are served; back again, everything is done."""
+        """While a breaker is open, its target is not called, no attempt is counted, and other targets go on.
+
+        Then all requests are done.
+        """
         target, fine = Target(answer(b"503 Down", b"")), Target()
         breaker = {"minimum_calls": 2, "open_seconds": 0.4}
         gateway = self.gateway(
@@ -162,7 +166,7 @@ class ServingTests(CrewCase):
         self.assertEqual(sum(reply.attempt for reply in replies), seen + 6)
 
     async def test_max_in_flight_and_rate(self) -> None:
-        """No more at once, and no more in a second, than the endpoint says."""
+        """A target gets no more calls at once, and per second, than the endpoint allows."""
         most = 0
 
         def slowly(peer: Peer) -> None:
@@ -195,7 +199,7 @@ class ServingTests(CrewCase):
         self.assertGreaterEqual(times[-1] - times[0], 0.4)
 
     async def test_adaptive(self) -> None:
-        """It begins with four, whatever the hands."""
+        """The adaptive limit begins with four calls, whatever the number of slots."""
         target = Target(silence)
         gateway = self.gateway({"count": 50}, a=self.to(target, adaptive=True))
         for _ in range(20):
@@ -205,9 +209,9 @@ class ServingTests(CrewCase):
         self.assertEqual(len(target.requests), 4)
 
 
-class StoppingTests(CrewCase):
+class StoppingTests(PoolCase):
     async def test_what_fails(self) -> None:
-        """What fails when everybody stops is logged, and holds up none of the others."""
+        """A consumer that fails to stop is logged, and the others stop."""
         gateway = self.gateway(a={"url": "http://a.test/"})
         stopped: list[str] = []
 
@@ -227,9 +231,9 @@ class StoppingTests(CrewCase):
         self.assertEqual(sorted(stopped), sorted(pool.queues))
 
 
-class CredentialsTests(CrewCase):
+class CredentialsTests(PoolCase):
     async def test_kinds(self) -> None:
-        """bearer, basic, api_key and custom, as they are sent."""
+        """The header fields of bearer, basic, api_key and custom."""
         target = Target()
         url = self.to(target)
         custom = {"auth_type": "custom", "auth_header_name": "X-Own", "auth_token": "Token t"}
@@ -249,7 +253,7 @@ class CredentialsTests(CrewCase):
             self.assertEqual(target.fields[-1][header], value)
 
     async def test_token(self) -> None:
-        """A token is fetched once for all who need it, and again when the target refuses it."""
+        """A token is fetched once for all calls, and again when the target refuses it."""
         tokens = iter(("t1", "t2"))
 
         def give(peer: Peer) -> None:
@@ -278,7 +282,10 @@ class CredentialsTests(CrewCase):
         self.assertEqual((reply.status, reply.attempt, len(server.requests)), (Status.COMPLETED, 2, 2))
 
     async def test_certificates(self) -> None:
-        """CA and client certificate of an endpoint; a target with the wrong one FAILS, with words."""
+        """An endpoint uses its own CA and client certificate.
+
+        A target with another certificate: FAILED, and the error says so.
+        """
         server, client = certificate("localhost"), certificate("client")
         files = {}
         for name, data in (
@@ -294,7 +301,7 @@ class CredentialsTests(CrewCase):
         self.assertEqual((await gateway.reply(endpoint="good")).status, Status.COMPLETED)
         reply = await gateway.reply(endpoint="wrong")
         self.assertEqual((reply.status, reply.status_code, reply.attempt), (Status.FAILED, 502, 2))
-        self.assertEqual(reply.error, "wrong could not be asked: TLS: certificate verify failed")
+        self.assertEqual(reply.error, "wrong could not be called: TLS: certificate verify failed")
 
     def written(self, data: bytes) -> str:
         path = Path(self.mktemp())
@@ -302,7 +309,7 @@ class CredentialsTests(CrewCase):
         return str(path)
 
     def test_files(self) -> None:
-        """A file that cannot be used is a complaint under the endpoint's key."""
+        """A certificate file that cannot be used is a complaint under the endpoint's key."""
         endpoint = {"url": "https://a.test", "tls": {"ca": "/nowhere/ca.pem"}}
         error = self.assertRaises(ConfigurationError, self.gateway, a=endpoint, b=endpoint)
         self.assertEqual(
@@ -311,20 +318,22 @@ class CredentialsTests(CrewCase):
         )
 
 
-class BadTargetsTests(CrewCase):
-    async def fails(self, say: Any, *words: str, attempts: int = 2, status: Status = Status.FAILED, **keys: Any) -> Any:
+class BadTargetsTests(PoolCase):
+    async def fails(
+        self, say: Any, *expected: str, attempts: int = 2, status: Status = Status.FAILED, **keys: Any
+    ) -> Any:
         target = Target(say)
         gateway = self.gateway(bad=self.to(target, **keys))
         reply = await gateway.reply(endpoint="bad")
         self.assertEqual((reply.status, reply.attempt), (status, attempts), reply.error)
         self.assertEqual(len(target.requests), attempts)
-        for word in words:
-            self.assertIn(word, reply.error)
+        for text in expected:
+            self.assertIn(text, reply.error)
         await self.until(lambda: all(peer.gone for peer in target.peers) or keys.get("kept"))
         return reply
 
     async def test_slow(self) -> None:
-        """One that never answers, and one that sends a byte now and then: TIMEOUT, by the whole time and no other."""
+        """A target that never answers, and one that sends a byte now and then: TIMEOUT, at the limit of the call."""
 
         def dribble(peer: Peer) -> None:
             def drop() -> None:
@@ -341,30 +350,33 @@ class BadTargetsTests(CrewCase):
         await deferLater(reactor, 0.05)  # the last of those drops
 
     async def test_closes(self) -> None:
-        """Before, within the head, within the body, and by a length that lies: tried again, then FAILED."""
+        """A connection that ends before, within the head, within the body, or before the announced length: retried,
+        then FAILED."""
         for data in (b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"):
-            await self.fails(raw(data, close=True), "bad could not be asked: ")
+            await self.fails(raw(data, close=True), "bad could not be called: ")
 
     async def test_garbage(self) -> None:
-        """What is no HTTP."""
-        await self.fails(raw(b"\x00\x01garbage\r\n\r\n" * 10), "bad could not be asked: ")
-        await self.fails(raw(b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"), "no status")
+        """An answer that is not HTTP: retried, then FAILED."""
+        await self.fails(raw(b"\x00\x01garbage\r\n\r\n" * 10), "bad could not be called: ")
+        await self.fails(
+            raw(b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"), "not a final HTTP status"
+        )
 
     async def test_too_much(self) -> None:
-        """A body without an end, and a hundred thousand header lines: FAILED at once, with the limit."""
+        """An endless body, and a hundred thousand header lines: FAILED at once, and the error names the limit."""
         await self.fails(endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536), "longer than 1048576 bytes", attempts=1)
         many = b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000
-        await self.fails(raw(many), "the head of the answer is longer", attempts=1)
+        await self.fails(raw(many), "the head of the response is longer", attempts=1)
 
     async def test_bomb(self) -> None:
-        """What is small and unpacks to a lot stays small."""
+        """A compressed body is not decompressed."""
         packed = gzip.compress(b"\0" * 50_000_000)
         target = Target(answer(b"200 OK", packed, b"Content-Type: application/json", b"Content-Encoding: gzip"))
         reply = await self.gateway(a=self.to(target)).reply(endpoint="a")
         self.assertEqual((reply.status, reply.body), (Status.COMPLETED, packed))
 
     async def test_redirect(self) -> None:
-        """A redirect inwards is FAILED with the answer, and nobody goes there."""
+        """A redirect to a private address is FAILED with the answer, and is not followed."""
         canary = Target()
         inwards = b"Location: http://127.0.0.1:%d/" % canary.listen(self, reactor)
         for location in (inwards, LINK_LOCAL):
@@ -376,11 +388,11 @@ class BadTargetsTests(CrewCase):
         self.assertEqual(canary.peers, [])
 
     async def test_names(self) -> None:
-        """A name without an address FAILS with words; a look-up that hangs is TIMEOUT."""
+        """A host name without an address is FAILED, and the error says so; a look-up that hangs is TIMEOUT."""
         gateway = self.gateway(a={"url": "http://nowhere.invalid/", "timeout": 5})
         reply = await gateway.reply(endpoint="a")
         self.assertEqual((reply.status, reply.attempt), (Status.FAILED, 2))
-        self.assertIn("a could not be asked: DNSLookupError", reply.error)
+        self.assertIn("a could not be called: DNSLookupError", reply.error)
 
         class Silent:
             def resolveHostName(self, receiver: Any, *arguments: Any, **others: Any) -> Any:
@@ -397,14 +409,14 @@ class BadTargetsTests(CrewCase):
         self.assertEqual((reply.status, reply.error), (Status.TIMEOUT, "no answer within 0.2 s"))
 
 
-class CallersTests(CrewCase):
+class CallersTests(PoolCase):
     def callers(self, canary: Target, **keys: Any) -> tuple[Gateway, int]:
         port = canary.listen(self, reactor)
         targets = {"enabled": True, "schemes": ["http", "https"], "ports": [port], **keys}
         return Gateway(self, proxy={"enabled": True, "caller_targets": targets}), port
 
-    async def test_canary(self) -> None:
-        """What leads inwards is 422 at the door, and the listener there sees nobody."""
+    async def test_private_destination(self) -> None:
+        """A private destination is refused with 422 when it is submitted, and its listener gets no connection."""
         canary = Target()
         gateway, port = self.callers(canary)
         for host in ("127.0.0.1", "localhost", "2130706433", "127.1", "[::1]", "[::ffff:127.0.0.1]", "0"):
@@ -414,8 +426,8 @@ class CallersTests(CrewCase):
             self.assertEqual(error.field, "metadata.endpoint")
         self.assertEqual(canary.peers, [])
 
-    async def test_rebound(self) -> None:
-        """A public name that leads inwards passes the door and no further: FAILED in the words of every refusal."""
+    async def test_dns_rebinding(self) -> None:
+        """A public name that resolves to a private address is accepted and FAILED, with the text of every refusal."""
         canary = Target()
         port = canary.listen(self, reactor)
 
@@ -434,23 +446,25 @@ class CallersTests(CrewCase):
         )
         reply = await gateway.reply(endpoint=f"http://rebound.example.com:{port}/")
         self.assertEqual((reply.status, canary.peers), (Status.FAILED, []))
-        self.assertEqual(reply.error, "callers could not be asked: the destination is not allowed")
+        self.assertEqual(reply.error, "callers could not be called: the destination is not allowed")
 
     async def test_allowed(self) -> None:
-        """What the operator allows is called, with a bounded head as everywhere."""
+        """A private destination that the operator allows is called, and the head of its answer is bounded."""
         target = Target()
         gateway, port = self.callers(target, allow=["127.0.0.1"])
         url = f"http://127.0.0.1:{port}/hook"
         self.assertEqual((await gateway.reply(endpoint=url, path="/a")).result, b'{"ok":true}')
         self.assertTrue(target.requests[0][0].startswith(b"POST /hook/a HTTP/1.1\r\n"))
         target.say = raw(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000)
-        self.assertIn("the head of the answer", (await gateway.reply(endpoint=url)).error)
+        self.assertIn("the head of the response", (await gateway.reply(endpoint=url)).error)
 
 
-class PartitionsTests(CrewCase):
+class PartitionsTests(PoolCase):
     async def test_order(self) -> None:
-        """The same key, one at a time and in order, across a retry and with two processes' worth of consumers; other
-        keys run on meanwhile."""
+        """Requests of one key are done one at a time and in order, also across a retry and with twice the consumers.
+
+        Other keys go on at the same time.
+        """
         log: list[tuple[str, int, int]] = []
         running: set[str] = set()
         overlaps: list[str] = []
@@ -487,15 +501,15 @@ class PartitionsTests(CrewCase):
         self.assertEqual([entry[1:] for entry in log if entry[0] == "b"], [(0, 1), (1, 1), (2, 1), (3, 1)])
         self.assertLess(log.index(("b", 3, 1)), log.index(("a", 1, 2)))
 
-    async def test_hands(self) -> None:
-        """Partitions or not, no more than worker.count are in hand."""
-        HAND.works.clear()
+    async def test_worker_count(self) -> None:
+        """With and without partitions, no more than worker.count requests are in progress."""
+        HANDLER.works.clear()
         partitioning = {"enabled": True, "key_field": "payload", "partition_count": 16}
         gateway = Gateway(
-            self, worker={**FAST, "count": 3, "handler": "tests.workers.test_pool:HAND"}, partitioning=partitioning
+            self, worker={**FAST, "count": 3, "handler": "tests.workers.test_pool:HANDLER"}, partitioning=partitioning
         )
         for number in range(20):
             await gateway.submit(str(number))
-        await self.until(lambda: len(HAND.works) >= 3)
+        await self.until(lambda: len(HANDLER.works) >= 3)
         await deferLater(reactor, 0.05)
-        self.assertEqual(len(HAND.works), 3)
+        self.assertEqual(len(HANDLER.works), 3)

@@ -2,4 +2,6 @@
 
 from twisted.application.service import ServiceMaker
 
-openhqm = ServiceMaker("OpenHQM", "openhqm.plugin", "A durable queue between HTTP callers and answers.", "openhqm")
+openhqm = ServiceMaker(
+    "OpenHQM", "openhqm.plugin", "A durable queue between HTTP callers and what answers them.", "openhqm"
+)

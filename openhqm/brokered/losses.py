@@ -1,0 +1,202 @@
+# -*- test-case-name: tests.brokered.test_losses -*-
+"""Noticing that a channel is gone, or was emptied by another program, and making good what was lost with it.
+
+The ledger knows which requests have a message in a channel. So a channel that is missing is not made before the ledger
+was asked (`restore`), and a channel that stays empty although requests should wait in it is treated as one that was
+purged. The ledger publishes what it keeps once more, and ends the rest as FAILED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces import DepthKind, IBroker
+from openhqm.queue.ledger import Ledger, Recovered
+from openhqm.runtime.deferreds import deferred, shielded
+
+LOOK_SECONDS = 30.0
+"""How often it is looked whether the channels still hold what the ledger counts."""
+PURGED_LOOKS = {DepthKind.EXACT: 3, DepthKind.APPROXIMATE: 10}
+"""How many looks in a row have to find a channel empty. Another process may have prefetched what was in it."""
+RESTORE_SECONDS = 10.0
+MOST_WARNINGS = 3
+
+
+class Losses:
+    """``ledger`` has every request, or this is not for this process: see `Ledger.complete`. ``doubt`` is
+    called with a channel that may have lost what was published a moment ago. ``channels`` are there before anything is
+    published into them: processes consume from them that make none.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        broker: IBroker,
+        ledger: Ledger,
+        clock: IReactorTime,
+        doubt: Callable[[str], None],
+        channels: Sequence[str] = (),
+    ) -> None:
+        self._broker = broker
+        self._ledger = ledger
+        self._clock = clock
+        self._doubt = doubt
+        self._channels = channels
+        self._unmade: Sequence[str] = tuple(channels)
+        self._restoring: dict[str, Deferred[None]] = {}
+        self._waiting: dict[str, list[Deferred[None]]] = {}
+        self._empty: dict[str, tuple[int, float]] = {}
+        self._timer: Any = None
+        self._looking: Deferred[None] | None = None
+        self._stopped = False
+        self.warnings: tuple[str, ...] = ()
+        self.unavailable_reason: str | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        if self._ledger.complete:
+            self._broker.on_connected.append(self._look_again)
+            self._broker.when_probed().addCallback(lambda _: self._look())
+
+    def stop(self) -> None:
+        """Look no more; what waits for a channel fails."""
+        self._stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        for under_way in (self._looking, *self._restoring.values()):
+            if under_way is not None:
+                under_way.cancel()
+
+    def restore(self, channel: str) -> Deferred[None]:
+        """Make a channel that is missing, once the ledger has made good what was in it. `NotDurable`.
+
+        Only a process with a complete ledger makes channels: made by another one, no process would notice the loss.
+        """
+        if not self._ledger.complete:
+            return _failed(f"the broker has no channel {channel}: no process that accepts requests has made it yet")
+        waiting: Deferred[None] = Deferred()
+        self._waiting.setdefault(channel, []).append(waiting)
+        if channel not in self._restoring:
+            self._restoring[channel] = self._restore(channel)
+            self._restoring[channel].addBoth(self._restored, channel)
+        return waiting.addTimeout(RESTORE_SECONDS, self._clock, partial(_too_late, channel))
+
+    def _restored(self, result: Any, channel: str) -> None:
+        self._restoring.pop(channel, None)
+        self.unavailable_reason = None
+        if isinstance(result, Failure) and result.check(NotDurable):
+            self.unavailable_reason = result.getErrorMessage()
+        for waiting in self._waiting.pop(channel, []):
+            if waiting.called:
+                continue
+            if isinstance(result, Failure):
+                reason = result.value if isinstance(result.value, NotDurable) else NotDurable(str(result.value))
+                waiting.errback(reason)
+            else:
+                waiting.callback(None)
+        if isinstance(result, Failure) and not result.check(NotDurable, CancelledError):
+            self._log.failure("restoring channel {channel} broke down", result, channel=channel)
+
+    @deferred
+    async def _restore(self, channel: str) -> None:
+        @deferred
+        async def is_missing() -> bool:
+            return not await self._broker.exists(channel)
+
+        self._doubt(channel)
+        sure = await self._is_the_right_broker(channel)
+        recovered = await self._ledger.recover(channel, is_missing, lambda: self._broker.ensure(channel), sure)
+        if recovered:
+            self._warn(f"channel {channel} was gone", recovered)
+
+    async def _is_the_right_broker(self, channel: str) -> bool:
+        """Whether another channel that requests wait in is there."""
+        for other in await self._ledger.open_channels():
+            if other != channel and await self._broker.exists(other):
+                return True
+        return False
+
+    # Looking
+
+    def _look_again(self) -> None:
+        """There is a new connection: the broker may have lost everything since."""
+        self._empty.clear()
+        self._unmade = tuple(self._channels)
+        if self._looking is None and not self._stopped:
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+            self._look()
+
+    def _look(self) -> None:
+        if self._stopped or self._looking is not None:
+            return
+        self._looking = shielded(self._look_at_all())
+        self._looking.addBoth(self._looked)
+
+    def _looked(self, result: Any) -> None:
+        self._looking = None
+        if isinstance(result, Failure) and not result.check(NotDurable, CancelledError):
+            self._log.failure("looking for lost messages broke down", result)
+        if not self._stopped:
+            self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
+
+    async def _look_at_all(self) -> None:
+        if self._broker.unavailable_reason is not None:
+            return
+        channels = await self._ledger.open_channels()
+        for channel in [name for name in self._empty if name not in channels]:
+            del self._empty[channel]
+        for channel, oldest in channels.items():
+            if not await self._broker.exists(channel):
+                await self.restore(channel)
+            elif await self._was_purged(channel, oldest):
+                del self._empty[channel]
+                recovered = await self._ledger.recover(channel, partial(self._is_empty, channel), None, True)
+                if recovered:
+                    self._warn(f"channel {channel} was emptied by another program", recovered)
+        unmade = self._unmade
+        for channel in unmade:
+            if not await self._broker.exists(channel):
+                await self.restore(channel)
+        if unmade is self._unmade:  # else there is another connection by now
+            self._unmade = ()
+
+    async def _was_purged(self, channel: str, oldest: float) -> bool:
+        """Whether the channel was empty for many looks in a row, while the same oldest request should wait in it."""
+        looks = PURGED_LOOKS.get(self._broker.traits.depth)
+        if looks is None or not await self._is_empty(channel):
+            self._empty.pop(channel, None)
+            return False
+        seen, since = self._empty.get(channel, (0, oldest))
+        self._empty[channel] = (seen + 1, oldest) if since == oldest else (1, oldest)
+        return self._empty[channel][0] >= looks
+
+    @deferred
+    async def _is_empty(self, channel: str) -> bool:
+        return await self._broker.depth(channel) == 0
+
+    def _warn(self, what: str, recovered: Recovered) -> None:
+        text = f"{what}: {recovered.published} requests are published again"
+        if recovered.ended:
+            text += f", and {recovered.ended} have ended as FAILED, because their content was in the broker alone"
+        self._log.critical("{text}", text=text)
+        self.warnings = (*self.warnings, text)[-MOST_WARNINGS:]
+
+
+def _failed(reason: str) -> Deferred[None]:
+    failed: Deferred[None] = Deferred()
+    failed.errback(NotDurable(reason))
+    return failed
+
+
+def _too_late(channel: str, result: Any, seconds: float) -> Any:
+    raise NotDurable(f"the broker has no channel {channel}, and it could not be made within {seconds:g} s")

@@ -1,0 +1,1 @@
+"""A queue or a broker of the operator's own, by the dotted path of what makes it."""

@@ -1,0 +1,42 @@
+# -*- test-case-name: tests.http1.test_head_cache -*-
+"""A cache of request heads by their bytes: clients mostly send the same head again, and need not be parsed again."""
+
+from __future__ import annotations
+
+from openhqm.http1.rules import Head
+
+MOST_CACHED = 256
+LONGEST_CACHED = 1024
+_END = b"\r\n\r\n"
+_SECRET = {b"authorization", b"cookie", b"proxy-authorization"}
+
+
+class HeadCache:
+    """Heads of recent requests that came in one piece, each alone, and left their connection open.
+
+    A full cache is emptied. Heads with credentials are not cached.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head] = {}
+
+    def find(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The head and the body of the request, where ``data`` is one complete request whose head is cached."""
+        end = data.find(_END, 0, LONGEST_CACHED) + len(_END)
+        head = self._heads.get(data[:end])
+        if head is None or len(data) - end != head.length:
+            return None
+        return head, data[end:]
+
+    def add(self, data: bytes, head: Head) -> None:
+        """Cache ``head``, where ``data`` is exactly one complete request with this head.
+
+        ``data`` begins and ends between two requests; ``head`` is that of the last request in it.
+        """
+        end = data.find(_END, 0, LONGEST_CACHED) + len(_END)
+        # Only where data is one request alone does the body have the length of what follows the first empty line.
+        alone = len(data) - end == head.length and not head.expects_continue
+        if alone and not any(name in _SECRET for name, _ in head.headers):
+            if len(self._heads) >= MOST_CACHED:
+                self._heads.clear()
+            self._heads[data[:end]] = head

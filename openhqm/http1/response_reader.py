@@ -1,0 +1,161 @@
+# -*- test-case-name: tests.http1.test_upstream -*-
+"""Reads the response of an upstream server with llhttp, as strictly and within the same limits as a request.
+
+The gateway does not trust the upstream server with the gateway's own clients. A response that two readers could
+understand differently is refused before any of it is passed on (RFC 9112, section 6.3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+import httptools
+
+from openhqm.http1.rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, Refusal
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class ResponseSink(Protocol):
+    """Receives one response: its head, the pieces of its body and its end, or a failure before or after the head."""
+
+    def responded(
+        self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None
+    ) -> object:
+        """The head of the final response. ``length`` is that of the body in bytes, or None where it is unknown.
+
+        May raise `Refusal`: the response fails with it.
+        """
+
+    def received(self, piece: bytes) -> object:
+        """A piece of the response's body."""
+
+    def completed(self) -> object:
+        """The response is complete."""
+
+    def failed(self, refusal: Refusal) -> object:
+        """The response will not be completed: 502 for an invalid response or a lost connection, 504 for a late one."""
+
+
+class ResponseReader:
+    """Reads the final response to a request with ``method``, and skips interim responses (RFC 9110, section 15.2).
+
+    ``complete`` and ``responded`` say whether the response, and its head, were read. ``keep_alive`` says whether the
+    connection can carry another request.
+    """
+
+    def __init__(self, method: bytes, sink: ResponseSink) -> None:
+        self.complete = False
+        self.responded = False
+        self.keep_alive = False
+        self._method = method
+        self._sink = sink
+        self._until_close = False
+        self._surplus = False
+        self._size = 0
+        self._parser = httptools.HttpResponseParser(self)
+        self._start()
+
+    def feed(self, data: bytes) -> None:
+        """Read ``data``. Raises `Refusal` (502) where the response is invalid."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise Refusal(502, "the upstream server switched protocols, which the request had not asked for") from None
+        except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
+            if not self.complete:
+                raise _refusal_in(error) from None
+            self._surplus = True
+        if not self.responded:
+            self._size += len(data)
+            if self._size > 2 * MOST_HEAD:
+                raise Refusal(502, f"the head of the upstream server's response is longer than {MOST_HEAD} bytes")
+        if self._surplus:
+            self.keep_alive = False  # RFC 9112, section 9.2: surplus bytes answer no request
+
+    def ended(self, cleanly: bool) -> None:
+        """The connection was closed, which ends a response without a length (RFC 9112, section 6.3, item 8)."""
+        self.complete = self.complete or (self._until_close and cleanly)
+
+    def _start(self) -> None:
+        self._reason = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._surplus = True
+        self._start()
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.responded:
+            return  # a trailer: it is dropped, because the client was not told to expect one
+        self._head_size += len(name) + len(value) + 4
+        if len(name) + len(value) > MOST_LINE or self._head_size > MOST_HEAD or len(self._fields) >= MOST_HEADERS:
+            raise Refusal(502, "the head of the upstream server's response is too long")
+        self._fields.append((name, value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            return
+        status = self._parser.get_status_code()
+        if self._parser.get_http_version() not in ("1.1", "1.0") or not 100 <= status <= 599 or status == 101:
+            raise Refusal(502, "the response of the upstream server is not HTTP/1.1")
+        length, chunked = _framing(self._fields)
+        if status < 200:
+            if length is not None or chunked:
+                raise Refusal(502, "the upstream server sent an interim response with a body")
+            return
+        if _CONTROL.search(self._reason) is not None:
+            raise Refusal(502, "the response of the upstream server has a control character in its status line")
+        self._until_close = length is None and not chunked
+        # No for a response to HEAD without a length: the parser expects a body that ends with the connection.
+        self.keep_alive = bool(self._parser.should_keep_alive())
+        without_body = self._method == b"HEAD" or status in (204, 304)
+        self._sink.responded(status, self._reason, self._fields, length)
+        self.responded = True
+        self.complete = without_body
+
+    def on_body(self, piece: bytes) -> None:
+        if self.complete:
+            self._surplus = True
+        else:
+            self._sink.received(piece)
+
+    def on_message_complete(self) -> None:
+        self.complete = self.complete or self.responded
+
+
+def _framing(fields: Sequence[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
+    """The announced length of the body, and whether the body is chunked instead."""
+    length: int | None = None
+    chunked = False
+    for name, value in fields:
+        key = name.lower()
+        if key == b"content-length":
+            if length is not None or not value.isdigit() or len(value) > 18:
+                raise Refusal(502, "the upstream server's response has a Content-Length that is not one number")
+            length = int(value)
+        elif key == b"transfer-encoding":
+            if chunked or value.lower() != b"chunked":
+                raise Refusal(502, "the upstream server's response has a Transfer-Encoding other than chunked alone")
+            chunked = True
+    if chunked and length is not None:
+        raise Refusal(502, "the upstream server's response has both Content-Length and Transfer-Encoding")
+    return length, chunked
+
+
+def _refusal_in(error: Exception) -> Refusal:
+    cause = error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    if isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
+        raise cause  # a bug in the gateway
+    return Refusal(502, "the response of the upstream server is malformed")

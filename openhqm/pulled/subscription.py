@@ -1,0 +1,174 @@
+# -*- test-case-name: tests.testing.test_directory_broker -*-
+"""A subscription to a channel that has to be asked for its messages, and the leases of what it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces import ChannelMissing, IBrokerDelivery, IReceiver, ISubscription, Message
+from openhqm.pulled.product import Taken
+
+Ask = Callable[..., Deferred[Any]]
+"""Calls a function of the product and fires with what it returns, or fails with `NotDurable`."""
+
+
+@implementer(IBrokerDelivery)
+class PulledDelivery:
+    """A message on a lease that ends at ``lease_end``, by our clock."""
+
+    position = None
+
+    def __init__(self, taken: Taken, subscription: PulledSubscription, lease_end: float) -> None:
+        self.message: Message = taken.message
+        self.redelivery_count = taken.redelivery_count
+        self.revoked: Deferred[str] = Deferred()
+        self.lease_end = lease_end
+        self._receipt = taken.receipt
+        self._subscription = subscription
+
+    def ack(self) -> Deferred[None]:
+        return self._settle("ack")
+
+    def requeue(self) -> Deferred[None]:
+        return self._settle("requeue")
+
+    def extend(self, seconds: float) -> Deferred[None]:
+        if self.revoked.called:
+            return fail(NotDurable("the lease is over"))
+        end = self._subscription.now() + seconds
+        return self._subscription.ask("extend", self._receipt, seconds).addCallback(self._extended, end)
+
+    def _extended(self, receipt: Any, end: float) -> None:
+        self._receipt = receipt
+        self.lease_end = end
+        self._subscription.watch()
+
+    def _settle(self, function: str) -> Deferred[None]:
+        if self.revoked.called:
+            return fail(NotDurable("the lease is over"))
+        settled = self._subscription.ask(function, self._receipt)
+        return settled.addCallback(lambda _: self._subscription.settled(self))
+
+
+@implementer(ISubscription)
+class PulledSubscription:
+    """``ask`` calls the product. A channel that had nothing is asked again after ``idle_seconds``."""
+
+    def __init__(
+        self, channel: str, receiver: IReceiver, clock: IReactorTime, ask: Ask, lease: float, idle_seconds: float
+    ) -> None:
+        self.ask = ask
+        self._channel = channel
+        self._receiver = receiver
+        self._clock = clock
+        self._lease = lease
+        self._idle_seconds = idle_seconds
+        self._most = 0
+        self._out: dict[PulledDelivery, None] = {}
+        self._taking = self._over = self._connected = False
+        self._again: Any = None
+        self._expiry: Any = None
+
+    def now(self) -> float:
+        """The time, by our clock."""
+        return self._clock.seconds()
+
+    def credit(self, most: int) -> None:
+        self._most = most
+        self._take()
+
+    def stop(self) -> Deferred[None]:
+        self._over = True
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        return succeed(None)
+
+    def connected(self, yes: bool) -> None:
+        """Whether the product can be asked now."""
+        self._connected = yes
+        self._take()
+
+    def close(self, reason: str) -> None:
+        """The client is stopped: what is out is delivered again when its lease ends."""
+        self.stop()
+        self._revoke(list(self._out), reason)
+
+    def settled(self, delivery: PulledDelivery) -> None:
+        """The delivery is not out any more."""
+        self._out.pop(delivery, None)
+        self._take()
+
+    def _take(self) -> None:
+        most = self._most - len(self._out)
+        if most <= 0 or self._taking or self._over or not self._connected or self._again is not None:
+            return
+        self._taking = True
+        lease_end = self.now() + self._lease  # before it is asked: the product's own lease ends later
+        self.ask("take", self._channel, most).addCallbacks(self._took, self._not_taken, (lease_end,))
+
+    def _took(self, found: Sequence[Taken], lease_end: float) -> None:
+        self._taking = False
+        for taken in found:
+            if self._over:
+                self.ask("requeue", taken.receipt).addErrback(_comes_again)
+                continue
+            delivery = PulledDelivery(taken, self, lease_end)
+            self._out[delivery] = None
+            self._receiver.received(delivery)
+        self.watch()
+        self._later(0.0 if found else self._idle_seconds)
+
+    def _not_taken(self, failure: Failure) -> None:
+        self._taking = False
+        failure.trap(NotDurable)
+        if failure.check(ChannelMissing) and not self._over:
+            self._over = True
+            self._revoke(list(self._out), "the channel is gone")
+            self._receiver.lost(failure.getErrorMessage())
+        else:
+            self._later(self._idle_seconds)
+
+    def _later(self, seconds: float) -> None:
+        if not self._over and self._again is None:
+            self._again = self._clock.callLater(seconds, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._again = None
+        self._take()
+
+    def watch(self) -> None:
+        """Look again when the first of the leases ends."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self._out:
+            soonest = min(delivery.lease_end for delivery in self._out)
+            self._expiry = self._clock.callLater(max(0.01, soonest - self.now()), self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        now = self.now()
+        self._revoke([each for each in self._out if each.lease_end <= now], "the lease ran out")
+        self.watch()
+        self._take()
+
+    def _revoke(self, deliveries: Sequence[PulledDelivery], reason: str) -> None:
+        for delivery in deliveries:
+            self._out.pop(delivery, None)
+            delivery.revoked.callback(reason)
+        if not self._out and self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+
+def _comes_again(failure: Failure) -> None:
+    """Its lease ends by itself."""
+    failure.trap(NotDurable)

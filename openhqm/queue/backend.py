@@ -1,0 +1,152 @@
+# -*- test-case-name: tests.test_backends,tests.test_service -*-
+"""A queue and the result store beside it, opened and closed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+
+from openhqm.errors import CannotStart
+from openhqm.interfaces import IBroker, IMessageQueue, IResultStore
+from openhqm.messages import DeadLetter, Submission
+from openhqm.policy.addressing import Addressing
+from openhqm.policy.channel_count import ChannelCount
+from openhqm.policy.channels import Channels
+from openhqm.policy.steps import Step
+from openhqm.runtime.deferreds import deferred
+
+RunCommit = Callable[[Callable[[], None]], Deferred[None]]
+"""Runs a blocking commit in a thread; fires once it is done."""
+
+
+class Timekeeper(Protocol):
+    """What keeps the deadlines and the expiry of a result store."""
+
+    def start(self) -> None:
+        """Begin to keep them. The queue is open by now."""
+
+    def stop(self) -> None:
+        """Keep them no longer."""
+
+
+class Intake(Protocol):
+    """What turns messages of other programs into requests."""
+
+    def start(self) -> None:
+        """Begin to read them."""
+
+    def stop(self) -> Deferred[None]:
+        """Read no more of them; fires once the last one is a request, or is left where it was."""
+
+
+CheckSubmission = Callable[[Submission, float], None]
+"""Raises `InvalidRequest` for a submission that the door would refuse at that time."""
+
+
+def _no_intake(addressing: Addressing, check: CheckSubmission) -> Intake | None:
+    return None
+
+
+def _known_at_once() -> Deferred[None]:
+    return succeed(None)
+
+
+@attrs.frozen
+class Backend:
+    """Where requests and answers are.
+
+    ``timekeeper``: None where the queue keeps the time itself. ``when_probed`` fires once it is known whether a server
+    can be reached. ``make_intake`` makes what reads messages of other programs, or None where there are none.
+    ``channels`` counts the channels that the queue takes in ``broker``; None: there is no broker.
+    """
+
+    queue: IMessageQueue
+    store: IResultStore
+    timekeeper: Timekeeper | None = None
+    when_probed: Callable[[], Deferred[None]] = _known_at_once
+    make_intake: Callable[[Addressing, CheckSubmission], Intake | None] = _no_intake
+    channels: Callable[[], ChannelCount] | None = None
+    broker: IBroker | None = None
+
+    @deferred
+    async def start(self) -> None:
+        """Open the queue, and then keep the time. `CannotStart`."""
+        await self.queue.start()
+        if self.timekeeper is not None:
+            self.timekeeper.start()
+
+    @deferred
+    async def check(self) -> None:
+        """Open it, and wait until it is known whether it works. `CannotStart` where it does not.
+
+        How many channels a broker has may be known only now.
+        """
+        await self.start()
+        await self.when_probed()
+        reason = self.queue.unavailable_reason or (self.channels().refusal if self.channels is not None else None)
+        if reason is not None:
+            raise CannotStart(reason)
+
+    @deferred
+    async def stop(self) -> None:
+        """Close the queue and the store."""
+        if self.timekeeper is not None:
+            self.timekeeper.stop()
+        await self.queue.stop()
+
+
+@attrs.frozen
+class MadeBroker:
+    """A broker as its product makes it, for a queue over it (`openhqm.brokered`).
+
+    ``prefix`` is what the names of its channels begin with. ``lost_after``: where a shared store alone knows of a
+    request whose message the broker does not have, the request ends after so many seconds.
+    """
+
+    broker: IBroker
+    prefix: str = ""
+    lost_after: float = 60.0
+
+
+@attrs.frozen
+class Beside:
+    """What a store beside a broker is told of it.
+
+    ``reply_channel`` is where workers without a store report; None: the product cannot have any. ``lost_after``: see
+    `MadeBroker`.
+    """
+
+    channels: Channels
+    reply_channel: str | None
+    lost_after: float
+
+
+class StepLog(Protocol):
+    """Writes down what workers without a store report. `NotDurable`."""
+
+    def note(self, step: Step) -> Deferred[None]:
+        """Write a step down, once. `UnknownRequest`; `ValueError` past the limits of a history."""
+
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        """Add a dead letter."""
+
+
+L_co = TypeVar("L_co", covariant=True)
+
+
+@attrs.frozen
+class Store(Generic[L_co]):
+    """The result store beside a broker, and the ledger in it, which a queue over the broker opens and closes.
+
+    ``steps`` is for a store of one process, to which workers without a store report; None: the store is shared.
+    ``timekeeper`` and ``when_probed``: see `Backend`.
+    """
+
+    ledger: L_co
+    results: IResultStore
+    timekeeper: Timekeeper | None = None
+    when_probed: Callable[[], Deferred[None]] = _known_at_once
+    steps: StepLog | None = None

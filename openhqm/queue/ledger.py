@@ -1,0 +1,230 @@
+# -*- test-case-name: tests.brokered -*-
+"""What the queue over a broker asks of the result store beside it: the ledger, which decides what a message is worth.
+
+A broker may lose a message, deliver it late, or deliver it twice. The ledger knows each request: which message of it
+counts (its generation), how many attempts there were, and whether it has ended. It also holds the outbox: what is to
+be published, and when.
+
+Each call is one durable step. It fails with `NotDurable` where the step was not made, or where that cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
+
+MOST_COUNTED = 100_000
+CLAIM_SECONDS = 30.0
+"""How long the process that publishes an outbox entry has for it, before another one does. It may have been killed."""
+
+
+@attrs.frozen
+class Outgoing:
+    """An outbox entry: one message of a request, to be published into ``channel``.
+
+    ``generation`` counts the decisions to publish a message of this request; ``attempts`` is how many attempts there
+    had been by then. ``waits``: the message is published later, by the outbox, because it is not due, or because it
+    waits behind another request of its partition.
+    """
+
+    number: int
+    request: Request
+    channel: str
+    body: bytes
+    generation: int = 0
+    attempts: int = 0
+    waits: bool = False
+
+
+@attrs.frozen
+class Incoming:
+    """A message that was read: its request, and what its headers say of it.
+
+    ``number`` is the request's in the ledger. ``attempts`` is how many attempts there had been when it was published,
+    ``redeliveries`` how often the broker had delivered this very message before. ``reply_channel`` is where a worker
+    without a store reports its steps.
+    """
+
+    number: int
+    request: Request
+    body: bytes
+    generation: int = 0
+    attempts: int = 0
+    redeliveries: int = 0
+    reply_channel: str | None = None
+
+
+@attrs.frozen
+class Attempt:
+    """An attempt that was counted. ``token`` tells it from every other one, also from one of the same number."""
+
+    number: int
+    attempt: int
+    token: str
+
+
+@attrs.frozen
+class Recovered:
+    """What became of requests whose messages the broker has lost: published again, or ended as FAILED."""
+
+    published: int = 0
+    ended: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.published or self.ended)
+
+    def __add__(self, other: Recovered) -> Recovered:
+        return Recovered(self.published + other.published, self.ended + other.ended)
+
+
+class Ledger(Protocol):
+    """The store's half for a queue over a broker."""
+
+    on_ending: list[Callable[[int, str], None]]
+    """Called with number and status at each ending that this process learns of, maybe twice."""
+
+    on_due: list[Callable[[float], None]]
+    """Called with a time at which an outbox entry falls due that was not there, or not due, before."""
+
+    complete: bool
+    """Whether every request is in this ledger: then this process makes channels, and makes good what they lose."""
+
+    counts_redeliveries: bool
+    """Whether the broker's redeliveries are attempts, to this process or to workers without a store beside it.
+
+    Then a message that was not worked on is not requeued: another one takes its place.
+    """
+
+    @property
+    def keeps_unbegun(self) -> bool:
+        """Whether no other process is known to want what this one has received and does not begin."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether a step survives a restart of the store."""
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why no step can be made now, or None."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know although everything works."""
+
+    def start(self) -> Deferred[None]:
+        """Open the store; `CannotStart`."""
+
+    def when_probed(self) -> Deferred[None]:
+        """Fires once it is known whether the store can be reached; ``unavailable_reason`` says."""
+
+    def stop(self) -> Deferred[None]:
+        """Close the store."""
+
+    def follow(self, queue: str, missed: Callable[[], None]) -> None:
+        """Learn of endings of this queue's requests in other processes; ``missed`` when some may have been missed."""
+
+    def number(self, correlation_id: str) -> int | None:
+        """The number of a request, or None where its id was not given out by this store; `NotDurable`."""
+
+    # Accepting
+
+    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
+        """Record a request with its claim, its deadline and its outbox entry; the acceptance where it is a repeat.
+
+        An entry that does not wait is this process's to publish, for `CLAIM_SECONDS`. `IdempotencyConflict`.
+        """
+
+    def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:
+        """Take record, claim and entry back. False, and nothing of it, where a caller or a worker knows of it."""
+
+    def redrive(self, number: int) -> Deferred[Outgoing]:
+        """Record a dead letter's request as a new one, and drop the dead letter. `UnknownRequest`."""
+
+    def queues(self) -> Deferred[Sequence[str]]:
+        """See `IMessageQueue.queues`."""
+
+    # The outbox
+
+    def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
+        """The broker has these messages: each is a number and a generation. Later generations are not touched."""
+
+    def take_due(self, most: int) -> Deferred[Sequence[Outgoing]]:
+        """Entries that are due, the oldest first; they are this process's to publish for `CLAIM_SECONDS`.
+
+        An entry that was claimed before, and may have been published then, has a new generation.
+        """
+
+    def next_due(self) -> Deferred[float | None]:
+        """In how many seconds the next entry falls due; None where none waits for its time."""
+
+    def postpone(self, incoming: Incoming, delay: float) -> Deferred[bool]:
+        """Move a message that cannot wait in the broker into the outbox. False: it is not worth that any more."""
+
+    def count(self, queue: str) -> Deferred[tuple[int, int]]:
+        """How many requests of the queue have a message in the broker that was not begun, and how many wait in the
+        outbox: for their time, or behind another of their partition. Very many are counted as `MOST_COUNTED`.
+        """
+
+    # Working
+
+    def begin(self, incoming: Incoming) -> Deferred[Attempt | None]:
+        """Count an attempt. None where the message is worth nothing: its request has ended, or a newer one counts."""
+
+    def ending(self, number: int) -> Deferred[str | None]:
+        """The status with which a request has ended, or None."""
+
+    def note_progress(self, attempt: Attempt, detail: dict[str, Any]) -> Deferred[None]:
+        """Add a progress event; `ValueError` past the limits of a history, `LeaseLost`."""
+
+    # Settling. `LeaseLost` where a later attempt has begun.
+
+    def release(self, attempt: Attempt) -> Deferred[bool]:
+        """The attempt does not count. True: the same message is to be delivered again. False: another is published."""
+
+    def retry(self, attempt: Attempt, body: bytes, delay: float, reason: str) -> Deferred[None]:
+        """A new message counts from now on, and waits in the outbox. Nothing of it where the request has ended."""
+
+    def end(self, attempt: Attempt, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:
+        """Record the ending and the dead letter. False: it had ended before, and nothing was recorded."""
+
+    def let_go(self, attempt: Attempt) -> Deferred[None]:
+        """The request has ended, and this attempt is over. `LeaseLost` where it has not ended after all."""
+
+    # What the broker has lost
+
+    def returned(self, attempt: Attempt) -> None:
+        """The lease on its message is over: the message waits in its channel again. It is noted in a while."""
+
+    def open_channels(self) -> Deferred[Mapping[str, float]]:
+        """The channels with messages that were published and not begun, and since when the oldest of each waits."""
+
+    def recover(
+        self,
+        channel: str,
+        is_lost: Callable[[], Deferred[bool]],
+        make: Callable[[], Deferred[None]] | None,
+        sure: bool,
+    ) -> Deferred[Recovered]:
+        """The broker has lost what lay in the channel: publish it again, or end it as FAILED where it is not kept.
+
+        One process at a time does that. ``is_lost`` is asked once it is this one's turn; where it says no, nothing is
+        done. ``make`` makes the channel at the end of the turn: then what was being worked on is lost, too. None: the
+        channel is there, and empty. ``sure``: this is the broker that had them, for others of its channels are there.
+        `NotDurable`: not all of it was done, or it is too early to end requests for ever.
+        """
+
+    # Dead letters
+
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        """Add a dead letter for a message that is not one of these requests."""
+
+    def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
+        """See `IMessageQueue.dead_letters`."""
+
+    def dead_letters_depth(self) -> Deferred[Depth]:
+        """How many dead letters there are."""

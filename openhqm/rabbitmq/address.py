@@ -1,0 +1,74 @@
+# -*- test-case-name: tests.rabbitmq.test_parts -*-
+"""The address of a RabbitMQ, given by a URL.
+
+::
+
+    amqp://user:password@host:5672/vhost                plain; without a path the virtual host is /
+    amqps://user:password@host:5671/%2F?ca=FILE         TLS, verified; ``ca`` is a file of trusted CAs
+    amqp://user:password@one:5672,two:5672/vhost        nodes of one cluster, tried in turn
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import attrs
+
+PORT = 5672
+TLS_PORT = 5671
+
+
+@attrs.frozen
+class Address:
+    """The nodes of a RabbitMQ, and the credentials for it."""
+
+    hosts: tuple[tuple[str, int], ...]
+    vhost: str = "/"
+    tls: bool = False
+    ca: str | None = None
+    username: str = "guest"
+    password: str = attrs.field(default="guest", repr=False)
+
+    def __str__(self) -> str:
+        """A text for logs, without secrets."""
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"{'amqps' if self.tls else 'amqp'}://{hosts} (virtual host {self.vhost})"
+
+
+def parse_address(url: str) -> Address:
+    """The address in ``url``. Raises `ValueError`, whose text does not contain the password."""
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+    except ValueError:
+        raise ValueError("must be a URL like amqp://user:password@localhost:5672/%2F") from None
+    if parts.scheme not in ("amqp", "amqps"):
+        raise ValueError("must begin with amqp:// or amqps://")
+    unknown = set(options) - {"ca"}
+    if unknown:
+        raise ValueError(f"has unknown options: {', '.join(sorted(unknown))}")
+    tls = parts.scheme == "amqps"
+    if options.get("ca") and not tls:
+        raise ValueError("has the option ca, which needs amqps://")
+    login, _, hosts_text = parts.netloc.rpartition("@")
+    username, _, password = login.partition(":")
+    path = parts.path[1:]
+    if "/" in path:
+        raise ValueError("has more than one segment in its path: write a / in the name of a virtual host as %2F")
+    return Address(
+        hosts=tuple(_host(one, TLS_PORT if tls else PORT) for one in hosts_text.split(",")),
+        vhost=unquote(path) or "/",
+        tls=tls,
+        ca=options.get("ca"),
+        username=unquote(username) or "guest",
+        password=unquote(password) or ("guest" if not username else ""),
+    )
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    # urlsplit handles IPv6 brackets and checks the port; it takes one host at a time.
+    try:
+        parts = urlsplit(f"//{text}")
+        return parts.hostname or "localhost", parts.port or port
+    except ValueError:
+        raise ValueError("has an invalid host or port") from None

@@ -1,0 +1,68 @@
+# -*- test-case-name: tests.test_backends -*-
+"""Redis as a whole backend, and as the result store beside a broker."""
+
+from __future__ import annotations
+
+import random
+
+from twisted.internet.interfaces import IReactorTime
+
+from openhqm.config.model import Settings
+from openhqm.policy.addressing import Addressing
+from openhqm.queue.backend import Backend, Beside, CheckSubmission, RunCommit, Store
+from openhqm.redis.address import parse_address
+from openhqm.redis.connection import Redis
+from openhqm.redis.driver import check_installed
+from openhqm.redis.intake import RedisIntake
+from openhqm.redis.ledger import RedisLedger
+from openhqm.redis.queue import RedisQueue
+from openhqm.redis.results import RedisResults
+from openhqm.redis.settings import RedisSettings
+
+
+def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
+    """The queue and the results in one Redis, which other programs reach, too.
+
+    `ConfigurationError` where the packages are not installed.
+    """
+    check_installed()
+    names, ttl = settings.queue, settings.cache.ttl_seconds
+    redis = _connect(settings, clock)
+    store = RedisResults(redis, ttl)
+    queue = RedisQueue(
+        redis,
+        requests=names.request_queue,
+        dead_letters=names.dead_letter_queue,
+        ttl=ttl,
+        lease=names.lease_seconds,
+    )
+
+    def make_intake(addressing: Addressing, check: CheckSubmission) -> RedisIntake:
+        most_bytes = settings.server.max_body_bytes
+        answers = names.response_queue
+        return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes, answers)
+
+    return Backend(queue, store, store, redis.when_probed, make_intake)
+
+
+def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, beside: Beside) -> Store[RedisLedger]:
+    """The results and the ledger in one Redis.
+
+    `ConfigurationError` where the packages are not installed.
+    """
+    check_installed("cache.type")
+    redis, ttl = _connect(settings, clock), settings.cache.ttl_seconds
+    results = RedisResults(redis, ttl)
+    ledger = RedisLedger(
+        redis,
+        channels=beside.channels,
+        dead_letters=settings.queue.dead_letter_queue,
+        ttl=ttl,
+        lost_after=beside.lost_after,
+    )
+    return Store(ledger, results, results, redis.when_probed)
+
+
+def _connect(settings: Settings, clock: IReactorTime) -> Redis:
+    ours = settings.store_of(RedisSettings)
+    return Redis(parse_address(ours.url), ours.key_prefix, clock, random.random, seconds=ours.timeout_seconds)

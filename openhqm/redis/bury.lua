@@ -1,5 +1,0 @@
--- Add a dead letter for what is no request of ours.
--- dead letters, letter
-refuse_when_full()
-add_letter(ARGV[2], ARGV[3])
-return 'OK'

@@ -1,0 +1,43 @@
+-- Take responsibility for a request whose message goes to a broker: claim, record, outbox entry and deadline, or nothing.
+-- queue, channel, line ('': order does not matter), body, not before ('': at once), timeout ('': none), claim ('': none),
+-- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
+-- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does)}, {'repeat', number, at}, {'conflict'} or
+-- {'unknown'}: the entry is gone.
+local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10]
+local source, entry, claim_seconds = ARGV[11], ARGV[12], tonumber(ARGV[13])
+
+refuse_when_full()
+
+local claimed = prefix .. 'c:' .. claim
+if claim ~= '' then
+  local known = redis.call('HMGET', claimed, 'fingerprint', 'number', 'at', 'expires')
+  if known[1] and tonumber(known[4]) > clock then
+    if known[1] ~= fingerprint then return {'conflict'} end
+    if redis.call('EXISTS', record(known[2])) == 1 then redis.call('HSET', record(known[2]), 'told', 1) end
+    return {'repeat', known[2], known[3]}
+  end
+end
+if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'} end
+
+local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
+local key, due, waits = record(number), tonumber(not_before) or 0, '1'
+redis.call('HSET', key, 'at', now, 'body', body, 'queue', queue, 'priority', '', 'channel', channel, 'line', name,
+  'attempt', 0, 'last', 1, 'generation', 0)
+if due > clock then
+  redis.call('ZADD', outbox, exact(due), number)
+elseif joins(number, name) then
+  waits = '0'
+  claim_entry(number, claim_seconds)
+end
+if entry ~= '' then redis.call('HSET', key, 'told', 1) end
+redis.call('SADD', prefix .. 'queues', queue)
+if timeout ~= '' then
+  redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(timeout)), number)
+end
+if claim ~= '' then
+  redis.call('HSET', claimed, 'fingerprint', fingerprint, 'number', number, 'at', now,
+    'expires', exact(clock + tonumber(lifetime)))
+  redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
+end
+return {'new', number, now, waits}

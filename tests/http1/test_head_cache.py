@@ -1,0 +1,97 @@
+"""The head cache: a request means the same whether its head is parsed or found in the cache."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.http1.head_cache import LONGEST_CACHED, MOST_CACHED
+from tests import hypothesis_profile  # noqa: F401
+from tests.http1.memory_server import MemoryServer
+from tests.http1.request_cases import GET, POST, REFUSED, SERVED
+
+BODY = POST + b"Content-Length: 3\r\n\r\nabc"
+CLOSE = POST + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc"
+
+
+class HeadCacheTests(SynchronousTestCase):
+    def cached(self, server: MemoryServer) -> list[bytes]:
+        """The heads in the server's cache."""
+        return list(server.site.head_cache._heads)
+
+    def test_found(self) -> None:
+        """The parser does not see a cached head again, on any connection. The body is the new request's."""
+        server = MemoryServer()
+        server.send(BODY)
+        self.assertEqual(self.cached(server), [BODY[:-3]])
+        server.connect()
+        server.protocol._reader._parser = None
+        self.assertEqual(server.statuses(server.send(BODY[:-3] + b"\r\n\r")), [200])
+        self.assertEqual([seen.body for seen in server.seen], [b"abc", b"\r\n\r"])
+        self.assertEqual(server.seen[0].headers, server.seen[1].headers)
+
+    def test_not_cached(self) -> None:
+        """Heads are not cached where requests came together, in pieces or chunked, where they wait for 100 Continue,
+        have credentials, or end their connection.
+        """
+        for name, stream in {
+            "two": BODY + BODY,
+            "in pieces": BODY[:10],
+            "a line too many": BODY + b"\r\n",
+            "a body that begins like the end of a head": POST + b"Content-Length: 3\r\n\r\n\r\na\r\n",
+            "chunked": SERVED["chunks"],
+            "expected": POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.0": SERVED["HTTP/1.0"],
+            "the last": CLOSE,
+            "a secret": POST + b"Authorization: Bearer a\r\nContent-Length: 0\r\n\r\n",
+            "a cookie": POST + b"COOKIE: a\r\nContent-Length: 0\r\n\r\n",
+            "long": POST + b"A: %b\r\n\r\n" % (b"a" * LONGEST_CACHED),
+        }.items():
+            server = MemoryServer()
+            server.send(stream)
+            self.assertEqual(self.cached(server), [], name)
+
+    def test_within_another(self) -> None:
+        """A body that looks like a cached request is a body, and nothing behind the last request is a request."""
+        inside = POST + b"Content-Length: %d\r\n\r\n" % len(BODY)
+        for first, expected in ((inside, 2), (POST + b"Connection: close\r\nContent-Length: 0\r\n\r\n", 2)):
+            server = MemoryServer()
+            server.send(BODY)
+            server.send(first)
+            server.send(BODY)
+            self.assertEqual(len(server.seen), expected, first)
+        self.assertTrue(server.transport.closed)
+
+    def test_full(self) -> None:
+        """The cache does not grow beyond its limit, however many different heads are sent."""
+        server = MemoryServer()
+        for number in range(3 * MOST_CACHED):
+            server.send(GET + b"A: %d\r\n\r\n" % number)
+        self.assertLessEqual(len(self.cached(server)), MOST_CACHED)
+
+    def test_most_buffered(self) -> None:
+        """The limit of buffered bodies holds for requests with cached heads, too."""
+        server = MemoryServer()
+        server.send(BODY)
+        server.site.buffered = server.site.most_buffered
+        self.assertEqual(server.statuses(server.send(BODY)), [503])
+
+    @settings(max_examples=300)
+    @given(st.data())
+    def test_same_as_parsed(self, data: st.DataObject) -> None:
+        """Valid and invalid requests, one or two in a read, are served as they are without the cache."""
+        again = [*SERVED.values(), *(stream for _, stream in REFUSED.values()), BODY, CLOSE]
+        reads = data.draw(st.lists(st.lists(st.sampled_from(again), min_size=1, max_size=2), min_size=1, max_size=4))
+        caching, parsing = MemoryServer(), MemoryServer()
+        for served in SERVED.values():
+            caching.send(served)
+            caching.connect()
+        caching.application.seen.clear()
+        for read in reads:
+            found = caching.send(b"".join(read))
+            parsing.site.head_cache._heads.clear()
+            expected = parsing.send(b"".join(read))
+            self.assertEqual(caching.statuses(found), parsing.statuses(expected))
+        self.assertEqual(caching.seen, parsing.seen)
+        self.assertEqual(caching.transport.closed, parsing.transport.closed)

@@ -1,0 +1,44 @@
+"""Which line goes next: the most urgent one, and now and then the least urgent one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.policy.shares import LAST_ONE_IN, Shares
+from tests import hypothesis_profile  # noqa: F401
+
+
+class SharesTests(SynchronousTestCase):
+    """`Shares`, asked again and again"""
+
+    def test_urgent_first(self) -> None:
+        """Of the lines that have something, the most urgent one goes, nine times of ten."""
+        shares = Shares(3)
+        chosen = [shares.choose([True, True, True]) for _ in range(10 * LAST_ONE_IN)]
+        self.assertEqual(chosen.count(0), 9 * LAST_ONE_IN)
+        self.assertEqual(chosen.count(2), LAST_ONE_IN)
+
+    def test_none_starves(self) -> None:
+        """However much the urgent lines have, the least urgent one has its turn within ten."""
+        shares = Shares(3)
+        for _ in range(5):
+            self.assertIn(2, [shares.choose([True, False, True]) for _ in range(LAST_ONE_IN)])
+
+    @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3)))
+    def test_only_what_has_something(self, fillings: list[list[bool]]) -> None:
+        """A line without anything is never chosen, and None only where no line has anything."""
+        shares = Shares(3)
+        for filled in fillings:
+            chosen = shares.choose(filled)
+            self.assertEqual(chosen is None, not any(filled))
+            if chosen is not None:
+                self.assertTrue(filled[chosen])
+
+    def test_no_choice_costs_no_turn(self) -> None:
+        """A line that is alone does not use up the turns of the others."""
+        shares = Shares(2)
+        for _ in range(10 * LAST_ONE_IN):
+            self.assertEqual(shares.choose([False, True]), 1)
+        self.assertEqual([shares.choose([True, True]) for _ in range(LAST_ONE_IN)].count(1), 1)

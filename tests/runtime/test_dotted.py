@@ -1,0 +1,58 @@
+"""A callable by its dotted path."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.runtime.dotted import load_callable, one_line
+
+
+class LoadCallableTests(SynchronousTestCase):
+    """`load_callable`"""
+
+    def test_found(self) -> None:
+        """A function of a module, or what is called of a class in it."""
+        self.assertIs(load_callable("json:dumps"), json.dumps)
+        self.assertEqual(load_callable("pathlib:Path.cwd")(), Path.cwd())
+
+    def test_not_found(self) -> None:
+        """A module that is not there, a name that is not in it, and what cannot be called, each named."""
+        for path, words in (
+            ("nowhere_at_all:make", "cannot import nowhere_at_all: ModuleNotFoundError"),
+            ("json:nothing", "json has no callable named nothing"),
+            ("json:dumps.nothing", "json has no callable named dumps.nothing"),
+            ("json:__name__", "json has no callable named __name__"),
+        ):
+            error: Any = self.assertRaises(ValueError, load_callable, path)
+            self.assertIn(words, str(error))
+
+    def test_a_module_that_breaks(self) -> None:
+        """What a module raises while it is imported is told on one line, with the module's name."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        (directory / "openhqm_test_breaks.py").write_text("raise RuntimeError('one\\ntwo')")
+        self.patch(sys, "path", [str(directory), *sys.path])
+        error: Any = self.assertRaises(ValueError, load_callable, "openhqm_test_breaks:make")
+        self.assertEqual(str(error), "cannot import openhqm_test_breaks: RuntimeError: one two")
+
+    def test_any_callable(self) -> None:
+        """A class is as good as a function."""
+        module = ModuleType("openhqm_test_made")
+        module.Maker = type("Maker", (), {})  # type: ignore[attr-defined]
+        with mock.patch.dict(sys.modules, {"openhqm_test_made": module}):
+            self.assertIs(load_callable("openhqm_test_made:Maker"), module.Maker)
+
+
+class OneLineTests(SynchronousTestCase):
+    """`one_line`"""
+
+    def test_nothing_said(self) -> None:
+        """An error without a message has its type at least."""
+        self.assertEqual(one_line(KeyError()), "KeyError:")

@@ -1,0 +1,112 @@
+"""How the suite is split over processes: which modules run in one process of trial, and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+BUNDLE_SECONDS = 40
+"""Modules of one folder share a process up to here: starting one takes a second, and RabbitMQ in it five."""
+SECONDS: Mapping[str, int] = {
+    "tests.brokered.test_kills": 4,
+    "tests.config.test_config": 5,
+    "tests.config.test_endpoints": 12,
+    "tests.delivery.test_documents": 6,
+    "tests.fleet.test_fleet": 120,
+    "tests.http1.test_channel": 10,
+    "tests.ingress.test_http": 17,
+    "tests.ingress.test_proxied": 5,
+    "tests.ingress.test_sidecar": 18,
+    "tests.policy.test_json_text": 5,
+    "tests.queue.test_orphans": 9,
+    "tests.queue.test_promises": 15,
+    "tests.rabbitmq.test_backend": 170,
+    "tests.redis.test_intake": 14,
+    "tests.redis.test_listening": 6,
+    "tests.redis.test_roles": 14,
+    "tests.storeless.test_forms": 6,
+    "tests.storeless.test_kills": 6,
+    "tests.storeless.test_rabbitmq": 60,
+    "tests.test_crash": 175,
+    "tests.test_examples": 6,
+    "tests.test_layers": 6,
+    "tests.test_service": 72,
+    "tests.workers.test_pool": 6,
+}
+"""How long the modules take that take four seconds or more, measured on two cores. The order is all it decides."""
+OTHERS = 1
+"""How long every other module is assumed to take, in seconds."""
+_ALONE = re.compile(r"^ALONE = True$", re.MULTILINE)
+_SUMMARY = re.compile(r"^(?:PASSED|FAILED)\b(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of tests: its dotted name, about how many seconds it takes, and whether it needs the machine alone."""
+
+    name: str
+    seconds: int
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many tests had which outcome."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def find_modules(root: Path, seconds: Mapping[str, int] = SECONDS) -> list[Module]:
+    """Every module that trial finds in the package at ``root``. A line ``ALONE = True`` in it asks for the machine."""
+    found = []
+    for path in sorted(root.rglob("test_*.py")):
+        name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        alone = _ALONE.search(path.read_text(encoding="utf-8")) is not None
+        found.append(Module(name, seconds.get(name, OTHERS), alone))
+    return found
+
+
+def bundle(modules: Iterable[Module], most: float = BUNDLE_SECONDS) -> list[list[Module]]:
+    """``modules`` in groups, one for each process, and the group that takes longest first.
+
+    Modules of different folders are never in one group. A group takes at most ``most`` seconds, unless a single module
+    takes longer.
+    """
+    groups: list[list[Module]] = []
+    for _, folder in groupby(sorted(modules, key=lambda module: (_folder(module), module.name)), key=_folder):
+        group: list[Module] = []
+        for module in sorted(folder, key=lambda module: -module.seconds):
+            if group and _seconds(group) + module.seconds > most:
+                groups.append(group)
+                group = []
+            group.append(module)
+        groups.append(group)
+    return sorted(groups, key=_seconds, reverse=True)
+
+
+def count(output: str, code: int) -> Counts:
+    """What trial's summary says. A process that ends with a ``code`` other than 0 and names no failure failed once."""
+    summaries = _SUMMARY.findall(output)
+    numbers = {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", summaries[-1])} if summaries else {}
+    failed = sum(numbers.get(kind, 0) for kind in ("failures", "errors", "unexpectedSuccesses"))
+    passed = numbers.get("successes", 0) + numbers.get("expectedFailures", 0)
+    return Counts(passed, failed or int(code != 0), numbers.get("skips", 0))
+
+
+def _folder(module: Module) -> str:
+    return module.name.rpartition(".")[0]
+
+
+def _seconds(group: list[Module]) -> int:
+    return sum(module.seconds for module in group)
