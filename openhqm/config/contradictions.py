@@ -28,7 +28,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
             found.append(
                 (
                     "server.host",
-                    f"{server.host} can be reached from other machines and nobody has to show a key: "
+                    f"{server.host} can be reached from other machines, and a caller needs no key: "
                     "bind to 127.0.0.1, or say auth.type: none if that is meant",
                 )
             )
@@ -36,7 +36,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
             found.append(
                 (
                     "server.endpoints",
-                    "one can be reached from other machines and nobody has to show a key: "
+                    "one can be reached from other machines, and a caller needs no key: "
                     "use interface=127.0.0.1 or unix:, or say auth.type: none if that is meant",
                 )
             )

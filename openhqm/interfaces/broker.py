@@ -84,7 +84,7 @@ def _no_headers() -> dict[str, str]:
 
 @attrs.frozen
 class Message:
-    """What a broker carries: bytes, headers (text to text) and, where order matters to somebody, a key."""
+    """What a broker carries: bytes, headers (text to text) and, where order matters, a key."""
 
     body: bytes
     headers: Mapping[str, str] = attrs.field(factory=_no_headers)
@@ -179,7 +179,7 @@ class IBroker(Interface):
         """Fires, within a bounded time, with one outcome a message, in their order; it never fails.
 
         None: the broker took responsibility. `ChannelMissing`: it has no such channel. `NotDurable`: it did not take
-        it, or nobody can tell. Messages of one channel are published in the order of the calls.
+        it, or that is not known. Messages of one channel are published in the order of the calls.
         """
 
     def consume(channel: str, receiver: IReceiver) -> ISubscription:

@@ -18,7 +18,7 @@ from unittest import TestCase
 from tests.servers import ROOT, free_port
 
 TIMEOUT = 0.6
-HUGE = int(os.environ.get("OPENHQM_TEST_STREAM_MIB", "256"))
+HUGE = int(os.environ.get("TEST_STREAM_MIB", "256"))
 MOST_GROWTH = 64.0
 Serving = Callable[[socket.socket], None]
 
