@@ -141,6 +141,8 @@ class RolesTests(Roles):
     def test_all_work(self) -> None:
         """Several workers share the work: each request is done once, and every listener knows all of them."""
         workers = [self.process("worker", name) for name in "cd"]
+        for worker in workers:
+            worker.until(lambda log=worker.log: " is ready" in log(), "it does not start")
         ids = [at.submit({"steps": []}) for _ in range(50) for at in (self.a, self.b)]
         documents = [at.response(one) for one in ids for at in (self.a, self.b)]
         self.assertEqual({document["attempt"] for document in documents}, {1})
