@@ -137,7 +137,7 @@ CHANNELS = Channels(REQUESTS)
 class BrokeredBench(SqliteBench):
     """The embedded file as the ledger, and a broker in memory that survives whatever becomes of the process."""
 
-    def __init__(self, traits: BrokerTraits | None = None) -> None:
+    def __init__(self, traits: BrokerTraits | None = None, ttl: float = TTL) -> None:
         self.traits = traits or FORMS["amqp"]
         self.server = FakeServer(self.traits)
         if self.traits.lease_seconds is not None:
@@ -146,7 +146,7 @@ class BrokeredBench(SqliteBench):
             for name in (REQUESTS, f"{REQUESTS}.billing"):
                 for channel in CHANNELS.names(name):
                     self.server.provide(channel)
-        super().__init__()
+        super().__init__(ttl)
 
     def make_queue(self) -> Any:
         self.broker = FakeBroker(self.server, self.clock, self.traits)

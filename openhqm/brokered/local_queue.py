@@ -8,6 +8,7 @@ again, and the ledger knows what it is worth.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
@@ -16,25 +17,23 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from openhqm.brokered.beginnings import Beginnings
+from openhqm.brokered.leftovers import Leftovers
 from openhqm.brokered.messages import same_message
 from openhqm.brokered.prefetch import Prefetch
 from openhqm.brokered.prefetched import Prefetched
 from openhqm.brokered.reader import Reader
 from openhqm.errors import LeaseLost, NotDurable, OpenHQMError
-from openhqm.interfaces import IBroker, IBrokerDelivery, IDelivery
+from openhqm.interfaces import IBroker, IDelivery
 from openhqm.messages import DeadLetter, Reply
 from openhqm.queue.delivery import Delivery
 from openhqm.queue.leases import Leases
 from openhqm.queue.ledger import Attempt, Ledger
 from openhqm.queue.waiters import NEVER, RETRY_SECONDS, Fetched, Waiter, Waiters
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.timer_queue import TimerQueue
 
 T = TypeVar("T")
-
-IDLE_SECONDS = 1.0
-"""A process that has asked for nothing for so long leaves the messages to others."""
-LONGEST_WAIT = 60.0
-"""Nothing that is not being worked on stays unacknowledged in a broker for longer, nor for half its longest lease."""
 
 
 class Handle(NamedTuple):
@@ -69,16 +68,24 @@ class LocalQueue:
         self._ledger = ledger
         self._name = name
         self._leases = Leases(clock, lease, self._lease_lost)
-        self._reader = Reader(ledger, clock, name, requests, self._read_late)
-        self._prefetch = Prefetch(broker, clock, channels, self._reader.read, self._arrived, restore)
+        self._timers = TimerQueue(clock)
+        self._reader = Reader(ledger, clock, self._timers, name, requests, self._put_back)
         self._waiters: dict[str, Waiters] = {}
-        self._beginning: dict[int, IBrokerDelivery] = {}
-        self._ended_while_beginning: dict[int, str] = {}
-        self._calls: set[Any] = set()
-        self._asked_at = clock.seconds()
-        self._idle: Any = None
-        self._handing_back = self._postponing = self._stopped = False
-        ledger.follow(name, self._ask_after_all)
+        self._prefetch = Prefetch(
+            broker,
+            clock,
+            channels,
+            self._reader.read,
+            self._arrived,
+            restore,
+            self._waiters.__contains__,
+            ahead=not ledger.counts_redeliveries,
+        )
+        self._leftovers = Leftovers(
+            broker, ledger, clock, self._prefetch, self._waiters, self._want, self._deliver_again, self._put_back
+        )
+        self._beginnings = Beginnings()
+        self._stopped = False
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -98,18 +105,16 @@ class LocalQueue:
         waiters = self._waiters.get(queue)
         if waiters is None:
             waiters = self._waiters[queue] = Waiters(queue, self.clock, lambda most, _: self._fetch(queue, most))
+            self._ledger.follow(queue, partial(self._ask_after_all, queue))
         waiter = waiters.receive(most, False)
+        self._leftovers.asked(queue)
         self._want()
         return waiter
 
     def _want(self) -> None:
         most = sum(waiters.most for waiters in self._waiters.values())
-        if most and not self._stopped and not self._handing_back:
-            self._asked_at = self.clock.seconds()
-            # A worker that is killed has used up an attempt of everything here, where no ledger knows better.
-            self._prefetch.want(2 * most if self._ledger.complete else most)
-            if self._idle is None:
-                self._idle = self.clock.callLater(IDLE_SECONDS, self._look_idle)
+        if most and not self._stopped and not self._leftovers.handing_back:
+            self._prefetch.want(most)
 
     def _arrived(self, queue: str | None) -> None:
         """Something of the queue can be fetched; None: of any queue, or a channel can be consumed from again."""
@@ -126,47 +131,48 @@ class LocalQueue:
         begun = gatherResults([self._begin(each) for each in taken])
         return begun.addCallback(self._begun, queue)
 
-    def _begun(self, begun: list[IDelivery | float | None], queue: str) -> Fetched:
-        again = min((each for each in begun if isinstance(each, float)), default=NEVER)
-        deliveries = [each for each in begun if each is not None and not isinstance(each, float)]
-        return Fetched(deliveries, more=again == NEVER and self._prefetch.has(queue), again=again)
+    def _begun(self, begun: list[Delivery | Prefetched | None], queue: str) -> Fetched:
+        failed = [each for each in begun if isinstance(each, Prefetched)]
+        for each in reversed(failed):
+            if each.source.is_out(each.delivery):
+                self._prefetch.put_back(each)
+        again = self.clock.seconds() + RETRY_SECONDS if failed else NEVER
+        deliveries: list[IDelivery] = [each for each in begun if isinstance(each, Delivery)]
+        return Fetched(deliveries, more=not failed and self._prefetch.has(queue), again=again)
 
-    def _read_late(self, each: Prefetched) -> None:
-        if each.source.is_out(each.delivery):
+    def _put_back(self, each: Prefetched) -> None:
+        """It is to be begun, if the broker has not taken it back."""
+        if each.source.is_out(each.delivery) and not self._stopped:
             self._prefetch.put_back(each)
-
-    # Beginning
+            self._leftovers.watch()
+            self._arrived(each.queue)
 
     @deferred
-    async def _begin(self, each: Prefetched) -> IDelivery | float | None:
-        """A delivery; None: the message is worth nothing; a time: it cannot be begun before that, and waits here."""
-        incoming, number = each.incoming, each.incoming.number
+    async def _begin(self, each: Prefetched) -> Delivery | Prefetched | None:
+        """A delivery; None: the message is worth nothing; the message itself: it cannot be begun now."""
+        incoming = each.incoming
         if not each.source.is_out(each.delivery):
             return None
         if self._is_here(each):
             self._pass_over(each)
             return None
-        self._beginning[number] = each.delivery
+        beginning = self._beginnings.add(each)
         try:
             begun = await self._ledger.begin(incoming)
         except Exception as error:
             if not isinstance(error, NotDurable):
                 self._log.failure("beginning {id} broke down", id=incoming.request.correlation_id)
-            if each.source.is_out(each.delivery):
-                self._prefetch.put_back(each, wake=False)
-            return self.clock.seconds() + RETRY_SECONDS
+            return each
         finally:
-            if self._beginning.get(number) is each.delivery:
-                del self._beginning[number]
-            ended = self._ended_while_beginning.pop(number, None)
+            self._beginnings.remove(beginning)
         if begun is None:
             self._pass_over(each)
             return None
         handle = Handle(begun, each)
         delivery = Delivery(incoming.request, begun.attempt, self, handle, self.clock.seconds() + self.lease)
-        self._leases.add(number, delivery)
-        if ended is not None:
-            delivery.revoke(ended)
+        self._leases.add(incoming.number, delivery)
+        if beginning.ended is not None:
+            delivery.revoke(beginning.ended)
         each.delivery.revoked.addCallback(self._revoked, delivery)  # maybe at once
         return delivery
 
@@ -175,12 +181,14 @@ class LocalQueue:
 
         One that the broker has revoked is not: this may be the same message, delivered again.
         """
-        number = each.incoming.number
-        delivery = self._leases.get(number)
-        others = [self._beginning.get(number)]
-        if delivery is not None and delivery.handle.message.incoming.generation >= each.incoming.generation:
-            others.append(delivery.handle.message.delivery)
-        return any(other is not None and not other.revoked.called for other in others)
+        others = self._beginnings.messages(each.incoming.number)
+        delivery = self._leases.get(each.incoming.number)
+        if delivery is not None:
+            others.append(delivery.handle.message)
+        return any(
+            other.incoming.generation >= each.incoming.generation and not other.delivery.revoked.called
+            for other in others
+        )
 
     def _pass_over(self, each: Prefetched) -> None:
         id, generation = each.incoming.request.correlation_id, each.incoming.generation
@@ -188,9 +196,12 @@ class LocalQueue:
         each.source.done(each.delivery)
 
     def _revoked(self, reason: str, delivery: Delivery) -> str:
+        self._lost_at_the_broker(delivery)
+        return reason
+
+    def _lost_at_the_broker(self, delivery: Delivery) -> None:
         if delivery.lose():
             self._ledger.returned(delivery.handle.attempt)
-        return reason
 
     # What settles a delivery (`openhqm.queue.delivery.Steps`)
 
@@ -232,9 +243,9 @@ class LocalQueue:
         message = delivery.handle.message
         if failure.check(LeaseLost):
             # A later attempt is under way elsewhere, and may need this message if it fails: not now, and not never.
-            self._later(self.lease, lambda: self._read_late(message))
+            self._timers.at(self.clock.seconds() + self.lease, partial(self._put_back, message))
         elif message.delivery.revoked.called:  # nothing of it is stored, and another process may have the message
-            self._later(0, delivery.lose)
+            self._timers.at(self.clock.seconds(), lambda: self._lost_at_the_broker(delivery))
         return failure
 
     def progress(self, delivery: Delivery, detail: dict[str, Any]) -> Deferred[None]:
@@ -259,25 +270,24 @@ class LocalQueue:
             )
         if self._broker.traits.requeues:
             each.source.requeue(each.delivery)
-        elif each.source.is_out(each.delivery) and not self._stopped:
+        else:
             if attempts is None:
                 each.incoming = attrs.evolve(each.incoming, redeliveries=each.incoming.redeliveries + 1)
-            self._prefetch.put_back(each)
+            self._put_back(each)
         return succeed(None)
 
     # Endings and leases
 
     def ended(self, number: int, status: str) -> None:
         """The request has ended; its worker may stop."""
-        if number in self._beginning:
-            self._ended_while_beginning[number] = status
+        self._beginnings.ended(number, status)
         delivery = self._leases.get(number)
         if delivery is not None:
             delivery.revoke(status)
 
-    def _ask_after_all(self) -> None:
-        """An ending may have been missed."""
-        for number, _ in self._leases:
+    def _ask_after_all(self, queue: str) -> None:
+        """An ending of a request of that queue may have been missed."""
+        for number in [number for number, each in self._leases if each.handle.message.queue == queue]:
             self._ask_after(number).addErrback(_ask_later)
 
     @deferred
@@ -293,74 +303,6 @@ class LocalQueue:
             self._ledger.returned(delivery.handle.attempt)
             self._deliver_again(message)
 
-    # The end of asking
-
-    def _look_idle(self) -> None:
-        self._idle = None
-        if self._stopped:
-            return
-        if any(self._waiters.values()):
-            self._asked_at = self.clock.seconds()
-        if self.clock.seconds() - self._asked_at >= IDLE_SECONDS:
-            self._hand_back()
-        else:
-            self._idle = self.clock.callLater(IDLE_SECONDS, self._look_idle)
-
-    def _hand_back(self) -> Deferred[Any]:
-        """No request is asked for here: other processes may have what was prefetched, where there are any.
-
-        What is requeued before the broker delivers nothing more would come back here.
-        """
-        ledger = self._ledger
-        keeps = ledger.keeps_unbegun or (ledger.complete and not self._broker.traits.requeues)
-        if keeps and not self._stopped:
-            self._prefetch.pause()
-            self._postpone_later()
-            return succeed(None)
-        self._handing_back = True
-        return self._prefetch.stop().addCallback(self._handed_back)
-
-    def _handed_back(self, result: Any) -> Deferred[Any]:
-        self._handing_back = False
-        if any(self._waiters.values()) and not self._stopped:
-            self._want()
-            return succeed(None)
-        unwanted = list(self._prefetch)
-        for each in unwanted:
-            self._prefetch.remove(each)
-        again = [self._deliver_again(each, each.incoming.attempts + each.incoming.redeliveries) for each in unwanted]
-        return DeferredList(again)
-
-    def _postpone_later(self) -> None:
-        """What is kept here does not wait in the broker for ever: it goes into the outbox, for any process."""
-        ages = [each.source.age(each.delivery) for each in self._prefetch]
-        if not self._postponing:
-            self._postponing = True
-            self._later(max(RETRY_SECONDS, self._longest_wait - max(ages, default=0.0)), self._postpone_unwanted)
-
-    def _postpone_unwanted(self) -> None:
-        self._postponing = False
-        if any(self._waiters.values()):
-            return
-        for each in list(self._prefetch):
-            if each.source.age(each.delivery) >= self._longest_wait:
-                self._prefetch.remove(each)
-                postponed = self._ledger.postpone(each.incoming, 0.0)
-                postponed.addCallbacks(self._postponed, self._not_postponed, (each,), errbackArgs=(each,))
-        if any(self._prefetch):
-            self._postpone_later()
-
-    @property
-    def _longest_wait(self) -> float:
-        return min(LONGEST_WAIT, (self._broker.traits.longest_lease_seconds or NEVER) / 2)
-
-    def _postponed(self, worth_it: bool, each: Prefetched) -> None:
-        each.source.done(each.delivery)
-
-    def _not_postponed(self, failure: Failure, each: Prefetched) -> None:
-        failure.trap(NotDurable)
-        self._read_late(each)
-
     def stop(self) -> Deferred[Any]:
         """Deliver nothing more; each receiver is cancelled. It does not fail.
 
@@ -368,27 +310,14 @@ class LocalQueue:
         """
         self._stopped = True
         begun = DeferredList([waiters.stop() for waiters in self._waiters.values()])
-        return begun.addCallback(lambda _: self._hand_back()).addCallback(lambda _: self._close())
+        return begun.addCallback(lambda _: self._leftovers.stop()).addCallback(lambda _: self._close())
 
     def _close(self) -> None:
         self._leases.stop()
+        self._timers.stop()
         self._reader.aside.stop()
         for source in self._prefetch.sources:
             source.close()
-        for call in (*self._calls, self._idle):
-            if call is not None and call.active():
-                call.cancel()
-
-    def _later(self, seconds: float, call: Callable[[], object]) -> None:
-        if self._stopped:
-            return
-
-        def ring() -> None:
-            self._calls.discard(timer)
-            call()
-
-        timer = self.clock.callLater(seconds, ring)
-        self._calls.add(timer)
 
 
 def _ask_later(failure: Failure) -> None:

@@ -8,6 +8,7 @@ purged. The ledger publishes what it keeps once more, and ends the rest as FAILE
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,15 +20,18 @@ from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import DepthKind, IBroker
-from openhqm.queue.ledger import Ledger, Recovered
+from openhqm.queue.ledger import Ledger, LossUncertain, Recovered
 from openhqm.runtime.deferreds import deferred, shielded
 
 LOOK_SECONDS = 30.0
 """How often it is looked whether the channels still hold what the ledger counts."""
 PURGED_LOOKS = {DepthKind.EXACT: 3, DepthKind.APPROXIMATE: 10}
 """How many looks in a row have to find a channel empty. Another process may have prefetched what was in it."""
+SUSPICIOUS_SECONDS = 2.0
+"""How often it is looked while a channel is missing, and it is too early to end what waits in it."""
 RESTORE_SECONDS = 10.0
 MOST_WARNINGS = 3
+STOPPING = "this process is stopping"
 
 
 class Losses:
@@ -58,8 +62,14 @@ class Losses:
         self._timer: Any = None
         self._looking: Deferred[None] | None = None
         self._stopped = False
+        self._suspicions: dict[str, str] = {}
+        self._times_lost: Counter[str] = Counter()
         self.warnings: tuple[str, ...] = ()
-        self.unavailable_reason: str | None = None
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why this does not seem to be the broker that has the requests, or None."""
+        return next(iter(self._suspicions.values()), None)
 
     def start(self) -> None:
         """Begin to look."""
@@ -81,30 +91,40 @@ class Losses:
 
         Only a process with a complete ledger makes channels: made by another one, no process would notice the loss.
         """
+        if self._stopped:
+            return _failed(STOPPING)
         if not self._ledger.complete:
             return _failed(f"the broker has no channel {channel}: no process that accepts requests has made it yet")
         waiting: Deferred[None] = Deferred()
         self._waiting.setdefault(channel, []).append(waiting)
         if channel not in self._restoring:
-            self._restoring[channel] = self._restore(channel)
-            self._restoring[channel].addBoth(self._restored, channel)
+            self._times_lost[channel] += 1
+            restoring = self._restoring[channel] = self._restore(channel)
+            restoring.addBoth(self._restored, channel)
         return waiting.addTimeout(RESTORE_SECONDS, self._clock, partial(_too_late, channel))
+
+    def times_lost(self, channel: str) -> int:
+        """How often the channel was missing: what was published before the last time may be lost."""
+        return self._times_lost[channel]
 
     def _restored(self, result: Any, channel: str) -> None:
         self._restoring.pop(channel, None)
-        self.unavailable_reason = None
-        if isinstance(result, Failure) and result.check(NotDurable):
-            self.unavailable_reason = result.getErrorMessage()
+        self._suspicions.pop(channel, None)
+        reason: NotDurable | None = None
+        if isinstance(result, Failure):
+            if result.check(LossUncertain):
+                self._suspicions[channel] = result.getErrorMessage()
+            elif not result.check(NotDurable, CancelledError):
+                self._log.failure("restoring channel {channel} broke down", result, channel=channel)
+            error = result.value
+            reason = error if isinstance(error, NotDurable) else NotDurable(STOPPING if self._stopped else str(error))
         for waiting in self._waiting.pop(channel, []):
             if waiting.called:
                 continue
-            if isinstance(result, Failure):
-                reason = result.value if isinstance(result.value, NotDurable) else NotDurable(str(result.value))
+            if reason is not None:
                 waiting.errback(reason)
             else:
                 waiting.callback(None)
-        if isinstance(result, Failure) and not result.check(NotDurable, CancelledError):
-            self._log.failure("restoring channel {channel} broke down", result, channel=channel)
 
     @deferred
     async def _restore(self, channel: str) -> None:
@@ -131,10 +151,7 @@ class Losses:
         """There is a new connection: the broker may have lost everything since."""
         self._empty.clear()
         self._unmade = tuple(self._channels)
-        if self._looking is None and not self._stopped:
-            if self._timer is not None and self._timer.active():
-                self._timer.cancel()
-            self._look()
+        self._look()
 
     def _look(self) -> None:
         if self._stopped or self._looking is not None:
@@ -146,29 +163,40 @@ class Losses:
         self._looking = None
         if isinstance(result, Failure) and not result.check(NotDurable, CancelledError):
             self._log.failure("looking for lost messages broke down", result)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
         if not self._stopped:
-            self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
+            seconds = SUSPICIOUS_SECONDS if self._suspicions else LOOK_SECONDS
+            self._timer = self._clock.callLater(seconds, self._look)
 
     async def _look_at_all(self) -> None:
         if self._broker.unavailable_reason is not None:
             return
         channels = await self._ledger.open_channels()
-        for channel in [name for name in self._empty if name not in channels]:
+        for channel in self._empty.keys() - channels.keys():
             del self._empty[channel]
+        for channel in self._suspicions.keys() - channels.keys():
+            del self._suspicions[channel]
         for channel, oldest in channels.items():
-            if not await self._broker.exists(channel):
-                await self.restore(channel)
-            elif await self._was_purged(channel, oldest):
-                del self._empty[channel]
-                recovered = await self._ledger.recover(channel, partial(self._is_empty, channel), None, True)
-                if recovered:
-                    self._warn(f"channel {channel} was emptied by another program", recovered)
+            try:
+                await self._look_at(channel, oldest)
+            except NotDurable as error:  # the others are looked at nevertheless
+                self._log.debug("{channel} was not looked at: {reason}", channel=channel, reason=error.reason)
         unmade = self._unmade
         for channel in unmade:
             if not await self._broker.exists(channel):
                 await self.restore(channel)
         if unmade is self._unmade:  # else there is another connection by now
             self._unmade = ()
+
+    async def _look_at(self, channel: str, oldest: float) -> None:
+        if not await self._broker.exists(channel):
+            await self.restore(channel)
+        elif await self._was_purged(channel, oldest):
+            self._empty.pop(channel, None)
+            recovered = await self._ledger.recover(channel, partial(self._is_empty, channel), None, True)
+            if recovered:
+                self._warn(f"channel {channel} was emptied by another program", recovered)
 
     async def _was_purged(self, channel: str, oldest: float) -> bool:
         """Whether the channel was empty for many looks in a row, while the same oldest request should wait in it."""

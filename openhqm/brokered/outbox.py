@@ -8,10 +8,10 @@ waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,16 +26,27 @@ from openhqm.runtime.deferreds import deferred
 NOTE_SECONDS = 1.0
 MOST_UNNOTED = 1000
 MOST_AT_ONCE = 200
+NEW_CHANNEL_SECONDS = 0.25
+"""A broker may refuse what is published into a channel that it has just made: so soon it is published once more."""
 LOOK_SECONDS = 5.0
 """How often the ledger is asked what is due, besides when this process knows of something."""
 NEVER = float("inf")
 Batch = list[tuple[Outgoing, Deferred[None]]]
 
 
-class Outbox:
-    """``restore`` makes a channel that is missing, and makes good what was lost with it. `NotDurable`.
+class Channels(Protocol):
+    """What makes channels that are missing: `openhqm.brokered.losses.Losses`."""
 
-    ``reply_channel`` is told to workers without a store, where some may work here.
+    def restore(self, channel: str) -> Deferred[None]:
+        """Make a channel, and make good what was lost with it. `NotDurable`."""
+
+    def times_lost(self, channel: str) -> int:
+        """How often the channel was missing."""
+
+
+class Outbox:
+    """``channels`` makes those that are missing. ``reply_channel`` is told to workers without a store, where some may
+    work here.
     """
 
     _log = Logger()
@@ -45,13 +56,13 @@ class Outbox:
         broker: IBroker,
         ledger: Ledger,
         clock: IReactorTime,
-        restore: Callable[[str], Deferred[None]],
+        channels: Channels,
         reply_channel: str | None = None,
     ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._clock = clock
-        self._restore = restore
+        self._channels = channels
         self._reply_channel = reply_channel
         self._pending: dict[str, Batch] = {}
         self._unnoted: dict[str, list[tuple[int, int]]] = {}
@@ -60,6 +71,7 @@ class Outbox:
         self._timer: Any = None
         self._timer_at = NEVER
         self._sweeping: Deferred[Any] | None = None
+        self._refused: dict[Any, Batch] = {}
         self._again = self._stopped = False
 
     def start(self) -> None:
@@ -76,8 +88,11 @@ class Outbox:
             self._timer.cancel()
         if self._sweeping is not None:
             self._sweeping.cancel()
-        if self._note_timer is not None:
-            await self.note().addErrback(_is_published_again)
+        for call, batch in self._refused.items():
+            call.cancel()
+            _fail(batch, Failure(NotDurable("this process is stopping")))
+        self._refused.clear()
+        await self.note().addErrback(_is_published_again)
 
     # Publishing
 
@@ -97,36 +112,54 @@ class Outbox:
         pending = self._pending.pop(channel)
         most = self._broker.traits.largest_batch
         for start in range(0, len(pending), most):
-            self._send(channel, pending[start : start + most], restored=False)
+            self._send(channel, pending[start : start + most])
 
-    def _send(self, channel: str, batch: Batch, restored: bool) -> None:
+    def _send(self, channel: str, batch: Batch, tries: int = 0) -> None:
         messages = [self._message(entry) for entry, _ in batch]
-        self._broker.publish(channel, messages).addCallback(self._answered, channel, batch, restored)
+        times_lost = self._channels.times_lost(channel)
+        answered = maybeDeferred(self._broker.publish, channel, messages)
+        answered.addCallback(self._answered, channel, batch, tries, times_lost)
+        answered.addErrback(lambda failure: _fail(batch, failure))  # a bug, and no caller has to wait for ever
 
     def _message(self, entry: Outgoing) -> Message:
         key = key_of(entry.request.submission)
         return to_message(entry.body, key, entry.generation, entry.attempts, self._reply_channel)
 
-    def _answered(self, outcomes: Sequence[NotDurable | None], channel: str, batch: Batch, restored: bool) -> None:
+    def _answered(
+        self, outcomes: Sequence[NotDurable | None], channel: str, batch: Batch, tries: int, times_lost: int
+    ) -> None:
         missing: Batch = []
+        refused: Batch = []
+        kept = times_lost == self._channels.times_lost(channel)
         for (entry, confirmed), outcome in zip(batch, outcomes, strict=True):
             if outcome is None:
-                self._unnoted.setdefault(channel, []).append((entry.number, entry.generation))
-                self._unnoted_count += 1
+                if kept:  # else it may have been lost since it was confirmed, and is published once more
+                    self._unnoted.setdefault(channel, []).append((entry.number, entry.generation))
+                    self._unnoted_count += 1
                 if not confirmed.called:
                     confirmed.callback(None)
-            elif isinstance(outcome, ChannelMissing) and not restored:
+            elif isinstance(outcome, ChannelMissing) and tries == 0:
                 missing.append((entry, confirmed))
+            elif tries == 1 and not self._stopped:
+                refused.append((entry, confirmed))
             elif not confirmed.called:
                 confirmed.errback(outcome)
         if missing:
-            self._restore(channel).addCallbacks(
-                lambda _: self._send(channel, missing, restored=True), lambda failure: _fail(missing, failure)
+            self._channels.restore(channel).addCallbacks(
+                lambda _: self._send(channel, missing, tries=1), lambda failure: _fail(missing, failure)
             )
+        if refused:
+            call = self._clock.callLater(NEW_CHANNEL_SECONDS, lambda: self._send_again(call, channel))
+            self._refused[call] = refused
+        if self._stopped:
+            return  # nothing more is noted, and what was published after the end is published again
         if self._unnoted_count >= MOST_UNNOTED:
             self._note()
         elif self._unnoted and self._note_timer is None:
             self._note_timer = self._clock.callLater(NOTE_SECONDS, self._note)
+
+    def _send_again(self, call: Any, channel: str) -> None:
+        self._send(channel, self._refused.pop(call), tries=2)
 
     def _note(self) -> None:
         self.note().addErrback(_is_published_again)
@@ -193,7 +226,7 @@ class Outbox:
         outcomes = await DeferredList([self.publish(entry) for entry in entries], consumeErrors=True)
         failed = False
         for entry, (success, failure) in zip(entries, outcomes, strict=True):
-            if not success:
+            if not success and not self._stopped:
                 failed = True
                 self._say_later(entry, failure)
         if len(entries) == MOST_AT_ONCE and not failed:

@@ -23,8 +23,6 @@ from openhqm.interfaces import DepthKind, IBroker, IBrokerDelivery
 from openhqm.policy.shares import Shares
 
 MOST_PREFETCHED = 2000
-MOST_BEHIND = 5000
-"""How many deliveries may wait for an earlier one before the broker is told of them: then no more are allowed."""
 ARRIVE_SECONDS = 0.5
 """How long the first delivery waits for what lies in channels of a higher priority."""
 
@@ -32,7 +30,8 @@ ARRIVE_SECONDS = 0.5
 class Prefetch:
     """``channels`` are those of one group, high priority first. ``read`` makes a `Prefetched` of a delivery, or deals
     with it otherwise and returns None. ``arrived`` is called with a queue for which something has come, and with None
-    for all. ``restore`` makes a channel that is missing.
+    for all. ``restore`` makes a channel that is missing. ``asks`` tells whether this process ever asked for a queue.
+    ``ahead``: whether to allow more than are asked for.
     """
 
     def __init__(
@@ -43,11 +42,15 @@ class Prefetch:
         read: Callable[[IBrokerDelivery, Source], Prefetched | None],
         arrived: Callable[[str | None], None],
         restore: Callable[[str], Deferred[None]],
+        asks: Callable[[str], bool],
+        ahead: bool,
     ) -> None:
         self._broker = broker
         self._clock = clock
         self._read = read
         self._arrived = arrived
+        self._asks = asks
+        self._ahead = ahead
         self._shares = Shares(len(channels))
         ready = partial(arrived, None)
         self.sources = [Source(broker, clock, name, self._received, restore, ready) for name in channels]
@@ -66,14 +69,16 @@ class Prefetch:
 
     def want(self, most: int) -> None:
         """Let so many deliveries wait here, or be taken, from each channel."""
+        ahead = 2 * most if self._ahead else most
         begins = not self.active and len(self.sources) > 1 and self._expecting is None
         if begins:
             self._expecting = self._clock.callLater(ARRIVE_SECONDS, self._take_what_came)
         for source in self.sources:
-            if source.behind < MOST_BEHIND:
-                source.allow(min(source.in_hand + most, MOST_PREFETCHED) + source.behind)
-        if begins:
+            source.allow(min(source.in_hand + ahead, MOST_PREFETCHED))
+        if begins and self.active:
             self._count_what_lies_there()
+        elif begins:  # no channel is there yet, and each says when it is
+            self._expect_nothing()
 
     def has(self, queue: str) -> bool:
         """Whether something of the queue can be taken."""
@@ -88,15 +93,14 @@ class Prefetch:
             if rank is None:
                 break
             taken.append(lines[rank].popleft())
-            taken[-1].source.waiting -= 1
+            _waits(taken[-1], -1)
         return taken
 
-    def put_back(self, each: Prefetched, *, wake: bool = True) -> None:
-        """It could not be begun, or is to be begun again: it goes first. ``wake``: it can be taken at once."""
-        each.source.waiting += 1
+    def put_back(self, each: Prefetched) -> None:
+        """It could not be begun, or is to be begun again: it goes first, once ``arrived`` is called."""
+        each.extra = not self._asks(each.queue)
+        _waits(each, 1)
         self._line(each).appendleft(each)
-        if wake:
-            self._arrived(each.queue)
 
     def remove(self, each: Prefetched) -> bool:
         """It waits here no more; whether it did."""
@@ -104,7 +108,7 @@ class Prefetch:
         if each not in line:
             return False
         line.remove(each)
-        each.source.waiting -= 1
+        _waits(each, -1)
         return True
 
     def pause(self) -> None:
@@ -114,15 +118,14 @@ class Prefetch:
 
     def stop(self) -> Deferred[Any]:
         """Let nothing more come, until more is wanted. What has come stays. It does not fail."""
-        if self._expecting is not None:
-            self._expecting.cancel()
-            self._expecting = self._expected = None
+        self._expect_nothing()
         return DeferredList([source.stop() for source in self.sources])
 
     def _received(self, delivery: IBrokerDelivery, source: Source) -> None:
         each = self._read(delivery, source)
         if each is not None and not delivery.revoked.called:
-            source.waiting += 1
+            each.extra = not self._asks(each.queue)
+            _waits(each, 1)
             self._line(each).append(each)
             delivery.revoked.addCallback(self._revoked, each)
             self._arrived(each.queue)
@@ -161,10 +164,19 @@ class Prefetch:
             self._take_what_came()
 
     def _take_what_came(self) -> None:
+        self._expect_nothing()
+        self._arrived(None)
+
+    def _expect_nothing(self) -> None:
         if self._expecting is not None and self._expecting.active():
             self._expecting.cancel()
         self._expecting = self._expected = None
-        self._arrived(None)
+
+
+def _waits(each: Prefetched, change: int) -> None:
+    """Only what was asked for stands for what is asked for, or the rest would take its place."""
+    if not each.extra:
+        each.source.waiting += change
 
 
 def _no_depth(failure: Failure) -> None:

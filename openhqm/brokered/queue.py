@@ -74,7 +74,7 @@ class BrokeredQueue:
         self._steps = steps
         names = [name for queue in queues for name in channels.names(queue)]
         self._losses = Losses(broker, ledger, clock, lambda channel: self._outbox.doubt(channel), names)
-        self._outbox = Outbox(broker, ledger, clock, self._losses.restore, None if steps is None else steps.channel)
+        self._outbox = Outbox(broker, ledger, clock, self._losses, None if steps is None else steps.channel)
         self._local: dict[str, LocalQueue] = {}
         self._traits: tuple[BrokerTraits, bool, QueueTraits] | None = None
         ledger.on_ending.append(self._ended)

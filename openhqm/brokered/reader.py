@@ -21,6 +21,7 @@ from openhqm.messages import DeadLetter
 from openhqm.policy.channels import group_of
 from openhqm.policy.queue_names import queue_of
 from openhqm.queue.ledger import Incoming, Ledger
+from openhqm.runtime.timer_queue import TimerQueue
 
 RETRY_SECONDS = 1.0
 
@@ -28,16 +29,23 @@ RETRY_SECONDS = 1.0
 class Reader:
     """For the group of queues ``name``. ``read_late`` is called with what could not be read at once.
 
-    ``aside`` has the messages of other stores.
+    ``timers`` are those of the group, and end with it. ``aside`` has the messages of other stores.
     """
 
     _log = Logger()
 
     def __init__(
-        self, ledger: Ledger, clock: IReactorTime, name: str, requests: str, read_late: Callable[[Prefetched], None]
+        self,
+        ledger: Ledger,
+        clock: IReactorTime,
+        timers: TimerQueue,
+        name: str,
+        requests: str,
+        read_late: Callable[[Prefetched], None],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._timers = timers
         self._name = name
         self._requests = requests
         self._read_late = read_late
@@ -52,7 +60,7 @@ class Reader:
             self._reject(unreadable(delivery.message.body, error.reason, self._clock.seconds()), delivery, source)
             return None
         except NotDurable:  # the store was never reached, so it cannot tell whether it has given out the id
-            self._clock.callLater(RETRY_SECONDS, self._read_again, delivery, source)
+            self._later(RETRY_SECONDS, lambda: self._read_again(delivery, source))
             return None
         if number is None:
             self._put_aside(incoming, delivery, source)
@@ -60,7 +68,10 @@ class Reader:
         queue = queue_of(self._requests, incoming.request.submission)
         # What another program, or another configuration, has put into this channel is worked on here.
         queue = queue if group_of(queue) == self._name else self._name
-        return Prefetched(delivery, source, attrs.evolve(incoming, number=number), queue)
+        return Prefetched(delivery, source, attrs.evolve(incoming, number=number), queue, self._clock.seconds())
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timers.at(self._clock.seconds() + seconds, call)
 
     def _read_again(self, delivery: IBrokerDelivery, source: Source) -> None:
         if source.is_out(delivery):
@@ -89,4 +100,4 @@ class Reader:
 
     def _not_rejected(self, failure: Failure, letter: DeadLetter, delivery: IBrokerDelivery, source: Source) -> None:
         failure.trap(NotDurable)
-        self._clock.callLater(RETRY_SECONDS, self._reject, letter, delivery, source)
+        self._later(RETRY_SECONDS, lambda: self._reject(letter, delivery, source))

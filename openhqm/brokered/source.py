@@ -20,6 +20,8 @@ from openhqm.runtime.deferreds import deferred
 AGAIN_SECONDS = 1.0
 WARNING_SECONDS = 15.0
 """How long a warning stands. A channel is tried again more often than that; that it is there is not said."""
+MOST_BEHIND = 5000
+"""How many deliveries may wait for an earlier one before the broker is told of them: then no more are allowed."""
 
 
 @implementer(IReceiver)
@@ -27,8 +29,8 @@ class Source:
     """``receive`` is called with each delivery. ``restore`` makes the channel where it is missing, and ``ready`` is
     called when it can be consumed from again.
 
-    ``allowed`` is the credit, ``waiting`` how many deliveries were received and not begun, ``arrived`` how many have
-    come since the subscription was made.
+    ``allowed`` is how many deliveries may be out, besides those that are done with and wait for an earlier one.
+    ``waiting`` is how many were received and not begun, ``arrived`` how many have come since the subscription was made.
     """
 
     _log = Logger()
@@ -58,7 +60,8 @@ class Source:
         self._out: dict[IBrokerDelivery, float] = {}
         self._tracker = AckTracker(broker.traits.acks, self._acknowledge)
         self._extending: Any = None
-        self._unheard = False
+        self._credit = 0
+        self._unheard = self._closed = False
         self._warning: str | None = None
         self._warned_at = 0.0
 
@@ -82,33 +85,32 @@ class Source:
         """How many deliveries are being worked on."""
         return len(self._out) - self.waiting
 
-    @property
-    def behind(self) -> int:
-        """See `AckTracker.behind`."""
-        return self._tracker.behind
-
     # Consuming
 
     def allow(self, most: int) -> None:
-        """Let up to ``most`` deliveries be out."""
+        """Let up to ``most`` deliveries be out. Somewhat less is not worth a word to the broker; much less is."""
         if self._subscription is not None:
-            if most > self.allowed:
+            if most > self.allowed or 2 * most < self.allowed:
                 self.allowed = most
-                self._subscription.credit(most)
-            return
-        if self._pause is not None or self._restoring is not None:
-            return
-        self.allowed, self.arrived, self._missing = most, 0, False
-        subscription = self._broker.consume(self.channel, self)
-        if not self._missing:  # else it was told so at once
-            self._subscription = subscription
-            subscription.credit(most)
+                self._tell_credit()
+        elif self._pause is None and self._restoring is None and not self._closed:
+            self.allowed, self.arrived, self._credit, self._missing = most, 0, 0, False
+            subscription = self._broker.consume(self.channel, self)
+            if not self._missing:  # else it was told so at once
+                self._subscription = subscription
+                self._tell_credit()
+
+    def _tell_credit(self) -> None:
+        """For the product those are out, too, that wait for an earlier one: they do not take up what is allowed."""
+        credit = self.allowed + min(self._tracker.behind, MOST_BEHIND) if self.allowed else 0
+        if self._subscription is not None and credit != self._credit:
+            self._credit = credit
+            self._subscription.credit(credit)
 
     def pause(self) -> None:
         """Let nothing more come, and stay subscribed: where consumers share partitions, leaving moves them."""
         self.allowed = 0
-        if self._subscription is not None:
-            self._subscription.credit(0)
+        self._tell_credit()
 
     def stop(self) -> Deferred[None]:
         """Consume no more, until more is allowed. What was received stays out. It does not fail."""
@@ -121,7 +123,8 @@ class Source:
         return succeed(None) if subscription is None else subscription.stop()
 
     def close(self) -> None:
-        """Extend no more leases: the connection ends, and what is out is delivered again."""
+        """Consume no more for ever, and extend no more leases: what is out is delivered again."""
+        self._closed = True
         if self._extending is not None:
             self._extending.cancel()
             self._extending = None
@@ -134,7 +137,7 @@ class Source:
         self._tracker.arrived(delivery)
         delivery.revoked.addCallback(self._revoked, delivery)
         lease = self._broker.traits.lease_seconds
-        if lease is not None and self._extending is None:
+        if lease is not None and self._extending is None and not self._closed:
             self._extending = self._clock.callLater(lease / 3, self._extend, lease)
         self._receive(delivery, self)
 
@@ -142,11 +145,12 @@ class Source:
         """See `IReceiver.lost`."""
         self._missing = True
         self._subscription, self.allowed = None, 0
+        if self._closed:
+            return
         if self.warning is None:
             self._log.info("{channel} cannot be consumed from: {reason}", channel=self.channel, reason=reason)
-        self._restoring = self._restore(self.channel).addCallbacks(self._restored, self._not_restored)
-        if self._restoring.called:
-            self._restoring = None
+        self._restoring = self._restore(self.channel)
+        self._restoring.addCallbacks(self._restored, self._not_restored)
 
     def _restored(self, result: None) -> None:
         self._restoring = self._warning = None
@@ -161,7 +165,8 @@ class Source:
         if warning != self.warning:
             self._log.warn("{text}", text=warning)
         self._warning, self._warned_at = warning, self._clock.seconds()
-        self._pause = self._clock.callLater(AGAIN_SECONDS, self._try_again)
+        if not self._closed:
+            self._pause = self._clock.callLater(AGAIN_SECONDS, self._try_again)
 
     def _try_again(self) -> None:
         self._pause = None
@@ -173,10 +178,12 @@ class Source:
         """Nothing is left to do for it: the broker is told as soon as the product allows."""
         if self._out.pop(delivery, None) is not None:
             self._tracker.done(delivery)
+            self._tell_credit()
 
     def requeue(self, delivery: IBrokerDelivery) -> None:
         """The broker is to deliver it again at once, to this process or another one."""
         if self._out.pop(delivery, None) is not None:
+            self._tracker.revoked(delivery)
             delivery.requeue().addCallbacks(self._heard, self._not_heard)
 
     @deferred
@@ -193,16 +200,12 @@ class Source:
             elif self.requeues:
                 self.requeue(delivery)
 
-    def age(self, delivery: IBrokerDelivery) -> float:
-        """How many seconds ago it was received; 0 where it is not out."""
-        now = self._clock.seconds()
-        return now - self._out.get(delivery, now)
-
     def is_out(self, delivery: IBrokerDelivery) -> bool:
         """Whether it is still this process's."""
         return delivery in self._out
 
     def _acknowledge(self, delivery: IBrokerDelivery) -> None:
+        self._tell_credit()  # or as many more would come as were waiting for this
         delivery.ack().addCallbacks(self._heard, self._not_heard)
 
     def _heard(self, result: None) -> None:
@@ -219,6 +222,7 @@ class Source:
     def _revoked(self, reason: str, delivery: IBrokerDelivery) -> str:
         self._out.pop(delivery, None)
         self._tracker.revoked(delivery)
+        self._tell_credit()
         return reason
 
     def _extend(self, lease: float) -> None:

@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.policy.test_shares -*-
-"""Which of several lines goes next: the first that has something, and now and then the last, so that none starves."""
+"""Which of several lines goes next: the first that has something, and now and then another, so that none starves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-LAST_ONE_IN = 10
+ONE_IN = 10
 
 
 class Shares:
@@ -18,7 +18,7 @@ class Shares:
     def choose(self, filled: Sequence[bool]) -> int | None:
         """The line to take from, of those that are filled; None where none is.
 
-        One turn in `LAST_ONE_IN` in which there is a choice goes to the least urgent one.
+        Of the turns in which there is a choice, each less urgent line has one in `ONE_IN`, and the first has the rest.
         """
         found = [index for index in range(self._count) if filled[index]]
         if not found:
@@ -26,4 +26,5 @@ class Shares:
         if len(found) == 1:
             return found[0]
         self._turn += 1
-        return found[-1] if self._turn % LAST_ONE_IN == 0 else found[0]
+        from_last = -self._turn % ONE_IN  # 0 in every tenth turn, 1 in the turn before it
+        return found[-1 - from_last] if from_last < len(found) - 1 else found[0]

@@ -16,11 +16,16 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from openhqm.errors import NotDurable
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
 
 MOST_COUNTED = 100_000
 CLAIM_SECONDS = 30.0
 """How long the process that publishes an outbox entry has for it, before another one does. It may have been killed."""
+
+
+class LossUncertain(NotDurable):
+    """It is too early to end requests for ever: this may not be the broker that has them."""
 
 
 @attrs.frozen
@@ -166,8 +171,10 @@ class Ledger(Protocol):
         """Move a message that cannot wait in the broker into the outbox. False: it is not worth that any more."""
 
     def count(self, queue: str) -> Deferred[tuple[int, int]]:
-        """How many requests of the queue have a message in the broker that was not begun, and how many wait in the
-        outbox: for their time, or behind another of their partition. Very many are counted as `MOST_COUNTED`.
+        """How many requests of the queue are ready, and how many wait for their time. `MOST_COUNTED` stands for more.
+
+        Ready is what has a message in the broker that was not begun. For a partition, what stands behind another one
+        is ready, too, and a delayed request counts from its time on.
         """
 
     # Working
@@ -215,7 +222,7 @@ class Ledger(Protocol):
         One process at a time does that. ``is_lost`` is asked once it is this one's turn; where it says no, nothing is
         done. ``make`` makes the channel at the end of the turn: then what was being worked on is lost, too. None: the
         channel is there, and empty. ``sure``: this is the broker that had them, for others of its channels are there.
-        `NotDurable`: not all of it was done, or it is too early to end requests for ever.
+        `LossUncertain`, or another `NotDurable`: not all of it was done.
         """
 
     # Dead letters

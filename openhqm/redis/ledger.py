@@ -22,7 +22,7 @@ from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.history import MOST_EVENTS, check_progress
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered
+from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, LossUncertain, Outgoing, Recovered
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -323,11 +323,11 @@ class RedisLedger:
         return found
 
     def _hesitate(self, channel: str, count: int, sure: bool) -> None:
-        """`NotDurable` for a while: this may not be the broker that has the requests, and no ending can be undone."""
+        """`LossUncertain` for a while: this may not be the right broker, and no ending can be undone."""
         now = self._redis.clock.seconds()
         since = self._suspected.setdefault(channel, now)
         if not sure and now - since < self._lost_after:
-            raise NotDurable(
+            raise LossUncertain(
                 f"the broker has no channel {channel}, but {count} or more open requests wait in it: check host, "
                 f"virtual host and prefix. They end as FAILED {self._lost_after:g} s after this was seen first"
             )

@@ -59,7 +59,8 @@ class OutboxRows:
                 " WHERE queue = ? AND i.key NOT IN (SELECT key FROM outbox) AND i.key NOT IN (SELECT key FROM steps)",
                 (queue,),
             ):
-                self._put(connection, key, PUBLISHED, self._clock.seconds(), self._channel(body))
+                generation = self.generation(connection, key)
+                self._put(connection, key, PUBLISHED, self._clock.seconds(), self._channel(body), generation)
 
     # From the acceptance to the broker
 
@@ -163,8 +164,9 @@ class OutboxRows:
     def count(self, queue: str) -> tuple[int, int]:
         """See `openhqm.queue.ledger.Ledger.count`."""
         if group_of(queue) != queue:
-            out = self._count("line WHERE name = ? AND out = 1", queue)
-            return out, self._count("line WHERE name = ? AND out = 0", queue)
+            in_line = "line l JOIN outbox o ON o.key = l.key WHERE name = ?"  # without an entry it is being worked on
+            waiting = self._count(f"{in_line} AND state = 0 AND claimed = 0", queue)
+            return self._count(in_line, queue) - waiting, waiting
         published = waiting = 0
         for channel in self._channels.names(queue):
             published += self._count("outbox WHERE state = 1 AND channel = ?", channel)

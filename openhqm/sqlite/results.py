@@ -139,7 +139,7 @@ class SqliteResults:
 
     def _arm(self, due: float) -> None:
         """See to it that the keeper runs when ``due`` comes."""
-        if due >= self._keeper_due:
+        if due >= self._keeper_due or not self._running:
             return
         if self._keeper is not None and self._keeper.active():
             self._keeper.cancel()

@@ -8,6 +8,7 @@ from itertools import count
 
 import attrs
 
+from openhqm.errors import NotDurable
 from openhqm.interfaces import BrokerTraits, Message
 from openhqm.testing.fake_channel import Claim, FakeChannel
 
@@ -46,7 +47,8 @@ class FakeQueue(FakeChannel):
         return list(self._claims.values())
 
     def acknowledge(self, claim: Claim) -> None:
-        del self._stored[claim.number], self._claims[claim.number]
+        self._drop(claim)
+        del self._stored[claim.number]
         claim.consumer.forget(claim)
 
     def take_back(self, claims: Sequence[Claim], reason: str) -> None:
@@ -58,8 +60,14 @@ class FakeQueue(FakeChannel):
 
     def requeue(self, claim: Claim) -> None:
         """Let the message be delivered again, as its consumer asks."""
-        del self._claims[claim.number]
+        self._drop(claim)
         claim.consumer.forget(claim)
+
+    def _drop(self, claim: Claim) -> None:
+        """`NotDurable`: it was taken back, and its consumer is about to be told."""
+        if self._claims.get(claim.number) is not claim:
+            raise NotDurable("the delivery was revoked")
+        del self._claims[claim.number]
 
     def claim_next(self) -> Claim | None:
         consumer = next((each for each in self.active if each.has_room), None)

@@ -211,3 +211,19 @@ class Receiving(Base):
         await self.receive_one()
         depth = await self.depth(REQUESTS)
         self.assertEqual((depth.ready, depth.delayed, depth.in_flight), (2, 1, 1))
+
+    async def test_depth_of_a_partition(self) -> None:
+        """Those behind another one are ready; one that is being worked on, or waits for its retry, is not."""
+        queue = f"{REQUESTS}._3"
+        for _ in range(3):
+            await self.accept(partition=3)
+
+        async def counts() -> tuple[int, int, int]:
+            depth = await self.depth(queue)
+            return depth.ready, depth.delayed, depth.in_flight
+
+        self.assertEqual(await counts(), (3, 0, 0))
+        (delivery,) = await self.in_order(3)
+        self.assertEqual(await counts(), (2, 0, 1))
+        await self.do(delivery.retry(1000, "no luck"))
+        self.assertEqual(await counts(), (2, 1, 0))

@@ -14,7 +14,7 @@ from openhqm.codec import encode_request
 from openhqm.errors import LeaseLost, NotDurable
 from openhqm.interfaces import BrokerTraits, Message
 from openhqm.messages import Acceptance, IdempotencyClaim, Priority, Reply, Request, Status, Submission
-from openhqm.policy.shares import LAST_ONE_IN
+from openhqm.policy.shares import ONE_IN
 from openhqm.queue.ledger import CLAIM_SECONDS
 from openhqm.sqlite.sql import fetch_one
 from openhqm.testing import FORMS, REQUESTS, PublishResult
@@ -99,6 +99,26 @@ class AcceptingTests(BrokeredCase):
         accepted = self.accepted(CLAIM)
         self.assertFalse(accepted.replayed)
         self.assertEqual(self.one().request.correlation_id, accepted.correlation_id)
+
+    def test_refused_by_a_new_channel(self) -> None:
+        """What a broker refuses because it has just made the channel is published once more, a moment later."""
+        results = iter((PublishResult.CONFIRMED, PublishResult.REFUSED, PublishResult.CONFIRMED))
+        self.broker.publish_result = lambda channel, message: next(results)  # the first time there is no channel
+        accepting = self.accept()
+        self.assertNoResult(accepting)
+        self.bench.pass_time(0.5)
+        accepted = self.successResultOf(accepting)
+        self.assertEqual(self.one().request.correlation_id, accepted.correlation_id)
+
+    def test_stopped_while_a_new_channel_refuses(self) -> None:
+        """No caller waits for what is not published any more."""
+        results = iter((PublishResult.CONFIRMED, PublishResult.REFUSED))
+        self.broker.publish_result = lambda channel, message: next(results)  # the first time there is no channel
+        accepting = self.accept()
+        self.assertNoResult(accepting)
+        self.bench.queue.stop()
+        self.bench.turn()
+        self.failureResultOf(accepting, NotDurable)
 
     def test_away(self) -> None:
         """While the broker is known to be away nothing is written for it; a repeat is still known."""
@@ -460,18 +480,30 @@ class WorkingTests(BrokeredCase):
             self.assertEqual(self.successResultOf(delivery.revoked), "CANCELLED")
         self.assertEqual(self.status(accepted), Status.CANCELLED)
 
+    def test_no_channel_is_there_yet(self) -> None:
+        """A worker that asks before anything was accepted has the first request of each priority."""
+        receiving = self.receive(most=1)
+        self.bench.pass_time(2)
+        for priority in Priority:
+            accepted = self.accepted(priority=priority)
+            self.bench.pass_time(1)
+            (delivery,) = self.successResultOf(receiving)
+            self.assertEqual(delivery.request.correlation_id, accepted.correlation_id)
+            self.settle(delivery)
+            receiving = self.receive(most=1)
+
     def test_high_first_and_low_does_not_starve(self) -> None:
         """Under saturation high never waits behind low, and low gets one delivery in ten."""
         for priority in (Priority.LOW, Priority.HIGH):
             for _ in range(40):
                 self.accepted(priority=priority)
         order = []
-        for _ in range(2 * LAST_ONE_IN):
+        for _ in range(2 * ONE_IN):
             delivery = self.one()
             order.append(delivery.request.submission.priority)
             self.settle(delivery)
         self.assertEqual(order.count(Priority.LOW), 2)
-        self.assertEqual(order[: LAST_ONE_IN - 1], [Priority.HIGH] * (LAST_ONE_IN - 1))
+        self.assertEqual(order[: ONE_IN - 1], [Priority.HIGH] * (ONE_IN - 1))
 
     def test_unwanted_goes_to_others(self) -> None:
         """What was prefetched, and is not asked for, goes back to the broker within moments."""

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from openhqm.brokered.local_queue import IDLE_SECONDS
+from openhqm.brokered.leftovers import IDLE_SECONDS
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import BrokerTraits, IDelivery, IMessageQueue, Message, QueueTraits
 from openhqm.messages import (
