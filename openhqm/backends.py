@@ -150,14 +150,16 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
     broker = made.broker
     channels = Channels(settings.queue.request_queue, made.prefix, settings.queue.channel_priorities)
 
-    def count() -> ChannelCount:
-        return ChannelCount.of(channels, settings.addressing(), broker.traits.most_channels)
-
-    _refuse(_about_channels(count()))
     reply_channel = made.prefix + settings.queue.steps_queue if broker.traits.counts_redeliveries else None
     store = _store(Beside(channels, reply_channel, made.lost_after), settings, clock, run_commit)
     if store is None:
         store = _no_store(broker, reply_channel, settings, clock)
+    reports = reply_channel is not None and (store.steps is not None or not store.ledger.complete)
+
+    def count() -> ChannelCount:
+        return ChannelCount.of(channels, settings.addressing(), reports, broker.traits.most_channels)
+
+    _refuse(_about_channels(count()))
 
     def when_probed() -> Deferred[None]:
         return gatherResults([store.when_probed(), broker.when_probed()]).addCallback(lambda _: None)

@@ -44,7 +44,7 @@ class CheckReportTests(BackendsCase):
         arithmetic = str(backend.channels())
         (line,) = [line for line in report(self.settings(text), backend, ()) if line.startswith("  channels:")]
         self.assertEqual(line, f"  channels: {arithmetic}; the broker has no limit that matters")
-        limited = attrs.evolve(backend, channels=lambda: ChannelCount(1, 3, 0, 10))
+        limited = attrs.evolve(backend, channels=lambda: ChannelCount(1, 3, False, 10))
         (line,) = [line for line in report(self.settings(text), limited, ()) if line.startswith("  channels:")]
         self.assertEqual(line, "  channels: 1 endpoint x 3 priorities = 3 channels; the broker has at most 10")
 

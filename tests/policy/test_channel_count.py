@@ -26,34 +26,33 @@ class ChannelCountTests(SynchronousTestCase):
             (Addressing(endpoints=("a", "b"), default="a"), tuple(Priority), 6),
             (Addressing(endpoints=("a", "b"), default="a"), two, 4),
         ):
-            count = ChannelCount.of(Channels("requests", "ours.", priorities), addressing, None)
+            count = ChannelCount.of(Channels("requests", "ours.", priorities), addressing, False, None)
             self.assertEqual(count.total, total)
 
     def test_partitions(self) -> None:
-        """It is the number of different names that the channels have, whether a partition has one of its own or not."""
+        """It is the number of different names that the channels have: a partition has none of its own."""
         channels = Channels("requests")
         addressing = Addressing(endpoints=("a", "b"), partitioning=Partitioning(KEY, 16))
         names = set()
         for in_name, _, partition in addressing.lanes():
             names |= set(channels.names(queue_name("requests", in_name, partition)))
-        count = ChannelCount.of(channels, addressing, None)
+        count = ChannelCount.of(channels, addressing, False, None)
         self.assertEqual((count.total, count.endpoints, count.priorities), (len(names), 3, 3))
 
     def test_the_arithmetic(self) -> None:
         """It is shown as it is calculated, in words that have a singular."""
         for count, text in (
-            (ChannelCount(1, 3, 0), "1 endpoint x 3 priorities = 3 channels"),
-            (ChannelCount(1, 1, 0), "1 endpoint x 1 priority = 1 channel"),
-            (ChannelCount(2, 3, 16), "2 endpoints x (3 priorities + 16 partitions) = 38 channels"),
-            (ChannelCount(2, 1, 1), "2 endpoints x (1 priority + 1 partition) = 4 channels"),
+            (ChannelCount(1, 3), "1 endpoint x 3 priorities = 3 channels"),
+            (ChannelCount(1, 1), "1 endpoint x 1 priority = 1 channel"),
+            (ChannelCount(2, 3, reports=True), "2 endpoints x 3 priorities + 1 for reports = 7 channels"),
         ):
             self.assertEqual(str(count), text)
 
     def test_the_limit(self) -> None:
         """As many as the product has are not too many; one more is refused, with the numbers."""
-        for most in (None, 39, 38):
-            self.assertIsNone(ChannelCount(2, 3, 16, most).refusal)
-        refusal = ChannelCount(2, 3, 16, 37).refusal
+        for most in (None, 8, 7):
+            self.assertIsNone(ChannelCount(2, 3, True, most).refusal)
+        refusal = ChannelCount(2, 3, True, 6).refusal
         self.assertEqual(
-            refusal, "2 endpoints x (3 priorities + 16 partitions) = 38 channels, and the broker has 37 at most"
+            refusal, "2 endpoints x 3 priorities + 1 for reports = 7 channels, and the broker has 6 at most"
         )
