@@ -195,8 +195,9 @@ class SqliteResults:
             )
             for table in ("inflight", "events", "endings", "messages"):
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
-        connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
-        return len(keys)
+        expired = "SELECT digest FROM claims WHERE expires <= ? ORDER BY expires LIMIT ?"
+        connection.execute(f"DELETE FROM claims WHERE digest IN ({expired})", (now, SWEEP_ROWS))
+        return max(len(keys), connection.changes())
 
     # Reading
 

@@ -1,11 +1,15 @@
-"""Look-ups in the embedded file while it commits: each is answered, and the commit does not wait for them."""
+"""The embedded file does little at a time: in look-ups while it commits, and in letting go what has expired."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.messages import Status, Submission
-from openhqm.sqlite.results import MOST_IN_ONE_TURN
+from openhqm.sqlite.results import MOST_IN_ONE_TURN, SWEEP_ROWS, SWEEP_SECONDS
+from openhqm.sqlite.sql import fetch_one
 from tests.benches import SqliteBench, one_turn
 
 MANY = 3 * MOST_IN_ONE_TURN
@@ -57,3 +61,36 @@ class FindTests(SynchronousTestCase):
             connection.execute("INSERT INTO events VALUES (?, 2, 'processing', 1.0, '{}')", (key,))
         one_turn(self.bench.clock)
         self.assertEqual(told, [Status.PENDING] * MOST_IN_ONE_TURN + [Status.PROCESSING] * MOST_IN_ONE_TURN)
+
+
+class ExpiryTests(SynchronousTestCase):
+    """What has expired goes in small portions: no commit is held up by a million of them."""
+
+    def setUp(self) -> None:
+        self.bench = SqliteBench()
+        self.addCleanup(self.bench.close)
+
+    def test_claims(self) -> None:
+        """Each commit lets go of so many claims at most, and the next one follows at once."""
+        with self.bench.file.connection as connection:
+            connection.executemany(
+                "INSERT INTO claims VALUES (?, x'00', 1, 0.0, 1.0)",
+                [(number.to_bytes(8, "big"),) for number in range(3 * SWEEP_ROWS + 1)],
+            )
+        deleted: list[int] = []
+        run_commit = self.bench.run_commit
+
+        def counting(commit: Callable[[], None]) -> Deferred[None]:
+            before = self.claims()
+            done = run_commit(commit)
+            deleted.append(before - self.claims())
+            return done
+
+        self.bench.run_commit = counting  # type: ignore[method-assign]
+        self.bench.pass_time(SWEEP_SECONDS + 5)
+        self.assertEqual(self.claims(), 0)
+        self.assertLessEqual(max(deleted), SWEEP_ROWS)
+
+    def claims(self) -> int:
+        count: int = fetch_one(self.bench.file.reader, "SELECT count(*) FROM claims")[0]
+        return count
