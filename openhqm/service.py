@@ -23,6 +23,7 @@ from openhqm import __version__
 from openhqm.backends import make_backend
 from openhqm.check_report import report
 from openhqm.config.model import Settings
+from openhqm.config.reloading import Reloading
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
@@ -50,6 +51,7 @@ from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.forks import keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
+from openhqm.runtime.logs import set_level
 from openhqm.runtime.signals import handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure
 from openhqm.runtime.threads import SerialThread
@@ -58,6 +60,8 @@ from openhqm.workers.pool import WorkerPool
 FLUSH_SECONDS = 0.2
 LAST_REQUEST_SECONDS = 5.0
 """How long an idle connection stays open for one more request when another process has replaced this one."""
+APPLIED = {"monitoring.log_level": lambda settings: set_level(settings.monitoring.log_level)}
+"""What one process applies at SIGHUP, by key."""
 
 
 def makeService(options: OpenHQMOptions) -> Service:
@@ -75,7 +79,8 @@ def makeService(options: OpenHQMOptions) -> Service:
     try:
         if settings.server.workers > 1 and options.inheritance is None and not options["check"]:
             return Fleet(options.source, options.read, reactor, [sys.executable, *sys.orig_argv[1:]])
-        service = OpenHQM(settings, reactor, options.inheritance)
+        reloading = Reloading(settings, lambda: options.read().settings, APPLIED)
+        service = OpenHQM(settings, reactor, options.inheritance, reloading.reload)
         if options["check"]:
             run_to_its_end(reactor, lambda: check(service))
             raise SystemExit(0)
@@ -114,13 +119,21 @@ class OpenHQM(Service):
     """One process: doors, workers and backend. The constructor does no I/O, except that it imports the handlers.
 
     ``inheritance``: what the parent passed on, where there is one. Then the process serves when the parent says so.
+    ``reload`` is called at SIGHUP where there is none.
     """
 
     name = "openhqm"
     _log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, inheritance: Inheritance | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        inheritance: Inheritance | None = None,
+        reload: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings
+        self._reload = reload
         self._inheritance = inheritance
         self._parent = self._connect_to_parent(reactor) if inheritance is not None else None
         self._serving = self._leaving = False
@@ -316,6 +329,7 @@ class OpenHQM(Service):
         """
         if self._parent is None:
             handle_stop(self._reactor, lambda: os._exit(1))
+            signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reload))
         else:
             handle_stop(self._reactor, lambda: None)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -126,6 +126,26 @@ class StartingTests(ProcessCase):
 
 
 class ServingTests(ProcessCase):
+    def test_hang_up(self) -> None:
+        """SIGHUP ends nothing: it applies what can be applied, names the rest, and a bad file changes nothing."""
+        server = self.server()
+        config = self.config("worker: {handler: 'jobs:handle'}")
+        server.start("--config", config)
+        assert server.process is not None
+        for text, expected in (
+            ("worker: {handler: 'jobs:handle'}\nmonitoring: {log_level: DEBUG}", "monitoring.log_level has changed"),
+            ("worker: {handler: 'jobs:other'}\nmonitoring: {log_level: INFO}", "worker.handler has changed in the"),
+            ("worker: {", "; the process keeps its configuration"),
+        ):
+            self.config(text)
+            server.process.send_signal(signal.SIGHUP)
+            server.until(lambda expected=expected: expected in server.log(), "it does not say so")
+        Path(config).unlink()
+        server.process.send_signal(signal.SIGHUP)
+        server.until(lambda: server.log().count("; the process keeps its configuration") == 2, "it does not say so")
+        self.assertEqual(server.response(server.submit(1))["result"], {"seen": 1, "attempt": 1})
+        self.assertEqual(server.stop(), 0)
+
     def hold_connection(self, server: Server, number: int) -> None:
         """Hold a connection, once the server counts ``number`` of them and no older ones."""
         deadline = time.monotonic() + 20

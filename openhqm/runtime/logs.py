@@ -27,6 +27,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 _LEVELS = {"WARNING": "warn"}
+_predicates: list[LogLevelFilterPredicate] = []
 # The fields of our own events. An event's other fields (objects, perhaps secrets) are never written.
 _FIELDS = (
     *("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal"),
@@ -40,10 +41,21 @@ def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None
 
     It writes to ``stream``, by default the process's own standard output.
     """
-    least = LogLevel.levelWithName(_LEVELS.get(level, level.lower()))
     out = stream if stream is not None else sys.__stdout__
     assert out is not None
-    return FilteringLogObserver(_Writer(out, line), [LogLevelFilterPredicate(defaultLogLevel=least)])
+    predicate = LogLevelFilterPredicate(defaultLogLevel=_least(level))
+    _predicates.append(predicate)
+    return FilteringLogObserver(_Writer(out, line), [predicate])
+
+
+def set_level(level: str) -> None:
+    """Let every observer of this process write events of ``level`` and above from now on."""
+    for predicate in _predicates:
+        predicate.setLogLevelForNamespace("", _least(level))
+
+
+def _least(level: str) -> Any:
+    return LogLevel.levelWithName(_LEVELS.get(level, level.lower()))
 
 
 def json_line(event: LogEvent) -> str:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.logs import FACTORIES_NAME, json_line, observer, text_line
+from openhqm.runtime.logs import FACTORIES_NAME, json_line, observer, set_level, text_line
 from tests import hypothesis_profile  # noqa: F401
 
 # Anything a string can hold in Python: controls, line separators, lone surrogates
@@ -167,6 +167,18 @@ class ObserverTests(SynchronousTestCase):
         for position, level in enumerate(LEVELS):
             for form in ("json", "text"):
                 self.assertEqual(logged(f"{form}_{level}", all_of_them).count("\n"), len(LEVELS) - position, level)
+
+    def test_set_level(self) -> None:
+        """The level can be changed while the process runs, in both directions."""
+
+        def change(log: Logger) -> None:
+            log.info("not written")
+            set_level("DEBUG")
+            log.debug("written")
+            set_level("CRITICAL")
+            log.error("not written")
+
+        self.assertEqual(logged("text_ERROR", change).count("written"), 1)
 
     def test_logger(self) -> None:
         """A `Logger`'s event is one line, with the traceback of a failure."""
