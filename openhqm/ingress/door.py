@@ -200,18 +200,24 @@ class Door:
     async def first_events(self, acceptance: Acceptance) -> list[Event]:
         """The events of a request that was just accepted; none where the store cannot be read."""
         try:
-            return await self.events(acceptance.correlation_id, 0) or []
+            return list(await self.store.history(acceptance.correlation_id, 0))
         except NotDurable:
             return []
 
-    async def events(self, correlation_id: str, after: int) -> list[Event] | None:
-        """The events with numbers above ``after``, or None where the request has ended and there are no more."""
-        history = list(await self.store.history(correlation_id, after))
-        if not history and (await self.store.find(correlation_id)).status.ended:
-            # It may have ended between the two reads. After the ending no event follows, so one more read is complete.
-            history = list(await self.store.history(correlation_id, after))
-            return history or None
-        return history
+    async def events(self, correlation_id: str, after: int) -> tuple[int, list[Event]] | None:
+        """The events behind number ``after``, and the number that they follow. None: it has ended, and there are none.
+
+        A number beyond the last event counts as that of the last event: it comes from outside, and a stream that waited
+        for it would never end.
+        """
+        events = list(await self.store.history(correlation_id, after))
+        if events or not after:
+            return after, events
+        whole = await self.store.history(correlation_id, 0)
+        events = [event for event in whole if event.number > after]  # it may have gone on between the two reads
+        if not events and whole and whole[-1].reply is not None:
+            return None
+        return min(after, whole[-1].number if whole else 0), events
 
     async def cancel(self, correlation_id: str) -> Answer:
         """Cancel a request: 200 where it had not begun, 202 where its handler is told to stop.

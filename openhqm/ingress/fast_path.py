@@ -50,9 +50,10 @@ class FastPath:
 
     async def _events(self, correlation_id: str, message: FullRequest) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])
-        history = await self._door.events(correlation_id, after)
-        if history is None:
+        found = await self._door.events(correlation_id, after)
+        if found is None:
             return Answer(204)
+        after, history = found
         return StreamedAnswer(STREAM_FIELDS, lambda outlet: self._streams.open(correlation_id, after, history, outlet))
 
 

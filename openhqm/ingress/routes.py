@@ -101,10 +101,10 @@ class Routes:
     async def events(self, request: IRequest, correlation_id: str) -> bytes:
         """The events of a request, live until it ends."""
         after = last_event_id(field(request.getHeader, b"last-event-id"), request.args.get(b"last_event_id", []))
-        history = await self._door.events(correlation_id, after)
-        if history is None:
+        found = await self._door.events(correlation_id, after)
+        if found is None:
             return send(request, Answer(204))  # on which an EventSource does not reconnect
-        return await self._stream(request, correlation_id, after, history, None)
+        return await self._stream(request, correlation_id, *found, None)
 
     @app.route("/health", methods=["GET"])
     @deferred

@@ -129,16 +129,31 @@ class SameAnswersTests(SynchronousTestCase):
         """A reader that reconnects in the moment of the ending gets the ending, and not a 204."""
         correlation_id = self.submit()
         for server in self.servers:
-            find = server.bench.backend.store.find
+            history = server.bench.backend.store.history
 
-            def end_before(each: str, server: InMemoryServer = server, find: Any = find) -> Any:
-                server.handler.answers[0].callback("x")
-                server.bench.backend.turn()
-                return find(each)
+            def end_before(each: str, after: int, server: InMemoryServer = server, history: Any = history) -> Any:
+                if after == 0:  # the second look
+                    server.handler.answers[0].callback("x")
+                    server.bench.backend.turn()
+                return history(each, after)
 
-            server.bench.backend.store.find = end_before
+            server.bench.backend.store.history = end_before
         answer = self.both("GET", f"/api/v1/events/{correlation_id}", last_event_id="2")
         self.assertIn(b"id: 3\nevent: completed\n", answer)
+
+    def test_beyond_the_last_event(self) -> None:
+        """A stream that resumes after an event that is not there goes on behind the last one, and ends."""
+        for number in ("3", "4000000000"):  # the first is the number that the ending will have
+            self.servers = (InMemoryServer(True), InMemoryServer(False))
+            path = f"/api/v1/events/{self.submit()}"
+            self.both("GET", path, last_event_id=number)
+            for server in self.servers:
+                server.handler.answers[0].callback("done")
+            fast, routed = (server.take() for server in self.servers)
+            self.assertEqual(fast, routed)
+            self.assertIn(b"id: 3\nevent: completed\n", fast)
+            self.assertTrue(fast.endswith(b"\r\n0\r\n\r\n"), fast)
+            self.assertTrue(self.both("GET", path, last_event_id=number).startswith(b"HTTP/1.1 204 No Content\r\n"))
 
     def test_slashes(self) -> None:
         """A path with an additional slash is another path, and a 404."""
