@@ -116,7 +116,11 @@ class _Writer:
     def __init__(self, stream: IO[str], line: Callable[[LogEvent], str]) -> None:
         self._stream = stream
         self._line = line
+        self._encoding: str = getattr(stream, "encoding", None) or "utf-8"
 
     def __call__(self, event: LogEvent) -> None:
-        self._stream.write(self._line(event) + "\n")
+        line = self._line(event) + "\n"
+        if not line.isascii():  # what the stream's encoding has no bytes for is escaped, and no line is lost
+            line = line.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        self._stream.write(line)
         self._stream.flush()

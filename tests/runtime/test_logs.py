@@ -168,6 +168,18 @@ class ObserverTests(SynchronousTestCase):
             for form in ("json", "text"):
                 self.assertEqual(logged(f"{form}_{level}", all_of_them).count("\n"), len(LEVELS) - position, level)
 
+    def test_encoding(self) -> None:
+        """What a stream's encoding cannot express is escaped, and no line is lost."""
+        for encoding, expected in (
+            ("ascii", r"caf\xe9 \u2713"),
+            ("latin-1", "caf\xe9 \\u2713"),
+            ("utf-8", "caf\xe9 \u2713"),
+        ):
+            written = io.BytesIO()
+            stream = io.TextIOWrapper(written, encoding=encoding)
+            observer(text_line, "INFO", stream)(event("caf\xe9 \u2713"))
+            self.assertTrue(written.getvalue().decode(encoding).endswith(f"{expected}\n"), written.getvalue())
+
     def test_set_level(self) -> None:
         """The level can be changed while the process runs, in both directions."""
 
