@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from typing import Any
 
+import attrs
 from attrs import evolve
 from twisted.python.usage import Options, UsageError
 
+from openhqm import __version__
 from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load, read_text
 from openhqm.config.queue_rules import about_halves
@@ -41,6 +44,30 @@ class OpenHQMOptions(Options):
 
     inheritance: Inheritance | None
     source: Source
+
+    def opt_version(self) -> None:
+        """Print the version of openhqm, and exit."""
+        print(f"openhqm {__version__}")
+        raise SystemExit(0)
+
+    def parseArgs(self, *words: str) -> None:
+        """There are options only."""
+        if words:
+            raise UsageError(f"{words[0]!r} is no option: twistd -n openhqm starts the process, without another word")
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse the command line. Where an option is unknown that the configuration has a key for, say which."""
+        try:
+            super().parseOptions(options)
+        except UsageError as error:
+            unknown = re.fullmatch(r"option --([a-z-]+) not recognized", str(error))
+            keys = [] if unknown is None else _keys_named(unknown[1].replace("-", "_"))
+            if not keys:
+                raise
+            variables = " or ".join(f"OPENHQM_{key.upper().replace('.', '__')}" for key in keys)
+            raise UsageError(
+                f"{error}. Did you mean {' or '.join(keys)} in the file, or the variable {variables}?"
+            ) from None
 
     def postOptions(self) -> None:
         """Read the configuration. Each complaint is printed on a line of its own, and the process exits with 1."""
@@ -96,3 +123,10 @@ class OpenHQMOptions(Options):
         if self.inheritance is not None:
             # The parent has done all this before it started this process.
             twistd.update(nodaemon=True, pidfile="", rundir=".", chroot=None, uid=None, gid=None)
+
+
+def _keys_named(name: str) -> list[str]:
+    """The keys of the configuration's sections whose last part is ``name``."""
+    settings = load(None, {}, PRODUCTS)
+    sections = [(field.name, getattr(settings, field.name)) for field in attrs.fields(type(settings))]
+    return [f"{each}.{name}" for each, section in sections if attrs.has(type(section)) and hasattr(section, name)]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from openhqm import __version__
 from tests.servers import ROOT, Server
 
 JOBS = """
@@ -51,6 +52,20 @@ class ProcessCase(SynchronousTestCase):
 
 
 class StartingTests(ProcessCase):
+    def test_command_line(self) -> None:
+        """The version is ours; what is no option is refused, with the key that was meant where there is one."""
+        self.assertEqual(self.server().run("--version")[:2], (0, f"openhqm {__version__}\n"))
+        for arguments, expected in (
+            (("--port", "8000"), "Did you mean server.port in the file, or the variable OPENHQM_SERVER__PORT?"),
+            (("--log-level", "DEBUG"), "monitoring.log_level"),
+            (("--handler", "a:b"), "worker.handler"),
+            (("--colour",), "option --colour not recognized"),
+            (("start",), "'start' is no option"),
+        ):
+            code, output, errors = self.server().run(*arguments)
+            self.assertEqual(code, 1)
+            self.assertIn(expected, output + errors)
+
     def test_restart(self) -> None:
         """Ctrl-C ends the process with 0. After a restart it answers for an old id."""
         server = self.server()
