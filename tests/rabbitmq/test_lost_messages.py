@@ -13,6 +13,8 @@ from tests.servers import Server
 
 LOOK_OFTEN = "from openhqm.brokered import losses; losses.LOOK_SECONDS = 0.3"
 """A purge is noticed by looking several times; by default that takes a minute and a half."""
+KEEP_NOTHING = "from openhqm.brokered import leftovers; leftovers.LONGEST_WAIT = 1.0"
+"""What was prefetched and is not asked for is published again after a second; by default after a minute."""
 ONE_SLOT = {"OPENHQM_WORKER__COUNT": "1"}
 
 
@@ -92,7 +94,7 @@ class WithTheFileTests(LosingMessages):
 
     def test_queue_purged(self) -> None:
         """A queue that another program empties: its requests are published again, each is done, and done once."""
-        server = self.started(before=LOOK_OFTEN, **ONE_SLOT)
+        server = self.started(before=f"{LOOK_OFTEN}\n{KEEP_NOTHING}", **ONE_SLOT)
         ids = self.waiting_behind_one(server)
         # What the process had prefetched is in the queue again: else the queue is not empty after the purge.
         server.until(lambda: self.count_in(self.queues()[1]) == len(ids) - 1, "it keeps what it has prefetched")
