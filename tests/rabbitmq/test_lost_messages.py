@@ -60,6 +60,16 @@ class LosingMessages(ServedOnRabbitMQ):
 class WithTheFileTests(LosingMessages):
     """A server that accepts and works, and its ledger in its file, which keeps every message."""
 
+    def test_nothing_was_there(self) -> None:
+        """A check, a start, and a request at once: that its queues were never there is no loss."""
+        server = self.make_server()
+        self.assertEqual(server.run("--check")[0], 0)
+        server.launch()
+        server.until(lambda: server.ask("POST", "/api/v1/submit", {"payload": 1})[0] == 202, "it accepts nothing")
+        self.assertEqual(server.response(server.submit(2))["result"], 2)
+        self.assertEqual(self.warnings(server), [])
+        self.assertNotIn('"critical"', server.log())
+
     def test_empty_queues_deleted(self) -> None:
         """Queues that are deleted while they are empty are made again: callers wait, or have a 503 and repeat once."""
         server = self.started()
