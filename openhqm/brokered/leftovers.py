@@ -52,6 +52,7 @@ class Leftovers:
         self._asked_at = clock.seconds()
         self._timer: Any = None
         self._stopped = False
+        self._under_way: set[Deferred[Any]] = set()
         self.handing_back = False
 
     def asked(self, queue: str) -> None:
@@ -65,12 +66,17 @@ class Leftovers:
             self._timer = self._clock.callLater(IDLE_SECONDS, self._look)
 
     def stop(self) -> Deferred[Any]:
-        """Let nothing more come, and hand back what can be handed back. It does not fail."""
+        """Let nothing more come, and hand back what can be handed back. It does not fail.
+
+        Fires once the broker has all of it, also of what was being handed back before: what is still out when the
+        connection ends is delivered again, and that may count as an attempt.
+        """
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return self._hand_back()
+        self._hand_back()
+        return DeferredList(list(self._under_way))
 
     def _look(self) -> None:
         self._timer = None
@@ -100,10 +106,14 @@ class Leftovers:
     def _longest(self) -> float:
         return min(LONGEST_WAIT, (self._broker.traits.longest_lease_seconds or NEVER) / 2)
 
-    def _hand_back(self) -> Deferred[Any]:
+    def _hand_back(self) -> None:
         """What is requeued before the broker delivers nothing more would come back here."""
         self.handing_back = True
-        return self._prefetch.stop().addCallback(self._handed_back)
+        self._wait_for(self._prefetch.stop().addCallback(self._handed_back))
+
+    def _wait_for(self, handed_back: Deferred[Any]) -> None:
+        self._under_way.add(handed_back)
+        handed_back.addBoth(lambda _: self._under_way.discard(handed_back))
 
     def _handed_back(self, result: Any) -> Deferred[Any]:
         self.handing_back = False
@@ -126,7 +136,7 @@ class Leftovers:
                     postponed = self._ledger.postpone(each.incoming, 0.0)
                     postponed.addCallbacks(self._postponed, self._not_postponed, (each,), errbackArgs=(each,))
                 else:  # only the process that has accepted it has an outbox
-                    self._deliver_again(each, _attempts(each))
+                    self._wait_for(self._deliver_again(each, _attempts(each)))
 
     def _postponed(self, worth_it: bool, each: Prefetched) -> None:
         each.source.done(each.delivery)

@@ -129,6 +129,16 @@ class UnbegunTests(StorelessCase):
         found = self.receive_all(self.new_worker())
         self.assertEqual([delivery.attempt for delivery in found], [1, 1])
 
+    def test_stopped_while_it_hands_on(self) -> None:
+        """A worker stops once the broker has what it was handing on: what is out when it ends counts as an attempt."""
+        self.settle(self.occupied())
+        self.worker.broker.publish_result = PublishResult.STALLED
+        self.bench.pass_time(2)  # it has asked for nothing, and hands on what it has not begun
+        stopping = self.bench.done(self.worker.queue.stop())
+        self.assertNoResult(stopping)
+        self.bench.pass_time(15)
+        self.successResultOf(stopping)
+
     def test_handed_on_while_the_listener_is_down(self) -> None:
         """Other workers have it at once: no process has to publish it."""
         self.occupied()
