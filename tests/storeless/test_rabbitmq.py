@@ -90,7 +90,9 @@ class WorkingTests(ListenerAndWorkers):
         """A worker that is stopped hands on what it has, begun or not, and none of that was an attempt."""
         ids = [self.listener.submit({"steps": ["step1"]}, priority=name) for name in ("high", "normal", "low") * 5]
         for name in "bcd":
-            worker = self.process("worker", name, OPENHQM_SERVER__DRAIN_SECONDS="1")
+            # Longer than the second after which it consumes no more: what RabbitMQ has on the way to a consumer that is
+            # cancelled counts as delivered, and a release makes room for more.
+            worker = self.process("worker", name, OPENHQM_SERVER__DRAIN_SECONDS="3")
             worker.until(lambda: self.has_begun(worker), "the worker has not begun")  # noqa: B023
             self.assertEqual(worker.stop(), 0)
         self.step(1)
