@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from openhqm.brokered.losses import STOPPING
 from openhqm.brokered.messages import to_message
 from openhqm.errors import NotDurable
 from openhqm.interfaces import ChannelMissing, IBroker, Message
@@ -90,7 +91,7 @@ class Outbox:
             self._sweeping.cancel()
         for call, batch in self._refused.items():
             call.cancel()
-            _fail(batch, Failure(NotDurable("this process is stopping")))
+            _fail(batch, Failure(NotDurable(STOPPING)))
         self._refused.clear()
         await self.note().addErrback(_is_published_again)
 
