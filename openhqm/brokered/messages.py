@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from openhqm.codec import decode_request
 from openhqm.interfaces import Message
+from openhqm.interfaces.broker import REPLY_CHANNEL
 from openhqm.queue.ledger import Incoming
 
 GENERATION = "openhqm-generation"
 ATTEMPTS = "openhqm-attempts"
-REPLY_CHANNEL = "openhqm-reply-channel"
 
 
 def to_message(

@@ -78,6 +78,11 @@ class ChannelMissing(NotDurable):
         self.channel = channel
 
 
+REPLY_CHANNEL = "openhqm-reply-channel"
+"""The header of a message that names the channel for its reply. A product with a property for that may carry it there.
+"""
+
+
 def _no_headers() -> dict[str, str]:
     return {}
 

@@ -27,7 +27,10 @@ from openhqm.rabbitmq.subscription import Subscription
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
 
-LARGEST_BATCH = 256
+LARGEST_BATCH = 32
+"""What is asked for together is answered together. In large batches this process waits while RabbitMQ writes, and the
+other way round: batches of 256 took a fifth off what is accepted in a second.
+"""
 LARGEST_MESSAGE = {3: 128 * 1024 * 1024, 4: 16 * 1024 * 1024}
 """By the first number of the version: the default of ``max_message_size``."""
 

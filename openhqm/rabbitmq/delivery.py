@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces.broker import IBrokerDelivery, Message
+from openhqm.interfaces.broker import REPLY_CHANNEL, IBrokerDelivery, Message
 
 KEY = "openhqm-key"
 """The header in which the key of a message travels: AMQP has none."""
@@ -27,7 +27,7 @@ class RabbitMQDelivery:
         self, channel: Any, method: Any, properties: Any, body: bytes, settled: Callable[[RabbitMQDelivery], None]
     ) -> None:
         headers = properties.headers or {}
-        self.message = _message(body, headers)
+        self.message = _message(body, headers, properties.reply_to)
         self.position = None
         self.redelivery_count = _redelivery_count(headers, method.redelivered)
         self.revoked: Deferred[str] = Deferred()
@@ -63,15 +63,17 @@ class RabbitMQDelivery:
         return succeed(None)
 
 
-def _message(body: bytes, headers: Mapping[Any, Any]) -> Message:
+def _message(body: bytes, headers: Mapping[Any, Any], reply_to: str | None) -> Message:
     """What another program has put into the headers is taken where it is text or a number."""
     if not headers:
-        return Message(body)
+        return Message(body) if reply_to is None else Message(body, {REPLY_CHANNEL: reply_to})
     taken = {
         name: value if isinstance(value, str) else format(value, "d" if isinstance(value, int) else "")
         for name, value in headers.items()
         if isinstance(name, str) and isinstance(value, str | int | float) and name != _COUNT
     }
+    if reply_to is not None:
+        taken[REPLY_CHANNEL] = reply_to
     return Message(body, taken, taken.pop(KEY, None))
 
 

@@ -3,6 +3,9 @@
 
 Making them by pika's general means took longer than everything else that accepting does together. From one message to
 the next only its headers, size, number and body change.
+
+The header that names the reply channel travels as AMQP's own ``reply_to``: a table of headers in each message costs
+RabbitMQ a tenth of what it takes in a second.
 """
 
 from __future__ import annotations
@@ -10,15 +13,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
+from openhqm.interfaces.broker import REPLY_CHANNEL
+
 MOST_QUEUES = 1000
-MOST_TABLES = 100
+MOST_PROPERTIES = 100
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _BASIC, _PUBLISH = 60, 40
 _END = b"\xce"
 _OVERHEAD = 8  # of a frame: its type, channel and size, and the end
+_LONGEST_SHORT_STRING = 255  # bytes
 _MANDATORY = 1
 _PERSISTENT = 2
-_HAS_HEADERS, _HAS_DELIVERY_MODE, _HAS_MESSAGE_ID = 1 << 13, 1 << 12, 1 << 7
+_HAS_HEADERS, _HAS_DELIVERY_MODE, _HAS_REPLY_TO, _HAS_MESSAGE_ID = 1 << 13, 1 << 12, 1 << 9, 1 << 7
+_Properties = tuple[int, bytes]
+"""The flags of all properties, and those that come before the message's id."""
 _frame = struct.Struct(">BHI").pack  # type, channel, size
 _method = struct.Struct(">HHH").pack  # class, method, reserved
 _content = struct.Struct(">HHQH").pack  # class, weight, size of the body, which properties there are
@@ -32,17 +40,14 @@ class Framing:
         self._channel = channel
         self._largest = largest - _OVERHEAD
         self._methods: dict[str, bytes] = {}
-        self._tables: dict[tuple[tuple[str, str], ...], bytes] = {}
+        self._known: dict[tuple[tuple[str, str], ...], _Properties] = {}
 
     def publish(self, queue: str, headers: Mapping[str, str], message_id: bytes, body: bytes) -> bytes:
         """All frames of a persistent, mandatory message to ``queue``. `ValueError` for what AMQP cannot carry."""
         method = self._methods.get(queue) or self._method(queue)
-        if headers:
-            flags, properties = _HAS_HEADERS | _HAS_DELIVERY_MODE | _HAS_MESSAGE_ID, self._table(headers)
-        else:
-            flags, properties = _HAS_DELIVERY_MODE | _HAS_MESSAGE_ID, b""
+        flags, properties = self._properties(headers)
         content = _content(_BASIC, 0, len(body), flags)
-        content = b"%b%b%c%c%b" % (content, properties, _PERSISTENT, len(message_id), message_id)
+        content = b"%b%b%c%b" % (content, properties, len(message_id), message_id)
         if len(content) > self._largest:
             raise ValueError(f"its headers take more than {self._largest} bytes")
         return b"%b%b%b" % (method, self._frame(_HEADER, content), self._body(body))
@@ -55,15 +60,15 @@ class Framing:
         frame = self._methods[queue] = self._frame(_METHOD, method)
         return frame
 
-    def _table(self, headers: Mapping[str, str]) -> bytes:
+    def _properties(self, headers: Mapping[str, str]) -> _Properties:
         """Most messages have the same headers as the one before."""
         items = tuple(headers.items())
-        table = self._tables.get(items)
-        if table is None:
-            if len(self._tables) >= MOST_TABLES:
-                self._tables.clear()
-            table = self._tables[items] = _table(items)
-        return table
+        properties = self._known.get(items)
+        if properties is None:
+            if len(self._known) >= MOST_PROPERTIES:
+                self._known.clear()
+            properties = self._known[items] = _properties(dict(items))
+        return properties
 
     def _body(self, body: bytes) -> bytes:
         if len(body) <= self._largest:
@@ -73,6 +78,17 @@ class Framing:
 
     def _frame(self, kind: int, payload: bytes) -> bytes:
         return b"%b%b%b" % (_frame(kind, self._channel, len(payload)), payload, _END)
+
+
+def _properties(headers: dict[str, str]) -> _Properties:
+    flags, table, address = _HAS_DELIVERY_MODE | _HAS_MESSAGE_ID, b"", b""
+    reply_to = headers.get(REPLY_CHANNEL)
+    if reply_to is not None and len(reply_to.encode()) <= _LONGEST_SHORT_STRING:
+        del headers[REPLY_CHANNEL]
+        flags, address = flags | _HAS_REPLY_TO, _short_string(reply_to)
+    if headers:
+        flags, table = flags | _HAS_HEADERS, _table(headers.items())
+    return flags, b"%b%c%b" % (table, _PERSISTENT, address)
 
 
 def _table(items: Iterable[tuple[str, str]]) -> bytes:
@@ -86,6 +102,6 @@ def _table(items: Iterable[tuple[str, str]]) -> bytes:
 
 def _short_string(text: str) -> bytes:
     data = text.encode()
-    if len(data) > 255:
-        raise ValueError(f"{text[:40]}... has more than 255 bytes")
+    if len(data) > _LONGEST_SHORT_STRING:
+        raise ValueError(f"{text[:40]}... has more than {_LONGEST_SHORT_STRING} bytes")
     return b"%c%b" % (len(data), data)

@@ -39,9 +39,10 @@ class DeliveryTests(SynchronousTestCase):
         self.channel = Channel()
         self.settled: list[RabbitMQDelivery] = []
 
-    def deliver(self, headers: Any = None, redelivered: bool = False) -> RabbitMQDelivery:
+    def deliver(self, headers: Any = None, redelivered: bool = False, reply_to: str | None = None) -> RabbitMQDelivery:
         method = SimpleNamespace(delivery_tag=7, redelivered=redelivered)
-        return RabbitMQDelivery(self.channel, method, SimpleNamespace(headers=headers), b"body", self.settled.append)
+        properties = SimpleNamespace(headers=headers, reply_to=reply_to)
+        return RabbitMQDelivery(self.channel, method, properties, b"body", self.settled.append)
 
     def test_headers(self) -> None:
         """Text and numbers are taken as text. What cannot be text is left out, and the message comes all the same."""
@@ -68,6 +69,15 @@ class DeliveryTests(SynchronousTestCase):
         """The key comes out of its header, and is no header."""
         found = self.deliver({"openhqm-key": "k", "a": "b"}).message
         self.assertEqual((found.key, dict(found.headers)), ("k", {"a": "b"}))
+
+    def test_reply_channel(self) -> None:
+        """The reply channel comes out of AMQP's property, or out of the header where an older version put it."""
+        for headers, reply_to, expected in (
+            (None, "replies", {"openhqm-reply-channel": "replies"}),
+            ({"a": "b"}, "replies", {"a": "b", "openhqm-reply-channel": "replies"}),
+            ({"openhqm-reply-channel": "replies"}, None, {"openhqm-reply-channel": "replies"}),
+        ):
+            self.assertEqual(dict(self.deliver(headers, reply_to=reply_to).message.headers), expected)
 
     def test_redelivery_count(self) -> None:
         """What a quorum queue counts is taken. A classic queue says only that it is not the first time."""

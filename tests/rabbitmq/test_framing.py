@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.interfaces.broker import REPLY_CHANNEL
+
 try:
     from pika import BasicProperties
     from pika.frame import Body, Header, Method, decode_frame
@@ -35,12 +37,18 @@ def frames(data: bytes) -> list[Any]:
 class FramingTests(SynchronousTestCase):
     """`Framing`"""
 
-    @given(TEXT, HEADERS, st.integers(1, 2**63 - 1), st.binary(max_size=300))
-    def test_as_pika_does(self, queue: str, headers: dict[str, str], number: int, body: bytes) -> None:
+    @given(TEXT, HEADERS, st.none() | TEXT, st.integers(1, 2**63 - 1), st.binary(max_size=300))
+    def test_as_pika_does(
+        self, queue: str, headers: dict[str, str], reply_to: str | None, number: int, body: bytes
+    ) -> None:
         """What is sent is what pika would send, whatever is published, and however many frames it takes."""
         framing = Framing(3, 100_000)
         framing_of_body = Framing(3, 108)
-        properties = BasicProperties(delivery_mode=2, headers=headers or None, message_id=str(number))
+        properties = BasicProperties(
+            delivery_mode=2, headers=headers or None, message_id=str(number), reply_to=reply_to
+        )
+        if reply_to is not None:
+            headers = {**headers, REPLY_CHANNEL: reply_to}
         method = Method(3, Basic.Publish(exchange="", routing_key=queue, mandatory=True)).marshal()
         head = method + Header(3, len(body), properties).marshal()
         for _ in range(2):  # the second time it is made of what was kept
@@ -70,6 +78,11 @@ class FramingTests(SynchronousTestCase):
                 sent = Framing(1, 4096).publish("q", {"n": "v" * length}, b"7", b"")
                 longest = len(frames(sent)[1].marshal())
         self.assertEqual(longest, 4096)
+
+    def test_long_reply_channel(self) -> None:
+        """A reply channel that is longer than AMQP's property allows stays a header."""
+        header = frames(Framing(1, 4096).publish("q", {REPLY_CHANNEL: "ä" * 128}, b"7", b""))[1]
+        self.assertEqual((header.properties.reply_to, header.properties.headers), (None, {REPLY_CHANNEL: "ä" * 128}))
 
     def test_bounded(self) -> None:
         """What is kept for the next message does not grow without end."""
