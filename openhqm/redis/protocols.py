@@ -56,6 +56,10 @@ class CommandProtocol(RedisProtocol):  # type: ignore[misc]
         else:
             answer.callback(reply)
 
+    def tryConvertData(self, data: Any) -> Any:
+        """Bytes stay as they are: without this, each value in an answer is looked at to find that out."""
+        return data
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         while self.asked:

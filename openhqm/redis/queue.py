@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from zope.interface import implementer
 
@@ -36,6 +37,8 @@ from openhqm.runtime.deferreds import deferred
 NO_SOURCE = ("", "")
 MESSAGE_ID = "message_id"
 LARGEST_BYTES = 512 * 1024 * 1024  # a string in Redis holds no more (proto-max-bulk-len)
+TRAITS = QueueTraits(durable=True, ordered=True, atomic_settle=True, largest_message=LARGEST_BYTES)
+NOT_DURABLE = attrs.evolve(TRAITS, durable=False)
 
 
 @implementer(IMessageQueue)
@@ -58,12 +61,7 @@ class RedisQueue:
     @property
     def traits(self) -> QueueTraits:
         """Not durable before Redis's own settings were read, nor where they lose what was accepted."""
-        return QueueTraits(
-            durable=self._redis.promises.durable,
-            ordered=True,
-            atomic_settle=True,
-            largest_message=LARGEST_BYTES,
-        )
+        return TRAITS if self._redis.promises.durable else NOT_DURABLE
 
     @property
     def unavailable_reason(self) -> str | None:
