@@ -99,7 +99,8 @@ class MeddlingTests(Real):
         inbox = self.consume(channel, 5)
         first, second, third = await self.received(inbox, 3)
         self.assertEqual(inbox.bodies, [b"odd", b"bare", b"ours"])
-        self.assertEqual((first.message.headers, first.message.key), ({"text": "ä", "number": "5"}, "7"))
+        taken = {"text": "ä", "number": "5", "openhqm-reply-channel": "r"}
+        self.assertEqual((first.message.headers, first.message.key), (taken, "7"))
         self.assertEqual((second.message.headers, third.message.headers), ({}, {}))
         await self.ack(inbox, first, second, third)
 

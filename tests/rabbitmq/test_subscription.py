@@ -99,7 +99,7 @@ class Channel:
                 self.tag += 1
                 self.unsettled[self.tag] = (tag, body)
                 method = SimpleNamespace(delivery_tag=self.tag, redelivered=False)
-                received(self, method, SimpleNamespace(headers=None), body)
+                received(self, method, SimpleNamespace(headers=None, reply_to=None), body)
                 return True
         return False
 
