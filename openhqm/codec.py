@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.test_codec -*-
 """The wire format of messages in queues and stores: JSON, version 1, described in docs/wire-format.md.
 
-The payload and the result are in it byte for byte. A reader refuses an unknown version, and ignores unknown members,
-because a newer writer may add some.
+The payload and the result are in it byte for byte, and the white space around them stands beside them. A reader
+refuses an unknown version, and ignores unknown members, because a newer writer may add some.
 """
 
 from __future__ import annotations
@@ -18,7 +18,24 @@ from openhqm.policy.steps import Step
 
 VERSION = 1
 _LONGEST_ID = "00000000-0000-4000-8000-000000000000"
+_SPACE = b" \t\r\n"  # RFC 8259, section 2
 _LONGEST_TIME = 1234567890.1234567  # no time of this century takes more digits
+
+
+class _ReplyV1(msgspec.Struct, omit_defaults=True):
+    openhqm: int
+    correlation_id: str
+    status: str
+    completed_at: float
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    body: str | None = None
+    status_code: int = 200
+    headers: dict[str, str] = {}
+    error: str | None = None
+    attempt: int = 0
+    processing_time_ms: int = 0
+    reason_class: str | None = None
+    space: tuple[str, str] | None = None
 
 
 class _RequestV1(msgspec.Struct, omit_defaults=True):
@@ -35,20 +52,10 @@ class _RequestV1(msgspec.Struct, omit_defaults=True):
     endpoint: str | None = None
     partition: int | None = None
     reply_to: str | None = None
-
-
-class _ReplyV1(msgspec.Struct, omit_defaults=True):
-    openhqm: int
-    correlation_id: str
-    status: str
-    completed_at: float
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    body: str | None = None
-    status_code: int = 200
-    headers: dict[str, str] = {}
-    error: str | None = None
-    attempt: int = 0
-    processing_time_ms: int = 0
+    tenant: str | None = None
+    tags: tuple[str, ...] = ()
+    parent_reply: _ReplyV1 | None = None
+    space: tuple[str, str] | None = None
 
 
 class _DeadLetterV1(msgspec.Struct):
@@ -208,6 +215,10 @@ def _request_to_wire(request: Request) -> _RequestV1:
         submission.endpoint,
         submission.partition,
         submission.reply_to,
+        submission.tenant,
+        submission.tags,
+        None if submission.parent_reply is None else _reply_to_wire(submission.parent_reply),
+        _space_around(submission.payload),
     )
 
 
@@ -221,7 +232,7 @@ def _request_from_wire(wire: _RequestV1) -> Request:
     except ValueError as error:
         raise UnreadableMessage(f"the body is not base64: {error}") from None
     submission = Submission(
-        bytes(wire.payload),
+        _with_space(bytes(wire.payload), wire.space),
         wire.headers,
         wire.metadata,
         priority,
@@ -231,6 +242,9 @@ def _request_from_wire(wire: _RequestV1) -> Request:
         wire.endpoint,
         wire.partition,
         wire.reply_to,
+        wire.tenant,
+        wire.tags,
+        None if wire.parent_reply is None else _reply_from_wire(wire.parent_reply),
     )
     return Request(wire.correlation_id, wire.submitted_at, submission)
 
@@ -248,6 +262,8 @@ def _reply_to_wire(reply: Reply) -> _ReplyV1:
         error=reply.error,
         attempt=reply.attempt,
         processing_time_ms=reply.processing_time_ms,
+        reason_class=reply.reason_class,
+        space=None if reply.result is None else _space_around(reply.result),
     )
 
 
@@ -260,16 +276,30 @@ def _reply_from_wire(wire: _ReplyV1) -> Reply:
             wire.correlation_id,
             status,
             wire.completed_at,
-            None if result == b"null" else result,
+            None if result == b"null" else _with_space(result, wire.space),
             body,
             wire.status_code,
             wire.headers,
             wire.error,
             wire.attempt,
             wire.processing_time_ms,
+            wire.reason_class,
         )
     except ValueError as error:
         raise UnreadableMessage(str(error)) from None
+
+
+def _space_around(text: bytes) -> tuple[str, str] | None:
+    """The white space before and after a JSON value, which JSON does not keep; None where there is none."""
+    if text[:1] not in _SPACE and text[-1:] not in _SPACE:
+        return None
+    before = len(text) - len(text.lstrip(_SPACE))
+    after = len(text.rstrip(_SPACE))
+    return text[:before].decode(), text[after:].decode()
+
+
+def _with_space(text: bytes, space: tuple[str, str] | None) -> bytes:
+    return text if space is None else b"%b%b%b" % (space[0].encode(), text, space[1].encode())
 
 
 def _to_base64(body: bytes | None) -> str | None:

@@ -58,6 +58,9 @@ class Submission:
     ``endpoint`` and ``partition`` determine the queue in which the request waits (`policy.queue_names`): None is the
     queue shared by all requests without an endpoint or a partition. ``reply_to`` names a stream of the broker that gets
     a copy of the reply; only a message of that broker can ask for it.
+
+    ``tenant`` is on whose behalf the caller asks, ``tags`` are words to find the request by. ``parent_reply`` is the
+    reply of the request that this one follows up (`IMessageQueue.accept`), once that has ended.
     """
 
     payload: bytes
@@ -70,6 +73,9 @@ class Submission:
     endpoint: str | None = None
     partition: int | None = None
     reply_to: str | None = None
+    tenant: str | None = None
+    tags: tuple[str, ...] = ()
+    parent_reply: Reply | None = None
 
 
 @attrs.frozen
@@ -103,11 +109,15 @@ class IdempotencyClaim:
 
 @attrs.frozen
 class Acceptance:
-    """The answer to a durable submission: its id, when it was accepted, and whether an earlier one had the same key."""
+    """The answer to a durable submission: its id, when it was accepted, and whether an earlier one had the same key.
+
+    ``follow_ups`` are the ids of its follow-ups; a repeat does not name them.
+    """
 
     correlation_id: str
     submitted_at: float
     replayed: bool = False
+    follow_ups: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -115,7 +125,8 @@ class Reply:
     """How a request ended.
 
     ``result`` is JSON text, or None; ``body`` holds the bytes of a reply that is not JSON. ``status_code`` and
-    ``headers`` are those with which the raw body is served.
+    ``headers`` are those with which the raw body is served. ``error`` says to a person why it did not complete,
+    ``reason_class`` in one word to a program, where it is known: ``overflow``.
     """
 
     correlation_id: str
@@ -128,6 +139,7 @@ class Reply:
     error: str | None = None
     attempt: int = 0
     processing_time_ms: int = 0
+    reason_class: str | None = None
 
     @status.validator
     def _is_an_ending(self, attribute: object, value: Status) -> None:

@@ -34,7 +34,7 @@ VALUES = st.recursive(
 )
 # JSON text as callers write it: numbers beyond 64 bits, with and without escapes, inner white space
 TEXTS = st.sampled_from(
-    [b"1" * 400, b"-0.0e+17", b'{"b": 1 ,\n "a":[ ]}', b'"\\u00e9\\/"', b"[1.10]", b"false"]
+    [b"1" * 400, b"-0.0e+17", b'{"b": 1 ,\n "a":[ ]}', b'"\\u00e9\\/"', b"[1.10]", b"false", b"1\n", b'\t \r\n"a" ']
 ) | st.builds(lambda value, plain: json.dumps(value, ensure_ascii=plain).encode(), VALUES, st.booleans())
 SUBMISSIONS = st.builds(
     Submission,
@@ -48,6 +48,9 @@ SUBMISSIONS = st.builds(
     endpoint=st.none() | st.text(max_size=8),
     partition=st.none() | st.integers(0, 1000),
     reply_to=st.none() | st.text(max_size=8),
+    tenant=st.none() | st.text(max_size=8),
+    tags=st.lists(st.text(max_size=8), max_size=3).map(tuple),
+    parent_reply=st.none() | st.deferred(lambda: REPLIES),
 )
 REQUESTS = st.builds(Request, st.text(max_size=40), TIMES, SUBMISSIONS)
 REPLIES = st.builds(
@@ -62,6 +65,7 @@ REPLIES = st.builds(
     error=st.none() | st.text(max_size=20),
     attempt=st.integers(0, 2**31),
     processing_time_ms=st.integers(0, 2**53),
+    reason_class=st.none() | st.text(max_size=8),
 )
 DEAD_LETTERS = st.builds(DeadLetter, REQUESTS, st.text(max_size=20), REPLIES, TIMES)
 STEPS = st.builds(
@@ -123,7 +127,7 @@ class RoundTripTests(SynchronousTestCase):
         data = encode_request(request)
         document = json.loads(data)
         self.assertEqual((document["openhqm"], document["correlation_id"]), (1, request.correlation_id))
-        self.assertIn(b'"payload":' + request.submission.payload, data)
+        self.assertIn(b'"payload":' + request.submission.payload.strip(), data)
 
 
 class UnreadableTests(SynchronousTestCase):
