@@ -119,13 +119,17 @@ class BrokeredQueue:
         await self._broker.stop()
         await self._ledger.stop()
 
-    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
-        return shielded(self._accept(submission, claim))
+    def accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Acceptance]:
+        return shielded(self._accept(submission, claim, follow_ups))
 
-    async def _accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
+    async def _accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
+    ) -> Acceptance:
         if claim is None and self._broker.unavailable_reason is not None:
             raise NotDurable(self._broker.unavailable_reason)
-        outgoing = await self._ledger.record(submission, claim)
+        outgoing = await self._ledger.record(submission, claim, follow_ups)
         if isinstance(outgoing, Acceptance):
             return outgoing
         if outgoing.waits:
@@ -216,4 +220,5 @@ def _together(traits: BrokerTraits, durable: bool) -> QueueTraits:
 
 
 def _acceptance(outgoing: Outgoing) -> Acceptance:
-    return Acceptance(outgoing.request.correlation_id, outgoing.request.submitted_at)
+    request = outgoing.request
+    return Acceptance(request.correlation_id, request.submitted_at, follow_ups=outgoing.follow_ups)

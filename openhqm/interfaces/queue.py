@@ -93,10 +93,16 @@ class IMessageQueue(Interface):
     def stop() -> Deferred[None]:
         """Close. The callers of `receive` are cancelled; what is delivered now is delivered again after a start."""
 
-    def accept(submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
+    def accept(
+        submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Acceptance]:
         """Take responsibility for a request: record and message are durable once this fires.
 
         It waits in the queue that `policy.queue_names.queue_of` names.
+
+        ``follow_ups`` are accepted in the same step, each with an id of its own, and held back: none is delivered
+        before the request has ended. Whatever ends it makes them due in the same step, as requests of that time, with
+        its reply as their ``parent_reply``. Their ``not_before`` is not looked at.
 
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request.
         Cancelling does not take the request back: it is accepted or fails as a whole.

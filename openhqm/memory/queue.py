@@ -16,7 +16,7 @@ from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.local_queue import LocalQueue, Message
 from openhqm.memory.results import MemoryResults
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Request, Submission
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
 from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
@@ -69,22 +69,27 @@ class MemoryQueue:
         self._timers.stop()
         await gatherResults([queue.stop() for queue in self._queues.values()])
 
-    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
-        return maybeDeferred(self._accept, submission, claim)
+    def accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Acceptance]:
+        return maybeDeferred(self._accept, submission, claim, follow_ups)
 
-    def _accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Acceptance:
+    def _accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Acceptance:
         if claim is not None and (claim.scope, claim.key) in self._claims:
             fingerprint, first = self._claims[claim.scope, claim.key]
             if fingerprint != claim.fingerprint:
                 raise IdempotencyConflict(claim.key)
-            return attrs.evolve(first, replayed=True)
+            return attrs.evolve(first, replayed=True, follow_ups=())
         if len(self._results) >= MOST_REQUESTS:
             raise NotDurable(f"the memory queue holds {MOST_REQUESTS} requests and takes no more")
         now = self._clock.seconds()
         key = next(self._keys)
         request = Request(self._ids.issue(key), now, submission)
         self._results.note_request(key, now, request.deadline)
-        acceptance = Acceptance(request.correlation_id, now)
+        held = tuple(self._hold(key, follow_up, now) for follow_up in follow_ups)
+        acceptance = Acceptance(request.correlation_id, now, follow_ups=held)
         if claim is not None:
             claim_key = (claim.scope, claim.key)
             self._claims[claim_key] = (claim.fingerprint, acceptance)
@@ -92,6 +97,22 @@ class MemoryQueue:
         message = Message(key, request, priority_of(submission), now)
         self._queue(queue_of(self._requests, submission)).put(message, submission.not_before or now)
         return acceptance
+
+    def _hold(self, parent: int, submission: Submission, now: float) -> str:
+        """Hold a follow-up back until its parent has ended; its id."""
+        key = next(self._keys)
+        self._results.note_request(key, now, None)
+        self._results.note_held(parent, lambda reply: self._let_go(key, submission, reply))
+        return self._ids.issue(key)
+
+    def _let_go(self, key: int, submission: Submission, reply: Reply) -> None:
+        if self._results.has_ended(key):
+            return
+        now = self._clock.seconds()
+        request = Request(self._ids.issue(key), now, attrs.evolve(submission, parent_reply=reply, not_before=None))
+        self._results.note_due(key, now, request.deadline)
+        message = Message(key, request, priority_of(submission), now)
+        self._queue(queue_of(self._requests, submission)).put(message, now)
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._queue(queue).receive(most, in_order)

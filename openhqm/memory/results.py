@@ -44,6 +44,7 @@ class MemoryResults:
         self._watchers = Watchers()
         self._entries: dict[int, _Entry] = {}
         self._newest = 0
+        self._held: dict[int, list[Callable[[Reply], None]]] = {}
         self.on_ending: list[Callable[[int, str], None]] = []
 
     def __len__(self) -> int:
@@ -79,6 +80,16 @@ class MemoryResults:
         if deadline is not None:
             self._timers.at(deadline, lambda: self._overdue(key))
 
+    def note_held(self, parent: int, due: Callable[[Reply], None]) -> None:
+        """Call ``due`` with the reply once ``parent`` has ended."""
+        self._held.setdefault(parent, []).append(due)
+
+    def note_due(self, key: int, now: float, deadline: float | None) -> None:
+        """A request that was held back is one of this time."""
+        self._entries[key].events[0] = Event(1, "pending", now)
+        if deadline is not None:
+            self._timers.at(deadline, lambda: self._overdue(key))
+
     def note_event(self, key: int, type: str, detail: dict[str, Any]) -> None:
         """Add an event to the history; `ValueError` past its limits."""
         entry = self._entries[key]
@@ -96,6 +107,8 @@ class MemoryResults:
         self._timers.at(entry.expires, lambda: self._expire(key))
         event = Event(len(entry.events) + 1, reply.status.value.lower(), reply.completed_at, reply=reply)
         self._add(key, entry, event)
+        for due in self._held.pop(key, ()):
+            due(reply)
         for call in self.on_ending:
             call(key, reply.status.value)
         return True

@@ -34,7 +34,7 @@ class Outgoing:
 
     ``generation`` counts the decisions to publish a message of this request; ``attempts`` is how many attempts there
     had been by then. ``waits``: the message is published later, by the outbox, because it is not due, or because it
-    waits behind another request of its partition.
+    waits behind another request of its partition. ``follow_ups`` are the ids of the request's follow-ups.
     """
 
     number: int
@@ -44,6 +44,7 @@ class Outgoing:
     generation: int = 0
     attempts: int = 0
     waits: bool = False
+    follow_ups: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -138,8 +139,12 @@ class Ledger(Protocol):
 
     # Accepting
 
-    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
+    def record(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Outgoing | Acceptance]:
         """Record a request with its claim, its deadline and its outbox entry; the acceptance where it is a repeat.
+
+        Its follow-ups are recorded and held back. Whatever ends it gives them its reply and an outbox entry.
 
         An entry that does not wait is this process's to publish, for `CLAIM_SECONDS`. `IdempotencyConflict`.
         """

@@ -1,7 +1,8 @@
 -- Take responsibility for a request: idempotency key, record, place in the queue and deadline, or nothing of it.
 -- queue, priority, body, not before ('': at once), timeout ('': none), idempotency key ('': none), fingerprint, lifetime,
--- source, entry ('': none; else the request stands there until it is accepted), reply to ('': none is asked for), about
--- {'new', number, time}; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
+-- source, entry ('': none; else the request stands there until it is accepted), reply to ('': none is asked for), about,
+-- the follow-ups (see hold_back)
+-- {'new', number, time, numbers of the follow-ups}; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
 -- gone
 local queue, priority, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local claim, fingerprint, lifetime = ARGV[7], ARGV[8], ARGV[9]
@@ -41,4 +42,4 @@ if claim ~= '' then
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
 wake(queue)
-return {'new', number, now}
+return {'new', number, now, hold_back(number, 14)}

@@ -8,7 +8,7 @@ another one listens. Both reconnect by themselves.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -154,6 +154,13 @@ class Redis:
     def saw(self, number: int) -> None:
         """Redis gave out ``number``: it must never know a lower one as its last."""
         self._seen = max(self._seen, number)
+
+    def issue_all(self, numbers: Sequence[bytes]) -> tuple[str, ...]:
+        """The ids of numbers that Redis has just given out."""
+        if not numbers:
+            return ()
+        self.saw(int(numbers[-1]))
+        return tuple(self.ids.issue(int(number)) for number in numbers)
 
     def run(self, name: str, *values: Any) -> Deferred[Any]:
         """The script's answer. `NotDurable` where Redis refuses it, or does not answer: then it may have run.

@@ -26,6 +26,7 @@ from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, LossUncertain
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
+from openhqm.redis.held import held_values
 from openhqm.runtime.deferreds import deferred
 
 MOST_RECOVERED = 500
@@ -113,12 +114,18 @@ class RedisLedger:
 
     # Accepting
 
-    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
-        return self._record(submission, claim, NOWHERE)
+    def record(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Outgoing | Acceptance]:
+        return self._record(submission, claim, NOWHERE, follow_ups)
 
     @deferred
     async def _record(
-        self, submission: Submission, claim: IdempotencyClaim | None, source: tuple[str, str]
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        source: tuple[str, str],
+        follow_ups: Sequence[Submission] = (),
     ) -> Outgoing | Acceptance:
         # Number and time are Redis's to give.
         envelope, channel = encode_submission(submission), self._channels.of(submission)
@@ -133,6 +140,7 @@ class RedisLedger:
             *claim_arguments(claim),
             *source,
             CLAIM_SECONDS,
+            *(value for each in follow_ups for value in self._held_back(each)),
         )
         outcome = answer[0]
         if outcome == b"conflict":
@@ -147,7 +155,15 @@ class RedisLedger:
         waits = answer[3] == b"1"
         if waits and submission.not_before is not None:
             self._fell_due(max(0.0, submission.not_before - at))
-        return Outgoing(number, Request(id, at, submission), channel, address(envelope, id, at), waits=waits)
+        ids = self._redis.issue_all(answer[4])
+        request = Request(id, at, submission)
+        return Outgoing(number, request, channel, address(envelope, id, at), waits=waits, follow_ups=ids)
+
+    def _held_back(self, submission: Submission) -> tuple[Any, ...]:
+        """A follow-up, for the scripts."""
+        channels = self._channels
+        queue, channel = queue_of(channels.requests, submission), channels.of(submission)
+        return queue, "", channel, channels.line(submission) or "", *held_values(submission)
 
     @deferred
     async def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> bool:

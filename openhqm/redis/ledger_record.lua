@@ -1,7 +1,8 @@
 -- Take responsibility for a request whose message goes to a broker: claim, record, outbox entry and deadline, or nothing.
 -- queue, channel, line ('': order does not matter), body, not before ('': at once), timeout ('': none), claim ('': none),
--- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
--- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does)}, {'repeat', number, at}, {'conflict'} or
+-- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim,
+-- the follow-ups (see hold_back)
+-- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups}, {'repeat', number, at}, {'conflict'} or
 -- {'unknown'}: the entry is gone.
 local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10]
@@ -40,4 +41,4 @@ if claim ~= '' then
     'expires', exact(clock + tonumber(lifetime)))
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
-return {'new', number, now, waits}
+return {'new', number, now, waits, hold_back(number, 14)}

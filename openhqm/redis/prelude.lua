@@ -123,6 +123,40 @@ local function forget(number, queue, priority)
   redis.call('ZREM', prefix .. 'open', number)
 end
 
+-- The follow-ups of a request, held back until it has ended. They are recorded, and stand nowhere else.
+-- from `first` on, six values for each: queue, priority ('': its message goes to a broker), channel, line, timeout ('':
+-- none), body
+local function hold_back(parent, first)
+  local numbers = {}
+  for index = first, #ARGV, 6 do
+    local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
+    redis.call('HSET', record(number), 'at', now, 'queue', ARGV[index], 'priority', ARGV[index + 1],
+      'channel', ARGV[index + 2], 'line', ARGV[index + 3], 'timeout', ARGV[index + 4], 'body', ARGV[index + 5],
+      'attempt', 0, 'last', 1, 'generation', 0, 'told', 1)
+    redis.call('SADD', prefix .. 'queues', ARGV[index])
+    numbers[#numbers + 1] = number
+  end
+  if #numbers > 0 then redis.call('HSET', record(parent), 'held', table.concat(numbers, ' ')) end
+  return numbers
+end
+
+-- The parent of a follow-up has ended: it is a request of this time, with the parent's reply in its envelope.
+local function let_go(number, reply)
+  local key = record(number)
+  local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout')
+  if not found[1] then return end  -- it was cancelled while it was held back
+  redis.call('HSET', key, 'at', now, 'body', found[1]:sub(1, -2) .. ',"parent_reply":' .. reply .. '}')
+  if found[4] ~= '' then redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(found[4])), number) end
+  if found[3] == '' then
+    redis.call('ZADD', outbox, now, number)
+    tell(signals('outbox'), 'due')
+  else
+    redis.call('ZADD', delayed(found[2], found[3]), now, number)
+    redis.call('ZADD', prefix .. 'open', number, number)
+    wake(found[2])
+  end
+end
+
 local function add_letter(letters, letter)
   redis.call('XADD', letters, string.format('%.0f-0', redis.call('INCR', letters .. ':last')), 'at', now, 'letter', letter)
 end
@@ -143,7 +177,10 @@ local function end_request(number, queue, priority, status, reply, ttl, first)
   redis.call('HDEL', key, 'body')
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
   tell(prefix .. 'e:' .. number, count)
-  local asked = redis.call('HMGET', key, 'reply_to', 'about')
+  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held')
+  if asked[3] then
+    for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, reply) end
+  end
   return asked[1] and add_reply(asked[1], asked[2], first)
 end
 

@@ -31,6 +31,7 @@ from openhqm.policy.redrive import redriven
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
+from openhqm.redis.held import held_values
 from openhqm.redis.local_queue import LocalQueue
 from openhqm.runtime.deferreds import deferred
 
@@ -83,8 +84,10 @@ class RedisQueue:
         await gatherResults([queue.stop() for queue in self._queues.values()])
         await self._redis.stop()
 
-    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
-        return self._accept(submission, claim, NO_SOURCE)
+    def accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Acceptance]:
+        return self._accept(submission, claim, NO_SOURCE, follow_ups)
 
     def adopt(self, submission: Submission, source: str, entry: str) -> Deferred[Acceptance]:
         """Accept a request for the message ``entry`` of the stream ``source``, and delete it there, in one step.
@@ -103,7 +106,11 @@ class RedisQueue:
         return bool(answer != b"0")
 
     def _accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, source: tuple[str, str]
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        source: tuple[str, str],
+        follow_ups: Sequence[Submission] = (),
     ) -> Deferred[Acceptance]:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
@@ -118,6 +125,7 @@ class RedisQueue:
             *source,
             submission.reply_to or "",
             about(submission),
+            *(value for each in follow_ups for value in self._held_back(each)),
         )
         return asked.addCallback(self._accepted, claim, source)
 
@@ -129,7 +137,15 @@ class RedisQueue:
             raise UnknownRequest(" ".join(source))
         number = int(answer[1])
         self._redis.saw(number)
-        return Acceptance(self._redis.ids.issue(number), float(answer[2]), replayed=outcome == b"repeat")
+        if outcome == b"repeat":
+            return Acceptance(self._redis.ids.issue(number), float(answer[2]), replayed=True)
+        ids = self._redis.issue_all(answer[3])
+        return Acceptance(self._redis.ids.issue(number), float(answer[2]), follow_ups=ids)
+
+    def _held_back(self, submission: Submission) -> tuple[Any, ...]:
+        """A follow-up, for the scripts."""
+        queue, priority = queue_of(self._requests, submission), priority_of(submission).value
+        return queue, priority, "", "", *held_values(submission)
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._queue(queue).receive(most, in_order)

@@ -26,6 +26,7 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.held import Held
 from openhqm.sqlite.outbox_rows import OutboxRows
 from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.results import SqliteResults
@@ -67,6 +68,7 @@ class SqliteLedger:
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
+        self._held = Held(file, store, clock, self.outbox.make_due)
 
     @property
     def keeps_unbegun(self) -> bool:
@@ -111,9 +113,14 @@ class SqliteLedger:
 
     # Accepting
 
-    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
+    def record(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Outgoing | Acceptance]:
         now = self._clock.seconds()
         outgoing = self._new(submission, now)
+        held = [self._new(follow_up, now) for follow_up in follow_ups]
+        if held:
+            outgoing = attrs.evolve(outgoing, follow_ups=tuple(each.request.correlation_id for each in held))
 
         def add(connection: apsw.Connection) -> Outgoing | Acceptance:
             if claim is not None:
@@ -122,6 +129,10 @@ class SqliteLedger:
                     first = self._file.ids.number(earlier.correlation_id)
                     connection.execute("UPDATE outbox SET told = 1 WHERE key = ?", (first,))
                     return earlier
+            for each in held:
+                self._note_queue(connection, each.request)
+                self._rows.add(connection, each.number, now, each.body)
+                self._held.add(connection, outgoing.number, each.number)
             return self._add(connection, outgoing, now, told=False)
 
         return self._file.write(add)
@@ -133,6 +144,7 @@ class SqliteLedger:
                 return False
             self._rows.remove(connection, key)
             self.outbox.forget(connection, key)
+            self._held.forget(connection, key)
             if claim is not None:
                 drop_claim(connection, claim, key)
             return True
@@ -159,15 +171,18 @@ class SqliteLedger:
 
     def _add(self, connection: apsw.Connection, outgoing: Outgoing, now: float, *, told: bool) -> Outgoing:
         request = outgoing.request
-        queue = queue_of(self._channels.requests, request.submission)
-        if queue not in self._named:
-            connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
-            self._file.after_commit(lambda: self._named.add(queue))
+        self._note_queue(connection, request)
         self._rows.add(connection, outgoing.number, now, outgoing.body)
         if request.deadline is not None:
             self._store.note_deadline(connection, outgoing.number, request.deadline)
         waits = self.outbox.add(connection, outgoing, now, told)
         return attrs.evolve(outgoing, waits=True) if waits else outgoing
+
+    def _note_queue(self, connection: apsw.Connection, request: Request) -> None:
+        queue = queue_of(self._channels.requests, request.submission)
+        if queue not in self._named:
+            connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
+            self._file.after_commit(lambda: self._named.add(queue))
 
     def queues(self) -> Deferred[Sequence[str]]:
         return succeed([name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())])

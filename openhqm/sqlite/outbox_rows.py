@@ -15,6 +15,7 @@ import apsw
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_request
+from openhqm.messages import Reply, Request
 from openhqm.policy.channels import Channels, group_of
 from openhqm.queue.ledger import CLAIM_SECONDS, MOST_COUNTED, Outgoing
 from openhqm.sqlite.file import SqliteFile
@@ -144,7 +145,13 @@ class OutboxRows:
         generation = self.generation(connection, key)
         self._put(connection, key, PUBLISHED, self._clock.seconds(), self._channel(body), generation)
 
-    def ended(self, connection: apsw.Connection, key: int) -> None:
+    def make_due(self, connection: apsw.Connection, key: int, request: Request) -> None:
+        """A request that was held back is to be published."""
+        due = self._clock.seconds()
+        self._put(connection, key, DUE, due, self._channels.of(request.submission))
+        self._file.after_commit(lambda: self._fell_due(due))
+
+    def ended(self, connection: apsw.Connection, key: int, reply: Reply | None = None) -> None:
         """The request has ended, by whatever cause: nothing of it is to be published; the next of its line may go."""
         connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
         self.forget(connection, key)

@@ -31,7 +31,9 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.claims import take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.held import Held
 from openhqm.sqlite.local_queue import LocalQueue
+from openhqm.sqlite.queue_rows import QueueRows, delay
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import DELAYED, RANK, queue_of_key
 from openhqm.sqlite.sql import fetch_all
@@ -69,6 +71,7 @@ class SqliteQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
+        self._held = Held(file, results, clock, self._make_due)
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -89,7 +92,9 @@ class SqliteQueue:
         await gatherResults([queue.stop() for queue in self._queues.values()])
         await self._file.close()
 
-    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
+    def accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Acceptance]:
         now = self._clock.seconds()
         queue = self._queue(queue_of(self._requests, submission))
         rank = RANK[priority_of(submission)]
@@ -99,7 +104,8 @@ class SqliteQueue:
         key = queue.rows.next_key(rank if due is None else DELAYED)
         correlation_id = self._file.ids.issue(key)
         body = encode_request(Request(correlation_id, now, submission))
-        acceptance = Acceptance(correlation_id, now)
+        held = [self._held_back(follow_up, now) for follow_up in follow_ups]
+        acceptance = Acceptance(correlation_id, now, follow_ups=tuple(each.correlation_id for _, _, each in held))
 
         def add(connection: apsw.Connection) -> Acceptance:
             if claim is not None:
@@ -108,15 +114,31 @@ class SqliteQueue:
                     return earlier
             queue.rows.add(connection, key, now, body)
             if due is not None:
-                queue.rows.delay(connection, key, rank, due)
+                delay(connection, key, rank, due)
                 self._file.after_commit(lambda: queue.wake_at(due))
             if submission.timeout is not None:
                 self._results.note_deadline(connection, key, now + submission.timeout)
+            for rows, held_key, request in held:
+                rows.add(connection, held_key, now, encode_request(request))
+                self._held.add(connection, key, held_key)
             return acceptance
 
         accepted = self._file.write(add)
         queue.wake()
         return accepted
+
+    def _held_back(self, submission: Submission, now: float) -> tuple[QueueRows, int, Request]:
+        """A follow-up has a key that no fetch comes by before the request is due."""
+        rows = self._queue(queue_of(self._requests, submission)).rows
+        key = rows.next_key(DELAYED)
+        return rows, key, Request(self._file.ids.issue(key), now, submission)
+
+    def _make_due(self, connection: apsw.Connection, key: int, request: Request) -> None:
+        """A request that was held back may be delivered."""
+        delay(connection, key, RANK[priority_of(request.submission)], self._clock.seconds())
+        queue = self._by_number.get(queue_of_key(key))
+        if queue is not None:
+            self._file.after_commit(queue.wake)
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._queue(queue).receive(most, in_order)

@@ -11,7 +11,7 @@ import apsw
 from openhqm.messages import Depth
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
-from openhqm.sqlite.schema import BY_PRIORITY, RANK, RANKS, channel_of, first_key, last_key
+from openhqm.sqlite.schema import BY_PRIORITY, RANK, RANKS, channel_of, first_key, last_key, queue_of_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
 Row = tuple[int, int, bytes]
@@ -20,6 +20,11 @@ Row = tuple[int, int, bytes]
 MOST_LOOKED_AT = 1000
 MOST_COUNTED = 100_000
 NEVER = float("inf")
+
+
+def delay(connection: apsw.Connection, key: int, rank: int, due: float) -> None:
+    """Deliver a request whose key has the rank `DELAYED` from ``due`` on, with that rank: no fetch comes by its key."""
+    connection.execute("INSERT INTO inflight VALUES (?, ?, ?, 0, ?)", (key, queue_of_key(key), rank, due))
 
 
 class QueueRows:
@@ -81,10 +86,6 @@ class QueueRows:
             self._fresh[rank] += change
 
         self._file.after_commit(count)
-
-    def delay(self, connection: apsw.Connection, key: int, rank: int, due: float) -> None:
-        """A message that was added just now is not to be delivered before ``due``, and with that rank then."""
-        connection.execute("INSERT INTO inflight VALUES (?, ?, ?, 0, ?)", (key, self.number, rank, due))
 
     def reschedule(self, connection: apsw.Connection, key: int, due: float) -> None:
         """The delivery is over: deliver the request again at ``due``, as the next attempt."""

@@ -56,7 +56,7 @@ class SqliteResults:
         self._sweep: Any = None
         self._running = False
         self.on_ending: list[Callable[[int, str], None]] = []
-        self.within_ending: list[Callable[[apsw.Connection, int], None]] = []
+        self.within_ending: list[Callable[[apsw.Connection, int, Reply], None]] = []
 
     # IResultStore
 
@@ -112,7 +112,7 @@ class SqliteResults:
         if not connection.changes():
             return False
         for call in self.within_ending:
-            call(connection, key)
+            call(connection, key, reply)
         event = Event(number, reply.status.value.lower(), reply.completed_at, reply=reply)
         self._file.after_commit(lambda: self._ended(key, event, reply))
         return True

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from openhqm.messages import Priority
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x6F68716D  # "ohqm"
 
 RUNNING_BITS = 40
@@ -76,6 +76,9 @@ CREATE TABLE claims (
     digest BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, key INTEGER NOT NULL, at REAL NOT NULL,
     expires REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX claims_expires ON claims (expires);
+
+-- Requests that are held back until another one has ended.
+CREATE TABLE held (parent INTEGER NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (parent, key)) WITHOUT ROWID;
 
 -- AUTOINCREMENT, so that the number of a dead letter that is gone is not given to another one.
 CREATE TABLE dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, body BLOB NOT NULL);

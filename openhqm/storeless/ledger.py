@@ -98,7 +98,9 @@ class StorelessLedger:
 
     # Accepting and publishing are the accepting process's.
 
-    def record(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Outgoing | Acceptance]:
+    def record(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Outgoing | Acceptance]:
         return maybeDeferred(_no_store)
 
     def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:

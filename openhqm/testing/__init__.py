@@ -26,6 +26,7 @@ from openhqm.testing.crashing import Crashing
 from openhqm.testing.fake_broker import FakeBroker
 from openhqm.testing.fake_publishing import PublishResult
 from openhqm.testing.fake_server import FakeServer
+from openhqm.testing.following_up import FollowingUp
 from openhqm.testing.forms import FORMS
 from openhqm.testing.idempotency import IdempotencyKeys
 from openhqm.testing.receiving import Receiving
@@ -51,7 +52,7 @@ __all__ = [
 def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> type[TestCase]:
     """The suite for the backend that ``make`` returns, or that its Deferred fires with."""
 
-    class BackendContract(Receiving, Settling, Recording, IdempotencyKeys, Crashing):
+    class BackendContract(Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Crashing):
         def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)
 

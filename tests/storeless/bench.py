@@ -159,8 +159,10 @@ class WorkedElsewhere:
     def stop(self) -> Deferred[None]:
         return self._listener.stop()
 
-    def accept(self, submission: Submission, claim: IdempotencyClaim | None) -> Deferred[Acceptance]:
-        return self._listener.accept(submission, claim)
+    def accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+    ) -> Deferred[Acceptance]:
+        return self._listener.accept(submission, claim, follow_ups)
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         worker = self._workers.pop(0)

@@ -7,11 +7,13 @@ works in vain, and it is not told either that its own ending was the second one.
 from __future__ import annotations
 
 from attrs import evolve
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import TestCase
 
 from openhqm.interfaces import BrokerTraits
 from openhqm.messages import Status
 from openhqm.testing import FORMS, backend_contract
+from openhqm.testing.following_up import FOLLOW_UPS
 from tests.storeless.bench import ListenerBench, WorkedElsewhereBench
 
 
@@ -61,6 +63,17 @@ def suite(traits: BrokerTraits) -> type[TestCase]:
             await self.bench.pass_time(31)
             await self.do(delivery.settle(self.reply(delivery)))
             await self.ends_as(accepted.correlation_id, Status.TIMEOUT)
+
+        async def no_second_follow_up(self) -> None:
+            """A message that was published twice is worked on twice, and what the worker reports then is dropped."""
+            waiting = self.bench.queue.receive(FOLLOW_UPS, 1)
+            await self.bench.pass_time(0.01)
+            if waiting.called:
+                (delivery,) = await waiting
+                await self.do(delivery.settle(self.reply(delivery)))
+            else:
+                waiting.cancel()
+                await self.refused(waiting, CancelledError)
 
         async def test_first_ending_wins(self) -> None:
             """Of two endings the first stands; the second changes nothing."""

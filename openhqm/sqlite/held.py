@@ -1,0 +1,63 @@
+# -*- test-case-name: tests.queue.test_contracts -*-
+"""Follow-ups in the embedded file: requests that are held back until their parent has ended.
+
+One that is held back is its record and nothing else. The ending of its parent writes the reply into it, and puts it
+where a request waits. All of this runs inside an operation of `SqliteFile.write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apsw
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+from openhqm.codec import decode_request, encode_request
+from openhqm.messages import Reply, Request
+from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.results import SqliteResults
+from openhqm.sqlite.sql import fetch_all
+
+MakeDue = Callable[[apsw.Connection, int, Request], None]
+
+
+class Held:
+    """``make_due`` is called with a request that is one from now on, to put it where it waits."""
+
+    def __init__(self, file: SqliteFile, store: SqliteResults, clock: IReactorTime, make_due: MakeDue) -> None:
+        self._file = file
+        self._store = store
+        self._clock = clock
+        self._make_due = make_due
+        store.within_ending.append(self._ended)
+
+    def add(self, connection: apsw.Connection, parent: int, key: int) -> None:
+        """The request ``key`` is held back until ``parent`` has ended."""
+        connection.execute("INSERT INTO held VALUES (?, ?)", (parent, key))
+
+    def forget(self, connection: apsw.Connection, parent: int) -> None:
+        """The parent was taken back, and its follow-ups with it."""
+        for (key,) in fetch_all(connection, "DELETE FROM held WHERE parent = ? RETURNING key", (parent,)):
+            connection.execute("DELETE FROM messages WHERE key = ?", (key,))
+
+    def _ended(self, connection: apsw.Connection, parent: int, reply: Reply) -> None:
+        keys = fetch_all(connection, "SELECT key FROM held WHERE parent = ? ORDER BY key", (parent,))
+        if not keys:
+            return
+        connection.execute("DELETE FROM held WHERE parent = ?", (parent,))
+        for (key,) in keys:
+            self._let_go(connection, key, reply)
+
+    def _let_go(self, connection: apsw.Connection, key: int, reply: Reply) -> None:
+        rows = fetch_all(connection, "SELECT body FROM messages WHERE key = ?", (key,))
+        if not rows or self._store.has_ended(connection, key):
+            return  # it was cancelled while it was held back
+        now = self._clock.seconds()
+        request = decode_request(rows[0][0])
+        submission = attrs.evolve(request.submission, parent_reply=reply, not_before=None)
+        request = attrs.evolve(request, submitted_at=now, submission=submission)
+        connection.execute("UPDATE messages SET at = ?, body = ? WHERE key = ?", (now, encode_request(request), key))
+        if request.deadline is not None:
+            self._store.note_deadline(connection, key, request.deadline)
+        self._make_due(connection, key, request)
