@@ -11,6 +11,7 @@ from pathlib import Path
 BUNDLE_SECONDS = 40
 """Modules of one folder share a process up to here: starting one takes a second, and RabbitMQ in it five."""
 SECONDS: Mapping[str, int] = {
+    "tests.brokered.test_forms": 170,
     "tests.brokered.test_kills": 4,
     "tests.config.test_config": 5,
     "tests.config.test_endpoints": 12,
@@ -21,6 +22,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_proxied": 5,
     "tests.ingress.test_sidecar": 18,
     "tests.policy.test_json_text": 5,
+    "tests.queue.test_follow_up_kills": 26,
     "tests.queue.test_orphans": 9,
     "tests.queue.test_promises": 15,
     "tests.rabbitmq.test_backend": 170,

@@ -236,6 +236,11 @@ class Redis:
         secret, number, witness = await say(
             "EVALSHA", digest, 1, self.prefix, "", run_id, os.urandom(32), str(self._seen)
         )
+        if secret == b"layout":
+            raise NotDurable(
+                f"the keys below {self.prefix} have layout {number.decode()}, and this OpenHQM reads layout "
+                f"{witness.decode()}: start the OpenHQM that wrote them, or use another prefix or database"
+            )
         self._recognise(secret, int(number), witness)
         found = promises(info, await self._appendfsync(say))
         for warning in found.warnings:

@@ -1,10 +1,16 @@
 -- The first script on every connection: the secret of the ids, the number given out last, and the key that exists for as
 -- long as the secret is this one.
 -- run id of the server, a secret to begin with, the highest number that this process has seen
+-- the secret, the number, the key; or 'layout', the layout of the keys that are there, and the one that is known here
 local run, secret, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local LEAP = 1000000
+local LAYOUT = '2'  -- of the keys; those of another one are not touched
 
 refuse_when_full()
+local layout = redis.call('GET', prefix .. 'layout')
+if not layout and redis.call('EXISTS', prefix .. 'number') == 1 then layout = '1' end  -- it did not say so itself
+if layout and layout ~= LAYOUT then return {'layout', layout, LAYOUT} end
+redis.call('SET', prefix .. 'layout', LAYOUT)
 redis.call('SET', prefix .. 'secret', secret, 'NX')
 local number = tonumber(redis.call('GET', prefix .. 'number') or '0')
 if redis.call('GET', prefix .. 'run') ~= run then

@@ -230,6 +230,17 @@ class RedisTests(TestCase):
         self.assertIn("send it again", reply.error)
         self.assertEqual((await self.record(later)).status, Status.PENDING)
 
+    async def test_follow_up(self) -> None:
+        """The ending of a request that was lost has its follow-up, as every ending has."""
+        follow_up = Submission(b"2", endpoint="billing")
+        lost = await self.bench.done(self.here.queue.accept(Submission(b"1"), None, [follow_up]))
+        await self.bench.pass_time(NOTED)
+        self.bench.messages.lose_everything()
+        await self.bench.pass_time(60.0 + 3 * LOOK_SECONDS)
+        (delivery,) = await self.bench.done(self.here.queue.receive(f"{REQUESTS}.billing", 1))
+        self.assertEqual(delivery.request.correlation_id, lost.follow_ups[0])
+        self.assertEqual(delivery.request.submission.parent_reply, (await self.record(lost)).reply)
+
     async def test_the_wrong_broker(self) -> None:
         """A broker that has none of the channels is not believed for a minute, and this is said until then."""
         accepted = await self.accepted()

@@ -120,6 +120,21 @@ class RecoveryTests(RealRedisTestCase):
         await right.redis.command("CONFIG", "SET", "requirepass", "wrong-secret")
         await self.patiently(lambda: one.queue.accept(Submission(b"1"), None))
 
+    async def test_another_layout(self) -> None:
+        """Keys of another layout, older or newer, are refused with what to do about it, and not touched."""
+        server = await self.server()
+        one = await self.instance(server.url)
+        await one.queue.accept(Submission(b"1"), None)
+        layout, number = f"{one.redis.prefix}layout", f"{one.redis.prefix}number"
+        before = await one.redis.command("GET", number)
+        for found in (None, "9"):
+            await (one.redis.command("SET", layout, found) if found else one.redis.command("DEL", layout))
+            other = await self.instance(server.url)
+            self.assertIn(f"have layout {found or 1}, and", other.queue.unavailable_reason or "")
+            self.assertIn("another prefix", other.queue.unavailable_reason or "")
+            await self.refused(other.queue.accept(Submission(b"1"), None))
+            self.assertEqual(await one.redis.command("GET", number), before)
+
     async def test_scripts_forgotten(self) -> None:
         """SCRIPT FLUSH costs a repetition, and no caller notices."""
         one = await self.instance((await self.server()).url)

@@ -1,0 +1,242 @@
+"""The process is killed at any step of a request with a follow-up: it ends once, and its reply has one follow-up.
+
+Each ending is told once for every step in it: a commit of the file, a script in Redis, or something that changes the
+broker. The process dies before that step, or after it and before it has learnt of it. The caller repeats what was not
+answered, under the same key, and another process goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.trial.unittest import TestCase
+
+from openhqm.messages import Acceptance, IdempotencyClaim, Reply, Status, Submission
+from openhqm.testing import REQUESTS
+from tests.benches import brokered_bench, sqlite_bench
+from tests.redis.bench import brokered_redis_bench, redis_bench
+
+FOLLOW_UPS = f"{REQUESTS}.billing"
+CLAIM = IdempotencyClaim("key", b"print")
+LATER = Submission(b"2", endpoint="billing")
+MOST_STEPS = 60
+LOOKS = frozenset(
+    ("find", "history", "overdue", "repair", "depth", "greet", "probe", "ledger_count", "ledger_channels")
+)
+
+
+class Life:
+    """A process that dies at its ``last`` step: before that happened, or ``after``. Then none of its steps happens."""
+
+    def __init__(self, bench: Any, last: int, after: bool) -> None:
+        self.died: Deferred[None] = Deferred()
+        self.steps: list[str] = []
+        self._last = last
+        self._after = after
+        if hasattr(bench, "run_commit"):
+            commit = bench.run_commit
+            bench.run_commit = lambda call: self.step("commit", lambda: commit(call))
+        else:
+            run = bench.instance.redis.run
+            bench.instance.redis.run = lambda name, *values: (
+                run(name, *values) if name in LOOKS else self.step(name, lambda: run(name, *values))
+            )
+        broker = getattr(bench, "broker", None) or getattr(getattr(bench, "instance", None), "broker", None)
+        if broker is not None:
+            broker.step = self.step
+
+    def step(self, name: str, act: Callable[[], Deferred[Any]]) -> Deferred[Any]:
+        if self.died.called:
+            return Deferred()
+        self.steps.append(name)
+        if len(self.steps) < self._last:
+            return act()
+        acted = maybeDeferred(act) if self._after else Deferred()
+        if self._after:
+            acted.addBoth(lambda _: self.died.called or self.died.callback(None))
+        else:
+            self.died.callback(None)
+        return Deferred()
+
+
+class World:
+    """What a caller and the handlers see, in both lives."""
+
+    def __init__(self, bench: Any) -> None:
+        self.bench = bench
+        self.told: Acceptance | None = None
+        self.followed: list[Submission] = []
+
+    async def do(self, deferred: Deferred[Any]) -> Any:
+        return await self.bench.done(deferred)
+
+    async def accept(self) -> None:
+        self.told = await self.do(self.bench.queue.accept(Submission(b"1", timeout=100.0), CLAIM, [LATER]))
+
+    async def receive(self, queue: str) -> Any:
+        """A delivery, or None where there is none within a claim on an outbox entry and a lease."""
+        waiting = self.bench.queue.receive(queue, 1)
+        for _ in range(8):
+            await self.bench.pass_time(9)
+            if waiting.called:
+                (delivery,) = await self.do(waiting)
+                return delivery
+        waiting.cancel()
+        waiting.addErrback(lambda failure: None)
+        return None
+
+    def reply(self, delivery: Any, status: Status) -> Reply:
+        id = delivery.request.correlation_id
+        return Reply(id, status, self.bench.now(), result=b"1", attempt=delivery.attempt)
+
+    async def status(self) -> Status:
+        assert self.told is not None
+        status: Status = (await self.do(self.bench.store.find(self.told.correlation_id))).status
+        return status
+
+    async def work_off(self) -> None:
+        """Every follow-up that is there, by a handler that completes it."""
+        while (delivery := await self.receive(FOLLOW_UPS)) is not None:
+            self.followed.append(delivery.request.submission)
+            await self.do(delivery.settle(self.reply(delivery, Status.COMPLETED)))
+
+
+async def settled(world: World) -> None:
+    delivery = await world.receive(REQUESTS)
+    if delivery is not None:
+        await world.do(delivery.settle(world.reply(delivery, Status.COMPLETED)))
+
+
+async def dead_letter(world: World) -> None:
+    delivery = await world.receive(REQUESTS)
+    if delivery is not None:
+        await world.do(delivery.dead_letter("rejected", world.reply(delivery, Status.FAILED)))
+
+
+async def cancelled_waiting(world: World) -> None:
+    assert world.told is not None
+    await world.do(world.bench.store.cancel(world.told.correlation_id))
+
+
+async def cancelled_processing(world: World) -> None:
+    await world.receive(REQUESTS)
+    await cancelled_waiting(world)
+
+
+async def late(world: World) -> None:
+    await world.bench.pass_time(101)
+
+
+async def late_processing(world: World) -> None:
+    await world.receive(REQUESTS)
+    await late(world)
+
+
+class KilledTests:
+    """The promises, for one backend."""
+
+    make: Callable[[Any], Any]
+
+    async def every_step(self, end: Callable[[World], Awaitable[None]], status: Status) -> None:
+        for last in range(1, MOST_STEPS):
+            alive = [await self._one_life(end, status, last, after) for after in (False, True)]
+            if all(alive):
+                return
+        raise AssertionError(f"there are more than {MOST_STEPS} steps")
+
+    async def _one_life(self, end: Callable[[World], Awaitable[None]], status: Status, last: int, after: bool) -> bool:
+        """Whether the process was done before its last step."""
+        bench = await maybeDeferred(type(self).make, self)
+        try:
+            bench.step = 20.0  # each look at what has expired is a step, too
+            world, life = World(bench), Life(bench, last, after)
+
+            async def live() -> None:
+                await world.accept()
+                await end(world)
+
+            told = Deferred.fromCoroutine(live())
+            await DeferredList([told, life.died], fireOnOneCallback=True, fireOnOneErrback=True)
+            done = not life.died.called
+            told.addErrback(lambda failure: None)
+            told.cancel()
+            if hasattr(bench, "run_commit"):
+                del bench.run_commit
+            await maybeDeferred(bench.crash)
+            if hasattr(bench, "instance"):  # the turn of a process that is gone ends by Redis's own clock, which stands
+                redis = bench.instance.redis
+                await redis.command("DEL", f"{redis.prefix}recovering")
+            try:
+                await self._another_life(world, end, status)
+            except Exception as error:
+                raise AssertionError(f"killed {'after' if after else 'before'} {life.steps}: {error!r}") from error
+            return done
+        finally:
+            await maybeDeferred(bench.close)
+
+    async def _another_life(self, world: World, end: Callable[[World], Awaitable[None]], status: Status) -> None:
+        case: Any = self
+        before = world.told
+        await world.accept()
+        if before is not None:
+            case.assertEqual(world.told and world.told.correlation_id, before.correlation_id)
+        if not (await world.status()).ended:
+            await end(world)
+        await world.work_off()
+        assert world.told is not None
+        record = await world.do(world.bench.store.find(world.told.correlation_id))
+        case.assertEqual(record.status, status)
+        case.assertEqual([each.parent_reply for each in world.followed], [record.reply])
+
+    async def test_settled(self) -> None:
+        """A handler's reply."""
+        await self.every_step(settled, Status.COMPLETED)
+
+    async def test_dead_letter(self) -> None:
+        """Rejected, into the dead letters."""
+        await self.every_step(dead_letter, Status.FAILED)
+
+    async def test_cancelled_waiting(self) -> None:
+        """Cancelled before it began."""
+        await self.every_step(cancelled_waiting, Status.CANCELLED)
+
+    async def test_cancelled_processing(self) -> None:
+        """Cancelled while a handler works."""
+        await self.every_step(cancelled_processing, Status.CANCELLED)
+
+    async def test_deadline_waiting(self) -> None:
+        """Past its deadline before it began."""
+        await self.every_step(late, Status.TIMEOUT)
+
+    async def test_deadline_processing(self) -> None:
+        """Past its deadline while a handler works."""
+        await self.every_step(late_processing, Status.TIMEOUT)
+
+
+class SqliteTests(KilledTests, TestCase):
+    """The embedded queue."""
+
+    make = staticmethod(sqlite_bench)
+
+
+class BrokeredTests(KilledTests, TestCase):
+    """A queue over a broker, with the ledger in the embedded file."""
+
+    make = staticmethod(brokered_bench)
+
+
+class RedisTests(KilledTests, TestCase):
+    """The queue in Redis."""
+
+    make = staticmethod(redis_bench)
+
+
+class BrokeredRedisTests(KilledTests, TestCase):
+    """A queue over a broker, with the ledger in Redis."""
+
+    make = staticmethod(brokered_redis_bench)
+
+
+del KilledTests
