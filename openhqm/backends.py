@@ -179,6 +179,7 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         lease=settings.queue.lease_seconds,
         steps=steps,
         queues=queues,
+        journaled=settings.queue.accept == "journaled",
     )
     return Backend(queue, store.results, store.timekeeper, when_probed, channels=count, broker=broker)
 

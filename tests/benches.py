@@ -137,8 +137,9 @@ CHANNELS = Channels(REQUESTS)
 class BrokeredBench(SqliteBench):
     """The embedded file as the ledger, and a broker in memory that survives whatever becomes of the process."""
 
-    def __init__(self, traits: BrokerTraits | None = None, ttl: float = TTL) -> None:
+    def __init__(self, traits: BrokerTraits | None = None, ttl: float = TTL, *, journaled: bool = False) -> None:
         self.traits = traits or FORMS["amqp"]
+        self.journaled = journaled
         self.server = FakeServer(self.traits)
         if self.traits.lease_seconds is not None:
             self.step = min(1.0, self.traits.lease_seconds / 10)
@@ -152,7 +153,13 @@ class BrokeredBench(SqliteBench):
         self.broker = FakeBroker(self.server, self.clock, self.traits)
         self.ledger = SqliteLedger(self.file, self.store, self.clock, channels=CHANNELS)
         return BrokeredQueue(
-            self.broker, self.ledger, self.clock, channels=CHANNELS, dead_letters=DEAD_LETTERS, lease=LEASE
+            self.broker,
+            self.ledger,
+            self.clock,
+            channels=CHANNELS,
+            dead_letters=DEAD_LETTERS,
+            lease=LEASE,
+            journaled=self.journaled,
         )
 
     def forget(self) -> None:

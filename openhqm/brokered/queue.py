@@ -13,6 +13,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.brokered.local_queue import LocalQueue
@@ -25,6 +26,9 @@ from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.queue_names import MOST_QUEUES
 from openhqm.queue.ledger import Ledger, Outgoing
 from openhqm.runtime.deferreds import deferred, shielded
+
+MOST_UNDER_WAY = 1000
+"""Journaled requests that are being published. Further ones go through the outbox, which takes them in portions."""
 
 
 class StepsConsumer(Protocol):
@@ -47,7 +51,8 @@ class StepsConsumer(Protocol):
 class BrokeredQueue:
     """The queues of ``broker``, with ``ledger`` beside it.
 
-    A delivery that is not extended for ``lease`` seconds is delivered again. ``steps`` writes down the steps of workers
+    A delivery that is not extended for ``lease`` seconds is delivered again. ``journaled``: a request is accepted once
+    the ledger has it, also while the broker is away. ``steps`` writes down the steps of workers
     without a store, where this process accepts what they work on. For them the channels of ``queues`` are made at once.
     """
 
@@ -64,6 +69,7 @@ class BrokeredQueue:
         lease: float = 60.0,
         steps: StepsConsumer | None = None,
         queues: Sequence[str] = (),
+        journaled: bool = False,
     ) -> None:
         self._broker = broker
         self._ledger = ledger
@@ -72,6 +78,8 @@ class BrokeredQueue:
         self._dead_letters = dead_letters
         self._lease = lease
         self._steps = steps
+        self._journaled = journaled
+        self._under_way = 0
         names = [name for queue in queues for name in channels.names(queue)]
         self._losses = Losses(broker, ledger, clock, lambda channel: self._outbox.doubt(channel), names)
         self._outbox = Outbox(broker, ledger, clock, self._losses, None if steps is None else steps.channel)
@@ -91,14 +99,20 @@ class BrokeredQueue:
     @property
     def unavailable_reason(self) -> str | None:
         """Why nothing can be accepted now, or None."""
-        return self._ledger.unavailable_reason or self._broker.unavailable_reason or self._losses.unavailable_reason
+        return self._ledger.unavailable_reason or (None if self._journaled else self._without_a_broker)
+
+    @property
+    def _without_a_broker(self) -> str | None:
+        return self._broker.unavailable_reason or self._losses.unavailable_reason
 
     @property
     def warnings(self) -> Sequence[str]:
         """What an operator should know of either place."""
         local = [warning for queue in self._local.values() for warning in queue.warnings]
         steps = () if self._steps is None else self._steps.warnings
-        return (*self._ledger.warnings, *self._broker.warnings, *local, *steps, *self._losses.warnings)
+        away = self._without_a_broker if self._journaled else None
+        waiting = () if away is None else (f"what is accepted now waits for the broker: {away}",)
+        return (*self._ledger.warnings, *self._broker.warnings, *local, *steps, *self._losses.warnings, *waiting)
 
     @deferred
     async def start(self) -> None:
@@ -122,7 +136,26 @@ class BrokeredQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
-        return shielded(self._accept(submission, claim, follow_ups))
+        accept = self._accept_into_journal if self._journaled else self._accept
+        return shielded(accept(submission, claim, follow_ups))
+
+    async def _accept_into_journal(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
+    ) -> Acceptance:
+        at_once = self._under_way < MOST_UNDER_WAY and self._without_a_broker is None
+        outgoing = await self._ledger.record(submission, claim, follow_ups, at_once=at_once)
+        if isinstance(outgoing, Acceptance):
+            return outgoing
+        if not outgoing.waits:
+            self._under_way += 1
+            self._outbox.publish(outgoing).addBoth(self._is_published, outgoing)
+        return _acceptance(outgoing)
+
+    def _is_published(self, failure: Failure | None, outgoing: Outgoing) -> None:
+        """Where it could not be, its entry stays, and the outbox publishes it."""
+        self._under_way -= 1
+        if failure is not None and not failure.check(NotDurable):
+            self._log.failure("publishing {id} broke down", failure, id=outgoing.request.correlation_id)
 
     async def _accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]

@@ -71,8 +71,9 @@ class Queue:
 
     ``format`` says how messages of other programs are read, and ``response_queue`` where the replies to them go that
     name no place for theirs. With a broker, workers without a store report there. ``priorities`` are those that have
-    a channel of their own in a broker; None: all three. The short forms of the products are fields beside these
-    (`openhqm.config.records`).
+    a channel of their own in a broker; None: all three. ``accept`` says whether a 202 waits for the broker
+    (``confirmed``, the default) or for the ledger alone (``journaled``). The short forms of the products are fields
+    beside these (`openhqm.config.records`).
     """
 
     type: str
@@ -82,6 +83,7 @@ class Queue:
     response_queue: str | None = attrs.field(default=None, validator=optional(not_empty))
     format: str = attrs.field(default="auto", validator=one_of(FORMATS))
     priorities: list[str] | None = attrs.field(default=None, validator=optional(some_priorities))
+    accept: str | None = attrs.field(default=None, validator=optional(one_of(("confirmed", "journaled"))))
     connection: Connection
 
     @property

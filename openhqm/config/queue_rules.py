@@ -44,6 +44,7 @@ def about_the_kind(settings: Settings, products: Products, kind: Kind) -> Found:
         *_about_the_store_of_a_backend(settings, products),
         *_about_replies(settings, products),
         *_about_priorities(settings),
+        *_about_accepting(settings),
     ]
 
 
@@ -144,6 +145,13 @@ def _about_priorities(settings: Settings) -> Found:
         return []
     reason = f"{settings.queue.type} keeps all three by itself: leave the key out, or name all three"
     return [("queue.priorities", reason)]
+
+
+def _about_accepting(settings: Settings) -> Found:
+    if settings.queue.accept != "journaled":
+        return []
+    reason = f"{settings.queue.type} has no broker that a 202 could wait for: leave the key out"
+    return [("queue.accept", reason)]
 
 
 def _one_of(products: Iterable[Product]) -> str:

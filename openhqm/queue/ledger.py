@@ -140,13 +140,19 @@ class Ledger(Protocol):
     # Accepting
 
     def record(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        *,
+        at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
         """Record a request with its claim, its deadline and its outbox entry; the acceptance where it is a repeat.
 
         Its follow-ups are recorded and held back. Whatever ends it gives them its reply and an outbox entry.
 
-        An entry that does not wait is this process's to publish, for `CLAIM_SECONDS`. `IdempotencyConflict`.
+        An entry that does not wait is this process's to publish, for `CLAIM_SECONDS`. Without ``at_once`` every entry
+        waits: it is due now, and the outbox publishes it. `IdempotencyConflict`.
         """
 
     def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:

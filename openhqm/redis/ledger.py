@@ -115,9 +115,14 @@ class RedisLedger:
     # Accepting
 
     def record(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        *,
+        at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
-        return self._record(submission, claim, NOWHERE, follow_ups)
+        return self._record(submission, claim, NOWHERE, follow_ups, at_once)
 
     @deferred
     async def _record(
@@ -126,6 +131,7 @@ class RedisLedger:
         claim: IdempotencyClaim | None,
         source: tuple[str, str],
         follow_ups: Sequence[Submission] = (),
+        at_once: bool = True,
     ) -> Outgoing | Acceptance:
         # Number and time are Redis's to give.
         envelope, channel = encode_submission(submission), self._channels.of(submission)
@@ -139,7 +145,7 @@ class RedisLedger:
             _optional(submission.timeout),
             *claim_arguments(claim),
             *source,
-            CLAIM_SECONDS,
+            CLAIM_SECONDS if at_once else "",
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         outcome = answer[0]
@@ -153,8 +159,8 @@ class RedisLedger:
         if outcome == b"repeat":
             return Acceptance(id, at, replayed=True)
         waits = answer[3] == b"1"
-        if waits and submission.not_before is not None:
-            self._fell_due(max(0.0, submission.not_before - at))
+        if waits and (submission.not_before is not None or not at_once):
+            self._fell_due(max(0.0, (submission.not_before or at) - at))
         ids = self._redis.issue_all(answer[4])
         request = Request(id, at, submission)
         return Outgoing(number, request, channel, address(envelope, id, at), waits=waits, follow_ups=ids)

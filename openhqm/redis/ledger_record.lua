@@ -1,9 +1,9 @@
 -- Take responsibility for a request whose message goes to a broker: claim, record, outbox entry and deadline, or nothing.
 -- queue, channel, line ('': order does not matter), body, not before ('': at once), timeout ('': none), claim ('': none),
--- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim,
--- the follow-ups (see hold_back)
--- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups}, {'repeat', number, at}, {'conflict'} or
--- {'unknown'}: the entry is gone.
+-- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
+-- ('': the outbox publishes it), the follow-ups (see hold_back)
+-- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups}, {'repeat',
+-- number, at}, {'conflict'} or {'unknown'}: the entry is gone.
 local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10]
 local source, entry, claim_seconds = ARGV[11], ARGV[12], tonumber(ARGV[13])
@@ -25,13 +25,13 @@ local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
 local key, due, waits = record(number), tonumber(not_before) or 0, '1'
 redis.call('HSET', key, 'at', now, 'body', body, 'queue', queue, 'priority', '', 'channel', channel, 'line', name,
   'attempt', 0, 'last', 1, 'generation', 0)
-if due > clock then
-  redis.call('ZADD', outbox, exact(due), number)
+if due > clock or not claim_seconds then
+  redis.call('ZADD', outbox, exact(math.max(due, clock)), number)
 elseif joins(number, name) then
   waits = '0'
   claim_entry(number, claim_seconds)
 end
-if entry ~= '' then redis.call('HSET', key, 'told', 1) end
+if entry ~= '' or not claim_seconds then redis.call('HSET', key, 'told', 1) end
 redis.call('SADD', prefix .. 'queues', queue)
 if timeout ~= '' then
   redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(timeout)), number)

@@ -114,7 +114,12 @@ class SqliteLedger:
     # Accepting
 
     def record(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        *,
+        at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
         now = self._clock.seconds()
         outgoing = self._new(submission, now)
@@ -133,7 +138,7 @@ class SqliteLedger:
                 self._note_queue(connection, each.request)
                 self._rows.add(connection, each.number, now, each.body)
                 self._held.add(connection, outgoing.number, each.number)
-            return self._add(connection, outgoing, now, told=False)
+            return self._add(connection, outgoing, now, told=not at_once, at_once=at_once)
 
         return self._file.write(add)
 
@@ -169,13 +174,15 @@ class SqliteLedger:
         request = Request(self._file.ids.issue(key), now, submission)
         return Outgoing(key, request, self._channels.of(submission), encode_request(request))
 
-    def _add(self, connection: apsw.Connection, outgoing: Outgoing, now: float, *, told: bool) -> Outgoing:
+    def _add(
+        self, connection: apsw.Connection, outgoing: Outgoing, now: float, *, told: bool, at_once: bool = True
+    ) -> Outgoing:
         request = outgoing.request
         self._note_queue(connection, request)
         self._rows.add(connection, outgoing.number, now, outgoing.body)
         if request.deadline is not None:
             self._store.note_deadline(connection, outgoing.number, request.deadline)
-        waits = self.outbox.add(connection, outgoing, now, told)
+        waits = self.outbox.add(connection, outgoing, now, told, at_once)
         return attrs.evolve(outgoing, waits=True) if waits else outgoing
 
     def _note_queue(self, connection: apsw.Connection, request: Request) -> None:

@@ -65,12 +65,13 @@ class OutboxRows:
 
     # From the acceptance to the broker
 
-    def add(self, connection: apsw.Connection, outgoing: Outgoing, now: float, told: bool) -> bool:
+    def add(self, connection: apsw.Connection, outgoing: Outgoing, now: float, told: bool, at_once: bool) -> bool:
         """An entry for a new request. True: the outbox publishes it later. Else the caller does."""
         submission = outgoing.request.submission
         state, due, claimed = DUE, now + CLAIM_SECONDS, True
-        if submission.not_before is not None and submission.not_before > now:
-            due, claimed = submission.not_before, False
+        not_before = max(submission.not_before or now, now)
+        if not_before > now or not at_once:
+            due, claimed = not_before, False
             self._file.after_commit(lambda: self._fell_due(due))
         elif not self._joins(connection, outgoing.number, self._channels.line(submission)):
             state, claimed = BEHIND, False
@@ -96,8 +97,9 @@ class OutboxRows:
             connection,
             "SELECT o.key, channel, generation, claimed, body, coalesce(attempt, 0) FROM outbox o"
             " JOIN messages m ON m.key = o.key LEFT JOIN inflight i ON i.key = o.key"
-            " WHERE state = ? AND o.due <= ? ORDER BY o.due LIMIT ?",
-            (DUE, now, most),
+            # A literal: for a value that is bound SQLite does not use the index on what is due.
+            f" WHERE state = {DUE} AND o.due <= ? ORDER BY o.due LIMIT ?",
+            (now, most),
         ):
             request = decode_request(body)
             if not claimed and not self._joins(connection, key, self._channels.line(request.submission)):

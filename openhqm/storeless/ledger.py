@@ -99,7 +99,12 @@ class StorelessLedger:
     # Accepting and publishing are the accepting process's.
 
     def record(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        *,
+        at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
         return maybeDeferred(_no_store)
 

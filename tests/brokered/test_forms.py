@@ -10,20 +10,23 @@ from openhqm.testing import FORMS, backend_contract
 from tests.benches import BrokeredBench
 from tests.redis.bench import brokered_redis_bench
 
-
-def _sqlite_suite(traits: BrokerTraits) -> type[TestCase]:
-    return backend_contract(lambda test: BrokeredBench(traits))
+JOURNALED = " journaled"
 
 
-def _redis_suite(traits: BrokerTraits) -> type[TestCase]:
-    return backend_contract(lambda test: brokered_redis_bench(test, traits))
+def _sqlite_suite(traits: BrokerTraits, journaled: bool) -> type[TestCase]:
+    return backend_contract(lambda test: BrokeredBench(traits, journaled=journaled))
 
 
-for _form, _traits in FORMS.items():
+def _redis_suite(traits: BrokerTraits, journaled: bool) -> type[TestCase]:
+    return backend_contract(lambda test: brokered_redis_bench(test, traits, journaled=journaled))
+
+
+for _form in (*FORMS, "amqp" + JOURNALED, "mqtt" + JOURNALED):
+    _traits = FORMS[_form.removesuffix(JOURNALED)]
     # The handlers of the contract work for longer than 10 s; test_leases shows what becomes of them then.
     _traits = evolve(_traits, longest_lease_seconds=None)
     for _ledger, _make in (("the embedded file", _sqlite_suite), ("Redis", _redis_suite)):
-        _suite = _make(_traits)
+        _suite = _make(_traits, _form.endswith(JOURNALED))
         _words = f"{_form} and {_ledger}".replace(",", "").replace("-", " ").split()
         _suite.__name__ = _suite.__qualname__ = "".join(word.capitalize() for word in _words)
         _suite.__doc__ = f"A broker with the traits of {_form}, and the ledger in {_ledger}"

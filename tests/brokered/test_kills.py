@@ -145,13 +145,14 @@ class KilledTests:
     """The embedded file as the ledger, and a broker with ``traits``."""
 
     traits: BrokerTraits
+    journaled = False
 
     def every_step(self, story: Story, ending: Status = Status.COMPLETED, queue: str = REQUESTS) -> None:
         """Tell the story with a death at each of its steps, and check the promises after each."""
         for last in range(1, MOST_STEPS):
             over = []
             for after in (False, True):
-                bench = BrokeredBench(self.traits)
+                bench = BrokeredBench(self.traits, journaled=self.journaled)
                 try:
                     world, life = World(bench), Life(bench, last, after)
                     told = Deferred.fromCoroutine(story(world))  # type: ignore[arg-type]
@@ -272,3 +273,10 @@ class MqttKilledTests(KilledTests, SynchronousTestCase):
     """A broker that acknowledges in order."""
 
     traits = evolve(FORMS["mqtt"])
+
+
+class JournaledKilledTests(KilledTests, SynchronousTestCase):
+    """A request is accepted before the broker has it."""
+
+    traits = FORMS["amqp"]
+    journaled = True

@@ -248,6 +248,14 @@ class RuleTests(ProductsCase):
         shared = "queue: {type: pipe, response_queue: replies}\ncache: {type: cloud}"
         self.assertEqual(self.complaint(shared).key, "queue.response_queue")
 
+    def test_accept(self) -> None:
+        """Over a broker a 202 may wait for the ledger alone. Where there is none, that is refused."""
+        for text in ("confirmed", "journaled", "null"):
+            self.load(f"queue: {{type: pipe, accept: {text}}}")
+        self.load("queue: {type: cloud, accept: confirmed}")
+        for text in ("queue: {type: pipe, accept: maybe}", "queue: {type: cloud, accept: journaled}"):
+            self.assertEqual(self.complaint(text).key, "queue.accept")
+
     def test_priorities(self) -> None:
         """A broker has a channel for each priority that is named; a backend keeps all of them, or is refused."""
         every = tuple(Priority)

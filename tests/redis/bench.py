@@ -165,8 +165,11 @@ class RedisBench:
 class BrokeredInstance(Instance):
     """The same with a broker in memory for the queue."""
 
-    def __init__(self, server: FakeServer, url: str, prefix: str, clock: Clock, lease: float = LEASE) -> None:
+    def __init__(
+        self, server: FakeServer, url: str, prefix: str, clock: Clock, lease: float = LEASE, *, journaled: bool = False
+    ) -> None:
         self.broker = FakeBroker(server, clock, server.traits)
+        self._journaled = journaled
         super().__init__(url, prefix, clock, lease)
 
     @deferred
@@ -179,14 +182,23 @@ class BrokeredInstance(Instance):
     def make_queue(self, lease: float) -> IMessageQueue:
         self.ledger = RedisLedger(self.redis, channels=CHANNELS, dead_letters=DEAD_LETTERS, ttl=TTL)
         clock = self.redis.clock
-        return BrokeredQueue(self.broker, self.ledger, clock, channels=CHANNELS, dead_letters=DEAD_LETTERS, lease=lease)
+        return BrokeredQueue(
+            self.broker,
+            self.ledger,
+            clock,
+            channels=CHANNELS,
+            dead_letters=DEAD_LETTERS,
+            lease=lease,
+            journaled=self._journaled,
+        )
 
 
 class BrokeredRedisBench(RedisBench):
     """Redis as the store, and a broker in memory that survives whatever becomes of the process."""
 
-    def __init__(self, traits: BrokerTraits | None = None) -> None:
+    def __init__(self, traits: BrokerTraits | None = None, *, journaled: bool = False) -> None:
         traits = traits or FORMS["amqp"]
+        self.journaled = journaled
         self.messages = FakeServer(traits)
         if traits.lease_seconds is not None:
             self.step = min(1.0, traits.lease_seconds / 3)
@@ -205,7 +217,7 @@ class BrokeredRedisBench(RedisBench):
         self._turning.stop()
 
     def make_instance(self) -> BrokeredInstance:
-        return BrokeredInstance(self.messages, self.server.url, self.prefix, self.clock)
+        return BrokeredInstance(self.messages, self.server.url, self.prefix, self.clock, journaled=self.journaled)
 
     @deferred
     async def crash(self) -> None:
@@ -217,9 +229,9 @@ class BrokeredRedisBench(RedisBench):
 
 @deferred
 async def brokered_redis_bench(
-    case: TestCase | SynchronousTestCase, traits: BrokerTraits | None = None
+    case: TestCase | SynchronousTestCase, traits: BrokerTraits | None = None, *, journaled: bool = False
 ) -> BrokeredRedisBench:
-    bench = BrokeredRedisBench(traits)
+    bench = BrokeredRedisBench(traits, journaled=journaled)
     await bench.open()
     return bench
 
