@@ -26,12 +26,11 @@ class FollowingUp(Base):
 
     async def follow_up(self) -> IDelivery:
         waiting = self.bench.queue.receive(FOLLOW_UPS, 1)
-        for _ in range(
-            40
-        ):  # a broker may have to make the channel first, and a process that crashed may have claimed it
+        # A broker may have to make the channel first, and a process that crashed may have claimed the follow-up.
+        for seconds in (1, *[8] * 5):
             if waiting.called:
                 break
-            await self.bench.pass_time(1)
+            await self.bench.pass_time(seconds)
         delivery: IDelivery
         (delivery,) = await self.do(waiting)
         return delivery

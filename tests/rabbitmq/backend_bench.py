@@ -129,6 +129,10 @@ class SqliteAndRabbitMQ(SqliteBench):
         now = self.clock.seconds()
         self.clock = Clock()
         self.clock.advance(now)
+        outbox = self.queue._outbox
+        outbox._stopped = True
+        if outbox._sweeping is not None:
+            outbox._sweeping.cancel()
         self.forget()
         await self.broker.stop()  # a process that is gone has no connections
         self.open()
