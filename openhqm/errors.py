@@ -107,6 +107,10 @@ class NotDurable(OpenHQMError):
         self.retry_after = retry_after
 
 
+class QueueFull(NotDurable):
+    """`queue.limits` takes no further request before others have ended."""
+
+
 class UnknownRequest(OpenHQMError):
     """A correlation id that was never given out."""
 

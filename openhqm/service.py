@@ -169,6 +169,7 @@ class OpenHQM(Service):
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
             lambda: self.orphans.warnings,
             None if self._parent is None else partial(self._parent.fleet_status, False),
+            settings.queue.limits.limits,
         )
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         fast_path = FastPath(self._door, self._streams)

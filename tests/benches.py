@@ -18,6 +18,7 @@ from openhqm.memory.queue import MemoryQueue
 from openhqm.memory.results import MemoryResults
 from openhqm.policy.channels import Channels
 from openhqm.policy.ids import CorrelationIds
+from openhqm.policy.limits import NO_LIMITS
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.queue import SqliteQueue
@@ -41,6 +42,7 @@ class ClockedBench:
 
     queue: Any
     store: Any
+    limits = NO_LIMITS
     step = 1.0
     """How far time goes at once, in seconds."""
 
@@ -105,7 +107,15 @@ class SqliteBench(ClockedBench):
         return Deferred() if self.stall else succeed(None)
 
     def make_queue(self) -> Any:
-        return SqliteQueue(self.file, self.store, self.clock, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)
+        return SqliteQueue(
+            self.file,
+            self.store,
+            self.clock,
+            requests=REQUESTS,
+            dead_letters=DEAD_LETTERS,
+            lease=LEASE,
+            limits=self.limits,
+        )
 
     def open(self) -> None:
         self.stall = ""
@@ -151,7 +161,7 @@ class BrokeredBench(SqliteBench):
 
     def make_queue(self) -> Any:
         self.broker = FakeBroker(self.server, self.clock, self.traits)
-        self.ledger = SqliteLedger(self.file, self.store, self.clock, channels=CHANNELS)
+        self.ledger = SqliteLedger(self.file, self.store, self.clock, channels=CHANNELS, limits=self.limits)
         return BrokeredQueue(
             self.broker,
             self.ledger,
@@ -171,7 +181,15 @@ class MemoryBench(ClockedBench):
     def open(self) -> None:
         ids = CorrelationIds(os.urandom(32))
         self.store = MemoryResults(self.clock, ids, TTL)
-        self.queue = MemoryQueue(self.store, self.clock, ids, requests=REQUESTS, dead_letters=DEAD_LETTERS, lease=LEASE)
+        self.queue = MemoryQueue(
+            self.store,
+            self.clock,
+            ids,
+            requests=REQUESTS,
+            dead_letters=DEAD_LETTERS,
+            lease=LEASE,
+            limits=self.limits,
+        )
         self.store.start()
 
 

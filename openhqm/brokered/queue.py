@@ -23,6 +23,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Submission
 from openhqm.policy.channels import Channels, group_of
+from openhqm.policy.limits import Load
 from openhqm.policy.queue_names import MOST_QUEUES
 from openhqm.queue.ledger import Ledger, Outgoing
 from openhqm.runtime.deferreds import deferred, shielded
@@ -186,6 +187,9 @@ class BrokeredQueue:
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         """See `IMessageQueue.receive`. In order is what the outbox publishes: one message of a partition at a time."""
         return self._queue(queue).receive(queue, 1 if in_order else most)
+
+    def load(self) -> Deferred[Load | None]:
+        return self._ledger.load()
 
     def queues(self) -> Deferred[Sequence[str]]:
         return self._ledger.queues()

@@ -16,6 +16,7 @@ from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
 from openhqm.policy.foreign import FORMATS
+from openhqm.policy.limits import Limits
 from openhqm.policy.retry import RetryPolicy
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
@@ -65,6 +66,20 @@ class Connection:
 RESPONSES = "openhqm-responses"
 
 
+@attrs.frozen
+class QueueLimits:
+    """The most that a queue takes; None: no limit. ``bytes`` are those of the envelopes."""
+
+    requests: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
+    bytes: int | None = attrs.field(default=None, validator=optional(between(1, 1 << 50)))
+    overflow: str = attrs.field(default="refuse", validator=one_of(("refuse", "drop_oldest")))
+
+    @property
+    def limits(self) -> Limits:
+        """The limits these settings describe."""
+        return Limits(self.requests, self.bytes, self.overflow == "drop_oldest")
+
+
 @attrs.frozen(kw_only=True)
 class Queue:
     """Where requests wait. A delivery whose lease is not extended for ``lease_seconds`` is delivered again.
@@ -83,6 +98,7 @@ class Queue:
     response_queue: str | None = attrs.field(default=None, validator=optional(not_empty))
     format: str = attrs.field(default="auto", validator=one_of(FORMATS))
     priorities: list[str] | None = attrs.field(default=None, validator=optional(some_priorities))
+    limits: QueueLimits = attrs.field(factory=QueueLimits)
     accept: str | None = attrs.field(default=None, validator=optional(one_of(("confirmed", "journaled"))))
     connection: Connection
 

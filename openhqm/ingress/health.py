@@ -11,11 +11,13 @@ import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 
 from openhqm import __version__
+from openhqm.errors import NotDurable
 from openhqm.fleet.protocol import FleetStatus, ProcessHealth, ProcessStatus
 from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import problem
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.interfaces import IMessageQueue
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.runtime.deferreds import deferred
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
@@ -38,10 +40,12 @@ class Health:
         worker_reason: Callable[[], str | None],
         warnings: Callable[[], Sequence[str]],
         fleet_status: Callable[[], Deferred[FleetStatus]] | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.draining = False  # set once the process has been told to stop
         self._queue = queue
         self._type = queue_type
+        self._limits = limits
         self._metrics = metrics
         self._worker_reason = worker_reason
         self._warnings = warnings
@@ -64,7 +68,7 @@ class Health:
         document = {
             "status": "degraded" if troubles else "ok",
             "version": __version__,
-            "queue": {"type": self._type, "durable": self._queue.traits.durable},
+            "queue": {"type": self._type, "durable": self._queue.traits.durable, **await self._load()},
             "processes": Counter(process.state for process in status.processes),
             "troubles": troubles,
             "warnings": warnings,
@@ -93,6 +97,20 @@ class Health:
             return Answer(200, await self._metrics.text(), METRICS)
         except TimeoutError:  # the metrics of this process alone would read as if counters had gone backwards
             return problem(503, _NO_PARENT)
+
+    async def _load(self) -> dict[str, object]:
+        """How full the queue is, where it has limits, and can be asked."""
+        try:
+            load = await self._queue.load()
+        except NotDurable:
+            return {}
+        if load is None:
+            return {}
+        limits = self._limits
+        return {
+            "requests": {"open": load.requests, "limit": limits.requests},
+            "bytes": {"open": load.bytes, "limit": limits.bytes},
+        }
 
     async def _status(self) -> FleetStatus:
         own = self.process_health()

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IMessageQueue
 from openhqm.messages import Depth
+from openhqm.policy.limits import Load
 from openhqm.runtime.deferreds import deferred
 
 
@@ -46,7 +47,11 @@ class Metrics:
                 found[name] = await self._queue.depth(name)
             except NotDurable:
                 continue  # /health/ready gives the reason, and the other metrics are served
-        counted: Any = _Collected((*await self._collect(), *self._depths(found)))
+        try:
+            load = await self._queue.load()
+        except NotDurable:
+            load = None
+        counted: Any = _Collected((*await self._collect(), *self._depths(found), *_load(load)))
         return generate_latest(counted)
 
     def _depths(self, found: Mapping[str, Depth]) -> Iterable[Metric]:
@@ -62,6 +67,16 @@ class Metrics:
             elif self._queue.traits.tells_oldest:
                 age.add_metric([name], 0.0)  # nothing is ready
         return depth, age
+
+
+def _load(load: Load | None) -> Iterable[Metric]:
+    if load is None:
+        return ()
+    requests = GaugeMetricFamily("openhqm_requests_open", "Requests that have not ended, where they are limited.")
+    size = GaugeMetricFamily("openhqm_request_bytes_open", "Bytes of requests that have not ended, where limited.")
+    requests.add_metric([], load.requests)
+    size.add_metric([], load.bytes)
+    return requests, size
 
 
 @attrs.frozen

@@ -25,6 +25,7 @@ from openhqm.messages import (
     Request,
     Submission,
 )
+from openhqm.policy.limits import Load
 
 
 @attrs.frozen
@@ -104,6 +105,7 @@ class IMessageQueue(Interface):
         before the request has ended. Whatever ends it makes them due in the same step, as requests of that time, with
         its reply as their ``parent_reply``. Their ``not_before`` is not looked at.
 
+        `QueueFull` beyond the limits of the queue. A repeat and a follow-up are never refused for them.
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request.
         Cancelling does not take the request back: it is accepted or fails as a whole.
         """
@@ -116,6 +118,9 @@ class IMessageQueue(Interface):
 
     def depth(queue: str) -> Deferred[Depth]:
         """How many requests are in the queue."""
+
+    def load() -> Deferred[Load | None]:
+        """How much has not ended, of what `queue.limits` allows. None: nothing is limited, and it is not counted."""
 
     def queues() -> Deferred[Sequence[str]]:
         """The names of all queues that requests were ever accepted into, by any process; others may be among them."""

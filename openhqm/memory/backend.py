@@ -25,5 +25,6 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         requests=settings.queue.request_queue,
         dead_letters=settings.queue.dead_letter_queue,
         lease=settings.queue.lease_seconds,
+        limits=settings.queue.limits.limits,
     )
     return Backend(queue, store, store)

@@ -76,6 +76,15 @@ class LocalQueue:
         elif key in self._retrying:
             self._waiters.wake()  # what waited behind it may be delivered
 
+    def oldest(self) -> int | None:
+        """The request that was accepted first, of those that wait for their first attempt."""
+        found: list[int] = []
+        for heap in self._ready.values():
+            while heap and self._results.has_ended(heap[0][0]):
+                heappop(heap)
+            found += [key for key, message in heap if message.attempt == 0 and not self._results.has_ended(key)]
+        return min(found, default=None)
+
     def depth(self) -> Depth:
         """See `IMessageQueue.depth`. Requests cancelled while they waited count until a fetch passes over them."""
         ready = [message.at for heap in self._ready.values() for _, message in heap]

@@ -4,22 +4,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
+from typing import cast
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.errors import IdempotencyConflict, NotDurable
+from openhqm.codec import request_size
+from openhqm.errors import IdempotencyConflict, NotDurable, QueueFull
 from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.local_queue import LocalQueue, Message
 from openhqm.memory.results import MemoryResults
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
 from openhqm.policy.ids import CorrelationIds
+from openhqm.policy.limits import NO_LIMITS, Limits, Load
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
+from openhqm.queue.endings import dropped
+from openhqm.queue.limits import accept_within
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
 
@@ -47,6 +53,7 @@ class MemoryQueue:
         requests: str,
         dead_letters: str,
         lease: float = 60.0,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._results = results
         self._clock = clock
@@ -57,6 +64,9 @@ class MemoryQueue:
         self._timers = TimerQueue(clock)
         self._letters = DeadLetters()
         self._keys = count(1)
+        self._limits = limits
+        self._sizes: dict[int, int] = {}  # of what has not ended
+        self._bytes = 0
         self._queues: dict[str, LocalQueue] = {}
         self._claims: dict[tuple[str, str], tuple[bytes, Acceptance]] = {}
         results.on_ending.append(self._ended)
@@ -72,11 +82,37 @@ class MemoryQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
-        return maybeDeferred(self._accept, submission, claim, follow_ups)
+        accept = partial(maybeDeferred, self._accept, submission, claim, follow_ups)
+        if not self._limits.any:
+            return cast(Deferred[Acceptance], accept())
+        return accept_within(self._limits, accept, lambda: succeed(self._make_room(request_size(submission))))
+
+    def load(self) -> Deferred[Load | None]:
+        return succeed(self._load() if self._limits.any else None)
+
+    def _load(self) -> Load:
+        return Load(len(self._sizes), self._bytes)
+
+    def _make_room(self, size: int) -> int | None:
+        for dropped_yet in range(MOST_REQUESTS):
+            if self._limits.refusal(self._load(), size) is None:
+                return dropped_yet
+            waiting = [key for queue in self._queues.values() if (key := queue.oldest()) is not None]
+            if not waiting:
+                return dropped_yet or None
+            key = min(waiting)
+            self._results.note_ending(key, dropped(self._ids.issue(key), self._clock.seconds()))
+        return None
+
+    def _count(self, key: int, request: Request) -> None:
+        if self._limits.any:
+            size = request_size(request.submission)
+            self._bytes += size - self._sizes.get(key, 0)
+            self._sizes[key] = size
 
     def _accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
-    ) -> Acceptance:
+    ) -> Acceptance | QueueFull:
         if claim is not None and (claim.scope, claim.key) in self._claims:
             fingerprint, first = self._claims[claim.scope, claim.key]
             if fingerprint != claim.fingerprint:
@@ -84,9 +120,18 @@ class MemoryQueue:
             return attrs.evolve(first, replayed=True, follow_ups=())
         if len(self._results) >= MOST_REQUESTS:
             raise NotDurable(f"the memory queue holds {MOST_REQUESTS} requests and takes no more")
+        refusal = self._limits.refusal(self._load(), request_size(submission)) if self._limits.any else None
+        if refusal is not None:
+            return refusal
+        return self._take(submission, claim, follow_ups)
+
+    def _take(
+        self, submission: Submission, claim: IdempotencyClaim | None = None, follow_ups: Sequence[Submission] = ()
+    ) -> Acceptance:
         now = self._clock.seconds()
         key = next(self._keys)
         request = Request(self._ids.issue(key), now, submission)
+        self._count(key, request)
         self._results.note_request(key, now, request.deadline)
         held = tuple(self._hold(key, follow_up, now) for follow_up in follow_ups)
         acceptance = Acceptance(request.correlation_id, now, follow_ups=held)
@@ -102,6 +147,7 @@ class MemoryQueue:
         """Hold a follow-up back until its parent has ended; its id."""
         key = next(self._keys)
         self._results.note_request(key, now, None)
+        self._count(key, Request(self._ids.issue(key), now, submission))
         self._results.note_held(parent, lambda reply: self._let_go(key, submission, reply))
         return self._ids.issue(key)
 
@@ -111,6 +157,7 @@ class MemoryQueue:
         now = self._clock.seconds()
         request = Request(self._ids.issue(key), now, attrs.evolve(submission, parent_reply=reply, not_before=None))
         self._results.note_due(key, now, request.deadline)
+        self._count(key, request)
         message = Message(key, request, priority_of(submission), now)
         self._queue(queue_of(self._requests, submission)).put(message, now)
 
@@ -130,7 +177,7 @@ class MemoryQueue:
         return maybeDeferred(self._redrive, number)
 
     def _redrive(self, number: int) -> Acceptance:
-        accepted = self._accept(redriven(self._letters.find(number)), None)
+        accepted = self._take(redriven(self._letters.find(number)))
         self._letters.take(number)
         return accepted
 
@@ -145,5 +192,6 @@ class MemoryQueue:
         return queue
 
     def _ended(self, key: int, status: str) -> None:
+        self._bytes -= self._sizes.pop(key, 0)
         for queue in self._queues.values():
             queue.ended(key, status)

@@ -5,12 +5,26 @@ from __future__ import annotations
 
 from openhqm.messages import Reply, Status
 
+OVERFLOW = "overflow"
+
 
 def past_deadline(correlation_id: str, now: float, attempt: int) -> Reply:
     """The ending of a request whose deadline passed."""
     when = f"during attempt {attempt}" if attempt else "before the first attempt"
     return Reply(
         correlation_id, Status.TIMEOUT, now, error=f"the deadline passed {when}", status_code=504, attempt=attempt
+    )
+
+
+def dropped(correlation_id: str, now: float) -> Reply:
+    """The ending of a request that waited longest where the queue was full, and newer ones came."""
+    return Reply(
+        correlation_id,
+        Status.FAILED,
+        now,
+        error="the queue was full, and this request had waited longest",
+        status_code=503,
+        reason_class=OVERFLOW,
     )
 
 

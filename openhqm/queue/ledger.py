@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from openhqm.errors import NotDurable
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
+from openhqm.policy.limits import Load
 
 MOST_COUNTED = 100_000
 CLAIM_SECONDS = 30.0
@@ -152,8 +153,11 @@ class Ledger(Protocol):
         Its follow-ups are recorded and held back. Whatever ends it gives them its reply and an outbox entry.
 
         An entry that does not wait is this process's to publish, for `CLAIM_SECONDS`. Without ``at_once`` every entry
-        waits: it is due now, and the outbox publishes it. `IdempotencyConflict`.
+        waits: it is due now, and the outbox publishes it. `IdempotencyConflict`, `QueueFull`.
         """
+
+    def load(self) -> Deferred[Load | None]:
+        """See `IMessageQueue.load`."""
 
     def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:
         """Take record, claim and entry back. False, and nothing of it, where a caller or a worker knows of it."""

@@ -35,6 +35,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         dead_letters=names.dead_letter_queue,
         ttl=ttl,
         lease=names.lease_seconds,
+        limits=names.limits.limits,
     )
 
     def make_intake(addressing: Addressing, check: CheckSubmission) -> RedisIntake:
@@ -59,6 +60,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
         dead_letters=settings.queue.dead_letter_queue,
         ttl=ttl,
         lost_after=beside.lost_after,
+        limits=settings.queue.limits.limits,
     )
     return Store(ledger, results, results, redis.when_probed)
 

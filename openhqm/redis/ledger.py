@@ -8,32 +8,38 @@ its body only while something of it waits in the outbox. Any process publishes w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import deferLater
 
-from openhqm.codec import address, decode_request, encode_dead_letter, encode_reply, encode_submission
-from openhqm.errors import IdempotencyConflict, LeaseLost, NotDurable, UnknownRequest
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Status, Submission
+from openhqm.codec import (
+    address,
+    decode_request,
+    encode_dead_letter,
+    encode_reply,
+    encode_submission,
+    request_size,
+)
+from openhqm.errors import IdempotencyConflict, LeaseLost, QueueFull, UnknownRequest
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
 from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.history import MOST_EVENTS, check_progress
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, LossUncertain, Outgoing, Recovered
+from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered
+from openhqm.queue.limits import accept_within
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
 from openhqm.redis.held import held_values
+from openhqm.redis.ledger_losses import LedgerLosses
+from openhqm.redis.load import RedisLoad
 from openhqm.runtime.deferreds import deferred
 
-MOST_RECOVERED = 500
-TURN_SECONDS = 30
-TURN_WAIT_SECONDS = 5.0
-LOST_STATUS = 502  # what was behind this server failed (RFC 9110, section 15.6.3)
-LOST_TEXT = "the broker has lost the request, and its content was kept nowhere else: send it again"
 NOWHERE = ("", "")
 
 
@@ -48,14 +54,22 @@ class RedisLedger:
     keeps_unbegun = False
 
     def __init__(
-        self, redis: Redis, *, channels: Channels, dead_letters: str, ttl: float, lost_after: float = 60.0
+        self,
+        redis: Redis,
+        *,
+        channels: Channels,
+        dead_letters: str,
+        ttl: float,
+        lost_after: float = 60.0,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._redis = redis
         self._channels = channels
         self._letters = DeadLetters(redis, dead_letters)
         self._ttl = ttl
-        self._lost_after = lost_after
-        self._suspected: dict[str, float] = {}
+        self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
+        self._load = RedisLoad(redis, ttl, limits)
+        self.load = self._load.read
         self._unlisten: list[Callable[[], None]] = []
         self.on_ending: list[Callable[[int, str], None]] = []
         self.on_due: list[Callable[[float], None]] = []
@@ -122,7 +136,10 @@ class RedisLedger:
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
-        return self._record(submission, claim, NOWHERE, follow_ups, at_once)
+        record = partial(self._record, submission, claim, NOWHERE, follow_ups, at_once, self._load.values)
+        if not self._load.limits.any:
+            return cast(Deferred[Outgoing | Acceptance], record())
+        return accept_within(self._load.limits, record, partial(self._load.make_room, request_size(submission)))
 
     @deferred
     async def _record(
@@ -132,7 +149,8 @@ class RedisLedger:
         source: tuple[str, str],
         follow_ups: Sequence[Submission] = (),
         at_once: bool = True,
-    ) -> Outgoing | Acceptance:
+        limits: tuple[str, str] = ("", ""),
+    ) -> Outgoing | Acceptance | QueueFull:
         # Number and time are Redis's to give.
         envelope, channel = encode_submission(submission), self._channels.of(submission)
         answer = await self._redis.run(
@@ -146,6 +164,7 @@ class RedisLedger:
             *claim_arguments(claim),
             *source,
             CLAIM_SECONDS if at_once else "",
+            *limits,
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         outcome = answer[0]
@@ -153,6 +172,8 @@ class RedisLedger:
             raise IdempotencyConflict(claim.key if claim is not None else "")
         if outcome == b"unknown":
             raise UnknownRequest(" ".join(source))
+        if outcome == b"full":
+            return self._load.refusal(answer)
         number, at = int(answer[1]), float(answer[2])
         self._redis.saw(number)
         id = self._redis.ids.issue(number)
@@ -180,7 +201,7 @@ class RedisLedger:
     async def redrive(self, number: int) -> Outgoing:
         letter, where = await self._letters.find(number)
         outgoing = await self._record(redriven(letter), None, where)
-        assert isinstance(outgoing, Outgoing), "without a claim there is no repeat"
+        assert isinstance(outgoing, Outgoing), "without a claim there is no repeat, and without limits it is never full"
         return outgoing
 
     @deferred
@@ -265,7 +286,7 @@ class RedisLedger:
             "ledger_end", attempt, status, encode_reply(reply), self._ttl, self._letters.key, text
         )
         if answer == b"1":
-            self._tell_ending(attempt.number, status)
+            self._redis.tell_ending(attempt.number, status)
         return bool(answer == b"1")
 
     @deferred
@@ -281,10 +302,6 @@ class RedisLedger:
             raise LeaseLost(self._redis.ids.issue(attempt.number), "a later attempt has begun")
         return answer
 
-    def _tell_ending(self, number: int, status: str) -> None:
-        for call in self._redis.on_ending:
-            call(number, status)
-
     # What the broker has lost
 
     def returned(self, attempt: Attempt) -> None:
@@ -294,75 +311,14 @@ class RedisLedger:
     async def open_channels(self) -> Mapping[str, float]:
         return {channel.decode(): float(oldest) for channel, oldest in await self._redis.run("ledger_channels")}
 
-    @deferred
-    async def recover(
+    def recover(
         self,
         channel: str,
         is_lost: Callable[[], Deferred[bool]],
         make: Callable[[], Deferred[None]] | None,
         sure: bool,
-    ) -> Recovered:
-        token = await self._take_turn()
-        try:
-            if not await is_lost():
-                self._suspected.pop(channel, None)
-                return Recovered()
-            found = await self._recover(token, channel, make is not None, sure)
-            if make is not None:
-                await make()
-            self._suspected.pop(channel, None)
-            return found
-        finally:
-            await self._redis.run("ledger_turn", token).addErrback(lambda failure: failure.trap(NotDurable))
-
-    async def _take_turn(self) -> str:
-        """This process's turn at finding out what was lost; `NotDurable` where another one is at it for long."""
-        key, token = f"{self._redis.prefix}recovering", self._redis.new_token()
-        until = self._redis.clock.seconds() + TURN_WAIT_SECONDS
-        while await self._redis.command("SET", key, token, "NX", "EX", TURN_SECONDS) is None:
-            if self._redis.clock.seconds() >= until:
-                raise NotDurable("another process is finding out what the broker has lost")
-            await deferLater(self._redis.clock, 0.1)
-        return token
-
-    async def _recover(self, token: str, channel: str, begun: bool, sure: bool) -> Recovered:
-        found, first = Recovered(), True
-        while True:
-            answer = await self._redis.run(
-                "ledger_recover", token, channel, MOST_RECOVERED, "1" if begun else "", "1" if first else ""
-            )
-            if answer == b"over":
-                raise NotDurable("another process is finding out what the broker has lost")
-            published, rest, looked_at = answer
-            if rest:
-                self._hesitate(channel, len(rest), sure)
-            ended = [await self._end_lost(int(number)) for number in rest]
-            found, first = found + Recovered(int(published), sum(ended)), False
-            if not looked_at:
-                break
-        if found.published:
-            self._fell_due(0.0)
-        return found
-
-    def _hesitate(self, channel: str, count: int, sure: bool) -> None:
-        """`LossUncertain` for a while: this may not be the right broker, and no ending can be undone."""
-        now = self._redis.clock.seconds()
-        since = self._suspected.setdefault(channel, now)
-        if not sure and now - since < self._lost_after:
-            raise LossUncertain(
-                f"the broker has no channel {channel}, but {count} or more open requests wait in it: check host, "
-                f"virtual host and prefix. They end as FAILED {self._lost_after:g} s after this was seen first"
-            )
-
-    async def _end_lost(self, number: int) -> bool:
-        """Whether it had not ended yet."""
-        now, id = self._redis.clock_now(), self._redis.ids.issue(number)
-        reply = Reply(id, Status.FAILED, now, status_code=LOST_STATUS, error=LOST_TEXT)
-        answer = await self._redis.run("end", number, reply.status.value, encode_reply(reply), self._ttl)
-        first = bool(answer.startswith(b"1"))
-        if first:
-            self._tell_ending(number, reply.status.value)
-        return first
+    ) -> Deferred[Recovered]:
+        return self._losses.recover(channel, is_lost, make, sure)
 
     # Dead letters
 

@@ -2,11 +2,15 @@
 -- number, claim ('': none)
 local number, claim = ARGV[2], ARGV[3]
 local key = record(number)
-local found = redis.call('HMGET', key, 'told', 'ended', 'claimed', 'held')
+local found = redis.call('HMGET', key, 'told', 'ended', 'claimed', 'held', 'size')
 if found[1] or found[2] or not found[3] or not redis.call('ZSCORE', outbox, number) then return '0' end
 leave_broker(number)
+count_load(-1, -tonumber(found[5]))
 if found[4] then
-  for follow_up in found[4]:gmatch('%d+') do redis.call('DEL', record(follow_up)) end
+  for follow_up in found[4]:gmatch('%d+') do
+    count_load(-1, -tonumber(redis.call('HGET', record(follow_up), 'size')))
+    redis.call('DEL', record(follow_up))
+  end
 end
 redis.call('DEL', key)
 redis.call('ZREM', prefix .. 'deadlines', number)

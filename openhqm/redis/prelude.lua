@@ -123,6 +123,22 @@ local function forget(number, queue, priority)
   redis.call('ZREM', prefix .. 'open', number)
 end
 
+-- How much has not ended, in requests and in bytes.
+local function count_load(requests, bytes)
+  redis.call('HINCRBY', prefix .. 'load', 'requests', requests)
+  redis.call('HINCRBY', prefix .. 'load', 'bytes', bytes)
+end
+
+-- The load, where a request of that size is beyond the limits ('': none) on requests and bytes; else nil.
+local function too_much(size, most_requests, most_bytes)
+  if most_requests == '' and most_bytes == '' then return nil end
+  local load = redis.call('HMGET', prefix .. 'load', 'requests', 'bytes')
+  local requests, bytes = tonumber(load[1] or '0'), tonumber(load[2] or '0')
+  local full = most_requests ~= '' and requests >= tonumber(most_requests)
+  if full or (most_bytes ~= '' and bytes + size > tonumber(most_bytes)) then return {'full', requests, bytes} end
+  return nil
+end
+
 -- The follow-ups of a request, held back until it has ended. They are recorded, and stand nowhere else.
 -- from `first` on, six values for each: queue, priority ('': its message goes to a broker), channel, line, timeout ('':
 -- none), body
@@ -132,7 +148,8 @@ local function hold_back(parent, first)
     local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
     redis.call('HSET', record(number), 'at', now, 'queue', ARGV[index], 'priority', ARGV[index + 1],
       'channel', ARGV[index + 2], 'line', ARGV[index + 3], 'timeout', ARGV[index + 4], 'body', ARGV[index + 5],
-      'attempt', 0, 'last', 1, 'generation', 0, 'told', 1)
+      'attempt', 0, 'last', 1, 'generation', 0, 'told', 1, 'size', #ARGV[index + 5])
+    count_load(1, #ARGV[index + 5])
     redis.call('SADD', prefix .. 'queues', ARGV[index])
     numbers[#numbers + 1] = number
   end
@@ -145,7 +162,9 @@ local function let_go(number, reply)
   local key = record(number)
   local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout')
   if not found[1] then return end  -- it was cancelled while it was held back
-  redis.call('HSET', key, 'at', now, 'body', found[1]:sub(1, -2) .. ',"parent_reply":' .. reply .. '}')
+  local body = found[1]:sub(1, -2) .. ',"parent_reply":' .. reply .. '}'
+  redis.call('HSET', key, 'at', now, 'body', body, 'size', #body)
+  count_load(0, #body - #found[1])
   if found[4] ~= '' then redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(found[4])), number) end
   if found[3] == '' then
     redis.call('ZADD', outbox, now, number)
@@ -177,7 +196,8 @@ local function end_request(number, queue, priority, status, reply, ttl, first)
   redis.call('HDEL', key, 'body')
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
   tell(prefix .. 'e:' .. number, count)
-  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held')
+  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size')
+  count_load(-1, -tonumber(asked[4] or '0'))
   if asked[3] then
     for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, reply) end
   end

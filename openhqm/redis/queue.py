@@ -8,14 +8,15 @@ leases, or one of two sets ordered by when it is due. `docs/redis.md` lists the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from zope.interface import implementer
 
-from openhqm.codec import encode_dead_letter, encode_request
-from openhqm.errors import IdempotencyConflict, UnknownRequest
+from openhqm.codec import encode_dead_letter, encode_request, request_size
+from openhqm.errors import IdempotencyConflict, QueueFull, UnknownRequest
 from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import (
     Acceptance,
@@ -26,12 +27,15 @@ from openhqm.messages import (
     Submission,
 )
 from openhqm.policy.foreign import reply_fields
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
+from openhqm.queue.limits import accept_within
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
 from openhqm.redis.held import held_values
+from openhqm.redis.load import RedisLoad
 from openhqm.redis.local_queue import LocalQueue
 from openhqm.runtime.deferreds import deferred
 
@@ -50,7 +54,16 @@ class RedisQueue:
     ``ttl`` is how long an ending is kept that is settled here, in seconds.
     """
 
-    def __init__(self, redis: Redis, *, requests: str, dead_letters: str, ttl: float, lease: float = 60.0) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        requests: str,
+        dead_letters: str,
+        ttl: float,
+        lease: float = 60.0,
+        limits: Limits = NO_LIMITS,
+    ) -> None:
         self._redis = redis
         self._requests = requests
         self._dead_letters = dead_letters
@@ -58,6 +71,8 @@ class RedisQueue:
         self._ttl = ttl
         self._lease = lease
         self._queues: dict[str, LocalQueue] = {}
+        self._load = RedisLoad(redis, ttl, limits)
+        self.load = self._load.read
 
     @property
     def traits(self) -> QueueTraits:
@@ -87,14 +102,26 @@ class RedisQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
-        return self._accept(submission, claim, NO_SOURCE, follow_ups)
+        return self._accept_within(submission, claim, NO_SOURCE, follow_ups)
+
+    def _accept_within(
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        source: tuple[str, str],
+        follow_ups: Sequence[Submission] = (),
+    ) -> Deferred[Acceptance]:
+        accept = partial(self._accept, submission, claim, source, follow_ups, self._load.values)
+        if not self._load.limits.any:
+            return cast(Deferred[Acceptance], accept())
+        return accept_within(self._load.limits, accept, partial(self._load.make_room, request_size(submission)))
 
     def adopt(self, submission: Submission, source: str, entry: str) -> Deferred[Acceptance]:
         """Accept a request for the message ``entry`` of the stream ``source``, and delete it there, in one step.
 
-        `UnknownRequest` where the message is gone: another process was quicker.
+        `UnknownRequest` where the message is gone: another process was quicker. `QueueFull`: it stays there.
         """
-        return self._accept(submission, None, (source, entry))
+        return self._accept_within(submission, None, (source, entry))
 
     @deferred
     async def refuse(self, letter: DeadLetter, source: str, entry: str) -> bool:
@@ -111,7 +138,8 @@ class RedisQueue:
         claim: IdempotencyClaim | None,
         source: tuple[str, str],
         follow_ups: Sequence[Submission] = (),
-    ) -> Deferred[Acceptance]:
+        limits: tuple[str, str] = ("", ""),
+    ) -> Deferred[Acceptance | QueueFull]:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
         asked = self._redis.run(
@@ -125,12 +153,15 @@ class RedisQueue:
             *source,
             submission.reply_to or "",
             about(submission),
+            *limits,
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         return asked.addCallback(self._accepted, claim, source)
 
-    def _accepted(self, answer: Any, claim: IdempotencyClaim | None, source: tuple[str, str]) -> Acceptance:
+    def _accepted(self, answer: Any, claim: IdempotencyClaim | None, source: tuple[str, str]) -> Acceptance | QueueFull:
         outcome = answer[0]
+        if outcome == b"full":
+            return self._load.refusal(answer)
         if outcome == b"conflict":
             raise IdempotencyConflict(claim.key if claim is not None else "")
         if outcome == b"unknown":
@@ -167,7 +198,9 @@ class RedisQueue:
     @deferred
     async def redrive(self, number: int) -> Acceptance:
         letter, where = await self._letters.find(number)
-        return await self._accept(redriven(letter), None, where)
+        accepted = await self._accept(redriven(letter), None, where)
+        assert isinstance(accepted, Acceptance), "without limits it is never full"
+        return accepted
 
     def _queue(self, name: str) -> LocalQueue:
         queue = self._queues.get(name)

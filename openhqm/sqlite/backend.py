@@ -28,6 +28,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         requests=settings.queue.request_queue,
         dead_letters=settings.queue.dead_letter_queue,
         lease=settings.queue.lease_seconds,
+        limits=settings.queue.limits.limits,
     )
     return Backend(queue, store, store)
 
@@ -36,7 +37,10 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
     """The results and the ledger in one file, which keeps every request: nothing is lost with a broker."""
     file = _file(settings, clock, run_commit)
     results = SqliteResults(file, clock, settings.cache.ttl_seconds)
-    ledger = SqliteLedger(file, results, clock, channels=beside.channels, reply_channel=beside.reply_channel)
+    limits = settings.queue.limits.limits
+    ledger = SqliteLedger(
+        file, results, clock, channels=beside.channels, reply_channel=beside.reply_channel, limits=limits
+    )
     return Store(ledger, results, results, steps=SqliteSteps(file, results, ledger))
 
 

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.codec import decode_request, encode_request
 from openhqm.messages import Reply, Request
 from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_all
 
@@ -25,8 +26,11 @@ MakeDue = Callable[[apsw.Connection, int, Request], None]
 class Held:
     """``make_due`` is called with a request that is one from now on, to put it where it waits."""
 
-    def __init__(self, file: SqliteFile, store: SqliteResults, clock: IReactorTime, make_due: MakeDue) -> None:
+    def __init__(
+        self, file: SqliteFile, store: SqliteResults, clock: IReactorTime, load: SqliteLoad, make_due: MakeDue
+    ) -> None:
         self._file = file
+        self._load = load
         self._store = store
         self._clock = clock
         self._make_due = make_due
@@ -39,6 +43,7 @@ class Held:
     def forget(self, connection: apsw.Connection, parent: int) -> None:
         """The parent was taken back, and its follow-ups with it."""
         for (key,) in fetch_all(connection, "DELETE FROM held WHERE parent = ? RETURNING key", (parent,)):
+            self._load.remove(connection, key)
             connection.execute("DELETE FROM messages WHERE key = ?", (key,))
 
     def _ended(self, connection: apsw.Connection, parent: int, reply: Reply) -> None:
@@ -57,7 +62,9 @@ class Held:
         request = decode_request(rows[0][0])
         submission = attrs.evolve(request.submission, parent_reply=reply, not_before=None)
         request = attrs.evolve(request, submitted_at=now, submission=submission)
-        connection.execute("UPDATE messages SET at = ?, body = ? WHERE key = ?", (now, encode_request(request), key))
+        body = encode_request(request)
+        self._load.resize(connection, len(body) - len(rows[0][0]))
+        connection.execute("UPDATE messages SET at = ?, body = ? WHERE key = ?", (now, body, key))
         if request.deadline is not None:
             self._store.note_deadline(connection, key, request.deadline)
         self._make_due(connection, key, request)

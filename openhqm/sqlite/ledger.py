@@ -8,25 +8,29 @@ A request's row in ``messages`` is its record, as for the embedded queue, and ho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import apsw
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.codec import decode_reply, encode_request
-from openhqm.errors import LeaseLost
+from openhqm.codec import decode_reply, encode_request, request_size
+from openhqm.errors import LeaseLost, QueueFull
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Priority, Reply, Request, Submission
 from openhqm.policy.channels import Channels
+from openhqm.policy.limits import NO_LIMITS, Limits, Load
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered
+from openhqm.queue.limits import accept_within
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
+from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.outbox_rows import OutboxRows
 from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.results import SqliteResults
@@ -55,6 +59,7 @@ class SqliteLedger:
         *,
         channels: Channels,
         reply_channel: str | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._file = file
         self._store = store
@@ -68,7 +73,8 @@ class SqliteLedger:
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
-        self._held = Held(file, store, clock, self.outbox.make_due)
+        self._load = SqliteLoad(file, store, limits)
+        self._held = Held(file, store, clock, self._load, self.outbox.make_due)
 
     @property
     def keeps_unbegun(self) -> bool:
@@ -88,6 +94,7 @@ class SqliteLedger:
         # A name that no embedded queue has: what waits in a broker is not to be received from here.
         self._rows = QueueRows(self._file, self._store, f"{self._channels.requests} in a broker")
         self._letters = DeadLetters(self._file)
+        self._load.start()
         self.outbox.start(self._rows.number)
         self.has_workers = fetch_one(self._file.reader, "SELECT 1 FROM steps LIMIT 1") is not None
 
@@ -121,21 +128,43 @@ class SqliteLedger:
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
+        recorded = partial(self._record, submission, claim, follow_ups, at_once)
+        if not self._load.limits.any:
+            return cast(Deferred[Outgoing | Acceptance], recorded())
+        room = partial(self._load.make_room, request_size(submission), self.outbox.oldest, self._clock.seconds)
+        return accept_within(self._load.limits, recorded, room)
+
+    def load(self) -> Deferred[Load | None]:
+        return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)
+
+    def _record(
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission],
+        at_once: bool,
+    ) -> Deferred[Outgoing | Acceptance | QueueFull]:
         now = self._clock.seconds()
         outgoing = self._new(submission, now)
         held = [self._new(follow_up, now) for follow_up in follow_ups]
         if held:
             outgoing = attrs.evolve(outgoing, follow_ups=tuple(each.request.correlation_id for each in held))
 
-        def add(connection: apsw.Connection) -> Outgoing | Acceptance:
+        def add(connection: apsw.Connection) -> Outgoing | Acceptance | QueueFull:
             if claim is not None:
                 earlier = take_claim(connection, self._file.ids, claim, outgoing.number, now)
                 if earlier is not None:
                     first = self._file.ids.number(earlier.correlation_id)
                     connection.execute("UPDATE outbox SET told = 1 WHERE key = ?", (first,))
                     return earlier
+            refusal = self._load.refusal(connection, len(outgoing.body))
+            if refusal is not None:
+                if claim is not None:
+                    drop_claim(connection, claim, outgoing.number)
+                return refusal
             for each in held:
                 self._note_queue(connection, each.request)
+                self._load.add(connection, len(each.body))
                 self._rows.add(connection, each.number, now, each.body)
                 self._held.add(connection, outgoing.number, each.number)
             return self._add(connection, outgoing, now, told=not at_once, at_once=at_once)
@@ -147,6 +176,7 @@ class SqliteLedger:
             key = outgoing.number
             if self._store.has_ended(connection, key) or not self.outbox.is_unknown(connection, key):
                 return False
+            self._load.remove(connection, key)
             self._rows.remove(connection, key)
             self.outbox.forget(connection, key)
             self._held.forget(connection, key)
@@ -179,6 +209,7 @@ class SqliteLedger:
     ) -> Outgoing:
         request = outgoing.request
         self._note_queue(connection, request)
+        self._load.add(connection, len(outgoing.body))
         self._rows.add(connection, outgoing.number, now, outgoing.body)
         if request.deadline is not None:
             self._store.note_deadline(connection, outgoing.number, request.deadline)

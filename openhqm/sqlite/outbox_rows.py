@@ -115,6 +115,16 @@ class OutboxRows:
             taken.append(Outgoing(key, request, channel, body, generation, attempt))
         return taken
 
+    def oldest(self, connection: apsw.Connection) -> int | None:
+        """The request that was accepted first, of those without an attempt; requests with a delay are not looked at."""
+        row = fetch_one(
+            connection,
+            "SELECT o.key FROM outbox o LEFT JOIN inflight i ON i.key = o.key"
+            " WHERE coalesce(i.attempt, 0) = 0 AND (o.state <> 0 OR o.due <= ?) ORDER BY o.key LIMIT 1",
+            (self._clock.seconds() + CLAIM_SECONDS,),
+        )
+        return None if row is None else int(row[0])
+
     def next_due(self) -> float | None:
         """In how many seconds the next entry falls due."""
         row = fetch_one(self._file.reader, "SELECT min(due) FROM outbox WHERE state = 0")

@@ -9,13 +9,16 @@ process at a time, so a lease ends with its process.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 import apsw
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.codec import encode_request
+from openhqm.codec import encode_request, request_size
+from openhqm.errors import QueueFull
 from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import (
     Acceptance,
@@ -25,13 +28,16 @@ from openhqm.messages import (
     Request,
     Submission,
 )
+from openhqm.policy.limits import NO_LIMITS, Limits, Load
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
+from openhqm.queue.limits import accept_within
 from openhqm.runtime.deferreds import deferred
-from openhqm.sqlite.claims import take_claim
+from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
+from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.local_queue import LocalQueue
 from openhqm.sqlite.queue_rows import QueueRows, delay
 from openhqm.sqlite.results import SqliteResults
@@ -60,6 +66,7 @@ class SqliteQueue:
         requests: str,
         dead_letters: str,
         lease: float = 60.0,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._file = file
         self._results = results
@@ -71,7 +78,8 @@ class SqliteQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
-        self._held = Held(file, results, clock, self._make_due)
+        self._load = SqliteLoad(file, results, limits)
+        self._held = Held(file, results, clock, self._load, self._make_due)
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -85,7 +93,9 @@ class SqliteQueue:
         self._file.open()
         # The process that had these deliveries is gone: this one holds the lock now.
         self._file.connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL")
-        self._queue(self._requests)
+        self._load.start()
+        for name in {self._requests, *self._names()}:
+            self._queue(name)
 
     @deferred
     async def stop(self) -> None:
@@ -95,6 +105,22 @@ class SqliteQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
+        accepted = partial(self._accept, submission, claim, follow_ups)
+        if not self._load.limits.any:
+            return cast(Deferred[Acceptance], accepted())
+        room = partial(self._load.make_room, request_size(submission), self._oldest, self._clock.seconds)
+        return accept_within(self._load.limits, accepted, room)
+
+    def load(self) -> Deferred[Load | None]:
+        return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)
+
+    def _oldest(self, connection: apsw.Connection) -> int | None:
+        found = [each for queue in self._queues.values() if (each := queue.rows.oldest(connection)) is not None]
+        return min(found)[1] if found else None
+
+    def _accept(
+        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
+    ) -> Deferred[Acceptance | QueueFull]:
         now = self._clock.seconds()
         queue = self._queue(queue_of(self._requests, submission))
         rank = RANK[priority_of(submission)]
@@ -107,11 +133,17 @@ class SqliteQueue:
         held = [self._held_back(follow_up, now) for follow_up in follow_ups]
         acceptance = Acceptance(correlation_id, now, follow_ups=tuple(each.correlation_id for _, _, each in held))
 
-        def add(connection: apsw.Connection) -> Acceptance:
+        def add(connection: apsw.Connection) -> Acceptance | QueueFull:
             if claim is not None:
                 earlier = take_claim(connection, self._file.ids, claim, key, now)
                 if earlier is not None:
                     return earlier
+            refusal = self._load.refusal(connection, len(body))
+            if refusal is not None:
+                if claim is not None:
+                    drop_claim(connection, claim, key)
+                return refusal
+            self._load.add(connection, len(body))
             queue.rows.add(connection, key, now, body)
             if due is not None:
                 delay(connection, key, rank, due)
@@ -119,7 +151,9 @@ class SqliteQueue:
             if submission.timeout is not None:
                 self._results.note_deadline(connection, key, now + submission.timeout)
             for rows, held_key, request in held:
-                rows.add(connection, held_key, now, encode_request(request))
+                held_body = encode_request(request)
+                self._load.add(connection, len(held_body))
+                rows.add(connection, held_key, now, held_body)
                 self._held.add(connection, key, held_key)
             return acceptance
 
@@ -144,7 +178,10 @@ class SqliteQueue:
         return self._queue(queue).receive(most, in_order)
 
     def queues(self) -> Deferred[Sequence[str]]:
-        return succeed([name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())])
+        return succeed(self._names())
+
+    def _names(self) -> list[str]:
+        return [name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())]
 
     def depth(self, queue: str) -> Deferred[Depth]:
         if queue == self._dead_letters:
@@ -166,7 +203,9 @@ class SqliteQueue:
         def move(connection: apsw.Connection) -> Acceptance:
             self._letters.take(connection, number)
             new = Request(self._file.ids.issue(key), now, submission)
-            queue.rows.add(connection, key, now, encode_request(new))
+            body = encode_request(new)
+            self._load.add(connection, len(body))
+            queue.rows.add(connection, key, now, body)
             if submission.timeout is not None:
                 self._results.note_deadline(connection, key, now + submission.timeout)
             return Acceptance(new.correlation_id, now)

@@ -187,6 +187,31 @@ class QueueRows:
             self._count(cursor, -looked_at)
         return rows, looked_at == MOST_LOOKED_AT
 
+    def oldest(self, connection: apsw.Connection) -> tuple[float, int] | None:
+        """When the request was accepted that waits for its first attempt for longest, and its key.
+
+        What has ended and lies before it is passed over for good. A request with a delay is not looked at.
+        """
+        found: list[tuple[float, int]] = []
+        for rank in RANK.values():
+            channel = self.channel(rank)
+            (before,) = fetch_one(connection, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
+            if before >= self._highest[rank]:
+                continue
+            passed = before
+            for key, at in connection.execute(
+                "SELECT key, at FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+                (before, last_key(channel), MOST_LOOKED_AT),
+            ):
+                if not self._results.has_ended(connection, key):
+                    found.append((at, key))
+                    break
+                passed = key
+                self._count(key, -1)
+            if passed != before:
+                connection.execute("UPDATE channels SET cursor = ? WHERE channel = ?", (passed, channel))
+        return min(found, default=None)
+
     def _next_due(self, connection: apsw.Connection) -> float:
         soonest = NEVER
         for rank in RANK.values():

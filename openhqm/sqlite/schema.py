@@ -77,6 +77,9 @@ CREATE TABLE claims (
     expires REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX claims_expires ON claims (expires);
 
+-- How much has not ended: one row where that is limited, else none.
+CREATE TABLE load (requests INTEGER NOT NULL, bytes INTEGER NOT NULL);
+
 -- Requests that are held back until another one has ended.
 CREATE TABLE held (parent INTEGER NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (parent, key)) WITHOUT ROWID;
 

@@ -24,6 +24,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import IBroker
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Submission
 from openhqm.policy.history import check_progress
+from openhqm.policy.limits import Load
 from openhqm.policy.steps import ENDED, PROCESSING, PROGRESS, REJECTED, RELEASED, RETRYING, Step
 from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered
 from openhqm.runtime.deferreds import deferred
@@ -107,6 +108,9 @@ class StorelessLedger:
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
         return maybeDeferred(_no_store)
+
+    def load(self) -> Deferred[Load | None]:
+        return succeed(None)
 
     def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:
         return maybeDeferred(_no_store)

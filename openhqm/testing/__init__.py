@@ -29,6 +29,7 @@ from openhqm.testing.fake_server import FakeServer
 from openhqm.testing.following_up import FollowingUp
 from openhqm.testing.forms import FORMS
 from openhqm.testing.idempotency import IdempotencyKeys
+from openhqm.testing.limits import Limiting
 from openhqm.testing.receiving import Receiving
 from openhqm.testing.recording import Recording
 from openhqm.testing.settling import Settling
@@ -52,7 +53,7 @@ __all__ = [
 def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> type[TestCase]:
     """The suite for the backend that ``make`` returns, or that its Deferred fires with."""
 
-    class BackendContract(Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Crashing):
+    class BackendContract(Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Limiting, Crashing):
         def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)
 

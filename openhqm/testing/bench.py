@@ -18,6 +18,7 @@ from openhqm.messages import (
     Status,
     Submission,
 )
+from openhqm.policy.limits import Limits
 
 REQUESTS = "contract-requests"
 DEAD_LETTERS = "contract-dead-letters"
@@ -33,6 +34,8 @@ class Bench(Protocol):
 
     queue: IMessageQueue
     store: IResultStore
+    limits: Limits
+    """Those of the queue; what is written here holds after the next `crash`. `NO_LIMITS` at first."""
 
     def now(self) -> float:
         """The backend's time."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from openhqm.brokered.losses import LOOK_SECONDS, PURGED_LOOKS
 from openhqm.interfaces import DepthKind
 from openhqm.messages import Acceptance, Priority, Reply, Status, Submission
-from openhqm.redis.ledger import LOST_STATUS
+from openhqm.redis.ledger_losses import LOST_STATUS
 from openhqm.sqlite import outbox_rows
 from openhqm.testing import FORMS, REQUESTS
 from tests.benches import BrokeredBench

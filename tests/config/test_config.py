@@ -15,6 +15,7 @@ from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.messages import Submission
 from openhqm.policy.fields import Document
+from openhqm.policy.limits import Limits
 from openhqm.policy.retry import RetryPolicy
 from openhqm.policy.routing import Outgoing
 from openhqm.rabbitmq.settings import RabbitMQSettings
@@ -221,6 +222,17 @@ class FileTests(ConfigCase):
             for value in bad:
                 complaint = self.complaint(f"{section}: {{{name}: {value}}}")
                 self.assertEqual(complaint.key, key, value)
+
+    def test_limits(self) -> None:
+        """A limit is a number above 0, or left out; a full queue refuses or drops."""
+        settings = self.load("queue: {limits: {requests: 5, bytes: 1000, overflow: drop_oldest}}")
+        self.assertEqual(settings.queue.limits.limits, Limits(5, 1000, True))
+        self.assertFalse(self.load("queue: {limits: {requests: null}}").queue.limits.limits.any)
+        for name in ("requests", "bytes"):
+            for value in ("0", "-1", "1.5", "true", "many", ".inf", "[1]", "1" + 30 * "0"):
+                complaint = self.complaint(f"queue: {{limits: {{{name}: {value}}}}}")
+                self.assertEqual(complaint.key, f"queue.limits.{name}", value)
+        self.assertEqual(self.complaint("queue: {limits: {overflow: reject}}").key, "queue.limits.overflow")
 
     def test_for_ever(self) -> None:
         """A reply cannot be kept beyond the year 9999, because its expiry must be an RFC 3339 time."""

@@ -20,6 +20,7 @@ from openhqm.errors import (
     MessageTooLarge,
     NotDurable,
     OpenHQMError,
+    QueueFull,
     UnknownRequest,
     UnreadableMessage,
 )
@@ -73,6 +74,7 @@ class ProblemTests(SynchronousTestCase):
             (InvalidRequest("metadata.timeout", "is odd"), 422, {"detail": "metadata.timeout: is odd"}),
             (IdempotencyConflict("k"), 422, {}),
             (NotDurable("disk full"), 503, {}),
+            (QueueFull("queue.limits.requests: 5 of 5"), 503, {}),
             (HTTPProblem(415, "only JSON"), 415, {"detail": "only JSON"}),
         ):
             answer = problem_for(error, HERE)

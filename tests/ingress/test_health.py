@@ -9,9 +9,13 @@ from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.codec import request_size
+from openhqm.errors import NotDurable, QueueFull
 from openhqm.fleet.protocol import FleetStatus, ProcessHealth, ProcessStatus
 from openhqm.ingress.health import Health
 from openhqm.ingress.queue_metrics import Metrics
+from openhqm.messages import Submission
+from openhqm.policy.limits import Limits
 from tests.benches import MemoryBench
 
 
@@ -58,10 +62,33 @@ class HealthTests(SynchronousTestCase):
             unavailable_reason = "the disk is full"
             warnings = ("the disk is filling up",)
 
+            def load(self) -> Deferred[None]:
+                return fail(NotDurable("the disk is full"))
+
         self.health = Health(Full(), "memory", None, lambda: None, lambda: ["look"])  # type: ignore[arg-type]
         self.assertEqual(self.statuses(), (503, 200, 503))
         self.assertEqual(self.overview()["troubles"], ["the disk is full"])
         self.assertEqual(self.overview()["warnings"], ["the disk is filling up", "look"])
+
+    def test_how_full(self) -> None:
+        """Where the queue is limited, the overview says how full it is, and the metrics do. Full, it is still ready."""
+        limits = Limits(requests=2, bytes=10_000)
+        bench = MemoryBench()
+        bench.limits = limits
+        bench.crash()
+        metrics = Metrics(lambda: succeed(()), bench.queue, (), bench.clock)
+        self.health = Health(bench.queue, "memory", metrics, lambda: None, tuple, limits=limits)
+        sizes = [request_size(Submission(b"1")), request_size(Submission(b"22"))]
+        for payload in (b"1", b"22"):
+            self.successResultOf(bench.queue.accept(Submission(payload), None))
+        self.failureResultOf(bench.queue.accept(Submission(b"3"), None), QueueFull)
+        found = self.overview()["queue"]
+        self.assertEqual(found["requests"], {"open": 2, "limit": 2})
+        self.assertEqual(found["bytes"], {"open": sum(sizes), "limit": 10_000})
+        self.assertEqual(self.statuses(), (200, 200, 200))
+        text = self.successResultOf(self.health.metrics()).body
+        self.assertIn(b"\nopenhqm_requests_open 2.0\n", text)
+        self.assertIn(b"\nopenhqm_request_bytes_open %.1f\n" % sum(sizes), text)
 
     def test_stopping(self) -> None:
         """A process that stops is not ready, and it is live: it must not be killed for that."""

@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import IMessageQueue, Message
 from openhqm.policy.channels import Channels
+from openhqm.policy.limits import Limits
 from openhqm.rabbitmq.address import parse_address
 from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.rabbitmq.connecting import check_installed
@@ -110,7 +111,7 @@ class SqliteAndRabbitMQ(SqliteBench):
     def make_queue(self) -> IMessageQueue:
         self.broker = ObservedBroker(self.messages)
         channels = self.messages.channels
-        ledger = SqliteLedger(self.file, self.store, self.clock, channels=channels)
+        ledger = SqliteLedger(self.file, self.store, self.clock, channels=channels, limits=self.limits)
         return BrokeredQueue(self.broker, ledger, self.clock, channels=channels, dead_letters=DEAD_LETTERS, lease=LEASE)
 
     @deferred
@@ -149,14 +150,14 @@ class SqliteAndRabbitMQ(SqliteBench):
 class RabbitMQInstance(Instance):
     """What one process holds, with the ledger in Redis."""
 
-    def __init__(self, messages: Messages, url: str, prefix: str, clock: Clock) -> None:
+    def __init__(self, messages: Messages, url: str, prefix: str, clock: Clock, limits: Limits) -> None:
         self.messages = messages
         self.broker = ObservedBroker(messages)
-        super().__init__(url, prefix, clock, LEASE)
+        super().__init__(url, prefix, clock, LEASE, limits)
 
     def make_queue(self, lease: float) -> IMessageQueue:
         channels, clock = self.messages.channels, self.redis.clock
-        ledger = RedisLedger(self.redis, channels=channels, dead_letters=DEAD_LETTERS, ttl=TTL)
+        ledger = RedisLedger(self.redis, channels=channels, dead_letters=DEAD_LETTERS, ttl=TTL, limits=self.limits)
         return BrokeredQueue(self.broker, ledger, clock, channels=channels, dead_letters=DEAD_LETTERS, lease=lease)
 
     @deferred
@@ -181,7 +182,7 @@ class RedisAndRabbitMQ(RedisBench):
         self._turning.start(TURN_SECONDS, now=False)
 
     def make_instance(self) -> Instance:
-        return RabbitMQInstance(self.messages, self.server.url, self.prefix, self.clock)
+        return RabbitMQInstance(self.messages, self.server.url, self.prefix, self.clock, self.limits)
 
     @deferred
     async def pass_time(self, seconds: float) -> None:

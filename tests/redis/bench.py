@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import BrokerTraits, IMessageQueue
 from openhqm.policy.channels import Channels
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.redis.address import parse_address
 from openhqm.redis.connection import Redis
 from openhqm.redis.ledger import RedisLedger
@@ -43,7 +44,9 @@ def shared_redis() -> RedisServer:
 class Instance:
     """What one process holds: a queue and a store over connections of its own."""
 
-    def __init__(self, url: str, prefix: str, clock: Clock | None, lease: float = LEASE) -> None:
+    def __init__(
+        self, url: str, prefix: str, clock: Clock | None, lease: float = LEASE, limits: Limits = NO_LIMITS
+    ) -> None:
         from twisted.internet import reactor
 
         self.redis = Redis(
@@ -56,11 +59,13 @@ class Instance:
             own_time=clock is not None,
         )
         self._asking = 0
+        self.limits = limits
         self.store = RedisResults(self.redis, TTL)
         self.queue = self.make_queue(lease)
 
     def make_queue(self, lease: float) -> IMessageQueue:
-        return RedisQueue(self.redis, requests=REQUESTS, dead_letters=DEAD_LETTERS, ttl=TTL, lease=lease)
+        names = {"requests": REQUESTS, "dead_letters": DEAD_LETTERS}
+        return RedisQueue(self.redis, ttl=TTL, lease=lease, limits=self.limits, **names)
 
     @deferred
     async def start(self) -> None:
@@ -94,6 +99,7 @@ class Instance:
 class RedisBench:
     """One instance with a clock, on a server that others use, too. ``kills``: a crash is one of Redis as well."""
 
+    limits = NO_LIMITS
     step = 1.0
     """How far time goes at once, in seconds."""
 
@@ -111,7 +117,7 @@ class RedisBench:
         await self._instance.start()
 
     def make_instance(self) -> Instance:
-        return Instance(self.server.url, self.prefix, self.clock)
+        return Instance(self.server.url, self.prefix, self.clock, limits=self.limits)
 
     @property
     def instance(self) -> Instance:
@@ -166,11 +172,19 @@ class BrokeredInstance(Instance):
     """The same with a broker in memory for the queue."""
 
     def __init__(
-        self, server: FakeServer, url: str, prefix: str, clock: Clock, lease: float = LEASE, *, journaled: bool = False
+        self,
+        server: FakeServer,
+        url: str,
+        prefix: str,
+        clock: Clock,
+        lease: float = LEASE,
+        *,
+        journaled: bool = False,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.broker = FakeBroker(server, clock, server.traits)
         self._journaled = journaled
-        super().__init__(url, prefix, clock, lease)
+        super().__init__(url, prefix, clock, lease, limits)
 
     @deferred
     async def quiet(self) -> None:
@@ -180,7 +194,7 @@ class BrokeredInstance(Instance):
         await super().quiet()
 
     def make_queue(self, lease: float) -> IMessageQueue:
-        self.ledger = RedisLedger(self.redis, channels=CHANNELS, dead_letters=DEAD_LETTERS, ttl=TTL)
+        self.ledger = RedisLedger(self.redis, channels=CHANNELS, dead_letters=DEAD_LETTERS, ttl=TTL, limits=self.limits)
         clock = self.redis.clock
         return BrokeredQueue(
             self.broker,
@@ -217,7 +231,9 @@ class BrokeredRedisBench(RedisBench):
         self._turning.stop()
 
     def make_instance(self) -> BrokeredInstance:
-        return BrokeredInstance(self.messages, self.server.url, self.prefix, self.clock, journaled=self.journaled)
+        return BrokeredInstance(
+            self.messages, self.server.url, self.prefix, self.clock, journaled=self.journaled, limits=self.limits
+        )
 
     @deferred
     async def crash(self) -> None:

@@ -24,6 +24,7 @@ from openhqm.messages import (
     Status,
     Submission,
 )
+from openhqm.policy.limits import Load
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.sql import fetch_one
 from openhqm.sqlite.steps import SqliteSteps
@@ -96,7 +97,9 @@ class ListenerBench(BrokeredBench):
         if self._shared is not None:
             self.server = self._shared
         self.broker = FakeBroker(self.server, self.clock, self.traits)
-        self.ledger = SqliteLedger(self.file, self.store, self.clock, channels=CHANNELS, reply_channel=REPLIES)
+        self.ledger = SqliteLedger(
+            self.file, self.store, self.clock, channels=CHANNELS, reply_channel=REPLIES, limits=self.limits
+        )
         self.steps = StepsConsumer(self.broker, SqliteSteps(self.file, self.store, self.ledger), self.clock, REPLIES)
         return BrokeredQueue(
             self.broker,
@@ -179,6 +182,9 @@ class WorkedElsewhere:
 
     def queues(self) -> Deferred[Sequence[str]]:
         return self._listener.queues()
+
+    def load(self) -> Deferred[Load | None]:
+        return self._listener.load()
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._listener.dead_letters(after, most)

@@ -75,6 +75,14 @@ def suite(traits: BrokerTraits) -> type[TestCase]:
                 waiting.cancel()
                 await self.refused(waiting, CancelledError)
 
+        async def only_these_are_delivered(self, ids: set[str]) -> None:
+            """A worker gets what was dropped as well, and what it reports of that is dropped."""
+            for _ in range(6):
+                delivery = await self.receive_one()
+                await self.do(delivery.settle(self.reply(delivery)))
+            for id in ids:
+                self.assertEqual(await self.status(id), Status.COMPLETED)
+
         async def test_first_ending_wins(self) -> None:
             """Of two endings the first stands; the second changes nothing."""
             correlation_id, delivery = await self.cancelled()

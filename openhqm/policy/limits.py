@@ -1,0 +1,44 @@
+# -*- test-case-name: tests.policy.test_limits -*-
+"""How much a queue takes: how many requests that have not ended, and how many bytes of them."""
+
+from __future__ import annotations
+
+import attrs
+
+from openhqm.errors import QueueFull
+
+
+@attrs.frozen
+class Load:
+    """The requests that have not ended: how many there are, and the bytes of their envelopes."""
+
+    requests: int
+    bytes: int
+
+
+@attrs.frozen
+class Limits:
+    """The most ``requests`` and ``bytes`` that a queue takes; None: as many as there is room for.
+
+    ``drop_oldest``: where it is full, the oldest request that waits ends for a new one. Else the new one is refused.
+    """
+
+    requests: int | None = None
+    bytes: int | None = None
+    drop_oldest: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is limited."""
+        return self.requests is not None or self.bytes is not None
+
+    def refusal(self, load: Load, size: int) -> QueueFull | None:
+        """Why a request of ``size`` bytes is not taken beside ``load``, or None."""
+        if self.requests is not None and load.requests >= self.requests:
+            return QueueFull(f"queue.limits.requests: {load.requests} requests have not ended, of {self.requests}")
+        if self.bytes is not None and load.bytes + size > self.bytes:
+            return QueueFull(f"queue.limits.bytes: {load.bytes} + {size} bytes are more than {self.bytes}")
+        return None
+
+
+NO_LIMITS = Limits()
