@@ -196,3 +196,11 @@ class Depth:
     delayed: int
     in_flight: int
     oldest: float | None = None
+
+
+@attrs.frozen
+class Load:
+    """The requests that have not ended: how many there are, and the bytes of their envelopes."""
+
+    requests: int
+    bytes: int

@@ -21,9 +21,8 @@ from openhqm.brokered.losses import Losses
 from openhqm.brokered.outbox import Outbox
 from openhqm.errors import NotDurable
 from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Submission
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Submission
 from openhqm.policy.channels import Channels, group_of
-from openhqm.policy.limits import Load
 from openhqm.policy.queue_names import MOST_QUEUES
 from openhqm.queue.ledger import Ledger, Outgoing
 from openhqm.runtime.deferreds import deferred, shielded

@@ -15,8 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IMessageQueue
-from openhqm.messages import Depth
-from openhqm.policy.limits import Load
+from openhqm.messages import Depth, Load
 from openhqm.runtime.deferreds import deferred
 
 

@@ -20,12 +20,12 @@ from openhqm.messages import (
     Depth,
     Event,
     IdempotencyClaim,
+    Load,
     Record,
     Reply,
     Request,
     Submission,
 )
-from openhqm.policy.limits import Load
 
 
 @attrs.frozen

@@ -19,9 +19,9 @@ from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.local_queue import LocalQueue, Message
 from openhqm.memory.results import MemoryResults
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Request, Submission
 from openhqm.policy.ids import CorrelationIds
-from openhqm.policy.limits import NO_LIMITS, Limits, Load
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.endings import dropped

@@ -6,14 +6,7 @@ from __future__ import annotations
 import attrs
 
 from openhqm.errors import QueueFull
-
-
-@attrs.frozen
-class Load:
-    """The requests that have not ended: how many there are, and the bytes of their envelopes."""
-
-    requests: int
-    bytes: int
+from openhqm.messages import Load
 
 
 @attrs.frozen

@@ -17,8 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from openhqm.errors import NotDurable
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
-from openhqm.policy.limits import Load
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Request, Submission
 
 MOST_COUNTED = 100_000
 CLAIM_SECONDS = 30.0

@@ -7,8 +7,9 @@ from typing import Any
 
 from openhqm.codec import encode_reply
 from openhqm.errors import QueueFull
+from openhqm.messages import Load
 from openhqm.policy.foreign import reply_fields
-from openhqm.policy.limits import Limits, Load
+from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred

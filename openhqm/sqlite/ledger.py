@@ -18,9 +18,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_reply, encode_request, request_size
 from openhqm.errors import LeaseLost, QueueFull
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Priority, Reply, Request, Submission
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Priority, Reply, Request, Submission
 from openhqm.policy.channels import Channels
-from openhqm.policy.limits import NO_LIMITS, Limits, Load
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered

@@ -12,8 +12,8 @@ import apsw
 from twisted.internet.defer import Deferred
 
 from openhqm.errors import QueueFull
-from openhqm.messages import Reply
-from openhqm.policy.limits import Limits, Load
+from openhqm.messages import Load, Reply
+from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults

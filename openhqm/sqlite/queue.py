@@ -25,10 +25,11 @@ from openhqm.messages import (
     DeadLetter,
     Depth,
     IdempotencyClaim,
+    Load,
     Request,
     Submission,
 )
-from openhqm.policy.limits import NO_LIMITS, Limits, Load
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import accept_within

@@ -22,9 +22,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IBroker
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Submission
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Submission
 from openhqm.policy.history import check_progress
-from openhqm.policy.limits import Load
 from openhqm.policy.steps import ENDED, PROCESSING, PROGRESS, REJECTED, RELEASED, RETRYING, Step
 from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered
 from openhqm.runtime.deferreds import deferred

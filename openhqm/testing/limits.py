@@ -7,8 +7,8 @@ from twisted.internet.defer import DeferredList
 
 from openhqm.codec import request_size
 from openhqm.errors import QueueFull
-from openhqm.messages import Acceptance, IdempotencyClaim, Status, Submission
-from openhqm.policy.limits import Limits, Load
+from openhqm.messages import Acceptance, IdempotencyClaim, Load, Status, Submission
+from openhqm.policy.limits import Limits
 from openhqm.testing.bench import LEASE, Base
 
 CLAIM = IdempotencyClaim("key", b"fingerprint")

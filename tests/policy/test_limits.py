@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.policy.limits import NO_LIMITS, Limits, Load
+from openhqm.messages import Load
+from openhqm.policy.limits import NO_LIMITS, Limits
 from tests import hypothesis_profile  # noqa: F401
 
 COUNTS = st.integers(0, 10**12)

@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.messages import Submission
-from openhqm.policy.limits import NO_LIMITS, Limits, Load
+from openhqm.messages import Load, Submission
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.sqlite.sql import fetch_all
 from tests.benches import SqliteBench
 

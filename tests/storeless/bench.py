@@ -19,12 +19,12 @@ from openhqm.messages import (
     DeadLetter,
     Depth,
     IdempotencyClaim,
+    Load,
     Record,
     Reply,
     Status,
     Submission,
 )
-from openhqm.policy.limits import Load
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.sql import fetch_one
 from openhqm.sqlite.steps import SqliteSteps
