@@ -52,6 +52,8 @@ def response_document(reply: Reply, expires_at: float | None = None) -> bytes:
         "processing_time_ms": reply.processing_time_ms,
         "completed_at": rfc3339(reply.completed_at),
     }
+    if reply.reason_class is not None:
+        document["reason_class"] = reply.reason_class
     if expires_at is not None:
         document["expires_at"] = rfc3339(expires_at)
     return _encode(document)

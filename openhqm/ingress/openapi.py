@@ -227,7 +227,10 @@ def _schemas() -> Json:
                 "processing_time_ms": {"type": "integer"},
                 "completed_at": moment,
             },
-            {"expires_at": moment},
+            {
+                "expires_at": moment,
+                "reason_class": {"type": "string", "description": "Why it did not complete, in one word."},
+            },
         ),
         "problem": _object(
             {

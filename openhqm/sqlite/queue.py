@@ -95,8 +95,10 @@ class SqliteQueue:
         # The process that had these deliveries is gone: this one holds the lock now.
         self._file.connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL")
         self._load.start()
-        for name in {self._requests, *self._names()}:
-            self._queue(name)
+        self._queue(self._requests)
+        if self._load.limits.drop_oldest:  # the oldest request may wait in any queue
+            for name in self._names()[: MOST_QUEUES - 1]:
+                self._queue(name)
 
     @deferred
     async def stop(self) -> None:

@@ -157,6 +157,7 @@ class Limiting(Base):
             record = await self.do(self.bench.store.find(dropped.correlation_id))
             assert record.reply is not None
             self.assertEqual((record.status, record.reply.reason_class), (Status.FAILED, "overflow"))
+            self.assertIn("full", record.reply.error or "")
             self.assertEqual(await self.types(dropped.correlation_id), ["pending", "failed"])
         self.assertEqual((await self.load()).requests, 3)
         await self.only_these_are_delivered({each.correlation_id for each in accepted[3:]})

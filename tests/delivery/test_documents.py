@@ -76,6 +76,12 @@ class DocumentsTests(SynchronousTestCase):
         found = read(response_document(Reply(ID, Status.FAILED, AT, error="no such customer")))
         self.assertEqual((found["status"], found["result"], found["error"]), ("FAILED", None, "no such customer"))
         self.assertNotIn("expires_at", found)
+        self.assertNotIn("reason_class", found)
+
+    def test_reason_class(self) -> None:
+        """Where a program can tell why it failed, the response says it in a word."""
+        reply = Reply(ID, Status.FAILED, AT, error="the queue was full", reason_class="overflow")
+        self.assertEqual(read(response_document(reply))["reason_class"], "overflow")
 
     @given(st.binary(max_size=20))
     def test_bytes(self, body: bytes) -> None:
