@@ -3,10 +3,13 @@
     python -m tests.crash --rounds 200 [--seed N] [--break answer-first|ack-first]
     python -m tests.crash_redis --rounds 200 [--seed N]
 
-Callers keep submitting, some with idempotency keys, under which they repeat a request until they have an answer. After
-each restart, every id that a 202 carried is known within ten seconds. At the end, each of them has ended exactly once
-with the right result, and nothing is stored that no caller submitted. With ``--break`` a fault is injected on purpose.
-Then this program must fail: otherwise it would test nothing.
+Callers keep submitting, some with idempotency keys, under which they repeat a request until they have an answer. Some
+requests have a delay, some fail at first and are retried, and each tenth has a follow-up. The queue is limited, and
+refuses while it is full.
+
+After each restart, every id that a 202 carried is known within ten seconds. At the end, each of them has ended exactly
+once with the right result, each tenth has exactly one follow-up, and nothing is stored that no caller submitted. With
+``--break`` a fault is injected on purpose. Then this program must fail: otherwise it would test nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +29,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests import crash_follow_ups
 from tests.servers import Server
 
 KNOWN_WITHIN = 10.0
 ENDS_WITHIN = 60.0
 CALLERS = 4
 MOST_LINES = 40
-FAULTS = {"": "", "answer-first": "answer_first", "ack-first": "ack_first"}
+MOST_OPEN = "24"
+FOLLOW_UPS = "from tests import crash_follow_ups; crash_follow_ups.install()"
+FAULTS = {"": "none", "answer-first": "answer_first", "ack-first": "ack_first"}
 
 
 class Broken(Exception):
@@ -50,6 +56,7 @@ class Callers:
         self.accepted: dict[str, int] = {}
         self.endings: dict[str, bytes] = {}
         self.ids: list[str] = []
+        self.refused = 0
         self.violations: list[str] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -76,10 +83,9 @@ class Callers:
             headers = {}
             if repeat is not None or choose.random() < 0.5:
                 headers["Idempotency-Key"] = self.keys.setdefault(number, f"key-{number}")
+            document = _document(number)
             try:
-                status, _, body = self.server.ask(
-                    "POST", "/api/v1/submit", {"payload": {"n": number}}, headers, timeout=5
-                )
+                status, _, body = self.server.ask("POST", "/api/v1/submit", document, headers, timeout=5)
             except (OSError, http.client.HTTPException):
                 repeat = number if headers else None
                 time.sleep(0.005)
@@ -91,6 +97,8 @@ class Callers:
                 time.sleep(choose.uniform(0, self._pause))
             elif status == 503:
                 repeat = number if headers else None
+                self.refused += 1
+                time.sleep(choose.uniform(0, self._pause))
             else:
                 self.violations.append(f"{status} for a good submission: {body!r}")
 
@@ -129,6 +137,15 @@ class Callers:
     def check(self) -> None:
         if self.violations:
             raise Broken(self.violations[0])
+
+
+def _document(number: int) -> dict[str, Any]:
+    """What is submitted: the same each time, for it may be repeated under its key."""
+    payload: dict[str, int] = {"n": number}
+    if number % 7 == 3:
+        payload["fails"] = 1 + number % 2
+    metadata = {"delay": number % 5 * 0.3} if number % 11 == 5 else {}
+    return {"payload": payload, "metadata": metadata}
 
 
 class Reader:
@@ -194,10 +211,20 @@ def nothing_unexpected(directory: Path, callers: Callers) -> None:
     """`Broken` unless each request in the file was submitted, and each submission is in it at most once."""
     database = sqlite3.connect(f"file:{directory / 'data' / 'openhqm.db'}?mode=ro", uri=True)
     try:
-        bodies = [json.loads(body) for (body,) in database.execute("SELECT body FROM messages")]
+        keys = {key: json.loads(body) for key, body in database.execute("SELECT key, body FROM messages")}
+        ended_keys = {key for (key,) in database.execute("SELECT key FROM endings")}
+        held = {key for (key,) in database.execute("SELECT key FROM held")}
     finally:
         database.close()
-    found = Counter(body["payload"]["n"] for body in bodies)
+    payloads = [body["payload"] for key, body in keys.items() if key not in held]
+    found = Counter(payload["n"] for payload in payloads if "n" in payload)
+    done = {body["payload"]["n"] for key, body in keys.items() if key in ended_keys and "n" in body["payload"]}
+    if (problem := crash_follow_ups.wrong(payloads, done)) is not None:
+        raise Broken(problem)
+    for body in keys.values():
+        reply = body.get("parent_reply")
+        if reply is not None and reply["result"]["n"] != body["payload"]["follows"]:
+            raise Broken(f"the follow-up of {body['payload']['follows']} has another reply: {reply}")
     strange = set(found) - callers.sent
     if strange:
         raise Broken(f"no caller submitted {sorted(strange)[:5]}")
@@ -224,10 +251,14 @@ def run(rounds: int, seed: int, fault: str = "", patience: float = ENDS_WITHIN, 
     directory = Path(tempfile.mkdtemp(prefix="openhqm-crash-"))
     server = Server(
         directory,
-        before=f"from tests import fault_injection; fault_injection.{FAULTS[fault]}()" if fault else "",
+        before=FOLLOW_UPS
+        + (f"; from tests import fault_injection; fault_injection.{FAULTS[fault]}()" if fault else ""),
         OPENHQM_WORKER__HANDLER="tests.crash_handler:handle",
         OPENHQM_WORKER__COUNT="8",
         OPENHQM_WORKER__MAX_RETRIES="1000",
+        OPENHQM_WORKER__RETRY__BASE_SECONDS="0.05",
+        OPENHQM_WORKER__RETRY__MAX_SECONDS="0.5",
+        OPENHQM_QUEUE__LIMITS__REQUESTS=MOST_OPEN,
     )
     server.start()
     callers = Callers(server, seed)
@@ -272,6 +303,7 @@ def run(rounds: int, seed: int, fault: str = "", patience: float = ENDS_WITHIN, 
         "accepted": len(callers.accepted),
         "sent": len(callers.sent),
         "with key": len(callers.keys),
+        "refused": callers.refused,
     }
 
 

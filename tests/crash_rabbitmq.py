@@ -1,9 +1,10 @@
 """The crash test on RabbitMQ with its ledger in Redis: listener, worker, Redis and RabbitMQ are killed in turn.
 
-    python -m tests.crash_rabbitmq --rounds 200 [--seed N] [--wipe]
+    python -m tests.crash_rabbitmq --rounds 200 [--seed N] [--wipe | --journaled]
 
 Redis syncs its append-only file before each answer. RabbitMQ's queues are quorum queues of one node. With ``--wipe``
-the ledger is in the listener's file, the worker has no store, and RabbitMQ loses its data each time it is killed.
+the ledger is in the listener's file, the worker has no store, and RabbitMQ loses its data each time it is killed. With
+``--journaled`` a 202 waits for Redis alone.
 """
 
 from __future__ import annotations
@@ -66,5 +67,12 @@ class Wiped(RabbitMQInstallation):
         nothing_unexpected(self.listener.directory, callers)
 
 
+class Journaled(RabbitMQInstallation):
+    """Requests are accepted while RabbitMQ is away, too."""
+
+    def backend(self) -> dict[str, str]:
+        return {**super().backend(), "OPENHQM_QUEUE__ACCEPT": "journaled"}
+
+
 if __name__ == "__main__":
-    sys.exit(main("tests.crash_rabbitmq", RabbitMQInstallation, Wiped))
+    sys.exit(main("tests.crash_rabbitmq", RabbitMQInstallation, wipe=Wiped, journaled=Journaled))

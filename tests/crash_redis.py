@@ -15,17 +15,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tests import crash_follow_ups
 from tests.brokers import RedisServer
-from tests.crash import ENDS_WITHIN, Broken, Callers, ended, known, with_last_log_lines
+from tests.crash import ENDS_WITHIN, FOLLOW_UPS, Broken, Callers, ended, known, with_last_log_lines
 from tests.servers import Server
 
 # Some 250 requests for each kill: at the end each one is read over HTTP.
 PAUSE = 0.03
+MOST_OPEN = "100"
 
 
 class Installation:
@@ -38,12 +41,15 @@ class Installation:
         self.redis = RedisServer(**settings)
         self.listener = Server(
             directory,
-            before,
+            f"{FOLLOW_UPS}; {before}",
             **self.backend(),
             OPENHQM_QUEUE__LEASE_SECONDS="1",
             OPENHQM_WORKER__HANDLER="tests.crash_handler:handle",
             OPENHQM_WORKER__COUNT="8",
             OPENHQM_WORKER__MAX_RETRIES="1000",
+            OPENHQM_WORKER__RETRY__BASE_SECONDS="0.05",
+            OPENHQM_WORKER__RETRY__MAX_SECONDS="0.5",
+            OPENHQM_QUEUE__LIMITS__REQUESTS=MOST_OPEN,
         )
         self.worker: subprocess.Popen[bytes] | None = None
         self.parts = {
@@ -102,18 +108,42 @@ class Installation:
 def nothing_unexpected(redis: RedisServer, callers: Callers) -> None:
     """`Broken` unless each record was submitted, and each submission has at most one record."""
     found: Counter[int] = Counter()
+    payloads: list[dict[str, int]] = []
+    done: set[int] = set()
     keys = redis.command("KEYS", "*:r:*")
     for reply, body in redis.commands([("HMGET", key, "reply", "body") for key in keys]):
         if reply is not None:
-            found[msgspec.json.decode(reply)["result"]["n"]] += 1
+            payload = msgspec.json.decode(reply)["result"]
+            done.update((payload["n"],) if "n" in payload else ())
+        elif body is not None:
+            envelope = msgspec.json.decode(body)
+            payload = envelope["payload"]
+            if "follows" in payload and "parent_reply" not in envelope:
+                continue  # it is held back
         else:
-            found[msgspec.json.decode(body)["payload"]["n"]] += 1
+            continue  # its message is in the broker, and it has not ended
+        payloads.append(payload)
+        found.update((payload["n"],) if "n" in payload else ())
+    if (problem := crash_follow_ups.wrong(payloads, done)) is not None:
+        raise Broken(problem)
     strange = set(found) - callers.sent
     if strange:
         raise Broken(f"no caller submitted {sorted(strange)[:5]}")
     twice = [number for number, count in found.items() if count > 1]
     if twice:
         raise Broken(f"submission {twice[0]} was accepted {found[twice[0]]} times")
+
+
+def at_last(check: Callable[[], None], patience: float) -> None:
+    """`Broken` where it still is after ``patience`` seconds: follow-ups end a moment after what they follow."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return check()
+        except Broken:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def run(
@@ -154,6 +184,7 @@ def run(
             callers.stop()
         known(server, callers, list(callers.accepted))
         ended(server, callers, patience)
+        at_last(lambda: installation.check(callers), patience)
         installation.stop()
         installation.check(callers)
     except Broken as broken:
@@ -170,16 +201,17 @@ def run(
         "accepted": len(callers.accepted),
         "sent": len(callers.sent),
         "with key": len(callers.keys),
+        "refused": callers.refused,
     }
 
 
-def main(program: str, install: type[Installation], wiped: type[Installation] | None = None) -> int:
-    """Return 0 where every promise was kept. ``wiped`` is installed with ``--wipe``."""
+def main(program: str, install: type[Installation], **others: type[Installation]) -> int:
+    """Return 0 where every promise was kept. Each of ``others`` is installed with an option of that name."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    if wiped is not None:
-        parser.add_argument("--wipe", dest="install", action="store_const", const=wiped)
+    for name, other in others.items():
+        parser.add_argument(f"--{name}", dest="install", action="store_const", const=other)
     parser.set_defaults(install=install)
     options = parser.parse_args()
     print(f"seed {options.seed}")

@@ -64,3 +64,7 @@ def redis_ack_first() -> None:
         return delivery_of(self, row, token, lease_end)
 
     redis_queue.LocalQueue._delivery = faulty  # type: ignore[method-assign]
+
+
+def none() -> None:
+    """No fault."""

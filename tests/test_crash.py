@@ -33,6 +33,13 @@ class KillTests(SynchronousTestCase):
         self.assertEqual(done["kills"], 10)
         self.assertGreater(done["accepted"], 200)
 
+    def test_nothing_is_lost_with_a_journal(self) -> None:
+        """Ten kills where a 202 does not wait for RabbitMQ: no request is lost, and each ends once."""
+        install = crash_rabbitmq.Journaled
+        done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=install)
+        self.assertEqual(done["kills"], 10)
+        self.assertGreater(done["accepted"], 200)
+
     def test_finds_answers_before_the_commit(self) -> None:
         """A server that answers before the request is written is found."""
         self.assertRaises(crash.Broken, self.run_quietly, 6, "answer-first")
