@@ -209,6 +209,9 @@ class BrokeredQueue:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._ledger.dead_letters(after, most)
 
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return self._ledger.drop_dead_letter(number)
+
     def redrive(self, number: int) -> Deferred[Acceptance]:
         return shielded(self._redrive(number))
 

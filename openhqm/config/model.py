@@ -68,16 +68,22 @@ RESPONSES = "openhqm-responses"
 
 @attrs.frozen
 class QueueLimits:
-    """The most that a queue takes; None: no limit. ``bytes`` are those of the envelopes."""
+    """The most that a queue takes; None: no limit. ``bytes`` are those of the envelopes.
+
+    ``dead_letters`` is how many of those are kept, and ``dead_letter_seconds`` for how long.
+    """
 
     requests: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
     bytes: int | None = attrs.field(default=None, validator=optional(between(1, 1 << 50)))
     overflow: str = attrs.field(default="refuse", validator=one_of(("refuse", "drop_oldest")))
+    dead_letters: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
+    dead_letter_seconds: float | None = attrs.field(default=None, validator=optional(between(1, 10 * 365 * 86400)))
 
     @property
     def limits(self) -> Limits:
         """The limits these settings describe."""
-        return Limits(self.requests, self.bytes, self.overflow == "drop_oldest")
+        drop_oldest = self.overflow == "drop_oldest"
+        return Limits(self.requests, self.bytes, drop_oldest, self.dead_letters, self.dead_letter_seconds)
 
 
 @attrs.frozen(kw_only=True)

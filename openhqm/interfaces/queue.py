@@ -128,6 +128,9 @@ class IMessageQueue(Interface):
     def dead_letters(after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         """The dead letters in order, each with its number, numbered above ``after``, up to ``most``."""
 
+    def drop_dead_letter(number: int) -> Deferred[None]:
+        """Remove a dead letter for good. `UnknownRequest`."""
+
     def redrive(number: int) -> Deferred[Acceptance]:
         """Accept a dead letter's request again, under a new id, and remove the dead letter: one step.
 

@@ -6,36 +6,59 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
+from twisted.internet.interfaces import IReactorTime
+
 from openhqm.errors import UnknownRequest
 from openhqm.messages import DeadLetter, Depth
+from openhqm.policy.limits import NO_LIMITS, Limits
 
 
 class DeadLetters:
     """Those of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime, limits: Limits = NO_LIMITS) -> None:
+        self._clock = clock
+        self._limits = limits
         self._letters: dict[int, DeadLetter] = {}
         self._numbers = count(1)
 
     def add(self, letter: DeadLetter) -> None:
         """Add one."""
         self._letters[next(self._numbers)] = letter
+        self._trim()
 
     def take(self, number: int) -> None:
         """Remove one."""
-        del self._letters[number]
+        if self._letters.pop(number, None) is None:
+            raise _unknown(number)
 
     def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
         """Up to ``most`` of those numbered above ``after``, in order."""
+        self._trim()
         return [entry for entry in self._letters.items() if entry[0] > after][:most]
 
     def find(self, number: int) -> DeadLetter:
         """The one with this number; `UnknownRequest`."""
         letter = self._letters.get(number)
         if letter is None:
-            raise UnknownRequest(f"dead letter {number}")
+            raise _unknown(number)
         return letter
 
     def depth(self) -> Depth:
         """How many there are, and since when the oldest is there."""
+        self._trim()
         return Depth(len(self._letters), 0, 0, min((letter.at for letter in self._letters.values()), default=None))
+
+    def _trim(self) -> None:
+        most, seconds = self._limits.dead_letters, self._limits.dead_letter_seconds
+        while self._letters:
+            number, oldest = next(iter(self._letters.items()))
+            too_many = most is not None and len(self._letters) > most
+            too_old = seconds is not None and oldest.at + seconds <= self._clock.seconds()
+            if not too_many and not too_old:
+                return
+            del self._letters[number]
+
+
+def _unknown(number: int) -> UnknownRequest:
+    return UnknownRequest(f"dead letter {number}")

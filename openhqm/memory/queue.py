@@ -62,7 +62,7 @@ class MemoryQueue:
         self._dead_letters = dead_letters
         self._lease = lease
         self._timers = TimerQueue(clock)
-        self._letters = DeadLetters()
+        self._letters = DeadLetters(clock, limits)
         self._keys = count(1)
         self._limits = limits
         self._sizes: dict[int, int] = {}  # of what has not ended
@@ -172,6 +172,9 @@ class MemoryQueue:
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return succeed(self._letters.listed(after, most))
+
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return maybeDeferred(self._letters.take, number)
 
     def redrive(self, number: int) -> Deferred[Acceptance]:
         return maybeDeferred(self._redrive, number)

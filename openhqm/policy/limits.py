@@ -14,16 +14,26 @@ class Limits:
     """The most ``requests`` and ``bytes`` that a queue takes; None: as many as there is room for.
 
     ``drop_oldest``: where it is full, the oldest request that waits ends for a new one. Else the new one is refused.
+
+    ``dead_letters`` is how many of those are kept, the newest, and ``dead_letter_seconds`` for how long; None: all, for
+    ever.
     """
 
     requests: int | None = None
     bytes: int | None = None
     drop_oldest: bool = False
+    dead_letters: int | None = None
+    dead_letter_seconds: float | None = None
 
     @property
     def any(self) -> bool:
         """Whether anything is limited."""
         return self.requests is not None or self.bytes is not None
+
+    @property
+    def trims(self) -> bool:
+        """Whether dead letters are removed."""
+        return self.dead_letters is not None or self.dead_letter_seconds is not None
 
     def refusal(self, load: Load, size: int) -> QueueFull | None:
         """Why a request of ``size`` bytes is not taken beside ``load``, or None."""

@@ -247,5 +247,8 @@ class Ledger(Protocol):
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         """See `IMessageQueue.dead_letters`."""
 
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        """See `IMessageQueue.drop_dead_letter`."""
+
     def dead_letters_depth(self) -> Deferred[Depth]:
         """How many dead letters there are."""

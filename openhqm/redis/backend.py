@@ -38,6 +38,8 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         limits=names.limits.limits,
     )
 
+    store.sweeps.append(queue.trim_dead_letters)
+
     def make_intake(addressing: Addressing, check: CheckSubmission) -> RedisIntake:
         most_bytes = settings.server.max_body_bytes
         answers = names.response_queue
@@ -62,6 +64,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
         lost_after=beside.lost_after,
         limits=settings.queue.limits.limits,
     )
+    results.sweeps.append(ledger.trim_dead_letters)
     return Store(ledger, results, results, redis.when_probed)
 
 

@@ -6,20 +6,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.logger import Logger
+
 from openhqm.codec import decode_dead_letter
 from openhqm.errors import UnknownRequest
 from openhqm.messages import DeadLetter, Depth
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
+MOST_TRIMMED = 200
 LARGEST_NUMBER = 2**64 - 1  # the first part of an entry's id holds no more
 
 
 class DeadLetters:
-    """Those of the dead letter queue ``name``. The scripts add to them at ``key``."""
+    """Those of the dead letter queue ``name``. The scripts add to them at ``key``.
 
-    def __init__(self, redis: Redis, name: str) -> None:
+    ``limits`` says how many are kept, and for how long.
+    """
+
+    _log = Logger()
+
+    def __init__(self, redis: Redis, name: str, limits: Limits = NO_LIMITS) -> None:
         self._redis = redis
+        self._limits = limits
         self.key = f"{redis.prefix}dead:{name}"
 
     @deferred
@@ -40,6 +50,26 @@ class DeadLetters:
         if not found:
             raise UnknownRequest(f"dead letter {number}")
         return decode_dead_letter(_fields(found[0])[b"letter"]), (self.key, entry)
+
+    @deferred
+    async def drop(self, number: int) -> None:
+        """Remove one. `UnknownRequest`."""
+        _, (key, entry) = await self.find(number)
+        if not await self._redis.command("XDEL", key, entry):
+            raise UnknownRequest(f"dead letter {number}")
+
+    @deferred
+    async def trim(self) -> bool:
+        """Remove some that are too many or too old; whether there may be more of them."""
+        if not self._limits.trims:
+            return False
+        most, seconds = self._limits.dead_letters, self._limits.dead_letter_seconds
+        values = ("" if limit is None else repr(limit) for limit in (most, seconds))
+        removed: int = await self._redis.run("trim", self.key, *values, MOST_TRIMMED)
+        if removed:
+            text = "{count} dead letters were removed: queue.limits keeps no more of them, or not for so long"
+            self._log.warn(text, count=removed)
+        return removed == MOST_TRIMMED
 
     @deferred
     async def depth(self) -> Depth:

@@ -6,8 +6,10 @@ Each look is bounded. Two processes may end the same request without harm: the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,13 +25,17 @@ REPAIR_ROWS = 250
 
 
 class Deadlines:
-    """``end`` ends a request by its number."""
+    """``end`` ends a request by its number.
+
+    Each of ``sweeps`` is called with each look, and fires with whether it has more to do.
+    """
 
     _log = Logger()
 
     def __init__(self, redis: Redis, end: Any) -> None:
         self._redis = redis
         self._end = end
+        self.sweeps: list[Callable[[], Deferred[bool]]] = []
         self._timer: Any = None
         self._running = False
 
@@ -68,7 +74,8 @@ class Deadlines:
                 "request {id} stood in no queue: a stream was trimmed or deleted; it is delivered again",
                 id=self._redis.ids.issue(int(number)),
             )
-        if len(overdue) == SWEEP_ROWS:
+        more = [await sweep() for sweep in self.sweeps]
+        if len(overdue) == SWEEP_ROWS or any(more):
             return 0.0
         return float(next_one) if next_one else SWEEP_SECONDS
 

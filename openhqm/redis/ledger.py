@@ -65,7 +65,8 @@ class RedisLedger:
     ) -> None:
         self._redis = redis
         self._channels = channels
-        self._letters = DeadLetters(redis, dead_letters)
+        self._letters = DeadLetters(redis, dead_letters, limits)
+        self.trim_dead_letters = self._letters.trim
         self._ttl = ttl
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
@@ -329,6 +330,9 @@ class RedisLedger:
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._letters.listed(after, most)
+
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return self._letters.drop(number)
 
     def dead_letters_depth(self) -> Deferred[Depth]:
         return self._letters.depth()

@@ -67,7 +67,8 @@ class RedisQueue:
         self._redis = redis
         self._requests = requests
         self._dead_letters = dead_letters
-        self._letters = DeadLetters(redis, dead_letters)
+        self._letters = DeadLetters(redis, dead_letters, limits)
+        self.trim_dead_letters = self._letters.trim
         self._ttl = ttl
         self._lease = lease
         self._queues: dict[str, LocalQueue] = {}
@@ -194,6 +195,9 @@ class RedisQueue:
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._letters.listed(after, most)
+
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return self._letters.drop(number)
 
     @deferred
     async def redrive(self, number: int) -> Acceptance:

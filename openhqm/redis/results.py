@@ -29,6 +29,7 @@ class RedisResults:
         self._ttl = ttl
         self._watching = Watching(redis, self.history)
         self._deadlines = Deadlines(redis, self._end)
+        self.sweeps = self._deadlines.sweeps
         self.on_ending: list[Callable[[int, str], None]] = redis.on_ending
 
     @deferred

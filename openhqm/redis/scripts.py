@@ -41,6 +41,7 @@ NAMES = (
     "repair",
     "reschedule",
     "settle",
+    "trim",
 )
 
 

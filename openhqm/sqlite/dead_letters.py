@@ -4,23 +4,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import apsw
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 
 from openhqm.codec import decode_dead_letter, encode_dead_letter
 from openhqm.errors import UnknownRequest
 from openhqm.messages import DeadLetter, Depth
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
+MOST_TRIMMED = 200
+TRIMMED = "{count} dead letters were removed: queue.limits keeps no more of them, or not for so long"
 LARGEST_NUMBER = 2**63 - 1  # an integer in SQLite holds no more
 
 
 class DeadLetters:
-    """Those in ``file``."""
+    """Those in ``file``; ``limits`` says how many are kept, and for how long."""
 
-    def __init__(self, file: SqliteFile) -> None:
+    _log = Logger()
+
+    def __init__(self, file: SqliteFile, limits: Limits = NO_LIMITS) -> None:
         self._file = file
+        self._limits = limits
 
     def add(self, connection: apsw.Connection, letter: DeadLetter) -> None:
         """Within an operation of the file: add one."""
@@ -31,6 +40,35 @@ class DeadLetters:
         connection.execute("DELETE FROM dead_letters WHERE number = ?", (_checked(number),))
         if not connection.changes():
             raise _unknown(number)
+
+    def drop(self, number: int) -> Deferred[None]:
+        """Remove one. `UnknownRequest`."""
+        return maybeDeferred(self._drop, number)
+
+    def _drop(self, number: int) -> Deferred[None]:
+        self.find(number)
+        return self._file.write(lambda connection: self.take(connection, number))
+
+    def trim(self, connection: apsw.Connection, now: float) -> int:
+        """Within an operation of the file: remove some that are too old or too many; how many these are."""
+        if not self._limits.trims:
+            return 0
+        most, seconds = self._limits.dead_letters, self._limits.dead_letter_seconds
+        removed = 0
+        if seconds is not None:
+            oldest = "SELECT number FROM dead_letters WHERE at <= ? ORDER BY at LIMIT ?"
+            connection.execute(f"DELETE FROM dead_letters WHERE number IN ({oldest})", (now - seconds, MOST_TRIMMED))
+            removed += connection.changes()
+        if most is not None:
+            (count,) = fetch_one(connection, "SELECT count(*) FROM dead_letters")
+            if count > most:
+                first = "SELECT number FROM dead_letters ORDER BY number LIMIT ?"
+                too_many = min(count - most, MOST_TRIMMED)
+                connection.execute(f"DELETE FROM dead_letters WHERE number IN ({first})", (too_many,))
+                removed += connection.changes()
+        if removed:
+            self._file.after_commit(partial(self._log.warn, TRIMMED, count=removed))
+        return removed
 
     def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
         """Up to ``most`` of those numbered above ``after``, in order."""

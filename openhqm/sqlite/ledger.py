@@ -73,6 +73,8 @@ class SqliteLedger:
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
+        self._letters = DeadLetters(file, limits)
+        store.within_sweep.append(self._letters.trim)
         self._load = SqliteLoad(file, store, limits)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
 
@@ -93,7 +95,6 @@ class SqliteLedger:
         self._file.open()
         # A name that no embedded queue has: what waits in a broker is not to be received from here.
         self._rows = QueueRows(self._file, self._store, f"{self._channels.requests} in a broker")
-        self._letters = DeadLetters(self._file)
         self._load.start()
         self.outbox.start(self._rows.number)
         self.has_workers = fetch_one(self._file.reader, "SELECT 1 FROM steps LIMIT 1") is not None
@@ -388,6 +389,9 @@ class SqliteLedger:
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return succeed(self._letters.listed(after, most))
+
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return self._letters.drop(number)
 
     def dead_letters_depth(self) -> Deferred[Depth]:
         return maybeDeferred(self._letters.depth)

@@ -75,7 +75,8 @@ class SqliteQueue:
         self._lease = lease
         self._requests = requests
         self._dead_letters = dead_letters
-        self._letters = DeadLetters(file)
+        self._letters = DeadLetters(file, limits)
+        results.within_sweep.append(self._letters.trim)
         self._queues: dict[str, LocalQueue] = {}
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
@@ -193,6 +194,9 @@ class SqliteQueue:
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return succeed(self._letters.listed(after, most))
+
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return self._letters.drop(number)
 
     def redrive(self, number: int) -> Deferred[Acceptance]:
         return maybeDeferred(self._redrive, number)

@@ -56,6 +56,7 @@ class SqliteResults:
         self._sweep: Any = None
         self._running = False
         self.on_ending: list[Callable[[int, str], None]] = []
+        self.within_sweep: list[Callable[[apsw.Connection, float], int]] = []
         self.within_ending: list[Callable[[apsw.Connection, int, Reply], None]] = []
 
     # IResultStore
@@ -197,7 +198,8 @@ class SqliteResults:
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         expired = "SELECT digest FROM claims WHERE expires <= ? ORDER BY expires LIMIT ?"
         connection.execute(f"DELETE FROM claims WHERE digest IN ({expired})", (now, SWEEP_ROWS))
-        return max(len(keys), connection.changes())
+        claims = connection.changes()
+        return max(len(keys), claims, *(call(connection, now) for call in self.within_sweep))
 
     # Reading
 

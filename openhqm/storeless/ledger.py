@@ -219,6 +219,9 @@ class StorelessLedger:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return maybeDeferred(_no_store)
 
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return maybeDeferred(_no_store)
+
     def dead_letters_depth(self) -> Deferred[Depth]:
         return maybeDeferred(_no_store)
 

@@ -23,6 +23,7 @@ from openhqm.testing.bench import DEAD_LETTERS, LEASE, REQUESTS, TTL, Bench
 from openhqm.testing.broker_bench import BrokerBench
 from openhqm.testing.broker_contract import broker_contract
 from openhqm.testing.crashing import Crashing
+from openhqm.testing.dead_letters import KeepingDeadLetters
 from openhqm.testing.fake_broker import FakeBroker
 from openhqm.testing.fake_publishing import PublishResult
 from openhqm.testing.fake_server import FakeServer
@@ -53,7 +54,9 @@ __all__ = [
 def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> type[TestCase]:
     """The suite for the backend that ``make`` returns, or that its Deferred fires with."""
 
-    class BackendContract(Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Limiting, Crashing):
+    class BackendContract(
+        Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Limiting, KeepingDeadLetters, Crashing
+    ):
         def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)
 

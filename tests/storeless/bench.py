@@ -183,6 +183,9 @@ class WorkedElsewhere:
     def queues(self) -> Deferred[Sequence[str]]:
         return self._listener.queues()
 
+    def drop_dead_letter(self, number: int) -> Deferred[None]:
+        return self._listener.drop_dead_letter(number)
+
     def load(self) -> Deferred[Load | None]:
         return self._listener.load()
 

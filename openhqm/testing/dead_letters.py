@@ -1,0 +1,55 @@
+# -*- test-case-name: tests.queue.test_contracts -*-
+"""Dead letters: that they can be dropped, and how many are kept, and for how long."""
+
+from __future__ import annotations
+
+from openhqm.errors import UnknownRequest
+from openhqm.messages import Status
+from openhqm.policy.limits import Limits
+from openhqm.testing.bench import DEAD_LETTERS, Base
+
+
+class KeepingDeadLetters(Base):
+    async def dead_letter(self) -> str:
+        """The id of a request that is a dead letter now."""
+        accepted = await self.accept()
+        delivery = await self.receive_one()
+        await self.do(delivery.dead_letter("rejected", self.reply(delivery, status=Status.FAILED)))
+        return accepted.correlation_id
+
+    async def ids(self) -> list[str]:
+        letters = await self.do(self.bench.queue.dead_letters(0, 100))
+        return [letter.request.correlation_id for _, letter in letters]
+
+    async def test_drop_dead_letter(self) -> None:
+        """A dead letter that is dropped is gone, once; the others stay, and so does the reply to its request."""
+        first, second = await self.dead_letter(), await self.dead_letter()
+        ((number, _), (other, _)) = await self.do(self.bench.queue.dead_letters(0, 10))
+        await self.do(self.bench.queue.drop_dead_letter(number))
+        self.assertEqual(await self.ids(), [second])
+        self.assertEqual((await self.depth(DEAD_LETTERS)).ready, 1)
+        for unknown in (number, 0, -1, other + 1, 2**70):
+            await self.refused(self.bench.queue.drop_dead_letter(unknown), UnknownRequest)
+            await self.refused(self.bench.queue.redrive(unknown), UnknownRequest)
+        self.assertEqual(await self.status(first), Status.FAILED)
+
+    async def test_most_dead_letters(self) -> None:
+        """Beyond a number the oldest dead letters are removed."""
+        self.bench.limits = Limits(dead_letters=3)
+        await self.bench.crash()
+        ids = [await self.dead_letter() for _ in range(5)]
+        await self.bench.pass_time(3)
+        self.assertEqual(await self.ids(), ids[2:])
+
+    async def test_age_of_dead_letters(self) -> None:
+        """Dead letters are removed after their time."""
+        self.bench.limits = Limits(dead_letter_seconds=30.0)
+        await self.bench.crash()
+        first = await self.dead_letter()
+        await self.bench.pass_time(20)
+        second = await self.dead_letter()
+        self.assertEqual(await self.ids(), [first, second])
+        await self.bench.pass_time(15)
+        self.assertEqual(await self.ids(), [second])
+        await self.bench.pass_time(20)
+        self.assertEqual(await self.ids(), [])
