@@ -157,7 +157,9 @@ class RabbitMQInstance(Instance):
 
     def make_queue(self, lease: float) -> IMessageQueue:
         channels, clock = self.messages.channels, self.redis.clock
-        ledger = RedisLedger(self.redis, channels=channels, dead_letters=DEAD_LETTERS, ttl=TTL, limits=self.limits)
+        ledger = self.ledger = RedisLedger(
+            self.redis, channels=channels, dead_letters=DEAD_LETTERS, ttl=TTL, limits=self.limits
+        )
         return BrokeredQueue(self.broker, ledger, clock, channels=channels, dead_letters=DEAD_LETTERS, lease=lease)
 
     @deferred
