@@ -21,6 +21,7 @@ from openhqm.dry_run import dry_run
 from openhqm.errors import CannotStart, Complaint, ConfigurationError
 from openhqm.fleet.inheritance import Inheritance, Source
 from openhqm.runtime.logs import FACTORIES_NAME
+from openhqm.runtime.signals import note_early_reload
 
 ROLES = ("all", "listener", "worker")
 
@@ -57,6 +58,7 @@ class OpenHQMOptions(Options):
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse the command line. Where an option is unknown that the configuration has a key for, say which."""
+        note_early_reload()
         try:
             super().parseOptions(options)
         except UsageError as error:

@@ -52,7 +52,7 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.forks import keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
 from openhqm.runtime.logs import set_level
-from openhqm.runtime.signals import handle_stop, stop_reactor
+from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure
 from openhqm.runtime.threads import SerialThread
 from openhqm.workers.pool import WorkerPool
@@ -330,7 +330,7 @@ class OpenHQM(Service):
         """
         if self._parent is None:
             handle_stop(self._reactor, lambda: os._exit(1))
-            signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reload))
+            handle_reload(self._reactor, self._reload)
         else:
             handle_stop(self._reactor, lambda: None)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -161,6 +161,17 @@ class ServingTests(ProcessCase):
         self.assertEqual(server.response(server.submit(1))["result"], {"seen": 1, "attempt": 1})
         self.assertEqual(server.stop(), 0)
 
+    def test_hang_up_at_the_start(self) -> None:
+        """A SIGHUP that comes before the process is up ends nothing: the configuration is read again once it is up."""
+        server = self.server()
+        config = self.config("worker: {handler: 'jobs:handle'}")
+        jobs = Path(config).parent / "jobs.py"
+        jobs.write_text(f"import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\n{jobs.read_text()}")
+        server.start("--config", config)
+        server.until(lambda: "the configuration was read again" in server.log(), "it does not say so")
+        self.assertEqual(server.response(server.submit(1))["result"], {"seen": 1, "attempt": 1})
+        self.assertEqual(server.stop(), 0)
+
     def hold_connection(self, server: Server, number: int) -> None:
         """Hold a connection, once the server counts ``number`` of them and no older ones."""
         deadline = time.monotonic() + 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +26,7 @@ from openhqm.fleet.inheritance import Source, spawn_arguments
 from openhqm.fleet.supervisor import START_SECONDS, Slot, Supervisor
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.listening import listen
-from openhqm.runtime.signals import handle_stop, stop_reactor
+from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, exit_with
 
 
@@ -85,7 +84,7 @@ class Fleet(Service):
 
     def _handle_signals(self) -> None:
         handle_stop(self._reactor, self._kill_all)
-        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self.roll))
+        handle_reload(self._reactor, self.roll)
 
     def _kill_all(self) -> None:
         for child in list(self._supervisor.running):
