@@ -105,8 +105,9 @@ class IMessageQueue(Interface):
         before the request has ended. Whatever ends it makes them due in the same step, as requests of that time, with
         its reply as their ``parent_reply``. Their ``not_before`` is not looked at.
 
-        `QueueFull` beyond the limits of the queue. A repeat and a follow-up are never refused for them.
-        `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request.
+        `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request. `QueueFull`
+        beyond the limits of the queue, `MessageTooLarge` where it would not fit into an empty one; a repeat and a
+        follow-up are never refused for them.
         Cancelling does not take the request back: it is accepted or fails as a whole.
         """
 

@@ -85,7 +85,8 @@ class MemoryQueue:
         accept = partial(maybeDeferred, self._accept, submission, claim, follow_ups)
         if not self._limits.any:
             return cast(Deferred[Acceptance], accept())
-        return accept_within(self._limits, accept, lambda: succeed(self._make_room(request_size(submission))))
+        size = request_size(submission)
+        return accept_within(self._limits, size, accept, lambda size: succeed(self._make_room(size)))
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load() if self._limits.any else None)

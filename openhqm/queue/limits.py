@@ -9,7 +9,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from openhqm.errors import QueueFull
+from openhqm.errors import MessageTooLarge, QueueFull
 from openhqm.policy.limits import Limits
 from openhqm.runtime.deferreds import deferred
 
@@ -21,12 +21,19 @@ _log = Logger()
 
 @deferred
 async def accept_within(
-    limits: Limits, accept: Callable[[], Deferred[T | QueueFull]], drop: Callable[[], Deferred[int | None]]
+    limits: Limits,
+    size: int,
+    accept: Callable[[], Deferred[T | QueueFull]],
+    drop: Callable[[int], Deferred[int | None]],
 ) -> T:
-    """What ``accept`` fires with; `QueueFull` where there is no room.
+    """What ``accept`` fires with; `QueueFull` where there is no room for ``size`` bytes.
+
+    `MessageTooLarge`: there would be none in an empty queue.
 
     ``drop`` makes room: it ends what has waited longest, and fires with how many requests that were. None: it cannot.
     """
+    if limits.bytes is not None and size > limits.bytes:
+        raise MessageTooLarge(size, limits.bytes)
     tries = MOST_TRIES if limits.drop_oldest else 1
     while True:
         accepted = await accept()
@@ -35,7 +42,7 @@ async def accept_within(
             return accepted
         if not tries:
             raise accepted
-        count = await drop()
+        count = await drop(size)
         if count is None:
             raise accepted
         if count:

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from openhqm.codec import decode_request
-from openhqm.errors import InvalidRequest, MalformedJSON, NotDurable, UnknownRequest, UnreadableMessage
+from openhqm.errors import InvalidRequest, MalformedJSON, MessageTooLarge, NotDurable, UnknownRequest, UnreadableMessage
 from openhqm.messages import DeadLetter, Reply, Request, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.foreign import (
@@ -173,8 +173,11 @@ class RedisIntake:
             self._log.failure("message {entry} of {inbox} broke its reading", entry=entry, inbox=self._inbox)
             await self._refuse(draft, f"{type(error).__name__}: {error}", fields, entry)
             return
-        with suppress(UnknownRequest):  # another process was quicker
-            await self._queue.adopt(submission, self._inbox, entry)
+        try:
+            with suppress(UnknownRequest):  # another process was quicker
+                await self._queue.adopt(submission, self._inbox, entry)
+        except MessageTooLarge as error:  # there will never be room for it
+            await self._refuse(draft, str(error), fields, entry)
 
     def _submission(self, content: bytes, fields: dict[bytes, bytes], draft: Submission) -> Submission:
         """The submission, with its queue. `UnreadableMessage`, `InvalidRequest`, `MalformedJSON`."""

@@ -140,7 +140,7 @@ class RedisLedger:
         record = partial(self._record, submission, claim, NOWHERE, follow_ups, at_once, self._load.values)
         if not self._load.limits.any:
             return cast(Deferred[Outgoing | Acceptance], record())
-        return accept_within(self._load.limits, record, partial(self._load.make_room, request_size(submission)))
+        return accept_within(self._load.limits, request_size(submission), record, self._load.make_room)
 
     @deferred
     async def _record(

@@ -115,7 +115,7 @@ class RedisQueue:
         accept = partial(self._accept, submission, claim, source, follow_ups, self._load.values)
         if not self._load.limits.any:
             return cast(Deferred[Acceptance], accept())
-        return accept_within(self._load.limits, accept, partial(self._load.make_room, request_size(submission)))
+        return accept_within(self._load.limits, request_size(submission), accept, self._load.make_room)
 
     def adopt(self, submission: Submission, source: str, entry: str) -> Deferred[Acceptance]:
         """Accept a request for the message ``entry`` of the stream ``source``, and delete it there, in one step.

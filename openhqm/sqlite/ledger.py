@@ -132,8 +132,8 @@ class SqliteLedger:
         recorded = partial(self._record, submission, claim, follow_ups, at_once)
         if not self._load.limits.any:
             return cast(Deferred[Outgoing | Acceptance], recorded())
-        room = partial(self._load.make_room, request_size(submission), self.outbox.oldest, self._clock.seconds)
-        return accept_within(self._load.limits, recorded, room)
+        room = partial(self._load.make_room, self.outbox.oldest, self._clock.seconds)
+        return accept_within(self._load.limits, request_size(submission), recorded, room)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)

@@ -72,7 +72,7 @@ class SqliteLoad:
             )
 
     def make_room(
-        self, size: int, oldest: Callable[[apsw.Connection], int | None], now: Callable[[], float]
+        self, oldest: Callable[[apsw.Connection], int | None], now: Callable[[], float], size: int
     ) -> Deferred[int | None]:
         """End what has waited longest until a request of ``size`` bytes is taken; how many requests that were.
 

@@ -112,8 +112,8 @@ class SqliteQueue:
         accepted = partial(self._accept, submission, claim, follow_ups)
         if not self._load.limits.any:
             return cast(Deferred[Acceptance], accepted())
-        room = partial(self._load.make_room, request_size(submission), self._oldest, self._clock.seconds)
-        return accept_within(self._load.limits, accepted, room)
+        room = partial(self._load.make_room, self._oldest, self._clock.seconds)
+        return accept_within(self._load.limits, request_size(submission), accepted, room)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)

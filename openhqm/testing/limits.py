@@ -6,7 +6,7 @@ from __future__ import annotations
 from twisted.internet.defer import DeferredList
 
 from openhqm.codec import request_size
-from openhqm.errors import QueueFull
+from openhqm.errors import MessageTooLarge, QueueFull
 from openhqm.messages import Acceptance, IdempotencyClaim, Load, Status, Submission
 from openhqm.policy.limits import Limits
 from openhqm.testing.bench import LEASE, Base
@@ -181,6 +181,14 @@ class Limiting(Base):
         await self.do(self.bench.queue.accept(large, None))
         statuses = [await self.status(each.correlation_id) for each in accepted]
         self.assertEqual(statuses, [Status.FAILED] * 4)
+
+    async def test_never_fits(self) -> None:
+        """What would not fit into an empty queue is refused as too large, and nothing is dropped for it."""
+        await self.limit(bytes=2000, drop_oldest=True)
+        accepted = await self.accept()
+        large = Submission(b'"' + 3000 * b"x" + b'"')
+        await self.refused(self.bench.queue.accept(large, None), MessageTooLarge)
+        self.assertEqual(await self.status(accepted.correlation_id), Status.PENDING)
 
     async def test_dropped_with_a_follow_up(self) -> None:
         """A request that is dropped has its follow-ups, as with every ending."""

@@ -499,3 +499,30 @@ class DrainingTests(Case):
         status = json.loads(server.ask("GET", f"/api/v1/status/{slow}")[2])
         self.assertEqual((status["status"], status["attempt"]), ("PROCESSING", 1))
         server.kill()
+
+
+class FullTests(Case):
+    def test_full(self) -> None:
+        """A full queue answers 503 and when to repeat, stays ready, and says how full it is; reads go on."""
+        server = Server(
+            tempfile.mkdtemp(dir=self.directory),
+            OPENHQM_WORKER__HANDLER="jobs:handle",
+            OPENHQM_QUEUE__LIMITS__REQUESTS="1",
+            PYTHONPATH=f"{self.directory}:{self.server.variables()['PYTHONPATH']}",
+        )
+        server.start()
+        self.addCleanup(server.kill)
+        held = server.submit({"sleep": 60})
+        body, fields = {"payload": 1}, {"Content-Type": "application/json"}
+        status, answered, document = server.ask("POST", "/api/v1/submit", body, fields)
+        self.assertEqual((status, answered["retry-after"]), (503, "5"))
+        self.assertNotIn("limits", document.decode())
+        self.assertEqual(server.ask("GET", "/health/ready")[0], 200)
+        queue = json.loads(server.ask("GET", "/health")[2])["queue"]
+        self.assertEqual(queue["requests"], {"open": 1, "limit": 1})
+        self.assertEqual(server.ask("GET", f"/api/v1/status/{held}")[0], 200)
+        text = server.ask("GET", "/metrics")[2].decode()
+        for sample in ('openhqm_submissions_total{outcome="unavailable"} 1.0', "openhqm_requests_open 1.0"):
+            self.assertIn(sample, text)
+        self.assertEqual(server.ask("POST", f"/api/v1/cancel/{held}")[0], 202)
+        server.submit({"sleep": 0})

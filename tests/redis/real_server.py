@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.errors import NotDurable, OpenHQMError
 from openhqm.messages import Reply, Status
+from openhqm.policy.limits import NO_LIMITS, Limits
 from tests.brokers import RedisServer
 from tests.redis.bench import Instance
 
@@ -28,8 +29,8 @@ class RealRedisTestCase(TestCase):
         self.addCleanup(server.close)
         return server.start()
 
-    async def instance(self, url: str, lease: float = 60.0) -> Instance:
-        made = Instance(url, "t:", None, lease)
+    async def instance(self, url: str, lease: float = 60.0, limits: Limits = NO_LIMITS) -> Instance:
+        made = Instance(url, "t:", None, lease, limits)
         self.addCleanup(made.stop)
         await made.start()
         return made

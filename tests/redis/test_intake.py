@@ -17,6 +17,7 @@ from openhqm.codec import decode_dead_letter, encode_request
 from openhqm.ingress.submission import check_submission
 from openhqm.messages import Reply, Request, Status, Submission
 from openhqm.policy.addressing import Addressing
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.redis.intake import RedisIntake
 from openhqm.testing import DEAD_LETTERS, REQUESTS
 from tests.brokers import RedisServer
@@ -47,8 +48,9 @@ class IntakeTests(RealRedisTestCase):
         addressing: Addressing | None = None,
         lease: float = 60.0,
         answers: str | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> tuple[Instance, RedisIntake]:
-        one = await self.instance(url, lease)
+        one = await self.instance(url, lease, limits)
         made = RedisIntake(
             one.redis, one.queue, INBOX, format, addressing or Addressing(), check_submission, MOST_BYTES, answers
         )
@@ -63,6 +65,36 @@ class IntakeTests(RealRedisTestCase):
     async def letters(self, one: Instance, server: RedisServer, count: int) -> list[Any]:
         await self.until(lambda: server.command("XLEN", f"t:dead:{DEAD_LETTERS}") >= count, "no dead letter")
         return [letter for _, letter in await one.queue.dead_letters(0, 100)]
+
+    async def test_full(self) -> None:
+        """A message waits in the inbox while the queue is full, and comes once there is room."""
+        server = await self.server()
+        one, _ = await self.intake(server.url, limits=Limits(requests=1))
+        for number in range(2):
+            server.command("XADD", INBOX, "*", "payload", str(number))
+        delivery = await self.receive_one(one)
+        self.assertEqual((delivery.request.submission.payload, server.command("XLEN", INBOX)), (b"0", 1))
+        await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 1.0))
+        self.assertEqual((await self.receive_one(one)).request.submission.payload, b"1")
+
+    async def test_never_fits(self) -> None:
+        """A message that would not fit into an empty queue is a dead letter."""
+        server = await self.server()
+        one, _ = await self.intake(server.url, limits=Limits(bytes=500))
+        server.command("XADD", INBOX, "*", "payload", "9" * 600)
+        (letter,) = await self.letters(one, server, 1)
+        self.assertIn("500", letter.reason)
+        self.assertEqual(server.command("XLEN", INBOX), 0)
+
+    async def test_dropped(self) -> None:
+        """A message that makes room ends in its stream, too, with the id of its message."""
+        server = await self.server()
+        one, _ = await self.intake(server.url, limits=Limits(requests=1, drop_oldest=True))
+        id = server.command("XADD", INBOX, "*", "payload", "1", "reply_to", "answers")
+        await self.until(lambda: server.command("XLEN", INBOX) == 0, "it is not adopted")
+        await one.queue.accept(Submission(b"2"), None)
+        (answer,) = entries(server, "answers")
+        self.assertEqual((answer["in_reply_to"], answer["status"], answer["status_code"]), (id, b"FAILED", b"503"))
 
     async def test_once(self) -> None:
         """Several processes read the same messages; each is adopted once, and nothing is left in the inbox."""

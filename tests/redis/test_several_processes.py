@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.defer import DeferredList
+
+from openhqm.errors import QueueFull
 from openhqm.messages import Event, Status, Submission
+from openhqm.policy.limits import Limits
 from openhqm.testing import REQUESTS
 from tests.redis.real_server import PATIENCE, RealRedisTestCase
 
@@ -28,6 +34,32 @@ class SeveralProcessesTests(RealRedisTestCase):
         self.assertEqual(heard, await b.store.history(accepted.correlation_id, 1))
         self.assertEqual((await b.store.find(accepted.correlation_id)).reply, reply)
         stop()
+
+    async def test_full_over_processes(self) -> None:
+        """Of what three processes are asked for at once, exactly as much is accepted as there is room for."""
+        server = await self.server()
+        several = [await self.instance(server.url, limits=Limits(requests=20)) for _ in range(3)]
+        asked = [each.queue.accept(Submission(b"1"), None) for _ in range(20) for each in several]
+        outcomes: Any = await DeferredList(asked, consumeErrors=True)
+        refused = [failure for success, failure in outcomes if not success]
+        self.assertEqual(len(refused), 40)
+        self.assertTrue(all(failure.check(QueueFull) for failure in refused))
+        self.assertEqual({(await each.queue.load()).requests for each in several}, {20})
+
+    async def test_dropped_elsewhere(self) -> None:
+        """A listener on B is told that its request made room for one that A accepted."""
+        server = await self.server()
+        limits = Limits(requests=1, drop_oldest=True)
+        a, b = [await self.instance(server.url, limits=limits) for _ in range(2)]
+        accepted = await b.queue.accept(Submission(b"1"), None)
+        heard: list[Event] = []
+        self.addCleanup(b.store.watch(accepted.correlation_id, heard.append))
+        await b.quiet()
+        await a.queue.accept(Submission(b"2"), None)
+        await self.until(lambda: heard, "the ending was not told")
+        reply = heard[-1].reply
+        assert reply is not None
+        self.assertEqual((reply.correlation_id, reply.reason_class), (accepted.correlation_id, "overflow"))
 
     async def test_woken_elsewhere(self) -> None:
         """A receiver on B gets a request that A accepts, at once."""
