@@ -1,8 +1,8 @@
 -- Take responsibility for a request: idempotency key, record, place in the queue and deadline, or nothing of it.
 -- queue, priority, body, not before ('': at once), timeout ('': none), idempotency key ('': none), fingerprint, lifetime,
 -- source, entry ('': none; else the request stands there until it is accepted), reply to ('': none is asked for), about,
--- the most requests and bytes ('': no limit), the follow-ups (see hold_back)
--- {'new', number, time, numbers of the follow-ups}; {'full', requests, bytes}: there is no room; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
+-- the most requests and bytes ('': no limit), '1' where they do not keep it out, the follow-ups (see hold_back)
+-- {'new', number, time, numbers of the follow-ups, if any}; {'full', requests, bytes}: there is no room; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
 -- gone
 local queue, priority, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local claim, fingerprint, lifetime = ARGV[7], ARGV[8], ARGV[9]
@@ -18,7 +18,8 @@ if claim ~= '' then
     return {'repeat', known[2], known[3]}
   end
 end
-local full = too_much(#body, ARGV[14], ARGV[15])
+local counted = ARGV[14] ~= '' or ARGV[15] ~= ''
+local full = ARGV[16] == '' and too_much(#body, ARGV[14], ARGV[15])
 if full then return full end
 -- A dead letter that is redriven, or another program's message, is deleted in the step that accepts it. Another process
 -- may have done so already.
@@ -26,9 +27,8 @@ if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'
 
 local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
 local due = tonumber(not_before) or clock
-redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'priority', priority, 'attempt', 0, 'last', 1,
-  'size', #body)
-count_load(1, #body)
+redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'priority', priority, 'attempt', 0, 'last', 1)
+if counted then take_room(number, #body) end
 if due > clock then
   redis.call('ZADD', delayed(queue, priority), exact(due), number)
 else
@@ -46,4 +46,4 @@ if claim ~= '' then
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
 wake(queue)
-return {'new', number, now, hold_back(number, 16)}
+return {'new', number, now, ARGV[17] and hold_back(number, counted, 17)}

@@ -157,8 +157,6 @@ class Redis:
 
     def issue_all(self, numbers: Sequence[bytes]) -> tuple[str, ...]:
         """The ids of numbers that Redis has just given out."""
-        if not numbers:
-            return ()
         self.saw(int(numbers[-1]))
         return tuple(self.ids.issue(int(number)) for number in numbers)
 

@@ -150,7 +150,7 @@ class RedisLedger:
         source: tuple[str, str],
         follow_ups: Sequence[Submission] = (),
         at_once: bool = True,
-        limits: tuple[str, str] = ("", ""),
+        limits: tuple[str, str, str] | None = None,
     ) -> Outgoing | Acceptance | QueueFull:
         # Number and time are Redis's to give.
         envelope, channel = encode_submission(submission), self._channels.of(submission)
@@ -165,7 +165,7 @@ class RedisLedger:
             *claim_arguments(claim),
             *source,
             CLAIM_SECONDS if at_once else "",
-            *limits,
+            *(limits or self._load.exempt),
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         outcome = answer[0]
@@ -183,7 +183,7 @@ class RedisLedger:
         waits = answer[3] == b"1"
         if waits and (submission.not_before is not None or not at_once):
             self._fell_due(max(0.0, (submission.not_before or at) - at))
-        ids = self._redis.issue_all(answer[4])
+        ids = self._redis.issue_all(answer[4]) if len(answer) > 4 else ()
         request = Request(id, at, submission)
         return Outgoing(number, request, channel, address(envelope, id, at), waits=waits, follow_ups=ids)
 

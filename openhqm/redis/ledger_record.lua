@@ -1,7 +1,8 @@
 -- Take responsibility for a request whose message goes to a broker: claim, record, outbox entry and deadline, or nothing.
 -- queue, channel, line ('': order does not matter), body, not before ('': at once), timeout ('': none), claim ('': none),
 -- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
--- ('': the outbox publishes it), the most requests and bytes ('': no limit), the follow-ups (see hold_back)
+-- ('': the outbox publishes it), the most requests and bytes ('': no limit), '1' where they do not
+-- keep it out, the follow-ups (see hold_back)
 -- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups}, {'repeat',
 -- number, at}, {'conflict'}, {'full', requests, bytes}, or {'unknown'}: the entry is gone.
 local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -19,15 +20,16 @@ if claim ~= '' then
     return {'repeat', known[2], known[3]}
   end
 end
-local full = too_much(#body, ARGV[14], ARGV[15])
+local counted = ARGV[14] ~= '' or ARGV[15] ~= ''
+local full = ARGV[16] == '' and too_much(#body, ARGV[14], ARGV[15])
 if full then return full end
 if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'} end
 
 local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
 local key, due, waits = record(number), tonumber(not_before) or 0, '1'
 redis.call('HSET', key, 'at', now, 'body', body, 'queue', queue, 'priority', '', 'channel', channel, 'line', name,
-  'attempt', 0, 'last', 1, 'generation', 0, 'size', #body)
-count_load(1, #body)
+  'attempt', 0, 'last', 1, 'generation', 0)
+if counted then take_room(number, #body) end
 if due > clock or not claim_seconds then
   redis.call('ZADD', outbox, exact(math.max(due, clock)), number)
 elseif joins(number, name) then
@@ -44,4 +46,4 @@ if claim ~= '' then
     'expires', exact(clock + tonumber(lifetime)))
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
-return {'new', number, now, waits, hold_back(number, 16)}
+return {'new', number, now, waits, ARGV[17] and hold_back(number, counted, 17)}

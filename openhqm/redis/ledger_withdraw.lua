@@ -5,10 +5,11 @@ local key = record(number)
 local found = redis.call('HMGET', key, 'told', 'ended', 'claimed', 'held', 'size')
 if found[1] or found[2] or not found[3] or not redis.call('ZSCORE', outbox, number) then return '0' end
 leave_broker(number)
-count_load(-1, -tonumber(found[5]))
+if found[5] then count_load(-1, -tonumber(found[5])) end
 if found[4] then
   for follow_up in found[4]:gmatch('%d+') do
-    count_load(-1, -tonumber(redis.call('HGET', record(follow_up), 'size')))
+    local size = redis.call('HGET', record(follow_up), 'size')
+    if size then count_load(-1, -tonumber(size)) end
     redis.call('DEL', record(follow_up))
   end
 end

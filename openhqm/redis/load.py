@@ -22,7 +22,11 @@ class RedisLoad:
 
     def __init__(self, redis: Redis, ttl: float, limits: Limits) -> None:
         self.limits = limits
-        self.values = (_optional(limits.requests), _optional(limits.bytes))
+        limited = (_optional(limits.requests), _optional(limits.bytes))
+        self.values = (*limited, "")
+        """For the scripts that accept."""
+        self.exempt = (*limited, "1")
+        """The same for what counts, and is never refused."""
         self._redis = redis
         self._ttl = ttl
 

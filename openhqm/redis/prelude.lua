@@ -123,10 +123,17 @@ local function forget(number, queue, priority)
   redis.call('ZREM', prefix .. 'open', number)
 end
 
--- How much has not ended, in requests and in bytes.
+-- How much has not ended, in requests and in bytes. Only what was accepted under limits is counted, and has a `size`: where
+-- nothing is limited nothing is counted, and costs nothing.
 local function count_load(requests, bytes)
   redis.call('HINCRBY', prefix .. 'load', 'requests', requests)
   redis.call('HINCRBY', prefix .. 'load', 'bytes', bytes)
+end
+
+-- A request of that size is taken.
+local function take_room(number, size)
+  redis.call('HSET', record(number), 'size', size)
+  count_load(1, size)
 end
 
 -- The load, where a request of that size is beyond the limits ('': none) on requests and bytes; else nil.
@@ -142,14 +149,14 @@ end
 -- The follow-ups of a request, held back until it has ended. They are recorded, and stand nowhere else.
 -- from `first` on, six values for each: queue, priority ('': its message goes to a broker), channel, line, timeout ('':
 -- none), body
-local function hold_back(parent, first)
+local function hold_back(parent, counted, first)
   local numbers = {}
   for index = first, #ARGV, 6 do
     local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
     redis.call('HSET', record(number), 'at', now, 'queue', ARGV[index], 'priority', ARGV[index + 1],
       'channel', ARGV[index + 2], 'line', ARGV[index + 3], 'timeout', ARGV[index + 4], 'body', ARGV[index + 5],
-      'attempt', 0, 'last', 1, 'generation', 0, 'told', 1, 'size', #ARGV[index + 5])
-    count_load(1, #ARGV[index + 5])
+      'attempt', 0, 'last', 1, 'generation', 0, 'told', 1)
+    if counted then take_room(number, #ARGV[index + 5]) end
     redis.call('SADD', prefix .. 'queues', ARGV[index])
     numbers[#numbers + 1] = number
   end
@@ -160,11 +167,14 @@ end
 -- The parent of a follow-up has ended: it is a request of this time, with the parent's reply in its envelope.
 local function let_go(number, reply)
   local key = record(number)
-  local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout')
+  local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout', 'size')
   if not found[1] then return end  -- it was cancelled while it was held back
   local body = found[1]:sub(1, -2) .. ',"parent_reply":' .. reply .. '}'
-  redis.call('HSET', key, 'at', now, 'body', body, 'size', #body)
-  count_load(0, #body - #found[1])
+  redis.call('HSET', key, 'at', now, 'body', body)
+  if found[5] then
+    redis.call('HSET', key, 'size', #body)
+    count_load(0, #body - tonumber(found[5]))
+  end
   if found[4] ~= '' then redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(found[4])), number) end
   if found[3] == '' then
     redis.call('ZADD', outbox, now, number)
@@ -197,7 +207,7 @@ local function end_request(number, queue, priority, status, reply, ttl, first)
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
   tell(prefix .. 'e:' .. number, count)
   local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size')
-  count_load(-1, -tonumber(asked[4] or '0'))
+  if asked[4] then count_load(-1, -tonumber(asked[4])) end
   if asked[3] then
     for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, reply) end
   end

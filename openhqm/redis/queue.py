@@ -139,7 +139,7 @@ class RedisQueue:
         claim: IdempotencyClaim | None,
         source: tuple[str, str],
         follow_ups: Sequence[Submission] = (),
-        limits: tuple[str, str] = ("", ""),
+        limits: tuple[str, str, str] | None = None,
     ) -> Deferred[Acceptance | QueueFull]:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
@@ -154,7 +154,7 @@ class RedisQueue:
             *source,
             submission.reply_to or "",
             about(submission),
-            *limits,
+            *(limits or self._load.exempt),
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         return asked.addCallback(self._accepted, claim, source)
@@ -171,8 +171,10 @@ class RedisQueue:
         self._redis.saw(number)
         if outcome == b"repeat":
             return Acceptance(self._redis.ids.issue(number), float(answer[2]), replayed=True)
-        ids = self._redis.issue_all(answer[3])
-        return Acceptance(self._redis.ids.issue(number), float(answer[2]), follow_ups=ids)
+        id = self._redis.ids.issue(number)
+        if len(answer) == 3:
+            return Acceptance(id, float(answer[2]))
+        return Acceptance(id, float(answer[2]), follow_ups=self._redis.issue_all(answer[3]))
 
     def _held_back(self, submission: Submission) -> tuple[Any, ...]:
         """A follow-up, for the scripts."""

@@ -147,7 +147,7 @@ class SqliteLedger:
     ) -> Deferred[Outgoing | Acceptance | QueueFull]:
         now = self._clock.seconds()
         outgoing = self._new(submission, now)
-        held = [self._new(follow_up, now) for follow_up in follow_ups]
+        held = [self._new(follow_up, now) for follow_up in follow_ups] if follow_ups else []
         if held:
             outgoing = attrs.evolve(outgoing, follow_ups=tuple(each.request.correlation_id for each in held))
 

@@ -81,6 +81,7 @@ class SqliteQueue:
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
         self._load = SqliteLoad(file, results, limits)
+        self._limited = limits.any
         self._held = Held(file, results, clock, self._load, self._make_due)
 
     @property
@@ -109,9 +110,9 @@ class SqliteQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
+        if not self._limited:
+            return cast(Deferred[Acceptance], self._accept(submission, claim, follow_ups))
         accepted = partial(self._accept, submission, claim, follow_ups)
-        if not self._load.limits.any:
-            return cast(Deferred[Acceptance], accepted())
         room = partial(self._load.make_room, self._oldest, self._clock.seconds)
         return accept_within(self._load.limits, request_size(submission), accepted, room)
 
@@ -134,20 +135,25 @@ class SqliteQueue:
         key = queue.rows.next_key(rank if due is None else DELAYED)
         correlation_id = self._file.ids.issue(key)
         body = encode_request(Request(correlation_id, now, submission))
-        held = [self._held_back(follow_up, now) for follow_up in follow_ups]
-        acceptance = Acceptance(correlation_id, now, follow_ups=tuple(each.correlation_id for _, _, each in held))
+        held: Sequence[tuple[QueueRows, int, Request]] = ()
+        acceptance = Acceptance(correlation_id, now)
+        if follow_ups:
+            held = [self._held_back(follow_up, now) for follow_up in follow_ups]
+            ids = tuple(request.correlation_id for _, _, request in held)
+            acceptance = Acceptance(correlation_id, now, follow_ups=ids)
 
         def add(connection: apsw.Connection) -> Acceptance | QueueFull:
             if claim is not None:
                 earlier = take_claim(connection, self._file.ids, claim, key, now)
                 if earlier is not None:
                     return earlier
-            refusal = self._load.refusal(connection, len(body))
-            if refusal is not None:
-                if claim is not None:
-                    drop_claim(connection, claim, key)
-                return refusal
-            self._load.add(connection, len(body))
+            if self._limited:
+                refusal = self._load.refusal(connection, len(body))
+                if refusal is not None:
+                    if claim is not None:
+                        drop_claim(connection, claim, key)
+                    return refusal
+                self._load.add(connection, len(body))
             queue.rows.add(connection, key, now, body)
             if due is not None:
                 delay(connection, key, rank, due)
