@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.redis.test_contract -*-
-"""Follow-ups in Redis: see ``hold_back`` in ``prelude.lua``."""
+"""Follow-ups in Redis: see ``hold_back`` in ``part_accepting.lua``."""
 
 from __future__ import annotations
 

@@ -45,6 +45,32 @@ NAMES = (
 )
 
 
+# What a script uses besides the prelude. Redis runs all of its text each time, and making a function takes time, too.
+_PARTS = {
+    "accept": ("accepting",),
+    "ledger_published": ("outbox",),
+    "ledger_record": ("outbox", "accepting"),
+    "ledger_take_due": ("outbox",),
+    **dict.fromkeys(
+        (
+            "dead_letter",
+            "drop",
+            "end",
+            "ledger_end",
+            "ledger_postpone",
+            "ledger_recover",
+            "ledger_retry",
+            "ledger_return",
+            "ledger_withdraw",
+            "refuse",
+            "reschedule",
+            "settle",
+        ),
+        ("endings",),
+    ),
+}
+
+
 @attrs.frozen
 class Script:
     """A script and the name Redis has for it."""
@@ -54,7 +80,8 @@ class Script:
 
 
 def _read(name: str) -> Script:
-    source = b"\n".join((_HERE / f"{part}.lua").read_bytes() for part in ("prelude", name))
+    parts = [f"part_{part}" for part in _PARTS.get(name, ())]
+    source = b"\n".join((_HERE / f"{part}.lua").read_bytes() for part in ("prelude", *parts, name))
     return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 

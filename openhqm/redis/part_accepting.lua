@@ -1,0 +1,35 @@
+-- Limits and follow-ups, for the scripts that accept.
+
+-- A request of that size is taken.
+local function take_room(number, size)
+  redis.call('HSET', record(number), 'size', size)
+  count_load(1, size)
+end
+
+-- The load, where a request of that size is beyond the limits ('': none) on requests and bytes; else nil.
+local function too_much(size, most_requests, most_bytes)
+  if most_requests == '' and most_bytes == '' then return nil end
+  local load = redis.call('HMGET', prefix .. 'load', 'requests', 'bytes')
+  local requests, bytes = tonumber(load[1] or '0'), tonumber(load[2] or '0')
+  local full = most_requests ~= '' and requests >= tonumber(most_requests)
+  if full or (most_bytes ~= '' and bytes + size > tonumber(most_bytes)) then return {'full', requests, bytes} end
+  return nil
+end
+
+-- The follow-ups of a request, held back until it has ended. They are recorded, and stand nowhere else.
+-- from `first` on, six values for each: queue, priority ('': its message goes to a broker), channel, line, timeout ('':
+-- none), body
+local function hold_back(parent, counted, first)
+  local numbers = {}
+  for index = first, #ARGV, 6 do
+    local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
+    redis.call('HSET', record(number), 'at', now, 'queue', ARGV[index], 'priority', ARGV[index + 1],
+      'channel', ARGV[index + 2], 'line', ARGV[index + 3], 'timeout', ARGV[index + 4], 'body', ARGV[index + 5],
+      'attempt', 0, 'last', 1, 'generation', 0, 'told', 1)
+    if counted then take_room(number, #ARGV[index + 5]) end
+    redis.call('SADD', prefix .. 'queues', ARGV[index])
+    numbers[#numbers + 1] = number
+  end
+  if #numbers > 0 then redis.call('HSET', record(parent), 'held', table.concat(numbers, ' ')) end
+  return numbers
+end

@@ -1,0 +1,104 @@
+-- How a request ends, and what follows from it.
+
+-- A new message counts from now on, and is due at a time.
+local function publish_again(number, body, due)
+  local key = record(number)
+  local channel = redis.call('HGET', key, 'channel')
+  redis.call('HINCRBY', key, 'generation', 1)
+  redis.call('HSET', key, 'body', body, 'told', 1)
+  redis.call('HDEL', key, 'claimed')
+  redis.call('ZREM', sent(channel), number)
+  redis.call('ZREM', working(channel), number)
+  redis.call('ZADD', outbox, due, number)
+end
+
+-- The request has ended, or is taken back: nothing of it is published, and the next of its line may be.
+local function leave_broker(number)
+  local found = redis.call('HMGET', record(number), 'channel', 'line', 'out')
+  redis.call('ZREM', outbox, number)
+  redis.call('ZREM', sent(found[1]), number)
+  redis.call('ZREM', working(found[1]), number)
+  if found[2] == '' then return end
+  redis.call('ZREM', line(found[2]), number)
+  if not found[3] then return end
+  local next_one = redis.call('ZRANGE', line(found[2]), 0, 0)[1]
+  if next_one then
+    redis.call('HSET', record(next_one), 'out', 1)
+    redis.call('ZADD', outbox, now, next_one)
+    tell(signals('outbox'), 'due')
+  end
+end
+
+-- Nothing is left to be done: remove the request from every key that it may stand in. Its entry's id in the stream is
+-- its number.
+local function forget(number, queue, priority)
+  redis.call('ZREM', prefix .. 'deadlines', number)
+  if priority == '' then return leave_broker(number) end
+  local id = number .. '-0'
+  redis.pcall('XACK', stream(queue, priority), GROUP, id)
+  redis.pcall('XDEL', stream(queue, priority), id)
+  redis.call('ZREM', redeliveries(queue, priority), number)
+  redis.call('ZREM', delayed(queue, priority), number)
+  redis.call('ZREM', prefix .. 'open', number)
+end
+
+-- The parent of a follow-up has ended: it is a request of this time, with the parent's reply in its envelope.
+local function let_go(number, reply)
+  local key = record(number)
+  local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout', 'size')
+  if not found[1] then return end  -- it was cancelled while it was held back
+  local body = found[1]:sub(1, -2) .. ',"parent_reply":' .. reply .. '}'
+  redis.call('HSET', key, 'at', now, 'body', body)
+  if found[5] then
+    redis.call('HSET', key, 'size', #body)
+    count_load(0, #body - tonumber(found[5]))
+  end
+  if found[4] ~= '' then redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(found[4])), number) end
+  if found[3] == '' then
+    redis.call('ZADD', outbox, now, number)
+    tell(signals('outbox'), 'due')
+  else
+    redis.call('ZADD', delayed(found[2], found[3]), now, number)
+    redis.call('ZADD', prefix .. 'open', number, number)
+    wake(found[2])
+  end
+end
+
+local function add_letter(letters, letter)
+  redis.call('XADD', letters, string.format('%.0f-0', redis.call('INCR', letters .. ':last')), 'at', now, 'letter', letter)
+end
+
+-- Put a reply into the stream where it was asked for: its fields stand in ARGV from `first` on. The stream belongs to
+-- another program. What is wrong with it (it is no stream, it must not be written) is returned: no step fails over it.
+local function add_reply(reply_to, about, first)
+  local added = redis.pcall('XADD', reply_to, '*', 'in_reply_to', about, unpack(ARGV, first))
+  return type(added) == 'table' and added.err or nil
+end
+
+-- The one ending. The caller has looked that there is none. What is wrong with the reply's stream is returned.
+local function end_request(number, queue, priority, status, reply, ttl, first)
+  local key = record(number)
+  forget(number, queue, priority)
+  local count = redis.call('HINCRBY', key, 'last', 1)
+  redis.call('HSET', key, 'ended', status, 'reply', reply, 'expires', exact(clock + tonumber(ttl)))
+  redis.call('HDEL', key, 'body')
+  redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
+  tell(prefix .. 'e:' .. number, count)
+  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size')
+  if asked[4] then count_load(-1, -tonumber(asked[4])) end
+  if asked[3] then
+    for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, reply) end
+  end
+  return asked[1] and add_reply(asked[1], asked[2], first)
+end
+
+-- Whether a delivery may still be settled: nil where it is open; otherwise what became of it. 'lost': the request
+-- belongs to another delivery. 'gone': the record has expired.
+-- A step that was done and whose answer got lost is recognised by its token, and finds its own outcome.
+local function delivery_state(number, token)
+  local found = redis.call('HMGET', record(number), 'token', 'settled', 'queue')
+  if not found[3] then return 'gone' end
+  if found[2] and found[2]:sub(1, #token + 1) == token .. ' ' then return found[2]:sub(#token + 2) end
+  if found[1] ~= token then return 'lost' end
+  return nil
+end
