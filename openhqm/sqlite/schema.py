@@ -103,6 +103,7 @@ CREATE TABLE generations (key INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
 -- Requests that are worked on one at a time, by the queue of their partition. out: this one is in the broker.
 CREATE TABLE line (key INTEGER PRIMARY KEY, name TEXT NOT NULL, out INTEGER NOT NULL);
 CREATE INDEX line_name ON line (name, key);
+CREATE INDEX line_waiting ON line (key) WHERE out = 0;
 
 -- Which steps of a request a worker without a store has reported, until it ends: one that comes again is passed over.
 CREATE TABLE steps (key INTEGER NOT NULL, step TEXT NOT NULL, PRIMARY KEY (key, step)) WITHOUT ROWID;
