@@ -122,12 +122,13 @@ class RoundTripTests(SynchronousTestCase):
             self.assertEqual(decode_step(encode_step(each)), each)
 
     @given(REQUESTS)
+    @example(Request("a", 1.0, Submission(b'\t \r\n"a" ')))
     def test_readable_by_others(self, request: Request) -> None:
         """The envelope is JSON with its version, and has the payload byte for byte."""
         data = encode_request(request)
         document = json.loads(data)
         self.assertEqual((document["openhqm"], document["correlation_id"]), (1, request.correlation_id))
-        self.assertIn(b'"payload":' + request.submission.payload.strip(), data)
+        self.assertIn(b'"payload":' + request.submission.payload.strip(b" \t\r\n"), data)
 
 
 class UnreadableTests(SynchronousTestCase):
