@@ -32,6 +32,7 @@ from openhqm.fleet.inheritance import Inheritance
 from openhqm.fleet.metric_families import snapshot, to_prometheus
 from openhqm.fleet.parent_connection import ParentConnection
 from openhqm.fleet.protocol import Report
+from openhqm.http1.rules import always_own
 from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.access_log import note
@@ -183,6 +184,7 @@ class OpenHQM(Service):
             settings.server.max_connections,
             settings.server.max_buffered_bytes,
             note if settings.monitoring.access_log else None,
+            always_own if sidecar is None else sidecar.is_own,
         )
         self._register_metrics()
 

@@ -18,6 +18,7 @@ SECONDS: Mapping[str, int] = {
     "tests.delivery.test_documents": 6,
     "tests.fleet.test_fleet": 120,
     "tests.http1.test_channel": 10,
+    "tests.ingress.test_as_it_came": 8,
     "tests.ingress.test_http": 17,
     "tests.ingress.test_proxied": 5,
     "tests.ingress.test_sidecar": 18,

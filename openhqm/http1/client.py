@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
@@ -25,6 +25,7 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPoli
 from zope.interface import implementer
 
 from openhqm.errors import OpenHQMError
+from openhqm.http1.rules import request_target
 
 CONNECT_SECONDS = 10.0
 # Shorter than the keep-alive timeout of common servers (5 s in uvicorn and Node), which would close a connection as a
@@ -32,6 +33,7 @@ CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 4
 MOST_HEAD = 128 * 1024  # bytes of a response's head, with the interim responses before it
 CLOSING_SECONDS = 5.0
+_VISIBLE = re.compile(rb"[!-~]+")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _FINAL = re.compile(rb"HTTP/\d\.\d [2-9]\d\d[ \r\n]")
 
@@ -49,7 +51,29 @@ def make_agent(reactor: Any, tls: IPolicyForHTTPS | None = None, *, kept: int = 
     pool.maxPersistentPerHost = kept
     pool.cachedConnectionTimeout = IDLE_SECONDS
     pool.retryAutomatically = False  # the gateway retries, and counts its attempts
-    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, tls), pool)  # type: ignore[no-any-return]
+    return ExactAgent.usingEndpointFactory(reactor, _Endpoints(reactor, tls), pool)  # type: ignore[no-any-return]
+
+
+class ExactAgent(Agent):  # type: ignore[misc]
+    """Twisted's Agent, with the target of a request byte for byte as it stands in the URL.
+
+    Twisted takes URLs apart with urllib and joins them again. That loses an empty query and empty parameters, and on
+    Python 3.13 changes a path that begins with two slashes.
+    """
+
+    def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Deferred[IResponse]:
+        parsed = URI.fromBytes(uri)
+        if _VISIBLE.fullmatch(uri) is None:
+            return fail(ValueError("a URL must be visible ASCII"))
+        try:
+            endpoint = self._getEndpoint(parsed)
+        except SchemeNotSupported as error:
+            return fail(error)
+        key, target = (parsed.scheme, parsed.host, parsed.port), request_target(method, uri)
+        sent: Deferred[IResponse] = self._requestWithEndpoint(
+            key, endpoint, method, parsed, headers, bodyProducer, target
+        )
+        return sent
 
 
 def close_agent(agent: Any) -> Deferred[None]:

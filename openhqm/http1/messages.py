@@ -33,7 +33,7 @@ class Answer:
     """A complete response: status code, body, content type, and further header fields in their usual spelling.
 
     ``passed_on``: the response is another server's. Its own fields then describe its type and its caching, and
-    ``content_type`` is not used.
+    ``content_type`` is not used. ``length`` is the ``Content-Length`` to announce for it; None: none.
     """
 
     status: int
@@ -41,6 +41,7 @@ class Answer:
     content_type: bytes = b"application/json"
     fields: Fields = ()
     passed_on: bool = False
+    length: int | None = None
 
 
 class ResponseWriter(Protocol):
@@ -102,8 +103,8 @@ def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = F
     """
     pieces = [_head(answer.status, version, keep_alive)]
     if answer.passed_on:
-        if answer.status not in (204, 304):
-            pieces.append(b"Content-Length: %d\r\n" % len(answer.body))
+        if answer.status != 204 and answer.length is not None:
+            pieces.append(b"Content-Length: %d\r\n" % answer.length)
     elif answer.status == 204:
         pieces.append(b"Cache-Control: no-store\r\n")
     else:

@@ -192,7 +192,7 @@ class RequestReader:
         if self._head is not None:
             return
         method, version = self._parser.get_method(), self._parser.get_http_version()
-        head = self._head = check_head(method, self._url, version, self._headers)
+        head = self._head = check_head(method, self._url, version, self._headers, self._site.is_own)
         if head.length != 0:
             self.due = self._body_due()
         if self._site.select_sink is None or not self._begin_relay(head):

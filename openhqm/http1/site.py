@@ -16,7 +16,7 @@ from openhqm.http1.channel import HTTP1Channel
 from openhqm.http1.head_cache import HeadCache
 from openhqm.http1.messages import Answer, FastPath, render
 from openhqm.http1.pass_through import SelectSink
-from openhqm.http1.rules import Refusal
+from openhqm.http1.rules import IsOwn, Refusal, always_own
 from openhqm.runtime.deferreds import deferred
 
 MOST_CONNECTIONS = 10_000
@@ -53,6 +53,7 @@ class HTTP1Site(Site):
     - ``most_buffered``: the most bytes of bodies in memory, over all connections; a body beyond them gets 503.
     - ``access_log``: called with the record of each request. None by default, because a log line costs more than
       serving a request.
+    - ``is_own``: says which paths are the server's own. Requests for others may have any method and target.
 
     ``buffered`` counts the bytes of all bodies that are being collected, or that wait behind another request on their
     connection.
@@ -72,6 +73,7 @@ class HTTP1Site(Site):
         most_connections: int = MOST_CONNECTIONS,
         most_buffered: int = MOST_BUFFERED,
         access_log: AccessLog | None = None,
+        is_own: IsOwn = always_own,
     ) -> None:
         # twisted.web would parse form bodies, which no route accepts.
         super().__init__(resource, parsePOSTFormSubmission=False)
@@ -85,6 +87,7 @@ class HTTP1Site(Site):
         self.buffered = 0
         self.head_cache = HeadCache()
         self.access_log = access_log
+        self.is_own = is_own
         self.keep_alive_disabled = self.draining = False
         self.connections: set[HTTP1Channel] = set()
         self._unchecked: list[HTTP1Channel] = []

@@ -11,8 +11,8 @@ from twisted.logger import Logger
 
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
-from openhqm.http1.messages import Answer, FullRequest, StreamedAnswer
-from openhqm.http1.rules import Refusal
+from openhqm.http1.messages import Answer, Fields, FullRequest, StreamedAnswer
+from openhqm.http1.rules import METHODS, Refusal
 from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
@@ -80,7 +80,11 @@ def instance(target: bytes) -> str:
 
 def refused(refusal: Refusal) -> Answer:
     """The answer to bytes that are not a valid request."""
-    fields = ((b"Retry-After", b"1"),) if refusal.status == 503 else ()
+    fields: Fields = ()
+    if refusal.status == 503:
+        fields = ((b"Retry-After", b"1"),)
+    elif refusal.status == 405:  # RFC 9110, section 15.5.6; no path allows TRACE or CONNECT
+        fields = ((b"Allow", b", ".join(METHODS)),)
     return problem(refusal.status, refusal.reason, fields=fields)
 
 

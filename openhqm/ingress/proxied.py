@@ -17,7 +17,7 @@ from openhqm.policy.proxying import end_to_end, forwarded_fields
 
 # Cookies must not be stored. Prefer is for the gateway.
 _NOT_STORED = frozenset((b"cookie", b"prefer", b"host"))
-_SET_BY_GATEWAY = frozenset(("date", "server", "connection"))
+_SET_BY_GATEWAY = frozenset(("date", "server", "connection", "content-length"))
 
 
 class Proxied:
@@ -37,7 +37,7 @@ class Proxied:
         if wait is not None:
             record = await self._door.ended(acceptance, wait)
             if record is not None and record.reply is not None:
-                return passed_on(record.reply)
+                return passed_on(record.reply, message.head.method)
         return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
 
 
@@ -51,16 +51,18 @@ def proxied_submission(message: FullRequest) -> Submission:
         passed = forwarded_fields(end_to_end(head.headers), peer=message.peer, scheme=message.scheme, host=host)
     except ValueError as error:
         raise InvalidRequest("headers", str(error)) from None
-    path, _, query = head.target.decode("ascii").partition("?")
-    metadata = {"endpoint": APPLICATION, "method": head.method.decode("ascii"), "path": path, "query": query}
+    path, mark, query = head.target.decode("ascii").partition("?")
+    metadata = {"endpoint": APPLICATION, "method": head.method.decode("ascii"), "path": path}
+    if mark:  # /a and /a? are two targets
+        metadata["query"] = query
     kept = _joined([each for each in passed if each[0] not in _NOT_STORED])
     if host is not None:
         kept["Host"] = host.decode("latin-1")
     return Submission(b"null", kept, metadata, body=message.body)
 
 
-def passed_on(reply: Reply) -> Answer:
-    """The application's answer, unchanged; a problem document where it gave none."""
+def passed_on(reply: Reply, method: bytes) -> Answer:
+    """The application's answer to a request with ``method``, unchanged; a problem document where it gave none."""
     if reply.result is None and reply.body is None:
         return problem(
             reply.status_code,
@@ -74,7 +76,15 @@ def passed_on(reply: Reply) -> Answer:
         if name.lower() not in _SET_BY_GATEWAY
     )
     body = reply.body if reply.body is not None else reply.result or b""
-    return Answer(reply.status_code, body, fields=fields, passed_on=True)
+    return Answer(reply.status_code, body, fields=fields, passed_on=True, length=_length(reply, method, body))
+
+
+def _length(reply: Reply, method: bytes, body: bytes) -> int | None:
+    """The Content-Length to announce. Without a body it is what the application announced (RFC 9110, section 8.6)."""
+    if method != b"HEAD" and reply.status_code != 304:
+        return len(body)
+    announced = next((value for name, value in reply.headers.items() if name.lower() == "content-length"), "")
+    return int(announced) if announced.isascii() and announced.isdigit() and len(announced) <= 18 else None
 
 
 def _claim(message: FullRequest) -> IdempotencyClaim | None:

@@ -46,6 +46,7 @@ class Sidecar:
         self.name = name
         self.timeout = timeout
         self.trusts = trusts
+        self.is_own = is_own
         self._rules = rules
         self._queue = queue
         self._longest_wait = longest_wait
@@ -53,7 +54,7 @@ class Sidecar:
     def select_sink(self, head: Head) -> RequestSink | None:
         """The sink of a request that is passed through or refused. None: it is read whole, and given to `fast_path`."""
         path = head.target.partition(b"?")[0]
-        if is_own(path):
+        if self.is_own(path):
             return None
         if _wants_websocket(head):
             return RefusalSink(501, "WebSocket is not supported here: connect to the application itself", head)
@@ -69,7 +70,7 @@ class Sidecar:
         def path(message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
             head = message.head
             path = head.target.partition(b"?")[0]
-            if is_own(path):
+            if self.is_own(path):
                 return inner(message)
             decision = self._decide(head, path)
             if decision is None or self._queue is None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -20,6 +20,7 @@ TRACE = ("traceparent", "tracestate")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # RFC 9110, sections 9.3.1 and 9.3.2: content in these has no meaning, and servers may refuse it.
 _WITHOUT_CONTENT = frozenset(("GET", "HEAD"))
+_ANNOUNCE_NO_CONTENT = frozenset(("POST", "PUT", "PATCH"))  # RFC 9110, section 8.6
 _OWN_PREFIX = "openhqm-"
 # A cookie belongs to one client and one server. Neither is the gateway.
 _NEVER = HOP_BY_HOP | {"host", "cookie", "set-cookie"}
@@ -50,12 +51,32 @@ class Target:
 
 @attrs.frozen
 class TargetRequest:
-    """One HTTP request to a target."""
+    """One HTTP request to a target. ``relayed``: see `is_relayed`."""
 
     method: str
     url: str
     headers: Mapping[str, str] = attrs.field(repr=False)  # not shown, because they may contain credentials
     content: bytes | None
+    relayed: bool = False
+
+    def raw_headers(self) -> Iterator[tuple[str, bytes]]:
+        """The header fields with their values as bytes: those that a relayed request came with, and otherwise UTF-8."""
+        for name, value in self.headers.items():
+            yield name, value.encode("latin-1" if self.relayed else "utf-8")
+
+
+def is_relayed(submission: Submission) -> bool:
+    """Whether a submission is a request for the application behind the sidecar, and is sent to it as it came.
+
+    Then its header fields were chosen when it was accepted, each character of a value is one byte (RFC 9110, section
+    5.5: bytes above 127 are opaque), and its method and target are in ``metadata``.
+    """
+    metadata = submission.metadata
+    return submission.body is not None and "method" in metadata and "path" in metadata and _is_latin(submission)
+
+
+def _is_latin(submission: Submission) -> bool:
+    return all(value.isascii() or max(value) <= "\xff" for value in submission.headers.values())
 
 
 def target_request(
@@ -75,18 +96,21 @@ def target_request(
     submission = request.submission
     metadata = submission.metadata
     shaped = route.outgoing(document) if route is not None else None
-    routed = route.method if route is not None else None
-    method = str(metadata.get("method") or routed or target.method).upper()
-    content = _content(submission, shaped) if method not in _WITHOUT_CONTENT else None
+    relayed = is_relayed(submission)
+    method = _method(submission, route, target, relayed)
+    content = _content(submission, shaped) if relayed or method not in _WITHOUT_CONTENT else None
+    if relayed and not content and method not in _ANNOUNCE_NO_CONTENT:
+        content = None
     fields = _Fields()
-    unchanged = submission.body is not None  # a proxied request: its fields were chosen when it was accepted
-    if content is not None and not unchanged:
+    if content is not None and submission.body is None:
         fields.set("Content-Type", "application/json")
     named = _named_by_connection(submission.headers.items())
     fields.update(
         (name, value)
         for name, value in submission.headers.items()
-        if unchanged or (_passes(target, name.lower()) and name.lower() not in named)
+        if relayed
+        or (_passes(target, name.lower()) and name.lower() not in named)
+        or (submission.body is not None and name.lower() == "content-type")  # bytes have their own type or none
     )
     if shaped is not None:
         if content is shaped.content and content is not submission.payload:
@@ -94,14 +118,32 @@ def target_request(
                 "Content-Type", shaped.content_type
             )  # the caller's Content-Type describes the payload before the transform
         fields.update(shaped.headers.items())
+    if content is None and not relayed:
+        fields.remove("Content-Type")  # it describes the content that is not sent
     fields.update(target.headers.items())
     fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
     fields.update(credentials.items())
-    own_key = unchanged and "idempotency-key" in fields
+    own_key = relayed and "idempotency-key" in fields
     fields.update((name, value) for name, value in about.items() if not (own_key and name == "Idempotency-Key"))
     base = target.url or str(metadata["endpoint"])
-    url = target_url(base, metadata.get("path"), metadata.get("query"), shaped.query if shaped else {})
-    return TargetRequest(method, url, fields.as_dict(), content)
+    mapped = shaped.query if shaped else {}
+    if relayed:
+        url = relayed_url(base, metadata, mapped)
+    else:
+        url = target_url(base, metadata.get("path"), metadata.get("query"), mapped)
+    return TargetRequest(method, url, fields.as_dict(), content, relayed)
+
+
+def relayed_url(base: str, metadata: Mapping[str, Any], mapped: Mapping[str, str]) -> str:
+    """``base``, a URL without path and query, with the target that a request came with, character for character.
+
+    The target ``*`` adds nothing (RFC 9112, section 3.2.4). A route's ``mapped`` is added to the query.
+    """
+    path = str(metadata["path"])
+    queries = [str(metadata["query"])] if "query" in metadata else []
+    if mapped:
+        queries = [*filter(None, queries), urlencode(list(mapped.items()))]
+    return base.rstrip("/") + ("" if path == "*" else path) + ("?" + "&".join(queries) if queries else "")
 
 
 def target_url(base: str, path: Any, query: Any, mapped: Mapping[str, str]) -> str:
@@ -132,9 +174,13 @@ def query_text(query: Any) -> str:
     return urlencode(pairs)
 
 
-def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]]) -> dict[str, str]:
+def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]], *, bodiless: bool = False) -> dict[str, str]:
     """The header fields of a response that are kept with the reply. A repeated field becomes a list (RFC 9110, section
     5.3).
+
+    Fields that ``Connection`` names are left out (RFC 9110, section 7.6.1), and those with ``_`` in their name, which
+    many applications take for a hyphen. ``Content-Length`` is kept where the response is ``bodiless``, because it then
+    says something that the body does not.
 
     Each byte becomes one character, so that the fields can go out as they came. An invalid field (with a control
     character in it, for example) is left out: the target has done its work, and its response must not be lost.
@@ -146,7 +192,8 @@ def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]]) -> dict[str, str]:
     )
     for name, values in fields:
         text, value = name.decode("latin-1"), b", ".join(values)
-        if text.lower() in _NEVER or text.lower() in named:
+        kept_length = bodiless and text.lower() == "content-length"
+        if (text.lower() in _NEVER and not kept_length) or text.lower() in named or "_" in text:
             continue
         if _NAME.fullmatch(name) and not _CONTROL.search(value):
             kept[text] = value.decode("latin-1")
@@ -165,6 +212,9 @@ class _Fields:
     def update(self, fields: Iterable[tuple[str, str]]) -> None:
         for name, value in fields:
             self.set(name, value)
+
+    def remove(self, name: str) -> None:
+        self._by_name.pop(name.lower(), None)
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
@@ -186,6 +236,14 @@ def _named_by_connection(fields: Iterable[tuple[str, str]]) -> set[str]:
     return {
         option.strip().lower() for name, value in fields if name.lower() == "connection" for option in value.split(",")
     }
+
+
+def _method(submission: Submission, route: CompiledRoute | None, target: Target, relayed: bool) -> str:
+    asked = submission.metadata.get("method")
+    if relayed:
+        return str(asked)  # upper and lower case differ in methods (RFC 9110, section 9.1)
+    routed = route.method if route is not None else None
+    return str(asked or routed or target.method).upper()
 
 
 def _content(submission: Submission, shaped: Outgoing | None) -> bytes:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 import attrs
 
 MOST_PATTERN = 256
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 
 _OWN = frozenset((b"/health", b"/metrics", b"/openapi.json"))
 _OWN_BELOW = (b"/api/v1/", b"/health/")
+_STANDARD = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 _PATTERN = re.compile(r"/[!-~]*\Z")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+\Z")
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 
 def is_own(path: bytes) -> bool:
@@ -87,10 +88,12 @@ def check_pattern(path: str) -> None:
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """Raise `ValueError` unless the server supports all ``methods``."""
+    """Raise `ValueError` unless all ``methods`` can be those of a request. Upper and lower case differ in them."""
     for method in methods:
-        if method not in METHODS:
-            raise ValueError(f"must be of {', '.join(sorted(METHODS))}, not {method!r}")
+        if method in ("CONNECT", "TRACE") or _METHOD.match(method) is None:
+            raise ValueError(f"must be methods such as GET or POST, not {method!r}")
+        if method not in _STANDARD and method.upper() in _STANDARD:
+            raise ValueError(f"must have {method.upper()} in upper case, not {method!r}")
 
 
 def check_header(name: str | None) -> None:

@@ -98,17 +98,17 @@ class Egress:
         finally:
             if timer.active():
                 timer.cancel()
-        return self._judged(response, body, credentials)
+        return self._judged(call.method, response, body, credentials)
 
     async def _call(self, call: TargetRequest) -> tuple[IResponse, bytes]:
         headers = Headers()
-        for name, value in call.headers.items():
-            headers.addRawHeader(name, value.encode("utf-8"))
+        for name, value in call.raw_headers():
+            headers.addRawHeader(name.encode("ascii"), value)
         producer = None if call.content is None else content_producer(call.content)
         response: Any = await self._agent.request(call.method.encode(), call.url.encode("ascii"), headers, producer)
         return response, await read_body(response, self._most_body)
 
-    def _judged(self, response: Any, body: bytes, credentials: Mapping[str, str]) -> Response:
+    def _judged(self, method: str, response: Any, body: bytes, credentials: Mapping[str, str]) -> Response:
         fields = response.headers
         summary = f"{self._target.name} answered {response.code}"
         if not 200 <= response.code <= 599:
@@ -118,7 +118,9 @@ class Egress:
             found = fields.getRawHeaders(name)
             return found[-1] if found else None
 
-        answer = as_response(response.code, reply_fields(list(fields.getAllRawHeaders())), body)
+        bodiless = method == "HEAD" or response.code == 304
+        kept = reply_fields(list(fields.getAllRawHeaders()), bodiless=bodiless)
+        answer = as_response(response.code, kept, body)
         outcome = judge(
             response.code,
             self._target.retry_on,

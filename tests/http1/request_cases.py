@@ -114,6 +114,9 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "target without a slash": (400, b"GET a HTTP/1.1\r\n" + HOST + b"\r\n"),
     "asterisk for GET": (400, b"GET * HTTP/1.1\r\n" + HOST + b"\r\n"),
     "target of another scheme": (400, b"GET ftp://x/ HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "target with an empty host": (400, b"GET http:///a HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "target with a port beyond 16 bits": (400, b"GET http://x:99999/ HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "target with a broken IPv6 address": (400, b"GET http://[1::2::3]/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     "target with user information": (400, b"GET http://a@x/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     # RFC 9110, section 9: methods; section 10.1.1: expectations
     "CONNECT": (405, b"CONNECT x:443 HTTP/1.1\r\n" + HOST + b"\r\n"),

@@ -43,14 +43,14 @@ class StrictnessTests(SynchronousTestCase):
             self.assertEqual(server.transport.closed, name == "HTTP/1.0", name)
 
     def test_request_as_sent(self) -> None:
-        """The application gets a request as the client sent it."""
+        """The application gets a request as the client sent it, with the host of an absolute target as Host."""
         server = MemoryServer()
         head = b"PUT http://y/a?b HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
         server.send(head + b"2\r\nhi\r\n0\r\n\r\n")
         (seen,) = server.seen
         self.assertEqual((seen.method, seen.target, seen.body), (b"PUT", b"/a?b", b"hi"))
         self.assertEqual(
-            seen.headers, [(b"a", b"1"), (b"a", b"2"), (b"host", b"x"), (b"transfer-encoding", b"chunked")]
+            seen.headers, [(b"a", b"1"), (b"a", b"2"), (b"host", b"y"), (b"transfer-encoding", b"chunked")]
         )
 
     def test_upgrade_with_a_body(self) -> None:

@@ -50,7 +50,15 @@ def front(upstream: str, timeout: float, clock: Any) -> tuple[HTTP1Site, Sidecar
         timeout=timeout,
         longest_wait=60.0,
     )
-    site = HTTP1Site(Ours(), clock, sidecar.fast_path(lambda message: None), refused, MOST_BODY, sidecar.select_sink)
+    site = HTTP1Site(
+        Ours(),
+        clock,
+        sidecar.fast_path(lambda message: None),
+        refused,
+        MOST_BODY,
+        sidecar.select_sink,
+        is_own=sidecar.is_own,
+    )
     return site, sidecar
 
 

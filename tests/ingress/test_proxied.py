@@ -63,12 +63,12 @@ class ProxiedTests(SynchronousTestCase):
     def test_passed_on(self) -> None:
         """The application's answer keeps its own status, fields and bytes, also where it is an error."""
         reply = Reply("id", Status.FAILED, 1.0, body=b"\xffno", status_code=404, headers={"X-A": "1", "Server": "app"})
-        answer = passed_on(reply)
+        answer = passed_on(reply, b"GET")
         self.assertEqual((answer.status, answer.body, answer.fields), (404, b"\xffno", ((b"X-A", b"1"),)))
 
     def test_no_answer(self) -> None:
         """Where the application gave no answer, a problem names the reason and the request."""
-        answer = passed_on(Reply("id", Status.TIMEOUT, 1.0, status_code=504, error="no answer within 5 s"))
+        answer = passed_on(Reply("id", Status.TIMEOUT, 1.0, status_code=504, error="no answer within 5 s"), b"GET")
         document = json.loads(answer.body)
         self.assertEqual(
             (answer.status, document["detail"], document["correlation_id"]), (504, "no answer within 5 s", "id")

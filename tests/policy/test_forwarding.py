@@ -20,6 +20,7 @@ from openhqm.policy.transforms import compile_transform
 from tests import hypothesis_profile  # noqa: F401
 
 EVERYTHING = Target("a", "http://a.test/base", forward=None)
+NOTHING = Target("a", "http://a.test/base")
 
 
 def made(
@@ -54,7 +55,8 @@ class MethodAndContentTests(SynchronousTestCase):
     def test_without_content(self) -> None:
         """GET and HEAD have neither content nor Content-Type (RFC 9110, section 9.3.1)."""
         for method in ("GET", "HEAD"):
-            request = made(EVERYTHING, Submission(b"1", metadata={"method": method}))
+            typed = {"Content-Type": "application/json"}
+            request = made(EVERYTHING, Submission(b"1", typed, metadata={"method": method}))
             self.assertEqual((request.content, request.headers), (None, {}))
         self.assertEqual(made(EVERYTHING, Submission(b"1", metadata={"method": "DELETE"})).content, b"1")
 
@@ -77,8 +79,30 @@ class MethodAndContentTests(SynchronousTestCase):
         """Content that came as bytes is sent unchanged, with the caller's type or none."""
         request = made(EVERYTHING, Submission(b"null", body=b"\x00\xff"), CompiledRoute("r"))
         self.assertEqual((request.content, lower(request)), (b"\x00\xff", {}))
-        typed = Submission(b"null", {"Content-Type": "a/b", "Host": "shop.example"}, body=b"\x00")
-        self.assertEqual(lower(made(EVERYTHING, typed)), {"content-type": "a/b", "host": "shop.example"})
+        typed = Submission(b"null", {"Content-Type": "a/b", "Connection": "X-Hop", "X-Hop": "1"}, body=b"\x00")
+        self.assertEqual(lower(made(NOTHING, typed)), {"content-type": "a/b"})
+        self.assertEqual(lower(made(EVERYTHING, typed)), {"content-type": "a/b"})
+
+    def test_relayed(self) -> None:
+        """A request for the application behind the sidecar is sent as it came: method, target, fields and content."""
+        for path, query, url in (
+            ("/a;", None, "http://a.test/a;"),
+            ("/a", "", "http://a.test/a?"),
+            ("//a", "x=%", "http://a.test//a?x=%"),
+            ("*", None, "http://a.test"),
+        ):
+            metadata = {"method": "get", "path": path, **({} if query is None else {"query": query})}
+            came = Submission(b"null", {"Host": "shop.example", "X-Name": "Jos\xc3\xa9"}, metadata, body=b"")
+            sent = made(Target("a", "http://a.test/"), came)
+            self.assertEqual((sent.method, sent.url, sent.content), ("get", url, None))
+            self.assertEqual(dict(sent.raw_headers()), {"Host": b"shop.example", "X-Name": b"Jos\xc3\xa9"})
+
+    def test_relayed_content(self) -> None:
+        """Content goes with any method. Without content, only the methods that should have some announce that."""
+        for method, content in (("GET", None), ("BREW", None), ("POST", b""), ("PUT", b""), ("PATCH", b"")):
+            for body, expected in ((b"", content), (b"x", b"x")):
+                came = Submission(b"null", {}, {"method": method, "path": "/"}, body=body)
+                self.assertEqual(made(NOTHING, came).content, expected, (method, body))
 
 
 class FieldsTests(SynchronousTestCase):
@@ -122,6 +146,15 @@ class FieldsTests(SynchronousTestCase):
         self.assertEqual(found, {"content-type": "application/json", "x-end": "2"})
         answer = [(b"Connection", [b"X-Hop, keep-alive"]), (b"X-Hop", [b"1"]), (b"X-End", [b"2"])]
         self.assertEqual(reply_fields(answer), {"X-End": "2"})
+
+    def test_underscore(self) -> None:
+        """A field of a response with ``_`` in its name, which another program may take for a hyphen, is not kept."""
+        self.assertEqual(reply_fields([(b"X_End", [b"1"]), (b"X-End", [b"2"])]), {"X-End": "2"})
+
+    def test_length(self) -> None:
+        """The announced length is kept of a response without a body, as one to HEAD is."""
+        answer = [(b"Content-Length", [b"5"])]
+        self.assertEqual((reply_fields(answer), reply_fields(answer, bodiless=True)), ({}, {"Content-Length": "5"}))
 
     @given(
         st.dictionaries(
