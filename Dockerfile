@@ -24,6 +24,7 @@ USER openhqm
 WORKDIR /app
 VOLUME /data
 EXPOSE 8000
+# In front of an application the path lies below /_openhqm. Another server.prefix needs another check.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["/opt/openhqm/bin/python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+    CMD ["/opt/openhqm/bin/python", "-c", "import http.client, sys\nfor prefix in ('/_openhqm', ''):\n    server = http.client.HTTPConnection('127.0.0.1', 8000, timeout=4)\n    server.request('GET', prefix + '/health/ready')\n    status = server.getresponse().status\n    if status != 404:\n        break\nsys.exit(status != 200)"]
 CMD ["/opt/openhqm/bin/twistd", "-n", "openhqm"]

@@ -39,13 +39,14 @@ from openhqm.ingress.access_log import note
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
-from openhqm.ingress.metrics import DoorMetrics
+from openhqm.ingress.metrics import DoorMetrics, StraightMetrics
 from openhqm.ingress.proxied import Proxied
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.ingress.submission import check_submission
 from openhqm.options import OpenHQMOptions
+from openhqm.policy.proxying import TrustedProxies
 from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
 from openhqm.runtime.counting import Counts
@@ -172,10 +173,11 @@ class OpenHQM(Service):
             None if self._parent is None else partial(self._parent.fleet_status, False),
             settings.queue.limits.limits,
         )
+        self._own_paths = settings.own_paths()
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         fast_path = FastPath(self._door, self._streams)
         self._site = HTTP1Site(
-            Routes(self._door, self._streams, self._health).resource(),
+            Routes(self._door, self._streams, self._health, self._own_paths).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,
@@ -195,13 +197,17 @@ class OpenHQM(Service):
 
     def _make_sidecar(self) -> Sidecar:
         config = self.settings.proxy.sidecar
+        trusts = TrustedProxies(self.settings.server.trusted_proxies)
         return Sidecar(
             UpstreamPool(endpoint_for(config.upstream or "", self._reactor), self._reactor),
             name=b"openhqm-%b" % os.urandom(4).hex().encode(),
             rules=[each.rule for each in config.async_rules],
-            queue=Proxied(self._door),
+            queue=Proxied(self._door, trusts),
             timeout=config.timeout,
             longest_wait=self.settings.server.max_wait_seconds,
+            trusts=trusts,
+            is_own=self._own_paths,
+            metrics=StraightMetrics(self.registry, self._reactor),
         )
 
     @deferred

@@ -56,6 +56,8 @@ class Server:
         self.port = free_port()
         self.before = before
         self.environment = environment
+        sidecar = environment.get("OPENHQM_PROXY__SIDECAR__ENABLED") == "true"
+        self.prefix = environment.get("OPENHQM_SERVER__PREFIX", "/_openhqm" if sidecar else "").rstrip("/")
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
@@ -75,7 +77,7 @@ class Server:
     def start(self, *arguments: str) -> None:
         """Start it, and return once it is ready."""
         self.launch(*arguments)
-        self.until(lambda: self.ask("GET", "/health/ready")[0] == 200, "not ready within 30 s")
+        self.until(lambda: self.ask("GET", f"{self.prefix}/health/ready")[0] == 200, "not ready within 30 s")
 
     def launch(self, *arguments: str) -> None:
         """Start it, and return at once."""

@@ -20,7 +20,6 @@ SECTIONS = {
 }
 
 KEYS = {
-    "server.trusted_proxies": "X-Forwarded-For",
     "queue.spool": "the spool",
     "auth.api_keys": "API keys",
     "auth.jwt": "JSON web tokens",

@@ -42,6 +42,14 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
             )
     if server.max_buffered_bytes < server.max_body_bytes:
         found.append(("server.max_buffered_bytes", "must not be less than server.max_body_bytes"))
+    if server.trusted_proxies and not settings.proxy.sidecar.enabled:
+        found.append(
+            (
+                "server.trusted_proxies",
+                "has no effect, because X-Forwarded-* is for the application behind a sidecar: "
+                "leave it out, or set proxy.sidecar",
+            )
+        )
     found += _about_endpoints(settings)
     found += about_the_queue(settings, products)
     found += _about_too_many_queues(settings)

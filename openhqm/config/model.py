@@ -17,6 +17,8 @@ from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
 from openhqm.policy.foreign import FORMATS
 from openhqm.policy.limits import Limits
+from openhqm.policy.own_paths import SIDECAR_PREFIX, OwnPaths, check_prefix
+from openhqm.policy.proxying import TrustedProxies
 from openhqm.policy.retry import RetryPolicy
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
@@ -39,9 +41,20 @@ def short_forms(record: type[attrs.AttrsInstance]) -> Mapping[str, attrs.Attribu
     return {field.metadata[_SHORT_FORM]: field for field in attrs.fields(record) if _SHORT_FORM in field.metadata}
 
 
+def _prefix(instance: object, attribute: object, value: str | None) -> None:
+    check_prefix(value)
+
+
+def _trusted_proxies(instance: object, attribute: object, value: list[str]) -> None:
+    TrustedProxies(value)
+
+
 @attrs.frozen
 class Server:
     """The door. ``endpoints`` (Twisted endpoint strings) stand in for ``host`` and ``port``.
+
+    ``prefix`` is where the paths for operators lie (`Settings.own_paths`). ``trusted_proxies`` are the peers whose
+    ``X-Forwarded-*`` is believed (`policy.proxying.TrustedProxies`).
 
     ``workers``: how many processes there are, each of them the whole service, on the same sockets.
     """
@@ -51,6 +64,8 @@ class Server:
     host: str = attrs.field(default="127.0.0.1", validator=not_empty)
     port: int = attrs.field(default=8000, validator=between(0, 65535))
     endpoints: list[str] = attrs.field(factory=list)
+    prefix: str | None = attrs.field(default=None, validator=_prefix)
+    trusted_proxies: list[str] = attrs.field(factory=list, validator=_trusted_proxies)
     max_body_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
     max_connections: int = attrs.field(default=20_000, validator=between(1, 1_000_000))
     max_buffered_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=between(1, 1 << 40))
@@ -234,6 +249,15 @@ class Settings:
     def store_of(self, record: Record[T]) -> T:
         """The record of the product that is the result store: `Queue.of`, with the short forms in ``cache``."""
         return _with_short_forms(self.queue.of(record), self.cache)
+
+    def own_paths(self) -> OwnPaths:
+        """The paths that are the gateway's own. Without ``server.prefix``, a sidecar leaves ``/health`` to the
+        application.
+        """
+        prefix = self.server.prefix
+        if prefix is None:
+            prefix = SIDECAR_PREFIX if self.proxy.sidecar.enabled else "/"
+        return OwnPaths(prefix.rstrip("/"))
 
     def attempt_limits(self) -> list[tuple[str, float]]:
         """How long an attempt may take, in seconds, by each key that says so."""

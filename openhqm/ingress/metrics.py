@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Gauge
+from twisted.internet.interfaces import IReactorTime
 
 from openhqm.runtime.counting import Counts, Durations
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+STRAIGHT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 100)
 
 
 class DoorMetrics:
@@ -27,3 +29,28 @@ class DoorMetrics:
             "openhqm_publish_duration_seconds", "How long the queue took to accept a submission.", SECONDS, registry
         )
         self.open_streams = Gauge("openhqm_open_streams", "Event streams that are open.", registry=registry)
+
+
+class StraightMetrics:
+    """The metrics of requests that pass straight through to the application, registered in ``registry``."""
+
+    def __init__(self, registry: CollectorRegistry, clock: IReactorTime) -> None:
+        self.clock = clock
+        self._requests = Counts(
+            "openhqm_straight_requests",
+            "Requests that passed straight through, by status; aborted: the client got no complete response.",
+            "status",
+            ("aborted",),
+            registry,
+        )
+        self._duration = Durations(
+            "openhqm_straight_request_duration_seconds",
+            "From when a request that passes straight through is sent on to the end of its response.",
+            STRAIGHT_SECONDS,
+            registry,
+        )
+
+    def ended(self, status: int | None, began_at: float) -> None:
+        """Count a request that began at ``began_at``. ``status`` is that of its complete response, from 200 to 599."""
+        self._requests.inc("aborted" if status is None else str(status))
+        self._duration.observe(self.clock.seconds() - began_at)

@@ -15,8 +15,8 @@ Json = dict[str, Any]
 
 
 @cache
-def document() -> bytes:
-    """The description as JSON text."""
+def document(prefix: str = "") -> bytes:
+    """The description as JSON text. ``prefix`` is that of the paths for operators."""
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -26,13 +26,13 @@ def document() -> bytes:
                 "summary": "A durable queue between HTTP callers and the code or service that answers them.",
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
-            "paths": _paths(),
+            "paths": _paths(prefix),
             "components": {"schemas": _schemas(), "responses": _problems()},
         }
     )
 
 
-def _paths() -> Json:
+def _paths(prefix: str) -> Json:
     one = [{"name": "correlation_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}]
     wait = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 0}}
     prefer = {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "example": "wait=10"}
@@ -134,7 +134,7 @@ def _paths() -> Json:
             }
         },
         **{
-            path: {"get": {"summary": summary, "responses": responses}}
+            prefix + path: {"get": {"summary": summary, "responses": responses}}
             for path, summary, responses in (
                 (
                     "/health",

@@ -16,6 +16,7 @@ from openhqm.http1.upstream import Upstream
 from openhqm.http1.upstream_pool import UpstreamPool
 from openhqm.ingress.answers import problem
 from openhqm.ingress.fast_path import instance
+from openhqm.ingress.metrics import StraightMetrics
 from openhqm.policy.proxying import end_to_end, forwarded_fields
 
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -28,6 +29,7 @@ class _Forwarding(Protocol):
     name: bytes
     timeout: float
     trusts: Callable[[str | None], bool]
+    metrics: StraightMetrics | None
 
 
 class PassThrough:
@@ -41,11 +43,14 @@ class PassThrough:
         self._connecting: Deferred[Any] | None = None
         self._upstream: Upstream | None = None
         self._relay: Any = None
+        self._began_at: float | None = None  # None: not begun, or counted
 
     # The request
 
     def begin(self, relay: Relay) -> None:
         self._relay = relay
+        if self._forwarding.metrics is not None:
+            self._began_at = self._forwarding.metrics.clock.seconds()
         connecting = self._connecting = self._forwarding.upstreams.acquire()
         connecting.addCallbacks(self._connected, self._unreachable)
         connecting.addErrback(self._broken)
@@ -63,6 +68,7 @@ class PassThrough:
     def lost(self) -> None:
         connecting, self._connecting = self._connecting, None
         upstream, self._upstream = self._upstream, None
+        self._count(None)
         if connecting is not None:
             connecting.cancel()
         elif upstream is not None:
@@ -114,17 +120,26 @@ class PassThrough:
     def completed(self) -> None:
         self._upstream = None
         self._relay.finish()
+        self._count(self._relay.status)
 
     def failed(self, refusal: Refusal) -> None:
         self._upstream = None
         self._log.warn("the application failed: {reason}", reason=refusal.reason, path=instance(self._head.target))
         if self._relay.responding:
             self._relay.abort()  # the client must see that the body is incomplete
+            self._count(None)
         else:
             self._refuse(refusal.status, refusal.reason)
 
     def _refuse(self, status: int, detail: str) -> None:
         self._relay.answer(problem(status, detail, instance=instance(self._head.target)))
+        self._count(status)
+
+    def _count(self, status: int | None) -> None:
+        """Count the request, once. ``status`` None: the client got no complete response."""
+        began_at, self._began_at = self._began_at, None
+        if began_at is not None and self._forwarding.metrics is not None:
+            self._forwarding.metrics.ended(status, began_at)
 
 
 class RefusalSink:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from openhqm.config.endpoints import APPLICATION
 from openhqm.delivery.documents import acceptance_document
@@ -13,7 +13,7 @@ from openhqm.ingress.answers import field, problem
 from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.preferences import claim_of
 from openhqm.messages import IdempotencyClaim, Reply, Submission
-from openhqm.policy.proxying import end_to_end, forwarded_fields
+from openhqm.policy.proxying import NO_PROXIES, end_to_end, forwarded_fields
 
 # Cookies must not be stored. Prefer is for the gateway.
 _NOT_STORED = frozenset((b"cookie", b"prefer", b"host"))
@@ -21,10 +21,14 @@ _SET_BY_GATEWAY = frozenset(("date", "server", "connection", "content-length"))
 
 
 class Proxied:
-    """Submits requests for the application to the queue, and answers for it."""
+    """Submits requests for the application to the queue, and answers for it.
 
-    def __init__(self, door: Door) -> None:
+    ``trusts`` says whether the forwarding fields of a peer are kept.
+    """
+
+    def __init__(self, door: Door, trusts: Callable[[str | None], bool] = NO_PROXIES) -> None:
         self._door = door
+        self._trusts = trusts
 
     async def __call__(self, message: FullRequest, wait: float | None) -> Answer:
         """The application's answer where it comes within ``wait`` seconds; else a 202 that says where it will be.
@@ -32,7 +36,8 @@ class Proxied:
         An ``Idempotency-Key`` is separate for each method and target. The errors of `Door.take`.
         """
         acceptance = await self._door.take(
-            lambda now: (proxied_submission(message), _claim(message)), lambda: _received(message)
+            lambda now: (proxied_submission(message, self._trusts(message.peer)), _claim(message)),
+            lambda: _received(message),
         )
         if wait is not None:
             record = await self._door.ended(acceptance, wait)
@@ -41,14 +46,19 @@ class Proxied:
         return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
 
 
-def proxied_submission(message: FullRequest) -> Submission:
-    """The submission for a request to the application. `InvalidRequest`."""
+def proxied_submission(message: FullRequest, trusted: bool = False) -> Submission:
+    """The submission for a request to the application. `InvalidRequest`.
+
+    Where the peer is ``trusted``, what it says about the client is kept.
+    """
     head = message.head
     if message.field(b"x-callback-url") is not None:
         raise InvalidRequest("X-Callback-Url", "callbacks are not in this build")
     host = message.field(b"host")
     try:
-        passed = forwarded_fields(end_to_end(head.headers), peer=message.peer, scheme=message.scheme, host=host)
+        passed = forwarded_fields(
+            end_to_end(head.headers), peer=message.peer, scheme=message.scheme, host=host, trusted=trusted
+        )
     except ValueError as error:
         raise InvalidRequest("headers", str(error)) from None
     path, mark, query = head.target.decode("ascii").partition("?")

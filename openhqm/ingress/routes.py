@@ -25,23 +25,33 @@ from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
 from openhqm.ingress.sending import WebStreamSink, send
 from openhqm.messages import Acceptance, Event
+from openhqm.policy.own_paths import ROOT, OwnPaths
 from openhqm.runtime.deferreds import deferred
 
-_NO_PATH = "no such path; GET /openapi.json lists all paths"
+_NO_PATH = "no such path; GET {}/openapi.json lists all paths"
 
 
 class _Exact(Resource):
-    """Answers paths that begin with two slashes, which Klein would strip before it matches a route."""
+    """Answers paths that begin with two slashes, which Klein would strip before it matches a route.
+
+    The paths for operators are matched without the prefix of ``own_paths``.
+    """
 
     isLeaf = True
 
-    def __init__(self, routes: Any) -> None:
+    def __init__(self, routes: Any, own_paths: OwnPaths) -> None:
         super().__init__()
         self._routes = routes
+        self._own_paths = own_paths
+        self._skipped = own_paths.prefix.count("/")
 
     def render(self, request: Any) -> Any:
-        if request.path.startswith(b"//"):
-            return send(request, problem(404, _NO_PATH, instance=instance(request.uri)))
+        route = self._own_paths.unprefixed(request.path)
+        if route is None or route.startswith(b"//"):
+            detail = _NO_PATH.format(self._own_paths.prefix)
+            return send(request, problem(404, detail, instance=instance(request.uri)))
+        if route is not request.path:
+            del request.postpath[: self._skipped]
         return self._routes.render(request)
 
 
@@ -52,14 +62,15 @@ class Routes:
     app.url_map.merge_slashes = False  # no redirect to another path
     _log = Logger()
 
-    def __init__(self, door: Door, streams: EventStreams, health: Health) -> None:
+    def __init__(self, door: Door, streams: EventStreams, health: Health, own_paths: OwnPaths = ROOT) -> None:
         self._door = door
         self._streams = streams
         self._health = health
+        self._own_paths = own_paths
 
     def resource(self) -> Resource:
         """The root resource for ``twisted.web``."""
-        return _Exact(self.app.resource())
+        return _Exact(self.app.resource(), self._own_paths)
 
     @app.route("/api/v1/submit", methods=["POST"])
     @deferred
@@ -133,7 +144,7 @@ class Routes:
     @app.route("/openapi.json", methods=["GET"])
     def openapi(self, request: IRequest) -> bytes:
         """The OpenAPI description."""
-        return send(request, Answer(200, document()))
+        return send(request, Answer(200, document(self._own_paths.prefix)))
 
     @app.handle_errors(HTTPException)
     def unrouted(self, request: IRequest, failure: Failure) -> bytes:
@@ -142,7 +153,7 @@ class Routes:
         status = error.code if error.code in (404, 405) else 400
         methods = getattr(error, "valid_methods", None)
         fields = ((b"Allow", ", ".join(sorted(methods)).encode()),) if methods else ()
-        detail = _NO_PATH if status == 404 else error.description
+        detail = _NO_PATH.format(self._own_paths.prefix) if status == 404 else error.description
         return send(request, problem(status, detail, instance=instance(request.uri), fields=fields))
 
     @app.handle_errors(OpenHQMError)

@@ -8,12 +8,14 @@ from typing import Any
 
 from openhqm.http1.messages import Answer, FastPath, FullRequest, StreamedAnswer
 from openhqm.http1.pass_through import RequestSink
-from openhqm.http1.rules import Head
+from openhqm.http1.rules import Head, IsOwn
 from openhqm.http1.upstream_pool import UpstreamPool
 from openhqm.ingress.fast_path import served
+from openhqm.ingress.metrics import StraightMetrics
 from openhqm.ingress.pass_through import PassThrough, RefusalSink
 from openhqm.ingress.preferences import MOST_PREFER, prefer_wait, prefers_async
-from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
+from openhqm.policy.proxying import NO_PROXIES
+from openhqm.policy.sidecar_rules import Queued, Rule, decide
 
 Queueing = Callable[[FullRequest, float | None], Coroutine[Any, Any, Answer | StreamedAnswer]]
 """Queues a request. The number is how many seconds its caller waits for the answer; None: a 202 at once.
@@ -28,7 +30,7 @@ class Sidecar:
     ``name`` is the name of this process in ``Via``. It must be unique, because a request that has it already is a loop.
     ``queue`` is None where no request is queued: then all are passed through. ``timeout`` is that of the application,
     and ``longest_wait`` that of a long poll, in seconds. ``trusts`` says whether the forwarding fields of a peer are
-    kept.
+    kept. ``is_own`` says which paths are not the application's. ``metrics`` counts what is passed through.
     """
 
     def __init__(
@@ -36,17 +38,20 @@ class Sidecar:
         upstreams: UpstreamPool,
         *,
         name: bytes,
+        is_own: IsOwn,
         rules: Sequence[Rule] = (),
         queue: Queueing | None = None,
         timeout: float = 300.0,
         longest_wait: float = 60.0,
-        trusts: Callable[[str | None], bool] = lambda peer: False,
+        trusts: Callable[[str | None], bool] = NO_PROXIES,
+        metrics: StraightMetrics | None = None,
     ) -> None:
         self.upstreams = upstreams
         self.name = name
         self.timeout = timeout
         self.trusts = trusts
         self.is_own = is_own
+        self.metrics = metrics
         self._rules = rules
         self._queue = queue
         self._longest_wait = longest_wait

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -53,6 +53,38 @@ _DROPPED = frozenset(name.encode() for name in HOP_BY_HOP)
 _NAME = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]+\Z")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+
+
+class TrustedProxies:
+    """The peers whose fields about the client, its scheme and its host are believed: ``proxies``.
+
+    Each is an IP address, a network (``10.0.0.0/8``), or ``unix`` for peers that connect to a socket in the file
+    system. Raises `ValueError`, whose text continues a sentence that begins with the key.
+    """
+
+    def __init__(self, proxies: Iterable[str] = ()) -> None:
+        self._unix = False
+        self._networks = []
+        for each in proxies:
+            if each == "unix":
+                self._unix = True
+                continue
+            try:
+                self._networks.append(ipaddress.ip_network(each))
+            except ValueError as error:
+                raise ValueError(f"must be IP addresses, networks such as 10.0.0.0/8, or unix: {error}") from None
+
+    def __call__(self, peer: str | None) -> bool:
+        """Whether the peer with this IP address is trusted. None: it has connected to a socket in the file system."""
+        if peer is None:
+            return self._unix
+        if not self._networks:
+            return False
+        address = _address(peer)
+        return address is not None and any(address in network for network in self._networks)
+
+
+NO_PROXIES = TrustedProxies()
 
 
 def end_to_end(fields: Fields) -> list[tuple[bytes, bytes]]:

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_sidecar_rules -*-
-"""Which requests to a sidecar are for the gateway's own routes, which are relayed, and which wait in the queue."""
+"""Which requests to a sidecar are relayed to the application, and which wait in the queue."""
 
 from __future__ import annotations
 
@@ -10,21 +10,10 @@ import attrs
 
 MOST_PATTERN = 256
 
-_OWN = frozenset((b"/health", b"/metrics", b"/openapi.json"))
-_OWN_BELOW = (b"/api/v1/", b"/health/")
 _STANDARD = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 _PATTERN = re.compile(r"/[!-~]*\Z")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+\Z")
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-
-
-def is_own(path: bytes) -> bool:
-    """Whether a path belongs to the gateway, and is never relayed to the application.
-
-    The path is compared as it was sent, with its escapes. A path that the gateway's own routes do not know goes to the
-    application.
-    """
-    return path in _OWN or path.startswith(_OWN_BELOW)
 
 
 def _matcher(pattern: str) -> Callable[[str], object]:

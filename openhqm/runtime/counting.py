@@ -30,7 +30,10 @@ class Count:
 
 
 class Counts(Collector):
-    """A counter called ``name`` in ``registry``, with a `Count` for each of the ``values`` of its one label."""
+    """A counter called ``name`` in ``registry``, with a `Count` for each of the ``values`` of its one label.
+
+    `inc` adds further values. The caller bounds how many there can be.
+    """
 
     def __init__(
         self, name: str, documentation: str, label: str, values: Sequence[str], registry: CollectorRegistry
@@ -41,6 +44,12 @@ class Counts(Collector):
 
     def __getitem__(self, value: str) -> Count:
         return self._counts[value]
+
+    def inc(self, value: str) -> None:
+        """Add one to the count of ``value``, which need not be there yet."""
+        if value not in self._counts:
+            self._counts[value] = Count()
+        self._counts[value].inc()
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """The counter's samples."""

@@ -376,7 +376,6 @@ class AbsentTests(ConfigCase):
     def test_features(self) -> None:
         """Every other missing feature is refused by its key."""
         for key, value in (
-            ("server.trusted_proxies", ["10.0.0.0/8"]),
             ("queue.spool", "/var/spool"),
             ("queue.kafka_bootstrap_servers", ["a:9092"]),
             ("queue.sqs_region", "us-east-1"),
@@ -675,7 +674,7 @@ class SidecarTests(ConfigCase):
             ("upstream: 'http://user:s3cr3t@a'", "upstream"),
             ("async_rules: [{path: jobs}]", "async_rules.0.path"),
             ("async_rules: [{methods: [POST]}]", "async_rules.0.path"),
-            ("async_rules: [{path: /a, methods: [BREW]}]", "async_rules.0.methods"),
+            ("async_rules: [{path: /a, methods: [get]}]", "async_rules.0.methods"),
             ("async_rules: [{path: /a, header_value: b}]", "async_rules.0.header_value"),
             ("async_rules: [{path: /a, wait: 0}]", "async_rules.0.wait"),
         ):
@@ -846,6 +845,28 @@ class ContradictionsTests(ConfigCase):
             self.assertIn("auth.type: none", complaint.reason)
             self.assertEqual(self.load(f"server: {{host: '{host}'}}\nauth: {{type: none}}").server.host, host)
         self.load("server: {enabled: false, host: 0.0.0.0}")
+
+    def test_prefix(self) -> None:
+        """The paths for operators lie at the root, and in a sidecar below /_openhqm, or where it is said."""
+        sidecar = "proxy: {sidecar: {enabled: true, upstream: 'http://localhost:8080'}}\n"
+        for text, prefix in (
+            ("", ""),
+            (sidecar, "/_openhqm"),
+            (f"{sidecar}server: {{prefix: /}}", ""),
+            (f"{sidecar}server: {{prefix: /internal}}", "/internal"),
+            ("server: {prefix: /internal}", "/internal"),
+        ):
+            self.assertEqual(self.load(text).own_paths().prefix, prefix, text)
+        for bad in ("health", "/a/", "/api/v1"):
+            self.assertEqual(self.complaint(f"server: {{prefix: {bad}}}").key, "server.prefix")
+
+    def test_trusted_proxies(self) -> None:
+        """Proxies are addresses and networks, and they are trusted for an application behind the sidecar only."""
+        sidecar = "proxy: {sidecar: {enabled: true, upstream: 'http://localhost:8080'}}\n"
+        good = "server: {trusted_proxies: [10.0.0.0/8, '::1', unix]}"
+        self.assertEqual(len(self.load(sidecar + good).server.trusted_proxies), 3)
+        for text in (good, sidecar + "server: {trusted_proxies: [10.0.0.1/8]}"):
+            self.assertEqual(self.complaint(text).key, "server.trusted_proxies")
 
     def test_buffered(self) -> None:
         """One body must fit into the limit for all bodies."""

@@ -19,6 +19,7 @@ from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.fast_path import refused
 from openhqm.ingress.sidecar import Sidecar
+from openhqm.policy.own_paths import ROOT
 from openhqm.policy.sidecar_rules import Rule
 
 MOST_BODY = 100_000
@@ -47,6 +48,7 @@ def front(upstream: str, timeout: float, clock: Any) -> tuple[HTTP1Site, Sidecar
         name=b"openhqm-test",
         rules=[Rule("/jobs/**", ("POST",), wait=7.0)],
         queue=queue,
+        is_own=ROOT,
         timeout=timeout,
         longest_wait=60.0,
     )

@@ -68,7 +68,10 @@ class AsItCameTests(SynchronousTestCase):
         directory = Path(self.mktemp())
         directory.mkdir()
         self.server = Server(
-            directory, OPENHQM_PROXY__SIDECAR__ENABLED="true", OPENHQM_PROXY__SIDECAR__UPSTREAM=upstream.url
+            directory,
+            OPENHQM_PROXY__SIDECAR__ENABLED="true",
+            OPENHQM_PROXY__SIDECAR__UPSTREAM=upstream.url,
+            OPENHQM_SERVER__TRUSTED_PROXIES='["127.0.0.0/8"]',
         )
         self.server.start()
         self.addCleanup(self.server.stop)
@@ -131,6 +134,16 @@ class AsItCameTests(SynchronousTestCase):
             line, fields, _ = self.got(b"GET", b"http://other:81/x?", more, b"")
             self.assertEqual((line, fields[b"host"]), (b"GET /x? HTTP/1.1", b"other:81"))
             self.assertEqual(fields[b"x-forwarded-host"], b"other:81")
+
+    def test_trusted_proxy(self) -> None:
+        """Behind a trusted proxy that ends TLS, the application learns that the client came by https."""
+        came = b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\n"
+        came += b"X-Forwarded-Port: 443\r\n"
+        for more in (b"", QUEUED):
+            _, fields, _ = self.got(b"GET", b"/", came + more, b"")
+            self.assertEqual(fields[b"x-forwarded-for"], b"192.0.2.1, 127.0.0.1")
+            self.assertEqual((fields[b"x-forwarded-proto"], fields[b"x-forwarded-port"]), (b"https", b"443"))
+            self.assertEqual(fields[b"x-forwarded-host"], b"shop.example")
 
     def test_own_paths(self) -> None:
         """The gateway's own paths stay strict, and TRACE and CONNECT name the methods there are."""

@@ -47,6 +47,13 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(taken.headers["X-Forwarded-For"], "192.0.2.7")
         self.assertEqual(taken.headers["Forwarded"], "for=192.0.2.7;proto=http;host=shop.example")
 
+    def test_trusted_proxy(self) -> None:
+        """What a trusted proxy says about the client, its scheme and its host is kept."""
+        fields = [(b"x-forwarded-for", b"10.0.0.1"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-host", b"a.b")]
+        taken = proxied_submission(message(b"GET", b"/", fields), trusted=True)
+        self.assertEqual(taken.headers["X-Forwarded-For"], "10.0.0.1, 192.0.2.7")
+        self.assertEqual((taken.headers["X-Forwarded-Proto"], taken.headers["X-Forwarded-Host"]), ("https", "a.b"))
+
     def test_not_kept(self) -> None:
         """Fields of the connection and cookies are not stored."""
         fields = [(b"cookie", b"a=b"), (b"connection", b"x-own"), (b"x-own", b"1"), (b"te", b"trailers")]
@@ -142,7 +149,33 @@ class InFrontTests(SynchronousTestCase):
         self.assertIn("/api/v1/response/", fields["location"])
 
     def test_own_paths(self) -> None:
-        """The gateway's own paths are never passed to the application."""
+        """The paths for operators lie below /_openhqm, and those without it are the application's. The API does not
+        move.
+        """
+        self.application.start()
         for path in ("/health", "/health/ready", "/metrics", "/openapi.json"):
-            self.assertEqual(self.server.ask("GET", path)[0], 200, path)
-        self.assertEqual(self.server.ask("GET", "/api/v1/status/none")[0], 404)
+            status, fields, _ = self.server.ask("GET", f"/_openhqm{path}")
+            self.assertEqual((status, "x-application" in fields), (200, False), path)
+            status, fields, _ = self.server.ask("GET", path)
+            self.assertEqual((status, fields["x-application"]), (200, "example"), path)
+        status, fields, _ = self.server.ask("GET", "/api/v1/status/none")
+        self.assertEqual((status, "x-application" in fields), (404, False))
+        listed = json.loads(self.server.ask("GET", "/_openhqm/openapi.json")[2])["paths"]
+        self.assertIn("/_openhqm/health", listed)
+        self.assertNotIn("/health", listed)
+        self.assertEqual(self.server.ask("GET", "/_openhqm/no-such-path")[0], 200)  # the application's
+
+    def test_straight_metrics(self) -> None:
+        """Requests that pass straight through are counted by status, and timed."""
+        self.assertEqual(self.server.ask("GET", "/anything")[0], 502)
+        self.application.start()
+        for _ in range(3):
+            self.assertEqual(self.server.ask("GET", "/anything")[0], 200)
+        text = self.server.ask("GET", "/_openhqm/metrics")[2].decode()
+        for line in (
+            'openhqm_straight_requests_total{status="200"} 3.0',
+            'openhqm_straight_requests_total{status="502"} 1.0',
+            'openhqm_straight_requests_total{status="aborted"} 0.0',
+            "openhqm_straight_request_duration_seconds_count 4.0",
+        ):
+            self.assertIn(line, text.splitlines())

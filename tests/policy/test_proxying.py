@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.policy.proxying import FORWARDING, HOP_BY_HOP, end_to_end, forwarded_fields
+from openhqm.policy.proxying import FORWARDING, HOP_BY_HOP, TrustedProxies, end_to_end, forwarded_fields
 from tests import hypothesis_profile  # noqa: F401
 
 PLAIN = [(b"Host", b"x"), (b"Cookie", b"a=b"), (b"AUTHORIZATION", b"Basic eA=="), (b"accept", b"*/*"), (b"X", b"")]
@@ -122,3 +122,22 @@ class ForwardedFieldsTests(SynchronousTestCase):
         self.assertIn(b"host=x", self.written(host=b"x")[b"forwarded"])
         self.assertIn(b'host="a\\"\\\\b"', self.written(host=b'a"\\b')[b"forwarded"])
         self.assertRaises(ValueError, forwarded_fields, [], peer=None, scheme="http", host=b"x\r\nA: b")
+
+
+class TrustedProxiesTests(SynchronousTestCase):
+    """`TrustedProxies`"""
+
+    def test_peers(self) -> None:
+        """A peer is trusted by its address, also one that is IPv4 in IPv6; one on a local socket by ``unix``."""
+        trusts = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "fd00::/8"])
+        for peer in ("10.1.2.3", "192.0.2.7", "::ffff:10.1.2.3", "fd00::1", "fd00::1%eth0"):
+            self.assertTrue(trusts(peer), peer)
+        for other in ("11.0.0.1", "192.0.2.8", "::1", "unknown", None):
+            self.assertFalse(trusts(other), other)
+        self.assertTrue(TrustedProxies(["unix"])(None))
+        self.assertFalse(TrustedProxies()("127.0.0.1"))
+
+    def test_invalid(self) -> None:
+        """What is no address and no network is refused, and so is a network with bits beyond its mask."""
+        for bad in ("proxy.example", "10.0.0.1/8", "", "10.0.0.0/33"):
+            self.assertRaises(ValueError, TrustedProxies, [bad])

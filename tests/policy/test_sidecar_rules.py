@@ -7,16 +7,50 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.ingress.preferences import prefers_async
-from openhqm.policy.sidecar_rules import Queued, Rule, decide, is_own
+from openhqm.policy.own_paths import OwnPaths, check_prefix
+from openhqm.policy.sidecar_rules import Queued, Rule, decide
 
 
 class PathsTests(SynchronousTestCase):
     def test_own(self) -> None:
         """The gateway has its own paths; paths that only look like them are the application's."""
+        is_own = OwnPaths()
         for path in (b"/api/v1/submit", b"/api/v1/", b"/health", b"/health/ready", b"/metrics", b"/openapi.json"):
             self.assertTrue(is_own(path), path)
+            self.assertEqual(is_own.unprefixed(path), path)
         for path in (b"/", b"/api/v1", b"/api/v2/x", b"/healthy", b"/metrics/x", b"//api/v1/x", b"/%61pi/v1/x", b"*"):
             self.assertFalse(is_own(path), path)
+
+    def test_prefix(self) -> None:
+        """Under a prefix, the paths for operators are the application's without it. Those of the API do not move."""
+        is_own = OwnPaths("/_openhqm")
+        for path, route in (
+            (b"/api/v1/submit", b"/api/v1/submit"),
+            (b"/_openhqm/health", b"/health"),
+            (b"/_openhqm/health/ready", b"/health/ready"),
+            (b"/_openhqm/metrics", b"/metrics"),
+            (b"/_openhqm/openapi.json", b"/openapi.json"),
+        ):
+            self.assertTrue(is_own(path), path)
+            self.assertEqual(is_own.unprefixed(path), route)
+        for path in (
+            b"/health",
+            b"/metrics",
+            b"/openapi.json",
+            b"/_openhqm",
+            b"/_openhqm/",
+            b"/_openhqm/api/v1/submit",
+        ):
+            self.assertFalse(is_own(path), path)
+        for path in (b"/health", b"/_openhqm", b"/_openhqmx/health", b"/_openhqm/api/v1/submit"):
+            self.assertIsNone(is_own.unprefixed(path), path)
+
+    def test_prefixes(self) -> None:
+        """A prefix is a path, and not one of the API's."""
+        for good in (None, "/", "/_openhqm", "/a/b.c", "/apis"):
+            check_prefix(good)
+        for bad in ("", "a", "/a/", "//", "/a//b", "/a b", "/%61", "/..", "/a/./b", "/api", "/api/v1", "/api/v1/x"):
+            self.assertRaises(ValueError, check_prefix, bad)
 
     def test_patterns(self) -> None:
         """One star stays within its segment, two stars do not."""
