@@ -12,12 +12,12 @@ from attrs.validators import optional
 
 from openhqm.config.sidecar import Sidecar
 from openhqm.config.structure import SECRET, Wrong
-from openhqm.config.validators import between, not_empty, one_of
+from openhqm.config.validators import between, not_empty, one_of, statuses
 from openhqm.policy.breaker import BreakerPolicy
 from openhqm.policy.destinations import DestinationPolicy
 from openhqm.policy.forwarding import METHODS, Target
 from openhqm.policy.host_lists import parse_host_list
-from openhqm.policy.outcome import RETRY_ON
+from openhqm.policy.outcome import NOT_A_SUCCESS, RETRY_ON, SERVER_ERRORS, read_statuses
 from openhqm.policy.proxying import HOP_BY_HOP
 
 AUTH_TYPES = ("bearer", "basic", "api_key", "custom", "oauth2_client_credentials")
@@ -116,6 +116,7 @@ class Endpoint:
     auth_client_secret: str | None = attrs.field(default=None, repr=False, metadata=SECRET)
     auth_scope: str | None = None
     retry_on: list[int] = attrs.field(factory=lambda: sorted(RETRY_ON))
+    failures: list[int | str] | None = attrs.field(default=None, validator=optional(statuses))
     rate: Rate | None = None
     max_in_flight: int | None = attrs.field(default=None, validator=optional(between(1, 10_000)))
     adaptive: bool = False
@@ -256,7 +257,11 @@ class Proxy:
             return self.configured
         # The application is on this machine: few failures mean that it is down, and it restarts soon.
         breaker = CircuitBreaker(minimum_calls=5, open_seconds=5.0)
-        behind = Endpoint(url=sidecar.upstream or "", timeout=sidecar.timeout, circuit_breaker=breaker)
+        # What the application answers to its client is an answer, and no failure of the gateway's.
+        failures: list[int | str] = [*sorted(SERVER_ERRORS)] if sidecar.failures is None else sidecar.failures
+        behind = Endpoint(
+            url=sidecar.upstream or "", timeout=sidecar.timeout, failures=failures, circuit_breaker=breaker
+        )
         return {APPLICATION: behind, **self.configured}
 
     @property
@@ -281,4 +286,5 @@ class Proxy:
             forward,
             frozenset(map(str.lower, self.strip_headers)) | credentials,
             frozenset(endpoint.retry_on),
+            NOT_A_SUCCESS if endpoint.failures is None else read_statuses(endpoint.failures),
         )

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from openhqm.config.structure import Wrong
-from openhqm.config.validators import Validator, between
+from openhqm.config.validators import Validator, between, statuses
 from openhqm.policy.sidecar_rules import Rule, check_header, check_methods, check_pattern
 
 
@@ -73,13 +73,14 @@ class AsyncRule:
 @attrs.frozen
 class Sidecar:
     """The application behind the gateway: its URL, which of its requests wait in the queue, and its
-    timeout in seconds.
+    timeout in seconds. ``failures`` are the status codes with which a queued request fails; None: those from 500.
     """
 
     enabled: bool = False
     upstream: str | None = attrs.field(default=None, validator=_each(check_base_url))
     async_rules: list[AsyncRule] = attrs.field(factory=list)
     timeout: float = attrs.field(default=300.0, validator=between(0.1, 86400))
+    failures: list[int | str] | None = attrs.field(default=None, validator=attrs.validators.optional(statuses))
 
     def __attrs_post_init__(self) -> None:
         """Raises `Wrong`, so that the complaint has its key."""

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from openhqm.messages import Priority
+from openhqm.policy.outcome import read_statuses
 
 Validator = Callable[[Any, Any, Any], None]
 
@@ -46,6 +47,11 @@ def dotted_path(instance: object, attribute: object, value: Any) -> None:
     for path in value.values() if isinstance(value, dict) else [value]:
         if path is not None and (path.count(":") != 1 or not all(part for part in path.split(":"))):
             raise ValueError(f"must look like package.module:callable, not {path!r}")
+
+
+def statuses(instance: object, attribute: object, value: list[int | str]) -> None:
+    """The value is a list of status codes and ranges of them."""
+    read_statuses(value)
 
 
 def some_priorities(instance: object, attribute: object, value: list[str]) -> None:

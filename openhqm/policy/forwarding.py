@@ -12,7 +12,7 @@ import attrs
 
 from openhqm.messages import Request, Submission
 from openhqm.policy.fields import Document
-from openhqm.policy.outcome import RETRY_ON
+from openhqm.policy.outcome import NOT_A_SUCCESS, RETRY_ON
 from openhqm.policy.proxying import FORWARDING, HOP_BY_HOP
 from openhqm.policy.routing import CompiledRoute, Outgoing
 
@@ -37,7 +37,7 @@ class Target:
     ``forward`` are the names, in lower case, of the caller's header fields that are forwarded (None: all that may be),
     and ``strip`` those that never are. ``headers`` are sent with every request, and replace the caller's. ``url`` None:
     each request names its own, in ``metadata.endpoint``. ``retry_on`` are the status codes after which an attempt is
-    repeated.
+    repeated, and ``failures`` those with which a request fails; with any other one it is complete.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Target:
     forward: frozenset[str] | None = frozenset()
     strip: frozenset[str] = frozenset()
     retry_on: frozenset[int] = RETRY_ON
+    failures: frozenset[int] = NOT_A_SUCCESS
 
 
 @attrs.frozen

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -12,6 +13,9 @@ import attrs
 
 RETRY_ON: frozenset[int] = frozenset((408, 425, 429, 500, 502, 503, 504))
 LONGEST_RETRY_AFTER = 3600.0
+NOT_A_SUCCESS: frozenset[int] = frozenset(range(300, 600))
+SERVER_ERRORS: frozenset[int] = frozenset(range(500, 600))
+_STATUSES = re.compile(r"([3-5][0-9]{2})(?:-([3-5][0-9]{2}))?")
 
 
 class Verdict(enum.Enum):
@@ -30,16 +34,33 @@ class Outcome:
     not_before: float = 0.0
 
 
+def read_statuses(values: Iterable[int | str]) -> frozenset[int]:
+    """Status codes from 300 to 599, given one by one (404) or as ranges (``500-599``). Raises `ValueError`."""
+    found: set[int] = set()
+    for value in values:
+        match = _STATUSES.fullmatch(str(value))
+        if match is None or int(match[1]) > int(match[2] or match[1]):
+            raise ValueError(f"must be status codes from 300 to 599, or ranges such as 500-599, not {value!r}")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(found)
+
+
 def judge(
-    status: int, retry_on: Collection[int], retry_after: str | None, retry_field: str | None, now: float
+    status: int,
+    retry_on: Collection[int],
+    retry_after: str | None,
+    retry_field: str | None,
+    now: float,
+    failures: Collection[int] = NOT_A_SUCCESS,
 ) -> Outcome:
     """The outcome of an attempt whose response has this ``status``.
 
     ``retry_on`` are the status codes that are retried. ``retry_field`` is the response's field ``OpenHQM-Retry``:
     ``never`` overrides them. ``retry_after`` is the field of that name, in seconds or as a date (RFC 9110, section
-    10.2.3). A redirect is not followed, so it is not a success.
+    10.2.3). Of the others, ``failures`` are those with which the request fails. By default they are all but 2xx: a
+    redirect is not followed, so it is not a success.
     """
-    if 200 <= status < 300:
+    if 200 <= status < 300 or (status not in failures and status not in retry_on):
         return Outcome(Verdict.DONE)
     if status not in retry_on or (retry_field or "").strip().lower() == "never":
         return Outcome(Verdict.FAILED)

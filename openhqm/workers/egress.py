@@ -127,12 +127,13 @@ class Egress:
             field("Retry-After"),
             field("OpenHQM-Retry"),
             self._clock.seconds(),
+            self._target.failures,
         )
-        if outcome.verdict is Verdict.DONE:
-            return answer
         never = (field("OpenHQM-Retry") or "").strip().lower() == "never"
         if response.code == 401 and self._credentials.refused(credentials) and not never:
             raise RetryLater(None, summary, answer)
+        if outcome.verdict is Verdict.DONE:
+            return answer
         if outcome.verdict is Verdict.RETRY:
             raise RetryLater(None, summary, answer, at_least=outcome.not_before)
         raise Reject(summary, answer)

@@ -657,9 +657,23 @@ class SidecarTests(ConfigCase):
         self.assertFalse(rule.rule.matches("POST", "/jobs/1", [(b"x-slow", b"no")]))
         self.assertEqual(settings.addressing().shared, "application")
 
+    def test_failures(self) -> None:
+        """What the application answers below 500 is an answer, and what counts as a failure can be said."""
+        for more, statuses in (
+            ("", set(range(500, 600))),
+            (", failures: [404, 500-502]", {404, 500, 501, 502}),
+            (", failures: []", set()),
+        ):
+            settings = self.load(f"proxy: {{sidecar: {{enabled: true, upstream: 'http://localhost:8080'{more}}}}}")
+            self.assertEqual(settings.proxy.target("application").failures, statuses)
+
     def test_wrong(self) -> None:
         """Each complaint has its key."""
         for text, key in (
+            ("failures: [200]", "failures"),
+            ("failures: [5xx]", "failures"),
+            ("failures: [true]", "failures.0"),
+            ("failures: 500", "failures"),
             ("enabled: true", "upstream"),
             ("upstream: ftp://a", "upstream"),
             ("upstream: 'http://a/path'", "upstream"),
@@ -1002,6 +1016,7 @@ class ProxyTests(ConfigCase):
             ("auth_header_name", "Connection", "auth_header_name"),
             ("auth_header_name", "a b", "auth_header_name"),
             ("auth_token_url", "nowhere", "auth_token_url"),
+            ("failures", ["500-999"], "failures"),
             ("retry_on", [200], "retry_on.0"),
             ("retry_on", [503, 700], "retry_on.1"),
             ("rate", {"requests": 0}, "rate.requests"),

@@ -128,6 +128,17 @@ class AsItCameTests(SynchronousTestCase):
             self.assertEqual((head[:13], rest), (b"HTTP/1.1 200 ", b""))
             self.assertGreater(length_of(head) or 0, 30)
 
+    def test_no_dead_letters(self) -> None:
+        """A 304 or a 404 is an answer to the client that waits for it: the request is complete, and nothing is kept."""
+        for target, status in ((b"/304", b"304"), (b"/404", b"404")):
+            for more in (b"", QUEUED):
+                head, _ = self.ask(b"GET", target, b"If-None-Match: a\r\n" + more)
+                self.assertEqual(head.split(b" ")[1], status)
+                self.assertIn(b"X-Name: Jos\xc3\xa9 \xe9", head)
+        metrics = self.server.ask("GET", "/_openhqm/metrics")[2].decode().splitlines()
+        self.assertIn('openhqm_requests_total{outcome="completed"} 2.0', metrics)
+        self.assertIn("openhqm_dead_letters_total 0.0", metrics)
+
     def test_absolute(self) -> None:
         """The application gets the host of an absolute target as Host (RFC 9112, section 3.2.2)."""
         for more in (b"", QUEUED):

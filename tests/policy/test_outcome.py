@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.policy.outcome import LONGEST_RETRY_AFTER, RETRY_ON, Outcome, Verdict, judge, seconds_of
+from openhqm.policy.outcome import LONGEST_RETRY_AFTER, RETRY_ON, Outcome, Verdict, judge, read_statuses, seconds_of
 from tests import hypothesis_profile  # noqa: F401
 
 NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110, section 5.6.7
@@ -34,6 +34,27 @@ class VerdictTests(SynchronousTestCase):
         self.assertIs(judge(404, {404, 200}, None, None, NOW).verdict, Verdict.RETRY)
         self.assertEqual(judge(503, {404, 200}, None, None, NOW), FAILED)
         self.assertEqual(judge(200, {404, 200}, None, None, NOW), DONE)
+
+    def test_failures(self) -> None:
+        """What is neither a failure nor retried is an answer. What is retried is a failure in any case."""
+        failures = read_statuses(["500-599", 422])
+        for status, verdict in (
+            (304, Verdict.DONE),
+            (404, Verdict.DONE),
+            (422, Verdict.FAILED),
+            (429, Verdict.RETRY),
+            (501, Verdict.FAILED),
+            (503, Verdict.RETRY),
+        ):
+            self.assertIs(judge(status, RETRY_ON, None, None, NOW, failures).verdict, verdict, status)
+        self.assertEqual(judge(429, RETRY_ON, None, "never", NOW, failures), FAILED)
+
+    def test_read_statuses(self) -> None:
+        """Status codes are numbers or ranges of them."""
+        self.assertEqual(read_statuses([404, "410", "500-502"]), {404, 410, 500, 501, 502})
+        self.assertEqual(read_statuses([]), frozenset())
+        for bad in (200, 600, "4xx", "500-", "599-500", "500 - 599", True, ""):
+            self.assertRaises(ValueError, read_statuses, [bad])
 
     def test_never(self) -> None:
         """``OpenHQM-Retry: never`` overrides the status code and ``Retry-After``. Any other value means nothing."""

@@ -253,6 +253,20 @@ class OutcomeTests(SynchronousTestCase):
         self.assertEqual(Rig(Answer(404), Answer(200, b"1"), target=target).done().attempt, 2)
         self.assertEqual(Rig(Answer(503), target=target).done().reply.attempt, 1)
 
+    def test_answers(self) -> None:
+        """A status that is no failure is the answer: COMPLETED with it, and no dead letter. A failure is kept."""
+        target = Target("billing", "http://a.test", failures=frozenset(range(500, 600)))
+        for code, body in ((304, b""), (302, b""), (404, b'{"no": 1}')):
+            rig = Rig(Answer(code, body), target=target)
+            reply = rig.done().reply
+            self.assertEqual((reply.status, reply.status_code, reply.error), (Status.COMPLETED, code, None))
+            self.assertEqual((rig.served().status, rig.served().body), (code, body))
+            self.assertEqual(rig.bench.letters(), [])
+        rig = Rig(Answer(501), target=target)
+        self.assertEqual((rig.done().reply.status, len(rig.bench.letters())), (Status.FAILED, 1))
+        rig = Rig(Answer(401), Answer(200, b"1"), target=target, credentials=Replaceable())
+        self.assertEqual(rig.done().attempt, 2)  # a token that has run out is no answer
+
     def test_never(self) -> None:
         """The target's header OpenHQM-Retry stands above the list, and above a 401."""
         for code in (503, 429, 401):
