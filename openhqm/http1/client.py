@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from openhqm.errors import OpenHQMError
 from openhqm.http1.rules import request_target
+from openhqm.runtime.connecting import host_endpoint
 
 CONNECT_SECONDS = 10.0
 # Shorter than the keep-alive timeout of common servers (5 s in uvicorn and Node), which would close a connection as a
@@ -89,7 +90,7 @@ class _Endpoints:
     _tls: IPolicyForHTTPS | None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_SECONDS)
+        endpoint: Any = host_endpoint(self._reactor, uri.host, uri.port, CONNECT_SECONDS)
         if uri.scheme == b"https":
             if self._tls is None:
                 raise SchemeNotSupported("https needs a TLS policy")

@@ -7,11 +7,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 
 from openhqm.http1.upstream import Upstream
+from openhqm.runtime.connecting import host_endpoint
 
 CONNECT_SECONDS = 5.0
 # Shorter than the keep-alive timeout of common servers (2 s and more). A request is never sent a second time, so it
@@ -25,12 +26,12 @@ def endpoint_for(url: str, reactor: Any) -> Any:
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme == "https"
-    endpoint = HostnameEndpoint(reactor, host, parts.port or (443 if secure else 80), timeout=CONNECT_SECONDS)
+    endpoint = host_endpoint(reactor, host, parts.port or (443 if secure else 80), CONNECT_SECONDS)
     if not secure:
         return endpoint
-    from twisted.internet.ssl import optionsForClientTLS  # needs pyOpenSSL, which http does not
+    from openhqm.runtime.tls import client_tls  # needs pyOpenSSL, which http does not
 
-    return wrapClientTLS(optionsForClientTLS(host), endpoint)
+    return wrapClientTLS(client_tls(host), endpoint)
 
 
 class UpstreamPool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from openhqm.errors import Complaint, ConfigurationError, NotDurable
 from openhqm.rabbitmq.address import Address
 from openhqm.rabbitmq.connection import Connection, describe
+from openhqm.runtime.connecting import host_endpoint
 
 GREETING_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
@@ -59,7 +60,7 @@ async def connect(address: Address, name: str, reactor: Any, seconds: float) -> 
 
 
 async def _connect(address: Address, host: str, port: int, name: str, reactor: Any, seconds: float) -> Connection:
-    endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=seconds)
+    endpoint: Any = host_endpoint(reactor, host, port, seconds)
     if address.tls:
         endpoint = wrapClientTLS(_tls(host, address.ca), endpoint)
     protocol: Any = await endpoint.connect(_factory(address, name, reactor))
@@ -117,13 +118,15 @@ def _factory(address: Address, name: str, reactor: Any) -> Any:
 
 def _tls(host: str, ca: str | None) -> Any:
     """Verified: the name, and a chain to the platform's authorities or to the one in the file ``ca``."""
-    from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+    from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
+    from openhqm.runtime.tls import client_tls
 
     try:
         authority = None if ca is None else trustRootFromCertificates([Certificate.loadPEM(Path(ca).read_bytes())])
     except OSError as error:
         raise Unreachable(f"the authority for TLS cannot be read: {error}") from None
-    return optionsForClientTLS(host, trustRoot=authority)
+    return client_tls(host, trust=authority)
 
 
 def _describe(error: BaseException, address: Address) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 
 from openhqm.redis.address import Address
+from openhqm.runtime.connecting import host_endpoint
 
 Ask = Callable[..., Deferred[Any]]
 
@@ -54,7 +55,7 @@ async def _log_in(protocol: Any, username: str | None, password: str | None, rea
 
 
 def _open(address: Address, host: str, port: int, factory: Factory, reactor: Any, seconds: float) -> Awaitable[Any]:
-    endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=seconds)
+    endpoint: Any = host_endpoint(reactor, host, port, seconds)
     if address.tls:
         endpoint = wrapClientTLS(_tls(host, address.ca), endpoint)
     return endpoint.connect(factory)  # type: ignore[no-any-return]
@@ -62,13 +63,15 @@ def _open(address: Address, host: str, port: int, factory: Factory, reactor: Any
 
 def _tls(host: str, ca: str | None) -> Any:
     """Verified: the name, and a chain to the platform's authorities or to the one in ``ca``."""
-    from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+    from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
+    from openhqm.runtime.tls import client_tls
 
     try:
         authority = None if ca is None else trustRootFromCertificates([Certificate.loadPEM(Path(ca).read_bytes())])
     except OSError as error:
         raise Unreachable(f"the authority for TLS cannot be read: {error}") from None
-    return optionsForClientTLS(host, trustRoot=authority)
+    return client_tls(host, trust=authority)
 
 
 async def _master(address: Address, plain: Factory, reactor: Any, seconds: float) -> tuple[str, int]:

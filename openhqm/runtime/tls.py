@@ -66,9 +66,21 @@ class TLSPolicy:
         return cls(trust, own)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
-        return optionsForClientTLS(
-            hostname.decode("ascii"), trustRoot=self.trust or platformTrust(), clientCertificate=self.own
-        )
+        return client_tls(hostname.decode("ascii"), trust=self.trust or platformTrust(), own=self.own)
+
+
+def client_tls(host: str, *, trust: Any = None, own: Any = None) -> Any:
+    """The TLS of a connection to ``host``: it verifies the certificate, and that it is for that name.
+
+    ``trust`` is the trusted CAs (None: those of the machine), ``own`` the client certificate or None. As in
+    `runtime.connecting`, the name may have an underscore, which IDNA would refuse.
+    """
+    if "_" not in host:
+        return optionsForClientTLS(host, trustRoot=trust, clientCertificate=own)
+    options: Any = optionsForClientTLS("name.invalid", trustRoot=trust, clientCertificate=own)
+    options._hostname = options._hostnameASCII = host
+    options._hostnameBytes = host.encode("ascii")
+    return options
 
 
 def _read(path: str) -> bytes:
