@@ -3,10 +3,14 @@
 
 A request is collected and handed on when it is complete. Where the site selects a sink for its head, the request is
 relayed instead, while its body is still being read.
+
+llhttp has a table of methods, and refuses all others. A site that relays requests takes any method: there the parser
+gets one request at a time, and reads ``POST`` instead of a method that it may not know.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +21,12 @@ from openhqm.http1.messages import FullRequest
 from openhqm.http1.pass_through import Relay
 from openhqm.http1.rules import (
     MALFORMED,
+    METHODS,
     MOST_HEAD,
     MOST_HEADERS,
     MOST_LINE,
     MOST_TARGET,
+    REFUSED_METHODS,
     Head,
     Refusal,
     check_head,
@@ -29,6 +35,9 @@ from openhqm.http1.rules import (
 HEAD_SECONDS = 10.0  # for the head of a request, from its first byte
 LEAST_BYTES_PER_SECOND = 1024  # of a body
 MOST_FRAMING = 64 * 1024  # bytes of chunk lines and trailer beyond the bytes of the body
+MOST_METHOD = 64  # bytes of a method that is not in the parser's table
+_METHOD = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d})(?:( )|\Z)" % MOST_METHOD)
+_PARSED = REFUSED_METHODS.union(METHODS)  # methods that the parser reads itself
 BUSY = "the server is receiving as many request bodies as it can hold; try again later"
 
 
@@ -57,6 +66,8 @@ class RequestReader:
         self._paused_at: float | None = None  # since when the body is not read, because its sink is paused
         self._chunk_lines: ChunkLines | None = None  # of the body that is being read
         self._read = b""  # the bytes that are being parsed,
+        self._held = b""  # the beginning of a method, until it can be told whether the parser knows it
+        self._method: bytes | None = None  # of the request that is being read, where the parser gets another one
         self._earlier: list[bytes] = []  # the earlier reads of a head that is not complete,
         self._start = 0  # and the index in both together at which the first request of this read begins
         self._new_parser()
@@ -87,25 +98,57 @@ class RequestReader:
         return True
 
     def _feed(self, data: bytes) -> bytes:
-        self._read = data
+        """Give the parser ``data``, and return the bytes that it has not read."""
+        if self._site.select_sink is not None and self._head is None:
+            data, rest = self._split_head(data)
+            if not data:
+                return rest
+        else:
+            rest = b""
         if self._head is not None:
             if self._chunk_lines is not None:
                 self._start = self._chunk_lines.feed(data)
             elif self._head.length is not None:
                 self._start = self._head.length - self._body_size
+            if self._site.select_sink is not None:
+                data, rest = data[: self._start], data[self._start :]
         elif not self._earlier:
             self._start = 0
+        self._read = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._earlier.clear()
             self._ignore_upgrade()
-            return data[upgrade.args[0] :]
+            return data[upgrade.args[0] :] + rest
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             raise _refusal_in(error) from None
         self._raw_size += len(data)
         self._check_progress()
-        return b""
+        return rest
+
+    def _split_head(self, data: bytes) -> tuple[bytes, bytes]:
+        """The bytes of a head for the parser, up to its end, and those behind it.
+
+        There are none for the parser while the method is not complete.
+        """
+        if self.began_at is None or self._held:
+            data, self._held = self._held + data, b""
+            line = data.lstrip(b"\r\n")  # RFC 9112, section 2.2: empty lines before a request are ignored
+            match = _METHOD.match(line)
+            if match is not None and match[2] is None and len(line) < MOST_METHOD:
+                self.on_message_begin()  # its time runs
+                self._held = line
+                return b"", b""
+            if match is not None and match[2] is not None and match[1] not in _PARSED:
+                self._method = match[1]
+                data = b"POST" + line[match.end(1) :]
+        before = b"".join(self._earlier[-3:])[-3:]
+        end = (before + data).find(b"\r\n\r\n")
+        if end < 0:
+            return data, b""
+        end += 4 - len(before)
+        return data[:end], data[end:]
 
     def _ignore_upgrade(self) -> None:
         """Go on behind the head of a request that asks for an upgrade (RFC 9110, section 7.8: it may be ignored).
@@ -131,6 +174,7 @@ class RequestReader:
 
     def discard(self) -> None:
         """Forget the request that is being read: nothing more of it is read."""
+        self._held = b""
         self._start_message()
         self.due = float("inf")
 
@@ -165,8 +209,8 @@ class RequestReader:
     # Called by the parser
 
     def on_message_begin(self) -> None:
-        if self._head is not None:
-            return  # the head that `_ignore_upgrade` made up
+        if self.began_at is not None:
+            return  # its method was held, or it is the head that `_ignore_upgrade` made up
         self._start_message()
         self.began_at = self._site.clock.seconds()
         self.due = self.began_at + HEAD_SECONDS
@@ -191,7 +235,8 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         if self._head is not None:
             return
-        method, version = self._parser.get_method(), self._parser.get_http_version()
+        method, self._method = self._method or self._parser.get_method(), None
+        version = self._parser.get_http_version()
         head = self._head = check_head(method, self._url, version, self._headers, self._site.is_own)
         if head.length != 0:
             self.due = self._body_due()

@@ -142,6 +142,42 @@ class SplitReadsTests(SynchronousTestCase):
         self.assertEqual(pieces.seen, whole.seen)
         self.assertEqual(pieces.transport.closed, whole.transport.closed)
 
+    @settings(max_examples=200)
+    @given(st.data())
+    def test_where_requests_are_relayed(self, data: st.DataObject) -> None:
+        """A site that relays requests, and reads one at a time, serves and refuses its own ones as any other does."""
+        names = data.draw(st.lists(st.sampled_from([*SERVED, *REFUSED]), min_size=1, max_size=4))
+        stream = b"".join(SERVED[name] if name in SERVED else REFUSED[name][1] for name in names)
+        plain, relaying = MemoryServer(), MemoryServer()
+        relaying.site.select_sink = lambda head: None
+        expected = plain.send(stream)
+        found = b"".join(relaying.send(piece) for piece in data.draw(split(stream)))
+        self.assertEqual(_without_date(found), _without_date(expected))
+        self.assertEqual(relaying.seen, plain.seen)
+        self.assertEqual(relaying.transport.closed, plain.transport.closed)
+
+    @settings(max_examples=300)
+    @given(st.data())
+    def test_any_method(self, data: st.DataObject) -> None:
+        """For an application any token is a method, wherever the bytes are split, and whatever stands around it."""
+        token = st.text("ABCGETPOSgetbrew-_.!#$%&'*+^`|~019", min_size=1, max_size=12).map(str.encode)
+        methods = data.draw(st.lists(token | st.sampled_from([b"GET", b"PROPFIND", b"PRI", b"SETUP"]), max_size=4))
+        framings = [data.draw(st.sampled_from(FRAMINGS)) for _ in methods]
+        requests = [
+            b"%b%b /a HTTP/1.1\r\nHost: x\r\n%b" % (data.draw(st.sampled_from([b"", b"\r\n"])), method, framing)
+            for method, (framing, _) in zip(methods, framings, strict=True)
+        ]
+        server = MemoryServer()
+        server.site.select_sink = lambda head: None
+        server.site.is_own = lambda path: False
+        for piece in data.draw(split(b"".join(requests))):
+            server.send(piece)
+        self.assertEqual(
+            [(seen.method, seen.body) for seen in server.seen],
+            [(method, body) for method, (_, body) in zip(methods, framings, strict=True)],
+        )
+        self.assertFalse(server.transport.closed)
+
     @settings(max_examples=300)
     @given(st.data())
     def test_chunk_lines(self, data: st.DataObject) -> None:
@@ -174,6 +210,14 @@ class SplitReadsTests(SynchronousTestCase):
         server = MemoryServer()
         server.send(data[:place] + inserted + data[place:])
         self.assertLessEqual(len(server.seen), 1)
+
+
+FRAMINGS = (
+    (b"\r\n", b""),
+    (b"Content-Length: 7\r\n\r\nFOO / H", b"FOO / H"),
+    (b"Transfer-Encoding: chunked\r\n\r\n7\r\nFOO / H\r\n0\r\nA: b\r\n\r\n", b"FOO / H"),
+)
+"""How a request may go on behind its Host, and the body that it has then."""
 
 
 def _chunked(name: str) -> bool:

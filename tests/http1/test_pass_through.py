@@ -11,6 +11,7 @@ from openhqm.http1.backpressure import STALL_SECONDS
 from openhqm.http1.channel import LINGER_SECONDS
 from openhqm.http1.messages import Answer
 from openhqm.http1.pass_through import Relay
+from openhqm.http1.request_reader import HEAD_SECONDS
 from openhqm.http1.rules import Head
 from tests.http1.memory_server import MOST_BODY, MemoryServer
 from tests.http1.request_cases import GET, REFUSED
@@ -157,6 +158,20 @@ class RequestTests(RelayCase):
         sink.relay.respond(200, b"", [], None)
         self.assertNotIn(b" 400 ", self.server.send(b"z\r\n"))
         self.assertEqual((self.server.transport.aborted, sink.abandoned, sink.complete), (True, True, False))
+
+    def test_any_method(self) -> None:
+        """A method that the parser does not know is relayed. One that does not end has the time of a head."""
+        self.server.site.is_own = lambda path: not path.startswith(b"/through")
+        sink = self.start(b"BREW /through HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+        self.assertEqual((sink.relay.head.method, sink.body), (b"BREW", b"abc"))
+        sink.relay.answer(Answer(200))
+        self.server.take()
+        self.assertEqual(self.server.statuses(self.server.send(b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n")), [501])
+        for beginning in (b"BR", b"GE"):
+            self.server.connect()
+            self.assertEqual(self.server.send(beginning), b"")
+            self.later(HEAD_SECONDS + 2)
+            self.assertEqual(self.server.statuses(self.server.take()), [408])
 
     def test_continue(self) -> None:
         """A client that expects 100 Continue gets it once, when the sink takes the body."""

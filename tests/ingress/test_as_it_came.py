@@ -35,6 +35,8 @@ REQUESTS: dict[str, tuple[bytes, bytes, bytes, bytes]] = {
     "a colon": (b"GET", b"/a:b@c//d", b"", b""),
     "asterisk": (b"OPTIONS", b"*", b"", b""),
     "a method of WebDAV": (b"PROPFIND", b"/", b"Depth: 1\r\n", b"<propfind/>"),
+    "a method of one's own": (b"Brew", b"/", TEXT, b"FOO / HTTP/1.1"),
+    "a method of another protocol": (b"SETUP", b"/", b"", b""),
     "a method with a hyphen": (b"M-SEARCH", b"/", b"", b""),
     "UTF-8 in a field": (b"GET", b"/", b"X-Name: Jos\xc3\xa9\r\n", b""),
     "Latin-1 in a field": (b"GET", b"/", b"X-Name: Jos\xe9\r\n", b""),
