@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from openhqm.messages import Acceptance, Event, Record, Reply
+from openhqm.policy.field_text import readable
 from openhqm.runtime.times import rfc3339
 
 _encode = msgspec.json.Encoder().encode
@@ -46,7 +47,7 @@ def response_document(reply: Reply, expires_at: float | None = None) -> bytes:
         "status": reply.status.value,
         "result": _result(reply),
         "status_code": reply.status_code,
-        "headers": dict(reply.headers),
+        "headers": {name: readable(value) for name, value in reply.headers.items()},
         "error": reply.error,
         "attempt": reply.attempt,
         "processing_time_ms": reply.processing_time_ms,

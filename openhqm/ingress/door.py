@@ -25,6 +25,7 @@ from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
+from openhqm.policy.field_text import field_bytes
 
 HeaderField = Callable[[bytes], bytes | None]
 """The value of a header field of the request, by its name in lower case, or None."""
@@ -180,9 +181,9 @@ class Door:
         return Answer(
             reply.status_code,
             reply.body if reply.body is not None else reply.result or b"null",
-            content_type.encode("latin-1", "replace"),
+            field_bytes(content_type),
             (
-                *((name.encode(), value.encode("latin-1", "replace")) for name, value in allowed.items()),
+                *((name.encode(), field_bytes(value)) for name, value in allowed.items()),
                 # A browser must not run the body of a handler as a page of this server.
                 (b"X-Content-Type-Options", b"nosniff"),
                 (b"Content-Security-Policy", b"sandbox"),

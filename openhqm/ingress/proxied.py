@@ -13,6 +13,7 @@ from openhqm.ingress.answers import field, problem
 from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.preferences import claim_of
 from openhqm.messages import IdempotencyClaim, Reply, Submission
+from openhqm.policy.field_text import field_bytes
 from openhqm.policy.proxying import NO_PROXIES, end_to_end, forwarded_fields
 
 # Cookies must not be stored. Prefer is for the gateway.
@@ -81,7 +82,7 @@ def passed_on(reply: Reply, method: bytes) -> Answer:
             request_status=reply.status.value,
         )
     fields = tuple(
-        (name.encode("ascii"), value.encode("latin-1", "replace"))
+        (name.encode("ascii"), field_bytes(value))
         for name, value in reply.headers.items()
         if name.lower() not in _SET_BY_GATEWAY
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from openhqm.errors import MalformedJSON, UnreadableMessage
 from openhqm.messages import Reply, Submission
+from openhqm.policy.field_text import readable
 from openhqm.policy.json_text import members
 
 FORMATS = ("auto", "envelope", "json", "raw")
@@ -113,7 +114,7 @@ def reply_fields(reply: Reply) -> list[str | bytes]:
         fields += ["error", reply.error]
     for name, value in reply.headers.items():
         if name.lower() not in OWN_FIELDS:
-            fields += [name, value]
+            fields += [name, readable(value)]
     return fields
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import attrs
 
 from openhqm.messages import Request, Submission
+from openhqm.policy.field_text import field_bytes
 from openhqm.policy.fields import Document
 from openhqm.policy.outcome import NOT_A_SUCCESS, RETRY_ON
 from openhqm.policy.proxying import FORWARDING, HOP_BY_HOP
@@ -63,7 +64,7 @@ class TargetRequest:
     def raw_headers(self) -> Iterator[tuple[str, bytes]]:
         """The header fields with their values as bytes: those that a relayed request came with, and otherwise UTF-8."""
         for name, value in self.headers.items():
-            yield name, value.encode("latin-1" if self.relayed else "utf-8")
+            yield name, field_bytes(value) if self.relayed else value.encode("utf-8")
 
 
 def is_relayed(submission: Submission) -> bool:
@@ -73,11 +74,7 @@ def is_relayed(submission: Submission) -> bool:
     5.5: bytes above 127 are opaque), and its method and target are in ``metadata``.
     """
     metadata = submission.metadata
-    return submission.body is not None and "method" in metadata and "path" in metadata and _is_latin(submission)
-
-
-def _is_latin(submission: Submission) -> bool:
-    return all(value.isascii() or max(value) <= "\xff" for value in submission.headers.values())
+    return submission.body is not None and "method" in metadata and "path" in metadata
 
 
 def target_request(

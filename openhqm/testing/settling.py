@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 
 from openhqm.errors import AlreadySettled, LeaseLost, UnknownRequest
@@ -38,6 +39,32 @@ class Settling(Base):
         self.assertEqual((record.status, record.reply), (Status.COMPLETED, reply))
         await self.bench.pass_time(LEASE * 2)
         await self.nothing_is_delivered()
+
+    async def test_reply_intact(self) -> None:
+        """A reply is kept down to the byte, with the white space around its result, for readers and dead letters."""
+        headers = {"X-Name": "Jos\xc3\xa9 \xe9", "Content-Type": "text/plain"}
+        for result, body in (
+            (b'{"a": 1}\n', None),
+            (b" \r\n\t[1.10, 1e400]\t\r\n ", None),
+            (b'"\\u00e4 \xc3\xa4"', None),
+            (None, bytes(range(256))),
+            (None, b""),
+            (None, b' {"a": 1}\n'),
+        ):
+            for kept in (False, True):
+                accepted = await self.accept()
+                delivery = await self.receive_one()
+                reply = attrs.evolve(self.reply(delivery), result=result, body=body, headers=headers, status_code=207)
+                if kept:
+                    reply = attrs.evolve(reply, status=Status.FAILED, error="why", status_code=404)
+                    await self.do(delivery.dead_letter("rejected", reply))
+                    *_, (_, letter) = await self.do(self.bench.queue.dead_letters(0, 100))
+                    self.assertEqual(letter.reply, reply)
+                else:
+                    await self.do(delivery.settle(reply))
+                self.assertEqual((await self.do(self.bench.store.find(accepted.correlation_id))).reply, reply)
+                *_, ending = await self.do(self.bench.store.history(accepted.correlation_id, 0))
+                self.assertEqual(ending.reply, reply)
 
     async def test_settled_once(self) -> None:
         """A delivery is settled once: every other way out fails from then on, also while the first is under way."""
