@@ -138,6 +138,8 @@ class _BoundedHead(ProtocolWrapper):
     def dataReceived(self, data: bytes) -> None:
         if self._error is not None:
             return
+        if self._head is not None and not self._head and not self._size:
+            _keep_connection(self.wrappedProtocol._parser)  # type: ignore[attr-defined]
         if self._head is not None and not self._within_limit(self._head, data):
             self._error = AnswerTooLong(f"the head of the response is longer than {MOST_HEAD} bytes")
             self.transport.abortConnection()  # type: ignore[union-attr]
@@ -171,6 +173,21 @@ class _BoundedHead(ProtocolWrapper):
         if self._close_timer is not None and self._close_timer.active():
             self._close_timer.cancel()
         super().connectionLost(Failure(self._error) if self._error is not None else reason)
+
+
+def _keep_connection(parser: Any) -> None:
+    """Let ``parser`` put ``Connection`` among the fields of the response, where Twisted leaves it out.
+
+    It names fields that end with this connection (RFC 9110, section 7.6.1), which a gateway must know.
+    """
+    receive = parser.headerReceived
+
+    def receive_and_keep(name: bytes, value: bytes) -> None:
+        receive(name, value)
+        if name.lower() == b"connection":
+            parser.headers.addRawHeader(name, value)
+
+    parser.headerReceived = receive_and_keep
 
 
 def content_producer(content: bytes) -> IBodyProducer:

@@ -45,6 +45,7 @@ REQUESTS: dict[str, tuple[bytes, bytes, bytes, bytes]] = {
 NOT_COMPARED = {b"via", b"prefer", b"openhqm-correlation-id", b"openhqm-attempt", b"openhqm-max-attempts"}
 NOT_COMPARED |= {b"openhqm-deadline", b"idempotency-key", b"connection", b"content-length"}
 ANSWER = b"Content-Type: text/plain\r\nX-Name: Jos\xc3\xa9 \xe9\r\nX_Name: a\r\nDate: today\r\n"
+ANSWER += b"Connection: keep-alive, x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nconnection: X-Other\r\nX-Other: 1\r\n"
 
 
 def answer(connection: socket.socket) -> None:
@@ -116,12 +117,14 @@ class AsItCameTests(SynchronousTestCase):
             self.assertEqual(ways["straight"], ways["queued"], name)
 
     def test_answers(self) -> None:
-        """The bytes of header fields arrive. A field with ``_`` in its name does not."""
-        for more in (b"", QUEUED):
-            head, _ = self.ask(b"GET", b"/", more)
-            lines = head.split(b"\r\n")
-            self.assertIn(b"X-Name: Jos\xc3\xa9 \xe9", lines)
-            self.assertNotIn(b"x_name", head.lower())
+        """The bytes of header fields arrive. A field with ``_`` in its name does not, nor one that Connection names."""
+        for method, target in ((b"GET", b"/"), (b"HEAD", b"/"), (b"GET", b"/304")):
+            for more in (b"", QUEUED):
+                head, _ = self.ask(method, target, more)
+                lines = head.split(b"\r\n")
+                self.assertIn(b"X-Name: Jos\xc3\xa9 \xe9", lines)
+                for name in (b"x_name", b"x-hop", b"x-other", b"keep-alive"):
+                    self.assertNotIn(name, head.lower())
 
     def test_bodiless(self) -> None:
         """An answer to HEAD has the length that the application announced, and no body."""
