@@ -197,12 +197,13 @@ class OpenHQM(Service):
 
     def _make_sidecar(self) -> Sidecar:
         config = self.settings.proxy.sidecar
+        name = b"openhqm-%b" % os.urandom(4).hex().encode()
         trusts = TrustedProxies(self.settings.server.trusted_proxies)
         return Sidecar(
             UpstreamPool(endpoint_for(config.upstream or "", self._reactor), self._reactor),
-            name=b"openhqm-%b" % os.urandom(4).hex().encode(),
+            name=name,
             rules=[each.rule for each in config.async_rules],
-            queue=Proxied(self._door, trusts),
+            queue=Proxied(self._door, name, trusts),
             timeout=config.timeout,
             longest_wait=self.settings.server.max_wait_seconds,
             trusts=trusts,

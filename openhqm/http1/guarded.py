@@ -24,13 +24,13 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ISystemHandle,
 )
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import URI, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from openhqm.errors import DestinationRefused
-from openhqm.http1.client import BoundedHeads
+from openhqm.http1.client import BoundedHeads, ExactAgent
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.resolving import resolve_host
 
@@ -78,7 +78,7 @@ def guarded_agent(
     connector = _Connector(reactor, permits, resolver or reactor.nameResolver, connect_seconds)
     endpoints = _Endpoints(connector, tls or BrowserLikePolicyForHTTPS())
     pool = HTTPConnectionPool(reactor, persistent=False)
-    return _GuardedAgent(Agent.usingEndpointFactory(reactor, endpoints, pool), check)
+    return _GuardedAgent(ExactAgent.usingEndpointFactory(reactor, endpoints, pool), check)
 
 
 @attrs.frozen

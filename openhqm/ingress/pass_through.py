@@ -17,7 +17,7 @@ from openhqm.http1.upstream_pool import UpstreamPool
 from openhqm.ingress.answers import problem
 from openhqm.ingress.fast_path import instance
 from openhqm.ingress.metrics import StraightMetrics
-from openhqm.policy.proxying import end_to_end, forwarded_fields
+from openhqm.policy.proxying import end_to_end, forwarded_fields, with_via
 
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
 
@@ -171,10 +171,7 @@ def request_head(head: Head, *, peer: str | None, scheme: str, name: bytes, trus
     host = next((value for key, value in head.headers if key == b"host"), None)
     fields = [field for field in end_to_end(head.headers) if field[0] != b"host"]
     fields = forwarded_fields(fields, peer=peer, scheme=scheme, host=host, trusted=trusted)
-    via = [value for key, value in fields if key == b"via"]
-    fields = [field for field in fields if field[0] != b"via"]
-    # Via has the version in which the message was received, and the newest recipient last.
-    fields.append((b"via", b", ".join((*via, head.version[5:] + b" " + name))))
+    fields = with_via(fields, head.version, name)
     lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (head.method, head.target, host or b"")]
     for key, value in fields:
         lines += (key, b": ", value, b"\r\n")

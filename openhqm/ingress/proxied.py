@@ -14,7 +14,7 @@ from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.preferences import claim_of
 from openhqm.messages import IdempotencyClaim, Reply, Submission
 from openhqm.policy.field_text import field_bytes
-from openhqm.policy.proxying import NO_PROXIES, end_to_end, forwarded_fields
+from openhqm.policy.proxying import NO_PROXIES, end_to_end, forwarded_fields, with_via
 
 # Cookies must not be stored. Prefer is for the gateway.
 _NOT_STORED = frozenset((b"cookie", b"prefer", b"host"))
@@ -24,11 +24,12 @@ _SET_BY_GATEWAY = frozenset(("date", "server", "connection", "content-length"))
 class Proxied:
     """Submits requests for the application to the queue, and answers for it.
 
-    ``trusts`` says whether the forwarding fields of a peer are kept.
+    ``name`` is that of this process in ``Via``. ``trusts`` says whether the forwarding fields of a peer are kept.
     """
 
-    def __init__(self, door: Door, trusts: Callable[[str | None], bool] = NO_PROXIES) -> None:
+    def __init__(self, door: Door, name: bytes, trusts: Callable[[str | None], bool] = NO_PROXIES) -> None:
         self._door = door
+        self._name = name
         self._trusts = trusts
 
     async def __call__(self, message: FullRequest, wait: float | None) -> Answer:
@@ -37,7 +38,7 @@ class Proxied:
         An ``Idempotency-Key`` is separate for each method and target. The errors of `Door.take`.
         """
         acceptance = await self._door.take(
-            lambda now: (proxied_submission(message, self._trusts(message.peer)), _claim(message)),
+            lambda now: (proxied_submission(message, self._name, self._trusts(message.peer)), _claim(message)),
             lambda: _received(message),
         )
         if wait is not None:
@@ -47,10 +48,10 @@ class Proxied:
         return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
 
 
-def proxied_submission(message: FullRequest, trusted: bool = False) -> Submission:
+def proxied_submission(message: FullRequest, name: bytes, trusted: bool = False) -> Submission:
     """The submission for a request to the application. `InvalidRequest`.
 
-    Where the peer is ``trusted``, what it says about the client is kept.
+    ``name`` is that of this process in ``Via``. Where the peer is ``trusted``, what it says about the client is kept.
     """
     head = message.head
     if message.field(b"x-callback-url") is not None:
@@ -62,6 +63,7 @@ def proxied_submission(message: FullRequest, trusted: bool = False) -> Submissio
         )
     except ValueError as error:
         raise InvalidRequest("headers", str(error)) from None
+    passed = with_via(passed, head.version, name)
     path, mark, query = head.target.decode("ascii").partition("?")
     metadata = {"endpoint": APPLICATION, "method": head.method.decode("ascii"), "path": path}
     if mark:  # /a and /a? are two targets

@@ -143,6 +143,18 @@ def forwarded_fields(
     return forwarded
 
 
+def with_via(fields: Fields, version: bytes, name: bytes) -> list[tuple[bytes, bytes]]:
+    """``fields`` with this gateway in ``Via`` (RFC 9110, section 7.6.3), by which it recognises a loop.
+
+    ``version`` is the one of the request line (``HTTP/1.1``), and ``name`` that of the gateway. The newest recipient
+    comes last.
+    """
+    passed = [field for field in fields if field[0].lower() != b"via"]
+    before = [value for key, value in fields if key.lower() == b"via"]
+    passed.append((b"via", b", ".join((*before, version.removeprefix(b"HTTP/") + b" " + name))))
+    return passed
+
+
 def _check(name: bytes, value: bytes) -> None:
     if _NAME.match(name) is None:
         raise ValueError(f"{name!r} is not the name of a header field")

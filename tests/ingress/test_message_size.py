@@ -95,7 +95,7 @@ class MessageSizeTests(SynchronousTestCase):
         """Nor does a request for the application, with what is added on who asked."""
         came = message(b"PUT", b"/" + b"a" * 50, fields, body)
         received = len(body) + 51 + sum(len(name) + len(value) for name, value in came.head.headers)
-        self.assertLessEqual(envelope(proxied_submission(came)), GROWTH * received + OWN_BYTES)
+        self.assertLessEqual(envelope(proxied_submission(came, b"openhqm-test")), GROWTH * received + OWN_BYTES)
 
 
 class DoorTests(SynchronousTestCase):
@@ -158,7 +158,7 @@ class DoorTests(SynchronousTestCase):
             longest_wait=60,
             addressing=Addressing(endpoints=(APPLICATION,), default=APPLICATION),
         )
-        queued = Proxied(door)
+        queued = Proxied(door, b"openhqm-test")
 
         def ask(came: FullRequest) -> Any:
             waiting = Deferred.fromCoroutine(queued(came, None))

@@ -18,6 +18,8 @@ from openhqm.ingress.proxied import passed_on, proxied_submission
 from openhqm.messages import Reply, Status
 from tests.servers import ROOT, Server, free_port
 
+NAME = b"openhqm-test"
+
 
 def message(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], body: bytes = b"") -> FullRequest:
     headers = [(b"host", b"shop.example"), *fields]
@@ -32,7 +34,7 @@ class ProxiedTests(SynchronousTestCase):
     def test_as_it_came(self) -> None:
         """Method, path, query and body are those of the client, byte for byte. No value of a header field is lost."""
         taken = proxied_submission(
-            message(b"PUT", b"/a%20b/..;x?q=%2F&q", [(b"x-a", b"1"), (b"x-a", b"2")], b"\x00\xff{")
+            message(b"PUT", b"/a%20b/..;x?q=%2F&q", [(b"x-a", b"1"), (b"x-a", b"2")], b"\x00\xff{"), NAME
         )
         self.assertEqual(taken.body, b"\x00\xff{")
         self.assertEqual(
@@ -43,27 +45,35 @@ class ProxiedTests(SynchronousTestCase):
 
     def test_who_asked(self) -> None:
         """The forwarding fields name the client as the gateway sees it (RFC 7239), and not as the client says."""
-        taken = proxied_submission(message(b"GET", b"/", [(b"x-forwarded-for", b"10.0.0.1")]))
+        taken = proxied_submission(message(b"GET", b"/", [(b"x-forwarded-for", b"10.0.0.1")]), NAME)
         self.assertEqual(taken.headers["X-Forwarded-For"], "192.0.2.7")
         self.assertEqual(taken.headers["Forwarded"], "for=192.0.2.7;proto=http;host=shop.example")
+
+    def test_via(self) -> None:
+        """The gateway names itself in Via, behind those before it, so that a request that comes back is noticed."""
+        taken = proxied_submission(message(b"GET", b"/", [(b"via", b"1.0 a"), (b"via", b"1.1 b")]), NAME)
+        self.assertEqual(taken.headers["Via"], "1.0 a, 1.1 b, 1.1 openhqm-test")
 
     def test_trusted_proxy(self) -> None:
         """What a trusted proxy says about the client, its scheme and its host is kept."""
         fields = [(b"x-forwarded-for", b"10.0.0.1"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-host", b"a.b")]
-        taken = proxied_submission(message(b"GET", b"/", fields), trusted=True)
+        taken = proxied_submission(message(b"GET", b"/", fields), NAME, trusted=True)
         self.assertEqual(taken.headers["X-Forwarded-For"], "10.0.0.1, 192.0.2.7")
         self.assertEqual((taken.headers["X-Forwarded-Proto"], taken.headers["X-Forwarded-Host"]), ("https", "a.b"))
 
     def test_not_kept(self) -> None:
         """Fields of the connection and cookies are not stored."""
         fields = [(b"cookie", b"a=b"), (b"connection", b"x-own"), (b"x-own", b"1"), (b"te", b"trailers")]
-        taken = proxied_submission(message(b"GET", b"/", fields))
+        taken = proxied_submission(message(b"GET", b"/", fields), NAME)
         self.assertEqual({"Cookie", "Connection", "X-Own", "Te"} & set(taken.headers), set())
 
     def test_callback(self) -> None:
         """A callback, which this build does not have, is refused by name."""
         error = self.assertRaises(
-            InvalidRequest, proxied_submission, message(b"GET", b"/", [(b"x-callback-url", b"https://a.example/")])
+            InvalidRequest,
+            proxied_submission,
+            message(b"GET", b"/", [(b"x-callback-url", b"https://a.example/")]),
+            NAME,
         )
         self.assertEqual(error.field, "X-Callback-Url")
 
@@ -179,3 +189,17 @@ class InFrontTests(SynchronousTestCase):
             "openhqm_straight_request_duration_seconds_count 4.0",
         ):
             self.assertIn(line, text.splitlines())
+
+
+class LoopTests(SynchronousTestCase):
+    def test_loop(self) -> None:
+        """A sidecar whose upstream is itself answers 508, straight and queued, and does not call itself for ever."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        server = Server(directory, OPENHQM_PROXY__SIDECAR__ENABLED="true")
+        server.environment["OPENHQM_PROXY__SIDECAR__UPSTREAM"] = f"http://127.0.0.1:{server.port}"
+        server.start()
+        self.addCleanup(server.stop)
+        for fields in ({}, {"Prefer": "respond-async, wait=10"}):
+            status, _, body = server.ask("POST", "/a", b"x", fields)
+            self.assertEqual((status, json.loads(body)["title"]), (508, "Loop Detected"), fields)
