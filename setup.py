@@ -15,6 +15,7 @@ TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 # hiredis packs what is asked (from 3 on), and parses the answers: txredisapi does either in Python, far slower.
 REDIS = ["hiredis>=3", "txredisapi>=1.6"]
 RABBITMQ = ["pika>=1.3.2"]
+MQTT = ["paho-mqtt>=2.1"]
 
 setup(
     name="openhqm",
@@ -41,11 +42,13 @@ setup(
     ],
     package_data={"openhqm": ["py.typed", "redis/*.lua"]},
     extras_require={
+        "mqtt": MQTT,
         "rabbitmq": RABBITMQ,
         "redis": REDIS,
         "routing": ROUTING,
         "tls": TLS,
         "test": [
+            *MQTT,
             *RABBITMQ,
             *REDIS,
             *ROUTING,

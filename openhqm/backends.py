@@ -26,6 +26,10 @@ from openhqm.custom.settings import CustomSettings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.interfaces import IBroker
 from openhqm.memory import backend as memory
+from openhqm.mqtt import settings as mqtt_settings
+from openhqm.mqtt.broker import MQTTBroker
+from openhqm.mqtt.client import check_installed as check_paho
+from openhqm.mqtt.settings import MQTTSettings
 from openhqm.policy.channel_count import ChannelCount
 from openhqm.policy.channels import Channels
 from openhqm.policy.queue_names import queue_name
@@ -74,6 +78,21 @@ def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) ->
     return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
 
 
+def _mqtt(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
+    check_paho()
+    ours = settings.queue.of(MQTTSettings)
+    broker = MQTTBroker(
+        ours.address,
+        ours.client_id,
+        clock,
+        random.random,
+        seconds=ours.timeout_seconds,
+        keeps=ours.keeps,
+        expiry=ours.message_expiry_seconds or None,
+    )
+    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
+
+
 TABLE = (
     Row(
         name="sqlite",
@@ -110,6 +129,15 @@ TABLE = (
         make=_rabbitmq,
     ),
     Row(
+        name="mqtt",
+        kind=Kind.BROKER,
+        reach=Reach.SHARED,
+        settings=MQTTSettings,
+        check=mqtt_settings.check,
+        accept="journaled",
+        make=_mqtt,
+    ),
+    Row(
         name="custom",
         kind=Kind.EITHER,
         reach=Reach.SHARED,
@@ -123,7 +151,6 @@ PRODUCTS = Products(
     absent={
         "kafka": ("kafka_bootstrap_servers",),
         "sqs": ("sqs_region", "sqs_queue_url"),
-        "mqtt": ("mqtt_host",),
         "azure_eventhubs": (),
         "gcp_pubsub": (),
     },
@@ -179,7 +206,7 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         lease=settings.queue.lease_seconds,
         steps=steps,
         queues=queues,
-        journaled=settings.queue.accept == "journaled",
+        journaled=(settings.queue.accept or PRODUCTS[settings.queue.type].accept) == "journaled",
     )
     return Backend(queue, store.results, store.timekeeper, when_probed, channels=count, broker=broker)
 

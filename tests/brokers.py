@@ -1,4 +1,4 @@
-"""Real Redis and RabbitMQ servers on ports and in directories of their own.
+"""Real Redis, RabbitMQ and Mosquitto servers on ports and in directories of their own.
 
 Where a server is not installed its tests are skipped with the reason. Where ``CI`` is ``true`` they fail.
 """
@@ -387,3 +387,103 @@ def shared_rabbitmq(root: Path | None = None) -> RabbitMQServer:
         _shared[root] = RabbitMQServer(root=root).start()
         atexit.register(_shared[root].close)
     return _shared[root]
+
+
+def find_mosquitto() -> str:
+    """Where ``mosquitto`` is; `SkipTest` where there is none."""
+    for path in (shutil.which("mosquitto"), "/usr/sbin/mosquitto"):
+        if path is not None and os.path.exists(path):
+            return path
+    reason = "mosquitto is not installed: apt-get install mosquitto"
+    if os.environ.get("CI") == "true":
+        raise AssertionError(reason)
+    raise SkipTest(reason)
+
+
+class Mosquitto:
+    """A Mosquitto that writes down what it keeps after every change, unless ``settings`` say otherwise.
+
+    ``extra`` are lines for its configuration in addition: another listener, say.
+    """
+
+    def __init__(self, *extra: str, **settings: str) -> None:
+        self.binary = find_mosquitto()
+        shared = "/dev/shm"
+        self.directory = Path(
+            tempfile.mkdtemp(prefix="openhqm-mosquitto-", dir=shared if os.path.isdir(shared) else None)
+        )
+        self.port = free_port()
+        self.settings = {
+            "allow_anonymous": "true",
+            "persistence": "true",
+            "persistence_location": f"{self.directory}/",
+            "autosave_on_changes": "true",
+            "autosave_interval": "1",
+            "max_inflight_messages": "1000",
+            "max_queued_messages": "2000",
+            "log_dest": f"file {self.directory}/log",
+            **settings,
+        }
+        self.extra = extra
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Mosquitto:
+        """Start it, and come back once it answers."""
+        lines = [f"listener {self.port} 127.0.0.1", *(f"{name} {value}" for name, value in self.settings.items())]
+        config = self.directory / "conf"
+        # Started by root it would become another user, who may not write here.
+        config.write_text("\n".join(["user root", *lines, *self.extra, ""]))
+        with (self.directory / "out").open("ab") as out:
+            self.process = subprocess.Popen([self.binary, "-c", str(config)], stdout=out, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 30
+        more = [int(line.split()[1]) for line in self.extra if line.startswith("listener ")]
+        while True:
+            try:
+                for port in (self.port, *more):
+                    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                return self
+            except OSError:
+                pass  # not yet: asked again below
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self.directory / "out").read_text())
+            time.sleep(0.01)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal, SIGKILL by default, and wait until it has ended. On SIGTERM it writes down what it has."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait()
+
+    def lose_everything(self) -> None:
+        """Kill it, and start it again on an empty disk."""
+        self.kill()
+        (self.directory / "mosquitto.db").unlink(missing_ok=True)
+        self.start()
+
+    def freeze(self) -> None:
+        """Send SIGSTOP: connections stay open, and none is answered."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill it, and delete its files."""
+        if self.process is not None and self.process.poll() is None:
+            self.thaw()
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+_mosquittos: list[Mosquitto] = []
+
+
+def shared_mosquitto() -> Mosquitto:
+    """One for all tests of this run: each has topics of its own in it."""
+    if not _mosquittos:
+        _mosquittos.append(Mosquitto().start())
+        atexit.register(_mosquittos[0].close)
+    return _mosquittos[0]

@@ -27,7 +27,7 @@ LAYERS = (
     ("memory", "sqlite", "redis"),
     ("brokered",),
     ("pulled",),
-    ("rabbitmq", "custom"),
+    ("rabbitmq", "mqtt", "custom"),
     ("storeless",),
     ("backends",),
     ("workers", "delivery"),

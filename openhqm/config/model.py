@@ -108,8 +108,8 @@ class Queue:
     ``format`` says how messages of other programs are read, and ``response_queue`` where the replies to them go that
     name no place for theirs. With a broker, workers without a store report there. ``priorities`` are those that have
     a channel of their own in a broker; None: all three. ``accept`` says whether a 202 waits for the broker
-    (``confirmed``, the default) or for the ledger alone (``journaled``). The short forms of the products are fields
-    beside these (`openhqm.config.records`).
+    (``confirmed``) or for the ledger alone (``journaled``); None: as `Product.accept` has it. The short forms of the
+    products are fields beside these (`openhqm.config.records`).
     """
 
     type: str

@@ -53,7 +53,7 @@ class Product:
     ``settings`` is that record, an attrs class whose fields all have defaults (None: there is nothing to configure).
     ``check`` finds what is wrong with the settings where the queue is in this product. ``keeps_records``: it can be
     the result store beside a broker. ``foreign_messages``: other programs put messages into its queues, which
-    ``queue.format`` says how to read.
+    ``queue.format`` says how to read. ``accept`` is what ``queue.accept`` is where it is left out, over a broker.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Product:
     check: Check = _nothing_wrong
     keeps_records: bool = False
     foreign_messages: bool = False
+    accept: str = "confirmed"
 
 
 @attrs.frozen(eq=False)

@@ -174,11 +174,11 @@ class Delivering(BrokerCase):
         await self.received(inbox, 2)
         await self.done(inbox.subscription.stop())
         inbox.subscription.credit(5)
-        if self.traits.acks is Acks.PREFIX:  # its partition is free once all that it had is acknowledged
+        if self.traits.acks is not Acks.EACH:  # its partition, or session, is free once all that it had is acknowledged
             await self.ack(inbox, *inbox.deliveries)
         rest = self.consume(channel, 10, other)
         await self.received(rest, 4)
-        if self.traits.acks is not Acks.PREFIX:
+        if self.traits.acks is Acks.EACH:
             await self.ack(inbox, *inbox.deliveries)
         await self.quiet()
         self.assertEqual(inbox.revoked, [])

@@ -366,7 +366,7 @@ class AbsentTests(ConfigCase):
 
     def test_backends(self) -> None:
         """Every backend of the contract that is not built in is refused by its name, never replaced by another."""
-        for backend in ("kafka", "sqs", "mqtt", "azure_eventhubs", "gcp_pubsub"):
+        for backend in ("kafka", "sqs", "azure_eventhubs", "gcp_pubsub"):
             complaint = self.complaint(f"queue: {{type: {backend}}}")
             self.assertEqual((complaint.key, complaint.reason), ("queue.type", f"{backend}: not in this build"))
             complaint = self.complaint(f"queue: {{connection: {{{backend}: {{url: a}}}}}}")

@@ -1,0 +1,391 @@
+# -*- test-case-name: tests.mqtt.test_client,tests.mqtt.test_connecting -*-
+"""One connection to an MQTT broker: paho, driven by the reactor.
+
+Each connection has a paho client of its own: paho would send again over the next one what the caller was told has
+failed. Only what blocks (host name, TCP, TLS, websocket) runs in a thread; in the reactor paho was faster than in a
+thread of its own, with half the CPU for each message.
+
+paho is imported when MQTT is configured, and not before.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.task import LoopingCall
+from zope.interface import implementer
+
+from openhqm.errors import Complaint, ConfigurationError, NotDurable
+from openhqm.mqtt.address import Address
+from openhqm.mqtt.websocket import WholeSocket
+
+KEEPALIVE_LOOK_SECONDS = 1.0
+MOST_AT_ONCE = 100
+"""Packets that are read in one turn of the reactor, so that other connections have theirs."""
+MOST_UNCONFIRMED = 10_000
+NEVER_EXPIRES = 0xFFFF_FFFF
+NO_SUBSCRIBERS = 0x10
+REFUSED = 0x80
+"""From here on a reason code is a failure (MQTT 5, section 2.4)."""
+
+Run = Callable[[Callable[[], Any]], Deferred[Any]]
+"""Runs a function that blocks, in a thread, and fires with what it returns."""
+
+
+def check_installed() -> None:
+    """`ConfigurationError` where a package that MQTT needs is not installed."""
+    try:
+        import paho.mqtt.client as client
+    except ImportError as error:
+        reason = f"mqtt needs more than is installed ({error}): pip install openhqm[mqtt]"
+        raise ConfigurationError([Complaint("queue.type", reason)]) from None
+    if not hasattr(client, "CallbackAPIVersion"):
+        raise ConfigurationError([Complaint("queue.type", "mqtt needs paho-mqtt 2: pip install openhqm[mqtt]")])
+
+
+@implementer(IReadWriteDescriptor)
+class _Socket:
+    def __init__(self, client: Client, raw: Any) -> None:
+        self._client = client
+        self._raw = raw
+        self._number = raw.fileno()
+
+    def fileno(self) -> int:
+        return int(self._number)
+
+    def logPrefix(self) -> str:
+        return "mqtt"
+
+    def connectionLost(self, reason: Any) -> None:
+        self._client.read(self._raw)  # the broker's reason may lie there
+        self._client.abort()
+
+    def doRead(self) -> None:
+        self._client.read(self._raw)
+
+    def doWrite(self) -> None:
+        self._client.write()
+
+
+class Client:
+    """A connection that is logged in; see `openhqm.runtime.reconnecting.Connection`.
+
+    ``session``: the broker keeps what comes for ``client_id`` while there is no connection; else it forgets all with
+    the connection. ``receive_maximum`` is how many messages the broker may send that were not acknowledged (MQTT 5; in
+    3.1.1 that is the broker's to say). ``received`` is called with each message, as paho has it.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        client_id: str,
+        reactor: Any,
+        received: Callable[[Any], None],
+        *,
+        session: bool = False,
+        receive_maximum: int = 65_535,
+    ) -> None:
+        from paho.mqtt.client import Client as Paho
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        self.lost: Deferred[str] = Deferred()
+        self.session_present = False
+        self.properties: dict[str, Any] = {}
+        self.is_5 = address.protocol == 5
+        self._address = address
+        self._reactor = reactor
+        self._received = received
+        self._connected: Deferred[None] = Deferred()
+        self._over = False
+        self._heard = False
+        self._socket: _Socket | None = None
+        self._whole: WholeSocket | None = None
+        self._waiting: deque[tuple[tuple[Any, ...], Deferred[int]]] = deque()
+        self._unconfirmed: dict[int, Deferred[int]] = {}
+        self._asked: dict[int, Deferred[list[Any]]] = {}
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+        self._connect_arguments: dict[str, Any] = {}
+        clean = {} if self.is_5 else {"clean_session": not session}
+        if self.is_5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = NEVER_EXPIRES if session else 0
+            properties.ReceiveMaximum = receive_maximum
+            self._connect_arguments = {"clean_start": not session, "properties": properties}
+        paho = self._paho = Paho(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=MQTTProtocolVersion(address.protocol),
+            transport="tcp" if address.path is None else "websockets",
+            reconnect_on_failure=False,  # else it would try another protocol, and block
+            manual_ack=True,
+            **clean,
+        )
+        paho.max_inflight_messages = 0  # paho does not keep to what the broker allows: that is done here
+        if address.username is not None:
+            paho.username_pw_set(address.username, address.password)
+        if address.path is not None:
+            paho.ws_set_options(path=address.path)
+        paho.on_connect = self._on_connect
+        paho.on_disconnect = self._on_disconnect
+        paho.on_message = self._on_message
+        paho.on_publish = self._on_publish
+        paho.on_subscribe = lambda _, __, mid, codes, ___: self._answered(mid, codes)
+        paho.on_unsubscribe = lambda _, __, mid, codes, ___: self._answered(mid, codes)
+
+    def connect(self, run: Run, seconds: float) -> Deferred[Client]:
+        """Connect and log in, within ``seconds`` for each of the two. `NotDurable`. It may be cancelled."""
+        self._paho.connect_timeout = seconds
+        # An attempt that is given up leaves its thread to run; what that brings is closed.
+        run(self._open).addCallbacks(self._opened, lambda failure: self._end(describe(failure.value)))
+        connected = self._connected.addTimeout(2 * seconds, self._reactor, _too_late)
+        return connected.addCallback(lambda _: self).addErrback(self._not_connected)
+
+    def _open(self) -> None:
+        if self._address.tls is not None:
+            self._paho.tls_set_context(_context(self._address))
+        address = self._address
+        self._paho.connect(address.host, address.port, address.keepalive, **self._connect_arguments)
+
+    def _opened(self, result: None) -> None:
+        raw = self._paho.socket()
+        if self._over or raw is None:
+            self._paho.disconnect()
+            self._end(_SILENT)
+            return
+        self._socket = _Socket(self, raw)
+        if self._address.path is not None:
+            self._whole = WholeSocket.under(raw)
+        self._paho.on_socket_close = lambda *_: self._forget_socket()
+        self._paho.on_socket_register_write = lambda *_: self._write_when_possible()
+        self._paho.on_socket_unregister_write = lambda *_: self._write_no_more()
+        self._reactor.addReader(self._socket)
+        if self._paho.want_write():
+            self._reactor.addWriter(self._socket)
+        self._looking.start(KEEPALIVE_LOOK_SECONDS, now=False)
+
+    def _not_connected(self, failure: Any) -> Any:
+        self.abort()
+        return failure
+
+    # What is asked
+
+    def publish(self, topic: str, payload: bytes, properties: Any = None, *, retain: bool = False) -> Deferred[int]:
+        """Fires with the reason code of the broker's PUBACK, 0 or `NO_SUBSCRIBERS`.
+
+        `NotDurable`: the broker refuses the message, or the connection is over, and nothing is known.
+        """
+        if self._over:
+            return fail(NotDurable("the connection is closed"))
+        if len(self._unconfirmed) + len(self._waiting) >= MOST_UNCONFIRMED:
+            return fail(NotDurable("the broker does not keep up with what is published", retry_after=1))
+        confirmed: Deferred[int] = Deferred()
+        self._waiting.append(((topic, payload, 1, retain, properties), confirmed))
+        self._publish()
+        return confirmed
+
+    def _publish(self) -> None:
+        """Send what waits, as much as the broker takes at once."""
+        most = self.properties.get("ReceiveMaximum", MOST_UNCONFIRMED)
+        while self._waiting and len(self._unconfirmed) < most and not self._over:
+            arguments, confirmed = self._waiting.popleft()
+            try:
+                sent = self._paho.publish(*arguments)
+            except ValueError as error:
+                confirmed.errback(NotDurable(f"MQTT cannot carry the message: {error}"))
+                continue
+            self._unconfirmed[sent.mid] = confirmed
+
+    def subscribe(self, topic_filter: str) -> Deferred[None]:
+        """Subscribe with QoS 1. `NotDurable` where the broker refuses, or grants QoS 0 only."""
+        return self._ask(self._paho.subscribe, topic_filter, 1).addCallback(_granted, topic_filter)
+
+    def unsubscribe(self, topic_filter: str) -> Deferred[None]:
+        """Unsubscribe. What the broker had sent before has come when it fires. `NotDurable`."""
+        return self._ask(self._paho.unsubscribe, topic_filter).addCallback(lambda _: None)
+
+    def _ask(self, ask: Callable[..., tuple[int, int | None]], *arguments: Any) -> Deferred[list[Any]]:
+        if self._over:
+            return fail(NotDurable("the connection is closed"))
+        code, mid = ask(*arguments)
+        if mid is None or code:
+            return fail(NotDurable("the broker cannot be asked now"))
+        answer = self._asked[mid] = Deferred()
+        return answer.addTimeout(self._address.keepalive, self._reactor, _too_late)
+
+    def acknowledge(self, mid: int) -> None:
+        """The broker may forget the message with this packet identifier."""
+        self._paho.ack(mid, 1)
+
+    # The end
+
+    def close(self) -> None:
+        """Close it after what was written. What the session keeps stays."""
+        self._paho.disconnect()
+
+    def abort(self) -> None:
+        """Close it now."""
+        self._end("it was closed")
+
+    def _end(self, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._looking.running:
+            self._looking.stop()
+        raw = self._paho.socket()
+        self._forget_socket()
+        if raw is not None:
+            raw.close()
+        error = NotDurable(reason)
+        unanswered: list[Deferred[Any]] = [self._connected, *self._asked.values(), *self._unconfirmed.values()]
+        unanswered += [confirmed for _, confirmed in self._waiting]
+        self._unconfirmed, self._asked = {}, {}
+        self._waiting.clear()
+        for answer in unanswered:
+            if not answer.called:
+                answer.errback(error)
+        self.lost.callback(reason)
+
+    def _forget_socket(self) -> None:
+        found, self._socket = self._socket, None
+        if found is not None:
+            self._reactor.removeReader(found)
+            self._reactor.removeWriter(found)
+
+    # What paho and the reactor say
+
+    def read(self, raw: Any) -> None:
+        """Read what has come. paho and TLS may hold packets that the reactor cannot see."""
+        for _ in range(MOST_AT_ONCE):
+            self._heard = False
+            try:
+                self._paho.loop_read()
+            except Exception as error:  # paho's, about what it cannot read
+                self._end(f"the broker breaks the protocol: {error}")
+                return
+            if self._paho.socket() is not raw:
+                return
+            pending = getattr(raw, "pending", None)
+            if not self._heard and not (pending is not None and pending()):
+                return
+        self._reactor.callLater(0, self._read_on, raw)
+
+    def _read_on(self, raw: Any) -> None:
+        if self._socket is not None:
+            self.read(raw)
+
+    def write(self) -> None:
+        """Write what waits."""
+        if self._whole is not None:
+            try:
+                self._whole.flush()
+            except OSError as error:
+                self._end(describe(error))
+                return
+        self._paho.loop_write()
+        if not self._paho.want_write():
+            self._write_no_more()
+
+    def _write_when_possible(self) -> None:
+        if self._socket is not None:
+            self._reactor.addWriter(self._socket)
+
+    def _write_no_more(self) -> None:
+        if self._socket is not None and not (self._whole is not None and self._whole.waiting):
+            self._reactor.removeWriter(self._socket)
+
+    def _look(self) -> None:
+        self._paho.loop_misc()
+
+    def _on_connect(self, paho: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._heard = True
+        if reason.is_failure:
+            self._end(f"it refuses the connection: {reason}")
+            return
+        self.session_present = flags.session_present
+        self.properties = {name: getattr(properties, name) for name in _ANNOUNCED if hasattr(properties, name)}
+        if self.properties.get("MaximumQoS", 1) < 1:
+            self._end("it carries QoS 0 only, which confirms nothing")
+        elif self.properties.get("RetainAvailable", 1) < 1:
+            self._end("it keeps no retained messages")
+        elif not self._connected.called:
+            self._connected.callback(None)
+
+    def _on_disconnect(self, paho: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._end(f"the broker has ended it: {reason} (0x{reason.value:02X})")
+        elif reason.getName() == "Keep alive timeout":
+            self._end("it does not answer")
+        else:
+            self._end("it was closed" if self._connected.called else _SILENT)
+
+    def _on_message(self, paho: Any, data: Any, message: Any) -> None:
+        self._heard = True
+        self._received(message)
+
+    def _on_publish(self, paho: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
+        self._heard = True
+        confirmed = self._unconfirmed.pop(mid, None)
+        if confirmed is not None and not confirmed.called:
+            if reason.is_failure:
+                confirmed.errback(NotDurable(f"the broker refuses the message: {reason} (0x{reason.value:02X})"))
+            else:
+                confirmed.callback(reason.value)
+        self._publish()
+
+    def _answered(self, mid: int, codes: list[Any]) -> None:
+        self._heard = True
+        answer = self._asked.pop(mid, None)
+        if answer is not None and not answer.called:
+            answer.callback(codes)
+
+
+_SILENT = "it closes the connection without a word: is that the port of MQTT?"
+_ANNOUNCED = ("ReceiveMaximum", "MaximumQoS", "RetainAvailable", "MaximumPacketSize", "SessionExpiryInterval")
+
+
+def _context(address: Address) -> ssl.SSLContext:
+    """Verified, always. The files are read for each connection: certificates may be renewed meanwhile."""
+    files = address.tls
+    assert files is not None
+    context = ssl.create_default_context(cafile=files.ca)
+    if files.cert is not None:
+        # For a key under a password, OpenSSL would prompt at the terminal.
+        context.load_cert_chain(files.cert, files.key, password="")
+    return context
+
+
+def _granted(codes: list[Any], topic_filter: str) -> None:
+    value = codes[0].value
+    if value >= REFUSED:
+        raise NotDurable(f"the broker refuses the subscription to {topic_filter}: {codes[0]}")
+    if value < 1:
+        raise NotDurable(f"the broker grants QoS 0 only for {topic_filter}, which may lose messages")
+
+
+def _too_late(result: Any, seconds: float) -> Any:
+    raise NotDurable("it does not answer")
+
+
+def describe(error: BaseException) -> str:
+    """Why no connection could be made, in plain text."""
+    if isinstance(error, NotDurable):
+        return error.reason
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    if isinstance(error, OSError):
+        name = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{name}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,245 @@
+# -*- test-case-name: tests.mqtt.test_broker,tests.mqtt.test_contract -*-
+"""The session of one channel, and what this process has out of it.
+
+The broker keeps for the session what is published into the channel's topic, and what was delivered and not
+acknowledged, for as long as it takes until a process comes back for it. One process at a time is connected to it.
+
+Credit is a window of this process. The receive maximum bounds what comes beyond it; that waits here, and is the
+broker's again when the connection ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces.broker import IBrokerDelivery, IReceiver, ISubscription, Message
+from openhqm.mqtt.client import Client, describe
+from openhqm.mqtt.marks import Marks
+from openhqm.mqtt.messages import from_payload
+from openhqm.runtime.reconnecting import Reconnecting
+
+STANDING_BY = "another process consumes from it, and this one stands by"
+
+
+@implementer(IBrokerDelivery)
+class MQTTDelivery:
+    """``settled`` is called once it is acknowledged."""
+
+    position = None
+    redelivery_count = None  # MQTT says that it was delivered before, and not how often
+
+    def __init__(self, message: Message, acknowledge: Callable[[], None], session: Session) -> None:
+        self.message = message
+        self.revoked: Deferred[str] = Deferred()
+        self._acknowledge: Callable[[], None] | None = acknowledge
+        self._session = session
+
+    def ack(self) -> Deferred[None]:
+        acknowledge, self._acknowledge = self._acknowledge, None
+        if acknowledge is None:
+            return fail(NotDurable("the delivery was settled before, or the MQTT broker has revoked it"))
+        acknowledge()
+        self._session.settled(self)
+        return succeed(None)
+
+    def requeue(self) -> Deferred[None]:
+        return fail(NotDurable("MQTT takes no message back"))
+
+    def extend(self, seconds: float) -> Deferred[None]:
+        return fail(NotDurable("a delivery from MQTT has no lease that could be extended"))
+
+    def revoke(self, reason: str) -> None:
+        """The broker delivers the message again, to the process that connects to the session next."""
+        if self._acknowledge is not None:
+            self._acknowledge = None
+            self.revoked.callback(reason)
+
+
+@implementer(ISubscription)
+class Subscription:
+    """One receiver of a session. After it has stopped, the next one has the same session."""
+
+    def __init__(self, session: Session, receiver: IReceiver) -> None:
+        self.receiver = receiver
+        self.most = 0
+        self.out = 0
+        self._session = session
+
+    def credit(self, most: int) -> None:
+        self.most = most
+        self._session.flow()
+
+    def stop(self) -> Deferred[None]:
+        return self._session.leave(self)
+
+
+class Session:
+    """``connect`` makes a connection of the session: it is called with what takes each message. ``ended`` is called
+    when the session is of no use here any more, because it was left or its channel is gone, and with what fires once
+    its connection is closed.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        channel: str,
+        peer: str,
+        clock: Any,
+        random: Callable[[], float],
+        marks: Marks,
+        connect: Callable[[Callable[[Any], None]], Deferred[Client]],
+        ended: Callable[[Session, Deferred[None]], None],
+    ) -> None:
+        self.channel = channel
+        self.over = False
+        self._clock = clock
+        self._marks = marks
+        self._connect_client = connect
+        self._ended = ended
+        self._client: Client | None = None
+        self._subscription: Subscription | None = None
+        self._buffer: deque[Any] = deque()
+        self._out: dict[MQTTDelivery, Subscription] = {}
+        self._flowing = False
+        self._link = Reconnecting(
+            f"{peer} ({channel[:80]!r})",
+            clock,
+            random,
+            connect=self._connect,
+            up=self._up,
+            down=lambda reason: None,
+            describe=describe,
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """Why nothing comes, or None."""
+        reason = self._link.unavailable_reason
+        return None if self.over or reason is None else f"{self.channel} cannot be consumed from: {reason}"
+
+    def serve(self, receiver: IReceiver) -> Subscription:
+        """Deliver to ``receiver`` from now on."""
+        self._subscription = Subscription(self, receiver)
+        self._clock.callLater(0, self.flow)  # not inside `consume`
+        return self._subscription
+
+    # The connection
+
+    def start(self) -> None:
+        """Begin to connect."""
+        if not self.over:
+            self._link.start()
+
+    async def _connect(self) -> Client:
+        if not await self._marks.there(self.channel):
+            raise self._missing("the MQTT broker has no such channel")
+        if not await self._marks.take(self.channel):
+            raise NotDurable(STANDING_BY)
+        try:
+            client = await self._connect_client(self._received)
+        except BaseException:
+            self._marks.leave(self.channel)
+            raise
+        self._client = client
+        client.lost.addCallback(self._dropped)
+        if client.session_present:
+            return client
+        client.abort()
+        await self._marks.clear(self.channel)
+        raise self._missing("its session has ended, and the MQTT broker has forgotten what was in it")
+
+    async def _up(self, client: Client) -> None:
+        await client.subscribe(self.channel)
+
+    def _dropped(self, reason: str) -> str:
+        """The connection is over."""
+        self._client = None
+        self._marks.leave(self.channel)
+        self._buffer.clear()
+        out, self._out = self._out, {}
+        for delivery, subscription in out.items():
+            subscription.out -= 1
+            delivery.revoke(reason)
+        self._close_if_left()
+        return reason
+
+    def _missing(self, reason: str) -> NotDurable:
+        self._clock.callLater(0, self.lose, reason)
+        return NotDurable(reason)
+
+    # Messages
+
+    def _received(self, message: Any) -> None:
+        self._buffer.append(message)
+        self.flow()
+
+    def flow(self) -> None:
+        """Deliver what the credit allows."""
+        if self._flowing:
+            return
+        self._flowing = True
+        try:
+            while self._buffer and (subscription := self._subscription) and subscription.out < subscription.most:
+                self._deliver(self._buffer.popleft(), subscription)
+        finally:
+            self._flowing = False
+
+    def _deliver(self, message: Any, subscription: Subscription) -> None:
+        client = self._client
+        if client is None:
+            return
+        read = from_payload(message.payload, message.properties if client.is_5 else None)
+        delivery = MQTTDelivery(read, lambda: client.acknowledge(message.mid), self)
+        self._out[delivery] = subscription
+        subscription.out += 1
+        subscription.receiver.received(delivery)
+
+    def settled(self, delivery: MQTTDelivery) -> None:
+        """It is not out any more."""
+        subscription = self._out.pop(delivery, None)
+        if subscription is not None:
+            subscription.out -= 1
+            self.flow()
+            self._close_if_left()
+
+    # The end
+
+    def leave(self, subscription: Subscription) -> Deferred[None]:
+        """Deliver nothing more to this one. What it has stays out; without anything out the connection is closed."""
+        subscription.most = 0
+        if self._subscription is subscription:
+            self._subscription = None
+        return succeed(None) if self._out or self._subscription is not None else self.close("it was left")
+
+    def _close_if_left(self) -> None:
+        if self._subscription is None and not self._out and not self.over:
+            self.close("it was left")
+
+    def lose(self, reason: str) -> None:
+        """The channel is gone."""
+        subscription, self._subscription = self._subscription, None
+        if not self.over:
+            self.close(reason)
+            if subscription is not None:
+                subscription.receiver.lost(reason)
+
+    def close(self, reason: str) -> Deferred[None]:
+        """End the connection. What is out is delivered again, to the process that comes next. It does not fail."""
+        if self.over:
+            return succeed(None)
+        self.over = True
+        out, self._out = self._out, {}
+        self._buffer.clear()
+        closed = self._link.stop()
+        self._ended(self, closed)
+        for delivery in out:
+            delivery.revoke(reason)
+        return closed

@@ -1,0 +1,188 @@
+"""One connection: what the broker announces, refuses, and says when it ends the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from openhqm.errors import NotDurable
+from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
+from tests.mqtt.scripted import PUBLISH, ScriptedServer, packet
+
+MOST_SECONDS = 10.0
+
+
+def codes(kind: int) -> list[tuple[int, str]]:
+    """Every reason code of a packet that is a failure, and its name (MQTT 5, section 2.4)."""
+    found = []
+    for value in range(0x80, 0x100):
+        try:
+            found.append((value, ReasonCode(kind, identifier=value).getName()))
+        except (KeyError, ValueError):
+            continue
+    return found
+
+
+class ClientTests(TestCase):
+    """A connection to a server that the test scripts"""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.server = ScriptedServer()
+        self.addCleanup(self.server.close)
+        self.messages: list[Any] = []
+
+    def client(self, session: bool = False) -> Client:
+        client = Client(self.server.address, "me", reactor, self.messages.append, session=session)
+        self.addCleanup(client.abort)
+        return client
+
+    def connected(self, seconds: float = MOST_SECONDS) -> Deferred[Client]:
+        return self.client().connect(deferToThread, seconds)
+
+    async def refused(self, asked: Deferred[Any]) -> str:
+        """The reason why it fails."""
+        try:
+            await asked
+        except NotDurable as error:
+            return error.reason
+        raise self.failureException("it did not fail")
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        for _ in range(int(MOST_SECONDS / 0.01)):
+            if holds():
+                return
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+        raise self.failureException("it does not come true")
+
+    async def test_each_refusal_of_a_connection(self) -> None:
+        """Each reason code of a CONNACK is told in words."""
+        for value, name in codes(PacketTypes.CONNACK):
+            self.server.connect_code = value
+            self.assertEqual(await self.refused(self.connected()), f"it refuses the connection: {name}")
+
+    async def test_each_disconnect_reason(self) -> None:
+        """Each reason with which the broker ends a connection is told in words and as a number; what waits fails."""
+        found = codes(PacketTypes.DISCONNECT)
+        self.assertIn((0x8E, "Session taken over"), found)
+        for value, name in found:
+            client = await self.connected()
+            self.server.publish_code = None
+            waiting = client.publish("a", b"1")
+            await self.until(lambda: self.server.count(PUBLISH))
+            self.server.say(packet(14, bytes([value, 0])))
+            reason = f"the broker has ended it: {name} (0x{value:02X})"
+            self.assertEqual((await client.lost, await self.refused(waiting)), (reason, reason))
+            self.assertEqual(await self.refused(client.publish("a", b"2")), "the connection is closed")
+            self.server.heard.clear()
+
+    async def test_each_refusal_of_a_message(self) -> None:
+        """Each failure in a PUBACK is one of the message. That there is no subscriber is none, and is told."""
+        client = await self.connected()
+        for value, name in codes(PacketTypes.PUBACK):
+            self.server.publish_code = value
+            reason = f"the broker refuses the message: {name} (0x{value:02X})"
+            self.assertEqual(await self.refused(client.publish("a", b"1")), reason)
+        for value in (0, NO_SUBSCRIBERS):
+            self.server.publish_code = value
+            self.assertEqual(await client.publish("a", b"1"), value)
+
+    async def test_refused_subscriptions(self) -> None:
+        """A subscription that is refused, or granted with QoS 0 only, fails with the topic and the reason."""
+        client = await self.connected()
+        for value, name in codes(PacketTypes.SUBACK):
+            self.server.subscribe_code = value
+            reason = f"the broker refuses the subscription to a/b: {name}"
+            self.assertEqual(await self.refused(client.subscribe("a/b")), reason)
+        self.server.subscribe_code = 0
+        self.assertIn("QoS 0 only for a/b", await self.refused(client.subscribe("a/b")))
+
+    async def test_what_a_broker_must_have(self) -> None:
+        """A broker that carries QoS 0 only, or keeps no retained messages, is not used."""
+        for properties, reason in ((b"\x24\x00", "QoS 0 only"), (b"\x25\x00", "no retained messages")):
+            self.server.properties = properties
+            self.assertIn(reason, await self.refused(self.connected()))
+
+    async def test_announced(self) -> None:
+        """What the broker announces is known: the largest packet, the receive maximum, how long it keeps a session."""
+        self.server.properties = b"\x21\x00\x02\x27\x00\x00\x04\x00\x11\x00\x00\x00\x3c"
+        client = await self.connected()
+        expected = {"ReceiveMaximum": 2, "MaximumPacketSize": 1024, "SessionExpiryInterval": 60}
+        self.assertEqual(client.properties, expected)
+
+    async def test_receive_maximum(self) -> None:
+        """No more messages are sent than the broker takes at once; the next one goes when one is confirmed."""
+        self.server.properties, self.server.publish_code = b"\x21\x00\x02", None
+        client = await self.connected()
+        sent = [client.publish("a", b"%d" % number) for number in range(4)]
+        await self.until(lambda: self.server.count(PUBLISH) == 2)
+        await deferLater(reactor, 0.1)  # type: ignore[arg-type]
+        self.assertEqual(self.server.count(PUBLISH), 2)
+        self.server.say(packet(4, b"\0\x01\0\0"))
+        self.assertEqual(await sent[0], 0)
+        await self.until(lambda: self.server.count(PUBLISH) == 3)
+        client.abort()
+        for each in sent[1:]:
+            await self.refused(each)
+
+    async def test_bounded(self) -> None:
+        """Beyond 10,000 unconfirmed messages a publish is refused."""
+        self.server.publish_code = None
+        client = await self.connected()
+        sent = [client.publish("a", b"") for _ in range(10_000)]
+        self.assertIn("does not keep up", await self.refused(client.publish("a", b"")))
+        client.abort()
+        for each in sent:
+            await self.refused(each)
+
+    async def test_no_answer(self) -> None:
+        """A server that takes the connection and says nothing is given up in time."""
+        self.server.connect_code = None
+        self.assertEqual(await self.refused(self.connected(0.1)), "it does not answer")
+
+    async def test_another_protocol(self) -> None:
+        """A server that does not speak MQTT is given up."""
+        self.server.connect_code = None
+        waiting = self.connected()
+        await self.until(lambda: self.server.heard)
+        self.server.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.server.connections[-1].transport.loseConnection()
+        self.assertIn("is that the port of MQTT?", await self.refused(waiting))
+
+    async def test_given_up(self) -> None:
+        """An attempt can be cancelled; its connection is closed."""
+        self.server.connect_code = None
+        waiting = self.connected()
+        await self.until(lambda: self.server.heard)
+        waiting.cancel()
+        await self.assertFailure(waiting, CancelledError)
+
+    async def test_a_message_of_another_program(self) -> None:
+        """What is no UTF-8, or has no properties, is received; a malformed packet ends the connection, and no more."""
+        client = await self.connected()
+        self.server.say(packet(3, b"\0\x01a\0\x07\0\xff\xfe", flags=2))
+        await self.until(lambda: self.messages)
+        self.assertEqual((self.messages[0].payload, self.messages[0].mid), (b"\xff\xfe", 7))
+        self.server.say(packet(3, b"\0\x01a\0\x08\x7fx", flags=2))
+        await client.lost
+
+    async def test_what_breaks_the_protocol(self) -> None:
+        """A packet that cannot be read ends the connection: codes that are not known, user properties of no text."""
+        user_property = b"\x26\0\x01\xff\0\x01b"
+        for data in (
+            packet(14, b"\xfe\0"),
+            packet(4, b"\0\x01\xfe\0"),
+            packet(3, b"\0\x01a\0\x07%c%b" % (len(user_property), user_property), flags=2),
+        ):
+            client = await self.connected()
+            self.server.say(data)
+            self.assertNotEqual(await client.lost, "")

@@ -1,0 +1,155 @@
+"""Ways to a Mosquitto: TLS, client certificates, websockets, users; and what is said where it cannot be reached."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from openhqm.errors import NotDurable
+from openhqm.mqtt.address import Address, TLSFiles
+from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
+from tests.brokers import Mosquitto, find_mosquitto
+from tests.certificates import certify
+from tests.servers import free_port
+
+
+class ConnectingTests(TestCase):
+    """A server of its own for each test"""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        find_mosquitto()
+        self.directory = Path(tempfile.mkdtemp(dir=Path.cwd()))
+        self.cert, self.key = certify(self.directory)
+        self.port = free_port()
+
+    def start(self, *lines: str, **settings: str) -> Mosquitto:
+        # Its websockets take an interface, and not an address, to listen on.
+        address = "" if "protocol websockets" in lines else " 127.0.0.1"
+        server = Mosquitto(f"listener {self.port}{address}", *lines, **settings)
+        self.addCleanup(server.close)
+        return server.start()
+
+    async def works(self, address: Address, size: int = 100_000) -> None:
+        """Messages are published and received at that address."""
+        messages: list[bytes] = []
+        client = await self.connected(address, messages)
+        await client.subscribe("a")
+        self.assertEqual(await gatherResults([client.publish("a", bytes(size)) for _ in range(30)]), [0] * 30)
+        await client.unsubscribe("a")  # what was published before has come by then
+        self.assertEqual([len(each) for each in messages], [size] * 30)
+        client.close()
+        await client.lost
+
+    async def connected(self, address: Address, messages: list[bytes]) -> Client:
+        def received(message: object) -> None:
+            messages.append(message.payload)  # type: ignore[attr-defined]
+            client.acknowledge(message.mid)  # type: ignore[attr-defined]
+
+        client = Client(address, "me", reactor, received)
+        return await client.connect(deferToThread, 10)
+
+    async def refused(self, address: Address) -> str:
+        """Why there is no connection."""
+        try:
+            await self.connected(address, [])
+        except NotDurable as error:
+            return error.reason
+        raise self.failureException("it is connected")
+
+    def tls(self, *lines: str) -> None:
+        files = (f"certfile {self.cert}", f"keyfile {self.key}", f"cafile {self.cert}")
+        self.start(*files, *lines)
+
+    async def test_tls(self) -> None:
+        """TLS is verified: the authority, and the name."""
+        self.tls()
+        ours = TLSFiles(str(self.cert))
+        await self.works(Address("localhost", self.port, tls=ours))
+        self.assertIn("self-signed", await self.refused(Address("localhost", self.port, tls=TLSFiles())))
+        self.assertIn("TLS: ", await self.refused(Address("127.0.0.1", self.port, tls=ours)))
+
+    async def test_client_certificate(self) -> None:
+        """A broker that asks for a certificate is shown one; without it, it refuses."""
+        self.tls("require_certificate true")
+        ours = TLSFiles(str(self.cert), str(self.cert), str(self.key))
+        await self.works(Address("localhost", self.port, tls=ours))
+        reason = await self.refused(Address("localhost", self.port, tls=TLSFiles(str(self.cert))))
+        self.assertIn("closes the connection", reason)
+
+    async def test_renewed_certificate(self) -> None:
+        """The files are read again for each connection."""
+        self.tls()
+        wrong = self.directory / "wrong"
+        wrong.mkdir()
+        trusted, _ = certify(wrong)
+        address = Address("localhost", self.port, tls=TLSFiles(str(trusted)))
+        self.assertIn("TLS: ", await self.refused(address))
+        trusted.write_bytes(self.cert.read_bytes())
+        await self.works(address)
+
+    async def test_unusable_files(self) -> None:
+        """A file that is missing or holds no certificate is a reason, with what is wrong."""
+        self.tls()
+        missing = TLSFiles(str(self.directory / "none.pem"))
+        self.assertIn("No such file", await self.refused(Address("localhost", self.port, tls=missing)))
+        self.assertNotEqual(await self.refused(Address("localhost", self.port, tls=TLSFiles(str(self.key)))), "")
+
+    async def test_websockets(self) -> None:
+        """MQTT over websockets, in either version. A broker that reads nothing for a while has it all in the end."""
+        server = self.start("protocol websockets")
+        for protocol in (5, 4):
+            address = Address("localhost", self.port, path="/mqtt", protocol=protocol)
+            await self.works(address, 1000)  # Mosquitto writes 40 KB a second to a websocket
+            client = await self.connected(address, [])
+            server.freeze()
+            reactor.callLater(1, server.thaw)  # type: ignore[attr-defined]
+            published = [client.publish("b", bytes(1_000_000)) for _ in range(8)]
+            self.assertEqual(set(await gatherResults(published)) - {0, NO_SUBSCRIBERS}, set())
+            client.close()
+            await client.lost
+
+    async def test_websockets_with_tls(self) -> None:
+        """The same with TLS."""
+        self.tls("protocol websockets")
+        await self.works(Address("localhost", self.port, path="/mqtt", tls=TLSFiles(str(self.cert))), 1000)
+
+    def users(self) -> Path:
+        """A file with one user, gateway, whose password is s3cret."""
+        file = self.directory / "users"
+        tool = Path(find_mosquitto()).parent.parent / "bin" / "mosquitto_passwd"
+        subprocess.run([str(tool), "-b", "-c", str(file), "gateway", "s3cret"], check=True, capture_output=True)
+        file.chmod(0o644)
+        return file
+
+    async def test_users(self) -> None:
+        """User and password are shown. Where they are wrong the reason says so, without the password."""
+        self.start(allow_anonymous="false", password_file=str(self.users()))
+        for protocol in (5, 4):
+            address = Address("localhost", self.port, "gateway", "s3cret", protocol=protocol)
+            await self.works(address)
+            for username, password in (("gateway", "gue55"), (None, None)):
+                wrong = Address("localhost", self.port, username, password, protocol=protocol)
+                reason = await self.refused(wrong)
+                self.assertIn("it refuses the connection: ", reason)
+                self.assertNotIn("gue55", reason)
+
+    async def test_unreachable(self) -> None:
+        """Where no server listens, or the name is not known, the reason says that."""
+        self.assertEqual(await self.refused(Address("127.0.0.1", self.port)), "Connection refused")
+        self.assertIn("not known", await self.refused(Address("nowhere.invalid", 1)))
+
+    async def test_plain_to_tls(self) -> None:
+        """Plain MQTT to a port with TLS, and the other way round, ends with a reason."""
+        self.tls()
+        self.assertIn("closes the connection", await self.refused(Address("localhost", self.port)))
+        server = Mosquitto().start()
+        self.addCleanup(server.close)
+        self.assertNotEqual(await self.refused(Address("localhost", server.port, tls=TLSFiles())), "")
