@@ -21,6 +21,7 @@ from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.routes import Routes
 from openhqm.policy.ids import CorrelationIds
+from openhqm.policy.own_paths import ROOT, OwnPaths
 from tests.http1.memory_server import Transport
 from tests.workers.bench import ManualHandler, WorkerBench
 
@@ -30,7 +31,7 @@ GOOD = b'{"payload": {"a": 1}, "metadata": {"priority": "high"}}'
 class InMemoryServer:
     """A server in memory, with or without its fast path. Ids and time are the same in both."""
 
-    def __init__(self, fast: bool, access: Any = None) -> None:
+    def __init__(self, fast: bool, access: Any = None, own_paths: OwnPaths = ROOT) -> None:
         self.handler = ManualHandler()
         self.bench = WorkerBench(self.handler)
         backend: Any = self.bench.backend
@@ -40,7 +41,7 @@ class InMemoryServer:
         self.door = Door(backend.queue, backend.store, waiting, backend.clock, metrics, longest_wait=60)
         streams = EventStreams(backend.store, backend.clock, metrics.open_streams.set)
         self.health = Health(backend.queue, "memory", None, lambda: None, tuple)
-        routes = Routes(self.door, streams, self.health)
+        routes = Routes(self.door, streams, self.health, own_paths)
         fast_path: Any = FastPath(self.door, streams) if fast else lambda message: None
         self.site = HTTP1Site(routes.resource(), backend.clock, fast_path, refused, 100_000, access_log=access)
         self.protocol = self.site.buildProtocol(None)
@@ -256,3 +257,25 @@ class SameAnswersTests(SynchronousTestCase):
         self.assertIn(b" 500 ", answer.split(b"\r\n")[0])
         self.assertNotIn(b"secret", answer)
         self.assertEqual(len(self.flushLoggedErrors(FileNotFoundError)), 2)
+
+
+class PrefixTests(SynchronousTestCase):
+    def test_prefix(self) -> None:
+        """Under a prefix the paths for operators move, and those of the API stay where they are."""
+        server = InMemoryServer(True, own_paths=OwnPaths("/ops/hqm"))
+        for path in ("/ops/hqm/health", "/ops/hqm/health/live", "/ops/hqm/openapi.json?a=/health"):
+            self.assertTrue(server.ask("GET", path).startswith(b"HTTP/1.1 200 "), path)
+        for path in (
+            "/health",
+            "/health/live",
+            "/ops/health",
+            "/ops/hqm",
+            "/ops/hqm//health",
+            "/ops/hqm/api/v1/submit",
+        ):
+            answer = server.ask("GET", path)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 404 "), path)
+            self.assertIn(b"GET /ops/hqm/openapi.json lists all paths", answer)
+        self.assertTrue(server.ask("GET", "/api/v1/submit").startswith(b"HTTP/1.1 405 "))
+        submitted = server.ask("POST", "/api/v1/submit", GOOD, content_type="application/json")
+        self.assertTrue(submitted.startswith(b"HTTP/1.1 202 "))
