@@ -89,6 +89,8 @@ def passed_on(reply: Reply, method: bytes) -> Answer:
         if name.lower() not in _SET_BY_GATEWAY
     )
     body = reply.body if reply.body is not None else reply.result or b""
+    if reply.status_code in (204, 304):  # RFC 9110, section 6.4.1: what followed would be taken for the next response
+        body = b""
     return Answer(reply.status_code, body, fields=fields, passed_on=True, length=_length(reply, method, body))
 
 

@@ -83,6 +83,17 @@ class ProxiedTests(SynchronousTestCase):
         answer = passed_on(reply, b"GET")
         self.assertEqual((answer.status, answer.body, answer.fields), (404, b"\xffno", ((b"X-A", b"1"),)))
 
+    def test_bodiless(self) -> None:
+        """A status that has no body goes out without one, whatever is stored, and HEAD with the announced length."""
+        for status, length in ((204, 0), (304, None)):
+            answer = passed_on(Reply("id", Status.COMPLETED, 1.0, body=b"abc", status_code=status), b"GET")
+            self.assertEqual((answer.body, answer.length), (b"", length))
+        for headers, length in (({"Content-Length": "7"}, 7), ({}, None), ({"Content-Length": "+7"}, None)):
+            answer = passed_on(Reply("id", Status.COMPLETED, 1.0, body=b"", headers=headers), b"HEAD")
+            self.assertEqual((answer.length, answer.fields), (length, ()))
+        answer = passed_on(Reply("id", Status.COMPLETED, 1.0, body=b"abc", headers={"Content-Length": "7"}), b"GET")
+        self.assertEqual((answer.length, answer.fields), (3, ()))
+
     def test_no_answer(self) -> None:
         """Where the application gave no answer, a problem names the reason and the request."""
         answer = passed_on(Reply("id", Status.TIMEOUT, 1.0, status_code=504, error="no answer within 5 s"), b"GET")
