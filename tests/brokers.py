@@ -454,6 +454,17 @@ class Mosquitto:
             self.process.send_signal(number)
             self.process.wait()
 
+    def save(self) -> None:
+        """Let it write down what it has, and come back once it has done that (mosquitto(8), SIGUSR1)."""
+        assert self.process is not None
+        database = self.directory / "mosquitto.db"
+        database.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 10
+        while not database.exists():
+            assert time.monotonic() < deadline, "it did not save"
+            time.sleep(0.01)
+
     def lose_everything(self) -> None:
         """Kill it, and start it again on an empty disk."""
         self.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import crash, crash_rabbitmq, crash_redis
+from tests import crash, crash_mqtt, crash_rabbitmq, crash_redis
 
 ALONE = True
 """See `tests.splitting`: on a busy machine fewer requests are accepted between two kills than are expected."""
@@ -37,6 +37,18 @@ class KillTests(SynchronousTestCase):
         """Ten kills where a 202 does not wait for RabbitMQ: no request is lost, and each ends once."""
         install = crash_rabbitmq.Journaled
         done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=install)
+        self.assertEqual(done["kills"], 10)
+        self.assertGreater(done["accepted"], 200)
+
+    def test_nothing_is_lost_on_mqtt(self) -> None:
+        """Ten kills of a gateway and its Mosquitto in turn: no request is lost, and each ends once."""
+        done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=crash_mqtt.MQTTInstallation)
+        self.assertEqual(done["kills"], 10)
+        self.assertGreater(done["accepted"], 200)
+
+    def test_nothing_is_lost_with_an_empty_mosquitto(self) -> None:
+        """The same where Mosquitto comes back without anything each time."""
+        done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=crash_mqtt.Wiped)
         self.assertEqual(done["kills"], 10)
         self.assertGreater(done["accepted"], 200)
 

@@ -16,14 +16,11 @@ from openhqm.mqtt.address import Address, topic_fault
 from openhqm.mqtt.client import NEVER_EXPIRES, Client, describe
 from openhqm.mqtt.marks import Marks
 from openhqm.mqtt.publishing import Publisher
-from openhqm.mqtt.session import Session
+from openhqm.mqtt.session import LARGEST_BATCH, MOST_UNACKNOWLEDGED, Session
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
 from openhqm.runtime.threads import Threads
 
-RECEIVE_MAXIMUM = 1000
-"""How many messages the broker may send for a channel that were not acknowledged."""
-LARGEST_BATCH = 100
 MOST_THREADS = 4
 CONNECT_SECONDS = 5.0
 
@@ -114,8 +111,9 @@ class MQTTBroker:
             self._reactor,
             self._random,
             self._marks,
-            lambda received: self._connect_session(channel, received, RECEIVE_MAXIMUM),
+            lambda received: self._connect_session(channel, received, MOST_UNACKNOWLEDGED),
             self._ended,
+            self.publish,
         )
         closing = self._closing.get(channel)
         if closing is None:

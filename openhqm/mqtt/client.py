@@ -221,8 +221,9 @@ class Client:
         return answer.addTimeout(self._address.keepalive, self._reactor, _too_late)
 
     def acknowledge(self, mid: int) -> None:
-        """The broker may forget the message with this packet identifier."""
-        self._paho.ack(mid, 1)
+        """The broker may forget the message with this packet identifier; 0 is that of a message with QoS 0."""
+        if mid:
+            self._paho.ack(mid, 1)
 
     # The end
 

@@ -6,12 +6,15 @@ acknowledged, for as long as it takes until a process comes back for it. One pro
 
 Credit is a window of this process. The receive maximum bounds what comes beyond it; that waits here, and is the
 broker's again when the connection ends.
+
+Mosquitto confirms what it has not written down yet, and has lost the last of it when it is killed. What this process
+had in hand it would have sent again first (MQTT 5, section 4.4): what it does not send is published again from here.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -23,8 +26,15 @@ from openhqm.interfaces.broker import IBrokerDelivery, IReceiver, ISubscription,
 from openhqm.mqtt.client import Client, describe
 from openhqm.mqtt.marks import Marks
 from openhqm.mqtt.messages import from_payload
+from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
 
+LARGEST_BATCH = 100
+MOST_UNACKNOWLEDGED = 1000
+"""How many messages the broker may send for a channel that were not acknowledged: the receive maximum."""
+RESENT_SECONDS = 0.3
+"""How long nothing must have come before the broker is taken to have sent again all that it will. It sends that first,
+so that a message that was not sent before says the same."""
 STANDING_BY = "another process consumes from it, and this one stands by"
 
 
@@ -97,6 +107,7 @@ class Session:
         marks: Marks,
         connect: Callable[[Callable[[Any], None]], Deferred[Client]],
         ended: Callable[[Session, Deferred[None]], None],
+        publish: Callable[[str, Sequence[Message]], Deferred[Sequence[NotDurable | None]]],
     ) -> None:
         self.channel = channel
         self.over = False
@@ -104,11 +115,15 @@ class Session:
         self._marks = marks
         self._connect_client = connect
         self._ended = ended
+        self._publish = publish
         self._client: Client | None = None
         self._subscription: Subscription | None = None
-        self._buffer: deque[Any] = deque()
+        self._buffer: deque[tuple[int, Message]] = deque()
         self._out: dict[MQTTDelivery, Subscription] = {}
         self._flowing = False
+        self._in_doubt: list[Message] = []
+        self._heard_at = 0.0
+        self._looking: Any = None
         self._link = Reconnecting(
             f"{peer} ({channel[:80]!r})",
             clock,
@@ -142,6 +157,7 @@ class Session:
         if not await self._marks.there(self.channel):
             raise self._missing("the MQTT broker has no such channel")
         if not await self._marks.take(self.channel):
+            self._in_doubt = []  # that process has them now
             raise NotDurable(STANDING_BY)
         try:
             client = await self._connect_client(self._received)
@@ -153,18 +169,25 @@ class Session:
         if client.session_present:
             return client
         client.abort()
+        self._in_doubt = []  # the ledger knows what was lost with the channel
         await self._marks.clear(self.channel)
         raise self._missing("its session has ended, and the MQTT broker has forgotten what was in it")
 
     async def _up(self, client: Client) -> None:
         await client.subscribe(self.channel)
+        self._look_later()
 
     def _dropped(self, reason: str) -> str:
         """The connection is over."""
         self._client = None
         self._marks.leave(self.channel)
-        self._buffer.clear()
         out, self._out = self._out, {}
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        if not self.over:
+            self._in_doubt += [delivery.message for delivery in out] + [message for _, message in self._buffer]
+        self._buffer.clear()
         for delivery, subscription in out.items():
             subscription.out -= 1
             delivery.revoke(reason)
@@ -178,8 +201,44 @@ class Session:
     # Messages
 
     def _received(self, message: Any) -> None:
-        self._buffer.append(message)
-        self.flow()
+        read = from_payload(message.payload, message.properties)
+        if self._in_doubt:
+            self._heard_at = self._clock.seconds()
+            if read in self._in_doubt:
+                self._in_doubt.remove(read)
+            elif not message.dup:  # the first that is new: what was to come before it has come
+                self._heard_at = 0.0
+                self._clock.callLater(0, self._look)
+        if message.qos or len(self._buffer) < MOST_UNACKNOWLEDGED:  # QoS 0 is at most once, and nothing bounds it
+            self._buffer.append((message.mid, read))
+            self.flow()
+
+    def _look_later(self) -> None:
+        if self._in_doubt and self._client is not None and self._looking is None:
+            self._looking = self._clock.callLater(RESENT_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
+        self._looking = None
+        if self._client is None:
+            return
+        if self._clock.seconds() - self._heard_at < RESENT_SECONDS:
+            self._look_later()
+        elif self._in_doubt:
+            self._publish_lost()
+
+    @deferred
+    async def _publish_lost(self) -> None:
+        """Publish again what was in hand when the connection was lost, and was not sent again."""
+        lost, self._in_doubt = self._in_doubt, []
+        text = "{channel}: the MQTT broker has lost {count} messages that it had delivered; they are published again"
+        self._log.warn(text, channel=self.channel, count=len(lost))
+        for start in range(0, len(lost), LARGEST_BATCH):
+            batch = lost[start : start + LARGEST_BATCH]
+            outcomes = await self._publish(self.channel, batch)
+            self._in_doubt += [each for each, outcome in zip(batch, outcomes, strict=True) if outcome is not None]
+        self._look_later()
 
     def flow(self) -> None:
         """Deliver what the credit allows."""
@@ -188,16 +247,15 @@ class Session:
         self._flowing = True
         try:
             while self._buffer and (subscription := self._subscription) and subscription.out < subscription.most:
-                self._deliver(self._buffer.popleft(), subscription)
+                self._deliver(*self._buffer.popleft(), subscription)
         finally:
             self._flowing = False
 
-    def _deliver(self, message: Any, subscription: Subscription) -> None:
+    def _deliver(self, mid: int, message: Message, subscription: Subscription) -> None:
         client = self._client
         if client is None:
             return
-        read = from_payload(message.payload, message.properties if client.is_5 else None)
-        delivery = MQTTDelivery(read, lambda: client.acknowledge(message.mid), self)
+        delivery = MQTTDelivery(message, lambda: client.acknowledge(mid), self)
         self._out[delivery] = subscription
         subscription.out += 1
         subscription.receiver.received(delivery)

@@ -233,6 +233,47 @@ class FaultTests(Case):
         await self.received(inbox, 7)
         self.assertEqual(inbox.bodies[2:], numbered(5))
 
+    async def test_killed_before_it_saved(self) -> None:
+        """A Mosquitto that has confirmed and delivered what it had not written down, and is killed: what was in hand is
+        published again from here, and what was acknowledged is not.
+        """
+        await self.on_its_own(autosave_on_changes="false", autosave_interval="1800")
+        channel = await self.channel()
+        inbox = self.consume(channel, 3)
+        await self.until(lambda: not self.broker.warnings, "it is not connected")
+        self.bench.server.save()
+        await self.publish(channel, numbered(6))
+        await self.received(inbox, 3)
+        await self.ack(inbox, inbox.deliveries[0])
+        await self.received(inbox, 4)
+        self.bench.server.kill()
+        await self.until(lambda: len(inbox.revoked) == 3, "what was out was not revoked")
+        self.bench.server.start()
+        inbox.subscription.credit(10)
+        await self.received(inbox, 4 + 5)
+        self.assertEqual(inbox.bodies[4:], numbered(5, 1))
+        await self.quiet(1.0)
+        self.assertEqual(len(inbox.deliveries), 9)
+
+    async def test_new_messages_first(self) -> None:
+        """The same where messages come all the time: the first new one says that nothing old comes any more."""
+        await self.on_its_own(autosave_on_changes="false", autosave_interval="1800")
+        channel = await self.channel()
+        inbox = self.consume(channel, 50)
+        await self.until(lambda: not self.broker.warnings, "it is not connected")
+        self.bench.server.save()
+        await self.publish(channel, numbered(2))
+        await self.received(inbox, 2)
+        self.bench.server.kill()
+        self.bench.server.start()
+        await self.until(lambda: len(inbox.revoked) == 2, "what was out was not revoked")
+        await self.until(lambda: self.broker.unavailable_reason is None, "it does not connect again")
+        for number in range(20):
+            await self.publish(channel, [b"new %d" % number])
+            await self.bench.pass_time(0.05)
+        await self.received(inbox, 24)
+        self.assertEqual(sorted(inbox.bodies[2:])[:2], numbered(2))
+
     async def test_frozen(self) -> None:
         """A Mosquitto that answers nothing: a publish fails in time, then all fail at once, and it heals by itself."""
         await self.on_its_own(seconds=0.5)
