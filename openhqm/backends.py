@@ -28,7 +28,7 @@ from openhqm.interfaces import IBroker
 from openhqm.memory import backend as memory
 from openhqm.mqtt import settings as mqtt_settings
 from openhqm.mqtt.broker import MQTTBroker
-from openhqm.mqtt.client import check_installed as check_paho
+from openhqm.mqtt.connecting import check_installed as check_paho
 from openhqm.mqtt.settings import MQTTSettings
 from openhqm.policy.channel_count import ChannelCount
 from openhqm.policy.channels import Channels

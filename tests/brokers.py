@@ -419,7 +419,7 @@ class Mosquitto:
             "persistence_location": f"{self.directory}/",
             "autosave_on_changes": "true",
             "autosave_interval": "1",
-            "max_inflight_messages": "1000",
+            "max_inflight_messages": "0",
             "max_queued_messages": "2000",
             "log_dest": f"file {self.directory}/log",
             **settings,

@@ -13,7 +13,8 @@ from zope.interface import implementer
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import Acks, BrokerTraits, DepthKind, IBroker, IReceiver, ISubscription, Message
 from openhqm.mqtt.address import Address, topic_fault
-from openhqm.mqtt.client import NEVER_EXPIRES, Client, describe
+from openhqm.mqtt.client import NEVER_EXPIRES, Client
+from openhqm.mqtt.connecting import describe, too_late
 from openhqm.mqtt.marks import Marks
 from openhqm.mqtt.publishing import Publisher
 from openhqm.mqtt.session import LARGEST_BATCH, MOST_UNACKNOWLEDGED, Session
@@ -132,7 +133,7 @@ class MQTTBroker:
         # What lies in a session that was not marked stays, and comes to the next process.
         client = await self._connect_session(channel, lambda message: None, 1)
         try:
-            await client.subscribe(channel)
+            await client.subscribe(channel).addTimeout(CONNECT_SECONDS, self._reactor, too_late)
             await self._marks.make(channel)
         finally:
             client.close()

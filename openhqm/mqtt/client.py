@@ -10,7 +10,6 @@ paho is imported when MQTT is configured, and not before.
 
 from __future__ import annotations
 
-import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +19,9 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
-from openhqm.errors import Complaint, ConfigurationError, NotDurable
+from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address
+from openhqm.mqtt.connecting import describe, tls_context, too_late
 from openhqm.mqtt.websocket import WholeSocket
 
 KEEPALIVE_LOOK_SECONDS = 1.0
@@ -37,22 +37,11 @@ Run = Callable[[Callable[[], Any]], Deferred[Any]]
 """Runs a function that blocks, in a thread, and fires with what it returns."""
 
 
-def check_installed() -> None:
-    """`ConfigurationError` where a package that MQTT needs is not installed."""
-    try:
-        import paho.mqtt.client as client
-    except ImportError as error:
-        reason = f"mqtt needs more than is installed ({error}): pip install openhqm[mqtt]"
-        raise ConfigurationError([Complaint("queue.type", reason)]) from None
-    if not hasattr(client, "CallbackAPIVersion"):
-        raise ConfigurationError([Complaint("queue.type", "mqtt needs paho-mqtt 2: pip install openhqm[mqtt]")])
-
-
 @implementer(IReadWriteDescriptor)
 class _Socket:
     def __init__(self, client: Client, raw: Any) -> None:
         self._client = client
-        self._raw = raw
+        self.raw = raw
         self._number = raw.fileno()
 
     def fileno(self) -> int:
@@ -62,11 +51,11 @@ class _Socket:
         return "mqtt"
 
     def connectionLost(self, reason: Any) -> None:
-        self._client.read(self._raw)  # the broker's reason may lie there
+        self._client.read(self.raw)  # the broker's reason may lie there
         self._client.abort()
 
     def doRead(self) -> None:
-        self._client.read(self._raw)
+        self._client.read(self.raw)
 
     def doWrite(self) -> None:
         self._client.write()
@@ -105,6 +94,8 @@ class Client:
         self._connected: Deferred[None] = Deferred()
         self._over = False
         self._heard = False
+        self._paused_for: str | None = None
+        self._spoke_at = 0.0
         self._socket: _Socket | None = None
         self._whole: WholeSocket | None = None
         self._waiting: deque[tuple[tuple[Any, ...], Deferred[int]]] = deque()
@@ -145,12 +136,12 @@ class Client:
         self._paho.connect_timeout = seconds
         # An attempt that is given up leaves its thread to run; what that brings is closed.
         run(self._open).addCallbacks(self._opened, lambda failure: self._end(describe(failure.value)))
-        connected = self._connected.addTimeout(2 * seconds, self._reactor, _too_late)
+        connected = self._connected.addTimeout(2 * seconds, self._reactor, too_late)
         return connected.addCallback(lambda _: self).addErrback(self._not_connected)
 
     def _open(self) -> None:
         if self._address.tls is not None:
-            self._paho.tls_set_context(_context(self._address))
+            self._paho.tls_set_context(tls_context(self._address))
         address = self._address
         self._paho.connect(address.host, address.port, address.keepalive, **self._connect_arguments)
 
@@ -204,7 +195,10 @@ class Client:
             self._unconfirmed[sent.mid] = confirmed
 
     def subscribe(self, topic_filter: str) -> Deferred[None]:
-        """Subscribe with QoS 1. `NotDurable` where the broker refuses, or grants QoS 0 only."""
+        """Subscribe with QoS 1. `NotDurable` where the broker refuses, or grants QoS 0 only.
+
+        It has no bound of its own: what a session holds may come before the answer, and is read as fast as it is used.
+        """
         return self._ask(self._paho.subscribe, topic_filter, 1).addCallback(_granted, topic_filter)
 
     def unsubscribe(self, topic_filter: str) -> Deferred[None]:
@@ -218,12 +212,30 @@ class Client:
         if mid is None or code:
             return fail(NotDurable("the broker cannot be asked now"))
         answer = self._asked[mid] = Deferred()
-        return answer.addTimeout(self._address.keepalive, self._reactor, _too_late)
+        return answer
 
     def acknowledge(self, mid: int) -> None:
         """The broker may forget the message with this packet identifier; 0 is that of a message with QoS 0."""
         if mid:
             self._paho.ack(mid, 1)
+
+    def pause(self, topic: str) -> None:
+        """Read nothing more until `resume`: what is on its way stays with the broker.
+
+        What would keep the connection alive is not read, either. So a message of no use, to a topic that has no
+        subscriber, tells the broker that this client is there.
+        """
+        if self._paused_for is None and self._socket is not None:
+            self._paused_for, self._spoke_at = topic, self._reactor.seconds()
+            self._reactor.removeReader(self._socket)
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused_for is not None:
+            self._paused_for = None
+            if self._socket is not None:
+                self._reactor.addReader(self._socket)
+                self._reactor.callLater(0, self._read_on, self._socket.raw)
 
     # The end
 
@@ -272,7 +284,7 @@ class Client:
             except Exception as error:  # paho's, about what it cannot read
                 self._end(f"the broker breaks the protocol: {error}")
                 return
-            if self._paho.socket() is not raw:
+            if self._paho.socket() is not raw or self._paused_for is not None:
                 return
             pending = getattr(raw, "pending", None)
             if not self._heard and not (pending is not None and pending()):
@@ -304,7 +316,11 @@ class Client:
             self._reactor.removeWriter(self._socket)
 
     def _look(self) -> None:
-        self._paho.loop_misc()
+        if self._paused_for is None:
+            self._paho.loop_misc()
+        elif self._reactor.seconds() - self._spoke_at >= self._address.keepalive / 2:
+            self._spoke_at = self._reactor.seconds()
+            self._paho.publish(self._paused_for, b"", 0)
 
     def _on_connect(self, paho: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._heard = True
@@ -353,40 +369,9 @@ _SILENT = "it closes the connection without a word: is that the port of MQTT?"
 _ANNOUNCED = ("ReceiveMaximum", "MaximumQoS", "RetainAvailable", "MaximumPacketSize", "SessionExpiryInterval")
 
 
-def _context(address: Address) -> ssl.SSLContext:
-    """Verified, always. The files are read for each connection: certificates may be renewed meanwhile."""
-    files = address.tls
-    assert files is not None
-    context = ssl.create_default_context(cafile=files.ca)
-    if files.cert is not None:
-        # For a key under a password, OpenSSL would prompt at the terminal.
-        context.load_cert_chain(files.cert, files.key, password="")
-    return context
-
-
 def _granted(codes: list[Any], topic_filter: str) -> None:
     value = codes[0].value
     if value >= REFUSED:
         raise NotDurable(f"the broker refuses the subscription to {topic_filter}: {codes[0]}")
     if value < 1:
         raise NotDurable(f"the broker grants QoS 0 only for {topic_filter}, which may lose messages")
-
-
-def _too_late(result: Any, seconds: float) -> Any:
-    raise NotDurable("it does not answer")
-
-
-def describe(error: BaseException) -> str:
-    """Why no connection could be made, in plain text."""
-    if isinstance(error, NotDurable):
-        return error.reason
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
-    if isinstance(error, TimeoutError):
-        return "it does not answer"
-    if isinstance(error, OSError):
-        name = f" {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{name}"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -13,7 +13,7 @@ told at once where the topic has no subscriber.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.logger import Logger
@@ -22,9 +22,13 @@ from twisted.python.failure import Failure
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import topic_fault
 from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
+from openhqm.mqtt.connecting import too_late
 from openhqm.runtime.deferreds import deferred
 
+T = TypeVar("T")
+
 MADE, TAKEN, HELD, NOTHING = "/made", "/taken", "/held", "/nothing"
+ASK_SECONDS = 10.0
 ANSWER_SECONDS = 1.0
 """How long a process has for its answer that it consumes from a channel."""
 
@@ -47,7 +51,7 @@ class Marks:
         """Ask over this connection from now on."""
         self._client = client
         for channel in self._taken:
-            await client.subscribe(channel + TAKEN)
+            await self._answer(client.subscribe(channel + TAKEN))
 
     def down(self) -> None:
         """There is no connection: what was known may not be so any more."""
@@ -82,8 +86,10 @@ class Marks:
     async def _ask(self, channel: str) -> bool:
         client = self._connection()
         was = self._there.pop(channel, False)
-        await client.subscribe(channel + MADE)
-        await client.unsubscribe(channel + NOTHING)  # the mark has come by the time of the answer, if there is one
+        await self._answer(client.subscribe(channel + MADE))
+        await self._answer(
+            client.unsubscribe(channel + NOTHING)
+        )  # the mark has come by the time of the answer, if there is one
         if client is not self._client:
             raise NotDurable("the connection was lost")
         there = self._there.setdefault(channel, False)
@@ -102,7 +108,7 @@ class Marks:
     @deferred
     async def make(self, channel: str) -> None:
         """Put the mark there. `NotDurable`."""
-        await self._connection().publish(channel + MADE, b"1", retain=True)
+        await self._answer(self._connection().publish(channel + MADE, b"1", retain=True))
         self._there[channel] = True
 
     @deferred
@@ -110,7 +116,7 @@ class Marks:
         """Take the mark away: the channel has no session any more. `NotDurable`."""
         client = self._connection()
         self._there[channel] = False
-        await client.publish(channel + MADE, b"", retain=True)
+        await self._answer(client.publish(channel + MADE, b"", retain=True))
 
     # Which process consumes from it
 
@@ -118,17 +124,19 @@ class Marks:
     async def take(self, channel: str) -> bool:
         """Whether this process may consume from the channel: no other one does. `NotDurable`."""
         client = self._connection()
-        if await client.publish(channel + TAKEN, b"?") != NO_SUBSCRIBERS and await self._is_held(client, channel):
+        if await self._answer(client.publish(channel + TAKEN, b"?")) != NO_SUBSCRIBERS and await self._is_held(
+            client, channel
+        ):
             return False
         self._taken.add(channel)
-        await client.subscribe(channel + TAKEN)
+        await self._answer(client.subscribe(channel + TAKEN))
         return True
 
     async def _is_held(self, client: Client, channel: str) -> bool:
         answer = self._answers[channel] = Deferred()
-        await client.subscribe(channel + HELD)
+        await self._answer(client.subscribe(channel + HELD))
         try:
-            await client.publish(channel + TAKEN, b"?")
+            await self._answer(client.publish(channel + TAKEN, b"?"))
             await answer.addTimeout(ANSWER_SECONDS, self._clock)
         except TimeoutError:
             return False
@@ -160,6 +168,9 @@ class Marks:
             self._answers[channel].callback(None)
         if message.qos and self._client is not None:
             self._client.acknowledge(message.mid)
+
+    def _answer(self, answer: Deferred[T]) -> Deferred[T]:
+        return answer.addTimeout(ASK_SECONDS, self._clock, too_late)
 
     def _connection(self) -> Client:
         if self._client is None:

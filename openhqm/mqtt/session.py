@@ -19,19 +19,25 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import IBrokerDelivery, IReceiver, ISubscription, Message
-from openhqm.mqtt.client import Client, describe
-from openhqm.mqtt.marks import Marks
+from openhqm.mqtt.client import Client
+from openhqm.mqtt.connecting import describe
+from openhqm.mqtt.marks import NOTHING, Marks
 from openhqm.mqtt.messages import from_payload
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
 
 LARGEST_BATCH = 100
-MOST_UNACKNOWLEDGED = 1000
-"""How many messages the broker may send for a channel that were not acknowledged: the receive maximum."""
+MOST_UNACKNOWLEDGED = 8000
+"""How many messages the broker may send for a channel that were not acknowledged: the receive maximum. One that is
+worked on for long holds up the acknowledgements of all that came after it, and those must not hold up the next ones.
+"""
+MOST_BUFFERED = 16 * 1024 * 1024
+"""Bytes of bodies that wait here. Beyond that nothing more is read until half of them are gone."""
 RESENT_SECONDS = 0.3
 """How long nothing must have come before the broker is taken to have sent again all that it will. It sends that first,
 so that a message that was not sent before says the same."""
@@ -119,6 +125,7 @@ class Session:
         self._client: Client | None = None
         self._subscription: Subscription | None = None
         self._buffer: deque[tuple[int, Message]] = deque()
+        self._buffered = 0
         self._out: dict[MQTTDelivery, Subscription] = {}
         self._flowing = False
         self._in_doubt: list[Message] = []
@@ -174,8 +181,14 @@ class Session:
         raise self._missing("its session has ended, and the MQTT broker has forgotten what was in it")
 
     async def _up(self, client: Client) -> None:
-        await client.subscribe(self.channel)
+        # Not awaited: the answer comes after what the session holds.
+        client.subscribe(self.channel).addErrback(self._not_subscribed, client)
         self._look_later()
+
+    def _not_subscribed(self, failure: Failure, client: Client) -> None:
+        failure.trap(NotDurable)
+        if client is self._client:
+            self._link.reconnect(failure.getErrorMessage())
 
     def _dropped(self, reason: str) -> str:
         """The connection is over."""
@@ -188,6 +201,7 @@ class Session:
         if not self.over:
             self._in_doubt += [delivery.message for delivery in out] + [message for _, message in self._buffer]
         self._buffer.clear()
+        self._buffered = 0
         for delivery, subscription in out.items():
             subscription.out -= 1
             delivery.revoke(reason)
@@ -211,7 +225,10 @@ class Session:
                 self._clock.callLater(0, self._look)
         if message.qos or len(self._buffer) < MOST_UNACKNOWLEDGED:  # QoS 0 is at most once, and nothing bounds it
             self._buffer.append((message.mid, read))
+            self._buffered += len(read.body)
             self.flow()
+            if self._buffered > MOST_BUFFERED and self._client is not None:
+                self._client.pause(self.channel + NOTHING)
 
     def _look_later(self) -> None:
         if self._in_doubt and self._client is not None and self._looking is None:
@@ -247,9 +264,13 @@ class Session:
         self._flowing = True
         try:
             while self._buffer and (subscription := self._subscription) and subscription.out < subscription.most:
-                self._deliver(*self._buffer.popleft(), subscription)
+                mid, message = self._buffer.popleft()
+                self._buffered -= len(message.body)
+                self._deliver(mid, message, subscription)
         finally:
             self._flowing = False
+        if self._buffered <= MOST_BUFFERED // 2 and self._client is not None:
+            self._client.resume()
 
     def _deliver(self, mid: int, message: Message, subscription: Subscription) -> None:
         client = self._client
@@ -296,6 +317,7 @@ class Session:
         self.over = True
         out, self._out = self._out, {}
         self._buffer.clear()
+        self._buffered = 0
         closed = self._link.stop()
         self._ended(self, closed)
         for delivery in out:

@@ -54,7 +54,10 @@ class _Connection(Protocol):
                 packet(2, bytes([server.session, server.connect_code, len(server.properties)]) + server.properties)
             )
         elif kind == SUBSCRIBE:
-            self.say(packet(9, body[:2] + b"\0" + bytes([server.subscribe_code])))
+            topic = body[5 : 5 + struct.unpack(">H", body[3:5])[0]]
+            self.say(packet(9, body[:2] + b"\0" + bytes([server.subscribe_codes.get(topic, server.subscribe_code)])))
+            if topic in server.retained:
+                self.say(packet(3, struct.pack(">H", len(topic)) + topic + b"\0" + server.retained[topic], flags=1))
         elif kind == UNSUBSCRIBE:
             self.say(packet(11, body[:2] + b"\0\0"))
         elif kind == PUBLISH and server.publish_code is not None:
@@ -70,7 +73,8 @@ class _Connection(Protocol):
 class ScriptedServer(Factory):
     """``heard`` are the packets that came: the type of each, and its body. ``properties`` are those of the CONNACK.
 
-    The codes are what CONNECT, SUBSCRIBE and PUBLISH are answered with; None: not at all.
+    The codes are what CONNECT, SUBSCRIBE and PUBLISH are answered with; None: not at all. ``subscribe_codes`` are for
+    some topics, and ``retained`` is what lies in some.
     """
 
     protocol = _Connection
@@ -84,6 +88,8 @@ class ScriptedServer(Factory):
         self.session = 0
         self.connect_code: int | None = 0
         self.subscribe_code = 1
+        self.subscribe_codes: dict[bytes, int] = {}
+        self.retained: dict[bytes, bytes] = {}
         self.publish_code: int | None = 0
         self._listening: Any = reactor.listenTCP(self.port, self, interface="127.0.0.1")  # type: ignore[attr-defined]
 

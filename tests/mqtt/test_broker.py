@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
+
+from twisted.internet import reactor
+
 from openhqm.errors import NotDurable
 from openhqm.interfaces import ChannelMissing, Message
 from openhqm.mqtt.address import LONGEST_TOPIC
+from openhqm.mqtt.broker import MQTTBroker
+from openhqm.mqtt.client import NO_SUBSCRIBERS
 from openhqm.mqtt.marks import MADE
-from openhqm.mqtt.session import STANDING_BY
+from openhqm.mqtt.session import MOST_BUFFERED, STANDING_BY
 from openhqm.testing.broker_case import BrokerCase, numbered
 from tests.brokers import Mosquitto, shared_mosquitto
 from tests.mqtt.bench import MQTTBench
+from tests.mqtt.scripted import ScriptedServer
 
 
 class Case(BrokerCase):
@@ -150,6 +157,36 @@ class SessionTests(Case):
             await self.ack(inbox, *inbox.deliveries)
             inbox.subscription.stop()
         self.assertEqual(await self.remaining(channel), [])
+
+
+class BoundTests(Case):
+    """What a process holds that was not asked for"""
+
+    async def test_large_messages(self) -> None:
+        """Of many large messages some 16 MiB wait here, and the rest with the broker, for however long that is."""
+        await self.on_its_own(keepalive=2)
+        channel = await self.channel()
+        size = 1024 * 1024
+        await self.publish(channel, [bytes([number]) * size for number in range(40)])
+        inbox = self.consume(channel, 1)
+        await self.received(inbox, 1)
+        session = self.broker._sessions[channel]  # type: ignore[attr-defined]
+        await self.until(lambda: session._buffered > MOST_BUFFERED, "it is not full")
+        await self.quiet(6.0)  # three times the keepalive
+        self.assertLessEqual(session._buffered, MOST_BUFFERED + size)
+        self.assertEqual([each.revoked.result for each in inbox.revoked], [])
+        for number in range(40):
+            await self.received(inbox, number + 1)
+            await self.ack(inbox, inbox.deliveries[number])
+        self.assertEqual([body[0] for body in inbox.bodies], list(range(40)))
+
+    async def test_behind_a_long_one(self) -> None:
+        """One that is worked on for long holds up the acknowledgements of 1500 others, and no delivery."""
+        await self.on_its_own(max_queued_messages="5000")
+        channel = await self.channel()
+        await self.publish(channel, numbered(1600))
+        inbox = self.consume(channel, 10_000)
+        await self.received(inbox, 1600)
 
 
 class BadInputTests(Case):
@@ -320,6 +357,39 @@ class FaultTests(Case):
         await self.until(lambda: self.broker.unavailable_reason is None, "it does not connect again")
         await self.publish(channel, [b"1"])
         self.assertEqual(await self.remaining(channel), [b"1"])
+
+    async def test_refused_subscription(self) -> None:
+        """A broker that lets us subscribe no more: the channel is not consumed from, and a warning says why.
+
+        The server is scripted: Mosquitto grants every subscription, and leaves out what may not be read.
+        """
+        server = ScriptedServer()
+        self.addCleanup(server.close)
+        server.session, server.publish_code = 1, NO_SUBSCRIBERS
+        server.retained[b"requests" + MADE.encode()] = b"1"
+        server.subscribe_codes[b"requests"] = 0x87
+        broker = MQTTBroker(server.address, "me", reactor, random.random, seconds=1.0, keeps=1000)
+        broker.start()
+        self.addCleanup(broker.stop)
+        inbox = self.consume("requests", 1, broker)
+        expected = "requests cannot be consumed from: the broker refuses the subscription to requests: Not authorized"
+        await self.until(lambda: expected in broker.warnings, "it says nothing")
+        self.assertEqual((inbox.lost_for, broker.unavailable_reason), ([], None))
+        server.subscribe_codes.clear()
+        await self.until(lambda: not broker.warnings, "it does not try again")
+
+    async def test_short_sessions(self) -> None:
+        """A broker that keeps a session for a minute only is used, and a warning says so."""
+        server = ScriptedServer()
+        self.addCleanup(server.close)
+        server.session, server.publish_code = 1, NO_SUBSCRIBERS
+        server.properties = b"\x11\0\0\0\x3c"
+        server.retained[b"requests" + MADE.encode()] = b"1"
+        broker = MQTTBroker(server.address, "me", reactor, random.random, seconds=1.0, keeps=1000)
+        broker.start()
+        self.addCleanup(broker.stop)
+        self.consume("requests", 1, broker)
+        await self.until(lambda: "after 60 s" in "".join(broker.warnings), "it says nothing")
 
     async def test_qos_0_only(self) -> None:
         """A Mosquitto that carries QoS 0 only is not used, and the reason says why."""

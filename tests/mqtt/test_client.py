@@ -147,7 +147,7 @@ class ClientTests(TestCase):
     async def test_no_answer(self) -> None:
         """A server that takes the connection and says nothing is given up in time."""
         self.server.connect_code = None
-        self.assertEqual(await self.refused(self.connected(0.1)), "it does not answer")
+        self.assertEqual(await self.refused(self.connected(0.1)), "it does not answer within 0.2 s")
 
     async def test_another_protocol(self) -> None:
         """A server that does not speak MQTT is given up."""
