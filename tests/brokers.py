@@ -420,6 +420,7 @@ class Mosquitto:
             "autosave_on_changes": "true",
             "autosave_interval": "1",
             "max_inflight_messages": "0",
+            "set_tcp_nodelay": "true",
             "max_queued_messages": "2000",
             "log_dest": f"file {self.directory}/log",
             **settings,

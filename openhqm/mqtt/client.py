@@ -10,6 +10,7 @@ paho is imported when MQTT is configured, and not before.
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -146,7 +147,7 @@ class Client:
         self._paho.connect(address.host, address.port, address.keepalive, **self._connect_arguments)
 
     def _opened(self, result: None) -> None:
-        raw = self._paho.socket()
+        raw: Any = self._paho.socket()
         if self._over or raw is None:
             self._paho.disconnect()
             self._end(_SILENT)
@@ -154,6 +155,8 @@ class Client:
         self._socket = _Socket(self, raw)
         if self._address.path is not None:
             self._whole = WholeSocket.under(raw)
+        # paho writes each packet by itself: the kernel would keep the second one back for up to 40 ms.
+        (self._whole or raw).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._paho.on_socket_close = lambda *_: self._forget_socket()
         self._paho.on_socket_register_write = lambda *_: self._write_when_possible()
         self._paho.on_socket_unregister_write = lambda *_: self._write_no_more()
