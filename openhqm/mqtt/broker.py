@@ -62,7 +62,7 @@ class MQTTBroker:
         self._reactor = reactor
         self._random = random
         self._threads = Threads(reactor, "mqtt", MOST_THREADS)
-        self._marks = Marks(reactor, self._gone)
+        self._marks = Marks(client_id, reactor, self._gone)
         self._publisher = Publisher(reactor, seconds, self._marks, expiry)
         self._sessions: dict[str, Session] = {}
         self._closing: dict[str, Deferred[None]] = {}

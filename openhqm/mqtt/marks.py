@@ -2,8 +2,9 @@
 """Which channels there are, and which process consumes from one: what MQTT itself does not tell.
 
 A channel is a session that is kept for a topic. Whether there is one cannot be asked without taking it over from the
-process that has it. So beside each channel, in ``CHANNEL/made``, lies a retained message: the mark. A broker that has
-lost its sessions has lost its marks, too.
+process that has it. So beside each channel, in ``CHANNEL/made``, lies a retained message: the mark. It names the client
+id that the session belongs to: a second session would get a copy of each message. A broker that has lost its sessions
+has lost its marks, too.
 
 The process that consumes from a channel subscribes to ``CHANNEL/taken``, over a connection whose subscriptions end with
 it. Another process asks there before it takes the session over, and has an answer in ``CHANNEL/held``; on MQTT 5 it is
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import Deferred, TimeoutError, execute, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,15 +35,18 @@ ANSWER_SECONDS = 1.0
 
 
 class Marks:
-    """``gone`` is called with a channel whose mark was taken away by another program."""
+    """``owner`` is the client id of our sessions. ``gone`` is called with a channel whose mark another program
+    has taken away.
+    """
 
     _log = Logger()
 
-    def __init__(self, clock: Any, gone: Callable[[str], None]) -> None:
+    def __init__(self, owner: str, clock: Any, gone: Callable[[str], None]) -> None:
+        self._owner = owner.encode()
         self._clock = clock
         self._gone = gone
         self._client: Client | None = None
-        self._there: dict[str, bool] = {}
+        self._there: dict[str, bytes] = {}  # what lies in the mark; empty: there is none
         self._asking: dict[str, list[Deferred[bool]]] = {}
         self._taken: set[str] = set()
         self._answers: dict[str, Deferred[None]] = {}
@@ -68,7 +72,7 @@ class Marks:
         if topic_fault(channel) is not None:
             return succeed(False)
         if channel in self._there and channel not in self._asking:
-            return succeed(self._there[channel])
+            return execute(self._is_ours, channel)
         return self.ask(channel)
 
     def ask(self, channel: str) -> Deferred[bool]:
@@ -85,17 +89,25 @@ class Marks:
     @deferred
     async def _ask(self, channel: str) -> bool:
         client = self._connection()
-        was = self._there.pop(channel, False)
+        was = self._there.pop(channel, b"")
         await self._answer(client.subscribe(channel + MADE))
         await self._answer(
             client.unsubscribe(channel + NOTHING)
         )  # the mark has come by the time of the answer, if there is one
         if client is not self._client:
             raise NotDurable("the connection was lost")
-        there = self._there.setdefault(channel, False)
-        if was and not there:
+        if not self._there.setdefault(channel, b"") and was:
             self._gone(channel)
-        return there
+        return self._is_ours(channel)
+
+    def _is_ours(self, channel: str) -> bool:
+        owner = self._there[channel]
+        if owner not in (b"", self._owner):
+            raise NotDurable(
+                f"{channel} is kept for the client id {owner[:80].decode(errors='replace')!r}: processes that share a "
+                "queue need the same client id, and installations that share a broker need prefixes that differ"
+            )
+        return bool(owner)
 
     def _told(self, result: bool | Failure, channel: str) -> None:
         if isinstance(result, Failure) and not result.check(NotDurable):
@@ -108,14 +120,14 @@ class Marks:
     @deferred
     async def make(self, channel: str) -> None:
         """Put the mark there. `NotDurable`."""
-        await self._answer(self._connection().publish(channel + MADE, b"1", retain=True))
-        self._there[channel] = True
+        await self._answer(self._connection().publish(channel + MADE, self._owner, retain=True))
+        self._there[channel] = self._owner
 
     @deferred
     async def clear(self, channel: str) -> None:
         """Take the mark away: the channel has no session any more. `NotDurable`."""
         client = self._connection()
-        self._there[channel] = False
+        self._there[channel] = b""
         await self._answer(client.publish(channel + MADE, b"", retain=True))
 
     # Which process consumes from it
@@ -159,7 +171,7 @@ class Marks:
         channel, slash, kind = message.topic.rpartition("/")
         kind = slash + kind
         if kind == MADE:
-            was, self._there[channel] = self._there.get(channel), bool(message.payload)
+            was, self._there[channel] = self._there.get(channel), bytes(message.payload)
             if was and not message.payload:
                 self._gone(channel)
         elif kind == TAKEN and channel in self._taken and self._client is not None:

@@ -13,7 +13,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import ChannelMissing, Message
 from openhqm.mqtt.address import topic_fault
 from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
-from openhqm.mqtt.marks import Marks
+from openhqm.mqtt.marks import NOTHING, Marks
 from openhqm.mqtt.messages import to_payload
 
 Outcomes = Deferred[Sequence[NotDurable | None]]
@@ -140,9 +140,22 @@ class Publisher:
         else:
             batch.settle(index, None)
 
+    def _answered(self, result: None, client: Client) -> None:
+        if client is self._client:
+            self._silent = False
+
     def _too_late(self, batch: _Batch) -> None:
-        self._silent = self._client is not None
+        client = self._client
+        if client is not None and not self._silent:
+            self._silent = True
+            # Maybe nothing of the batch was sent, and no PUBACK comes: ask for an answer of any kind.
+            client.unsubscribe(batch.channel + NOTHING).addCallbacks(self._answered, _is_over, (client,))
         batch.fail(NotDurable(f"the MQTT broker did not confirm within {self._seconds:g} s"))
+
+
+def _is_over(failure: Failure) -> None:
+    """The connection is: the next one begins afresh."""
+    failure.trap(NotDurable)
 
 
 def _failed(failure: Failure, batch: _Batch, index: int) -> None:

@@ -50,6 +50,11 @@ class MQTTBench(BrokerBench):
         """The client id of all clients of one test."""
         return f"openhqm-{self.prefix[:-1]}"
 
+    @property
+    def address(self) -> Address:
+        """The server itself."""
+        return Address("127.0.0.1", self.server.port, protocol=self.protocol)
+
     def new(self) -> MQTTBroker:
         network = Network(self.server.port)
         if not self._away:
@@ -85,14 +90,13 @@ class MQTTBench(BrokerBench):
 
     async def operator(self, client_id: str = "operator", received: Callable[[Any], None] = print) -> Client:
         """A connection of another program, with a clean session."""
-        client = Client(Address("127.0.0.1", self.server.port, protocol=self.protocol), client_id, reactor, received)
+        client = Client(self.address, client_id, reactor, received)
         return await client.connect(deferToThread, 10)
 
     async def session_of(self, channel: str) -> Client:
         """A connection of another program that takes over the session of a channel."""
         client_id = f"{self.client_id}/{channel}"
-        address = Address("127.0.0.1", self.server.port, protocol=self.protocol)
-        client = Client(address, client_id, reactor, lambda message: None, session=True)
+        client = Client(self.address, client_id, reactor, lambda message: None, session=True)
         return await client.connect(deferToThread, 10)
 
     def pass_time(self, seconds: float) -> Deferred[None]:

@@ -136,6 +136,24 @@ class SessionTests(Case):
         operator.close()
         await self.until(lambda: inbox.lost_for, "the receiver was not told")
 
+    async def test_another_client_id(self) -> None:
+        """A process with another client id does not begin a second session, which would get copies: it is refused."""
+        channel = await self.channel()
+        inbox = self.consume(channel, 5)
+        stranger = MQTTBroker(self.bench.address, "stranger", reactor, random.random, seconds=5.0, keeps=1000)
+        stranger.start()
+        self.addCleanup(stranger.stop)
+        await self.done(stranger.when_probed())
+        for refused in (stranger.exists(channel), stranger.ensure(channel)):
+            self.assertIn("need the same client id", str(await self.refused(refused)))
+        (outcome,) = await self.done(stranger.publish(channel, [Message(b"1")]))
+        self.assertIn("need the same client id", str(outcome))
+        other = self.consume(channel, 5, stranger)
+        await self.until(lambda: "the same client id" in "".join(stranger.warnings), "it does not say that")
+        await self.publish(channel, [b"1"])
+        await self.received(inbox, 1)
+        self.assertEqual((other.deliveries, other.lost_for), ([], []))
+
     async def test_next_receiver(self) -> None:
         """A receiver that comes while an earlier one still has deliveries out gets what is there, without waiting."""
         channel, inbox = await self.out(2)
@@ -324,6 +342,17 @@ class FaultTests(Case):
         await self.until(lambda: self.broker.unavailable_reason is None, "it is not used again")
         await self.publish(channel, [b"2"])
 
+    async def test_frozen_at_first(self) -> None:
+        """The same where it is not known yet whether the channel is there, so that nothing was sent."""
+        await self.on_its_own(seconds=0.5)
+        channel = await self.channel()
+        self.broker = await self.bench.make()
+        self.bench.server.freeze()
+        self.assertIn("did not confirm within 0.5 s", str(await self.outcome(channel)))
+        self.bench.server.thaw()
+        await self.until(lambda: self.broker.unavailable_reason is None, "it is not used again")
+        await self.publish(channel, [b"2"])
+
     async def test_frozen_for_long(self) -> None:
         """A half-open connection is given up after twice the keepalive: what was out is revoked, and comes again."""
         await self.on_its_own(seconds=0.5, keepalive=2)
@@ -366,7 +395,7 @@ class FaultTests(Case):
         server = ScriptedServer()
         self.addCleanup(server.close)
         server.session, server.publish_code = 1, NO_SUBSCRIBERS
-        server.retained[b"requests" + MADE.encode()] = b"1"
+        server.retained[b"requests" + MADE.encode()] = b"me"
         server.subscribe_codes[b"requests"] = 0x87
         broker = MQTTBroker(server.address, "me", reactor, random.random, seconds=1.0, keeps=1000)
         broker.start()
@@ -384,7 +413,7 @@ class FaultTests(Case):
         self.addCleanup(server.close)
         server.session, server.publish_code = 1, NO_SUBSCRIBERS
         server.properties = b"\x11\0\0\0\x3c"
-        server.retained[b"requests" + MADE.encode()] = b"1"
+        server.retained[b"requests" + MADE.encode()] = b"me"
         broker = MQTTBroker(server.address, "me", reactor, random.random, seconds=1.0, keeps=1000)
         broker.start()
         self.addCleanup(broker.stop)
