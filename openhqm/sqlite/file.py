@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import apsw
@@ -24,9 +25,11 @@ from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.runtime.forks import keep_from_forks
 from openhqm.sqlite.schema import APPLICATION_ID, TABLES, VERSION
-from openhqm.sqlite.sql import fetch_all, fetch_one
+from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages
+from openhqm.sqlite.sql import Reader, fetch_all, fetch_one
 
 T = TypeVar("T")
+C = TypeVar("C", bound=apsw.Connection)
 Operation = Callable[[apsw.Connection], T]
 RunCommit = Callable[[Callable[[], None]], Deferred[None]]
 
@@ -57,7 +60,9 @@ class SqliteFile:
 
     def __init__(self, directory: str, clock: IReactorTime, run_commit: RunCommit) -> None:
         self.directory = directory
-        self.unavailable_reason: str | None = None
+        self._path = os.path.join(directory, "openhqm.db")
+        self._damage: str | None = None
+        self._unwritable: str | None = None
         self._clock = clock
         self._run_commit = run_commit
         self._waiting: list[tuple[Operation[Any], Deferred[Any]]] = []
@@ -77,18 +82,34 @@ class SqliteFile:
             self._lock = self._take_lock(os.path.join(self.directory, "openhqm.lock"))
         except OSError as error:
             raise CannotStart(f"{self.directory}: {error.strerror}") from None
-        path = os.path.join(self.directory, "openhqm.db")
+        path = self._path
         try:
+            if not check_files(path):
+                _create(path)
             self.connection = self._connect(path)
-            self.reader = _open(path, apsw.SQLITE_OPEN_READONLY)
-            secret = fetch_one(self.reader, "SELECT value FROM meta WHERE name='secret'")[0]
+            secret = fetch_one(self.connection, "SELECT value FROM meta WHERE name='secret'")[0]
+            self.reader = _open(path, apsw.SQLITE_OPEN_READONLY, Reader)
+            self.reader.failed = self._unreadable
             self.ids = CorrelationIds(secret)
-        except (apsw.Error, CannotStart) as error:
+            self._presence = Presence(path)
+        except (apsw.Error, OSError, CannotStart) as error:
             self._release_lock()
             raise error if isinstance(error, CannotStart) else CannotStart(f"{path}: {error}") from None
         space = os.statvfs(self.directory)
         if space.f_bavail * space.f_frsize < LITTLE_SPACE:
             self._log.warn("little space left on the disk of {path}", path=path)
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why the file cannot be used now, or None."""
+        return self._damage or self._unwritable
+
+    def write_now(self, operation: Operation[T]) -> T:
+        """Run a small operation at once, as at the start. `NotDurable`: nothing of it is in the file."""
+        try:
+            return operation(self.connection)
+        except STORAGE_ERRORS as error:
+            raise NotDurable(f"{self._path} cannot be written: {error}") from None
 
     def write(self, operation: Operation[T]) -> Deferred[T]:
         """Run ``operation`` in a transaction with all others that were asked for at the same time.
@@ -98,6 +119,8 @@ class SqliteFile:
         done: Deferred[T] = Deferred()
         if self._closing is not None or self._lock is None:
             done.errback(NotDurable("the database is closed"))
+        elif self._damage is not None:
+            done.errback(NotDurable(self._damage))
         elif len(self._waiting) >= MOST_WAITING:
             done.errback(NotDurable("too many writes wait for the disk", retry_after=1))
         else:
@@ -169,12 +192,15 @@ class SqliteFile:
                 return finished
 
     def _commit(self) -> None:
+        """A commit to a file that was removed succeeds, and its rows are lost: so it must still be there afterwards."""
+        self._presence.check()
         self.connection.execute("COMMIT")
+        self._presence.check()
 
     def _committed(self, finished: list[tuple[Deferred[Any], Any]]) -> None:
-        if self.unavailable_reason is not None:
-            self._log.info("the database can be written again", unavailable_reason=self.unavailable_reason)
-            self.unavailable_reason = None
+        if self._unwritable is not None:
+            self._log.info("the database can be written again", unavailable_reason=self._unwritable)
+            self._unwritable = None
         after, self._after = self._after, []
         self._committing = False
         for call in after:
@@ -190,19 +216,41 @@ class SqliteFile:
         self._after = []
         self._committing = False
         reason = f"the database cannot be written: {error}"
-        if self.unavailable_reason is None:
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            reason = self._damaged(error).reason
+        elif self._unwritable is None:
             self._log.error("{reason}", reason=reason, path=self.directory)
-        self.unavailable_reason = reason
-        if self._probe is None and self._closing is None:
-            self._probe = self._clock.callLater(PROBE_SECONDS, self._try_again)
+        self._not_usable(reason)
         for done in failed:
             if not done.called:
                 done.errback(NotDurable(reason))
         self._go_on()
 
+    def _unreadable(self, error: apsw.Error) -> NotDurable:
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            return self._damaged(error)
+        reason = f"the database cannot be read: {error}"
+        if self._unwritable is None:
+            self._log.error("{reason}", reason=reason, path=self.directory)
+        self._not_usable(reason)
+        return NotDurable(reason)
+
+    def _not_usable(self, reason: str) -> None:
+        """A probe finds out when it is over."""
+        self._unwritable = reason
+        if self._probe is None and self._closing is None:
+            self._probe = self._clock.callLater(PROBE_SECONDS, self._try_again)
+
+    def _damaged(self, error: BaseException) -> NotDurable:
+        """Nothing is written from now on: it would be built on what is lost."""
+        if self._damage is None:
+            self._damage = f"{self._path} is damaged ({error}): stop openhqm, and {DAMAGE}"
+            self._log.critical("{reason}", reason=self._damage)
+        return NotDurable(self._damage)
+
     def _try_again(self) -> None:
         self._probe = None
-        if self.unavailable_reason is not None and self._closing is None:
+        if self._unwritable is not None and self._closing is None:
             self.write(_touch).addErrback(lambda failure: None if failure.check(NotDurable) else failure)
 
     def _go_on(self) -> None:
@@ -215,7 +263,17 @@ class SqliteFile:
             self.connection.execute("ROLLBACK")
 
     def _connect(self, path: str) -> apsw.Connection:
-        connection = _open(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+        connection = _open(path, apsw.SQLITE_OPEN_READWRITE, apsw.Connection)
+        try:
+            _check_layout(connection, path)
+            check_pages(connection, path)
+            self._configure(connection, path)
+        except BaseException:
+            connection.close()  # or its log stays behind, also where the database is moved away
+            raise
+        return connection
+
+    def _configure(self, connection: apsw.Connection, path: str) -> None:
         for name, value, wanted in (
             ("journal_mode", "WAL", "wal"),
             ("synchronous", "FULL", 2),
@@ -227,27 +285,6 @@ class SqliteFile:
             found = fetch_one(connection, f"PRAGMA {name}")[0]
             if found != wanted:
                 raise CannotStart(f"{path}: PRAGMA {name} is {found}, not {wanted}, on this file system")
-        self._prepare(connection, path)
-        return connection
-
-    def _prepare(self, connection: apsw.Connection, path: str) -> None:
-        version = fetch_one(connection, "PRAGMA user_version")[0]
-        application = fetch_one(connection, "PRAGMA application_id")[0]
-        if version == 0 and application == 0:
-            if fetch_one(connection, "SELECT count(*) FROM sqlite_schema")[0]:
-                raise CannotStart(f"{path} is some other program's database")
-            with connection:
-                connection.execute(TABLES)
-                connection.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={VERSION}")
-        elif application != APPLICATION_ID:
-            raise CannotStart(f"{path} is some other program's database")
-        elif version != VERSION:
-            raise CannotStart(
-                f"{path} has layout {version}, and this OpenHQM reads layout {VERSION}: "
-                "start the OpenHQM that wrote it, or move the file away to begin with an empty one"
-            )
 
     def _take_lock(self, path: str) -> int:
         """An advisory lock that the kernel lets go of with the process, however that ends."""
@@ -258,8 +295,12 @@ class SqliteFile:
             process = os.read(handle, 32).decode("ascii", "replace").strip()
             os.close(handle)
             raise FileInUse(self.directory, process) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+        except OSError:
+            os.close(handle)
+            raise
         keep_from_forks([handle])  # a child process with a copy of it would hold the lock, too
         return handle
 
@@ -281,8 +322,43 @@ class SqliteFile:
             self._closing.callback(None)
 
 
-def _open(path: str, flags: int) -> apsw.Connection:
-    connection = apsw.Connection(path, flags=flags)
+def _create(path: str) -> None:
+    """Make an empty database, which takes its name when it is complete: a half of one is never taken for ours."""
+    new = f"{path}.new"
+    for leftover in (new, f"{new}-journal"):
+        with suppress(FileNotFoundError):
+            os.remove(leftover)
+    connection = _open(new, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, apsw.Connection)
+    try:
+        with connection:
+            connection.execute(TABLES)
+            connection.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={VERSION}")
+    finally:
+        connection.close()
+    os.rename(new, path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _check_layout(connection: apsw.Connection, path: str) -> None:
+    """Before anything is written: the file is ours, in this layout. `CannotStart`."""
+    if fetch_one(connection, "PRAGMA application_id")[0] != APPLICATION_ID:
+        raise CannotStart(f"{path} is some other program's database")
+    version = fetch_one(connection, "PRAGMA user_version")[0]
+    if version != VERSION:
+        raise CannotStart(
+            f"{path} has layout {version}, and this OpenHQM reads layout {VERSION}: "
+            "start the OpenHQM that wrote it, or move the file away to begin with an empty one"
+        )
+
+
+def _open(path: str, flags: int, make: type[C]) -> C:
+    connection = make(path, flags=flags)
     connection.set_busy_timeout(1000)
     # Or SQLite plans some statements again for each value that they are given, which takes longer than running them.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)

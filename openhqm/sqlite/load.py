@@ -38,7 +38,10 @@ class SqliteLoad:
 
     def start(self) -> None:
         """The file is open. A row that is not there is counted; one that is not kept from now on is removed."""
-        with self._file.connection as connection:
+        self._file.write_now(self._start)
+
+    def _start(self, connection: apsw.Connection) -> None:
+        with connection:
             if not self.limits.any:
                 connection.execute("DELETE FROM load")
             elif fetch_one(connection, "SELECT 1 FROM load") is None:

@@ -53,13 +53,16 @@ class OutboxRows:
         ``queue`` is the number of the queue whose requests wait in the broker.
         """
         self._queue = queue
-        with self._file.connection as connection:
+        self._file.write_now(self._start)
+
+    def _start(self, connection: apsw.Connection) -> None:
+        with connection:
             connection.execute("UPDATE outbox SET due = 0 WHERE state = ? AND claimed = 1", (DUE,))
             for key, body in fetch_all(
                 connection,
                 "SELECT i.key, body FROM inflight i JOIN messages m ON m.key = i.key"
                 " WHERE queue = ? AND i.key NOT IN (SELECT key FROM outbox) AND i.key NOT IN (SELECT key FROM steps)",
-                (queue,),
+                (self._queue,),
             ):
                 generation = self.generation(connection, key)
                 self._put(connection, key, PUBLISHED, self._clock.seconds(), self._channel(body), generation)

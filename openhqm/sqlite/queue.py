@@ -95,7 +95,7 @@ class SqliteQueue:
     def _start(self) -> None:
         self._file.open()
         # The process that had these deliveries is gone: this one holds the lock now.
-        self._file.connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL")
+        self._file.write_now(lambda connection: connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL"))
         self._load.start()
         self._queue(self._requests)
         if self._load.limits.drop_oldest:  # the oldest request may wait in any queue

@@ -6,6 +6,8 @@ Everything that is given a connection runs inside an operation of `SqliteFile.wr
 
 from __future__ import annotations
 
+from functools import partial
+
 import apsw
 
 from openhqm.messages import Depth
@@ -35,12 +37,14 @@ class QueueRows:
         self._file = file
         self._highest: dict[int, int] = {}
         self._fresh: dict[int, int] = {}
-        connection = file.connection
+        self.number: int = file.write_now(partial(self._prepare, name))
+
+    def _prepare(self, name: str, connection: apsw.Connection) -> int:
         connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
         row = fetch_one(connection, "SELECT number FROM queues WHERE name = ?", (name,))
-        self.number: int = row[0]
+        number: int = row[0]
         for rank in range(RANKS):
-            channel = self.channel(rank)
+            channel = number * RANKS + rank
             first, last = first_key(channel), last_key(channel)
             connection.execute("INSERT OR IGNORE INTO channels VALUES (?, ?, ?)", (channel, first, first))
             highest, cursor = fetch_one(
@@ -49,6 +53,7 @@ class QueueRows:
             (newest,) = fetch_one(connection, "SELECT max(key) FROM messages WHERE key > ? AND key <= ?", (first, last))
             self._highest[rank] = max(highest, newest or 0)
             self._fresh[rank] = self._count_fresh(connection, cursor, newest or 0)
+        return number
 
     def _count_fresh(self, connection: apsw.Connection, cursor: int, newest: int) -> int:
         """How many messages lie behind the cursor. Where counting would take long, their keys tell about how many."""

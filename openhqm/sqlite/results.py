@@ -241,8 +241,10 @@ class SqliteResults:
             if message is None:
                 raise self._gone(correlation_id, key)
             events = [Event(1, "pending", message[0])] if after < 1 else []
-            for number, type, at, detail in reader.execute(
-                "SELECT number, type, at, detail FROM events WHERE key = ? AND number > ? ORDER BY number", (key, after)
+            for number, type, at, detail in fetch_all(
+                reader,
+                "SELECT number, type, at, detail FROM events WHERE key = ? AND number > ? ORDER BY number",
+                (key, after),
             ):
                 events.append(Event(number, type, at, msgspec.json.decode(detail)))
             ending = fetch_one(reader, "SELECT number, reply FROM endings WHERE key = ?", (key,))
