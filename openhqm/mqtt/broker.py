@@ -134,9 +134,12 @@ class MQTTBroker:
         client = await self._connect_session(channel, lambda message: None, 1)
         try:
             await client.subscribe(channel).addTimeout(CONNECT_SECONDS, self._reactor, too_late)
-            await self._marks.make(channel)
-        finally:
             client.close()
+            await client.lost.addTimeout(CONNECT_SECONDS, self._reactor, too_late)
+        finally:
+            client.abort()
+        # Not before: nothing may be published into it while this connection would receive it.
+        await self._marks.make(channel)
 
     def exists(self, channel: str) -> Deferred[bool]:
         return self._marks.ask(channel)
