@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import Metric
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -51,15 +52,16 @@ from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.forks import keep_from_forks
+from openhqm.runtime.forks import end_forks_at, keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
-from openhqm.runtime.logs import set_level
+from openhqm.runtime.logs import set_level, tell_repeats
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure
 from openhqm.runtime.threads import SerialThread
 from openhqm.workers.pool import WorkerPool
 
 FLUSH_SECONDS = 0.2
+TELL_SECONDS = 10.0
 LAST_REQUEST_SECONDS = 5.0
 """How long an idle connection stays open for one more request when another process has replaced this one."""
 APPLIED = {"monitoring.log_level": lambda settings: set_level(settings.monitoring.log_level)}
@@ -144,6 +146,8 @@ class OpenHQM(Service):
         self.commits = SerialThread(reactor, "openhqm-commit")
         self.backend = make_backend(settings, reactor, self.commits.run)
         self.ports: list[Any] = []
+        self._telling = LoopingCall(tell_repeats)
+        self._telling.clock = reactor
         queue, store = self.backend.queue, self.backend.store
         addressing = settings.addressing()
         pool = WorkerPool(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
@@ -240,7 +244,9 @@ class OpenHQM(Service):
     def startService(self) -> None:
         """Start the backend and then the doors and workers. Where that fails, end the process with one line."""
         super().startService()
+        end_forks_at(self._reactor)
         exit_if_failed(self._start())
+        self._telling.start(TELL_SECONDS, now=False)
         self._reactor.callWhenRunning(self._handle_signals)
 
     @deferred
@@ -330,6 +336,9 @@ class OpenHQM(Service):
             self._pool.join()
         if self._parent is not None:
             await self._parent.close()
+        if self._telling.running:
+            self._telling.stop()
+        tell_repeats(at_once=True)
         self._log.info("openhqm has stopped")
 
     def _handle_signals(self) -> None:

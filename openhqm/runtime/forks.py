@@ -1,14 +1,20 @@
 # -*- test-case-name: tests.runtime.test_forks,tests.fleet.test_fleet -*-
-"""File descriptors that processes forked by handlers (by ``multiprocessing``, for example) must not keep open.
+"""What processes that handlers fork (by ``multiprocessing``, for example) must not do: keep files open, and come back.
 
-A forked process has a copy of every open file, and may outlive this process.
+A forked process has a copy of every open file, and may outlive this process. One that returned from the handler would
+go on as a second gateway, on the same connections.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+FORKED_EXIT = 70  # EX_SOFTWARE of sysexits.h
 
 
 def keep_from_forks(descriptors: Iterable[int]) -> None:
@@ -26,3 +32,29 @@ def keep_from_forks(descriptors: Iterable[int]) -> None:
                     os.close(descriptor)
 
     os.register_at_fork(after_in_child=close)
+
+
+def end_forks_at(reactor: Any) -> None:
+    """End each process that is forked from this one where it would run ``reactor``, as this one does."""
+
+    def replace() -> None:
+        reactor.runUntilCurrent = reactor.doIteration = _end
+
+    os.register_at_fork(after_in_child=replace)
+
+
+def in_this_process(function: Callable[[], T]) -> T:
+    """Call ``function``. A process that it forked, and that returns from it, ends."""
+    home = os.getpid()
+    try:
+        return function()
+    finally:
+        if os.getpid() != home:
+            _end()
+
+
+def _end(*arguments: Any) -> NoReturn:
+    """Without any cleaning up: files, locks and connections are those of the other process."""
+    text = f"openhqm: process {os.getpid()} was forked by a handler and returned from it: end it with os._exit()\n"
+    os.write(2, text.encode())
+    os._exit(FORKED_EXIT)

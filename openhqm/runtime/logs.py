@@ -26,8 +26,11 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from openhqm.runtime.repeats import Repeats
+
 _LEVELS = {"WARNING": "warn"}
 _predicates: list[LogLevelFilterPredicate] = []
+_repeats: list[Repeats] = []
 # The fields of our own events. An event's other fields (objects, perhaps secrets) are never written.
 _FIELDS = (
     *("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal"),
@@ -45,7 +48,15 @@ def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None
     assert out is not None
     predicate = LogLevelFilterPredicate(defaultLogLevel=_least(level))
     _predicates.append(predicate)
-    return FilteringLogObserver(_Writer(out, line), [predicate])
+    repeats = Repeats(_Writer(out, line))
+    _repeats.append(repeats)
+    return FilteringLogObserver(repeats, [predicate])
+
+
+def tell_repeats(at_once: bool = False) -> None:
+    """Write how many lines were held back because they repeat, where their minute is over, or ``at_once``."""
+    for repeats in _repeats:
+        repeats.tell(at_once)
 
 
 def set_level(level: str) -> None:

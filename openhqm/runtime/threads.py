@@ -13,6 +13,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from openhqm.runtime.forks import in_this_process
+
 T = TypeVar("T")
 
 
@@ -62,7 +64,7 @@ class Threads:
             self._running -= 1
             done.callback(result)  # a Failure makes the Deferred fail
 
-        self._pool.callInThreadWithCallback(finished, function)
+        self._pool.callInThreadWithCallback(finished, in_this_process, function)
         return done
 
 

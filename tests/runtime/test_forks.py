@@ -13,7 +13,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.forks import keep_from_forks
+from openhqm.runtime.forks import FORKED_EXIT, keep_from_forks
 from tests.servers import Server
 
 FORK = """
@@ -25,6 +25,23 @@ def handle(work):
     while not pid:  # the new process stays until it is killed
         signal.pause()
     return pid
+"""
+
+RETURNS = """
+import os
+import sys
+
+def handle(work):
+    if work.payload == "nothing":
+        return "alive"
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if work.payload == "raises":
+        raise ValueError("in the new process")
+    if work.payload == "exits":
+        sys.exit(3)
+    return "from the new process"
 """
 
 
@@ -107,3 +124,17 @@ class HandlerTests(SynchronousTestCase):
         self.addCleanup(server.stop)
         server.start()
         os.kill(pid, 0)  # the forked process still runs
+
+    def test_returns(self) -> None:
+        """A forked process that returns from the handler ends there. It settles nothing, and keeps nothing locked."""
+        for executor in ("reactor", "thread"):
+            directory = Path(tempfile.mkdtemp(prefix="openhqm-forks-"))
+            self.addCleanup(shutil.rmtree, directory)
+            (directory / "jobs.py").write_text(RETURNS)
+            server = Server(directory, OPENHQM_WORKER__HANDLER="jobs:handle", OPENHQM_WORKER__EXECUTOR=executor)
+            server.start()
+            self.addCleanup(server.stop)
+            for name in ("returns", "raises", "exits"):
+                self.assertEqual(server.response(server.submit(name))["result"], FORKED_EXIT, (executor, name))
+            self.assertEqual(server.response(server.submit("nothing"))["result"], "alive")
+            self.assertEqual(server.stop(), 0)
