@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
@@ -24,6 +25,7 @@ from openhqm.runtime.threads import Threads
 
 MOST_THREADS = 4
 CONNECT_SECONDS = 5.0
+STOPPED = "the client was stopped"
 
 
 @implementer(IBroker)
@@ -68,6 +70,7 @@ class MQTTBroker:
         self._closing: dict[str, Deferred[None]] = {}
         self._warnings: list[str] = []
         self._stopped = False
+        self._making: set[Deferred[None]] = set()
         self._link = Reconnecting(
             str(address), reactor, random, connect=self._connect, up=self._up, down=self._down, describe=describe
         )
@@ -92,11 +95,13 @@ class MQTTBroker:
 
     @deferred
     async def stop(self) -> None:
-        closing = [session.close("the client was stopped") for session in list(self._sessions.values())]
+        was_stopped, self._stopped = self._stopped, True
+        for making in list(self._making):
+            making.cancel()
+        closing = [session.close(STOPPED) for session in list(self._sessions.values())]
         await DeferredList(closing, consumeErrors=True)
         await self._link.stop()
-        if not self._stopped:
-            self._stopped = True
+        if not was_stopped:
             self._threads.stop()
 
     def publish(self, channel: str, messages: Sequence[Message]) -> Deferred[Sequence[NotDurable | None]]:
@@ -123,8 +128,21 @@ class MQTTBroker:
             closing.addCallback(lambda _: session.start())
         return session.serve(receiver)
 
+    def ensure(self, channel: str) -> Deferred[None]:
+        if self._stopped:
+            return fail(NotDurable(STOPPED))
+        making = self._ensure(channel)
+        self._making.add(making)
+        return making.addBoth(self._made, making)
+
+    def _made(self, result: Failure | None, making: Deferred[None]) -> Failure | None:
+        self._making.discard(making)
+        if self._stopped and isinstance(result, Failure) and result.check(CancelledError):
+            return Failure(NotDurable(STOPPED))
+        return result
+
     @deferred
-    async def ensure(self, channel: str) -> None:
+    async def _ensure(self, channel: str) -> None:
         fault = topic_fault(channel)
         if fault is not None:
             raise NotDurable(f"{channel[:80]!r} {fault}: it cannot be a topic")

@@ -154,6 +154,18 @@ class SessionTests(Case):
         await self.received(inbox, 1)
         self.assertEqual((other.deliveries, other.lost_for), ([], []))
 
+    async def test_stopped_while_making(self) -> None:
+        """A channel that is being made when the client is stopped is refused, and nothing of it goes on."""
+        for seconds in (0.0, 0.002, 0.005, 0.01):
+            broker = await self.bench.make()
+            making = broker.ensure(self.bench.channel(f"made after {seconds}"))
+            await self.bench.pass_time(seconds)
+            await self.done(broker.stop())
+            try:
+                await self.done(making)
+            except NotDurable as error:
+                self.assertEqual(error.reason, "the client was stopped")
+
     async def test_next_receiver(self) -> None:
         """A receiver that comes while an earlier one still has deliveries out gets what is there, without waiting."""
         channel, inbox = await self.out(2)
