@@ -17,8 +17,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
+from openhqm.messages import Submission
 from openhqm.policy.ids import CorrelationIds
 from openhqm.redis.address import Address
+from openhqm.redis.clocks import ClockDifference
 from openhqm.redis.connecting import ask
 from openhqm.redis.driver import factory, is_refusal
 from openhqm.redis.errors import refusal
@@ -61,6 +63,7 @@ class Redis:
         self.clock: IReactorTime = clock if clock is not None else reactor
         self.random = random
         self.promises = Promises(False, ())
+        self.clocks = ClockDifference()
         self.on_ending: list[Callable[[int, str], None]] = []
         self.process = os.urandom(6).hex()
         self._own_time = own_time
@@ -98,7 +101,7 @@ class Redis:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know although everything works."""
-        return (*self.promises.warnings, *self._lost)
+        return (*self.promises.warnings, *self._lost, *self.clocks.warnings)
 
     @property
     def ids(self) -> CorrelationIds:
@@ -123,6 +126,10 @@ class Redis:
         if self._probe is not None and self._probe.active():
             self._probe.cancel()
         await gatherResults([self.listening.stop(), self.link.stop()])
+
+    def due(self, submission: Submission) -> float | None:
+        """When ``submission`` may be delivered, by Redis's clock; None: at once."""
+        return None if submission.not_before is None else self.clocks.to_theirs(submission.not_before)
 
     def clock_now(self) -> float:
         """This process's time, for the time that an ending carries. Every decision by time is Redis's."""
@@ -227,6 +234,10 @@ class Redis:
             return ask(protocol, self._reactor, self._seconds, *arguments)
 
         info = read_info(await say("INFO"))
+        if not self._own_time:
+            asked = self.clock.seconds()
+            seconds, microseconds = await say("TIME")
+            self.clocks.note(asked, self.clock.seconds(), int(seconds) + int(microseconds) / 1_000_000)
         for script in self._scripts.values():
             await say("SCRIPT", "LOAD", script.source)
         digest = self._scripts["greet"].digest

@@ -66,7 +66,9 @@ class Deadlines:
     @deferred
     async def _look(self) -> float:
         """End and repair up to a limit; fires with how many seconds to wait before the next look."""
-        overdue, next_one = await self._redis.run("overdue", SWEEP_ROWS)
+        asked = self._redis.clock_now()
+        overdue, next_one, told = await self._redis.run("overdue", SWEEP_ROWS)
+        self._redis.clocks.note(asked, self._redis.clock_now(), float(told))
         for number, attempt in overdue:
             await self._past_deadline(int(number), int(attempt))
         for number in await self._redis.run("repair", REPAIR_ROWS):

@@ -153,6 +153,7 @@ class RedisLedger:
         limits: tuple[str, str, str] | None = None,
     ) -> Outgoing | Acceptance | QueueFull:
         # Number and time are Redis's to give.
+        due = self._redis.due(submission)
         envelope, channel = encode_submission(submission), self._channels.of(submission)
         answer = await self._redis.run(
             "ledger_record",
@@ -160,7 +161,7 @@ class RedisLedger:
             channel,
             self._channels.line(submission) or "",
             envelope,
-            _optional(submission.not_before),
+            _optional(due),
             _optional(submission.timeout),
             *claim_arguments(claim),
             *source,
@@ -181,8 +182,8 @@ class RedisLedger:
         if outcome == b"repeat":
             return Acceptance(id, at, replayed=True)
         waits = answer[3] == b"1"
-        if waits and (submission.not_before is not None or not at_once):
-            self._fell_due(max(0.0, (submission.not_before or at) - at))
+        if waits and (due is not None or not at_once):
+            self._fell_due(max(0.0, (due or at) - at))
         ids = self._redis.issue_all(answer[4]) if len(answer) > 4 else ()
         request = Request(id, at, submission)
         return Outgoing(number, request, channel, address(envelope, id, at), waits=waits, follow_ups=ids)

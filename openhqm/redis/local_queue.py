@@ -115,8 +115,9 @@ class LocalQueue:
                 "message {number} of {queue} is unreadable: {error}", number=number, queue=self._name, error=error
             )
             return None
-        # Redis gave the number and the time, after the envelope was written.
-        request = attrs.evolve(request, correlation_id=self._redis.ids.issue(number), submitted_at=at)
+        # Redis gave the number and the time, after the envelope was written. The worker compares it with its own clock.
+        submitted = self._redis.clocks.to_ours(at)
+        request = attrs.evolve(request, correlation_id=self._redis.ids.issue(number), submitted_at=submitted)
         delivery = Delivery(request, attempt, self, Handle(number, token, lease_end), lease_end)
         self._leases.add(number, delivery)
         return delivery

@@ -148,7 +148,7 @@ class RedisQueue:
             queue_of(self._requests, submission),
             priority_of(submission).value,
             body,
-            _optional(submission.not_before),
+            _optional(self._redis.due(submission)),
             _optional(submission.timeout),
             *claim_arguments(claim),
             *source,

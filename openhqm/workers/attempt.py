@@ -106,7 +106,7 @@ class Attempt:
         except RetryLater as error:
             await self._failed(self._failure(started, error), error.delay, error.at_least)
         except AttemptTimedOut as error:
-            limit = str(error) or f"no answer within {context.timeout:g} s"
+            limit = str(error) or self._exceeded()
             await self._failed(self._blank(Status.TIMEOUT, started, limit))
         except UnusableAnswer as error:
             await self._dead_letter("unusable answer", self._blank(Status.FAILED, started, describe(error)))
@@ -118,6 +118,12 @@ class Attempt:
                 context.metrics.finished(self._delivery.request, context.clock.seconds())
         finally:
             context.metrics.processed(context.clock.seconds() - started)
+
+    def _exceeded(self) -> str:
+        """Which limit an attempt did not keep."""
+        if self._limited_by_deadline:
+            return f"the deadline of the request passed during attempt {self._delivery.attempt}"
+        return f"no answer within {self._context.timeout:g} s"
 
     def release(self) -> None:
         """Cancel the handler and release the delivery, because the process stops. The attempt is not counted."""

@@ -263,6 +263,7 @@ class LimitsTests(SynchronousTestCase):
         self.assertEqual(handler.works[0].time_left, 5.0)
         bench.pass_time(6)
         self.assertEqual((bench.status(correlation_id), handler.cancelled), (Status.TIMEOUT, 1))
+        self.assertIn("deadline", bench.record(correlation_id).reply.error)
         bench.pass_time(100)
         self.assertEqual((len(handler.works), bench.consumer.in_progress), (1, 0))
 
