@@ -143,13 +143,18 @@ class BrokeredQueue:
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
     ) -> Acceptance:
         at_once = self._under_way < MOST_UNDER_WAY and self._without_a_broker is None
-        outgoing = await self._ledger.record(submission, claim, follow_ups, at_once=at_once)
-        if isinstance(outgoing, Acceptance):
-            return outgoing
-        if not outgoing.waits:
-            self._under_way += 1
-            self._outbox.publish(outgoing).addBoth(self._is_published, outgoing)
-        return _acceptance(outgoing)
+        self._under_way += at_once  # before the ledger answers: many may be asked of it at the same time
+        published = None
+        try:
+            outgoing = await self._ledger.record(submission, claim, follow_ups, at_once=at_once)
+            if isinstance(outgoing, Acceptance):
+                return outgoing
+            if not outgoing.waits:
+                published = self._outbox.publish(outgoing).addBoth(self._is_published, outgoing)
+            return _acceptance(outgoing)
+        finally:
+            if published is None:
+                self._under_way -= at_once
 
     def _is_published(self, failure: Failure | None, outgoing: Outgoing) -> None:
         """Where it could not be, its entry stays, and the outbox publishes it."""

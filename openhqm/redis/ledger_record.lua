@@ -30,11 +30,15 @@ local key, due, waits = record(number), tonumber(not_before) or 0, '1'
 redis.call('HSET', key, 'at', now, 'body', body, 'queue', queue, 'priority', '', 'channel', channel, 'line', name,
   'attempt', 0, 'last', 1, 'generation', 0)
 if counted then take_room(number, #body) end
-if due > clock or not claim_seconds then
-  redis.call('ZADD', outbox, exact(math.max(due, clock)), number)
+if due > clock then
+  redis.call('ZADD', outbox, exact(due), number)
 elseif joins(number, name) then
-  waits = '0'
-  claim_entry(number, claim_seconds)
+  if claim_seconds then
+    waits = '0'
+    claim_entry(number, claim_seconds)
+  else
+    redis.call('ZADD', outbox, now, number)
+  end
 end
 if entry ~= '' or not claim_seconds then redis.call('HSET', key, 'told', 1) end
 redis.call('SADD', prefix .. 'queues', queue)

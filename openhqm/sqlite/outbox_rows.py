@@ -74,11 +74,11 @@ class OutboxRows:
         submission = outgoing.request.submission
         state, due, claimed = DUE, now + CLAIM_SECONDS, True
         not_before = max(submission.not_before or now, now)
-        if not_before > now or not at_once:
+        if not_before <= now and not self._joins(connection, outgoing.number, self._channels.line(submission)):
+            state, claimed = BEHIND, False
+        elif not_before > now or not at_once:
             due, claimed = not_before, False
             self._file.after_commit(lambda: self._fell_due(due))
-        elif not self._joins(connection, outgoing.number, self._channels.line(submission)):
-            state, claimed = BEHIND, False
         connection.execute(
             "INSERT INTO outbox (key, state, due, channel, generation, claimed, told) VALUES (?, ?, ?, ?, 0, ?, ?)",
             (outgoing.number, state, due, outgoing.channel, claimed, told),
