@@ -90,6 +90,7 @@ class Client:
         self.properties: dict[str, Any] = {}
         self.is_5 = address.protocol == 5
         self._address = address
+        self._session = session
         self._reactor = reactor
         self._received = received
         self._connected: Deferred[None] = Deferred()
@@ -243,8 +244,16 @@ class Client:
     # The end
 
     def close(self) -> None:
-        """Close it after what was written. What the session keeps stays."""
-        self._paho.disconnect()
+        """Close it after what was written. What the session keeps stays.
+
+        Acknowledgements count that the broker has read before the next connection takes the session over: so it has to
+        answer first.
+        """
+        self.resume()
+        if self._session:
+            self.unsubscribe("openhqm/nothing").addBoth(lambda _: self._paho.disconnect())
+        else:
+            self._paho.disconnect()
 
     def abort(self) -> None:
         """Close it now."""

@@ -215,6 +215,8 @@ class Session:
     # Messages
 
     def _received(self, message: Any) -> None:
+        if self.over:
+            return
         read = from_payload(message.payload, message.properties)
         if self._in_doubt:
             self._heard_at = self._clock.seconds()
