@@ -99,10 +99,14 @@ class IdempotencyConflict(OpenHQMError):
 
 
 class NotDurable(OpenHQMError):
-    """A step could not be stored, so it was not done: repeating it is safe, after ``retry_after`` seconds."""
+    """A step could not be stored. Repeating it is safe, after ``retry_after`` seconds.
 
-    def __init__(self, reason: str, retry_after: int = 5) -> None:
+    ``maybe_done``: the store took the step and did not answer, so it may have been done.
+    """
+
+    def __init__(self, reason: str, retry_after: int = 5, *, maybe_done: bool = False) -> None:
         super().__init__(reason)
+        self.maybe_done = maybe_done
         self.reason = reason
         self.retry_after = retry_after
 

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from twisted.logger import Logger
 
 from openhqm.config.absent import take_out
 from openhqm.config.contradictions import contradictions
@@ -22,9 +24,22 @@ from openhqm.config.structure import Text, Wrong, structure
 from openhqm.errors import Complaint, ConfigurationError
 
 PREFIX = "OPENHQM_"
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-# What Kubernetes tells every pod of a service named openhqm is not meant as configuration.
-_KUBERNETES = re.compile(r"OPENHQM_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)\Z")
+_VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+# What Kubernetes tells every pod of a service named openhqm, openhqm-redis and so on is not meant as configuration.
+# https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+_SERVICE_LINK = re.compile(
+    r"OPENHQM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)\Z"
+)
+_LINKED_PORT = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
+_CURES = (
+    ("duplicate key", "write each section and each key once"),
+    ("unhashable", "put a value that begins with { in quotes, as in '{{ payload.id }}'"),
+    ("mapping values are not allowed", "check the indentation, and put a value that contains ': ' in quotes"),
+    ("cannot start any token", "indent with spaces, and put a value that begins with @, ` or % in quotes"),
+    ("block end", "begin all keys of one section in the same column"),
+    ("expected ',' or", "put a value that begins with { or [ in quotes"),
+)
+_log = Logger()
 MOST_BYTES = 1024 * 1024
 
 
@@ -36,6 +51,10 @@ def load(path: str | None, environment: Mapping[str, str], products: Products, t
     """
     complaints: list[Complaint] = []
     document: dict[str, Any] = {}
+    links = [name for name in sorted(environment) if _is_service_link(name, environment[name])]
+    if links:
+        _log.debug("variables of Kubernetes services are no configuration: {names}", names=", ".join(links))
+        environment = {name: value for name, value in environment.items() if name not in links}
     if path is not None:
         document = _parse(path, read_text(path) if text is None else text)
         try:
@@ -94,14 +113,20 @@ def _parse(path: str, text: bytes) -> dict[str, Any]:
 def _one_line(error: YAMLError) -> str:
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     mark = getattr(error, "problem_mark", None)
-    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(problem)
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    cure = next((f": {cure}" for sign, cure in _CURES if sign in str(problem)), "")
+    return f"{problem}{where}{cure}"
 
 
 def _replace(
     value: Any, key: tuple[str, ...], environment: Mapping[str, str], complaints: list[Complaint], source: str
 ) -> Any:
-    """``${VARIABLE}`` and ``${VARIABLE:-default}`` in every string of the file."""
+    """``${VARIABLE}`` and ``${VARIABLE:-default}`` in every string of the file. ``$${`` stands for ``${``."""
     if isinstance(value, dict):
+        for name in [name for name in value if not isinstance(name, str)]:
+            reason = f"YAML reads this key as a {_kind(name)}: put it in quotes"
+            complaints.append(Complaint(".".join((*key, str(name))), reason, source))
+            del value[name]
         return {
             name: _replace(item, (*key, str(name)), environment, complaints, source) for name, item in value.items()
         }
@@ -111,7 +136,9 @@ def _replace(
         return value
 
     def variable(match: re.Match[str]) -> str:
-        name, default = match.groups()
+        escaped, name, default = match.groups()
+        if escaped is not None:
+            return str(escaped)
         found = environment.get(name, default)
         if found is None:
             complaints.append(Complaint(".".join(key), f"the environment has no {name}", source))
@@ -125,7 +152,7 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> dict[t
     """Put ``OPENHQM_A__B`` into the document as ``a.b``; which key came from which variable."""
     variables = {}
     for name in sorted(environment):
-        if not name.startswith(PREFIX) or _KUBERNETES.match(name):
+        if not name.startswith(PREFIX):
             continue
         key = tuple(part.lower() for part in name[len(PREFIX) :].split("__"))
         variables[key] = name
@@ -140,6 +167,18 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> dict[t
         else:
             holder[key[-1]] = _mapping(Text(environment[name])) if len(key) == 1 else Text(environment[name])
     return variables
+
+
+def _kind(key: object) -> str:
+    kinds = {bool: "truth value", int: "number", float: "number", type(None): "null", tuple: "list"}
+    return kinds.get(type(key), "date" if isinstance(key, date) else "mapping")
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes made this variable: by its form, for what looks like one of our keys may be a mistake."""
+    if "__" in name or not name.startswith(PREFIX):
+        return False
+    return _SERVICE_LINK.match(name) is not None or (name.endswith("PORT") and _LINKED_PORT.match(value) is not None)
 
 
 def _mapping(text: Text | None) -> Any:

@@ -35,6 +35,14 @@ class HTTPProblem(OpenHQMError):
     fields: Fields = ()
 
 
+NOT_STORED = (
+    "this could not be stored safely now; repeat it after the time in Retry-After, "
+    "and a submission under the same Idempotency-Key"
+)
+MAYBE_DONE = (
+    "it is not known whether this was stored and will be done; repeat it after the time in Retry-After: "
+    "a submission under the same Idempotency-Key is done once"
+)
 STATUS: tuple[tuple[type[OpenHQMError], int], ...] = (
     (MalformedJSON, 400),
     (UnknownRequest, 404),
@@ -75,10 +83,7 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
         members["field"] = error.field
     if isinstance(error, NotDurable):
         # The reason may name paths and hosts behind the gateway. It is in the log; the caller learns what to do.
-        detail = (
-            "this could not be stored safely now; repeat it after the time in Retry-After, "
-            "and a submission under the same Idempotency-Key"
-        )
+        detail = MAYBE_DONE if error.maybe_done else NOT_STORED
         fields = ((b"Retry-After", b"%d" % error.retry_after),)
     if status == 500:
         detail = INTERNAL_ERROR

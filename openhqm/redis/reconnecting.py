@@ -138,7 +138,8 @@ class Reconnecting:
         """Redis's own refusals go to the caller; every other failure means that there was no answer."""
         if failure.check(CancelledError) or is_refusal(failure.value):
             return failure
-        return Failure(NotDurable(self.unavailable_reason or f"the connection to {self._address} was lost"))
+        reason = self.unavailable_reason or f"the connection to {self._address} was lost"
+        return Failure(NotDurable(reason, maybe_done=True))
 
     def _watch(self) -> None:
         self._watchdog = None

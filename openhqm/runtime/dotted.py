@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from traceback import extract_tb
 from typing import Any
+
+_OWN_FRAMES = 2  # those of this function and of importlib
 
 
 def load_callable(path: str) -> Callable[..., Any]:
@@ -13,14 +16,22 @@ def load_callable(path: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # whatever the operator's module raises while it is imported
-        raise ValueError(f"cannot import {module_name}: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever the operator's module does while it is imported
+        raise ValueError(f"cannot import {module_name}: {one_line(error)}{_place(error)}") from error
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
         raise ValueError(f"{module_name} has no callable named {name}")
     loaded: Callable[..., Any] = found
     return loaded
+
+
+def _place(error: BaseException) -> str:
+    """The file and the line of the operator's code at which ``error`` was raised; empty where none of it had begun."""
+    if isinstance(error, SyntaxError):
+        return ""  # it says its own
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > _OWN_FRAMES else ""
 
 
 def one_line(error: BaseException) -> str:

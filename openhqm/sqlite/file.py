@@ -166,7 +166,7 @@ class SqliteFile:
         committed = self._run_commit(self._commit)
         committed.addCallbacks(
             lambda _: self._committed(finished),
-            lambda failure: self._failed([done for done, _ in finished], failure.value),
+            lambda failure: self._failed([done for done, _ in finished], failure.value, maybe_done=True),
         )
 
     def _apply(self, batch: list[tuple[Operation[Any], Deferred[Any]]]) -> list[tuple[Deferred[Any], Any]]:
@@ -210,7 +210,7 @@ class SqliteFile:
                 done.callback(result)
         self._go_on()
 
-    def _failed(self, failed: list[Deferred[Any]], error: BaseException) -> None:
+    def _failed(self, failed: list[Deferred[Any]], error: BaseException, maybe_done: bool = False) -> None:
         """Disk full, or an I/O error: every write of this commit fails, and a probe finds out when it is over."""
         self._roll_back()
         self._after = []
@@ -223,7 +223,7 @@ class SqliteFile:
         self._not_usable(reason)
         for done in failed:
             if not done.called:
-                done.errback(NotDurable(reason))
+                done.errback(NotDurable(reason, maybe_done=maybe_done and not isinstance(error, apsw.FullError)))
         self._go_on()
 
     def _unreadable(self, error: apsw.Error) -> NotDurable:

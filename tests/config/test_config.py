@@ -171,6 +171,57 @@ class FileTests(ConfigCase):
         ):
             self.assertRaises(ConfigurationError, self.load, text)
 
+    def test_keys_in_quotes(self) -> None:
+        """A key that YAML reads as something else than a string is refused by name, with the cure."""
+        for text, key, kind in (
+            ("proxy: {endpoints: {2024: {url: 'http://a'}}}", "proxy.endpoints.2024", "number"),
+            ("proxy: {endpoints: {true: {url: 'http://a'}}}", "proxy.endpoints.True", "truth value"),
+            ("proxy: {endpoints: {2024-01-31: {url: 'http://a'}}}", "proxy.endpoints.2024-01-31", "date"),
+            ("proxy: {endpoints: {1.5: {url: 'http://a'}}}", "proxy.endpoints.1.5", "number"),
+            ("1: {port: 8000}", "1", "number"),
+            ("routing: {routes: [{name: a, headers: {1: x}}]}", "routing.routes.0.headers.1", "number"),
+        ):
+            found = self.complaints(text)[key]
+            self.assertIn(f"YAML reads this key as a {kind}: put it in quotes", found.reason)
+
+    def test_cures(self) -> None:
+        """The usual mistakes in YAML come with their cure, and with their place."""
+        for text, cure in (
+            ("server: {port: 1}\nserver: {port: 2}\n", "each section and each key once"),
+            ("routing:\n  routes:\n  - template: {{ payload.id }}\n", "in quotes"),
+            ("server:\n  host: a\n   port: 1\n", "indentation"),
+            ("server:\n    host: a\n  port: 1\n", "same column"),
+            ("server:\n\tport: 1\n", "indent with spaces"),
+        ):
+            self.assertIn(cure, self.complaint(text).reason)
+
+    def test_service_links(self) -> None:
+        """Variables that Kubernetes makes for services are passed over; one that only looks like it is not."""
+        self.load(
+            SERVICE_HOST="10.0.0.1",
+            PORT="tcp://10.0.0.1:8000",
+            REDIS_SERVICE_HOST="10.0.0.1",
+            REDIS_SERVICE_PORT="6379",
+            REDIS_SERVICE_PORT_REDIS="6379",
+            REDIS_PORT="tcp://10.0.0.1:6379",
+            REDIS_PORT_6379_TCP="tcp://10.0.0.1:6379",
+            REDIS_PORT_6379_TCP_PROTO="tcp",
+            REDIS_PORT_6379_TCP_ADDR="10.0.0.1",
+            MY_OWN_REDIS_PORT_6379_TCP_PORT="6379",
+        )
+        self.assertIn("unknown key", self.complaint(SERVER_PORT="8000").reason)
+        self.assertEqual(self.complaint(PORT="8000").source, "OPENHQM_PORT")
+
+    def test_literal(self) -> None:
+        """``$${`` is a literal ``${``, whatever follows."""
+        for written, read in (
+            ("$${HOST}", "${HOST}"),
+            ("a$${", "a${"),
+            ("${OPENHQM_X:-d}$${E}", "d${E}"),
+            ("$5", "$5"),
+        ):
+            self.assertEqual(self.load(f"worker: {{handler: 'a:{written}'}}").worker.handler, f"a:{read}")
+
     def test_said_twice(self) -> None:
         """A repeated key is refused at any depth. The complaint has the place in the file."""
         for text, line in (("queue: {}\nserver: {}\nqueue: {}\n", 3), ("server:\n  port: 1\n  port: 2\n", 3)):

@@ -90,6 +90,12 @@ class ProblemTests(SynchronousTestCase):
         self.assertIn("Idempotency-Key", self.document(answer)["detail"])
         self.assertNotIn(b"secret", answer.body)
 
+    def test_not_known(self) -> None:
+        """Where the store took the step and did not answer, a 503 does not say that nothing was stored."""
+        document = self.document(problem_for(NotDurable("Redis did not answer", maybe_done=True), HERE))
+        self.assertIn("not known whether this was stored", document["detail"])
+        self.assertIn("Idempotency-Key is done once", document["detail"])
+
     def test_nothing_leaks(self) -> None:
         """An internal error is a 500 that tells the caller nothing about it."""
         for error in (

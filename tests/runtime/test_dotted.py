@@ -40,7 +40,22 @@ class LoadCallableTests(SynchronousTestCase):
         (directory / "openhqm_test_breaks.py").write_text("raise RuntimeError('one\\ntwo')")
         self.patch(sys, "path", [str(directory), *sys.path])
         error: Any = self.assertRaises(ValueError, load_callable, "openhqm_test_breaks:make")
-        self.assertEqual(str(error), "cannot import openhqm_test_breaks: RuntimeError: one two")
+        self.assertIn("cannot import openhqm_test_breaks: RuntimeError: one two", str(error))
+
+    def test_where_it_breaks(self) -> None:
+        """The file and the line are told, also where the module ends the process, or imports what is not there."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        self.patch(sys, "path", [str(directory), *sys.path])
+        for number, (text, error) in enumerate(
+            (("import sys\nsys.exit(3)\n", "SystemExit: 3"), ("\nimport nowhere_at_all\n", "No module named"))
+        ):
+            path = directory / f"openhqm_test_place_{number}.py"
+            path.write_text(text)
+            raised: Any = self.assertRaises(ValueError, load_callable, f"{path.stem}:make")
+            self.assertIn(error, str(raised))
+            self.assertIn(f"{path}, line 2)", str(raised))
+        self.assertNotIn("line", str(self.assertRaises(ValueError, load_callable, "nowhere_at_all:make")))
 
     def test_any_callable(self) -> None:
         """A class is as good as a function."""
