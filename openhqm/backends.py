@@ -30,6 +30,7 @@ from openhqm.mqtt import settings as mqtt_settings
 from openhqm.mqtt.broker import MQTTBroker
 from openhqm.mqtt.connecting import check_installed as check_paho
 from openhqm.mqtt.settings import MQTTSettings
+from openhqm.policy.addressing import Addressing
 from openhqm.policy.channel_count import ChannelCount
 from openhqm.policy.channels import Channels
 from openhqm.policy.queue_names import queue_name
@@ -183,8 +184,8 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         store = _no_store(broker, reply_channel, settings, clock)
     reports = reply_channel is not None and (store.steps is not None or not store.ledger.complete)
 
-    def count() -> ChannelCount:
-        return ChannelCount.of(channels, settings.addressing(), reports, broker.traits.most_channels)
+    def count(addressing: Addressing | None = None) -> ChannelCount:
+        return ChannelCount.of(channels, addressing or settings.addressing(), reports, broker.traits.most_channels)
 
     _refuse(_about_channels(count()))
 

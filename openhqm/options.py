@@ -111,6 +111,16 @@ class OpenHQMOptions(Options):
             raise ConfigurationError([Complaint(f"--role {role}", f"{key}: {reason}") for key, reason in halves])
         return Source(settings, text)
 
+    def read_again(self) -> Source:
+        """Read the configuration while the process runs. `ConfigurationError` also for a file that is there once.
+
+        A pipe would be empty by now, which says that every key has its default; or hold up the process.
+        """
+        path = self["config"]
+        if path is not None and os.path.exists(path) and not os.path.isfile(path):
+            raise ConfigurationError([Complaint(path, "is no regular file, and can be read only once")])
+        return self.read()
+
     def _set_twistd_options(self, twistd: Any) -> None:
         """Set twistd's log observer, unless its own options do, and keep it from writing a pid file in the foreground.
 

@@ -21,13 +21,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm import __version__
+from openhqm.applied import reloading
 from openhqm.backends import make_backend
 from openhqm.check_report import report
 from openhqm.config.model import Settings
-from openhqm.config.reloading import Reloading
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
-from openhqm.errors import OpenHQMError
+from openhqm.errors import Complaint, ConfigurationError, OpenHQMError
 from openhqm.fleet.fleet import Fleet
 from openhqm.fleet.inheritance import Inheritance
 from openhqm.fleet.metric_families import snapshot, to_prometheus
@@ -47,6 +47,7 @@ from openhqm.ingress.routes import Routes
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.ingress.submission import check_submission
 from openhqm.options import OpenHQMOptions
+from openhqm.policy.addressing import Addressing
 from openhqm.policy.proxying import TrustedProxies
 from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
@@ -54,7 +55,7 @@ from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.forks import end_forks_at, keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
-from openhqm.runtime.logs import set_level, tell_repeats
+from openhqm.runtime.logs import tell_repeats
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure
 from openhqm.runtime.threads import SerialThread
@@ -64,8 +65,6 @@ FLUSH_SECONDS = 0.2
 TELL_SECONDS = 10.0
 LAST_REQUEST_SECONDS = 5.0
 """How long an idle connection stays open for one more request when another process has replaced this one."""
-APPLIED = {"monitoring.log_level": lambda settings: set_level(settings.monitoring.log_level)}
-"""What one process applies at SIGHUP, by key."""
 
 
 def makeService(options: OpenHQMOptions) -> Service:
@@ -82,9 +81,8 @@ def makeService(options: OpenHQMOptions) -> Service:
     settings = options.source.settings
     try:
         if settings.server.workers > 1 and options.inheritance is None and not options["check"]:
-            return Fleet(options.source, options.read, reactor, [sys.executable, *sys.orig_argv[1:]])
-        reloading = Reloading(settings, lambda: options.read().settings, APPLIED)
-        service = OpenHQM(settings, reactor, options.inheritance, reloading.reload)
+            return Fleet(options.source, options.read_again, reactor, [sys.executable, *sys.orig_argv[1:]])
+        service = OpenHQM(settings, reactor, options.inheritance, lambda: options.read_again().settings)
         if options["check"]:
             run_to_its_end(reactor, lambda: check(service))
             raise SystemExit(0)
@@ -119,11 +117,16 @@ def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
         outcome[0].raiseException()
 
 
+def _queues(settings: Settings, addressing: Addressing) -> list[str]:
+    """The names of the queues that need workers."""
+    return [queue_name(settings.queue.request_queue, each, part) for each, _, part in addressing.lanes()]
+
+
 class OpenHQM(Service):
     """One process: doors, workers and backend. The constructor does no I/O, except that it imports the handlers.
 
     ``inheritance``: what the parent passed on, where there is one. Then the process serves when the parent says so.
-    ``reload`` is called at SIGHUP where there is none.
+    Where there is none, SIGHUP has it ``read`` the configuration again.
     """
 
     name = "openhqm"
@@ -134,10 +137,9 @@ class OpenHQM(Service):
         settings: Settings,
         reactor: Any,
         inheritance: Inheritance | None = None,
-        reload: Callable[[], None] = lambda: None,
+        read: Callable[[], Settings] | None = None,
     ) -> None:
         self.settings = settings
-        self._reload = reload
         self._inheritance = inheritance
         self._parent = self._connect_to_parent(reactor) if inheritance is not None else None
         self._serving = self._leaving = False
@@ -165,13 +167,13 @@ class OpenHQM(Service):
             longest_wait=settings.server.max_wait_seconds,
             addressing=addressing,
         )
-        queues = [queue_name(settings.queue.request_queue, each, part) for each, _, part in addressing.lanes()]
-        names = (*queues, settings.queue.dead_letter_queue)
+        queues = _queues(settings, addressing)
+        self._metrics = Metrics(self._collect, queue, (*queues, settings.queue.dead_letter_queue), reactor)
         self.orphans = Orphans(queue, settings.queue.request_queue, queues, reactor)
         self._health = Health(
             queue,
             settings.queue.type,
-            Metrics(self._collect, queue, names, reactor) if settings.monitoring.metrics_enabled else None,
+            self._metrics if settings.monitoring.metrics_enabled else None,
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
             lambda: self.orphans.warnings,
             None if self._parent is None else partial(self._parent.fleet_status, False),
@@ -193,6 +195,37 @@ class OpenHQM(Service):
             always_own if sidecar is None else sidecar.is_own,
         )
         self._register_metrics()
+        self._reloading = reloading(settings, read or (lambda: settings), self.prepare)
+
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Prepare to run with other ``settings``, and return the function that changes over, which waits for nothing.
+
+        Only what `openhqm.applied.ASSEMBLED` names may differ. `ConfigurationError` where they cannot be used.
+        """
+        addressing = settings.addressing()
+        refusal = self.backend.channels(addressing).refusal if self.backend.channels is not None else None
+        if refusal is not None:
+            raise ConfigurationError([Complaint("proxy.endpoints", refusal)])
+        exchange = self._pool.prepare(settings, addressing) if self._pool is not None else None
+
+        def change() -> None:
+            self.settings = settings
+            queues = _queues(settings, addressing)
+            self._door.addressing = addressing
+            if self._intake is not None:
+                self._intake.addressing = addressing
+            if exchange is not None:
+                exchange()
+            self.orphans.exchange(queues)
+            self._metrics.names = (*queues, settings.queue.dead_letter_queue)
+
+        return change
+
+    def _reload(self) -> None:
+        if self._health.draining:
+            self._log.info("the process is stopping, and does not read the configuration again")
+        else:
+            self._reloading.reload()
 
     def _connect_to_parent(self, reactor: Any) -> ParentConnection:
         return ParentConnection(

@@ -34,7 +34,7 @@ LAYERS = (
     ("fleet",),
     ("ingress",),
     ("dry_run", "check_report"),
-    ("options",),
+    ("options", "applied"),
     ("service",),
     ("plugin",),
 )

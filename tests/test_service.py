@@ -149,15 +149,17 @@ class ServingTests(ProcessCase):
         assert server.process is not None
         for text, expected in (
             ("worker: {handler: 'jobs:handle'}\nmonitoring: {log_level: DEBUG}", "monitoring.log_level has changed"),
-            ("worker: {handler: 'jobs:other'}\nmonitoring: {log_level: INFO}", "worker.handler has changed in the"),
-            ("worker: {", "; the process keeps its configuration"),
+            ("worker: {handler: 'jobs:none'}\nmonitoring: {log_level: INFO}", "jobs has no callable named none"),
+            ("worker: {handler: 'jobs:handle', count: 3}", "worker.count has changed in the configuration: restart"),
+            ("worker: {handler: 'jobs:handle', timeout_seconds: 7}", "worker.timeout_seconds has changed"),
+            ("worker: {", "cfg.yaml"),
         ):
             self.config(text)
             server.process.send_signal(signal.SIGHUP)
             server.until(lambda expected=expected: expected in server.log(), "it does not say so")
         Path(config).unlink()
         server.process.send_signal(signal.SIGHUP)
-        server.until(lambda: server.log().count("; the process keeps its configuration") == 2, "it does not say so")
+        server.until(lambda: server.log().count("; the process keeps its configuration") == 3, "it does not say so")
         self.assertEqual(server.response(server.submit(1))["result"], {"seen": 1, "attempt": 1})
         self.assertEqual(server.stop(), 0)
 

@@ -77,9 +77,15 @@ class ExactAgent(Agent):  # type: ignore[misc]
         return sent
 
 
-def close_agent(agent: Any) -> Deferred[None]:
-    """Close the idle connections of an agent of `make_agent`. Fires when they are closed."""
-    closed: Deferred[None] = agent._pool.closeCachedConnections()
+def connections_of(agent: Any) -> HTTPConnectionPool:
+    """The connections of an agent of `make_agent`. The reactor refers to them for as long as one of them is open."""
+    pool: HTTPConnectionPool = agent._pool
+    return pool
+
+
+def close_idle(connections: HTTPConnectionPool) -> Deferred[None]:
+    """Close those of the ``connections`` that no call uses. Fires when they are closed."""
+    closed: Deferred[None] = connections.closeCachedConnections()
     return closed
 
 

@@ -57,6 +57,7 @@ class Door:
 
     The methods are coroutines, which the caller has to await: a request needs only one Deferred, made by the router.
     ``longest_wait`` is the limit of a long poll in seconds. While `closed` is true, submissions are refused.
+    `addressing` says where they go, and can be exchanged.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Door:
         self._clock = clock
         self._metrics = metrics
         self._unavailable = Unavailable(clock)
-        self._addressing = addressing or Addressing()
+        self.addressing = addressing or Addressing()
 
     def accept(self, body: bytes, fields: HeaderField) -> Coroutine[Any, Any, Acceptance]:
         """Read a submission, and have the queue accept it. The errors of `read_submission`, and those of `take`."""
@@ -103,7 +104,7 @@ class Door:
             if self.closed:
                 raise NotDurable("the process is stopping", retry_after=1)
             submission, claim = read(started)
-            submission = self._addressing.addressed(submission)
+            submission = self.addressing.addressed(submission)
             largest = self._queue.traits.largest_message
             if largest is not None:
                 check_size(submission, received(), largest)

@@ -31,7 +31,7 @@ class Metrics:
     ) -> None:
         self._collect = collect
         self._queue = queue
-        self._names = tuple(names)
+        self.names = tuple(names)
         self._clock = clock
 
     @deferred
@@ -41,7 +41,7 @@ class Metrics:
         Fails with the error of ``collect``.
         """
         found: dict[str, Depth] = {}
-        for name in self._names:
+        for name in self.names:
             try:
                 found[name] = await self._queue.depth(name)
             except NotDurable:

@@ -33,7 +33,9 @@ class Timekeeper(Protocol):
 
 
 class Intake(Protocol):
-    """What turns messages of other programs into requests."""
+    """What turns messages of other programs into requests, which go where ``addressing`` says by then."""
+
+    addressing: Addressing
 
     def start(self) -> None:
         """Begin to read them."""
@@ -44,6 +46,12 @@ class Intake(Protocol):
 
 CheckSubmission = Callable[[Submission, float], None]
 """Raises `InvalidRequest` for a submission that the door would refuse at that time."""
+
+
+class CountChannels(Protocol):
+    """Counts channels; see `Backend`."""
+
+    def __call__(self, addressing: Addressing | None = None) -> ChannelCount: ...
 
 
 def _no_intake(addressing: Addressing, check: CheckSubmission) -> Intake | None:
@@ -60,7 +68,8 @@ class Backend:
 
     ``timekeeper``: None where the queue keeps the time itself. ``when_probed`` fires once it is known whether a server
     can be reached. ``make_intake`` makes what reads messages of other programs, or None where there are none.
-    ``channels`` counts the channels that the queue takes in ``broker``; None: there is no broker.
+    ``channels`` counts the channels that the queue takes in ``broker``, with the addressing that it was made with or
+    with another one; None: there is no broker.
     """
 
     queue: IMessageQueue
@@ -68,7 +77,7 @@ class Backend:
     timekeeper: Timekeeper | None = None
     when_probed: Callable[[], Deferred[None]] = _known_at_once
     make_intake: Callable[[Addressing, CheckSubmission], Intake | None] = _no_intake
-    channels: Callable[[], ChannelCount] | None = None
+    channels: CountChannels | None = None
     broker: IBroker | None = None
 
     @deferred

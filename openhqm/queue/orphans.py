@@ -37,7 +37,7 @@ class Orphans:
         self._clock = clock
         self._logged: set[str] = set()
         self._timer: Any = None
-        self._running = False
+        self._running = self._look_again = False
 
     def start(self) -> None:
         """Look now and every `LOOK_SECONDS`, because other processes fill and empty queues.
@@ -52,6 +52,15 @@ class Orphans:
         self._running = False
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+
+    def exchange(self, worked: Collection[str]) -> None:
+        """From now on ``worked`` are the names of the queues that have workers. Look at once."""
+        self._worked = frozenset(worked)
+        self._logged -= self._worked
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(0)
+        else:
+            self._look_again = True  # a look is under way, which began with the names of before
 
     @deferred
     async def look(self) -> None:
@@ -78,7 +87,8 @@ class Orphans:
 
     def _look_in(self, seconds: float) -> None:
         if self._running:
-            self._timer = self._clock.callLater(seconds, self._look)
+            again, self._look_again = self._look_again, False
+            self._timer = self._clock.callLater(0 if again else seconds, self._look)
 
     def _describe(self, name: str, requests: int) -> str:
         endpoint, partition = parts_of(self._requests, name)

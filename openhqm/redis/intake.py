@@ -47,7 +47,7 @@ class RedisIntake:
     """Adopts the messages in the stream ``inbox``.
 
     ``check`` refuses an envelope as the door would: `InvalidRequest`. Messages of more than ``most_bytes`` are refused.
-    ``answers`` is the stream for the replies to messages that name none.
+    ``answers`` is the stream for the replies to messages that name none. `addressing` can be exchanged.
     """
 
     _log = Logger()
@@ -68,7 +68,7 @@ class RedisIntake:
         self._queue = queue
         self._inbox = inbox
         self._format = format
-        self._addressing = addressing
+        self.addressing = addressing
         self._check = check
         self._most_bytes = most_bytes
         self._most_entries = 1
@@ -193,7 +193,7 @@ class RedisIntake:
             found, reply_to = read_foreign(content, fields, self._format), draft.reply_to
         metadata = {**found.metadata, **draft.metadata}
         reply_to = reply_to or self._answers
-        return self._addressing.addressed(attrs.evolve(found, metadata=metadata, reply_to=reply_to))
+        return self.addressing.addressed(attrs.evolve(found, metadata=metadata, reply_to=reply_to))
 
     async def _refuse(self, draft: Submission, reason: str, fields: Fields, entry: str) -> None:
         draft = attrs.evolve(draft, reply_to=draft.reply_to or self._answers)

@@ -16,10 +16,12 @@ def load_callable(path: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the operator's module does while it is imported
+        for part in name.split("."):
+            found = getattr(found, part, None)
+    except KeyboardInterrupt:  # of the operator, who waits for the import
+        raise
+    except BaseException as error:  # whatever the operator's module raises: sys.exit() must not end a process, either
         raise ValueError(f"cannot import {module_name}: {one_line(error)}{_place(error)}") from error
-    for part in name.split("."):
-        found = getattr(found, part, None)
     if not callable(found):
         raise ValueError(f"{module_name} has no callable named {name}")
     loaded: Callable[..., Any] = found

@@ -65,6 +65,11 @@ def set_level(level: str) -> None:
         predicate.setLogLevelForNamespace("", _least(level))
 
 
+def are_written_here() -> bool:
+    """Whether there is such an observer. With options of twistd's own for the log, there is none."""
+    return bool(_predicates)
+
+
 def _least(level: str) -> Any:
     return LogLevel.levelWithName(_LEVELS.get(level, level.lower()))
 

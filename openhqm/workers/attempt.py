@@ -133,6 +133,12 @@ class Attempt:
         if self._running is not None and not self._running.called:
             self._running.errback(CancelledError())
 
+    def release_waiting(self) -> None:
+        """Release the delivery where its attempt waits before the gate. Where it has begun, it goes on."""
+        if self._entering is not None:
+            self._releasing = True
+            self._entering.cancel()
+
     async def _pass_gate(self, gate: Gate) -> bool:
         """Wait until ``gate`` admits this attempt. False: the delivery was settled, and no handler was called."""
         entering = self._entering = gate.enter()

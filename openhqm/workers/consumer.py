@@ -59,7 +59,7 @@ class Consumer:
         self._abandoned: dict[IDelivery, float] = {}
         self._slot_freed: Deferred[None] | None = None
         self._gate_passable: Deferred[None] | None = None
-        self._idle: Deferred[None] | None = None
+        self._idle: list[Deferred[None]] = []
         self._stopping = False
         self._failing_since = self._failed_at = float("-inf")
         self._loop: Deferred[None] | None = None
@@ -78,7 +78,7 @@ class Consumer:
         now = self._clock.seconds()
         if now - self._failed_at <= FAILING_SECONDS and now - self._failing_since > STUCK_SECONDS:
             return "receiving from the queue has failed for over a minute"
-        every_slot_is_stuck = not self._free and len(self._abandoned) == len(self._in_progress)
+        every_slot_is_stuck = self._free <= 0 and len(self._abandoned) == len(self._in_progress)
         if every_slot_is_stuck and now - max(self._abandoned.values()) > STUCK_SECONDS:
             return "every worker slot is taken by a handler that was given up over a minute ago and has not returned"
         return None
@@ -88,6 +88,37 @@ class Consumer:
         self._extending.start(self._extend_every, now=False)
         self._loop = self._run()
 
+    def exchange(self, context: AttemptContext, count: int) -> None:
+        """From now on work with ``context``, on at most ``count`` requests at once.
+
+        An attempt whose handler was called goes on with the context of before. One that still waits before the gate is
+        released: its request is received again, and the attempt does not count.
+        """
+        if context is self._context and count == self._count:
+            return
+        self._free += count - self._count
+        self._count = count
+        exchanged, self._context = self._context is not context, context
+        self._cancel(self._receiving, self._gate_passable)
+        if exchanged:
+            self._release_waiting()
+        self._notify()
+
+    @deferred
+    async def retire(self) -> None:
+        """Stop receiving, because this queue is not for this process any more. Fires when no attempt is in progress.
+
+        Attempts whose handlers were called go on, however long they take. `stop` may end that.
+        """
+        self._stopping = True
+        self._cancel(self._receiving, self._slot_freed, self._gate_passable)
+        self._release_waiting()
+        if self._loop is not None:
+            await self._loop
+        await self._until_idle(None)
+        if self._extending.running:
+            self._extending.stop()
+
     @deferred
     async def stop(self, seconds: float) -> None:
         """Stop receiving, wait up to ``seconds`` for the attempts in progress, and release the others.
@@ -96,9 +127,7 @@ class Consumer:
         """
         self._stopping = True
         try:
-            for waiting in (self._receiving, self._slot_freed, self._gate_passable):
-                if waiting is not None and not waiting.called:
-                    waiting.cancel()
+            self._cancel(self._receiving, self._slot_freed, self._gate_passable)
             if self._loop is not None:
                 await self._loop
             await self._until_idle(seconds)
@@ -114,7 +143,7 @@ class Consumer:
     async def _run(self) -> None:
         while not self._stopping:
             try:
-                if not self._free:
+                if self._free <= 0:
                     self._slot_freed = Deferred()
                     await self._slot_freed
                 most = min(self._free, self._batch)
@@ -181,25 +210,41 @@ class Consumer:
 
     def _notify(self) -> None:
         """Wake the loop where a slot is free, and `stop` where nothing is in progress."""
-        if self._free and self._slot_freed is not None:
+        if self._free > 0 and self._slot_freed is not None:
             slot_freed, self._slot_freed = self._slot_freed, None
             if not slot_freed.called:
                 slot_freed.callback(None)
-        if self._idle is not None and not self._in_progress and not self._idle.called:
-            self._idle.callback(None)
+        if not self._in_progress:
+            idle, self._idle = self._idle, []
+            for each in idle:
+                each.callback(None)
 
     @deferred
-    async def _until_idle(self, seconds: float) -> None:
-        if self._in_progress:
-            self._idle = Deferred()
-            timer = self._clock.callLater(seconds, self._stop_waiting)
-            await self._idle
-            if timer.active():
-                timer.cancel()
+    async def _until_idle(self, seconds: float | None) -> None:
+        """Fires when no attempt is in progress, or when ``seconds`` have passed; None: it waits for the former."""
+        if not self._in_progress:
+            return
+        idle: Deferred[None] = Deferred()
+        self._idle.append(idle)
 
-    def _stop_waiting(self) -> None:
-        if self._idle is not None and not self._idle.called:
-            self._idle.callback(None)
+        def give_up() -> None:
+            self._idle.remove(idle)
+            idle.callback(None)
+
+        timer = None if seconds is None else self._clock.callLater(seconds, give_up)
+        await idle
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _release_waiting(self) -> None:
+        """Release the deliveries whose attempts wait before the gate. The newest first: see `stop`."""
+        for attempt in reversed(list(self._in_progress.values())):
+            attempt.release_waiting()
+
+    def _cancel(self, *waits: Deferred[Any] | None) -> None:
+        for waiting in waits:
+            if waiting is not None and not waiting.called:
+                waiting.cancel()
 
     def _extend(self) -> None:
         for delivery in self._in_progress:

@@ -1,0 +1,270 @@
+# -*- test-case-name: tests.workers.test_pool,tests.workers.test_exchange -*-
+"""What the consumers of each queue work with: handlers or a target, its gate, its connections and its credentials."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakSet
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
+
+from openhqm.config.endpoints import CALLERS, Endpoint
+from openhqm.config.model import Settings
+from openhqm.errors import Complaint, ConfigurationError
+from openhqm.http1.client import close_idle, connections_of, make_agent
+from openhqm.http1.guarded import guarded_agent
+from openhqm.policy.breaker import NEVER, Breaker
+from openhqm.policy.pacing import AdaptiveLimit, Pace
+from openhqm.policy.routing import RouteTable
+from openhqm.runtime.threads import Threads
+from openhqm.workers.attempt import AttemptContext
+from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, TokenRequest, basic
+from openhqm.workers.egress import Egress
+from openhqm.workers.gate import Gate
+from openhqm.workers.handlers import Handlers
+from openhqm.workers.loading import load_handlers
+from openhqm.workers.metrics import WorkerMetrics
+from openhqm.workers.replies import MOST_RESULT_BYTES
+
+
+@attrs.frozen(eq=False)
+class Parts:
+    """What all attempts at one endpoint share, and the configuration that it was made from."""
+
+    endpoint: Endpoint
+    slots: int
+    gate: Gate
+    agent: IAgent
+    credentials: Credentials
+
+
+@attrs.frozen(eq=False)
+class Contexts:
+    """The contexts under ``settings``: the one for Python handlers, and that of each endpoint, by name."""
+
+    settings: Settings
+    own: AttemptContext
+    targets: Mapping[str, AttemptContext]
+    parts: Mapping[str, Parts]
+
+    def of(self, endpoint: str | None) -> AttemptContext:
+        """The context for ``endpoint``; None: for Python handlers."""
+        return self.own if endpoint is None else self.targets[endpoint]
+
+
+class ContextMaker:
+    """Makes `Contexts`. ``threads``, where there are any, run the handlers."""
+
+    def __init__(self, reactor: Any, metrics: WorkerMetrics, threads: Threads | None) -> None:
+        self._reactor = reactor
+        self._metrics = metrics
+        self._threads = threads
+        self._connections: WeakSet[HTTPConnectionPool] = WeakSet()
+
+    def make(self, settings: Settings, routes: RouteTable, before: Contexts | None = None) -> Contexts:
+        """The contexts under ``settings``, without an effect on those of ``before``.
+
+        They have what is as it was in ``before``: the context where nothing has changed, the gate where target and
+        limits have not, the connections where URL and certificates have not. Handlers are imported and certificates
+        read where they have changed; `ConfigurationError` names each that fails.
+        """
+        complaints: list[Complaint] = []
+        parts: dict[str, Parts] = {}
+        own = None
+        for name in (name for name in settings.proxy.names if name != CALLERS):
+            try:
+                parts[name] = self._parts(settings, name, None if before is None else before.parts.get(name))
+            except ConfigurationError as error:
+                complaints += error.complaints
+        try:
+            own = self._own(settings, before)
+        except ConfigurationError as error:
+            complaints += error.complaints
+        if complaints or own is None:
+            raise ConfigurationError(complaints)
+        targets = {name: self._target(settings, name, each, routes, before) for name, each in parts.items()}
+        if CALLERS in settings.proxy.names:
+            targets[CALLERS] = self._callers(settings, routes, before)
+        return Contexts(settings, own, targets, parts)
+
+    def close_replaced(self, before: Contexts, after: Contexts) -> None:
+        """Close the idle connections that only ``before`` has. Those in use are closed once they have been idle."""
+        kept = {id(each.agent) for each in after.parts.values()}
+        for each in before.parts.values():
+            if id(each.agent) not in kept:
+                close_idle(connections_of(each.agent))
+
+    def close(self) -> list[Deferred[None]]:
+        """Close all idle connections, also of targets that were replaced. They fire when those are closed."""
+        return [close_idle(each) for each in list(self._connections)]
+
+    def _own(self, settings: Settings, before: Contexts | None) -> AttemptContext:
+        worker = settings.worker
+        if before is None:
+            handlers = load_handlers(worker, self._run_blocking)
+            return self._context(settings, handlers, worker.timeout_seconds, self._order_gate(settings))
+        old, handlers = before.settings.worker, before.own.handlers
+        if (worker.handler, worker.handlers) != (old.handler, old.handlers):
+            handlers = load_handlers(worker, self._run_blocking, again=True)
+        elif (worker.retry_policy, worker.timeout_seconds) == (old.retry_policy, old.timeout_seconds):
+            return before.own
+        return self._context(settings, handlers, worker.timeout_seconds, before.own.gate)
+
+    def _target(
+        self, settings: Settings, name: str, parts: Parts, routes: RouteTable, before: Contexts | None
+    ) -> AttemptContext:
+        if before is not None and before.parts.get(name) is parts and _same_for_targets(settings, before.settings):
+            return before.targets[name]
+        egress = self._egress(settings, name, parts.agent, parts.credentials, routes)
+        most = settings.proxy.max_response_bytes
+        return self._context(settings, Handlers(egress, {}, None), parts.endpoint.timeout, parts.gate, most)
+
+    def _callers(self, settings: Settings, routes: RouteTable, before: Contexts | None) -> AttemptContext:
+        """For targets that requests name by URL: each URL is checked before the call, and no connection is kept."""
+        proxy, worker = settings.proxy, settings.worker
+        old = None if before is None else before.targets.get(CALLERS)
+        if before is not None and old is not None and _same_for_targets(settings, before.settings):
+            was = before.settings
+            if (was.proxy.caller_targets, was.worker.timeout_seconds) == (proxy.caller_targets, worker.timeout_seconds):
+                return old
+        policy = proxy.caller_targets.policy()
+        agent = guarded_agent(self._reactor, policy.check, policy.permits)
+        egress = self._egress(settings, CALLERS, agent, Fixed({}), routes)
+        gate = self._order_gate(settings) if old is None else old.gate
+        most = proxy.max_response_bytes
+        return self._context(settings, Handlers(egress, {}, None), worker.timeout_seconds, gate, most)
+
+    def _egress(
+        self, settings: Settings, name: str, agent: IAgent, credentials: Credentials, routes: RouteTable
+    ) -> Egress:
+        proxy = settings.proxy
+        return Egress(proxy.target(name), agent, credentials, routes, self._reactor, proxy.max_response_bytes)
+
+    def _context(
+        self,
+        settings: Settings,
+        handlers: Handlers,
+        timeout: float,
+        gate: Gate | None,
+        most_result: int = MOST_RESULT_BYTES,
+    ) -> AttemptContext:
+        reactor = self._reactor
+        return AttemptContext(
+            handlers=handlers,
+            policy=settings.worker.retry_policy,
+            timeout=timeout,
+            clock=reactor,
+            random=random.random,
+            from_thread=reactor.callFromThread if self._threads is not None else lambda call: call(),
+            metrics=self._metrics,
+            gate=gate,
+            most_result=most_result,
+        )
+
+    def _order_gate(self, settings: Settings) -> Gate | None:
+        """Each partition has a consumer of its own. Together they work on at most ``worker.count`` requests."""
+        if not settings.partitioning.enabled:
+            return None
+        return Gate(self._reactor, Breaker(NEVER), limit=settings.worker.count)
+
+    def _parts(self, settings: Settings, name: str, old: Parts | None) -> Parts:
+        endpoint, slots = settings.proxy.all_endpoints[name], slots_of(settings, name)
+        if old is not None and (old.endpoint, old.slots) == (endpoint, slots):
+            return old
+        if old is not None and _identity(old.endpoint, old.slots) == _identity(endpoint, slots):
+            agent = old.agent
+        else:
+            agent = self._agent(_read_certificates(name, endpoint), kept=slots)
+        gate = self._gate(endpoint, slots)
+        if old is not None and _limits(old.endpoint, old.slots) == _limits(endpoint, slots):
+            gate = old.gate
+        elif old is not None:
+            gate.ended_calls = old.gate.ended_calls  # a counter does not begin again at 0
+        return Parts(endpoint, slots, gate, agent, self._credentials(endpoint))
+
+    def _gate(self, endpoint: Endpoint, slots: int) -> Gate:
+        return Gate(
+            self._reactor,
+            Breaker(endpoint.circuit_breaker.policy),
+            limit=slots,
+            pace=Pace(endpoint.rate.requests, endpoint.rate.per_seconds) if endpoint.rate is not None else None,
+            adaptive=AdaptiveLimit(slots) if endpoint.adaptive else None,
+        )
+
+    def _agent(self, tls: IPolicyForHTTPS | None, kept: int) -> IAgent:
+        agent = make_agent(self._reactor, tls, kept=kept)
+        self._connections.add(connections_of(agent))
+        return agent
+
+    def _credentials(self, endpoint: Endpoint) -> Credentials:
+        token = endpoint.auth_token or ""
+        if endpoint.auth_type == "bearer":
+            return Fixed({"Authorization": f"Bearer {token}"})
+        if endpoint.auth_type == "basic":
+            return Fixed({"Authorization": basic(endpoint.auth_username or "", endpoint.auth_password or "")})
+        if endpoint.auth_type in ("api_key", "custom"):
+            return Fixed({endpoint.auth_header_name or "X-API-Key": token})
+        if endpoint.auth_type == "oauth2_client_credentials":
+            request = TokenRequest(
+                endpoint.auth_token_url or "",
+                endpoint.auth_client_id or "",
+                endpoint.auth_client_secret or "",
+                endpoint.auth_scope,
+            )
+            return ClientCredentials(request, self._agent(_tls_policy(request.url), kept=1), self._reactor)
+        return Fixed({})
+
+    @property
+    def _run_blocking(self) -> Any:
+        return None if self._threads is None else self._threads.run
+
+
+def slots_of(settings: Settings, endpoint: str | None) -> int:
+    """How many requests the consumer of ``endpoint`` works on at once."""
+    configured = settings.proxy.all_endpoints.get(endpoint or "")
+    return (configured.max_in_flight if configured is not None else None) or settings.worker.count
+
+
+def _same_for_targets(settings: Settings, before: Settings) -> bool:
+    """Whether what holds for every target is as it was."""
+
+    def shared(of: Settings) -> tuple[object, ...]:
+        proxy = of.proxy
+        forwarding = (proxy.forward_headers, proxy.strip_headers, proxy.max_response_bytes)
+        return (of.routing, of.worker.retry_policy, *forwarding)
+
+    return shared(settings) == shared(before)
+
+
+def _identity(endpoint: Endpoint, slots: int) -> tuple[object, ...]:
+    """What the connections to a target depend on."""
+    return endpoint.url, endpoint.tls, slots
+
+
+def _limits(endpoint: Endpoint, slots: int) -> tuple[object, ...]:
+    """What the gate before a target depends on: another target has done nothing yet to open a breaker."""
+    return endpoint.url, endpoint.rate, endpoint.adaptive, endpoint.circuit_breaker, slots
+
+
+def _read_certificates(name: str, endpoint: Endpoint) -> IPolicyForHTTPS | None:
+    """The TLS policy of an endpoint. `ConfigurationError` where its certificates cannot be used."""
+    files = endpoint.tls
+    try:
+        return _tls_policy(endpoint.url, files.ca, files.cert, files.key)
+    except ValueError as error:
+        raise ConfigurationError([Complaint(f"proxy.endpoints.{name}.tls", str(error))]) from None
+
+
+def _tls_policy(url: str, *files: str | None) -> IPolicyForHTTPS | None:
+    """The TLS policy for ``url``, or None where it needs none. `ValueError` for files that cannot be read or used."""
+    if not url.startswith("https:") and not any(files):
+        return None
+    from openhqm.runtime.tls import TLSPolicy
+
+    policy: IPolicyForHTTPS = TLSPolicy.from_files(*files) if files else TLSPolicy()
+    return policy
