@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm import __version__
+from openhqm.announcing import Announcing
 from openhqm.applied import reloading
 from openhqm.backends import make_backend
 from openhqm.check_report import report
@@ -151,6 +152,7 @@ class OpenHQM(Service):
         self._telling = LoopingCall(tell_repeats)
         self._telling.clock = reactor
         queue, store = self.backend.queue, self.backend.store
+        self._announcing = Announcing(settings, queue, self.ports, os.environ, reactor)
         addressing = settings.addressing()
         pool = WorkerPool(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
         self._pool = pool
@@ -305,9 +307,7 @@ class OpenHQM(Service):
             self._pool.start()
         if self._intake is not None:
             self._intake.start()
-        self._log.info(
-            "openhqm {version} is ready", version=__version__, queue=self.settings.queue.type, port=self._addresses()
-        )
+        self.backend.when_probed().addBoth(self._announcing.serving)
 
     async def _listen(self) -> None:
         server = self.settings.server
@@ -319,9 +319,6 @@ class OpenHQM(Service):
             shared = InheritedPort(descriptor, self._site, self._reactor)
             shared.start()
             self.ports.append(shared)
-
-    def _addresses(self) -> str:
-        return ", ".join(str(port.getHost()) for port in self.ports) or "none: this process is a worker"
 
     def _report(self) -> Report:
         return Report(self._health.process_health(), snapshot(self.registry), self._serving)
@@ -342,6 +339,7 @@ class OpenHQM(Service):
         drain = self.settings.server.drain_seconds
         due = self._reactor.seconds() + drain
         self._health.draining = True
+        self._announcing.stopping()
         self._door.closed = not self._leaving  # a replaced process serves its connections to their end
         self._site.disable_keep_alive()
         for port in self.ports:
@@ -369,6 +367,7 @@ class OpenHQM(Service):
             self._pool.join()
         if self._parent is not None:
             await self._parent.close()
+        self._announcing.stop()
         if self._telling.running:
             self._telling.stop()
         tell_repeats(at_once=True)
@@ -381,7 +380,7 @@ class OpenHQM(Service):
         """
         if self._parent is None:
             handle_stop(self._reactor, lambda: os._exit(1))
-            handle_reload(self._reactor, self._reload)
+            handle_reload(self._reactor, lambda: self._announcing.reload(self._reload))
         else:
             handle_stop(self._reactor, lambda: None)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -33,7 +33,7 @@ LAYERS = (
     ("workers", "delivery"),
     ("fleet",),
     ("ingress",),
-    ("dry_run", "check_report"),
+    ("dry_run", "check_report", "announcing"),
     ("options", "applied"),
     ("service",),
     ("plugin",),

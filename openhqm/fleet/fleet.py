@@ -28,6 +28,7 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.listening import listen
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, exit_with
+from openhqm.runtime.systemd import Systemd
 
 
 class _NoProtocol(Factory):
@@ -59,6 +60,7 @@ class Fleet(Service):
         self._supervisor = Supervisor(source, reactor, random.random, self._spawn)
         self._supervisor.slots = [Slot() for _ in range(source.settings.server.workers)]
         self._rolling = self._roll_requested = self._stopping = False
+        self._systemd = Systemd(os.environ, reactor)
 
     def startService(self) -> None:
         """Bind the sockets, and start the processes once the reactor runs.
@@ -120,6 +122,7 @@ class Fleet(Service):
             count=sum(each.state == "ready" for each in self._supervisor.running),
             port=", ".join(str(port.getHost()) for port in self.ports) or "none: these processes are workers",
         )
+        self._systemd.ready()
         self._rolling = False
         if self._roll_requested:
             self.roll()
@@ -136,6 +139,7 @@ class Fleet(Service):
     @deferred
     async def _roll(self) -> None:
         self._rolling = True
+        self._systemd.reloading()
         try:
             while self._roll_requested and not self._stopping:
                 self._roll_requested = False
@@ -149,6 +153,8 @@ class Fleet(Service):
                     await self._roll_over(source)
         finally:
             self._rolling = False
+            if not self._stopping:
+                self._systemd.ready()
 
     async def _roll_over(self, source: Source) -> None:
         supervisor, count = self._supervisor, source.settings.server.workers
@@ -188,10 +194,12 @@ class Fleet(Service):
     @deferred
     async def _stop(self) -> None:
         self._stopping = True
+        self._systemd.stopping()
         ended = self._supervisor.stop()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         await ended
+        self._systemd.stop()
         self._log.info("openhqm has stopped: all processes have ended")
 
 
