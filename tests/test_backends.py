@@ -259,6 +259,13 @@ class CustomTests(CustomCase):
         self.assertEqual(key, "queue.connection.custom.factory")
         self.assertIn("cannot import nowhere_at_all: ModuleNotFoundError", reason)
 
+    def test_limits(self) -> None:
+        """A whole backend does not know queue.limits: they are refused instead of having no effect."""
+        text = self.custom("make_pair").replace("{type: custom", "{type: custom, limits: {requests: 5}")
+        key, reason = self.refused(text)
+        self.assertEqual(key, "queue.limits")
+        self.assertIn("leave the section out", reason)
+
     def test_no_secrets(self) -> None:
         """Options may hold a password: neither a complaint nor a repr shows one."""
         _, reason = self.refused(self.custom("make_options", "{password: s3cret}"))

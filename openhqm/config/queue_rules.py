@@ -22,6 +22,10 @@ def about_the_queue(settings: Settings, products: Products) -> Found:
     if settings.queue.format not in ("auto", "envelope") and not product.foreign_messages:
         reason = f"{settings.queue.format} is for messages of other programs, which do not reach {product.name}"
         found.append(("queue.format", reason))
+    limits = settings.queue.limits.limits
+    if limits.drop_oldest and not limits.any:
+        reason = "drop_oldest is for a full queue, and nothing limits this one: set queue.limits.requests or .bytes"
+        found.append(("queue.limits.overflow", reason))
     if product.kind is not Kind.EITHER:
         found += about_the_kind(settings, products, product.kind)
     return [*found, *product.check(settings)]

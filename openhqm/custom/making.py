@@ -36,7 +36,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.config.model import Settings
+from openhqm.config.model import QueueLimits, Settings
 from openhqm.custom.settings import CustomSettings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.interfaces import IBroker, IMessageQueue, IResultStore
@@ -61,6 +61,9 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Back
     if isinstance(made, tuple) and len(made) == 2:
         queue, results = made
         if IMessageQueue.providedBy(queue) and IResultStore.providedBy(results):
+            if settings.queue.limits != QueueLimits():
+                reason = f"{path} returned a whole backend, which keeps limits of its own: leave the section out"
+                raise ConfigurationError([Complaint("queue.limits", reason)])
             return Backend(queue, results)
     raise _wrong(
         f"{path} returned {_shown(made)}: it must return an object that provides IBroker, "

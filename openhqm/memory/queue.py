@@ -25,7 +25,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.endings import dropped
-from openhqm.queue.limits import accept_within
+from openhqm.queue.limits import DropLog, accept_within
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
 
@@ -65,6 +65,7 @@ class MemoryQueue:
         self._letters = DeadLetters(clock, limits)
         self._keys = count(1)
         self._limits = limits
+        self._dropped = DropLog(clock)
         self._sizes: dict[int, int] = {}  # of what has not ended
         self._bytes = 0
         self._queues: dict[str, LocalQueue] = {}
@@ -85,8 +86,7 @@ class MemoryQueue:
         accept = partial(maybeDeferred, self._accept, submission, claim, follow_ups)
         if not self._limits.any:
             return cast(Deferred[Acceptance], accept())
-        size = request_size(submission)
-        return accept_within(self._limits, size, accept, lambda size: succeed(self._make_room(size)))
+        return accept_within(self._limits, request_size(submission), accept)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load() if self._limits.any else None)
@@ -94,16 +94,16 @@ class MemoryQueue:
     def _load(self) -> Load:
         return Load(len(self._sizes), self._bytes)
 
-    def _make_room(self, size: int) -> int | None:
-        for dropped_yet in range(MOST_REQUESTS):
-            if self._limits.refusal(self._load(), size) is None:
-                return dropped_yet
+    def _refusal(self, size: int) -> QueueFull | None:
+        """Why there is no room for ``size`` bytes, or None. Where the limits say so, what waited longest is dropped."""
+        while (refusal := self._limits.refusal(self._load(), size)) is not None and self._limits.drop_oldest:
             waiting = [key for queue in self._queues.values() if (key := queue.oldest()) is not None]
             if not waiting:
-                return dropped_yet or None
+                break
             key = min(waiting)
             self._results.note_ending(key, dropped(self._ids.issue(key), self._clock.seconds()))
-        return None
+            self._dropped.add(1, refusal.reason)
+        return refusal
 
     def _count(self, key: int, request: Request) -> None:
         if self._limits.any:
@@ -121,7 +121,7 @@ class MemoryQueue:
             return attrs.evolve(first, replayed=True, follow_ups=())
         if len(self._results) >= MOST_REQUESTS:
             raise NotDurable(f"the memory queue holds {MOST_REQUESTS} requests and takes no more")
-        refusal = self._limits.refusal(self._load(), request_size(submission)) if self._limits.any else None
+        refusal = self._refusal(request_size(submission)) if self._limits.any else None
         if refusal is not None:
             return refusal
         return self._take(submission, claim, follow_ups)

@@ -36,11 +36,14 @@ class Limits:
         return self.dead_letters is not None or self.dead_letter_seconds is not None
 
     def refusal(self, load: Load, size: int) -> QueueFull | None:
-        """Why a request of ``size`` bytes is not taken beside ``load``, or None."""
+        """Why a request of ``size`` bytes is not taken beside ``load``, or None.
+
+        The same limit has the same reason each time, because a log tells each reason once in a while.
+        """
         if self.requests is not None and load.requests >= self.requests:
-            return QueueFull(f"queue.limits.requests: {load.requests} requests have not ended, of {self.requests}")
+            return QueueFull(f"queue.limits.requests: {self.requests} requests have not ended")
         if self.bytes is not None and load.bytes + size > self.bytes:
-            return QueueFull(f"queue.limits.bytes: {load.bytes} + {size} bytes are more than {self.bytes}")
+            return QueueFull(f"queue.limits.bytes: the requests that have not ended take most of {self.bytes} bytes")
         return None
 
 

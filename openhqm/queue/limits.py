@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from openhqm.errors import MessageTooLarge, QueueFull
@@ -15,36 +16,75 @@ from openhqm.runtime.deferreds import deferred
 
 T = TypeVar("T")
 MOST_TRIES = 20
-"""Others accept at the same time, and may take the room that was made."""
-_log = Logger()
+"""Other processes accept at the same time, and may take the room that was made."""
+TELL_SECONDS = 60.0
 
 
 @deferred
-async def accept_within(
-    limits: Limits,
-    size: int,
-    accept: Callable[[], Deferred[T | QueueFull]],
-    drop: Callable[[int], Deferred[int | None]],
-) -> T:
+async def accept_within(limits: Limits, size: int, accept: Callable[[], Deferred[T | QueueFull]]) -> T:
     """What ``accept`` fires with; `QueueFull` where there is no room for ``size`` bytes.
 
     `MessageTooLarge`: there would be none in an empty queue.
-
-    ``drop`` makes room: it ends what has waited longest, and fires with how many requests that were. None: it cannot.
     """
     if limits.bytes is not None and size > limits.bytes:
         raise MessageTooLarge(size, limits.bytes)
-    tries = MOST_TRIES if limits.drop_oldest else 1
-    while True:
-        accepted = await accept()
-        tries -= 1
-        if not isinstance(accepted, QueueFull):
+    accepted = await accept()
+    if isinstance(accepted, QueueFull):
+        raise accepted
+    return accepted
+
+
+class RoomMaker:
+    """Drops what has waited longest, where a store cannot do so in the step that accepts.
+
+    ``drop`` ends requests until there is room for so many bytes, and fires with how many; None: nothing can be dropped.
+
+    One request after the other has room made for it, and what comes meanwhile waits behind it: else one would take the
+    room that was made for another.
+    """
+
+    def __init__(self, drop: Callable[[int], Deferred[int | None]], dropped: DropLog) -> None:
+        self._drop = drop
+        self._dropped = dropped
+        self._turns = DeferredLock()
+
+    @deferred
+    async def accept(self, size: int, accept: Callable[[], Deferred[T | QueueFull]]) -> T | QueueFull:
+        """What ``accept`` fires with, once there is room, or once there cannot be."""
+        if not self._turns.locked:
+            accepted = await accept()
+            if not isinstance(accepted, QueueFull):
+                return accepted
+        await self._turns.acquire()
+        try:
+            for _ in range(MOST_TRIES):
+                accepted = await accept()
+                if not isinstance(accepted, QueueFull):
+                    return accepted
+                count = await self._drop(size)
+                if count is None:
+                    break
+                self._dropped.add(count, accepted.reason)
             return accepted
-        if not tries:
-            raise accepted
-        count = await drop(size)
-        if count is None:
-            raise accepted
-        if count:
+        finally:
+            self._turns.release()
+
+
+class DropLog:
+    """Tells how many requests were dropped: at once, and then once in `TELL_SECONDS`."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._count = 0
+        self._told = float("-inf")
+
+    def add(self, count: int, reason: str) -> None:
+        """So many requests were dropped because of ``reason``."""
+        self._count += count
+        now = self._clock.seconds()
+        if self._count and now - self._told >= TELL_SECONDS:
             text = "{count} requests that had waited longest were dropped: {reason}"
-            _log.warn(text, count=count, reason=accepted.reason)
+            self._log.warn(text, count=self._count, reason=reason)
+            self._told, self._count = now, 0

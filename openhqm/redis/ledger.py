@@ -31,7 +31,6 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered
-from openhqm.queue.limits import accept_within
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -140,7 +139,7 @@ class RedisLedger:
         record = partial(self._record, submission, claim, NOWHERE, follow_ups, at_once, self._load.values)
         if not self._load.limits.any:
             return cast(Deferred[Outgoing | Acceptance], record())
-        return accept_within(self._load.limits, request_size(submission), record, self._load.make_room)
+        return self._load.accept(request_size(submission), record)
 
     @deferred
     async def _record(

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from openhqm.codec import encode_reply
 from openhqm.errors import QueueFull
@@ -11,9 +14,11 @@ from openhqm.messages import Load
 from openhqm.policy.foreign import reply_fields
 from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped
+from openhqm.queue.limits import DropLog, RoomMaker, accept_within
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
+T = TypeVar("T")
 MOST_DROPPED = 1000
 
 
@@ -29,6 +34,7 @@ class RedisLoad:
         """The same for what counts, and is never refused."""
         self._redis = redis
         self._ttl = ttl
+        self._room = RoomMaker(self._make_room, DropLog(redis.clock))
 
     @deferred
     async def read(self) -> Load | None:
@@ -43,8 +49,14 @@ class RedisLoad:
         load = Load(int(answer[1]), int(answer[2]))
         return self.limits.refusal(load, self.limits.bytes or 0) or QueueFull("queue.limits")
 
+    def accept(self, size: int, accept: Callable[[], Deferred[T | QueueFull]]) -> Deferred[T]:
+        """What ``accept`` fires with, within the limits; see `accept_within`."""
+        if not self.limits.drop_oldest:
+            return accept_within(self.limits, size, accept)
+        return accept_within(self.limits, size, lambda: self._room.accept(size, accept))
+
     @deferred
-    async def make_room(self, size: int) -> int | None:
+    async def _make_room(self, size: int) -> int | None:
         """End what has waited longest until there is room for ``size`` bytes; how many requests that were.
 
         None: nothing waits that could be dropped. Another process may take the room that was made.

@@ -30,7 +30,6 @@ from openhqm.policy.foreign import reply_fields
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.queue.limits import accept_within
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -115,7 +114,7 @@ class RedisQueue:
         accept = partial(self._accept, submission, claim, source, follow_ups, self._load.values)
         if not self._load.limits.any:
             return cast(Deferred[Acceptance], accept())
-        return accept_within(self._load.limits, request_size(submission), accept, self._load.make_room)
+        return self._load.accept(request_size(submission), accept)
 
     def adopt(self, submission: Submission, source: str, entry: str) -> Deferred[Acceptance]:
         """Accept a request for the message ``entry`` of the stream ``source``, and delete it there, in one step.

@@ -95,9 +95,19 @@ class SqliteFile:
         except (apsw.Error, OSError, CannotStart) as error:
             self._release_lock()
             raise error if isinstance(error, CannotStart) else CannotStart(f"{path}: {error}") from None
-        space = os.statvfs(self.directory)
-        if space.f_bavail * space.f_frsize < LITTLE_SPACE:
+        if self.space < LITTLE_SPACE:
             self._log.warn("little space left on the disk of {path}", path=path)
+
+    @property
+    def space(self) -> int:
+        """How many bytes are free on the disk that the file is on."""
+        disk = os.statvfs(self.directory)
+        return disk.f_bavail * disk.f_frsize
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file takes."""
+        return os.path.getsize(self._path)
 
     @property
     def unavailable_reason(self) -> str | None:

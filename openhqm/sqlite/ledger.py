@@ -75,7 +75,7 @@ class SqliteLedger:
         store.within_ending.append(self.outbox.ended)
         self._letters = DeadLetters(file, limits)
         store.within_sweep.append(self._letters.trim)
-        self._load = SqliteLoad(file, store, limits)
+        self._load = SqliteLoad(file, store, limits, clock)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
 
     @property
@@ -132,8 +132,7 @@ class SqliteLedger:
         recorded = partial(self._record, submission, claim, follow_ups, at_once)
         if not self._load.limits.any:
             return cast(Deferred[Outgoing | Acceptance], recorded())
-        room = partial(self._load.make_room, self.outbox.oldest, self._clock.seconds)
-        return accept_within(self._load.limits, request_size(submission), recorded, room)
+        return accept_within(self._load.limits, request_size(submission), recorded)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)
@@ -158,7 +157,7 @@ class SqliteLedger:
                     first = self._file.ids.number(earlier.correlation_id)
                     connection.execute("UPDATE outbox SET told = 1 WHERE key = ?", (first,))
                     return earlier
-            refusal = self._load.refusal(connection, len(outgoing.body))
+            refusal = self._load.refusal(connection, len(outgoing.body), self.outbox.oldest)
             if refusal is not None:
                 if claim is not None:
                     drop_claim(connection, claim, outgoing.number)

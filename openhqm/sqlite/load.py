@@ -7,14 +7,17 @@ Where nothing is limited there is no row, and accepting costs nothing more.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import apsw
-from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from openhqm.errors import QueueFull
 from openhqm.messages import Load, Reply
 from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped
+from openhqm.queue.limits import DropLog
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_one
@@ -29,8 +32,12 @@ _COUNT = (
 class SqliteLoad:
     """What is open in ``file``, kept within ``limits``."""
 
-    def __init__(self, file: SqliteFile, store: SqliteResults, limits: Limits) -> None:
+    _log = Logger()
+
+    def __init__(self, file: SqliteFile, store: SqliteResults, limits: Limits, clock: IReactorTime) -> None:
         self.limits = limits
+        self._clock = clock
+        self._dropped = DropLog(clock)
         self._file = file
         self._store = store
         if limits.any:
@@ -39,6 +46,11 @@ class SqliteLoad:
     def start(self) -> None:
         """The file is open. A row that is not there is counted; one that is not kept from now on is removed."""
         self._file.write_now(self._start)
+        most = self.limits.bytes
+        if most is not None and most > self._file.size + self._file.space:
+            text = "queue.limits.bytes is {most}, and the disk of {path} has room for {space} more bytes:"
+            text += " it is full before the queue is"
+            self._log.warn(text, most=most, path=self._file.directory, space=self._file.space)
 
     def _start(self, connection: apsw.Connection) -> None:
         with connection:
@@ -52,9 +64,31 @@ class SqliteLoad:
         if self.limits.any:
             connection.execute("UPDATE load SET requests = requests + 1, bytes = bytes + ?", (size,))
 
-    def refusal(self, connection: apsw.Connection, size: int) -> QueueFull | None:
-        """Within an operation of the file: why a request of ``size`` bytes is not taken, or None."""
-        return self.limits.refusal(self.read(connection), size) if self.limits.any else None
+    def refusal(
+        self, connection: apsw.Connection, size: int, oldest: Callable[[apsw.Connection], int | None]
+    ) -> QueueFull | None:
+        """Within an operation of the file: why a request of ``size`` bytes is not taken, or None.
+
+        Where the limits say so, what has waited longest is dropped for it; ``oldest`` finds that. `QueueFull` is raised
+        where that is not enough: then the operation is undone, and nothing was dropped.
+        """
+        if not self.limits.any:
+            return None
+        refusal = first = self.limits.refusal(self.read(connection), size)
+        count = 0
+        while refusal is not None and self.limits.drop_oldest:
+            key = oldest(connection) if count < MOST_DROPPED else None
+            if key is None and count:
+                raise refusal
+            if key is None:
+                return refusal
+            self._store.note_ending(connection, key, dropped(self._file.ids.issue(key), self._clock.seconds()))
+            connection.execute("UPDATE messages SET body = x'' WHERE key = ?", (key,))
+            count += 1
+            refusal = self.limits.refusal(self.read(connection), size)
+        if first is not None and count:
+            self._file.after_commit(partial(self._dropped.add, count, first.reason))
+        return refusal
 
     def read(self, connection: apsw.Connection) -> Load:
         """What is open."""
@@ -73,27 +107,6 @@ class SqliteLoad:
                 " bytes = bytes - (SELECT length(body) FROM messages WHERE key = ?)",
                 (key,),
             )
-
-    def make_room(
-        self, oldest: Callable[[apsw.Connection], int | None], now: Callable[[], float], size: int
-    ) -> Deferred[int | None]:
-        """End what has waited longest until a request of ``size`` bytes is taken; how many requests that were.
-
-        ``oldest`` finds it. None: nothing waits that could be dropped.
-        """
-
-        def drop(connection: apsw.Connection) -> int | None:
-            for count in range(MOST_DROPPED):
-                if self.refusal(connection, size) is None:
-                    return count
-                key = oldest(connection)
-                if key is None:
-                    return count or None
-                self._store.note_ending(connection, key, dropped(self._file.ids.issue(key), now()))
-                connection.execute("UPDATE messages SET body = x'' WHERE key = ?", (key,))
-            return MOST_DROPPED
-
-        return self._file.write(drop)
 
     def _ended(self, connection: apsw.Connection, key: int, reply: Reply) -> None:
         self.remove(connection, key)

@@ -80,7 +80,7 @@ class SqliteQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
-        self._load = SqliteLoad(file, results, limits)
+        self._load = SqliteLoad(file, results, limits, clock)
         self._limited = limits.any
         self._held = Held(file, results, clock, self._load, self._make_due)
 
@@ -113,8 +113,7 @@ class SqliteQueue:
         if not self._limited:
             return cast(Deferred[Acceptance], self._accept(submission, claim, follow_ups))
         accepted = partial(self._accept, submission, claim, follow_ups)
-        room = partial(self._load.make_room, self._oldest, self._clock.seconds)
-        return accept_within(self._load.limits, request_size(submission), accepted, room)
+        return accept_within(self._load.limits, request_size(submission), accepted)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)
@@ -148,7 +147,7 @@ class SqliteQueue:
                 if earlier is not None:
                     return earlier
             if self._limited:
-                refusal = self._load.refusal(connection, len(body))
+                refusal = self._load.refusal(connection, len(body), self._oldest)
                 if refusal is not None:
                     if claim is not None:
                         drop_claim(connection, claim, key)

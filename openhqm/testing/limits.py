@@ -162,6 +162,16 @@ class Limiting(Base):
         self.assertEqual((await self.load()).requests, 3)
         await self.only_these_are_delivered({each.correlation_id for each in accepted[3:]})
 
+    async def test_drop_oldest_in_one_batch(self) -> None:
+        """However many come together, each of them is taken, and as many are open as the limit says."""
+        await self.limit(requests=3, drop_oldest=True)
+        asked = DeferredList([self.bench.queue.accept(PLAIN, None) for _ in range(60)], consumeErrors=True)
+        accepted = [found.correlation_id for success, found in await self.do(asked) if success]
+        self.assertEqual(len(accepted), 60)
+        statuses = [await self.status(id) for id in accepted]
+        self.assertEqual((statuses.count(Status.FAILED), statuses.count(Status.PENDING)), (57, 3))
+        self.assertEqual((await self.load()).requests, 3)
+
     async def test_work_is_not_dropped(self) -> None:
         """What is worked on is never dropped: where nothing waits, the new one is refused."""
         await self.limit(requests=2, drop_oldest=True)

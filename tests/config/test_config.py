@@ -284,6 +284,7 @@ class FileTests(ConfigCase):
                 complaint = self.complaint(f"queue: {{limits: {{{name}: {value}}}}}")
                 self.assertEqual(complaint.key, f"queue.limits.{name}", value)
         self.assertEqual(self.complaint("queue: {limits: {overflow: reject}}").key, "queue.limits.overflow")
+        self.assertEqual(self.complaint("queue: {limits: {overflow: drop_oldest}}").key, "queue.limits.overflow")
 
     def test_for_ever(self) -> None:
         """A reply cannot be kept beyond the year 9999, because its expiry must be an RFC 3339 time."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.messages import Load, Submission
+from openhqm.errors import QueueFull
+from openhqm.messages import Load, Reply, Status, Submission
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.sqlite.sql import fetch_all
+from openhqm.testing import REQUESTS
 from tests.benches import SqliteBench
 
 
@@ -36,6 +39,26 @@ class LoadTests(SynchronousTestCase):
             "SELECT count(*), coalesce(sum(length(body)), 0) FROM messages WHERE key NOT IN (SELECT key FROM endings)",
         )[0]
         return found
+
+    def test_beyond_the_disk(self) -> None:
+        """A limit that is larger than the disk is told at the start, with both numbers."""
+        with capturedLogs() as events:
+            self.again(Limits(bytes=1000))
+            self.assertEqual(events, [])
+            self.again(Limits(bytes=1 << 50))
+        text = " ".join(filter(None, map(formatEvent, events)))
+        self.assertIn(f"queue.limits.bytes is {1 << 50}", text)
+
+    def test_nothing_dropped_in_vain(self) -> None:
+        """Where dropping all that waits makes too little room, nothing is dropped, and the new request is refused."""
+        small, large = Submission(b"1"), Submission(b'"' + 800 * b"x" + b'"')
+        self.again(Limits(bytes=1200, drop_oldest=True))
+        self.do(self.bench.queue.accept(large, None))
+        (delivery,) = self.do(self.bench.queue.receive(REQUESTS, 1))
+        waits = self.do(self.bench.queue.accept(small, None))
+        self.failureResultOf(self.bench.done(self.bench.queue.accept(large, None)), QueueFull)
+        self.assertEqual(self.do(self.bench.store.find(waits.correlation_id)).status, Status.PENDING)
+        self.do(delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, self.bench.now(), b"1")))
 
     def test_switched_on_and_off(self) -> None:
         """There is a row only where something is limited; what was accepted without one is counted when it is back."""
