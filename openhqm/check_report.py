@@ -46,16 +46,18 @@ def report(settings: Settings, backend: Backend, warnings: Sequence[str]) -> lis
     return [
         f"openhqm {__version__}: the configuration is sound",
         f"queue.type {settings.queue.type}",
-        *(f"  {line}" for line in describe(backend.queue.traits)),
+        *(f"  {line}" for line in describe(backend.queue.traits, bool(backend.queue.warnings))),
         *(f"  {line}" for line in _channels(backend)),
         *(f"  broker: {line}" for line in _broker(backend)),
         *(f"  note: {warning}" for warning in (*backend.queue.warnings, *warnings)),
     ]
 
 
-def describe(traits: QueueTraits) -> list[str]:
-    """A line for each trait."""
-    return _lines(traits, WORDS)
+def describe(traits: QueueTraits, noted: bool = False) -> list[str]:
+    """A line for each trait. ``noted``: the queue has warnings, which limit what it keeps."""
+    lines = _lines(traits, WORDS)
+    yes = f"{WORDS['durable']}: yes"
+    return [f"{line}, but see the notes" if noted and line == yes else line for line in lines]
 
 
 def _broker(backend: Backend) -> list[str]:

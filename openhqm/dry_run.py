@@ -17,11 +17,19 @@ from openhqm.policy.routing import CompiledRoute, Outgoing
 SAMPLE_ID = "00000000-0000-4000-8000-000000000000"
 
 
-def dry_run(routing: Routing, path: str, now: float, standard_input: BinaryIO, out: TextIO, err: TextIO) -> int:
+def dry_run(
+    routing: Routing,
+    path: str,
+    now: float,
+    standard_input: BinaryIO,
+    out: TextIO,
+    err: TextIO,
+    default_endpoint: str | None = None,
+) -> int:
     """Print on ``out`` the route of the submission in the file at ``path`` (``-``: standard input), and its outcome.
 
     Returns the exit code: 0, or 1 with one line on ``err`` where the sample cannot be read or its route cannot use it.
-    ``now`` is in seconds since the epoch.
+    ``now`` is in seconds since the epoch. ``default_endpoint`` is that of ``proxy``, where requests are forwarded.
     """
     name = "standard input" if path == "-" else path
     try:
@@ -38,20 +46,22 @@ def dry_run(routing: Routing, path: str, now: float, standard_input: BinaryIO, o
     except TransformFailed as error:
         reason = str(error)
     else:
-        for line in _report(route, outgoing):
+        for line in _report(route, outgoing, default_endpoint):
             print(line, file=out)
         return 0
     print(f"openhqm: {_plain(reason)}", file=err)
     return 1
 
 
-def _report(route: CompiledRoute | None, outgoing: Outgoing) -> list[str]:
+def _report(route: CompiledRoute | None, outgoing: Outgoing, default: str | None) -> list[str]:
     """The lines to print. The content comes last, because it may have several lines."""
+    endpoint = "not set by the route" if default is None else f"{default} (proxy.default_endpoint)"
     if route is None:
-        return ["route: none matches, and there is no default route", *_content(outgoing)]
+        endpoints = [] if default is None else [f"endpoint: {_plain(endpoint)}"]
+        return ["route: none matches, and there is no default route", *endpoints, *_content(outgoing)]
     rows = [
         ("route", f"{route.name}{' (the default)' if route.condition is None else ''}"),
-        ("endpoint", route.endpoint or "not set by the route"),
+        ("endpoint", route.endpoint or endpoint),
         ("method", route.method or "as the endpoint has it"),
         ("timeout", "as the endpoint has it" if route.timeout is None else f"{route.timeout:g} s"),
         *(("header", f"{name}: {value}") for name, value in outgoing.headers.items()),

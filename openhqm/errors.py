@@ -9,6 +9,11 @@ from __future__ import annotations
 import attrs
 
 
+def how_to_install(extra: str) -> str:
+    """The command that installs what ``extra`` of setup.py names. It is run in a clone: no index has OpenHQM."""
+    return f"pip install '.[{extra}]' in the clone of OpenHQM"
+
+
 class OpenHQMError(Exception):
     """The base class of all errors that OpenHQM raises on purpose."""
 

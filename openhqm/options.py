@@ -86,7 +86,8 @@ class OpenHQMOptions(Options):
         settings = self.source.settings
         if self["dry-run"] is not None:
             sample, streams = self["dry-run"], (sys.stdin.buffer, sys.stdout, sys.stderr)
-            raise SystemExit(dry_run(settings.routing, sample, time.time(), *streams))
+            default = settings.proxy.default_endpoint if settings.proxy.enabled else None
+            raise SystemExit(dry_run(settings.routing, sample, time.time(), *streams, default))
         if self.parent is not None:
             self._set_twistd_options(self.parent)
 

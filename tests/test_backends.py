@@ -134,15 +134,15 @@ class TableTests(BackendsCase):
     def test_not_installed(self) -> None:
         """A package that is missing is a complaint about the key that asks for it, and says what to install."""
         for missing, module, text, key, extra in (
-            ("txredisapi", "openhqm.redis.protocols", "queue: {type: redis}", "queue.type", "openhqm[redis]"),
+            ("txredisapi", "openhqm.redis.protocols", "queue: {type: redis}", "queue.type", "'.[redis]'"),
             (
                 "txredisapi",
                 "openhqm.redis.protocols",
                 "queue: {type: rabbitmq}\ncache: {type: redis}",
                 "cache.type",
-                "openhqm[redis]",
+                "'.[redis]'",
             ),
-            ("pika", "pika", "queue: {type: rabbitmq}", "queue.type", "openhqm[rabbitmq]"),
+            ("pika", "pika", "queue: {type: rabbitmq}", "queue.type", "'.[rabbitmq]'"),
         ):
             with mock.patch.dict(sys.modules):
                 sys.modules.pop(module, None)

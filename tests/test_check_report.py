@@ -27,6 +27,12 @@ class CheckReportTests(BackendsCase):
             for line in lines:
                 self.assertTrue(any(each.endswith(line) for each in described), described)
 
+    def test_limited_by_a_note(self) -> None:
+        """A queue with a warning, as one that Redis syncs every second, is not called durable without a word."""
+        traits = attrs.evolve(self.make("queue: {type: memory}").queue.traits, durable=True)
+        self.assertIn("a power cut: yes, but see the notes", describe(traits, noted=True)[0])
+        self.assertTrue(describe(traits)[0].endswith("a power cut: yes"))
+
     def test_a_backend(self) -> None:
         """Version and type come first, the warnings last; where there is no broker, nothing is said of channels."""
         settings = self.settings("queue: {type: memory}")

@@ -67,6 +67,13 @@ class DryRunTests(SynchronousTestCase):
             self.assertTrue(out.startswith("route: none"))
             self.assertTrue(out.endswith('\n\n{"a" : 1.10}\n'))
 
+    def test_default_endpoint(self) -> None:
+        """Where no route names an endpoint, that of ``proxy.default_endpoint`` is shown."""
+        for routes in ([], [Route(name="rest", is_default=True)]):
+            out = io.StringIO()
+            dry_run(Routing(routes), "-", 1000.0, io.BytesIO(b'{"payload": 1}'), out, io.StringIO(), "billing")
+            self.assertIn("endpoint: billing (proxy.default_endpoint)\n", out.getvalue())
+
     def test_a_bad_sample(self) -> None:
         """A sample that the server would refuse is one line on standard error, with the reason, and exit code 1."""
         for sample, expected in (

@@ -11,6 +11,7 @@ from openhqm.config.model import Settings
 from openhqm.config.products import Products
 from openhqm.config.queue_rules import about_the_queue
 from openhqm.config.validators import has_tls
+from openhqm.errors import how_to_install
 from openhqm.policy.queue_names import MOST_WORKED_QUEUES
 
 HANDED_ON = ("tcp", "tcp6", "unix", "systemd")
@@ -59,7 +60,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
         elif route.endpoint is not None and route.endpoint not in settings.proxy.names:
             more = "" if settings.proxy.enabled else ": proxy.enabled is false"
             found.append((f"routing.routes.{index}.endpoint", f"there is no endpoint {route.endpoint!r}{more}"))
-    found += [(key, f"{what} needs TLS: pip install 'openhqm[tls]'") for key, what in _without_tls(settings.proxy)]
+    found += [(key, f"{what} needs TLS: {how_to_install('tls')}") for key, what in _without_tls(settings.proxy)]
     if not server.enabled and not settings.worker.enabled:
         found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
     return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from openhqm.errors import Complaint, ConfigurationError, NotDurable
+from openhqm.errors import Complaint, ConfigurationError, NotDurable, how_to_install
 from openhqm.mqtt.address import Address
 
 
@@ -15,10 +15,10 @@ def check_installed() -> None:
     try:
         import paho.mqtt.client as client
     except ImportError as error:
-        reason = f"mqtt needs more than is installed ({error}): pip install openhqm[mqtt]"
+        reason = f"mqtt needs more than is installed ({error}): {how_to_install('mqtt')}"
         raise ConfigurationError([Complaint("queue.type", reason)]) from None
     if not hasattr(client, "CallbackAPIVersion"):
-        raise ConfigurationError([Complaint("queue.type", "mqtt needs paho-mqtt 2: pip install openhqm[mqtt]")])
+        raise ConfigurationError([Complaint("queue.type", f"mqtt needs paho-mqtt 2: {how_to_install('mqtt')}")])
 
 
 def tls_context(address: Address) -> ssl.SSLContext:

@@ -11,7 +11,7 @@ import importlib
 import json
 from typing import Any, Protocol
 
-from openhqm.errors import TransformFailed
+from openhqm.errors import TransformFailed, how_to_install
 from openhqm.policy.fields import Document
 from openhqm.policy.jq_programs import JqProgram
 from openhqm.policy.templates import JSON, Template
@@ -98,7 +98,7 @@ def _module(name: str, package: str, kind: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise MissingPackage(f"{kind} needs the package {package}: pip install openhqm[routing]") from None
+        raise MissingPackage(f"{kind} needs the package {package}: {how_to_install('routing')}") from None
 
 
 def _number(digits: str) -> int | float:

@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectError, ConnectingCancelledError, Conne
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
-from openhqm.errors import Complaint, ConfigurationError, NotDurable
+from openhqm.errors import Complaint, ConfigurationError, NotDurable, how_to_install
 from openhqm.rabbitmq.address import Address
 from openhqm.rabbitmq.connection import Connection, describe
 from openhqm.runtime.connecting import host_endpoint
@@ -37,7 +37,7 @@ def check_installed() -> None:
     try:
         import pika  # noqa: F401
     except ImportError as error:
-        reason = f"rabbitmq needs more than is installed ({error}): pip install openhqm[rabbitmq]"
+        reason = f"rabbitmq needs more than is installed ({error}): {how_to_install('rabbitmq')}"
         raise ConfigurationError([Complaint("queue.type", reason)]) from None
     # What pika would log is logged by the owner of the connection, in our words and without what a message holds.
     logging.getLogger("pika").setLevel(logging.CRITICAL + 1)

@@ -7,6 +7,7 @@ import attrs
 
 from openhqm.config.model import Settings, short_form
 from openhqm.config.validators import between, has_tls, not_empty
+from openhqm.errors import how_to_install
 from openhqm.rabbitmq.address import parse_address
 
 
@@ -45,7 +46,7 @@ def check(settings: Settings) -> list[tuple[str, str]]:
     found = []
     ours = settings.queue.of(RabbitMQSettings)
     if parse_address(ours.url).tls and not has_tls():
-        found.append((settings.queue.key(RabbitMQSettings, "url"), "amqps needs TLS: pip install 'openhqm[tls]'"))
+        found.append((settings.queue.key(RabbitMQSettings, "url"), f"amqps needs TLS: {how_to_install('tls')}"))
     limit, lease = ours.consumer_timeout_seconds, settings.queue.lease_seconds
     if limit and settings.worker.enabled:
         found += [

@@ -9,7 +9,7 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 
-from openhqm.errors import Complaint, ConfigurationError
+from openhqm.errors import Complaint, ConfigurationError, how_to_install
 
 Heard = Callable[[bytes, bytes], None]
 
@@ -19,7 +19,7 @@ def check_installed(key: str = "queue.type") -> None:
     try:
         import openhqm.redis.protocols  # noqa: F401
     except ImportError as error:
-        reason = f"redis needs more than is installed ({error}): pip install openhqm[redis]"
+        reason = f"redis needs more than is installed ({error}): {how_to_install('redis')}"
         raise ConfigurationError([Complaint(key, reason)]) from None
 
 

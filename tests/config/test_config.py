@@ -883,7 +883,9 @@ class RoutingTests(ConfigCase):
         """A missing package is a complaint about the type, with the command that installs it."""
         with mock.patch.dict(sys.modules, {"jq": None}):
             found = self.wrong({"name": "a", "is_default": True, "transform_type": "jq", "transform": "."})
-        self.assertEqual(found, {"0.transform_type": "jq needs the package jq: pip install openhqm[routing]"})
+        self.assertEqual(
+            found, {"0.transform_type": "jq needs the package jq: pip install '.[routing]' in the clone of OpenHQM"}
+        )
 
     def test_all_of_them_together(self) -> None:
         """Names are unique, and one route may be the default. All errors are reported at once."""

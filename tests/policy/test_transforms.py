@@ -281,7 +281,9 @@ class PackagesTests(SynchronousTestCase):
         with mock.patch.dict(sys.modules, {"jq": None, "jsonpath": None}):
             for kind, package in (("jq", "jq"), ("jsonpath", "python-jsonpath")):
                 error = self.assertRaises(MissingPackage, compile_transform, kind, "$")
-                self.assertEqual(str(error), f"{kind} needs the package {package}: pip install openhqm[routing]")
+                self.assertEqual(
+                    str(error), f"{kind} needs the package {package}: pip install '.[routing]' in the clone of OpenHQM"
+                )
             compile_transform("template", "{{ a }}")
             compile_transform("passthrough", None)
 
