@@ -24,9 +24,11 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     formatEvent,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.runtime.repeats import Repeats
+from openhqm.runtime.tracebacks import own_traceback
 
 _LEVELS = {"WARNING": "warn"}
 _predicates: list[LogLevelFilterPredicate] = []
@@ -88,7 +90,7 @@ def json_line(event: LogEvent) -> str:
             value = event[field]
             line[field] = value if isinstance(value, int | float) else _text(value)
     if event.get("log_failure") is not None:
-        line["traceback"] = event["log_failure"].getTraceback()
+        line["traceback"] = _traceback(event["log_failure"])
     return json.dumps(line).replace("\x7f", "\\u007f")
 
 
@@ -101,8 +103,14 @@ def text_line(event: LogEvent) -> str:
     line = f"{_time(event)} {os.getpid()} {level:<8} " + message.translate(_CONTROL).replace("\n", "\\n")
     if event.get("log_failure") is not None:
         # Indented, so that the text of an exception cannot look like a line of the log.
-        line += "\n" + indent(event["log_failure"].getTraceback().translate(_CONTROL).rstrip(), "    ")
+        line += "\n" + indent(_traceback(event["log_failure"]).translate(_CONTROL).rstrip(), "    ")
     return line
+
+
+def _traceback(failure: Failure) -> str:
+    """At debug level all of it, else that of the operator's own code."""
+    whole = any(each.logLevelForNamespace("") is LogLevel.debug for each in _predicates)
+    return str(failure.getTraceback()) if whole else own_traceback(failure)
 
 
 def _text(value: object) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.runtime.forks import in_this_process
 from openhqm.runtime.logs import FACTORIES_NAME, json_line, observer, set_level, text_line
 from tests import hypothesis_profile  # noqa: F401
 
@@ -48,6 +50,10 @@ def logged(name: str, log: Any) -> str:
     write = namedAny(f"{FACTORIES_NAME}.{name}")(stream=stream)
     log(Logger("openhqm.somewhere", observer=write))
     return stream.getvalue()
+
+
+def raised_here() -> None:
+    raise ValueError("of the handler")
 
 
 def raised() -> Failure:
@@ -203,6 +209,24 @@ class ObserverTests(SynchronousTestCase):
         line = json.loads(written)
         self.assertEqual((line["level"], line["attempt"], line["correlation_id"]), ("critical", 3, "7f9c"))
         self.assertIn("KeyError", line["traceback"])
+
+    def test_own_frames(self) -> None:
+        """A traceback begins in the operator's code; at debug level it is whole."""
+
+        def break_down(log: Logger) -> None:
+            found: list[Failure] = []
+            maybeDeferred(in_this_process, raised_here).addErrback(found.append)
+            set_level("INFO")
+            log.failure("short", found[0])
+            set_level("DEBUG")
+            log.failure("whole", found[0])
+            set_level("INFO")
+
+        short, whole = (json.loads(line)["traceback"] for line in logged("json_INFO", break_down).splitlines())
+        for text, theirs in ((short, False), (whole, True)):
+            self.assertIn("raised_here", text)
+            self.assertIn("ValueError: of the handler", text)
+            self.assertEqual("forks.py" in text, theirs, text)
 
     def test_standard_output(self) -> None:
         """Without a stream, lines go to the process's own standard output."""
