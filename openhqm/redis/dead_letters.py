@@ -65,11 +65,11 @@ class DeadLetters:
             return False
         most, seconds = self._limits.dead_letters, self._limits.dead_letter_seconds
         values = ("" if limit is None else repr(limit) for limit in (most, seconds))
-        removed: int = await self._redis.run("trim", self.key, *values, MOST_TRIMMED)
+        removed, more = await self._redis.run("trim", self.key, *values, MOST_TRIMMED)
         if removed:
             text = "{count} dead letters were removed: queue.limits keeps no more of them, or not for so long"
             self._log.warn(text, count=removed)
-        return removed == MOST_TRIMMED
+        return bool(more)
 
     @deferred
     async def depth(self) -> Depth:

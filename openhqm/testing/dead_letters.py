@@ -10,9 +10,9 @@ from openhqm.testing.bench import DEAD_LETTERS, Base
 
 
 class KeepingDeadLetters(Base):
-    async def dead_letter(self) -> str:
+    async def dead_letter(self, payload: bytes = b"1") -> str:
         """The id of a request that is a dead letter now."""
-        accepted = await self.accept()
+        accepted = await self.accept(payload)
         delivery = await self.receive_one()
         await self.do(delivery.dead_letter("rejected", self.reply(delivery, status=Status.FAILED)))
         return accepted.correlation_id
@@ -53,3 +53,14 @@ class KeepingDeadLetters(Base):
         self.assertEqual(await self.ids(), [second])
         await self.bench.pass_time(20)
         self.assertEqual(await self.ids(), [])
+
+    async def test_age_of_large_dead_letters(self) -> None:
+        """However large they are, all that are too old are removed, and no other one."""
+        self.bench.limits = Limits(dead_letter_seconds=30.0)
+        await self.bench.crash()
+        for _ in range(5):
+            await self.dead_letter(b'"%b"' % (2_000_000 * b"x"))
+        await self.bench.pass_time(20)
+        last = await self.dead_letter()
+        await self.bench.pass_time(15)
+        self.assertEqual(await self.ids(), [last])
