@@ -9,6 +9,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from openhqm import __version__
+from openhqm.config.handler_rules import echoes
 from openhqm.config.model import Settings
 from openhqm.interfaces import IMessageQueue
 from openhqm.runtime.readiness import Readiness
@@ -65,9 +66,17 @@ class Announcing:
             port=", ".join(_url(port.getHost()) for port in self._ports) or "no door: this process is a worker",
             queue=self._settings.queue.type,
             durable="durable" if self._queue.traits.durable else "not durable",
-            handler=f"handler: {worker.handler or 'echo'}" if worker.enabled else "no workers in this process",
+            handler=_handler(self._settings) if worker.enabled else "no workers in this process",
         )
         self._systemd.ready()
+
+
+def _handler(settings: Settings) -> str:
+    """What answers requests, for a person."""
+    if echoes(settings):
+        return "no handler: each request is answered with its own payload"
+    found = [settings.worker.handler or "", *settings.worker.handlers.values(), *settings.proxy.names]
+    return f"answered by {', '.join(filter(None, found))}"
 
 
 def _url(address: Any) -> str:

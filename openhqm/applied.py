@@ -8,6 +8,7 @@ from functools import partial
 
 from openhqm.backends import PRODUCTS
 from openhqm.config.contradictions import contradictions
+from openhqm.config.handler_rules import about_handlers
 from openhqm.config.model import Settings
 from openhqm.config.queue_rules import about_halves
 from openhqm.config.reloading import Prepare, Reloading
@@ -27,7 +28,11 @@ def reloading(settings: Settings, read: Callable[[], Settings], assemble: Prepar
         settings,
         read,
         {"monitoring.log_level": _prepare_level, **dict.fromkeys(ASSEMBLED, assemble)},
-        check=lambda mixed: (*contradictions(mixed, PRODUCTS), *about_halves(mixed, PRODUCTS)),
+        check=lambda mixed: (
+            *contradictions(mixed, PRODUCTS),
+            *about_halves(mixed, PRODUCTS),
+            *about_handlers(mixed, PRODUCTS),
+        ),
         without_effect=_without_effect,
     )
 

@@ -15,6 +15,7 @@ from twisted.python.usage import Options, UsageError
 
 from openhqm import __version__
 from openhqm.backends import PRODUCTS
+from openhqm.config.handler_rules import about_handlers
 from openhqm.config.loading import load, read_text
 from openhqm.config.queue_rules import about_halves
 from openhqm.dry_run import dry_run
@@ -110,6 +111,9 @@ class OpenHQMOptions(Options):
         halves = about_halves(settings, PRODUCTS)
         if halves:
             raise ConfigurationError([Complaint(f"--role {role}", f"{key}: {reason}") for key, reason in halves])
+        unanswered = about_handlers(settings, PRODUCTS)
+        if unanswered:
+            raise ConfigurationError([Complaint(key, reason) for key, reason in unanswered])
         return Source(settings, text)
 
     def read_again(self) -> Source:

@@ -49,7 +49,10 @@ def free_port() -> int:
 
 
 class Server:
-    """``twistd -n openhqm`` in ``directory``, on a port of its own. ``before`` is Python that runs first."""
+    """``twistd -n openhqm`` in ``directory``, on a port of its own. ``before`` is Python that runs first.
+
+    Without a configuration file and without handlers it answers requests with their own payloads.
+    """
 
     def __init__(self, directory: str | Path, before: str = "", **environment: str) -> None:
         self.directory = Path(directory)
@@ -64,9 +67,11 @@ class Server:
         """The command line that starts the process."""
         return [sys.executable, "-c", f"{self.before}\n{RUN_TWISTD}", "-n", "openhqm", *arguments]
 
-    def variables(self) -> dict[str, str]:
-        """The environment of the process."""
+    def variables(self, *arguments: str) -> dict[str, str]:
+        """The environment of the process with those arguments."""
+        configured = "--config" in arguments or "OPENHQM_WORKER__HANDLERS" in self.environment
         return {
+            **({} if configured else {"OPENHQM_WORKER__HANDLER": "echo"}),
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "OPENHQM_SERVER__PORT": str(self.port),
@@ -83,7 +88,7 @@ class Server:
         """Start it, and return at once."""
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(*arguments), cwd=self.directory, env=self.variables(), stdout=log, stderr=log
+                self.command(*arguments), cwd=self.directory, env=self.variables(*arguments), stdout=log, stderr=log
             )
 
     def until(self, reached: Callable[[], object], failure: str, seconds: float = 30) -> None:
@@ -106,7 +111,7 @@ class Server:
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.directory,
-            env=self.variables(),
+            env=self.variables(*arguments),
             capture_output=True,
             text=True,
             timeout=60,

@@ -42,10 +42,14 @@ def not_empty(instance: object, attribute: object, value: Any) -> None:
         raise ValueError("must not be empty")
 
 
+ECHO = "echo"
+"""In place of a path: the handler that returns the payload."""
+
+
 def dotted_path(instance: object, attribute: object, value: Any) -> None:
-    """The value is None or like ``package.module:callable``, or a dictionary of such values."""
+    """The value is None, ``echo`` or like ``package.module:callable``, or a dictionary of such values."""
     for path in value.values() if isinstance(value, dict) else [value]:
-        if path is not None and (path.count(":") != 1 or not all(part for part in path.split(":"))):
+        if path not in (None, ECHO) and (path.count(":") != 1 or not all(part for part in path.split(":"))):
             raise ValueError(f"must look like package.module:callable, not {path!r}")
 
 

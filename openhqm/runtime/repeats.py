@@ -38,7 +38,8 @@ class Repeats:
     """Lines of one kind come from the same place in the code. Each text is passed on to ``write`` once a minute.
 
     What is held back is counted, and the count is passed on after that minute, with the next event at the latest, or by
-    `tell`. Events below a warning pass as they are: they say what happened, and each of them counts.
+    `tell`. Events below a warning pass as they are: they say what happened, and each of them counts. So do critical
+    ones: the log may be the only place that names the request.
     """
 
     def __init__(self, write: ILogObserver, seconds: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +51,7 @@ class Repeats:
     def __call__(self, event: LogEvent) -> None:
         self.tell()
         level = event.get("log_level")
-        if level is None or level < LogLevel.warn or self._is_new(event):
+        if level is None or level < LogLevel.warn or level is LogLevel.critical or self._is_new(event):
             self._write(event)
 
     def tell(self, at_once: bool = False) -> None:

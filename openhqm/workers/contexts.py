@@ -14,6 +14,7 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
 from openhqm.config.endpoints import CALLERS, Endpoint
+from openhqm.config.handler_rules import echoes
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.http1.client import close_idle, connections_of, make_agent
@@ -26,7 +27,7 @@ from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, TokenRequest, basic
 from openhqm.workers.egress import Egress
 from openhqm.workers.gate import Gate
-from openhqm.workers.handlers import Handlers
+from openhqm.workers.handlers import Handler, Handlers, echo
 from openhqm.workers.loading import load_handlers
 from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.replies import MOST_RESULT_BYTES
@@ -106,11 +107,13 @@ class ContextMaker:
     def _own(self, settings: Settings, before: Contexts | None) -> AttemptContext:
         worker = settings.worker
         if before is None:
-            handlers = load_handlers(worker, self._run_blocking)
+            handlers = load_handlers(worker, self._run_blocking, fallback=_fallback(settings))
             return self._context(settings, handlers, worker.timeout_seconds, self._order_gate(settings))
         old, handlers = before.settings.worker, before.own.handlers
-        if (worker.handler, worker.handlers) != (old.handler, old.handlers):
-            handlers = load_handlers(worker, self._run_blocking, again=True)
+        fallback = _fallback(settings)
+        changed = (worker.handler, worker.handlers, fallback)
+        if changed != (old.handler, old.handlers, _fallback(before.settings)):
+            handlers = load_handlers(worker, self._run_blocking, again=True, fallback=fallback)
         elif (worker.retry_policy, worker.timeout_seconds) == (old.retry_policy, old.timeout_seconds):
             return before.own
         return self._context(settings, handlers, worker.timeout_seconds, before.own.gate)
@@ -222,6 +225,11 @@ class ContextMaker:
     @property
     def _run_blocking(self) -> Any:
         return None if self._threads is None else self._threads.run
+
+
+def _fallback(settings: Settings) -> Handler | None:
+    """What answers where nothing is configured that does."""
+    return echo if echoes(settings) else None
 
 
 def slots_of(settings: Settings, endpoint: str | None) -> int:

@@ -15,6 +15,7 @@ import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
+from openhqm.config.validators import ECHO
 from openhqm.errors import Reject
 from openhqm.messages import Request
 from openhqm.runtime.dotted import load_callable
@@ -118,20 +119,27 @@ class Work:
         self._report(detail)
 
 
+NO_HANDLER = "the request names no endpoint, and this worker has no handler for it"
+
+
 def echo(work: Work) -> Any:
-    """The handler where none is configured: it returns the payload, byte for byte."""
+    """The handler named ``echo``: it returns the payload, byte for byte."""
     return msgspec.Raw(work.payload_text)
 
 
 def load_handler(path: str) -> Handler:
-    """Import the callable at ``path``, a ``package.module:callable``. `ValueError` with a reason for the operator."""
-    return load_callable(path)
+    """Import the callable at ``path``, a ``package.module:callable``; ``echo`` is `echo`.
+
+    `ValueError` with a reason for the operator.
+    """
+    return echo if path == ECHO else load_callable(path)
 
 
 class Handlers:
     """Chooses the handler of a request and calls it: in the reactor's thread, or by ``run_blocking`` in another one.
 
-    ``by_operation`` holds the handlers of ``worker.handlers``; ``default`` is called for every other operation.
+    ``by_operation`` holds the handlers of ``worker.handlers``; ``default`` is called for every other operation. Without
+    one, those are rejected.
     """
 
     def __init__(self, default: Handler | None, by_operation: Mapping[str, Handler], run_blocking: RunBlocking | None):
@@ -150,13 +158,12 @@ class Handlers:
         return self._run_blocking(lambda: handler(work)).addCallback(_awaited)
 
     def _choose(self, work: Work) -> Handler:
-        if self._by_operation:
-            operation = work.operation
-            if operation is not None and operation in self._by_operation:
-                return self._by_operation[operation]
-            if self._default is None:
-                raise Reject(f"no handler for operation {operation!r}")
-        return self._default or echo
+        operation = work.operation if self._by_operation else None
+        if operation is not None and operation in self._by_operation:
+            return self._by_operation[operation]
+        if self._default is None:
+            raise Reject(f"no handler for operation {operation!r}" if self._by_operation else NO_HANDLER)
+        return self._default
 
 
 def _awaited(answer: Any) -> Any:

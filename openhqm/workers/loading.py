@@ -16,8 +16,12 @@ from openhqm.errors import Complaint, ConfigurationError
 from openhqm.workers.handlers import Handler, Handlers, RunBlocking, load_handler
 
 
-def load_handlers(worker: Worker, run_blocking: RunBlocking | None, *, again: bool = False) -> Handlers:
+def load_handlers(
+    worker: Worker, run_blocking: RunBlocking | None, *, again: bool = False, fallback: Handler | None = None
+) -> Handlers:
     """Import the configured handlers, also from the working directory. `ConfigurationError` names each that fails.
+
+    ``fallback`` is the default handler where none is configured.
 
     ``again``: the process runs already. Then a module that was imported before is not imported again: code that runs
     refers to it. Where a handler fails, what was imported for these handlers is forgotten, so that it is imported from
@@ -38,7 +42,7 @@ def load_handlers(worker: Worker, run_blocking: RunBlocking | None, *, again: bo
             complaints.append(Complaint(key, f"{error}{known if again and module in before else ''}"))
             return None
 
-    default = loaded("worker.handler", worker.handler) if worker.handler is not None else None
+    default = loaded("worker.handler", worker.handler) if worker.handler is not None else fallback
     by_operation = {
         operation: handler
         for operation, path in worker.handlers.items()

@@ -278,7 +278,7 @@ class RollingTests(FleetCase):
 
     def test_never_ready(self) -> None:
         """A new process that is not ready gets no connection and no request, and replaces no other."""
-        file = "queue: {connection: {redis: {url: '%s'}}}"
+        file = "queue: {connection: {redis: {url: '%s'}}}\nworker: {handler: echo}"
         url = self.backend.pop("OPENHQM_QUEUE__REDIS_URL")
         server = self.fleet(file % url, before="import openhqm.fleet.fleet; openhqm.fleet.fleet.START_SECONDS = 4")
         before = server.children()
@@ -307,11 +307,11 @@ class RollingTests(FleetCase):
 
     def test_keys_that_need_a_restart(self) -> None:
         """Other sockets and one process without a parent are refused by key; more or fewer processes are not."""
-        file = "server: {{workers: {}, max_connections: {}}}"
+        file = "server: {{workers: {}, max_connections: {}}}\nworker: {{handler: echo}}"
         server = self.fleet(
             text=file.format(2, 1000), before="import os; os.environ.pop('OPENHQM_SERVER__WORKERS', None)"
         )
-        self.write("server: {workers: 1, endpoints: ['tcp:9:interface=127.0.0.1']}")
+        self.write("server: {workers: 1, endpoints: ['tcp:9:interface=127.0.0.1']}\nworker: {handler: echo}")
         server.hang_up()
         until(lambda: server.said("; the processes keep their configuration") == 2, server.log())
         self.assertIn("server.endpoints: cannot change at SIGHUP", server.log())
@@ -405,7 +405,7 @@ class RefusalTests(FleetCase):
     def test_sqlite(self) -> None:
         """Several processes on SQLite are refused by key, with the reason."""
         (line,) = self.refused(OPENHQM_QUEUE__TYPE="sqlite", OPENHQM_QUEUE__REDIS_URL="")
-        self.assertIn("server.workers: 2 processes need queue.type redis or rabbitmq or custom: sqlite is a file", line)
+        self.assertIn("server.workers: 2 processes need queue.type redis or rabbitmq or mqtt or custom: sqlite", line)
 
     def test_port(self) -> None:
         """A port that is taken is one line, and no process is started."""

@@ -51,6 +51,12 @@ class RepeatsTests(SynchronousTestCase):
             self.log.info("GET /health")
         self.assertEqual(len(self.lines()), 500)
 
+    def test_critical(self) -> None:
+        """A critical line is written each time: no dead letter may name the request that it tells of."""
+        for number in range(500):
+            self.log.critical("request {number} is lost", number=number)
+        self.assertEqual(len(self.lines()), 500)
+
     def test_told_without_another_event(self) -> None:
         """The count is told when the minute is over, also where nothing else is logged. A line alone has no count."""
         self.log.error("once")

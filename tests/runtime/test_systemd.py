@@ -106,7 +106,7 @@ class ServerTests(SystemdCase):
         self.assertEqual(self.told(), "READY=1")
         self.assertEqual(server.stop(), 0)
         self.assertEqual(self.told(), "STOPPING=1")
-        self.assertRegex(server.log(), r"is ready: http://127\.0\.0\.1:\d+; queue sqlite, durable; handler: echo")
+        self.assertRegex(server.log(), r"is ready: http://127\.0\.0\.1:\d+; queue sqlite, durable; answered by echo")
 
     def test_not_ready(self) -> None:
         """While Redis cannot be reached the log says what is waited for, and systemd is not told READY."""

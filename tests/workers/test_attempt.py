@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.errors import NotDurable, Reject, RetryLater
 from openhqm.messages import Status
 from openhqm.testing import LEASE
-from openhqm.workers.handlers import Response, Work
+from openhqm.workers.handlers import Response, Work, echo
 from tests.benches import SqliteBench
 from tests.workers.bench import ManualHandler, WorkerBench
 
@@ -21,8 +21,8 @@ class AnswersTests(SynchronousTestCase):
     """What a handler returns becomes the reply."""
 
     def test_echo(self) -> None:
-        """Without a handler the payload comes back, byte for byte."""
-        bench = WorkerBench()
+        """From the echo the payload comes back, byte for byte."""
+        bench = WorkerBench(echo)
         record = bench.record(bench.submit(b'{"a":  12345678901234567890123}'))
         self.assertEqual((record.status, record.attempt), (Status.COMPLETED, 1))
         self.assertEqual(record.reply.result, b'{"a":  12345678901234567890123}')

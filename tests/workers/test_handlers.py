@@ -116,7 +116,7 @@ class HandlersTests(SynchronousTestCase):
         return Handlers(default, by_operation, None).run(given_work)
 
     def test_choice(self) -> None:
-        """The handler of the operation is called, else the default one, and the echo where none is configured."""
+        """The handler of the operation is called, else the default one."""
         resize = work(metadata={"operation": "resize"})
         answers = {
             "own": self.run_with(resize, lambda _: "default", resize=lambda _: "own"),
@@ -127,8 +127,13 @@ class HandlersTests(SynchronousTestCase):
         for expected, answer in answers.items():
             self.assertEqual(self.successResultOf(answer), expected)
         self.assertEqual(self.successResultOf(self.run_with(work(), lambda _: "only")), "only")
-        echoed = self.successResultOf(self.run_with(work(b'{"b": 1.50}')))
+        echoed = self.successResultOf(self.run_with(work(b'{"b": 1.50}'), echo))
         self.assertEqual(result_text(echoed), b'{"b": 1.50}')
+
+    def test_no_handler(self) -> None:
+        """Without any handler a request is rejected: nothing completes it with its own payload."""
+        failure = self.failureResultOf(self.run_with(work()), Reject)
+        self.assertIn("no handler", str(failure.value))
 
     def test_no_choice(self) -> None:
         """An unknown operation is rejected by name, and no other handler runs."""
