@@ -58,8 +58,8 @@ class KeepingDeadLetters(Base):
         """However large they are, all that are too old are removed, and no other one."""
         self.bench.limits = Limits(dead_letter_seconds=30.0)
         await self.bench.crash()
-        for _ in range(5):
-            await self.dead_letter(b'"%b"' % (2_000_000 * b"x"))
+        for _ in range(8):
+            await self.dead_letter(b'"%b"' % (800_000 * b"x"))
         await self.bench.pass_time(20)
         last = await self.dead_letter()
         await self.bench.pass_time(15)
