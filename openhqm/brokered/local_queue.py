@@ -98,6 +98,14 @@ class LocalQueue:
         waiting = sum(each.queue == queue for each in self._prefetch)
         return waiting, sum(delivery.handle.message.queue == queue for _, delivery in self._leases)
 
+    def quiet_seconds(self, channel: str) -> float:
+        """For how long a message that lies in the channel would have come here, and none came.
+
+        Where other processes may receive it, that cannot be told: it may be in the hands of one of them.
+        """
+        sources = [source for source in self._prefetch.sources if source.channel == channel and self._ledger.alone]
+        return max((source.quiet_seconds for source in sources), default=0.0)
+
     # Receiving
 
     def receive(self, queue: str, most: int) -> Waiter:

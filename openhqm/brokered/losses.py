@@ -25,7 +25,7 @@ from openhqm.runtime.deferreds import deferred, shielded
 
 LOOK_SECONDS = 30.0
 """How often it is looked whether the channels still hold what the ledger counts."""
-PURGED_LOOKS = {DepthKind.EXACT: 3, DepthKind.APPROXIMATE: 10}
+PURGED_LOOKS = {DepthKind.EXACT: 3, DepthKind.APPROXIMATE: 10, DepthKind.NONE: 3}
 """How many looks in a row have to find a channel empty. Another process may have prefetched what was in it."""
 SUSPICIOUS_SECONDS = 2.0
 """How often it is looked while a channel is missing, and it is too early to end what waits in it."""
@@ -36,8 +36,9 @@ STOPPING = "this process is stopping"
 
 class Losses:
     """``ledger`` has every request, or this is not for this process: see `Ledger.complete`. ``doubt`` is
-    called with a channel that may have lost what was published a moment ago. ``channels`` are there before anything is
-    published into them: processes consume from them that make none.
+    called with a channel that may have lost what was published a moment ago. ``quiet`` says for how many seconds a
+    message that lies in a channel would have come to this process, and none came. ``channels`` are there before
+    anything is published into them: processes consume from them that make none.
     """
 
     _log = Logger()
@@ -48,12 +49,14 @@ class Losses:
         ledger: Ledger,
         clock: IReactorTime,
         doubt: Callable[[str], None],
+        quiet: Callable[[str], float],
         channels: Sequence[str] = (),
     ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._clock = clock
         self._doubt = doubt
+        self._quiet = quiet
         self._channels = channels
         self._unmade: Sequence[str] = tuple(channels)
         self._restoring: dict[str, Deferred[None]] = {}
@@ -196,12 +199,14 @@ class Losses:
             self._empty.pop(channel, None)
             recovered = await self._ledger.recover(channel, partial(self._is_empty, channel), None, True)
             if recovered:
-                self._warn(f"channel {channel} was emptied by another program", recovered)
+                counts = self._broker.traits.depth is not DepthKind.NONE
+                what = "was emptied by another program" if counts else "has lost messages"
+                self._warn(f"channel {channel} {what}", recovered)
 
     async def _was_purged(self, channel: str, oldest: float) -> bool:
         """Whether the channel was empty for many looks in a row, while the same oldest request should wait in it."""
-        looks = PURGED_LOOKS.get(self._broker.traits.depth)
-        if looks is None or not await self._is_empty(channel):
+        looks = PURGED_LOOKS[self._broker.traits.depth]
+        if not await self._is_empty(channel):
             self._empty.pop(channel, None)
             return False
         seen, since = self._empty.get(channel, (0, oldest))
@@ -210,6 +215,8 @@ class Losses:
 
     @deferred
     async def _is_empty(self, channel: str) -> bool:
+        if self._broker.traits.depth is DepthKind.NONE:
+            return self._quiet(channel) >= LOOK_SECONDS
         return await self._broker.depth(channel) == 0
 
     def _warn(self, what: str, recovered: Recovered) -> None:

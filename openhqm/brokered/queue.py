@@ -81,7 +81,7 @@ class BrokeredQueue:
         self._journaled = journaled
         self._under_way = 0
         names = [name for queue in queues for name in channels.names(queue)]
-        self._losses = Losses(broker, ledger, clock, lambda channel: self._outbox.doubt(channel), names)
+        self._losses = Losses(broker, ledger, clock, lambda channel: self._outbox.doubt(channel), self._quiet, names)
         self._outbox = Outbox(broker, ledger, clock, self._losses, None if steps is None else steps.channel)
         self._local: dict[str, LocalQueue] = {}
         self._traits: tuple[BrokerTraits, bool, QueueTraits] | None = None
@@ -113,6 +113,9 @@ class BrokeredQueue:
         away = self._without_a_broker if self._journaled else None
         waiting = () if away is None else (f"what is accepted now waits for the broker: {away}",)
         return (*self._ledger.warnings, *self._broker.warnings, *local, *steps, *self._losses.warnings, *waiting)
+
+    def _quiet(self, channel: str) -> float:
+        return max((queue.quiet_seconds(channel) for queue in self._local.values()), default=0.0)
 
     @deferred
     async def start(self) -> None:

@@ -61,6 +61,7 @@ class Source:
         self._tracker = AckTracker(broker.traits.acks, self._acknowledge)
         self._extending: Any = None
         self._credit = 0
+        self._quiet_from = clock.seconds()
         self._unheard = self._closed = False
         self._warning: str | None = None
         self._warned_at = 0.0
@@ -85,10 +86,17 @@ class Source:
         """How many deliveries are being worked on."""
         return len(self._out) - self.waiting
 
+    @property
+    def quiet_seconds(self) -> float:
+        """For how long deliveries might have come, and nothing came and nothing was out."""
+        return 0.0 if self._out or not self.active or not self.allowed else self._clock.seconds() - self._quiet_from
+
     # Consuming
 
     def allow(self, most: int) -> None:
         """Let up to ``most`` deliveries be out. Somewhat less is not worth a word to the broker; much less is."""
+        if not self.allowed:
+            self._quiet_from = self._clock.seconds()
         if self._subscription is not None:
             if most > self.allowed or 2 * most < self.allowed:
                 self.allowed = most
@@ -176,13 +184,13 @@ class Source:
 
     def done(self, delivery: IBrokerDelivery) -> None:
         """Nothing is left to do for it: the broker is told as soon as the product allows."""
-        if self._out.pop(delivery, None) is not None:
+        if self._take_out(delivery):
             self._tracker.done(delivery)
             self._tell_credit()
 
     def requeue(self, delivery: IBrokerDelivery) -> None:
         """The broker is to deliver it again at once, to this process or another one."""
-        if self._out.pop(delivery, None) is not None:
+        if self._take_out(delivery):
             self._tracker.revoked(delivery)
             delivery.requeue().addCallbacks(self._heard, self._not_heard)
 
@@ -220,10 +228,14 @@ class Source:
             self._log.warn("{channel}: the broker was not told: {reason}", channel=self.channel, reason=reason)
 
     def _revoked(self, reason: str, delivery: IBrokerDelivery) -> str:
-        self._out.pop(delivery, None)
+        self._take_out(delivery)
         self._tracker.revoked(delivery)
         self._tell_credit()
         return reason
+
+    def _take_out(self, delivery: IBrokerDelivery) -> bool:
+        self._quiet_from = self._clock.seconds()
+        return self._out.pop(delivery, None) is not None
 
     def _extend(self, lease: float) -> None:
         """Renew the leases of all that is out; those that the product does not let us keep any longer run out."""

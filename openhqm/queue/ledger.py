@@ -111,6 +111,10 @@ class Ledger(Protocol):
         """Whether no other process is known to want what this one has received and does not begin."""
 
     @property
+    def alone(self) -> bool:
+        """Whether no other process is known to receive its requests."""
+
+    @property
     def durable(self) -> bool:
         """Whether a step survives a restart of the store."""
 

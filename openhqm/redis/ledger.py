@@ -50,7 +50,7 @@ class RedisLedger:
 
     complete = True
     counts_redeliveries = False
-    keeps_unbegun = False
+    keeps_unbegun = alone = False
 
     def __init__(
         self,

@@ -84,6 +84,10 @@ class SqliteLedger:
         return self.counts_redeliveries and not self.has_workers
 
     @property
+    def alone(self) -> bool:
+        return not self.has_workers
+
+    @property
     def unavailable_reason(self) -> str | None:
         """Why nothing can be written now, or None."""
         return self._file.unavailable_reason

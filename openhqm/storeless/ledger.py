@@ -60,7 +60,7 @@ class StorelessLedger:
 
     complete = False
     counts_redeliveries = True
-    keeps_unbegun = False
+    keeps_unbegun = alone = False
     durable = True
     unavailable_reason: str | None = None
 

@@ -23,11 +23,13 @@ NOTICED = (PURGED_LOOKS[DepthKind.EXACT] + 2) * LOOK_SECONDS
 LATER = 1000.0
 
 
-class FileTests(SynchronousTestCase):
-    """The ledger in the file, which keeps every message"""
+class FileTestsBase(SynchronousTestCase):
+    """The ledger in the file, which keeps every message, and a broker of one form"""
+
+    form = "amqp"
 
     def setUp(self) -> None:
-        self.bench = BrokeredBench(FORMS["amqp"])
+        self.bench = BrokeredBench(FORMS[self.form])
         self.addCleanup(lambda: self.bench.close())
 
     def do(self, deferred: Deferred[Any]) -> Any:
@@ -63,6 +65,10 @@ class FileTests(SynchronousTestCase):
     def status(self, accepted: Acceptance) -> Status:
         status: Status = self.do(self.bench.store.find(accepted.correlation_id)).status
         return status
+
+
+class FileTests(FileTestsBase):
+    """The ledger in the file, over AMQP"""
 
     def test_everything(self) -> None:
         """What waited and what was in work ends, although the broker came back empty; what had ended stays so."""
@@ -198,6 +204,62 @@ class FileTests(SynchronousTestCase):
         del self.bench.run_commit
         self.bench.pass_time(2 * LOOK_SECONDS)
         self.assertEqual(self.settle_all(), 1)
+
+
+class QuietTests(FileTestsBase):
+    """A product that tells no depth, as MQTT: what is lost shows where a worker waits for it"""
+
+    form = "mqtt"
+
+    def lose(self, count: int) -> list[Acceptance]:
+        """Accept requests whose messages are lost by a broker that has confirmed them."""
+        accepted = [self.accepted() for _ in range(count)]
+        self.bench.pass_time(NOTED)
+        self.bench.server.purge(REQUESTS)
+        return accepted
+
+    def waited_for(self) -> Any:
+        """What a worker is given that waits for as long as it takes to notice a loss."""
+        waiting = self.bench.queue.receive(REQUESTS, 1)
+        for _ in range(PURGED_LOOKS[DepthKind.NONE] + 2):
+            if not waiting.called:
+                self.bench.pass_time(LOOK_SECONDS)
+        return self.successResultOf(waiting)[0]
+
+    def test_lost(self) -> None:
+        """A worker waits, nothing comes, and requests should have: they are published again."""
+        accepted = self.lose(3)
+        self.settle(self.waited_for())
+        self.assertEqual(self.settle_all(), 2)
+        self.assertEqual({self.status(each) for each in accepted}, {Status.COMPLETED})
+        (warning,) = self.bench.queue.warnings
+        self.assertIn("has lost messages: 3 requests are published again", warning)
+
+    def test_lost_in_a_crash(self) -> None:
+        """The same for a process that was killed with its broker."""
+        (accepted,) = self.lose(1)
+        self.bench.crash()
+        self.settle(self.waited_for())
+        self.assertEqual(self.status(accepted), Status.COMPLETED)
+
+    def test_nobody_waits(self) -> None:
+        """Where no worker waits, nothing is said to be lost, and nothing is published twice."""
+        self.accepted()
+        self.bench.pass_time(NOTICED)
+        self.assertEqual((len(self.bench.server.published), list(self.bench.queue.warnings)), (1, []))
+        self.assertEqual(self.settle_all(), 1)
+
+    def test_busy(self) -> None:
+        """What waits behind a handler that takes long is not lost."""
+        for _ in range(4):
+            self.accepted()
+        (delivery,) = self.received()
+        for _ in range(PURGED_LOOKS[DepthKind.NONE] + 2):
+            self.bench.pass_time(LOOK_SECONDS)
+            delivery.extend()
+        self.settle(delivery)
+        self.assertEqual(self.settle_all(), 3)
+        self.assertEqual(list(self.bench.queue.warnings), [])
 
 
 class RedisTests(TestCase):
