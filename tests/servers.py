@@ -51,7 +51,7 @@ def free_port() -> int:
 class Server:
     """``twistd -n openhqm`` in ``directory``, on a port of its own. ``before`` is Python that runs first.
 
-    Without a configuration file and without handlers it answers requests with their own payloads.
+    Without a configuration file, handlers and endpoints it answers requests with their own payloads.
     """
 
     def __init__(self, directory: str | Path, before: str = "", **environment: str) -> None:
@@ -69,7 +69,8 @@ class Server:
 
     def variables(self, *arguments: str) -> dict[str, str]:
         """The environment of the process with those arguments."""
-        configured = "--config" in arguments or "OPENHQM_WORKER__HANDLERS" in self.environment
+        answers = {"OPENHQM_WORKER__HANDLERS", "OPENHQM_PROXY__ENABLED"} & self.environment.keys()
+        configured = "--config" in arguments or answers
         return {
             **({} if configured else {"OPENHQM_WORKER__HANDLER": "echo"}),
             **os.environ,
