@@ -25,7 +25,7 @@ from openhqm.errors import Complaint, ConfigurationError
 
 PREFIX = "OPENHQM_"
 _VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-# What Kubernetes tells every pod of a service named openhqm, openhqm-redis and so on is not meant as configuration.
+# What Kubernetes tells every pod of a service named openhqm, openhqm-cache and so on is not meant as configuration.
 # https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 _SERVICE_LINK = re.compile(
     r"OPENHQM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)\Z"

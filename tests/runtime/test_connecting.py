@@ -18,7 +18,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 import openhqm
-from openhqm.http1.client import close_agent, describe_failure, make_agent, read_body
+from openhqm.http1.client import close_idle, connections_of, describe_failure, make_agent, read_body
 from openhqm.http1.upstream_pool import endpoint_for
 from openhqm.runtime.connecting import host_endpoint
 from openhqm.runtime.tls import TLSPolicy
@@ -92,7 +92,7 @@ class NamesTests(TestCase):
         for name in NAMES:
             response = await agent.request(b"GET", f"http://{name}:{port}/".encode())
             self.assertEqual(await read_body(response, 100), b"hello")
-        await close_agent(agent)
+        await close_idle(connections_of(agent))
 
     async def test_tls(self) -> None:
         """The certificate must be for that name."""
@@ -109,7 +109,7 @@ class NamesTests(TestCase):
                 self.assertIn("TLS: the certificate is for another name", describe_failure(error))
             else:
                 self.fail(f"the certificate was taken for one of {other}")
-        await close_agent(agent)
+        await close_idle(connections_of(agent))
 
     def test_one_way(self) -> None:
         """No module connects by name in a way of its own."""

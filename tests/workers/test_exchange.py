@@ -340,7 +340,12 @@ class HandlerTests(SynchronousTestCase):
         first = self.settings("OLD", count=1)
         self.pool = WorkerPool(first, first.addressing(), self.bench.queue, self.bench.clock, CollectorRegistry())
         self.pool.start()
-        self.addCleanup(self.pool.stop, 0)
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        stopped = self.pool.stop(0)
+        self.bench.pass_time(3)
+        self.successResultOf(stopped)
 
     def settings(self, handler: str, **worker: Any) -> Settings:
         retry = {"base_seconds": 1, "jitter": 0}
