@@ -41,7 +41,7 @@ def _ours(count: int) -> float:
             while _ask(server, "ZCARD {openhqm}:open") < count:
                 running.wrk(port, SUBMIT, 1)
         lying = _ask(server, "ZCARD {openhqm}:open")
-        settings |= {"OPENHQM_WORKER__COUNT": str(SLOTS)}
+        settings |= {"OPENHQM_WORKER__COUNT": str(SLOTS), "OPENHQM_WORKER__HANDLER": "echo"}
         worker = running.openhqm(None, "--role", "worker", **settings)
         return _rate(worker, lying, lambda: lying - _ask(server, "ZCARD {openhqm}:open"))
 
