@@ -27,6 +27,7 @@ LOOK_SECONDS = 30.0
 """How often it is looked whether the channels still hold what the ledger counts."""
 PURGED_LOOKS = {DepthKind.EXACT: 3, DepthKind.APPROXIMATE: 10, DepthKind.NONE: 3}
 """How many looks in a row have to find a channel empty. Another process may have prefetched what was in it."""
+MOST_DOUBLINGS = 8
 SUSPICIOUS_SECONDS = 2.0
 """How often it is looked while a channel is missing, and it is too early to end what waits in it."""
 RESTORE_SECONDS = 10.0
@@ -62,6 +63,7 @@ class Losses:
         self._restoring: dict[str, Deferred[None]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._empty: dict[str, tuple[int, float]] = {}
+        self._in_vain: Counter[str] = Counter()
         self._timer: Any = None
         self._looking: Deferred[None] | None = None
         self._stopped = False
@@ -197,6 +199,7 @@ class Losses:
             await self.restore(channel)
         elif await self._was_purged(channel, oldest):
             self._empty.pop(channel, None)
+            self._in_vain[channel] += 1
             recovered = await self._ledger.recover(channel, partial(self._is_empty, channel), None, True)
             if recovered:
                 counts = self._broker.traits.depth is not DepthKind.NONE
@@ -204,11 +207,16 @@ class Losses:
                 self._warn(f"channel {channel} {what}", recovered)
 
     async def _was_purged(self, channel: str, oldest: float) -> bool:
-        """Whether the channel was empty for many looks in a row, while the same oldest request should wait in it."""
-        looks = PURGED_LOOKS[self._broker.traits.depth]
+        """Whether the channel was empty for many looks in a row, while the same oldest request should wait in it.
+
+        Where nothing of what was published again is there, either, the next finding takes twice as many looks:
+        something else may be wrong, and the broker may keep every one of these messages.
+        """
         if not await self._is_empty(channel):
             self._empty.pop(channel, None)
+            self._in_vain.pop(channel, None)
             return False
+        looks = PURGED_LOOKS[self._broker.traits.depth] << min(self._in_vain[channel], MOST_DOUBLINGS)
         seen, since = self._empty.get(channel, (0, oldest))
         self._empty[channel] = (seen + 1, oldest) if since == oldest else (1, oldest)
         return self._empty[channel][0] >= looks

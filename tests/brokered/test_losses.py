@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import apsw
-from twisted.internet.defer import Deferred, fail
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.brokered.losses import LOOK_SECONDS, PURGED_LOOKS
@@ -241,6 +242,19 @@ class QuietTests(FileTestsBase):
         self.bench.crash()
         self.settle(self.waited_for())
         self.assertEqual(self.status(accepted), Status.COMPLETED)
+
+    def test_lost_again_and_again(self) -> None:
+        """Where what is published again does not come, either, it is published ever more rarely."""
+        bench = BrokeredBench(evolve(FORMS["mqtt"], keeps=0))
+        self.addCleanup(lambda: bench.close())
+        bench.server.drops_when_full = True
+        self.successResultOf(bench.done(bench.queue.accept(Submission(b"1"), None)))
+        waiting = bench.queue.receive(REQUESTS, 1)
+        waiting.addErrback(lambda failure: failure.trap(CancelledError))
+        for _ in range(200):
+            bench.pass_time(LOOK_SECONDS)
+        self.assertIn(len(bench.server.published), range(3, 10))
+        waiting.cancel()
 
     def test_nobody_waits(self) -> None:
         """Where no worker waits, nothing is said to be lost, and nothing is published twice."""
