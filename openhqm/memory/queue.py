@@ -25,7 +25,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.endings import dropped
-from openhqm.queue.limits import DropLog, accept_within
+from openhqm.queue.limits import accept_within, tell_dropped
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
 
@@ -65,7 +65,6 @@ class MemoryQueue:
         self._letters = DeadLetters(clock, limits)
         self._keys = count(1)
         self._limits = limits
-        self._dropped = DropLog(clock)
         self._sizes: dict[int, int] = {}  # of what has not ended
         self._bytes = 0
         self._queues: dict[str, LocalQueue] = {}
@@ -102,7 +101,7 @@ class MemoryQueue:
                 break
             key = min(waiting)
             self._results.note_ending(key, dropped(self._ids.issue(key), self._clock.seconds()))
-            self._dropped.add(1, refusal.reason)
+            tell_dropped(1, refusal.reason)
         return refusal
 
     def _count(self, key: int, request: Request) -> None:

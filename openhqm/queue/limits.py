@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from openhqm.errors import MessageTooLarge, QueueFull
@@ -17,7 +16,7 @@ from openhqm.runtime.deferreds import deferred
 T = TypeVar("T")
 MOST_TRIES = 20
 """Other processes accept at the same time, and may take the room that was made."""
-TELL_SECONDS = 60.0
+_log = Logger()
 
 
 @deferred
@@ -43,9 +42,8 @@ class RoomMaker:
     room that was made for another.
     """
 
-    def __init__(self, drop: Callable[[int], Deferred[int | None]], dropped: DropLog) -> None:
+    def __init__(self, drop: Callable[[int], Deferred[int | None]]) -> None:
         self._drop = drop
-        self._dropped = dropped
         self._turns = DeferredLock()
 
     @deferred
@@ -64,27 +62,13 @@ class RoomMaker:
                 count = await self._drop(size)
                 if count is None:
                     break
-                self._dropped.add(count, accepted.reason)
+                tell_dropped(count, accepted.reason)
             return accepted
         finally:
             self._turns.release()
 
 
-class DropLog:
-    """Tells how many requests were dropped: at once, and then once in `TELL_SECONDS`."""
-
-    _log = Logger()
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._count = 0
-        self._told = float("-inf")
-
-    def add(self, count: int, reason: str) -> None:
-        """So many requests were dropped because of ``reason``."""
-        self._count += count
-        now = self._clock.seconds()
-        if self._count and now - self._told >= TELL_SECONDS:
-            text = "{count} requests that had waited longest were dropped: {reason}"
-            self._log.warn(text, count=self._count, reason=reason)
-            self._told, self._count = now, 0
+def tell_dropped(count: int, reason: str) -> None:
+    """Log each of the requests that were dropped because of ``reason``. The log counts lines that repeat."""
+    for _ in range(count):
+        _log.warn("the request that had waited longest was dropped: {reason}", reason=reason)

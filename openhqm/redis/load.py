@@ -14,7 +14,7 @@ from openhqm.messages import Load
 from openhqm.policy.foreign import reply_fields
 from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped
-from openhqm.queue.limits import DropLog, RoomMaker, accept_within
+from openhqm.queue.limits import RoomMaker, accept_within
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
@@ -34,7 +34,7 @@ class RedisLoad:
         """The same for what counts, and is never refused."""
         self._redis = redis
         self._ttl = ttl
-        self._room = RoomMaker(self._make_room, DropLog(redis.clock))
+        self._room = RoomMaker(self._make_room)
 
     @deferred
     async def read(self) -> Load | None:

@@ -17,7 +17,7 @@ from openhqm.errors import QueueFull
 from openhqm.messages import Load, Reply
 from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped
-from openhqm.queue.limits import DropLog
+from openhqm.queue.limits import tell_dropped
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_one
@@ -37,7 +37,6 @@ class SqliteLoad:
     def __init__(self, file: SqliteFile, store: SqliteResults, limits: Limits, clock: IReactorTime) -> None:
         self.limits = limits
         self._clock = clock
-        self._dropped = DropLog(clock)
         self._file = file
         self._store = store
         if limits.any:
@@ -87,7 +86,7 @@ class SqliteLoad:
             count += 1
             refusal = self.limits.refusal(self.read(connection), size)
         if first is not None and count:
-            self._file.after_commit(partial(self._dropped.add, count, first.reason))
+            self._file.after_commit(partial(tell_dropped, count, first.reason))
         return refusal
 
     def read(self, connection: apsw.Connection) -> Load:
