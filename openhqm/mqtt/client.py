@@ -18,6 +18,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
@@ -69,6 +70,8 @@ class Client:
     the connection. ``receive_maximum`` is how many messages the broker may send that were not acknowledged (MQTT 5; in
     3.1.1 that is the broker's to say). ``received`` is called with each message, as paho has it.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -293,8 +296,9 @@ class Client:
             self._heard = False
             try:
                 self._paho.loop_read()
-            except Exception as error:  # paho's, about what it cannot read
-                self._end(f"the broker breaks the protocol: {error}")
+            except Exception as error:  # paho names no errors for what it cannot read
+                self._log.failure("reading from the MQTT broker broke down", level=LogLevel.debug)
+                self._end(f"what it sends cannot be read: {describe(error)}")
                 return
             if self._paho.socket() is not raw or self._paused_for is not None:
                 return
