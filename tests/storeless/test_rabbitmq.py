@@ -235,7 +235,8 @@ class SecondStoreTests(ListenerAndWorkers):
             self.assertEqual({(each["status"], each["attempt"]) for each in documents}, {("COMPLETED", 1)})
             for id, steps in self.histories(ids, server).items():
                 self.assertEqual((steps[0], steps[-1], steps.count("completed")), ("pending", "completed", 1), id)
-            self.assertEqual(json.loads(server.ask("GET", "/api/v1/dead-letters")[2]).get("dead_letters", []), [])
+            depths = server.ask("GET", "/metrics")[2].decode()
+            self.assertIn('openhqm_queue_depth{queue="openhqm-dlq",state="ready"} 0.0', depths)
         self.assertGreaterEqual(worker.log().count("another process with a store of its own"), len(both))
         self.assertEqual([worker.stop(), second.stop()], [0, 0])
 
