@@ -35,7 +35,35 @@ def find_redis() -> str:
     return found
 
 
-class RedisServer:
+class ServerProcess:
+    """A server of one process, with a directory of its own for its data."""
+
+    directory: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal that ends it, and come back once it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait()
+
+    def freeze(self) -> None:
+        """Send SIGSTOP: connections stay open, and none is answered."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill it, and delete its files."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class RedisServer(ServerProcess):
     """A Redis that syncs its append-only file before each answer, unless ``settings`` say otherwise."""
 
     def __init__(self, **settings: str) -> None:
@@ -55,7 +83,6 @@ class RedisServer:
             "shutdown-timeout": "0",
             **settings,
         }
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def socket(self) -> Path:
@@ -106,12 +133,6 @@ class RedisServer:
                         reader.feed(connection.recv(1 << 20))
                     yield answer
 
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
     def restart(self, **settings: str) -> None:
         """Kill it, and start it with ``settings`` in addition."""
         self.kill()
@@ -121,21 +142,6 @@ class RedisServer:
     def forget(self) -> None:
         """Delete its data while it is not running."""
         shutil.rmtree(self.directory / "appendonlydir")
-
-    def freeze(self) -> None:
-        """Send SIGSTOP: connections stay open, and none is answered."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Send SIGCONT."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """Kill it, and delete its files."""
-        self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def find_rabbitmq(root: Path | None = None) -> str:
@@ -400,7 +406,7 @@ def find_mosquitto() -> str:
     raise SkipTest(reason)
 
 
-class Mosquitto:
+class Mosquitto(ServerProcess):
     """A Mosquitto that writes down what it keeps after every change, unless ``settings`` say otherwise.
 
     ``extra`` are lines for its configuration in addition: another listener, say.
@@ -426,7 +432,6 @@ class Mosquitto:
             **settings,
         }
         self.extra = extra
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Mosquitto:
         """Start it, and come back once it answers."""
@@ -449,12 +454,6 @@ class Mosquitto:
                 raise AssertionError((self.directory / "out").read_text())
             time.sleep(0.01)
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send it a signal, SIGKILL by default, and wait until it has ended. On SIGTERM it writes down what it has."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-            self.process.wait()
-
     def save(self) -> None:
         """Let it write down what it has, and come back once it has done that (mosquitto(8), SIGUSR1)."""
         assert self.process is not None
@@ -471,23 +470,6 @@ class Mosquitto:
         self.kill()
         (self.directory / "mosquitto.db").unlink(missing_ok=True)
         self.start()
-
-    def freeze(self) -> None:
-        """Send SIGSTOP: connections stay open, and none is answered."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Send SIGCONT."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """Kill it, and delete its files."""
-        if self.process is not None and self.process.poll() is None:
-            self.thaw()
-        self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 _mosquittos: list[Mosquitto] = []

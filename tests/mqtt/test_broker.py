@@ -74,7 +74,7 @@ class SessionTests(Case):
         other = await self.bench.make()
         standing_by = self.consume(channel, 5, other)
         await self.until(lambda: other.warnings, "it does not stand by")
-        await self.bench._networks[self.broker].refuse()  # type: ignore[index]
+        await self.bench.networks[self.broker].refuse()  # type: ignore[index]
         await self.received(standing_by, 3)
         self.assertEqual(standing_by.bodies, numbered(3))
 
@@ -115,7 +115,7 @@ class SessionTests(Case):
         inbox = self.consume(channel, 5)
         await self.publish(channel, [b"1"])
         await self.received(inbox, 1)
-        network = self.bench._networks[self.broker]  # type: ignore[index]
+        network = self.bench.networks[self.broker]  # type: ignore[index]
         await network.refuse()
         operator = await self.bench.operator(f"{self.bench.client_id}/{channel}")
         operator.close()

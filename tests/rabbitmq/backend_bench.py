@@ -6,19 +6,17 @@ RabbitMQ is a real server and answers in real time. What waits for its time wait
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pika
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, LoopingCall, deferLater
+from twisted.internet.task import Clock, LoopingCall
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.brokered.queue import BrokeredQueue
-from openhqm.interfaces import IMessageQueue, Message
+from openhqm.interfaces import IMessageQueue
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import Limits
 from openhqm.rabbitmq.address import parse_address
@@ -28,13 +26,10 @@ from openhqm.redis.ledger import RedisLedger
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.benches import SqliteBench
+from tests.brokered_bench import DELIVERED_SECONDS, TURN_SECONDS, Observed, SqliteBesideABroker, pause
 from tests.brokers import RabbitMQServer, shared_rabbitmq
 from tests.redis.bench import Instance, RedisBench
 
-TURN_SECONDS = 0.002
-DELIVERED_SECONDS = 0.1
-"""What RabbitMQ has and may deliver has come by then, on a machine with other work to do."""
 _tests = count(1)
 
 
@@ -56,57 +51,25 @@ class Messages:
         connection.close()
 
 
-class ObservedBroker(RabbitMQBroker):
+class ObservedBroker(Observed, RabbitMQBroker):
     """The adapter, and how many of its calls RabbitMQ has not answered."""
 
     def __init__(self, messages: Messages) -> None:
+        self._messages = messages
         address = parse_address(messages.server.url)
         super().__init__(address, reactor, random.random, seconds=10.0, consumer_timeout=None)
-        self._messages = messages
-        self.unanswered = 0
-
-    def _observe(self, answer: Deferred[Any]) -> Deferred[Any]:
-        def answered(result: Any) -> Any:
-            self.unanswered -= 1
-            return result
-
-        self.unanswered += 1
-        return answer.addBoth(answered)
-
-    def publish(self, channel: str, messages: Sequence[Message]) -> Deferred[Any]:
-        return self._observe(super().publish(channel, messages))
 
     def ensure(self, channel: str) -> Deferred[None]:
         self._messages.made.add(channel)
-        return self._observe(super().ensure(channel))
-
-    def exists(self, channel: str) -> Deferred[bool]:
-        return self._observe(super().exists(channel))
-
-    def depth(self, channel: str) -> Deferred[int | None]:
-        return self._observe(super().depth(channel))
-
-    @deferred
-    async def quiet(self) -> None:
-        """Until every call is answered."""
-        await _pause(0)
-        while self.unanswered:
-            await _pause(0.001)
+        return super().ensure(channel)
 
 
-def _pause(seconds: float) -> Deferred[None]:
-    return deferLater(reactor, seconds)  # type: ignore[arg-type]
-
-
-class SqliteAndRabbitMQ(SqliteBench):
+class SqliteAndRabbitMQ(SqliteBesideABroker):
     """One process, with the ledger in the embedded file."""
 
     def __init__(self, server: RabbitMQServer) -> None:
         self.messages = Messages(server)
         super().__init__()
-        # What is published in one turn of the reactor is published together: the turns of the clock have to come.
-        self._turning = LoopingCall(lambda: self.clock.advance(0))
-        self._turning.start(TURN_SECONDS, now=False)
 
     def make_queue(self) -> IMessageQueue:
         self.broker = ObservedBroker(self.messages)
@@ -115,34 +78,7 @@ class SqliteAndRabbitMQ(SqliteBench):
         return BrokeredQueue(self.broker, ledger, self.clock, channels=channels, dead_letters=DEAD_LETTERS, lease=LEASE)
 
     @deferred
-    async def pass_time(self, seconds: float) -> None:  # type: ignore[override]
-        end = self.clock.seconds() + seconds
-        await _pause(DELIVERED_SECONDS)
-        while self.clock.seconds() < end:
-            await self.broker.quiet()
-            self.clock.advance(min(self.step, end - self.clock.seconds()))
-        await _pause(DELIVERED_SECONDS)
-
-    @deferred
-    async def crash(self) -> None:  # type: ignore[override]
-        await _pause(0)  # out of the turn of the clock that may have led here
-        # Nothing of the old process may act any more: its calls die with it, the time goes on.
-        now = self.clock.seconds()
-        self.clock = Clock()
-        self.clock.advance(now)
-        outbox = self.queue._outbox
-        outbox._stopped = True
-        if outbox._sweeping is not None:
-            outbox._sweeping.cancel()
-        self.forget()
-        await self.broker.stop()  # a process that is gone has no connections
-        self.open()
-        await self.broker.when_probed()
-
-    @deferred
     async def close(self) -> None:  # type: ignore[override]
-        self._turning.stop()
-        await self.broker.stop()
         await super().close()
         self.messages.delete()
 
@@ -188,15 +124,15 @@ class RedisAndRabbitMQ(RedisBench):
 
     @deferred
     async def pass_time(self, seconds: float) -> None:
-        await _pause(DELIVERED_SECONDS)
+        await pause(DELIVERED_SECONDS)
         await super().pass_time(seconds)
-        await _pause(DELIVERED_SECONDS)
+        await pause(DELIVERED_SECONDS)
 
     @deferred
     async def crash(self) -> None:
         instance = self.instance
         assert isinstance(instance, RabbitMQInstance)
-        await _pause(0)
+        await pause(0)
         await instance.broker.stop()  # a process that is gone has no connections
         await super().crash()
 
