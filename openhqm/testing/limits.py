@@ -165,9 +165,11 @@ class Limiting(Base):
     async def test_drop_oldest_in_one_batch(self) -> None:
         """However many come together, each of them is taken, and as many are open as the limit says."""
         await self.limit(requests=3, drop_oldest=True)
+        await self.accept()  # a broker may refuse what comes together for a channel that it has just made
         asked = DeferredList([self.bench.queue.accept(PLAIN, None) for _ in range(60)], consumeErrors=True)
-        accepted = [found.correlation_id for success, found in await self.do(asked) if success]
-        self.assertEqual(len(accepted), 60)
+        outcomes = await self.do(asked)
+        self.assertEqual([found.value for success, found in outcomes if not success], [])
+        accepted = [found.correlation_id for _, found in outcomes]
         statuses = [await self.status(id) for id in accepted]
         self.assertEqual((statuses.count(Status.FAILED), statuses.count(Status.PENDING)), (57, 3))
         self.assertEqual((await self.load()).requests, 3)
