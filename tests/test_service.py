@@ -163,6 +163,21 @@ class ServingTests(ProcessCase):
         self.assertEqual(server.response(server.submit(1))["result"], {"seen": 1, "attempt": 1})
         self.assertEqual(server.stop(), 0)
 
+    def test_hang_up_beyond_the_broker(self) -> None:
+        """Endpoints that take more channels than the broker has change nothing, and the key is named."""
+        server = self.server()
+        factory = "{factory: 'tests.custom_factories:make_broker', options: {form: event hubs}}"
+        queue = f"queue: {{type: custom, connection: {{custom: {factory}}}}}\nworker: {{handler: 'jobs:handle'}}\n"
+        server.start("--config", self.config(queue))
+        assert server.process is not None
+        endpoints = ", ".join(f"{name}: {{url: 'http://{name}.test'}}" for name in "abcde")
+        self.config(f"{queue}proxy: {{enabled: true, endpoints: {{{endpoints}}}}}")
+        server.process.send_signal(signal.SIGHUP)
+        kept = "= 18 channels, and the broker has 10 at most; the process keeps its configuration"
+        server.until(lambda: kept in server.log(), "it does not say so")
+        self.assertIn("proxy.endpoints: ", server.log())
+        self.assertEqual(server.ask("GET", "/health/ready")[0], 200)
+
     def test_hang_up_at_the_start(self) -> None:
         """A SIGHUP that comes before the process is up ends nothing: the configuration is read again once it is up."""
         server = self.server()
