@@ -287,4 +287,5 @@ class Proxy:
             frozenset(map(str.lower, self.strip_headers)) | credentials,
             frozenset(endpoint.retry_on),
             NOT_A_SUCCESS if endpoint.failures is None else read_statuses(endpoint.failures),
+            relays=name == APPLICATION,
         )

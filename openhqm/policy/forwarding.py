@@ -38,7 +38,8 @@ class Target:
     ``forward`` are the names, in lower case, of the caller's header fields that are forwarded (None: all that may be),
     and ``strip`` those that never are. ``headers`` are sent with every request, and replace the caller's. ``url`` None:
     each request names its own, in ``metadata.endpoint``. ``retry_on`` are the status codes after which an attempt is
-    repeated, and ``failures`` those with which a request fails; with any other one it is complete.
+    repeated, and ``failures`` those with which a request fails; with any other one it is complete. ``relays``: it is
+    the application behind the sidecar.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Target:
     strip: frozenset[str] = frozenset()
     retry_on: frozenset[int] = RETRY_ON
     failures: frozenset[int] = NOT_A_SUCCESS
+    relays: bool = False
 
 
 @attrs.frozen
@@ -67,14 +69,16 @@ class TargetRequest:
             yield name, field_bytes(value) if self.relayed else value.encode("utf-8")
 
 
-def is_relayed(submission: Submission) -> bool:
-    """Whether a submission is a request for the application behind the sidecar, and is sent to it as it came.
+def is_relayed(submission: Submission, target: Target) -> bool:
+    """Whether a submission is a request that came to the sidecar for its application, and is sent to it as it came.
+
+    A message from a broker may look like one. To any other endpoint its fields and its path go by that one's rules.
 
     Then its header fields were chosen when it was accepted, each character of a value is one byte (RFC 9110, section
     5.5: bytes above 127 are opaque), and its method and target are in ``metadata``.
     """
     metadata = submission.metadata
-    return submission.body is not None and "method" in metadata and "path" in metadata
+    return target.relays and submission.body is not None and "method" in metadata and "path" in metadata
 
 
 def target_request(
@@ -94,7 +98,7 @@ def target_request(
     submission = request.submission
     metadata = submission.metadata
     shaped = route.outgoing(document) if route is not None else None
-    relayed = is_relayed(submission)
+    relayed = is_relayed(submission, target)
     method = _method(submission, route, target, relayed)
     content = _content(submission, shaped) if relayed or method not in _WITHOUT_CONTENT else None
     if relayed and not content and method not in _ANNOUNCE_NO_CONTENT:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -93,7 +94,7 @@ class MethodAndContentTests(SynchronousTestCase):
         ):
             metadata = {"method": "get", "path": path, **({} if query is None else {"query": query})}
             came = Submission(b"null", {"Host": "shop.example", "X-Name": "Jos\xc3\xa9"}, metadata, body=b"")
-            sent = made(Target("a", "http://a.test/"), came)
+            sent = made(Target("a", "http://a.test/", relays=True), came)
             self.assertEqual((sent.method, sent.url, sent.content), ("get", url, None))
             self.assertEqual(dict(sent.raw_headers()), {"Host": b"shop.example", "X-Name": b"Jos\xc3\xa9"})
 
@@ -102,7 +103,14 @@ class MethodAndContentTests(SynchronousTestCase):
         for method, content in (("GET", None), ("BREW", None), ("POST", b""), ("PUT", b""), ("PATCH", b"")):
             for body, expected in ((b"", content), (b"x", b"x")):
                 came = Submission(b"null", {}, {"method": method, "path": "/"}, body=body)
-                self.assertEqual(made(NOTHING, came).content, expected, (method, body))
+                self.assertEqual(made(evolve(NOTHING, relays=True), came).content, expected, (method, body))
+
+    def test_not_relayed(self) -> None:
+        """What looks like a relayed request, and is not for the application, goes by its endpoint's rules."""
+        fields = {"Host": "shop.example", "X-Name": "a", "Authorization": "Basic eDp5"}
+        came = Submission(b"null", fields, {"method": "get", "path": "/a"}, body=b"")
+        sent = made(NOTHING, came)
+        self.assertEqual((sent.method, sent.url, sent.headers), ("GET", "http://a.test/base/a", {}))
 
 
 class FieldsTests(SynchronousTestCase):
