@@ -6,7 +6,13 @@ This module knows nothing of HTTP: `openhqm.ingress.answers` maps errors to stat
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from decimal import Decimal
+
 import attrs
+
+Delay = float | timedelta | datetime | Decimal | str | bytes
+"""What stands for a number of seconds: a datetime has a zone, a text is that of the field ``Retry-After``."""
 
 
 def how_to_install(extra: str) -> str:
@@ -182,6 +188,8 @@ class Reject(OpenHQMError):
     ``answer`` (anything that a handler may return) becomes the result of the failed request.
     """
 
+    answer: object = None  # what a subclass has whose constructor does not call this one
+
     def __init__(self, reason: object = "", answer: object = None) -> None:
         super().__init__(reason)
         self.answer = answer
@@ -190,16 +198,21 @@ class Reject(OpenHQMError):
 class RetryLater(OpenHQMError):
     """Raised by a handler: retry after ``delay`` seconds; None: after the usual back-off, or ``at_least`` seconds.
 
-    ``answer`` (anything that a handler may return) becomes the result if this was the last attempt.
+    What stands for no number of seconds is replaced by the back-off, and the error says so. ``answer`` (anything that a
+    handler may return) becomes the result if this was the last attempt.
     """
+
+    delay: object = None  # what a subclass has whose constructor does not call this one
+    answer: object = None
+    at_least: object = None
 
     def __init__(
         self,
-        delay: float | None,
+        delay: Delay | None,
         reason: str = "the handler asked for a later attempt",
         answer: object = None,
         *,
-        at_least: float = 0.0,
+        at_least: Delay | None = None,
     ) -> None:
         super().__init__(reason)
         self.delay = delay

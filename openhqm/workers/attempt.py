@@ -25,10 +25,17 @@ from openhqm.policy.retry import RetryPolicy
 from openhqm.workers.gate import Call, Gate, GateClosed
 from openhqm.workers.handlers import AttemptTimedOut, Handlers, Work
 from openhqm.workers.metrics import WorkerMetrics
-from openhqm.workers.replies import MOST_RESULT_BYTES, UnusableAnswer, blank, completed, describe, failed
+from openhqm.workers.replies import (
+    MOST_RESULT_BYTES,
+    UnusableAnswer,
+    asked_delays,
+    blank,
+    completed,
+    describe,
+    failed,
+)
 
 SETTLE_AGAIN_SECONDS = 1.0
-LONGEST_DELAY_SECONDS = 30 * 86400.0
 
 
 class _Revoked(Exception):
@@ -78,7 +85,20 @@ class Attempt:
         self.handler_returned: Deferred[None] | None = None
 
     async def run(self) -> None:
-        """Call the handler and settle the delivery. Every failure of the handler becomes an outcome of the attempt."""
+        """Call the handler and settle the delivery. Every failure of the handler becomes an outcome of the attempt.
+
+        So does one of ours, as far as it can be settled: an attempt that ends without an outcome would wait for the
+        end of its lease, and be counted as one that took the process down.
+        """
+        try:
+            await self._run()
+        except Exception as error:
+            now = self._context.clock.seconds()
+            self._context.log.failure("an attempt could not be ended", correlation_id=self._id)
+            reason = f"OpenHQM could not end the attempt: {describe(error)}"
+            await self._failed(self._blank(Status.FAILED, now, reason))
+
+    async def _run(self) -> None:
         delivery, context = self._delivery, self._context
         if delivery.attempt > context.policy.max_retries + 1:
             # All allowed attempts were counted, and none was settled: the request takes the process down each time.
@@ -104,7 +124,8 @@ class Attempt:
             reason = "rejected by the handler" if error.answer is None else "the answer is final"
             await self._dead_letter(reason, self._failure(started, error))
         except RetryLater as error:
-            await self._failed(self._failure(started, error), error.delay, error.at_least)
+            now = context.clock.seconds()
+            await self._failed(*asked_delays(self._failure(started, error), error, now))
         except AttemptTimedOut as error:
             limit = str(error) or self._exceeded()
             await self._failed(self._blank(Status.TIMEOUT, started, limit))
@@ -220,7 +241,13 @@ class Attempt:
             self._running = None
             if timer.active():
                 timer.cancel()
+            self._cancel(inner)
+
+    def _cancel(self, inner: Deferred[Any]) -> None:
+        try:
             inner.cancel()
+        except Exception:  # of the canceller, which is the handler's code
+            self._context.log.failure("the handler failed when it was cancelled", correlation_id=self._id)
 
     def _report(self, detail: dict[str, Any]) -> None:
         self._context.from_thread(lambda: self._progress(detail))
@@ -239,9 +266,9 @@ class Attempt:
             reason = f"{delivery.attempt} attempts failed" if delivery.attempt > 1 else "the attempt failed"
             await self._dead_letter(reason, reply)
             return
-        if delay is None or not 0 <= delay <= LONGEST_DELAY_SECONDS:
+        if delay is None:
             delay = policy.delay(delivery.attempt, self._context.random)
-        pause = max(delay, min(at_least, LONGEST_DELAY_SECONDS))
+        pause = max(delay, at_least)
         await self._settle(lambda: delivery.retry(pause, reply.error or ""))
         self._context.metrics.retried()
 
@@ -284,8 +311,11 @@ class Attempt:
 
 
 def _as_failure(failure: Failure) -> Failure:
-    """Turn what would end more than this attempt (KeyboardInterrupt, asyncio's CancelledError) into a RuntimeError."""
+    """Turn into a RuntimeError what would end more than this attempt (KeyboardInterrupt, asyncio's CancelledError).
+
+    So with a StopIteration: where it is raised into a coroutine that awaits, it reads as an answer.
+    """
     error = failure.value
-    if error is None or isinstance(error, Exception | SystemExit):
+    if error is None or (isinstance(error, Exception | SystemExit) and not isinstance(error, StopIteration)):
         return failure
     raise RuntimeError(describe(error)) from error

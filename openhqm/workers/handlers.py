@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
+import operator
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import attrs
 import msgspec
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from openhqm.config.validators import ECHO
 from openhqm.errors import Reject
@@ -23,20 +24,20 @@ from openhqm.runtime.dotted import load_callable
 Handler = Callable[["Work"], Any]
 """A function of one `Work`. It returns a JSON value or a `Response`, or a Deferred or coroutine of either."""
 
-_ANY = msgspec.json.Decoder(msgspec.Raw)
-
 RunBlocking = Callable[[Callable[[], Any]], Deferred[Any]]
 Report = Callable[[dict[str, Any]], None]
 
 
-# The name and the value of a header field: RFC 9110, sections 5.6.2 and 5.5.
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\uffff]*\Z")
-
-
-def _status_code(instance: object, attribute: object, value: Any) -> None:
-    if type(value) is not int or not 200 <= value < 600:
+def _status_code(value: Any) -> int:
+    """A whole number of any class (`http.HTTPStatus`) as an int."""
+    code = -1 if isinstance(value, bool) or not hasattr(type(value), "__index__") else operator.index(value)
+    if not 200 <= code < 600:
         raise ValueError(f"status_code must be a whole number from 200 to 599, not {value!r}")
+    return code
+
+
+def _headers(value: Any) -> Any:
+    return {} if value is None else value
 
 
 @attrs.frozen
@@ -44,13 +45,13 @@ class Response:
     """A handler's answer with a status and header fields of its own.
 
     ``result`` is a JSON value; ``body`` is bytes instead of it, which the route ``/body`` serves unchanged.
-    ``status_code`` (200 to 599) and ``headers`` are those of the answer of that route.
+    ``status_code`` (200 to 599) and ``headers`` (a mapping, pairs, or None) are those of the answer of that route.
     """
 
     result: Any = None
     body: bytes | None = None
-    status_code: int = attrs.field(default=200, validator=_status_code)
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    status_code: int = attrs.field(default=200, converter=_status_code)
+    headers: Any = attrs.field(default=None, converter=_headers)
 
 
 class AttemptTimedOut(Exception):
@@ -149,13 +150,16 @@ class Handlers:
 
     def run(self, work: Work) -> Deferred[Any]:
         """Fires with what the handler returned, or fails with what it raised."""
-        return maybeDeferred(self._start, work)
+        try:
+            return maybeDeferred(self._start, work)
+        except BaseException:  # an answer that breaks when Twisted asks for its class
+            return fail()
 
     def _start(self, work: Work) -> Any:
         handler = self._choose(work)
         if self._run_blocking is None or inspect.iscoroutinefunction(handler):
             return handler(work)
-        return self._run_blocking(lambda: handler(work)).addCallback(_awaited)
+        return self._run_blocking(lambda: _seen(handler(work))).addCallback(_awaited)
 
     def _choose(self, work: Work) -> Handler:
         operation = work.operation if self._by_operation else None
@@ -166,31 +170,12 @@ class Handlers:
         return self._default
 
 
+def _seen(answer: Any) -> Any:
+    """``answer``. One that breaks when Twisted asks for its class breaks here, where it is a failure of the handler."""
+    isinstance(answer, Deferred | Failure)
+    return answer
+
+
 def _awaited(answer: Any) -> Any:
     """Await in the reactor's thread the coroutine that a function in another thread returned."""
     return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
-
-
-def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A handler's header fields. `ValueError` for a name or a value that RFC 9110 does not allow: none is repaired."""
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueError("the handler returned a header whose name or value is not a str")
-        beyond_bytes = "".join(character for character in value if character > "\xff")
-        if not _NAME.match(name) or not _VALUE.match(value) or not beyond_bytes.isprintable():
-            raise ValueError(f"the handler returned a header with an invalid name or value: {name[:64]!r}")
-    return dict(headers)
-
-
-def result_text(value: Any) -> bytes:
-    """A handler's result as JSON text. `ValueError` where it is not a JSON value."""
-    try:
-        text = msgspec.json.encode(value)
-        _ANY.decode(text.decode("utf-8"))  # a msgspec.Raw of the handler may hold anything
-        if b"null" in text and not isinstance(value, msgspec.Raw):
-            json.dumps(msgspec.to_builtins(value), allow_nan=False)  # msgspec writes NaN as null
-        return text
-    except OverflowError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ValueError(f"the handler returned something that is not JSON: {error}") from None

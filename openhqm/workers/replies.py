@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import attrs
 
 from openhqm.errors import Reject, RetryLater
 from openhqm.messages import Reply, Status
-from openhqm.workers.handlers import Response, checked_headers, result_text
+from openhqm.workers.delays import delay_seconds
+from openhqm.workers.handlers import Response
+from openhqm.workers.results import result_text
 
 MOST_RESULT_BYTES = 10 * 1024 * 1024
 MOST_ERROR_CHARACTERS = 2000
+
+# The name and the value of a header field: RFC 9110, sections 5.6.2 and 5.5.
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\uffff]*\Z")
 
 
 class UnusableAnswer(Exception):
@@ -21,28 +30,77 @@ class UnusableAnswer(Exception):
 
 def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply:
     """``reply`` with ``answer``, a `Response` or a JSON value of at most ``most`` bytes. `UnusableAnswer`."""
-    response = answer if isinstance(answer, Response) else Response(answer)
     try:
-        headers = checked_headers(response.headers)
-        text = None if response.body is not None else result_text(response.result)
+        return _completed(reply, answer, most)
+    except (UnusableAnswer, MemoryError):
+        raise
     except ValueError as error:
         raise UnusableAnswer(str(error)) from None
-    if response.body is not None and not isinstance(response.body, bytes):
+    except BaseException as error:  # of the handler's code, which runs where its answer is looked at
+        raise UnusableAnswer(f"the handler's answer breaks when it is read: {describe(error)}") from error
+
+
+def _completed(reply: Reply, answer: Any, most: int) -> Reply:
+    response = answer if isinstance(answer, Response) else Response(answer)
+    headers = _fields(response.headers)
+    body = text = None
+    if response.body is None:
+        text = result_text(response.result)
+    elif isinstance(response.body, bytes | bytearray | memoryview):
+        body = bytes(response.body)
+    else:
         raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
-    if len(response.body or text or b"") > most:
+    if len(body or text or b"") > most:
         raise UnusableAnswer(f"the handler's answer is larger than {most} bytes")
-    return attrs.evolve(reply, result=text, body=response.body, status_code=response.status_code, headers=headers)
+    return attrs.evolve(reply, result=text, body=body, status_code=response.status_code, headers=headers)
+
+
+def _fields(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    """A handler's header fields. `ValueError` for a name or a value that RFC 9110 does not allow: none is repaired."""
+    found: dict[str, str] = {}
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        name, value = _field_text(name), _field_text(value)
+        beyond_bytes = "".join(character for character in value if character > "\xff")
+        if not _NAME.match(name) or not _VALUE.match(value) or not beyond_bytes.isprintable():
+            raise ValueError(f"the handler returned a header with an invalid name or value: {name[:64]!r}")
+        found[name] = value
+    return found
+
+
+def _field_text(value: Any) -> str:
+    """The text of a name or a value: bytes have a character each, and a whole number has its digits."""
+    if isinstance(value, str):
+        return str.__str__(value)  # the text alone: an enum's own __str__ has the name of its class in front
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    raise ValueError(f"the handler returned a header whose name or value is not a text but {type(value).__name__}")
+
+
+def asked_delays(reply: Reply, error: RetryLater, now: float) -> tuple[Reply, float | None, float]:
+    """For how many seconds ``error`` asks: exactly (None: for the usual back-off) and at least.
+
+    ``reply`` is returned with a remark in its error where that cannot be read.
+    """
+    delay, at_least = None, 0.0
+    try:
+        at_least = 0.0 if error.at_least is None else delay_seconds(error.at_least, now)
+        delay = None if error.delay is None else delay_seconds(error.delay, now)
+    except BaseException as problem:  # the values are the handler's: they may break when they are read
+        remark = f"{reply.error} (the usual back-off applies, for its delay cannot be read: {describe(problem)[:200]})"
+        reply = attrs.evolve(reply, error=remark[:MOST_ERROR_CHARACTERS])
+    return reply, delay, at_least
 
 
 def failed(reply: Reply, error: Reject | RetryLater, most: int = MOST_RESULT_BYTES) -> Reply:
     """``reply`` with the text of ``error``, and with the answer that ``error`` carries where it can be stored."""
     reply = attrs.evolve(reply, error=describe(error))
-    if error.answer is None:
-        return reply
     try:
-        return completed(reply, error.answer, most)
-    except UnusableAnswer as unusable:
-        return attrs.evolve(reply, error=f"{reply.error} ({unusable})"[:MOST_ERROR_CHARACTERS])
+        answer = error.answer
+        return reply if answer is None else completed(reply, answer, most)
+    except Exception as unusable:  # `UnusableAnswer`, or what the property of a subclass raises
+        return attrs.evolve(reply, error=f"{reply.error} ({describe(unusable)})"[:MOST_ERROR_CHARACTERS])
 
 
 def blank(correlation_id: str, status: Status, now: float, attempt: int, started: float) -> Reply:
@@ -66,6 +124,6 @@ def describe(error: BaseException) -> str:
     name = "" if plain else f"{type(error).__name__}: "
     try:
         text = f"{name}{error}"[:MOST_ERROR_CHARACTERS]
-    except Exception:  # its __str__ is the handler's code, and may fail, too
+    except BaseException:  # its __str__ is the handler's code, and may raise anything
         text = f"{type(error).__name__}, whose text cannot be read"
     return text.encode("utf-8", "backslashreplace").decode()  # UTF-8 has no lone surrogates, and stores keep UTF-8

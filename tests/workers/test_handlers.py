@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from openhqm.errors import Reject
 from openhqm.messages import Request, Submission
 from openhqm.runtime.threads import Threads
-from openhqm.workers.handlers import Handlers, Response, Work, echo, load_handler, result_text
+from openhqm.workers.handlers import Handlers, Response, Work, echo, load_handler
+from openhqm.workers.results import result_text
 from tests import hypothesis_profile  # noqa: F401
 
 
@@ -233,5 +234,5 @@ class ResultTests(SynchronousTestCase):
         """The status of a response is a final HTTP status (RFC 9110, section 15)."""
         for status in (200, 201, 404, 599):
             self.assertEqual(Response("x", status_code=status).status_code, status)
-        for status in (0, 100, 199, 600, -1, "200", 204.0, True, None):
+        for status in (0, 100, 199, 600, -1, "200", 204.0, True, None, [], 10**30):
             self.assertRaises(ValueError, Response, "x", status_code=status)
