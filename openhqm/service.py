@@ -28,6 +28,7 @@ from openhqm.check_report import report
 from openhqm.config.model import Settings
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
+from openhqm.draining import DrainLog, counted
 from openhqm.errors import Complaint, ConfigurationError, OpenHQMError
 from openhqm.fleet.fleet import Fleet
 from openhqm.fleet.inheritance import Inheritance
@@ -196,6 +197,7 @@ class OpenHQM(Service):
             note if settings.monitoring.access_log else None,
             always_own if sidecar is None else sidecar.is_own,
         )
+        self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         self._register_metrics()
         self._reloading = reloading(settings, read or (lambda: settings), self.prepare)
 
@@ -342,6 +344,7 @@ class OpenHQM(Service):
         self._announcing.stopping()
         self._door.closed = not self._leaving  # a replaced process serves its connections to their end
         self._site.disable_keep_alive()
+        self._drain_log.start(drain)
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         if self._serving:
@@ -353,9 +356,14 @@ class OpenHQM(Service):
         self._streams.stop()
         await self._site.wait_until_none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
         self._site.drain()
-        await self._site.wait_until_closed(
-            max(FLUSH_SECONDS, due - self._reactor.seconds()) if self._leaving else FLUSH_SECONDS
-        )
+        await self._site.wait_until_closed(max(FLUSH_SECONDS, due - self._reactor.seconds()))
+        self._drain_log.stop()
+        if self._site.serving:
+            self._log.warn(
+                "{connections} still being served after {seconds:g} s (server.drain_seconds), and cut",
+                connections=counted(self._site.serving, "connection"),
+                seconds=drain,
+            )
         self._door.closed = True
         self._site.stop()
         if self._sidecar is not None:

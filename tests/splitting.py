@@ -38,6 +38,7 @@ SECONDS: Mapping[str, int] = {
     "tests.storeless.test_kills": 6,
     "tests.storeless.test_rabbitmq": 60,
     "tests.test_crash": 225,
+    "tests.test_draining": 10,
     "tests.test_examples": 6,
     "tests.test_layers": 6,
     "tests.test_service": 72,

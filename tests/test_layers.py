@@ -33,7 +33,7 @@ LAYERS = (
     ("workers", "delivery"),
     ("fleet",),
     ("ingress",),
-    ("dry_run", "check_report", "announcing"),
+    ("dry_run", "check_report", "announcing", "draining"),
     ("options", "applied"),
     ("service",),
     ("plugin",),

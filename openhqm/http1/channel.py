@@ -147,8 +147,22 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being served or read."""
+        """Whether no request is being served or read, and no response waits for its client to read."""
+        return self._is_between_requests and self._stalled_at is None
+
+    @property
+    def _is_between_requests(self) -> bool:
         return self._serving is None and not self._queue and self._reader.began_at is None
+
+    def close_between_requests(self) -> None:
+        """Close the connection behind what was written, unless a request is being served or read."""
+        if self._is_between_requests and not self._closing:
+            self._close()
+
+    def cut(self) -> None:
+        """End the connection now. Its client can tell that a response is incomplete."""
+        if not self._closing:
+            self.transport.abortConnection()
 
     def disable_keep_alive(self) -> None:
         """Close the connection behind the current response, which announces it with ``Connection: close``.
@@ -266,13 +280,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
     def _end_request(self) -> None:
         self._serving = None
         if not self._persistent or self.factory.draining or (self._half_closed and not self._queue):
-            self._closing = True
-            self._queue.clear()
-            self._queued_bytes = 0
-            self._update_buffered()
-            self.transport.unregisterProducer()
-            self._start_stall_timer()  # the transport no longer tells whether the client reads
-            self.transport.loseConnection()
+            self._close()
         elif self._queue:
             self.factory.clock.callLater(0, self._serve_next)
         else:
@@ -280,6 +288,17 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
                 self._start_idle_timer()
             if not self._reading:
                 self.update_reading()
+
+    def _close(self) -> None:
+        """Serve nothing more, and close the connection once what was written is sent."""
+        self._closing = True
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._update_buffered()
+        # With a paused producer, the transport would wait for it, and not close.
+        self.transport.unregisterProducer()
+        self._start_stall_timer()  # the transport no longer tells whether the client reads
+        self.transport.loseConnection()
 
     def _start_idle_timer(self) -> None:
         self._reader.due = self.factory.clock.seconds() + IDLE_SECONDS

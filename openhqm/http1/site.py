@@ -122,8 +122,12 @@ class HTTP1Site(Site):
         self.disable_keep_alive()
         self.draining = True
         for connection in list(self.connections):
-            if connection.idle:
-                connection.loseConnection()
+            connection.close_between_requests()
+
+    @property
+    def serving(self) -> int:
+        """How many connections a request is being read from, or a response sent to."""
+        return sum(not connection.idle for connection in self.connections)
 
     @deferred
     async def wait_until_none_idle(self, seconds: float) -> None:
@@ -141,7 +145,9 @@ class HTTP1Site(Site):
             await deferLater(self.clock, min(POLL_SECONDS, left))
 
     def stop(self) -> None:
-        """Check the deadlines of connections no more."""
+        """Cut the connections that are still being served, and check no more deadlines."""
+        for connection in list(self.connections):
+            connection.cut()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -74,6 +74,11 @@ class WorkerPool:
         return list(self._consumers)
 
     @property
+    def in_progress(self) -> int:
+        """How many requests are worked on."""
+        return sum(consumer.in_progress for consumer in (*self._consumers.values(), *self._retired))
+
+    @property
     def unavailable_reason(self) -> str | None:
         """The first reason for which a consumer takes no requests although it should, or None."""
         return next((reason for each in self._consumers.values() if (reason := each.unavailable_reason)), None)

@@ -1,0 +1,164 @@
+"""A process that is told to stop, while its door serves callers."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.servers import Server
+
+LARGE = 9_000_000
+JOBS = f"""
+import time
+from openhqm.workers.handlers import Response
+
+def large(work):
+    return Response(body=b"x" * {LARGE})
+
+def slow(work):
+    time.sleep(1.5)
+    return "done"
+"""
+
+
+class Application(BaseHTTPRequestHandler):
+    """Answers in its own time: ``/head`` late, ``/body`` in pieces, ``/events`` by events, ``/endless`` for ever."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/head":
+            time.sleep(1.5)
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        count = 10**6 if self.path == "/endless" else 8
+        try:
+            for number in range(count):
+                self._chunk(b"data: %d\n\n" % number)
+                time.sleep(0.2)
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.close_connection = True  # the gateway has cut the connection
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class DrainCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="openhqm-draining-"))
+        self.addCleanup(shutil.rmtree, self.directory)
+        (self.directory / "jobs.py").write_text(JOBS)
+        self.threads = ThreadPoolExecutor(8)
+        self.addCleanup(self.threads.shutdown)
+
+    def start(self, **environment: str) -> Server:
+        server = Server(self.directory, OPENHQM_MONITORING__LOG_FORMAT="text", **environment)
+        self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
+        server.start()
+        return server
+
+    def sidecar(self, drain: str) -> Server:
+        application = ThreadingHTTPServer(("127.0.0.1", 0), Application)
+        application.daemon_threads = True
+        Thread(target=application.serve_forever, daemon=True).start()
+        self.addCleanup(application.server_close)
+        self.addCleanup(application.shutdown)
+        return self.start(
+            OPENHQM_SERVER__DRAIN_SECONDS=drain,
+            OPENHQM_PROXY__SIDECAR__ENABLED="true",
+            OPENHQM_PROXY__SIDECAR__UPSTREAM=f"http://127.0.0.1:{application.server_port}",
+        )
+
+    def served(self, server: Server, path: str) -> tuple[Event, Future[bytes]]:
+        """Request ``path``. An event when the server has the request, and the body of the answer in the future."""
+        begun = Event()
+
+        def ask() -> bytes:
+            connection = server.connection()
+            connection.request("GET", path)
+            begun.set()
+            return connection.getresponse().read()
+
+        return begun, self.threads.submit(ask)
+
+
+class DrainTests(DrainCase):
+    def test_application(self) -> None:
+        """The application's answers that are under way arrive whole: those that have not begun, those that have."""
+        server = self.sidecar("20")
+        asked = [self.served(server, path) for path in ("/head", "/body", "/events")]
+        for begun, _ in asked:
+            begun.wait(5)
+        server.until(lambda: b"openhqm_connections 4.0" in server.ask("GET", "/_openhqm/metrics")[2], "not begun")
+        began = time.monotonic()
+        self.assertEqual(server.stop(), 0)
+        self.assertLess(time.monotonic() - began, 10, "it waited for more than the answers")
+        for _, answer in asked:
+            self.assertEqual(answer.result(5), b"".join(b"data: %d\n\n" % number for number in range(8)))
+        self.assertRegex(server.log(), "0 requests are being worked on, 3 connections are being served")
+
+    def test_endless(self) -> None:
+        """What is served beyond the limit is cut, so that its client can tell; the log says so, and the exit is 0."""
+        server = self.sidecar("1")
+        begun, answer = self.served(server, "/endless")
+        begun.wait(5)
+        server.until(lambda: b"openhqm_connections 2.0" in server.ask("GET", "/_openhqm/metrics")[2], "not begun")
+        began = time.monotonic()
+        self.assertEqual(server.stop(), 0)
+        self.assertLess(abs(time.monotonic() - began - 1), 2)
+        self.assertRaises((http.client.IncompleteRead, ConnectionError), answer.result, 5)
+        self.assertRegex(server.log(), "1 connection is still being served after 1 s")
+
+    def test_slow_reader(self) -> None:
+        """A caller that reads a large body slowly gets all of it."""
+        server = self.start(OPENHQM_WORKER__HANDLERS='{"large": "jobs:large"}', OPENHQM_SERVER__DRAIN_SECONDS="20")
+        done = server.submit(None, operation="large")
+        server.response(done)
+        for keep_alive in (b"keep-alive", b"close"):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+                client.settimeout(20)
+                client.connect(("127.0.0.1", server.port))
+                request = b"GET /api/v1/response/%b/body HTTP/1.1\r\nHost: x\r\nConnection: %b\r\n\r\n"
+                client.sendall(request % (done.encode(), keep_alive))
+                head = client.recv(1000)
+                assert server.process is not None
+                server.process.send_signal(signal.SIGTERM)
+                server.until(lambda: "openhqm is stopping" in server.log(), "it does not stop")
+                body = head.partition(b"\r\n\r\n")[2]
+                size, pauses = len(body), 0
+                while piece := client.recv(1_000_000):
+                    size += len(piece)
+                    pauses += 1
+                    if pauses < 15:
+                        time.sleep(0.05)  # a slow reader, not a wait
+                self.assertEqual(size, LARGE, keep_alive)
+                self.assertEqual(server.process.wait(20), 0)
+                server.start()
+
+    def test_attempts(self) -> None:
+        """The log counts the requests that are worked on, and the connections of callers that wait for them."""
+        server = self.start(OPENHQM_WORKER__HANDLER="jobs:slow", OPENHQM_SERVER__DRAIN_SECONDS="20")
+        _, answer = self.served(server, "/health/live")
+        answer.result(5)
+        waited = server.submit(None)
+        _, answer = self.served(server, f"/api/v1/response/{waited}?wait=10")
+        server.until(lambda: b"openhqm_connections 2.0" in server.ask("GET", "/metrics")[2], "not begun")
+        self.assertEqual(server.stop(), 0)
+        self.assertIn(b'"result":"done"', answer.result(5))
+        self.assertRegex(server.log(), "1 request is being worked on, 1 connection is being served")
