@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator
 
 import attrs
@@ -13,8 +12,6 @@ from openhqm.messages import Submission
 from openhqm.policy.fields import Document, Field, to_text
 from openhqm.policy.queue_names import partition_of
 from openhqm.policy.routing import RouteTable
-
-_OPERATION = Field.parse("payload.operation")
 
 
 def _refuse(url: str) -> None:
@@ -82,7 +79,7 @@ class Addressing:
         route = self.routes.choose_for(document)
         if route is not None and route.endpoint is not None:
             return route.endpoint
-        if self.handler or (self.operations and _operation(submission, document) in self.operations):
+        if self.handler or (self.operations and document.operation in self.operations):
             return None
         if self.default is None and self.endpoints and not self.operations:
             raise InvalidRequest(
@@ -114,11 +111,3 @@ class Addressing:
             raise InvalidRequest(
                 self.partitioning.field.name, "is not valid text, so the request has no partition"
             ) from None
-
-
-def _operation(submission: Submission, document: Document) -> str | None:
-    operation = submission.metadata.get("operation")
-    if operation is None:
-        text = document.find(_OPERATION)
-        operation = json.loads(text) if text is not None and text[:1] == b'"' else None
-    return operation if isinstance(operation, str) else None

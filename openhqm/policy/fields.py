@@ -55,6 +55,15 @@ class Document:
         self.correlation_id = correlation_id
         self._levels: dict[tuple[str, ...], Level] = {}
 
+    @property
+    def operation(self) -> str | None:
+        """``metadata.operation``, else ``payload.operation``; None where it is not a string."""
+        operation = self.submission.metadata.get("operation")
+        if operation is None:
+            text = self.in_payload(("operation",))
+            operation = json.loads(text) if text is not None and text[:1] == b'"' else None
+        return operation if isinstance(operation, str) else None
+
     def find(self, field: Field) -> bytes | None:
         """The value of ``field`` as JSON text; None where the request does not have it."""
         if field.root == "payload":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import operator
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -19,6 +18,8 @@ from twisted.python.failure import Failure
 from openhqm.config.validators import ECHO
 from openhqm.errors import Reject
 from openhqm.messages import Request
+from openhqm.policy.fields import Document
+from openhqm.policy.json_numbers import parse_json
 from openhqm.runtime.dotted import load_callable
 
 Handler = Callable[["Work"], Any]
@@ -86,16 +87,14 @@ class Work:
 
     @cached_property
     def payload(self) -> Any:
-        """The payload as `json.loads` reads it."""
-        return json.loads(self.payload_text)
+        """The payload. Its numbers are as they came: see `openhqm.policy.json_numbers`."""
+        return parse_json(self.payload_text)
 
     @property
     def operation(self) -> str | None:
         """``metadata.operation``, else ``payload.operation``; None where it is not a string."""
-        operation = self.metadata.get("operation")
-        if operation is None and self.payload_text.lstrip()[:1] == b"{":
-            operation = self.payload.get("operation")
-        return operation if isinstance(operation, str) else None
+        # Nothing else of the payload is parsed here, in the reactor.
+        return Document(self.request.submission).operation
 
     @property
     def deadline(self) -> float:

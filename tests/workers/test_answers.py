@@ -308,6 +308,46 @@ class ResponseTests(SynchronousTestCase):
             self.assertIsNotNone(reply)
 
 
+NUMBERS = (
+    "12345678901234567890123",
+    "-" + "9" * 5000,
+    "7" * 20_000,
+    "8" * 150_000,
+    "3.14159265358979323846264338327950288",
+    "12345678901234567.89",
+    "1e400",
+    "0.1",
+    "18446744073709551616",
+)
+
+
+class NumbersTests(SynchronousTestCase):
+    """The numbers of the payload reach the handler as they came, and leave it so."""
+
+    def test_round_trip(self) -> None:
+        """What a handler returns of its payload has the digits of the payload: by the default handler, and by that of
+        an operation which the payload names."""
+        for number in NUMBERS:
+            seen: list[Any] = []
+
+            def handle(work: Work, seen: list[Any] = seen) -> Any:
+                seen.append(work.payload["n"][0])
+                return {"of": seen[0], "all": (None, work.payload["n"])}
+
+            payload = f'{{"operation":"add","n":[{number}]}}'
+            for bench in (WorkerBench(handle), WorkerBench(by_operation={"add": handle})):
+                reply = bench.record(bench.submit(payload.encode())).reply
+                self.assertEqual(reply.status, Status.COMPLETED, reply.error)
+                self.assertEqual(reply.result.decode(), f'{{"of":{number},"all":[null,[{number}]]}}')
+            if len(number) < 4300:
+                self.assertEqual(Decimal(str(seen[0])), Decimal(number))
+
+    def test_too_long_result(self) -> None:
+        """An integer that would take minutes to write is refused at once."""
+        bench = WorkerBench(lambda work: {"a": [1 << 10**7]})
+        self.assertIn("digits", bench.record(bench.submit()).reply.error)
+
+
 class RaisedTests(SynchronousTestCase):
     """What a handler raises, beyond the ordinary"""
 
