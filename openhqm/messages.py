@@ -126,7 +126,7 @@ class Reply:
 
     ``result`` is JSON text, or None; ``body`` holds the bytes of a reply that is not JSON. ``status_code`` and
     ``headers`` are those with which the raw body is served. ``error`` says to a person why it did not complete,
-    ``reason_class`` in one word to a program, where it is known: ``overflow``.
+    ``reason_class`` in one word to a program, where it is known: ``overflow``, ``expired``.
     """
 
     correlation_id: str

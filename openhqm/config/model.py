@@ -85,11 +85,13 @@ RESPONSES = "openhqm-responses"
 class QueueLimits:
     """The most that a queue takes; None: no limit. ``bytes`` are those of the envelopes.
 
-    ``dead_letters`` is how many of those are kept, and ``dead_letter_seconds`` for how long.
+    ``age_seconds`` is how long a request may wait for its first attempt. ``dead_letters`` is how many of those are
+    kept, and ``dead_letter_seconds`` for how long.
     """
 
     requests: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
     bytes: int | None = attrs.field(default=None, validator=optional(between(1, 1 << 50)))
+    age_seconds: float | None = attrs.field(default=None, validator=optional(between(1, 10 * 365 * 86400)))
     overflow: str = attrs.field(default="refuse", validator=one_of(("refuse", "drop_oldest")))
     dead_letters: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
     dead_letter_seconds: float | None = attrs.field(default=None, validator=optional(between(1, 10 * 365 * 86400)))
@@ -98,7 +100,9 @@ class QueueLimits:
     def limits(self) -> Limits:
         """The limits these settings describe."""
         drop_oldest = self.overflow == "drop_oldest"
-        return Limits(self.requests, self.bytes, drop_oldest, self.dead_letters, self.dead_letter_seconds)
+        return Limits(
+            self.requests, self.bytes, drop_oldest, self.dead_letters, self.dead_letter_seconds, self.age_seconds
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -21,17 +23,24 @@ from openhqm.runtime.timer_queue import TimerQueue
 
 @attrs.define(eq=False)
 class Message:
-    """A request that waits in a queue or is out. ``at`` is when it was accepted."""
+    """A request that waits in a queue or is out.
+
+    ``at`` is when it was accepted, ``since`` when it began to wait: a delay is not waiting.
+    """
 
     key: int
     request: Request
     priority: Priority
     at: float
+    since: float
     attempt: int = 0
 
 
 class LocalQueue:
-    """The queue ``name``. A lease lasts ``lease`` seconds. Each of its `Steps` is done when it returns."""
+    """The queue ``name``. A lease lasts ``lease`` seconds. Each of its `Steps` is done when it returns.
+
+    ``waits`` is called with the time since when a request waits for its first attempt.
+    """
 
     def __init__(
         self,
@@ -41,14 +50,17 @@ class LocalQueue:
         timers: TimerQueue,
         name: str,
         lease: float,
+        waits: Callable[[float], None],
     ) -> None:
         self.clock = clock
         self.lease = lease
         self._results = results
         self._letters = letters
         self._timers = timers
+        self._waits = waits
         # Heaps by key: a request that comes back stands before those that were accepted after it.
         self._ready: dict[Priority, list[tuple[int, Message]]] = {priority: [] for priority in Priority}
+        self._unbegun: OrderedDict[int, Message] = OrderedDict()  # by `Message.since`
         self._delayed: set[int] = set()
         self._retrying: set[int] = set()
         self._waiters = Waiters(name, clock, self._fetch)
@@ -70,20 +82,18 @@ class LocalQueue:
 
     def ended(self, key: int, status: str) -> None:
         """The request has ended, from whatever cause: the work on it is in vain."""
+        self._unbegun.pop(key, None)
         delivery = self._leases.get(key)
         if delivery is not None:
             delivery.revoke(status)
         elif key in self._retrying:
             self._waiters.wake()  # what waited behind it may be delivered
 
-    def oldest(self) -> int | None:
-        """The request that was accepted first, of those that wait for their first attempt."""
-        found: list[int] = []
-        for heap in self._ready.values():
-            while heap and self._results.has_ended(heap[0][0]):
-                heappop(heap)
-            found += [key for key, message in heap if message.attempt == 0 and not self._results.has_ended(key)]
-        return min(found, default=None)
+    def oldest(self) -> tuple[float, int] | None:
+        """Since when the request waits that has waited longest for its first attempt, and its key."""
+        for key, message in self._unbegun.items():
+            return message.since, key
+        return None
 
     def depth(self) -> Depth:
         """See `IMessageQueue.depth`. Requests cancelled while they waited count until a fetch passes over them."""
@@ -93,6 +103,9 @@ class LocalQueue:
     def _make_ready(self, message: Message) -> None:
         self._delayed.discard(message.key)
         self._retrying.discard(message.key)
+        if message.attempt == 0 and not self._results.has_ended(message.key):
+            self._unbegun[message.key] = message
+            self._waits(message.since)
         heappush(self._ready[message.priority], (message.key, message))
         self._waiters.wake()
 
@@ -110,6 +123,7 @@ class LocalQueue:
         return succeed(Fetched(deliveries, more=len(deliveries) == most))
 
     def _delivery(self, message: Message) -> Delivery:
+        self._unbegun.pop(message.key, None)
         message.attempt += 1
         self._results.note_event(message.key, "processing", {"attempt": message.attempt})
         delivery = Delivery(message.request, message.attempt, self, message, self.clock.seconds() + self.lease)
@@ -137,6 +151,8 @@ class LocalQueue:
         message: Message = delivery.handle
         message.attempt -= 1
         self.put(message, self.clock.seconds())
+        if message.key in self._unbegun:  # it has waited since before the others
+            self._unbegun.move_to_end(message.key, last=False)
         return nothing()
 
     def end(self, delivery: Delivery, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:

@@ -24,13 +24,15 @@ from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.queue.endings import dropped
-from openhqm.queue.limits import accept_within, tell_dropped
+from openhqm.queue.endings import dropped, expired
+from openhqm.queue.limits import accept_within, tell_dropped, tell_expired
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
 
 TRAITS = QueueTraits(durable=False, ordered=True, atomic_settle=True)
 MOST_REQUESTS = 100_000
+MOST_EXPIRED = 1000
+NEVER = float("inf")
 
 
 @implementer(IMessageQueue)
@@ -67,6 +69,7 @@ class MemoryQueue:
         self._limits = limits
         self._sizes: dict[int, int] = {}  # of what has not ended
         self._bytes = 0
+        self._looks_at = NEVER
         self._queues: dict[str, LocalQueue] = {}
         self._claims: dict[tuple[str, str], tuple[bytes, Acceptance]] = {}
         results.on_ending.append(self._ended)
@@ -96,13 +99,40 @@ class MemoryQueue:
     def _refusal(self, size: int) -> QueueFull | None:
         """Why there is no room for ``size`` bytes, or None. Where the limits say so, what waited longest is dropped."""
         while (refusal := self._limits.refusal(self._load(), size)) is not None and self._limits.drop_oldest:
-            waiting = [key for queue in self._queues.values() if (key := queue.oldest()) is not None]
-            if not waiting:
+            oldest = self._oldest()
+            if oldest is None:
                 break
-            key = min(waiting)
+            _, key = oldest
             self._results.note_ending(key, dropped(self._ids.issue(key), self._clock.seconds()))
             tell_dropped(1, refusal.reason)
         return refusal
+
+    def _oldest(self) -> tuple[float, int] | None:
+        found = [each for queue in self._queues.values() if (each := queue.oldest()) is not None]
+        return min(found, default=None)
+
+    def _waits(self, since: float) -> None:
+        """A request waits for its first attempt, and maybe not for ever."""
+        if self._limits.age_seconds is not None:
+            self._look_at(since + self._limits.age_seconds)
+
+    def _look_at(self, due: float) -> None:
+        if due < self._looks_at:
+            self._looks_at = due
+            self._timers.at(due, self._end_what_is_too_old)
+
+    def _end_what_is_too_old(self) -> None:
+        self._looks_at = NEVER
+        now, age = self._clock.seconds(), self._limits.age_seconds
+        count = 0
+        while age is not None and (oldest := self._oldest()) is not None:
+            since, key = oldest
+            if since + age > now or count == MOST_EXPIRED:
+                self._look_at(max(since + age, now + 0.01))
+                break
+            self._results.note_ending(key, expired(self._ids.issue(key), now, age))
+            count += 1
+        tell_expired(count, age or 0.0)
 
     def _count(self, key: int, request: Request) -> None:
         if self._limits.any:
@@ -139,8 +169,7 @@ class MemoryQueue:
             claim_key = (claim.scope, claim.key)
             self._claims[claim_key] = (claim.fingerprint, acceptance)
             self._timers.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
-        message = Message(key, request, priority_of(submission), now)
-        self._queue(queue_of(self._requests, submission)).put(message, submission.not_before or now)
+        self._put(Message(key, request, priority_of(submission), now, max(submission.not_before or now, now)))
         return acceptance
 
     def _hold(self, parent: int, submission: Submission, now: float) -> str:
@@ -158,8 +187,10 @@ class MemoryQueue:
         request = Request(self._ids.issue(key), now, attrs.evolve(submission, parent_reply=reply, not_before=None))
         self._results.note_due(key, now, request.deadline)
         self._count(key, request)
-        message = Message(key, request, priority_of(submission), now)
-        self._queue(queue_of(self._requests, submission)).put(message, now)
+        self._put(Message(key, request, priority_of(submission), now, now))
+
+    def _put(self, message: Message) -> None:
+        self._queue(queue_of(self._requests, message.request.submission)).put(message, message.since)
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._queue(queue).receive(most, in_order)
@@ -190,7 +221,7 @@ class MemoryQueue:
     def _queue(self, name: str) -> LocalQueue:
         queue = self._queues.get(name)
         if queue is None:
-            queue = LocalQueue(self._results, self._letters, self._clock, self._timers, name, self._lease)
+            queue = LocalQueue(self._results, self._letters, self._clock, self._timers, name, self._lease, self._waits)
             self._queues[name] = queue
         return queue
 

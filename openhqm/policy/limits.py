@@ -15,6 +15,8 @@ class Limits:
 
     ``drop_oldest``: where it is full, the oldest request that waits ends for a new one. Else the new one is refused.
 
+    ``age_seconds`` is how long a request may wait for its first attempt; then it ends. None: for ever.
+
     ``dead_letters`` is how many of those are kept, the newest, and ``dead_letter_seconds`` for how long; None: all, for
     ever.
     """
@@ -24,11 +26,17 @@ class Limits:
     drop_oldest: bool = False
     dead_letters: int | None = None
     dead_letter_seconds: float | None = None
+    age_seconds: float | None = None
 
     @property
     def any(self) -> bool:
-        """Whether anything is limited."""
+        """Whether it is limited how much is open, so that it has to be counted."""
         return self.requests is not None or self.bytes is not None
+
+    @property
+    def ends_what_waits(self) -> bool:
+        """Whether requests end that waited longest, or for too long, so that it has to be known which these are."""
+        return self.drop_oldest or self.age_seconds is not None
 
     @property
     def trims(self) -> bool:

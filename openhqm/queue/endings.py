@@ -6,6 +6,7 @@ from __future__ import annotations
 from openhqm.messages import Reply, Status
 
 OVERFLOW = "overflow"
+EXPIRED = "expired"
 
 
 def past_deadline(correlation_id: str, now: float, attempt: int) -> Reply:
@@ -25,6 +26,18 @@ def dropped(correlation_id: str, now: float) -> Reply:
         error="the queue was full, and this request had waited longest",
         status_code=503,
         reason_class=OVERFLOW,
+    )
+
+
+def expired(correlation_id: str, now: float, seconds: float) -> Reply:
+    """The ending of a request that waited for its first attempt for longer than ``seconds``."""
+    return Reply(
+        correlation_id,
+        Status.FAILED,
+        now,
+        error=f"it waited for its first attempt for more than {seconds:g} s",
+        status_code=503,
+        reason_class=EXPIRED,
     )
 
 

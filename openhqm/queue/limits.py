@@ -72,3 +72,9 @@ def tell_dropped(count: int, reason: str) -> None:
     """Log each of the requests that were dropped because of ``reason``. The log counts lines that repeat."""
     for _ in range(count):
         _log.warn("the request that had waited longest was dropped: {reason}", reason=reason)
+
+
+def tell_expired(count: int, seconds: float) -> None:
+    """Log each of the requests that have waited for longer than ``seconds``. The log counts lines that repeat."""
+    for _ in range(count):
+        _log.warn("a request waited for too long and has ended: queue.limits.age_seconds is {seconds}", seconds=seconds)

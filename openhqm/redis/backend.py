@@ -38,7 +38,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         limits=names.limits.limits,
     )
 
-    store.sweeps.append(queue.trim_dead_letters)
+    store.sweeps.extend(queue.sweeps)
 
     def make_intake(addressing: Addressing, check: CheckSubmission) -> RedisIntake:
         most_bytes = settings.server.max_body_bytes
@@ -64,7 +64,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
         lost_after=beside.lost_after,
         limits=settings.queue.limits.limits,
     )
-    results.sweeps.append(ledger.trim_dead_letters)
+    results.sweeps.extend(ledger.sweeps)
     return Store(ledger, results, results, redis.when_probed)
 
 

@@ -65,11 +65,11 @@ class RedisLedger:
         self._redis = redis
         self._channels = channels
         self._letters = DeadLetters(redis, dead_letters, limits)
-        self.trim_dead_letters = self._letters.trim
         self._ttl = ttl
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
         self.load = self._load.read
+        self.sweeps = (self._letters.trim, self._load.end_older)
         self._unlisten: list[Callable[[], None]] = []
         self.on_ending: list[Callable[[int, str], None]] = []
         self.on_due: list[Callable[[float], None]] = []
@@ -149,7 +149,7 @@ class RedisLedger:
         source: tuple[str, str],
         follow_ups: Sequence[Submission] = (),
         at_once: bool = True,
-        limits: tuple[str, str, str] | None = None,
+        limits: tuple[str, ...] | None = None,
     ) -> Outgoing | Acceptance | QueueFull:
         # Number and time are Redis's to give.
         due = self._redis.due(submission)

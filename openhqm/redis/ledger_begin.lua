@@ -4,9 +4,10 @@
 local number, generation, token = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 refuse_when_full()
 local key = record(number)
-local found = redis.call('HMGET', key, 'channel', 'ended', 'generation')
+local found = redis.call('HMGET', key, 'channel', 'ended', 'generation', 'since')
 if not found[1] or found[2] or generation < tonumber(found[3]) then return {} end
 local attempt = redis.call('HINCRBY', key, 'attempt', 1)
+if found[4] then redis.call('ZREM', unbegun, number) end
 redis.call('HSET', key, 'token', token)
 redis.call('HDEL', key, 'body', 'claimed')
 redis.call('ZREM', outbox, number)

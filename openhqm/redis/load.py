@@ -6,20 +6,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from openhqm.codec import encode_reply
 from openhqm.errors import QueueFull
-from openhqm.messages import Load
+from openhqm.messages import Load, Reply
 from openhqm.policy.foreign import reply_fields
 from openhqm.policy.limits import Limits
-from openhqm.queue.endings import dropped
-from openhqm.queue.limits import RoomMaker, accept_within
+from openhqm.queue.endings import dropped, expired
+from openhqm.queue.limits import RoomMaker, accept_within, tell_expired
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
 T = TypeVar("T")
 MOST_DROPPED = 1000
+MOST_EXPIRED = 100
+MOST_LOOKED_AT = 250
 
 
 class RedisLoad:
@@ -27,14 +29,25 @@ class RedisLoad:
 
     def __init__(self, redis: Redis, ttl: float, limits: Limits) -> None:
         self.limits = limits
-        limited = (_optional(limits.requests), _optional(limits.bytes))
-        self.values = (*limited, "")
-        """For the scripts that accept."""
-        self.exempt = (*limited, "1")
-        """The same for what counts, and is never refused."""
         self._redis = redis
+        self._behind: int | None = 0  # up to where `index_open.lua` has looked; None: at all
         self._ttl = ttl
         self._room = RoomMaker(self._make_room)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The limits, for the scripts that accept."""
+        return self._values("")
+
+    @property
+    def exempt(self) -> tuple[str, ...]:
+        """The same for what counts, and is never refused."""
+        return self._values("1")
+
+    def _values(self, exempt: str) -> tuple[str, ...]:
+        limits = self.limits
+        ordered = "1" if limits.ends_what_waits else ""
+        return _optional(limits.requests), _optional(limits.bytes), exempt, ordered
 
     @deferred
     async def read(self) -> Load | None:
@@ -66,14 +79,37 @@ class RedisLoad:
             load = await self.read()
             if load is None or self.limits.refusal(load, size) is None:
                 return count
-            number = int(await self._redis.run("oldest") or 0)
-            if not number:
+            oldest = await self._redis.run("oldest", 0, 1)
+            if not oldest and await self._index():
+                continue
+            if not oldest:
                 return count or None
-            count += await self._drop(number)
+            number = int(oldest[0])
+            count += await self._drop(number, dropped(self._redis.ids.issue(number), self._redis.clock_now()))
         return count
 
-    async def _drop(self, number: int) -> bool:
-        reply = dropped(self._redis.ids.issue(number), self._redis.clock_now())
+    @deferred
+    async def end_older(self) -> bool:
+        """End some of what has waited for too long; whether there may be more of it."""
+        indexed = await self._index()
+        age = self.limits.age_seconds
+        if age is None:
+            return indexed
+        numbers = [int(number) for number in await self._redis.run("oldest", age, MOST_EXPIRED)]
+        now = self._redis.clock_now()
+        dropping = [self._drop(number, expired(self._redis.ids.issue(number), now, age)) for number in numbers]
+        tell_expired(sum(await gatherResults(dropping)), age)
+        return indexed or len(numbers) == MOST_EXPIRED
+
+    async def _index(self) -> bool:
+        """Look at some of what was accepted where no limit asked how long it waits; whether there was some left."""
+        if self._behind is None or not self.limits.ends_what_waits:
+            return False
+        self._behind = int(await self._redis.run("index_open", self._behind, MOST_LOOKED_AT) or 0) or None
+        return True
+
+    @deferred
+    async def _drop(self, number: int, reply: Reply) -> bool:
         status = reply.status.value
         values = (number, status, encode_reply(reply), self._ttl, *reply_fields(reply))
         answer: bytes = await self._redis.run("drop", *values)

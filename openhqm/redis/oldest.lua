@@ -1,26 +1,15 @@
--- The request that was accepted first, of those that wait for their first attempt: its number, or ''. Those with a delay
--- are not looked at. A bounded number of others may lie before it.
-local MOST_LOOKS = 1000
-local oldest = nil
-
-local function consider(number)
-  local found = redis.call('HMGET', record(number), 'attempt', 'ended', 'queue', 'priority')
-  if found[1] ~= '0' or found[2] then return false end
-  if found[4] ~= '' and redis.call('ZSCORE', delayed(found[3], found[4]), number) then return false end
-  if not oldest or tonumber(number) < tonumber(oldest) then oldest = number end
-  return true
-end
-
-for _, number in ipairs(redis.call('ZRANGE', prefix .. 'open', 0, MOST_LOOKS)) do
-  if consider(number) then break end
-end
-for _, channel in ipairs(redis.call('SMEMBERS', prefix .. 'channels')) do
-  for _, number in ipairs(redis.call('ZRANGE', sent(channel), 0, 10)) do
-    if consider(number) then break end
+-- The requests that wait for their first attempt since so many seconds or longer, those that have waited longest first.
+-- One whose delay is not over does not wait. Known are those that were accepted, or looked at by index_open.lua, where a
+-- limit asks for them.
+-- seconds, most
+local found = {}
+for _, number in ipairs(redis.call('ZRANGEBYSCORE', unbegun, '-inf', exact(clock - tonumber(ARGV[2])), 'LIMIT', 0,
+    tonumber(ARGV[3]))) do
+  local known = redis.call('HMGET', record(number), 'attempt', 'ended')
+  if known[1] == '0' and not known[2] then
+    found[#found + 1] = number
+  else
+    redis.call('ZREM', unbegun, number)  -- a process of an older version has begun it
   end
 end
--- What is claimed is due when the claim runs out, within the minute.
-for _, number in ipairs(redis.call('ZRANGEBYSCORE', outbox, '-inf', exact(clock + 60), 'LIMIT', 0, MOST_LOOKS)) do
-  if consider(number) then break end
-end
-return oldest or ''
+return found

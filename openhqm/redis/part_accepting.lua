@@ -19,7 +19,7 @@ end
 -- The follow-ups of a request, held back until it has ended. They are recorded, and stand nowhere else.
 -- from `first` on, six values for each: queue, priority ('': its message goes to a broker), channel, line, timeout ('':
 -- none), body
-local function hold_back(parent, counted, first)
+local function hold_back(parent, counted, ordered, first)
   local numbers = {}
   for index = first, #ARGV, 6 do
     local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
@@ -27,6 +27,7 @@ local function hold_back(parent, counted, first)
       'channel', ARGV[index + 2], 'line', ARGV[index + 3], 'timeout', ARGV[index + 4], 'body', ARGV[index + 5],
       'attempt', 0, 'last', 1, 'generation', 0, 'told', 1)
     if counted then take_room(number, #ARGV[index + 5]) end
+    if ordered then redis.call('HSET', record(number), 'since', '') end  -- it does not wait yet
     redis.call('SADD', prefix .. 'queues', ARGV[index])
     numbers[#numbers + 1] = number
   end

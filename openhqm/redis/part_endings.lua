@@ -15,6 +15,7 @@ end
 -- The request has ended, or is taken back: nothing of it is published, and the next of its line may be.
 local function leave_broker(number)
   local found = redis.call('HMGET', record(number), 'channel', 'line', 'out')
+  redis.call('ZREM', unbegun, number)
   redis.call('ZREM', outbox, number)
   redis.call('ZREM', sent(found[1]), number)
   redis.call('ZREM', working(found[1]), number)
@@ -40,12 +41,13 @@ local function forget(number, queue, priority)
   redis.call('ZREM', redeliveries(queue, priority), number)
   redis.call('ZREM', delayed(queue, priority), number)
   redis.call('ZREM', prefix .. 'open', number)
+  redis.call('ZREM', unbegun, number)
 end
 
 -- The parent of a follow-up has ended: it is a request of this time, with the parent's reply in its envelope.
 local function let_go(number, reply)
   local key = record(number)
-  local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout', 'size')
+  local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout', 'size', 'since')
   if not found[1] then return end  -- it was cancelled while it was held back
   local body = found[1]:sub(1, -2) .. ',"parent_reply":' .. reply .. '}'
   redis.call('HSET', key, 'at', now, 'body', body)
@@ -53,6 +55,7 @@ local function let_go(number, reply)
     redis.call('HSET', key, 'size', #body)
     count_load(0, #body - tonumber(found[5]))
   end
+  if found[6] then waits_since(number, now) end
   if found[4] ~= '' then redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(found[4])), number) end
   if found[3] == '' then
     redis.call('ZADD', outbox, now, number)

@@ -36,6 +36,7 @@ local outbox = prefix .. 'outbox'
 local function sent(channel) return prefix .. 'sent:' .. channel end
 local function working(channel) return prefix .. 'working:' .. channel end
 local function line(name) return prefix .. 'line:' .. name end
+local unbegun = prefix .. 'unbegun'  -- by since when they wait for their first attempt, where a limit asks for it
 local function signals(queue) return prefix .. 'signals:' .. queue end
 
 -- Fails where Redis is full, cannot save or is a replica, before anything of this script has happened: it writes
@@ -59,6 +60,12 @@ local function add_event(number, type, detail)
   redis.call('HSET', key, 'e' .. count, type .. ' ' .. now .. ' ' .. detail)
   if type ~= 'progress' then redis.call('HSET', key, 'step', count) end
   tell(prefix .. 'e:' .. number, count)
+end
+
+-- The request waits for its first attempt since a time, where a limit asks for it; `since` tells so of what is released.
+local function waits_since(number, since)
+  redis.call('HSET', record(number), 'since', since)
+  redis.call('ZADD', unbegun, since, number)
 end
 
 -- How much has not ended, in requests and in bytes. Only what was accepted under limits is counted, and has a `size`: where

@@ -67,12 +67,12 @@ class RedisQueue:
         self._requests = requests
         self._dead_letters = dead_letters
         self._letters = DeadLetters(redis, dead_letters, limits)
-        self.trim_dead_letters = self._letters.trim
         self._ttl = ttl
         self._lease = lease
         self._queues: dict[str, LocalQueue] = {}
         self._load = RedisLoad(redis, ttl, limits)
         self.load = self._load.read
+        self.sweeps = (self._letters.trim, self._load.end_older)
 
     @property
     def traits(self) -> QueueTraits:
@@ -138,7 +138,7 @@ class RedisQueue:
         claim: IdempotencyClaim | None,
         source: tuple[str, str],
         follow_ups: Sequence[Submission] = (),
-        limits: tuple[str, str, str] | None = None,
+        limits: tuple[str, ...] | None = None,
     ) -> Deferred[Acceptance | QueueFull]:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))

@@ -23,9 +23,10 @@ local rows = {}
 
 local function deliver(number)
   local key = record(number)
-  local found = redis.call('HMGET', key, 'body', 'at')
+  local found = redis.call('HMGET', key, 'body', 'at', 'since')
   if not found[1] then return end  -- it has ended
   local attempt = redis.call('HINCRBY', key, 'attempt', 1)
+  if found[3] then redis.call('ZREM', unbegun, number) end
   redis.call('HSET', key, 'token', token)
   redis.call('ZADD', leases(queue), exact(clock + lease), number)
   add_event(number, 'processing', '{"attempt":' .. attempt .. '}')

@@ -8,13 +8,14 @@ local before = delivery_state(number, token)
 if before then return before end
 
 local key = record(number)
-local found = redis.call('HMGET', key, 'queue', 'priority', 'ended', 'attempt', 'at')
+local found = redis.call('HMGET', key, 'queue', 'priority', 'ended', 'attempt', 'at', 'since')
 local queue, priority = found[1], found[2]
 local due = found[5]
 redis.call('ZREM', leases(queue), number)
 if not found[3] then
   if delay == '' then
-    redis.call('HINCRBY', key, 'attempt', -1)
+    local attempt = redis.call('HINCRBY', key, 'attempt', -1)
+    if attempt == 0 and found[6] then waits_since(number, found[6]) end
   else
     due = exact(clock + tonumber(delay))
     add_event(number, 'retrying',

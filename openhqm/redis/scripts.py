@@ -19,6 +19,7 @@ NAMES = (
     "find",
     "greet",
     "history",
+    "index_open",
     "ledger_begin",
     "ledger_channels",
     "ledger_count",

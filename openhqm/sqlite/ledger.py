@@ -7,7 +7,7 @@ A request's row in ``messages`` is its record, as for the embedded queue, and ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -23,19 +23,20 @@ from openhqm.policy.channels import Channels
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered
+from openhqm.queue.ledger import Attempt, Incoming, Outgoing
 from openhqm.queue.limits import accept_within
-from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
+from openhqm.sqlite.ledger_losses import LedgerLosses
 from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.outbox_rows import OutboxRows
 from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import RANK
 from openhqm.sqlite.sql import fetch_all, fetch_one
+from openhqm.sqlite.unbegun import Unbegun
 
 _RANK = RANK[Priority.NORMAL]
 
@@ -65,17 +66,20 @@ class SqliteLedger:
         self._store = store
         self._clock = clock
         self._channels = channels
-        self._reply_channel = reply_channel
         self.counts_redeliveries = reply_channel is not None
         self.has_workers = False
         self._named: set[str] = set()
-        self.outbox = OutboxRows(file, store, clock, channels, self._fell_due)
+        self._load = SqliteLoad(file, store, limits, clock)
+        self.unbegun = Unbegun(file, lambda: self._load.limits.ends_what_waits)
+        self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun)
+        self._losses = LedgerLosses(file, self.outbox, reply_channel, lambda: self._fell_due(clock.seconds()))
+        self.open_channels, self.recover = self._losses.open_channels, self._losses.recover
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
         self._letters = DeadLetters(file, limits)
         store.within_sweep.append(self._letters.trim)
-        self._load = SqliteLoad(file, store, limits, clock)
+        store.within_sweep.append(self._end_older)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
 
     @property
@@ -100,6 +104,7 @@ class SqliteLedger:
         # A name that no embedded queue has: what waits in a broker is not to be received from here.
         self._rows = QueueRows(self._file, self._store, f"{self._channels.requests} in a broker")
         self._load.start()
+        self.unbegun.start()  # before what was claimed is due at once
         self.outbox.start(self._rows.number)
         self.has_workers = fetch_one(self._file.reader, "SELECT 1 FROM steps LIMIT 1") is not None
 
@@ -161,7 +166,7 @@ class SqliteLedger:
                     first = self._file.ids.number(earlier.correlation_id)
                     connection.execute("UPDATE outbox SET told = 1 WHERE key = ?", (first,))
                     return earlier
-            refusal = self._load.refusal(connection, len(outgoing.body), self.outbox.oldest)
+            refusal = self._load.refusal(connection, len(outgoing.body), self._oldest)
             if refusal is not None:
                 if claim is not None:
                     drop_claim(connection, claim, outgoing.number)
@@ -202,6 +207,13 @@ class SqliteLedger:
             return self._add(connection, outgoing, now, told=True)
 
         return self._file.write(move)
+
+    def _end_older(self, connection: apsw.Connection, now: float) -> int:
+        self.unbegun.catch_up(connection)
+        return self._load.end_older(connection, now, self.unbegun.older)
+
+    def _oldest(self, connection: apsw.Connection) -> int | None:
+        return self.unbegun.oldest(connection, self._clock.seconds())
 
     def _new(self, submission: Submission, now: float) -> Outgoing:
         key = self._rows.next_key(_RANK)
@@ -279,6 +291,10 @@ class SqliteLedger:
             "INSERT OR REPLACE INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self._rows.number, _RANK, attempt)
         )
         connection.execute("DELETE FROM outbox WHERE key = ?", (key,))
+        if attempt:
+            self.unbegun.remove(connection, key)
+        else:
+            self.unbegun.add_again(connection, key)
 
     def ending(self, number: int) -> Deferred[str | None]:
         row = fetch_one(self._file.reader, "SELECT reply FROM endings WHERE key = ?", (number,))
@@ -305,6 +321,9 @@ class SqliteLedger:
     def uncount(self, connection: apsw.Connection, key: int) -> None:
         """Within an operation of the file: the attempt does not count."""
         connection.execute("UPDATE inflight SET attempt = attempt - 1 WHERE key = ?", (key,))
+        (attempt,) = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (key,))
+        if not attempt:
+            self.unbegun.add_again(connection, key)
 
     def retry(self, attempt: Attempt, body: bytes, delay: float, reason: str) -> Deferred[None]:
         def note(connection: apsw.Connection) -> None:
@@ -358,32 +377,6 @@ class SqliteLedger:
         row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (attempt.number,))
         if row is not None and row[0] == attempt.attempt:
             self.outbox.returned(connection, attempt.number)
-
-    def open_channels(self) -> Deferred[Mapping[str, float]]:
-        return maybeDeferred(self.outbox.open_channels)
-
-    @deferred
-    async def recover(
-        self,
-        channel: str,
-        is_lost: Callable[[], Deferred[bool]],
-        make: Callable[[], Deferred[None]] | None,
-        sure: bool,
-    ) -> Recovered:
-        if not await is_lost():
-            return Recovered()
-        count = 0
-        portion = None
-        while portion is None or portion:
-            portion = await self._file.write(lambda connection: self.outbox.recover(connection, channel))
-            count += portion
-        if make is not None:
-            begun_in = None if channel == self._reply_channel else channel
-            count += await self._file.write(lambda connection: self.outbox.recover_begun(connection, begun_in))
-            await make()
-        if count:
-            self._fell_due(self._clock.seconds())
-        return Recovered(count)
 
     # Dead letters
 

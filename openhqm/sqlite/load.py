@@ -6,7 +6,7 @@ Where nothing is limited there is no row, and accepting costs nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import apsw
@@ -16,13 +16,15 @@ from twisted.logger import Logger
 from openhqm.errors import QueueFull
 from openhqm.messages import Load, Reply
 from openhqm.policy.limits import Limits
-from openhqm.queue.endings import dropped
-from openhqm.queue.limits import tell_dropped
+from openhqm.queue.endings import dropped, expired
+from openhqm.queue.limits import tell_dropped, tell_expired
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_one
 
 MOST_DROPPED = 1000
+MOST_EXPIRED = 200
+Older = Callable[[apsw.Connection, float, int], Sequence[int]]
 _COUNT = (
     "INSERT INTO load SELECT count(*), coalesce(sum(length(body)), 0) FROM messages m"
     " WHERE NOT EXISTS (SELECT 1 FROM endings e WHERE e.key = m.key)"
@@ -81,13 +83,33 @@ class SqliteLoad:
                 raise refusal
             if key is None:
                 return refusal
-            self._store.note_ending(connection, key, dropped(self._file.ids.issue(key), self._clock.seconds()))
-            connection.execute("UPDATE messages SET body = x'' WHERE key = ?", (key,))
+            self._end(connection, key, dropped(self._file.ids.issue(key), self._clock.seconds()))
             count += 1
             refusal = self.limits.refusal(self.read(connection), size)
         if first is not None and count:
             self._file.after_commit(partial(tell_dropped, count, first.reason))
         return refusal
+
+    def end_older(self, connection: apsw.Connection, now: float, older: Older) -> int:
+        """Within an operation of the file: end some of what has waited for too long; how many these are.
+
+        ``older`` is asked for so many keys of requests that wait for their first attempt since a time.
+        """
+        age = self.limits.age_seconds
+        if age is None:
+            return 0
+        keys = older(connection, now - age, MOST_EXPIRED)
+        ended = [self._end(connection, key, expired(self._file.ids.issue(key), now, age)) for key in keys]
+        if any(ended):
+            self._file.after_commit(partial(tell_expired, sum(ended), age))
+        return len(keys)
+
+    def _end(self, connection: apsw.Connection, key: int, reply: Reply) -> bool:
+        """The request ends, and its body makes room at once. False: it had ended before."""
+        first = self._store.note_ending(connection, key, reply)
+        if first:
+            connection.execute("UPDATE messages SET body = x'' WHERE key = ?", (key,))
+        return first
 
     def read(self, connection: apsw.Connection) -> Load:
         """What is open."""

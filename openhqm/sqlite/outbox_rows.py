@@ -10,7 +10,6 @@ Everything here runs inside an operation of `SqliteFile.write`, but for what onl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import apsw
 from twisted.internet.interfaces import IReactorTime
@@ -22,6 +21,7 @@ from openhqm.queue.ledger import CLAIM_SECONDS, MOST_COUNTED, Outgoing
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_all, fetch_one
+from openhqm.sqlite.unbegun import Unbegun
 
 DUE, PUBLISHED, BEHIND = 0, 1, 2
 MOST_RECOVERED = 500
@@ -37,12 +37,14 @@ class OutboxRows:
         clock: IReactorTime,
         channels: Channels,
         fell_due: Callable[[float], None],
+        unbegun: Unbegun,
     ) -> None:
         self._file = file
         self._store = store
         self._clock = clock
         self._channels = channels
         self._fell_due = fell_due
+        self._unbegun = unbegun
         self._queue = -1
 
     def start(self, queue: int) -> None:
@@ -83,6 +85,7 @@ class OutboxRows:
             "INSERT INTO outbox (key, state, due, channel, generation, claimed, told) VALUES (?, ?, ?, ?, 0, ?, ?)",
             (outgoing.number, state, due, outgoing.channel, claimed, told),
         )
+        self._unbegun.add(connection, outgoing.number, not_before)
         return not claimed
 
     def published(self, connection: apsw.Connection, entries: Sequence[tuple[int, int]]) -> None:
@@ -118,22 +121,6 @@ class OutboxRows:
             )
             taken.append(Outgoing(key, request, channel, body, generation, attempt))
         return taken
-
-    def oldest(self, connection: apsw.Connection) -> int | None:
-        """The request that was accepted first, of those that wait for their first attempt and have no delay.
-
-        It is read from indexes, and costs nothing for what has a delay. (What is claimed has one of `CLAIM_SECONDS`.)
-        """
-        unbegun = "SELECT o.key FROM outbox o LEFT JOIN inflight i ON i.key = o.key WHERE coalesce(i.attempt, 0) = 0"
-        soon = self._clock.seconds() + CLAIM_SECONDS
-        looks: list[tuple[str, tuple[Any, ...]]] = [
-            (f"{unbegun} AND o.state = {DUE} AND o.due <= ? ORDER BY o.due LIMIT 1", (soon,)),
-            ("SELECT key FROM line WHERE out = 0 ORDER BY key LIMIT 1", ()),
-        ]
-        for channel in self.open_channels():
-            looks.append((f"{unbegun} AND o.state = {PUBLISHED} AND o.channel = ? ORDER BY o.due LIMIT 1", (channel,)))
-        found = [row[0] for look in looks if (row := fetch_one(connection, *look)) is not None]
-        return min(found, default=None)
 
     def next_due(self) -> float | None:
         """In how many seconds the next entry falls due."""
@@ -171,6 +158,7 @@ class OutboxRows:
         """A request that was held back is to be published."""
         due = self._clock.seconds()
         self._put(connection, key, DUE, due, self._channels.of(request.submission))
+        self._unbegun.add(connection, key, due)
         self._file.after_commit(lambda: self._fell_due(due))
 
     def ended(self, connection: apsw.Connection, key: int, reply: Reply | None = None) -> None:
@@ -180,6 +168,7 @@ class OutboxRows:
 
     def forget(self, connection: apsw.Connection, key: int) -> None:
         """Drop its entry."""
+        self._unbegun.remove(connection, key)
         for table in ("outbox", "generations", "steps"):
             connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         row = fetch_one(connection, "SELECT name, out FROM line WHERE key = ?", (key,))

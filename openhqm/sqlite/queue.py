@@ -40,7 +40,7 @@ from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
 from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.local_queue import LocalQueue
-from openhqm.sqlite.queue_rows import QueueRows, delay
+from openhqm.sqlite.queue_rows import UNBEGUN, QueueRows, delay, delayed_since
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import DELAYED, RANK, queue_of_key
 from openhqm.sqlite.sql import fetch_all
@@ -83,6 +83,7 @@ class SqliteQueue:
         self._load = SqliteLoad(file, results, limits, clock)
         self._limited = limits.any
         self._held = Held(file, results, clock, self._load, self._make_due)
+        results.within_sweep.append(lambda connection, now: self._load.end_older(connection, now, self._older))
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -98,9 +99,15 @@ class SqliteQueue:
         self._file.write_now(lambda connection: connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL"))
         self._load.start()
         self._queue(self._requests)
-        if self._load.limits.drop_oldest:  # the oldest request may wait in any queue
+        self._file.write_now(self._prepare)
+
+    def _prepare(self, connection: apsw.Connection) -> None:
+        """Where requests end that have waited longest, or for too long: those may wait in any queue."""
+        if self._load.limits.ends_what_waits:
             for name in self._names()[: MOST_QUEUES - 1]:
                 self._queue(name)
+
+        connection.execute(UNBEGUN if self._load.limits.age_seconds is not None else "DROP INDEX IF EXISTS unbegun")
 
     @deferred
     async def stop(self) -> None:
@@ -121,6 +128,13 @@ class SqliteQueue:
     def _oldest(self, connection: apsw.Connection) -> int | None:
         found = [each for queue in self._queues.values() if (each := queue.rows.oldest(connection)) is not None]
         return min(found)[1] if found else None
+
+    def _older(self, connection: apsw.Connection, before: float, most: int) -> Sequence[int]:
+        """Up to ``most`` keys of what waits for its first attempt since ``before`` or earlier."""
+        found: list[int] = []
+        for queue in self._queues.values():
+            found += queue.rows.older(connection, before, self._clock.seconds(), most - len(found))
+        return found + delayed_since(connection, before, most - len(found))
 
     def _accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]

@@ -29,6 +29,23 @@ def delay(connection: apsw.Connection, key: int, rank: int, due: float) -> None:
     connection.execute("INSERT INTO inflight VALUES (?, ?, ?, 0, ?)", (key, queue_of_key(key), rank, due))
 
 
+UNBEGUN = "CREATE INDEX IF NOT EXISTS unbegun ON inflight (due) WHERE attempt = 0"
+
+
+def delayed_since(connection: apsw.Connection, before: float, most: int) -> list[int]:
+    """Up to ``most`` keys of what no fetch comes by, and waits for its first attempt since ``before`` or earlier.
+
+    Its delay is over, or it was released. Where there is the index `UNBEGUN`, what was retried costs nothing.
+    """
+    rows = fetch_all(
+        connection, "SELECT key FROM inflight WHERE attempt = 0 AND due <= ? ORDER BY due LIMIT ?", (before, most)
+    )
+    found = [key for (key,) in rows]
+    for key in found:
+        connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
+    return found
+
+
 class QueueRows:
     """The queue ``name``: one channel for each rank."""
 
@@ -37,6 +54,7 @@ class QueueRows:
         self._file = file
         self._highest: dict[int, int] = {}
         self._fresh: dict[int, int] = {}
+        self._none_older = 0.0
         self.number: int = file.write_now(partial(self._prepare, name))
 
     def _prepare(self, name: str, connection: apsw.Connection) -> int:
@@ -216,6 +234,47 @@ class QueueRows:
             if passed != before:
                 connection.execute("UPDATE channels SET cursor = ? WHERE channel = ?", (passed, channel))
         return min(found, default=None)
+
+    def older(self, connection: apsw.Connection, before: float, now: float, most: int) -> list[int]:
+        """Up to ``most`` keys of requests without a delay that wait for a first attempt since ``before`` or earlier.
+
+        They are passed over for good: the caller ends them. Nothing is read before something can be that old.
+        """
+        if before < self._none_older:
+            return []
+        found: list[int] = []
+        none_older = now  # of what is accepted from now on
+        for rank in RANK.values():
+            keys, first = self._older(connection, rank, before, most - len(found))
+            found += keys
+            none_older = min(none_older, first)
+        self._none_older = none_older
+        return found
+
+    def _older(self, connection: apsw.Connection, rank: int, before: float, most: int) -> tuple[list[int], float]:
+        """The same of one channel, and since when the first one waits that is younger, where that is known."""
+        channel = self.channel(rank)
+        (cursor,) = fetch_one(connection, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
+        if cursor >= self._highest[rank]:
+            return [], NEVER
+        found: list[int] = []
+        passed, first = cursor, NEVER
+        looked_at = 0
+        for key, at in connection.execute(
+            "SELECT key, at FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+            (cursor, last_key(channel), MOST_LOOKED_AT),
+        ):
+            if at > before or len(found) == most:
+                first = at
+                break
+            looked_at += 1
+            if not self._results.has_ended(connection, key):
+                found.append(key)
+            passed = key
+        if passed != cursor:
+            connection.execute("UPDATE channels SET cursor = ? WHERE channel = ?", (passed, channel))
+            self._count(passed, -looked_at)
+        return found, before if looked_at == MOST_LOOKED_AT else first
 
     def _next_due(self, connection: apsw.Connection) -> float:
         soonest = NEVER

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from openhqm.testing.aging import Aging
 from openhqm.testing.bench import DEAD_LETTERS, LEASE, REQUESTS, TTL, Bench
 from openhqm.testing.broker_bench import BrokerBench
 from openhqm.testing.broker_contract import broker_contract
@@ -55,7 +56,7 @@ def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> typ
     """The suite for the backend that ``make`` returns, or that its Deferred fires with."""
 
     class BackendContract(
-        Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Limiting, KeepingDeadLetters, Crashing
+        Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Limiting, Aging, KeepingDeadLetters, Crashing
     ):
         def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)

@@ -189,46 +189,6 @@ class CostTests(SynchronousTestCase):
         for few, many in zip(self.steps(5), self.steps(5000), strict=True):
             self.assertLessEqual(many, few + 20)
 
-    def test_oldest(self) -> None:
-        """What has waited longest is found without a look at what has a delay."""
-        counts = []
-        for delayed in (5, 5000):
-            bench = BrokeredBench(FORMS["amqp"])
-            try:
-                for _ in range(delayed):
-                    bench.queue.accept(Submission(b"1", not_before=bench.now() + 3600.0), None)
-                oldest = bench.queue.accept(Submission(b"1"), None)
-                bench.queue.accept(Submission(b"1", partition=0), None)
-                bench.turn()
-                counted = [0]
-
-                def count(counted: list[int] = counted) -> bool:
-                    counted[0] += 1
-                    return False
-
-                bench.file.connection.set_progress_handler(count, 1)
-                key = bench.ledger.outbox.oldest(bench.file.connection)
-                bench.file.connection.set_progress_handler(None)
-                self.assertEqual(key, bench.file.ids.number(self.successResultOf(oldest).correlation_id))
-                counts.append(counted[0])
-            finally:
-                bench.close()
-        self.assertLessEqual(counts[1], counts[0] + 40)
-
-    def test_oldest_of_a_partition(self) -> None:
-        """What waits behind another one of its partition can be dropped as well."""
-        bench = BrokeredBench(FORMS["amqp"])
-        try:
-            asked = [bench.queue.accept(Submission(b"1", partition=0), None) for _ in range(2)]
-            bench.turn()
-            begun = bench.queue.receive(PARTITION, 1, in_order=True)
-            bench.turn()
-            self.successResultOf(begun)
-            ids = [self.successResultOf(each).correlation_id for each in asked]
-            self.assertEqual(bench.ledger.outbox.oldest(bench.file.connection), bench.file.ids.number(ids[1]))
-        finally:
-            bench.close()
-
     def test_by_index(self) -> None:
         """The next due time is read from an index."""
         bench = BrokeredBench(FORMS["amqp"])

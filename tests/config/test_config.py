@@ -279,6 +279,11 @@ class FileTests(ConfigCase):
         settings = self.load("queue: {limits: {requests: 5, bytes: 1000, overflow: drop_oldest}}")
         self.assertEqual(settings.queue.limits.limits, Limits(5, 1000, True))
         self.assertFalse(self.load("queue: {limits: {requests: null}}").queue.limits.limits.any)
+        settings = self.load("queue: {limits: {age_seconds: 0.5e1}}")
+        self.assertEqual(settings.queue.limits.limits, Limits(age_seconds=5.0))
+        for value in ("0", "-1", "0.5", "true", "many", ".inf", "1" + 30 * "0"):
+            complaint = self.complaint(f"queue: {{limits: {{age_seconds: {value}}}}}")
+            self.assertEqual(complaint.key, "queue.limits.age_seconds", value)
         for name in ("requests", "bytes"):
             for value in ("0", "-1", "1.5", "true", "many", ".inf", "[1]", "1" + 30 * "0"):
                 complaint = self.complaint(f"queue: {{limits: {{{name}: {value}}}}}")

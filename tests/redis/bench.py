@@ -62,7 +62,7 @@ class Instance:
         self.limits = limits
         self.store = RedisResults(self.redis, TTL)
         self.queue = self.make_queue(lease)
-        self.store.sweeps.append(getattr(self, "ledger", self.queue).trim_dead_letters)
+        self.store.sweeps.extend(getattr(self, "ledger", self.queue).sweeps)
 
     def make_queue(self, lease: float) -> IMessageQueue:
         names = {"requests": REQUESTS, "dead_letters": DEAD_LETTERS}
