@@ -55,16 +55,20 @@ from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.ending import end_within
 from openhqm.runtime.forks import end_forks_at, keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
 from openhqm.runtime.logs import tell_repeats
+from openhqm.runtime.preparing import prepare
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
-from openhqm.runtime.starting import exit_if_failed, report_failure
+from openhqm.runtime.starting import exit_if_failed, report_failure, run_to_its_end
 from openhqm.runtime.threads import SerialThread
 from openhqm.workers.pool import WorkerPool
 
 FLUSH_SECONDS = 0.2
 TELL_SECONDS = 10.0
+EXIT_SECONDS = 1.0
+"""How long the process may take to end once everything has stopped."""
 LAST_REQUEST_SECONDS = 5.0
 """How long an idle connection stays open for one more request when another process has replaced this one."""
 
@@ -81,6 +85,7 @@ def makeService(options: OpenHQMOptions) -> Service:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     settings = options.source.settings
+    prepare(reactor)
     try:
         if settings.server.workers > 1 and options.inheritance is None and not options["check"]:
             return Fleet(options.source, options.read_again, reactor, [sys.executable, *sys.orig_argv[1:]])
@@ -104,19 +109,6 @@ async def check(service: OpenHQM) -> None:
     finally:
         await service.backend.stop()
         service.commits.stop()
-
-
-def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
-    """Run the reactor until the Deferred of ``work`` fires, and raise its error where it failed."""
-    outcome: list[Any] = []
-
-    def begin() -> None:
-        work().addBoth(outcome.append).addBoth(lambda result: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if outcome and isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
 
 
 def _queues(settings: Settings, addressing: Addressing) -> list[str]:
@@ -379,6 +371,7 @@ class OpenHQM(Service):
         if self._telling.running:
             self._telling.stop()
         tell_repeats(at_once=True)
+        end_within(EXIT_SECONDS)
         self._log.info("openhqm has stopped")
 
     def _handle_signals(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import signal
 import socket
@@ -19,7 +20,11 @@ from tests.servers import Server
 
 LARGE = 9_000_000
 JOBS = f"""
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+
+from twisted.internet.threads import deferToThread
 from openhqm.workers.handlers import Response
 
 def large(work):
@@ -27,6 +32,16 @@ def large(work):
 
 def slow(work):
     time.sleep(1.5)
+    return "done"
+
+async def deferring(work):
+    print("deferring", flush=True)
+    await deferToThread(time.sleep, 30)
+
+async def leaving(work):
+    ThreadPoolExecutor(1).submit(time.sleep, 30)
+    threading.Thread(target=time.sleep, args=(30,), name="left").start()
+    print("left behind", flush=True)
     return "done"
 """
 
@@ -153,7 +168,11 @@ class DrainTests(DrainCase):
 
     def test_attempts(self) -> None:
         """The log counts the requests that are worked on, and the connections of callers that wait for them."""
-        server = self.start(OPENHQM_WORKER__HANDLER="jobs:slow", OPENHQM_SERVER__DRAIN_SECONDS="20")
+        server = self.start(
+            OPENHQM_WORKER__HANDLER="jobs:slow",
+            OPENHQM_WORKER__EXECUTOR="thread",
+            OPENHQM_SERVER__DRAIN_SECONDS="20",
+        )
         _, answer = self.served(server, "/health/live")
         answer.result(5)
         waited = server.submit(None)
@@ -162,3 +181,48 @@ class DrainTests(DrainCase):
         self.assertEqual(server.stop(), 0)
         self.assertIn(b'"result":"done"', answer.result(5))
         self.assertRegex(server.log(), "1 request is being worked on, 1 connection is being served")
+
+
+class ThreadsTests(DrainCase):
+    """Functions of handlers that run in threads, and do not return"""
+
+    def until_said(self, server: Server, text: str, times: int = 1) -> None:
+        server.until(lambda: server.log().count(text) >= times, "the handler was not called")
+
+    def test_limit(self) -> None:
+        """The process ends with 0 inside its limit, and the log names the threads that it left."""
+        for handler, said in (("deferring", "deferring"), ("leaving", "left behind")):
+            server = self.start(OPENHQM_WORKER__HANDLER=f"jobs:{handler}", OPENHQM_SERVER__DRAIN_SECONDS="1")
+            server.submit(None)
+            self.until_said(server, said)
+            began = time.monotonic()
+            self.assertEqual(server.stop(), 0)
+            self.assertLess(time.monotonic() - began, 8, handler)
+            if handler == "leaving":
+                self.assertRegex(server.log(), "does not wait for these threads, which are not its own: .*left")
+
+    def test_connecting(self) -> None:
+        """Handlers that wait in threads keep no request from being forwarded, by name or by address."""
+        application = ThreadingHTTPServer(("127.0.0.1", 0), Application)
+        application.daemon_threads = True
+        Thread(target=application.serve_forever, daemon=True).start()
+        self.addCleanup(application.server_close)
+        self.addCleanup(application.shutdown)
+        port = application.server_port
+        server = self.start(
+            OPENHQM_WORKER__HANDLER="jobs:deferring",
+            OPENHQM_WORKER__COUNT="14",
+            OPENHQM_SERVER__DRAIN_SECONDS="0",
+            OPENHQM_PROXY__ENABLED="true",
+            OPENHQM_PROXY__ENDPOINTS=json.dumps(
+                {
+                    "named": {"url": f"http://localhost:{port}/body", "method": "GET"},
+                    "addressed": {"url": f"http://127.0.0.1:{port}/body", "method": "GET"},
+                }
+            ),
+        )
+        for _ in range(12):
+            server.submit(None)
+        self.until_said(server, "deferring", 12)
+        for endpoint in ("named", "addressed"):
+            self.assertEqual(server.response(server.submit(None, endpoint=endpoint))["status"], "COMPLETED")

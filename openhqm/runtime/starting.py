@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -48,3 +49,16 @@ def exit_with(code: int) -> None:
         os._exit(code)
 
     atexit.register(end)  # the handler registered last is called first, and this one returns to no other
+
+
+def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
+    """Run the reactor until the Deferred of ``work`` fires, and raise its error where it failed."""
+    outcome: list[Any] = []
+
+    def begin() -> None:
+        work().addBoth(outcome.append).addBoth(lambda result: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    if outcome and isinstance(outcome[0], Failure):
+        outcome[0].raiseException()

@@ -1,10 +1,11 @@
 # -*- test-case-name: tests.runtime.test_threads -*-
-"""Threads apart from the reactor's own pool, which resolves host names and must never be full."""
+"""Threads that keep no process from ending: pools of our own, and the reactor's."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -31,8 +32,24 @@ class _DaemonThread(threading.Thread):
 
 
 class _DaemonPool(ThreadPool):
-    # A handler that never returns must not keep the process from ending.
+    # A function that never returns must not keep the process from ending.
     threadFactory = _DaemonThread
+
+    def callInThreadWithCallback(self, onResult: Any, func: Callable[..., Any], *args: Any, **kw: Any) -> None:
+        super().callInThreadWithCallback(onResult, in_this_process, partial(func, *args, **kw))
+
+
+MOST_OF_HANDLERS = 64
+"""How many threads handlers can use at once by ``deferToThread``. More functions wait for one of these."""
+
+
+def replace_pool(reactor: Any) -> None:
+    """Give ``reactor``, which does not run yet, another pool for ``deferToThread``: one that it does not wait for.
+
+    Its own has ten threads, and at its end the reactor waits until their functions have returned.
+    """
+    reactor.threadpool = pool = _DaemonPool(0, MOST_OF_HANDLERS, "openhqm-reactor")
+    reactor.callWhenRunning(pool.start)
 
 
 class Threads:
@@ -64,7 +81,7 @@ class Threads:
             self._running -= 1
             done.callback(result)  # a Failure makes the Deferred fail
 
-        self._pool.callInThreadWithCallback(finished, in_this_process, function)
+        self._pool.callInThreadWithCallback(finished, function)
         return done
 
 
