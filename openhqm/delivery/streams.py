@@ -102,7 +102,18 @@ class EventStreams:
 class EventStream:
     """One client of the events of one request."""
 
-    __slots__ = ("__weakref__", "_closed", "_id", "_last", "_paused", "_reading", "_sink", "_streams", "_unwatch")
+    __slots__ = (
+        "__weakref__",
+        "_again",
+        "_closed",
+        "_id",
+        "_last",
+        "_paused",
+        "_reading",
+        "_sink",
+        "_streams",
+        "_unwatch",
+    )
     _log = Logger()
 
     def __init__(self, streams: EventStreams, correlation_id: str, after: int, sink: Sink) -> None:
@@ -111,7 +122,7 @@ class EventStream:
         self._last = after
         self._sink = sink
         self._paused = False
-        self._reading = False
+        self._reading = self._again = False
         self._closed = False
         self._unwatch = streams.store.watch(correlation_id, self._on_event)
 
@@ -123,6 +134,11 @@ class EventStream:
         self._catch_up()
 
     def _on_event(self, event: Event) -> None:
+        if event.reply is not None and event.number <= self._last:
+            # The store has forgotten events that were written here. Its ending ends the stream all the same.
+            self._last = event.number - 1
+        if self._reading:
+            self._again = True  # the store may have been read before the event
         if self._paused or self._reading or event.number <= self._last:
             return  # the event is, or will be, read from the store
         if event.number == self._last + 1:
@@ -139,8 +155,9 @@ class EventStream:
 
     def _caught_up(self, events: list[Event]) -> None:
         self._reading = False
+        again, self._again = self._again, False
         self._write_all(events)
-        if events:
+        if events or again:
             self._catch_up()  # events may have happened since the read began
 
     def _cannot_read(self, failure: Failure) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.delivery.documents import MOST_EVENT_RESULT_BYTES
@@ -105,6 +106,45 @@ class EventStreamTests(SynchronousTestCase):
         client.write = write  # type: ignore[method-assign]
         client.producer.resumeProducing()
         self.assertEqual(client.ids, list(range(1, 13)))
+
+    def test_while_reading(self) -> None:
+        """An event that happens after the store was read, and before its answer is here, is not missed."""
+        correlation_id = self.bench.submit()
+        store: Any = self.bench.backend.store
+        history = store.history
+        known = self.bench.events(correlation_id)
+        answers: list[Any] = []
+
+        def late(each: str, after: int) -> Deferred[Any]:
+            found = self.successResultOf(history(each, after))
+            answers.append((answer := Deferred[Any](), found))
+            return answer
+
+        store.history = late
+        client = StreamClient()
+        self.streams.open(correlation_id, 0, known, client)
+        self.handler.answers[0].callback("x")
+        self.bench.backend.turn()
+        while answers:
+            answer, found = answers.pop()
+            answer.callback(found)
+        self.assertEqual((client.ids, client.finished), ([1, 2, 3], True))
+
+    def test_set_back(self) -> None:
+        """Where the store has forgotten events that a client has, as after a failover of Redis, the ending ends it."""
+        for stalled in (False, True):
+            correlation_id = self.bench.submit()
+            client = self.read(correlation_id)
+            stream = next(iter(self.streams._open))
+            stream._last = 7  # events 3 to 7 were forgotten
+            if stalled:
+                client.producer.pauseProducing()
+            self.handler.answers[-1].callback("x")
+            self.bench.backend.turn()
+            if stalled:
+                self.assertFalse(client.finished)
+                client.producer.resumeProducing()
+            self.assertEqual((client.ids, client.finished), ([1, 2, 3], True))
 
     def test_stalled_for_long(self) -> None:
         """A stalled client gets no comments, and stays until its connection ends."""
