@@ -28,6 +28,7 @@ from openhqm.policy.foreign import (
     read_headers,
     take_apart,
 )
+from openhqm.policy.reason_classes import ReasonClass
 from openhqm.redis.connection import Redis
 from openhqm.redis.driver import is_refusal
 from openhqm.redis.errors import refusal
@@ -207,7 +208,8 @@ class RedisIntake:
         self._redis.saw(number)
         now = self._redis.clock_now()
         id = self._redis.ids.issue(number)
-        reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason)
+        kind = ReasonClass.NOT_A_REQUEST.value
+        reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason, reason_class=kind)
         letter = DeadLetter(Request(id, now, draft), f"not a request: {reason}", reply, now)
         if await self._queue.refuse(letter, self._inbox, entry):
             self._log.warn(

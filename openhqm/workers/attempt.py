@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from openhqm.errors import DeliveryClosed, NotDurable, Reject, RetryLater
 from openhqm.interfaces import IDelivery
 from openhqm.messages import Reply, Status
+from openhqm.policy.reason_classes import ReasonClass
 from openhqm.policy.retry import RetryPolicy
 from openhqm.workers.gate import Call, Gate, GateClosed
 from openhqm.workers.handlers import AttemptTimedOut, Handlers, Work
@@ -105,7 +106,7 @@ class Attempt:
             made = delivery.attempt - 1
             error = f"the worker process ended during each of the {made} attempts"
             reply = blank(self._id, Status.FAILED, context.clock.seconds(), made, context.clock.seconds())
-            await self._dead_letter("poison", attrs.evolve(reply, error=error))
+            await self._dead_letter("poison", ReasonClass.POISON, attrs.evolve(reply, error=error))
             return
         if context.gate is not None and not await self._pass_gate(context.gate):
             return
@@ -121,8 +122,12 @@ class Attempt:
             else:
                 await self._failed(self._blank(Status.FAILED, started, "the handler raised CancelledError"))
         except Reject as error:
-            reason = "rejected by the handler" if error.answer is None else "the answer is final"
-            await self._dead_letter(reason, self._failure(started, error))
+            reason, kind = (
+                ("rejected by the handler", ReasonClass.REJECTED)
+                if error.answer is None
+                else ("the answer is final", ReasonClass.FINAL_ANSWER)
+            )
+            await self._dead_letter(reason, kind, self._failure(started, error))
         except RetryLater as error:
             now = context.clock.seconds()
             await self._failed(*asked_delays(self._failure(started, error), error, now))
@@ -130,7 +135,8 @@ class Attempt:
             limit = str(error) or self._exceeded()
             await self._failed(self._blank(Status.TIMEOUT, started, limit))
         except UnusableAnswer as error:
-            await self._dead_letter("unusable answer", self._blank(Status.FAILED, started, describe(error)))
+            reply = self._blank(Status.FAILED, started, describe(error))
+            await self._dead_letter("unusable answer", ReasonClass.UNUSABLE_ANSWER, reply)
         except (Exception, SystemExit) as error:  # of the handler: each of its errors is a failed attempt
             context.log.failure("attempt {attempt} failed", attempt=delivery.attempt, correlation_id=self._id)
             await self._failed(self._blank(Status.FAILED, started, describe(error)))
@@ -264,7 +270,7 @@ class Attempt:
         policy, delivery = self._context.policy, self._delivery
         if policy.exhausted(delivery.attempt):
             reason = f"{delivery.attempt} attempts failed" if delivery.attempt > 1 else "the attempt failed"
-            await self._dead_letter(reason, reply)
+            await self._dead_letter(reason, ReasonClass.ATTEMPTS_EXHAUSTED, reply)
             return
         if delay is None:
             delay = policy.delay(delivery.attempt, self._context.random)
@@ -272,7 +278,8 @@ class Attempt:
         await self._settle(lambda: delivery.retry(pause, reply.error or ""))
         self._context.metrics.retried()
 
-    async def _dead_letter(self, reason: str, reply: Reply) -> None:
+    async def _dead_letter(self, reason: str, kind: ReasonClass, reply: Reply) -> None:
+        reply = attrs.evolve(reply, reason_class=kind.value)
         if await self._settle(lambda: self._delivery.dead_letter(reason, reply)):
             self._context.metrics.dead_lettered()
             self._context.metrics.finished(self._delivery.request, self._context.clock.seconds())

@@ -372,6 +372,7 @@ class MessagesTests(BrokeredCase):
         ((_, letter),) = self.do(self.bench.queue.dead_letters(0, 10))
         self.assertEqual(letter.request.submission.body, b"\xff no")
         self.assertIn("not a request", letter.reason)
+        self.assertEqual(letter.reply.reason_class, "not_a_request")
         self.assertEqual(self.left(), 0)
 
     def test_unreadable_while_the_disk_is_full(self) -> None:

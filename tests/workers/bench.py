@@ -113,6 +113,10 @@ class WorkerBench:
         self.backend.queue.dead_letters(0, 100).addCallback(found.extend)
         return [letter for _, letter in found]
 
+    def reasons(self) -> list[tuple[str, str]]:
+        """The reasons of the dead letters, and the classes that the replies to their requests name."""
+        return [(letter.reason, letter.reply.reason_class) for letter in self.letters()]
+
 
 class ManualHandler:
     """A handler that returns a Deferred for each attempt, which the test fires."""

@@ -69,7 +69,7 @@ class AnswersTests(SynchronousTestCase):
             reply = bench.record(bench.submit()).reply
             self.assertEqual(reply.status, Status.FAILED)
             self.assertIn("not JSON", reply.error)
-            self.assertEqual([letter.reason for letter in bench.letters()], ["unusable answer"])
+            self.assertEqual(bench.reasons(), [("unusable answer", "unusable_answer")])
 
     def test_body_of_wrong_type(self) -> None:
         """A body that is text instead of bytes fails the request at once, and the error names the type."""
@@ -132,6 +132,7 @@ class FailuresTests(SynchronousTestCase):
         self.assertEqual((reply.status, reply.error, reply.attempt), (Status.FAILED, "RuntimeError: no luck 4", 4))
         (letter,) = bench.letters()
         self.assertEqual((letter.reason, letter.reply), ("4 attempts failed", reply))
+        self.assertEqual(reply.reason_class, "attempts_exhausted")
         self.assertEqual(
             bench.types(correlation_id), ["pending", *["processing", "retrying"] * 3, "processing", "failed"]
         )
@@ -162,7 +163,7 @@ class FailuresTests(SynchronousTestCase):
         correlation_id = bench.submit()
         reply = bench.record(correlation_id).reply
         self.assertEqual((reply.status, reply.error, reply.attempt), (Status.FAILED, "never", 1))
-        self.assertEqual([letter.reason for letter in bench.letters()], ["rejected by the handler"])
+        self.assertEqual(bench.reasons(), [("rejected by the handler", "rejected")])
 
     def test_retry_later(self) -> None:
         """A handler may choose the delay of the retry. A delay that is no finite number is replaced by the back-off."""
@@ -215,7 +216,7 @@ class FailuresTests(SynchronousTestCase):
         reply = bench.record(correlation_id).reply
         self.assertEqual(reply.status, Status.FAILED)
         self.assertIn("the worker process ended during each of the 4 attempts", reply.error)
-        self.assertEqual([letter.reason for letter in bench.letters()], ["poison"])
+        self.assertEqual(bench.reasons(), [("poison", "poison")])
         self.assertEqual(len(handler.works), 4)
 
     def test_retry_survives(self) -> None:

@@ -237,7 +237,7 @@ class OutcomeTests(SynchronousTestCase):
             )
             served = rig.served()
             self.assertEqual((served.status, served.body), (code, b'{"why": 1}'))
-            self.assertEqual([letter.reason for letter in rig.bench.letters()], ["the answer is final"])
+            self.assertEqual(rig.bench.reasons(), [("the answer is final", "final_answer")])
 
     def test_retried(self) -> None:
         """A status that may pass is tried four times in all, and the last answer is stored."""
@@ -245,7 +245,7 @@ class OutcomeTests(SynchronousTestCase):
         reply = rig.done().reply
         self.assertEqual((reply.status, reply.attempt, reply.status_code, reply.body), (Status.FAILED, 4, 503, b"4"))
         self.assertEqual(rig.served().body, b"4")
-        self.assertEqual([letter.reason for letter in rig.bench.letters()], ["4 attempts failed"])
+        self.assertEqual(rig.bench.reasons(), [("4 attempts failed", "attempts_exhausted")])
 
     def test_own_list(self) -> None:
         """``retry_on`` of the endpoint decides."""
