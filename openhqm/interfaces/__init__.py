@@ -16,9 +16,10 @@ from openhqm.interfaces.broker import (
     Message,
     Position,
 )
-from openhqm.interfaces.queue import IDelivery, IMessageQueue, IResultStore, QueueTraits
+from openhqm.interfaces.queue import DEAD_LETTER_PAGE_BYTES, IDelivery, IMessageQueue, IResultStore, QueueTraits
 
 __all__ = [
+    "DEAD_LETTER_PAGE_BYTES",
     "Acks",
     "BrokerTraits",
     "ChannelMissing",

@@ -27,6 +27,9 @@ from openhqm.messages import (
     Submission,
 )
 
+DEAD_LETTER_PAGE_BYTES = 1024 * 1024
+"""How many bytes of dead letters one page holds; the last one may go beyond it."""
+
 
 @attrs.frozen
 class QueueTraits:
@@ -127,7 +130,11 @@ class IMessageQueue(Interface):
         """The names of all queues that requests were ever accepted into, by any process; others may be among them."""
 
     def dead_letters(after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
-        """The dead letters in order, each with its number, numbered above ``after``, up to ``most``."""
+        """A page of the dead letters in order, each with its number, numbered above ``after``: one to ``most``.
+
+        It ends with the letter that reaches `DEAD_LETTER_PAGE_BYTES`, so that no listing grows with what was stored. An
+        empty page: there are no more.
+        """
 
     def drop_dead_letter(number: int) -> Deferred[None]:
         """Remove a dead letter for good. `UnknownRequest`."""

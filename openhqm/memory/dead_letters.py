@@ -9,6 +9,7 @@ from itertools import count
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.errors import UnknownRequest
+from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
 from openhqm.messages import DeadLetter, Depth
 from openhqm.policy.limits import NO_LIMITS, Limits
 
@@ -33,9 +34,17 @@ class DeadLetters:
             raise _unknown(number)
 
     def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
-        """Up to ``most`` of those numbered above ``after``, in order."""
+        """Those numbered above ``after``, in order: see `IMessageQueue.dead_letters`."""
         self._trim()
-        return [entry for entry in self._letters.items() if entry[0] > after][:most]
+        found: list[tuple[int, DeadLetter]] = []
+        size = 0
+        for number, letter in self._letters.items():
+            if len(found) >= most or size >= DEAD_LETTER_PAGE_BYTES:
+                break
+            if number > after:
+                found.append((number, letter))
+                size += _size(letter)
+        return found
 
     def find(self, number: int) -> DeadLetter:
         """The one with this number; `UnknownRequest`."""
@@ -58,6 +67,11 @@ class DeadLetters:
             if not too_many and not too_old:
                 return
             del self._letters[number]
+
+
+def _size(letter: DeadLetter) -> int:
+    submission, reply = letter.request.submission, letter.reply
+    return sum(len(part or b"") for part in (submission.payload, submission.body, reply.result, reply.body))
 
 
 def _unknown(number: int) -> UnknownRequest:

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from openhqm.codec import decode_dead_letter
 from openhqm.errors import UnknownRequest
+from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
 from openhqm.messages import DeadLetter, Depth
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.redis.connection import Redis
@@ -34,10 +35,10 @@ class DeadLetters:
 
     @deferred
     async def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
-        """Those numbered above ``after``, in order."""
+        """Those numbered above ``after``, in order: see `IMessageQueue.dead_letters`."""
         if after >= LARGEST_NUMBER:
             return []
-        found = await self._redis.command("XRANGE", self.key, f"{max(after, 0) + 1}-0", "+", "COUNT", most)
+        found = await self._redis.run("dead_letters", self.key, max(after, 0) + 1, most, DEAD_LETTER_PAGE_BYTES)
         return [(int(entry[0].partition(b"-")[0]), decode_dead_letter(_fields(entry)[b"letter"])) for entry in found]
 
     @deferred

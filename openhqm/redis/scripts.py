@@ -12,6 +12,7 @@ _HERE = Path(__file__).parent
 NAMES = (
     "accept",
     "dead_letter",
+    "dead_letters",
     "depth",
     "drop",
     "end",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import apsw
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -12,10 +13,11 @@ from twisted.logger import Logger
 
 from openhqm.codec import decode_dead_letter, encode_dead_letter
 from openhqm.errors import UnknownRequest
+from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
 from openhqm.messages import DeadLetter, Depth
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.sql import fetch_all, fetch_one
+from openhqm.sqlite.sql import fetch_one, fetch_through
 
 MOST_TRIMMED = 200
 TRIMMED = "{count} dead letters were removed: queue.limits keeps no more of them, or not for so long"
@@ -71,11 +73,19 @@ class DeadLetters:
         return removed
 
     def listed(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
-        """Up to ``most`` of those numbered above ``after``, in order."""
-        rows = fetch_all(
+        """Those numbered above ``after``, in order: see `IMessageQueue.dead_letters`."""
+        read = 0
+
+        def last(row: Any) -> bool:
+            nonlocal read
+            read += len(row[1])
+            return read >= DEAD_LETTER_PAGE_BYTES
+
+        rows = fetch_through(
             self._file.reader,
             "SELECT number, body FROM dead_letters WHERE number > ? ORDER BY number LIMIT ?",
             (min(after, LARGEST_NUMBER), most),
+            last,
         )
         return [(number, decode_dead_letter(body)) for number, body in rows]
 

@@ -35,5 +35,24 @@ def fetch_one(connection: apsw.Connection, statement: str, values: Sequence[Any]
         raise _told(connection, error) from None
 
 
+def fetch_through(
+    connection: apsw.Connection, statement: str, values: Sequence[Any], last: Callable[[Any], bool]
+) -> list[Any]:
+    """The rows, as tuples, up to and with the first for which ``last`` is true. Those behind it are not read."""
+    found = []
+    try:
+        rows = connection.execute(statement, tuple(values))
+        try:
+            for row in rows:
+                found.append(row)
+                if last(row):
+                    break
+        finally:
+            rows.close(True)  # else what was left unread would keep its read transaction open
+    except READ_ERRORS as error:
+        raise _told(connection, error) from None
+    return found
+
+
 def _told(connection: apsw.Connection, error: apsw.Error) -> Exception:
     return connection.failed(error) if isinstance(connection, Reader) else error

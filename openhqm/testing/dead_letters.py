@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from openhqm.errors import UnknownRequest
+from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
 from openhqm.messages import Status
 from openhqm.policy.limits import Limits
 from openhqm.testing.bench import DEAD_LETTERS, Base
@@ -32,6 +33,22 @@ class KeepingDeadLetters(Base):
             await self.refused(self.bench.queue.drop_dead_letter(unknown), UnknownRequest)
             await self.refused(self.bench.queue.redrive(unknown), UnknownRequest)
         self.assertEqual(await self.status(first), Status.FAILED)
+
+    async def test_pages_of_dead_letters(self) -> None:
+        """A page holds at most what it is asked for, and ends with the letter that reaches the bytes of a page. From
+        page to page every letter is listed once, in order, and the last page is empty."""
+        sizes = [DEAD_LETTER_PAGE_BYTES * 5 // 8] * 5 + [1] * 4
+        ids = [await self.dead_letter(b'"%b"' % (size * b"x")) for size in sizes]
+        for most, lengths in ((1, [1] * 9), (3, [2, 2, 3, 2]), (100, [2, 2, 5])):
+            found: list[str] = []
+            pages = []
+            after = 0
+            while page := await self.do(self.bench.queue.dead_letters(after, most)):
+                found += [letter.request.correlation_id for _, letter in page]
+                pages.append(len(page))
+                after = page[-1][0]
+            self.assertEqual((found, pages), (ids, lengths), most)
+        self.assertEqual(await self.do(self.bench.queue.dead_letters(after, 100)), [])
 
     async def test_most_dead_letters(self) -> None:
         """Beyond a number the oldest dead letters are removed."""
