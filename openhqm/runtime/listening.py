@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from openhqm.errors import CannotStart
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.unix_sockets import unix_endpoint
 
 BACKLOG = 1024
 PAUSE_SECONDS = 1.0
@@ -35,7 +36,7 @@ async def listen(
     ports = []
     for endpoint in endpoints:
         try:
-            ports.append(await serverFromString(reactor, endpoint).listen(factory))
+            ports.append(await _endpoint(reactor, endpoint).listen(factory))
         except CannotListenError as error:
             raise CannotStart(_cannot_listen(error)) from None
         except LookupError:
@@ -47,8 +48,13 @@ async def listen(
     return ports
 
 
+def _endpoint(reactor: Any, description: str) -> Any:
+    return (unix_endpoint if description.startswith("unix:") else serverFromString)(reactor, description)
+
+
 def _cannot_listen(error: CannotListenError) -> str:
-    return f"cannot listen on {error.interface or '*'}:{error.port}: {error.socketError}"
+    where = error.port if isinstance(error.port, str) else f"{error.interface or '*'}:{error.port}"
+    return f"cannot listen on {where}: {error.socketError}"
 
 
 @implementer(IReadDescriptor)
