@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from openhqm.backends import PRODUCTS
@@ -12,6 +12,7 @@ from openhqm.config.handler_rules import about_handlers
 from openhqm.config.model import Settings
 from openhqm.config.queue_rules import about_halves
 from openhqm.config.reloading import Prepare, Reloading
+from openhqm.policy.limits import Limits
 from openhqm.runtime.logs import are_written_here, set_level
 
 ASSEMBLED = (
@@ -22,12 +23,23 @@ ASSEMBLED = (
 """The keys and sections that the assembly prepares."""
 
 
-def reloading(settings: Settings, read: Callable[[], Settings], assemble: Prepare) -> Reloading:
-    """The reloading of a process that runs with ``settings``. ``assemble`` prepares what `ASSEMBLED` names."""
+def reloading(
+    settings: Settings,
+    read: Callable[[], Settings],
+    assemble: Prepare,
+    limit: Sequence[Callable[[Limits], None]] = (),
+) -> Reloading:
+    """The reloading of a process that runs with ``settings``. ``assemble`` prepares what `ASSEMBLED` names.
+
+    Each of ``limit`` is told of other limits; none: those of the queue cannot change.
+    """
+    applied: dict[str, Prepare] = {"monitoring.log_level": _prepare_level, **dict.fromkeys(ASSEMBLED, assemble)}
+    if limit:
+        applied["queue.limits"] = lambda wanted: partial(_tell_all, limit, wanted.queue.limits.limits)
     return Reloading(
         settings,
         read,
-        {"monitoring.log_level": _prepare_level, **dict.fromkeys(ASSEMBLED, assemble)},
+        applied,
         check=lambda mixed: (
             *contradictions(mixed, PRODUCTS),
             *about_halves(mixed, PRODUCTS),
@@ -35,6 +47,11 @@ def reloading(settings: Settings, read: Callable[[], Settings], assemble: Prepar
         ),
         without_effect=_without_effect,
     )
+
+
+def _tell_all(told: Sequence[Callable[[Limits], None]], limits: Limits) -> None:
+    for tell in told:
+        tell(limits)
 
 
 def _prepare_level(settings: Settings) -> Callable[[], None]:

@@ -209,7 +209,8 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         queues=queues,
         journaled=(settings.queue.accept or PRODUCTS[settings.queue.type].accept) == "journaled",
     )
-    return Backend(queue, store.results, store.timekeeper, when_probed, channels=count, broker=broker)
+    limit = store.ledger.limit
+    return Backend(queue, store.results, store.timekeeper, when_probed, channels=count, broker=broker, limit=limit)
 
 
 def _store(beside: Beside, settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Store[Ledger] | None:

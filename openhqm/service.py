@@ -191,7 +191,8 @@ class OpenHQM(Service):
         )
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         self._register_metrics()
-        self._reloading = reloading(settings, read or (lambda: settings), self.prepare)
+        limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit)
+        self._reloading = reloading(settings, read or (lambda: settings), self.prepare, limit)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Prepare to run with other ``settings``, and return the function that changes over, which waits for nothing.

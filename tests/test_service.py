@@ -163,6 +163,33 @@ class ServingTests(ProcessCase):
         self.assertEqual(server.response(server.submit(1))["result"], {"seen": 1, "attempt": 1})
         self.assertEqual(server.stop(), 0)
 
+    def test_hang_up_with_other_limits(self) -> None:
+        """A lower limit refuses from then on, a contradiction changes nothing, and without a limit all are taken."""
+        server = self.server()
+        handler = "worker: {handler: 'jobs:handle', count: 1}\n"
+        server.start("--config", self.config(handler))
+        assert server.process is not None
+        for _ in range(3):
+            server.submit(1, delay=600)
+
+        def hang_up(limits: str, said: str) -> None:
+            assert server.process is not None
+            before = server.log().count(said)
+            self.config(f"{handler}queue: {{limits: {{{limits}}}}}")
+            server.process.send_signal(signal.SIGHUP)
+            server.until(lambda: server.log().count(said) > before, "it does not say so")
+
+        hang_up("requests: 3", "queue.limits.requests has changed")
+        submission = {"payload": 1, "metadata": {"delay": 600}}
+        self.assertEqual(server.ask("POST", "/api/v1/submit", submission)[0], 503)
+        health = json.loads(server.ask("GET", "/health")[2])
+        self.assertEqual(health["queue"]["requests"], {"open": 3, "limit": 3})
+        hang_up("overflow: drop_oldest", "queue.limits.overflow: ")
+        self.assertEqual(server.ask("POST", "/api/v1/submit", submission)[0], 503)
+        hang_up("requests: null", "queue.limits.requests has changed")
+        self.assertEqual(server.ask("POST", "/api/v1/submit", submission)[0], 202)
+        self.assertEqual(server.stop(), 0)
+
     def test_hang_up_beyond_the_broker(self) -> None:
         """Endpoints that take more channels than the broker has change nothing, and the key is named."""
         server = self.server()

@@ -51,6 +51,10 @@ class Health:
         self._warnings = warnings
         self._fleet_status = fleet_status
 
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold from now on."""
+        self._limits = limits
+
     def process_health(self) -> ProcessHealth:
         """The health of this process alone."""
         unavailable_reason = "stopping" if self.draining else self._queue.unavailable_reason

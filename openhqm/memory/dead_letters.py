@@ -15,11 +15,11 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 
 
 class DeadLetters:
-    """Those of this process."""
+    """Those of this process; ``limits`` says how many are kept, and for how long. It may be changed."""
 
     def __init__(self, clock: IReactorTime, limits: Limits = NO_LIMITS) -> None:
         self._clock = clock
-        self._limits = limits
+        self.limits = limits
         self._letters: dict[int, DeadLetter] = {}
         self._numbers = count(1)
 
@@ -59,7 +59,7 @@ class DeadLetters:
         return Depth(len(self._letters), 0, 0, min((letter.at for letter in self._letters.values()), default=None))
 
     def _trim(self) -> None:
-        most, seconds = self._limits.dead_letters, self._limits.dead_letter_seconds
+        most, seconds = self.limits.dead_letters, self.limits.dead_letter_seconds
         while self._letters:
             number, oldest = next(iter(self._letters.items()))
             too_many = most is not None and len(self._letters) > most

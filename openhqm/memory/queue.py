@@ -25,13 +25,13 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.endings import dropped, expired
-from openhqm.queue.limits import accept_within, tell_dropped, tell_expired
+from openhqm.queue.limits import LOWERED, accept_within, tell_dropped, tell_expired
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
 
 TRAITS = QueueTraits(durable=False, ordered=True, atomic_settle=True)
 MOST_REQUESTS = 100_000
-MOST_EXPIRED = 1000
+MOST_ENDED = 1000
 NEVER = float("inf")
 
 
@@ -90,6 +90,11 @@ class MemoryQueue:
             return cast(Deferred[Acceptance], accept())
         return accept_within(self._limits, request_size(submission), accept)
 
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold from now on."""
+        self._limits = self._letters.limits = limits
+        self._look_at(self._clock.seconds())
+
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load() if self._limits.any else None)
 
@@ -99,13 +104,18 @@ class MemoryQueue:
     def _refusal(self, size: int) -> QueueFull | None:
         """Why there is no room for ``size`` bytes, or None. Where the limits say so, what waited longest is dropped."""
         while (refusal := self._limits.refusal(self._load(), size)) is not None and self._limits.drop_oldest:
-            oldest = self._oldest()
-            if oldest is None:
+            if self._limits.excess(self._load(), 1, size) > MOST_ENDED or not self._drop_oldest(refusal.reason):
                 break
+        return refusal
+
+    def _drop_oldest(self, reason: str) -> bool:
+        """End what has waited longest; False: nothing waits."""
+        oldest = self._oldest()
+        if oldest is not None:
             _, key = oldest
             self._results.note_ending(key, dropped(self._ids.issue(key), self._clock.seconds()))
-            tell_dropped(1, refusal.reason)
-        return refusal
+            tell_dropped(1, reason)
+        return oldest is not None
 
     def _oldest(self) -> tuple[float, int] | None:
         found = [each for queue in self._queues.values() if (each := queue.oldest()) is not None]
@@ -119,15 +129,23 @@ class MemoryQueue:
     def _look_at(self, due: float) -> None:
         if due < self._looks_at:
             self._looks_at = due
-            self._timers.at(due, self._end_what_is_too_old)
+            self._timers.at(due, self._end_what_waits)
 
-    def _end_what_is_too_old(self) -> None:
+    def _end_what_waits(self) -> None:
+        """End what has waited for too long, and what is too much since the limits have changed, in portions."""
         self._looks_at = NEVER
+        excess = self._limits.excess(self._load()) if self._limits.drop_oldest else 0
+        for _ in range(min(excess, MOST_ENDED)):
+            if not self._drop_oldest(LOWERED):
+                break
+        else:
+            if excess > MOST_ENDED:
+                self._look_at(self._clock.seconds() + 0.01)
         now, age = self._clock.seconds(), self._limits.age_seconds
         count = 0
         while age is not None and (oldest := self._oldest()) is not None:
             since, key = oldest
-            if since + age > now or count == MOST_EXPIRED:
+            if since + age > now or count == MOST_ENDED:
                 self._look_at(max(since + age, now + 0.01))
                 break
             self._results.note_ending(key, expired(self._ids.issue(key), now, age))
@@ -135,10 +153,9 @@ class MemoryQueue:
         tell_expired(count, age or 0.0)
 
     def _count(self, key: int, request: Request) -> None:
-        if self._limits.any:
-            size = request_size(request.submission)
-            self._bytes += size - self._sizes.get(key, 0)
-            self._sizes[key] = size
+        size = request_size(request.submission)
+        self._bytes += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
 
     def _accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()

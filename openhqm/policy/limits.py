@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import attrs
 
 from openhqm.errors import QueueFull
@@ -53,6 +55,13 @@ class Limits:
         if self.bytes is not None and load.bytes + size > self.bytes:
             return QueueFull(f"queue.limits.bytes: the requests that have not ended take most of {self.bytes} bytes")
         return None
+
+    def excess(self, load: Load, requests: int = 0, size: int = 0) -> int:
+        """About how many requests have to end before so many more, of ``size`` bytes in all, are within the limits."""
+        excess = 0 if self.requests is None else load.requests + requests - self.requests
+        if self.bytes is not None and load.bytes:
+            excess = max(excess, ceil((load.bytes + size - self.bytes) * load.requests / load.bytes))
+        return max(0, excess)
 
 
 NO_LIMITS = Limits()

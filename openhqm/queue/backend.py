@@ -15,6 +15,7 @@ from openhqm.messages import DeadLetter, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.channel_count import ChannelCount
 from openhqm.policy.channels import Channels
+from openhqm.policy.limits import Limits
 from openhqm.policy.steps import Step
 from openhqm.runtime.deferreds import deferred
 
@@ -69,7 +70,8 @@ class Backend:
     ``timekeeper``: None where the queue keeps the time itself. ``when_probed`` fires once it is known whether a server
     can be reached. ``make_intake`` makes what reads messages of other programs, or None where there are none.
     ``channels`` counts the channels that the queue takes in ``broker``, with the addressing that it was made with or
-    with another one; None: there is no broker.
+    with another one; None: there is no broker. ``limit`` has the queue keep other limits from then on; None: those that
+    it has are its own.
     """
 
     queue: IMessageQueue
@@ -79,6 +81,7 @@ class Backend:
     make_intake: Callable[[Addressing, CheckSubmission], Intake | None] = _no_intake
     channels: CountChannels | None = None
     broker: IBroker | None = None
+    limit: Callable[[Limits], None] | None = None
 
     @deferred
     async def start(self) -> None:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from openhqm.errors import NotDurable
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Request, Submission
+from openhqm.policy.limits import Limits
 
 MOST_COUNTED = 100_000
 CLAIM_SECONDS = 30.0
@@ -161,6 +162,9 @@ class Ledger(Protocol):
 
     def load(self) -> Deferred[Load | None]:
         """See `IMessageQueue.load`."""
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold from now on."""
 
     def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:
         """Take record, claim and entry back. False, and nothing of it, where a caller or a worker knows of it."""

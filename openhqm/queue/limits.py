@@ -16,6 +16,7 @@ from openhqm.runtime.deferreds import deferred
 T = TypeVar("T")
 MOST_TRIES = 20
 """Other processes accept at the same time, and may take the room that was made."""
+LOWERED = "queue.limits is lower than what was open"
 _log = Logger()
 
 

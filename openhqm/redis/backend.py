@@ -45,7 +45,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         answers = names.response_queue
         return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes, answers)
 
-    return Backend(queue, store, store, redis.when_probed, make_intake)
+    return Backend(queue, store, store, redis.when_probed, make_intake, limit=queue.limit)
 
 
 def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, beside: Beside) -> Store[RedisLedger]:

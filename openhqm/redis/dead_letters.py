@@ -23,14 +23,14 @@ LARGEST_NUMBER = 2**64 - 1  # the first part of an entry's id holds no more
 class DeadLetters:
     """Those of the dead letter queue ``name``. The scripts add to them at ``key``.
 
-    ``limits`` says how many are kept, and for how long.
+    ``limits`` says how many are kept, and for how long. It may be changed.
     """
 
     _log = Logger()
 
     def __init__(self, redis: Redis, name: str, limits: Limits = NO_LIMITS) -> None:
         self._redis = redis
-        self._limits = limits
+        self.limits = limits
         self.key = f"{redis.prefix}dead:{name}"
 
     @deferred
@@ -62,9 +62,9 @@ class DeadLetters:
     @deferred
     async def trim(self) -> bool:
         """Remove some that are too many or too old; whether there may be more of them."""
-        if not self._limits.trims:
+        if not self.limits.trims:
             return False
-        most, seconds = self._limits.dead_letters, self._limits.dead_letter_seconds
+        most, seconds = self.limits.dead_letters, self.limits.dead_letter_seconds
         values = ("" if limit is None else repr(limit) for limit in (most, seconds))
         removed, more = await self._redis.run("trim", self.key, *values, MOST_TRIMMED)
         if removed:

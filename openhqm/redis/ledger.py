@@ -69,7 +69,7 @@ class RedisLedger:
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
         self.load = self._load.read
-        self.sweeps = (self._letters.trim, self._load.end_older)
+        self.sweeps = (self._letters.trim, self._load.end_some)
         self._unlisten: list[Callable[[], None]] = []
         self.on_ending: list[Callable[[int, str], None]] = []
         self.on_due: list[Callable[[float], None]] = []
@@ -140,6 +140,10 @@ class RedisLedger:
         if not self._load.limits.any:
             return cast(Deferred[Outgoing | Acceptance], record())
         return self._load.accept(request_size(submission), record)
+
+    def limit(self, limits: Limits) -> None:
+        self._letters.limits = limits
+        self._load.limit(limits)
 
     @deferred
     async def _record(

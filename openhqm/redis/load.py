@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -14,13 +15,13 @@ from openhqm.messages import Load, Reply
 from openhqm.policy.foreign import reply_fields
 from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped, expired
-from openhqm.queue.limits import RoomMaker, accept_within, tell_expired
+from openhqm.queue.limits import LOWERED, RoomMaker, accept_within, tell_dropped, tell_expired
 from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
 T = TypeVar("T")
 MOST_DROPPED = 1000
-MOST_EXPIRED = 100
+MOST_ENDED = 100
 MOST_LOOKED_AT = 250
 
 
@@ -30,9 +31,14 @@ class RedisLoad:
     def __init__(self, redis: Redis, ttl: float, limits: Limits) -> None:
         self.limits = limits
         self._redis = redis
-        self._behind: int | None = 0  # up to where `index_open.lua` has looked; None: at all
+        self._behind: int | None = 0  # up to where `index_open.lua` has looked; None: at everything
         self._ttl = ttl
         self._room = RoomMaker(self._make_room)
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold from now on."""
+        self.limits = limits
+        self._behind = 0
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -72,41 +78,64 @@ class RedisLoad:
     async def _make_room(self, size: int) -> int | None:
         """End what has waited longest until there is room for ``size`` bytes; how many requests that were.
 
-        None: nothing waits that could be dropped. Another process may take the room that was made.
+        None: nothing waits that could be dropped, or the limits are so much lower than they were that `end_some` has to
+        go on first. Another process may take the room that was made.
         """
         count = 0
         while count < MOST_DROPPED:
             load = await self.read()
             if load is None or self.limits.refusal(load, size) is None:
                 return count
-            oldest = await self._redis.run("oldest", 0, 1)
-            if not oldest and await self._index():
-                continue
-            if not oldest:
+            if self.limits.excess(load, 1, size) > MOST_DROPPED:
                 return count or None
-            number = int(oldest[0])
-            count += await self._drop(number, dropped(self._redis.ids.issue(number), self._redis.clock_now()))
+            dropped_now = await self._drop_oldest(0.0, 1, dropped)
+            if dropped_now is None and not await self._look_through():
+                return count or None
+            count += dropped_now or 0
         return count
 
     @deferred
-    async def end_older(self) -> bool:
-        """End some of what has waited for too long; whether there may be more of it."""
-        indexed = await self._index()
-        age = self.limits.age_seconds
-        if age is None:
-            return indexed
-        numbers = [int(number) for number in await self._redis.run("oldest", age, MOST_EXPIRED)]
-        now = self._redis.clock_now()
-        dropping = [self._drop(number, expired(self._redis.ids.issue(number), now, age)) for number in numbers]
-        tell_expired(sum(await gatherResults(dropping)), age)
-        return indexed or len(numbers) == MOST_EXPIRED
+    async def end_some(self) -> bool:
+        """End some of what waits for too long, or is too much; whether there may be more of it.
 
-    async def _index(self) -> bool:
-        """Look at some of what was accepted where no limit asked how long it waits; whether there was some left."""
-        if self._behind is None or not self.limits.ends_what_waits:
+        There is too much where the limits are lower than they were; what comes makes room for itself.
+        """
+        more = await self._look_through()
+        limits = self.limits
+        age = limits.age_seconds
+        if age is not None:
+            found = await self._drop_oldest(age, MOST_ENDED, partial(expired, seconds=age))
+            tell_expired(found or 0, age)
+            more = more or found is not None
+        load = await self.read() if limits.drop_oldest else None
+        excess = 0 if load is None else limits.excess(load)
+        if excess:
+            found = await self._drop_oldest(0.0, min(excess, MOST_ENDED), dropped)
+            tell_dropped(found or 0, LOWERED)
+            more = more or found is not None
+        return more
+
+    async def _look_through(self) -> bool:
+        """Look at some of what was accepted where nothing was limited; whether there was some left."""
+        limits = self.limits
+        if self._behind is None or not (limits.any or limits.ends_what_waits):
             return False
-        self._behind = int(await self._redis.run("index_open", self._behind, MOST_LOOKED_AT) or 0) or None
+        asked = ("1" if limits.any else "", "1" if limits.ends_what_waits else "")
+        self._behind = int(await self._redis.run("index_open", self._behind, MOST_LOOKED_AT, *asked) or 0) or None
         return True
+
+    async def _drop_oldest(self, seconds: float, most: int, ending: Callable[[str, float], Reply]) -> int | None:
+        """End up to ``most`` requests that have waited for so long; how many these are. None: there are none."""
+        numbers = [int(number) for number in await self._redis.run("oldest", seconds, most)]
+        if not numbers:
+            return None
+        now = self._redis.clock_now()
+        return sum(
+            await gatherResults(
+                [self._drop(number, ending(self._redis.ids.issue(number), now)) for number in numbers],
+                consumeErrors=True,
+            )
+        )
 
     @deferred
     async def _drop(self, number: int, reply: Reply) -> bool:

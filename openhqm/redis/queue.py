@@ -72,7 +72,7 @@ class RedisQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._load = RedisLoad(redis, ttl, limits)
         self.load = self._load.read
-        self.sweeps = (self._letters.trim, self._load.end_older)
+        self.sweeps = (self._letters.trim, self._load.end_some)
 
     @property
     def traits(self) -> QueueTraits:
@@ -98,6 +98,11 @@ class RedisQueue:
         # Each answer comes or fails within the link's time, so this ends.
         await gatherResults([queue.stop() for queue in self._queues.values()])
         await self._redis.stop()
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold from now on."""
+        self._letters.limits = limits
+        self._load.limit(limits)
 
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()

@@ -50,6 +50,7 @@ NAMES = (
 # What a script uses besides the prelude. Redis runs all of its text each time, and making a function takes time, too.
 _PARTS = {
     "accept": ("accepting",),
+    "index_open": ("accepting",),
     "ledger_published": ("outbox",),
     "ledger_record": ("outbox", "accepting"),
     "ledger_take_due": ("outbox",),

@@ -25,13 +25,13 @@ LARGEST_NUMBER = 2**63 - 1  # an integer in SQLite holds no more
 
 
 class DeadLetters:
-    """Those in ``file``; ``limits`` says how many are kept, and for how long."""
+    """Those in ``file``; ``limits`` says how many are kept, and for how long. It may be changed."""
 
     _log = Logger()
 
     def __init__(self, file: SqliteFile, limits: Limits = NO_LIMITS) -> None:
         self._file = file
-        self._limits = limits
+        self.limits = limits
 
     def add(self, connection: apsw.Connection, letter: DeadLetter) -> None:
         """Within an operation of the file: add one."""
@@ -53,9 +53,9 @@ class DeadLetters:
 
     def trim(self, connection: apsw.Connection, now: float) -> int:
         """Within an operation of the file: remove some that are too old or too many; how many these are."""
-        if not self._limits.trims:
+        if not self.limits.trims:
             return 0
-        most, seconds = self._limits.dead_letters, self._limits.dead_letter_seconds
+        most, seconds = self.limits.dead_letters, self.limits.dead_letter_seconds
         removed = 0
         if seconds is not None:
             oldest = "SELECT number FROM dead_letters WHERE at <= ? ORDER BY at LIMIT ?"

@@ -79,7 +79,7 @@ class SqliteLedger:
         store.within_ending.append(self.outbox.ended)
         self._letters = DeadLetters(file, limits)
         store.within_sweep.append(self._letters.trim)
-        store.within_sweep.append(self._end_older)
+        store.within_sweep.append(self._end_some)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
 
     @property
@@ -144,7 +144,14 @@ class SqliteLedger:
         return accept_within(self._load.limits, request_size(submission), recorded)
 
     def load(self) -> Deferred[Load | None]:
-        return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)
+        return succeed(self._load.read(self._file.reader))
+
+    def limit(self, limits: Limits) -> None:
+        self._letters.limits = limits
+        wanted = self._load.limits.ends_what_waits
+        self._load.limit(limits)
+        if wanted != limits.ends_what_waits:
+            self.unbegun.changed()
 
     def _record(
         self,
@@ -208,9 +215,9 @@ class SqliteLedger:
 
         return self._file.write(move)
 
-    def _end_older(self, connection: apsw.Connection, now: float) -> int:
+    def _end_some(self, connection: apsw.Connection, now: float) -> int:
         self.unbegun.catch_up(connection)
-        return self._load.end_older(connection, now, self.unbegun.older)
+        return self._load.end_some(connection, now, self.unbegun.older, self._oldest)
 
     def _oldest(self, connection: apsw.Connection) -> int | None:
         return self.unbegun.oldest(connection, self._clock.seconds())

@@ -17,14 +17,16 @@ from openhqm.errors import QueueFull
 from openhqm.messages import Load, Reply
 from openhqm.policy.limits import Limits
 from openhqm.queue.endings import dropped, expired
-from openhqm.queue.limits import tell_dropped, tell_expired
+from openhqm.queue.limits import LOWERED, tell_dropped, tell_expired
+from openhqm.sqlite.catching_up import CatchingUp
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_one
 
 MOST_DROPPED = 1000
-MOST_EXPIRED = 200
+MOST_ENDED = 200
 Older = Callable[[apsw.Connection, float, int], Sequence[int]]
+Oldest = Callable[[apsw.Connection], int | None]
 _COUNT = (
     "INSERT INTO load SELECT count(*), coalesce(sum(length(body)), 0) FROM messages m"
     " WHERE NOT EXISTS (SELECT 1 FROM endings e WHERE e.key = m.key)"
@@ -41,8 +43,9 @@ class SqliteLoad:
         self._clock = clock
         self._file = file
         self._store = store
-        if limits.any:
-            store.within_ending.append(self._ended)
+        self._counting = CatchingUp(file, self._recount)
+        store.within_ending.append(self._ended)
+        store.within_sweep.append(self._counting.run)
 
     def start(self) -> None:
         """The file is open. A row that is not there is counted; one that is not kept from now on is removed."""
@@ -52,6 +55,18 @@ class SqliteLoad:
             text = "queue.limits.bytes is {most}, and the disk of {path} has room for {space} more bytes:"
             text += " it is full before the queue is"
             self._log.warn(text, most=most, path=self._file.directory, space=self._file.space)
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold from now on. What is open is counted, which takes long once where nothing was limited."""
+        counts = limits.any != self.limits.any
+        self.limits = limits
+        if counts:
+            self._counting.changed()
+
+    def _recount(self, connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM load")
+        if self.limits.any:
+            connection.execute(_COUNT)
 
     def _start(self, connection: apsw.Connection) -> None:
         with connection:
@@ -65,9 +80,7 @@ class SqliteLoad:
         if self.limits.any:
             connection.execute("UPDATE load SET requests = requests + 1, bytes = bytes + ?", (size,))
 
-    def refusal(
-        self, connection: apsw.Connection, size: int, oldest: Callable[[apsw.Connection], int | None]
-    ) -> QueueFull | None:
+    def refusal(self, connection: apsw.Connection, size: int, oldest: Oldest) -> QueueFull | None:
         """Within an operation of the file: why a request of ``size`` bytes is not taken, or None.
 
         Where the limits say so, what has waited longest is dropped for it; ``oldest`` finds that. `QueueFull` is raised
@@ -75,30 +88,50 @@ class SqliteLoad:
         """
         if not self.limits.any:
             return None
-        refusal = first = self.limits.refusal(self.read(connection), size)
+        load = self.read(connection)
+        refusal = first = None if load is None else self.limits.refusal(load, size)
         count = 0
-        while refusal is not None and self.limits.drop_oldest:
-            key = oldest(connection) if count < MOST_DROPPED else None
-            if key is None and count:
-                raise refusal
+        while load is not None and refusal is not None and self.limits.drop_oldest:
+            if self.limits.excess(load, 1, size) > MOST_DROPPED - count:
+                break  # the limits are lower than they were, and `end_some` is at it
+            key = oldest(connection)
             if key is None:
-                return refusal
+                break
             self._end(connection, key, dropped(self._file.ids.issue(key), self._clock.seconds()))
             count += 1
-            refusal = self.limits.refusal(self.read(connection), size)
+            load = self.read(connection)
+            refusal = None if load is None else self.limits.refusal(load, size)
+        if refusal is not None and count:
+            raise refusal
         if first is not None and count:
             self._file.after_commit(partial(tell_dropped, count, first.reason))
         return refusal
 
-    def end_older(self, connection: apsw.Connection, now: float, older: Older) -> int:
-        """Within an operation of the file: end some of what has waited for too long; how many these are.
+    def end_some(self, connection: apsw.Connection, now: float, older: Older, oldest: Oldest) -> int:
+        """Within an operation of the file: end some of what waits for too long, or is too much; how many these are.
 
-        ``older`` is asked for so many keys of requests that wait for their first attempt since a time.
+        ``older`` is asked for so many keys of requests that wait for their first attempt since a time, ``oldest`` for
+        the one that has waited longest. There is too much where the limits are lower than they were; what comes makes
+        room for itself.
         """
+        return self._end_older(connection, now, older) + self._end_excess(connection, now, oldest)
+
+    def _end_excess(self, connection: apsw.Connection, now: float, oldest: Oldest) -> int:
+        load = self.read(connection) if self.limits.drop_oldest else None
+        excess = 0 if load is None else min(self.limits.excess(load), MOST_ENDED)
+        count = 0
+        while count < excess and (key := oldest(connection)) is not None:
+            self._end(connection, key, dropped(self._file.ids.issue(key), now))
+            count += 1
+        if count:
+            self._file.after_commit(partial(tell_dropped, count, LOWERED))
+        return count
+
+    def _end_older(self, connection: apsw.Connection, now: float, older: Older) -> int:
         age = self.limits.age_seconds
         if age is None:
             return 0
-        keys = older(connection, now - age, MOST_EXPIRED)
+        keys = older(connection, now - age, MOST_ENDED)
         ended = [self._end(connection, key, expired(self._file.ids.issue(key), now, age)) for key in keys]
         if any(ended):
             self._file.after_commit(partial(tell_expired, sum(ended), age))
@@ -111,9 +144,10 @@ class SqliteLoad:
             connection.execute("UPDATE messages SET body = x'' WHERE key = ?", (key,))
         return first
 
-    def read(self, connection: apsw.Connection) -> Load:
-        """What is open."""
-        return Load(*fetch_one(connection, "SELECT requests, bytes FROM load"))
+    def read(self, connection: apsw.Connection) -> Load | None:
+        """What is open; None: nothing is limited, or it has not been counted since that has changed."""
+        row = fetch_one(connection, "SELECT requests, bytes FROM load") if self.limits.any else None
+        return None if row is None else Load(*row)
 
     def resize(self, connection: apsw.Connection, change: int) -> None:
         """Within an operation of the file: an envelope is so many bytes longer."""

@@ -34,13 +34,14 @@ from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import accept_within
 from openhqm.runtime.deferreds import deferred
+from openhqm.sqlite.catching_up import CatchingUp
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
 from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.local_queue import LocalQueue
-from openhqm.sqlite.queue_rows import UNBEGUN, QueueRows, delay, delayed_since
+from openhqm.sqlite.queue_rows import UNBEGUN, QueueRows, delay, delayed_since, oldest_delayed
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import DELAYED, RANK, queue_of_key
 from openhqm.sqlite.sql import fetch_all
@@ -81,9 +82,12 @@ class SqliteQueue:
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
         self._load = SqliteLoad(file, results, limits, clock)
-        self._limited = limits.any
         self._held = Held(file, results, clock, self._load, self._make_due)
-        results.within_sweep.append(lambda connection, now: self._load.end_older(connection, now, self._older))
+        self._ordering = CatchingUp(file, self._order)
+        results.within_sweep.append(self._ordering.run)
+        results.within_sweep.append(
+            lambda connection, now: self._load.end_some(connection, now, self._older, self._oldest)
+        )
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -99,15 +103,18 @@ class SqliteQueue:
         self._file.write_now(lambda connection: connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL"))
         self._load.start()
         self._queue(self._requests)
-        self._file.write_now(self._prepare)
-
-    def _prepare(self, connection: apsw.Connection) -> None:
-        """Where requests end that have waited longest, or for too long: those may wait in any queue."""
         if self._load.limits.ends_what_waits:
-            for name in self._names()[: MOST_QUEUES - 1]:
-                self._queue(name)
+            self._open_all()
+        self._file.write_now(self._order)
 
-        connection.execute(UNBEGUN if self._load.limits.age_seconds is not None else "DROP INDEX IF EXISTS unbegun")
+    def _open_all(self) -> None:
+        """What has waited longest may wait in any queue."""
+        for name in self._names()[: MOST_QUEUES - 1]:
+            self._queue(name)
+
+    def _order(self, connection: apsw.Connection) -> None:
+        """What is not found by its key is found by an index, where a limit asks for it."""
+        connection.execute(UNBEGUN if self._load.limits.ends_what_waits else "DROP INDEX IF EXISTS unbegun")
 
     @deferred
     async def stop(self) -> None:
@@ -117,17 +124,29 @@ class SqliteQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
-        if not self._limited:
+        if not self._load.limits.any:
             return cast(Deferred[Acceptance], self._accept(submission, claim, follow_ups))
         accepted = partial(self._accept, submission, claim, follow_ups)
         return accept_within(self._load.limits, request_size(submission), accepted)
 
     def load(self) -> Deferred[Load | None]:
-        return succeed(self._load.read(self._file.reader) if self._load.limits.any else None)
+        return succeed(self._load.read(self._file.reader))
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold from now on. What waits is counted, which takes long once where nothing was limited."""
+        self._letters.limits = limits
+        self._load.limit(limits)
+        if limits.ends_what_waits:
+            self._open_all()
+        self._ordering.changed()
 
     def _oldest(self, connection: apsw.Connection) -> int | None:
+        """The request that has waited longest for its first attempt, which the caller ends."""
         found = [each for queue in self._queues.values() if (each := queue.rows.oldest(connection)) is not None]
-        return min(found)[1] if found else None
+        found += oldest_delayed(connection, self._clock.seconds())
+        _, key = min(found, default=(0.0, None))
+        connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
+        return key
 
     def _older(self, connection: apsw.Connection, before: float, most: int) -> Sequence[int]:
         """Up to ``most`` keys of what waits for its first attempt since ``before`` or earlier."""
@@ -160,7 +179,7 @@ class SqliteQueue:
                 earlier = take_claim(connection, self._file.ids, claim, key, now)
                 if earlier is not None:
                     return earlier
-            if self._limited:
+            if self._load.limits.any:
                 refusal = self._load.refusal(connection, len(body), self._oldest)
                 if refusal is not None:
                     if claim is not None:

@@ -46,6 +46,17 @@ def delayed_since(connection: apsw.Connection, before: float, most: int) -> list
     return found
 
 
+def oldest_delayed(connection: apsw.Connection, now: float) -> list[tuple[float, int]]:
+    """Since when the one of these waits that has waited longest, and its key; nothing where there is none."""
+    for key, due in connection.execute(
+        "SELECT key, due FROM inflight WHERE attempt = 0 AND due <= ? AND key NOT IN (SELECT key FROM endings)"
+        " ORDER BY due LIMIT 1",
+        (now,),
+    ):
+        return [(due, key)]
+    return []
+
+
 class QueueRows:
     """The queue ``name``: one channel for each rank."""
 

@@ -13,6 +13,7 @@ import apsw
 from openhqm.codec import decode_request
 from openhqm.messages import Request
 from openhqm.queue.ledger import CLAIM_SECONDS
+from openhqm.sqlite.catching_up import CatchingUp
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
@@ -41,7 +42,8 @@ class Unbegun:
     def __init__(self, file: SqliteFile, wanted: Callable[[], bool]) -> None:
         self._file = file
         self._wanted = wanted
-        self._is_kept: bool | None = None  # None: what is in the table is not known
+        self._catching_up = CatchingUp(file, self._exchange)
+        self.changed, self.catch_up = self._catching_up.changed, self._catching_up.run
 
     def start(self) -> None:
         """The file is open."""
@@ -50,35 +52,18 @@ class Unbegun:
     def _start(self, connection: apsw.Connection) -> None:
         with connection:
             connection.execute(_TABLE)
-            self._is_kept = fetch_one(connection, "SELECT 1 FROM meta WHERE name = ?", (_KEPT,)) is not None
-            self._exchange(connection)
-        self._is_kept = self._wanted()
+            is_kept = fetch_one(connection, "SELECT 1 FROM meta WHERE name = ?", (_KEPT,)) is not None
+            if is_kept != self._wanted():
+                self._exchange(connection)
 
     def _exchange(self, connection: apsw.Connection) -> None:
-        """Fill the table where it is wanted and was not kept, and empty it where it was kept and is not wanted."""
-        wanted = self._wanted()
-        if wanted == self._is_kept:
-            return
+        """Fill the table where it is wanted, and empty it where it is not. With many requests that takes long, once."""
         connection.execute("DELETE FROM unbegun")
-        if wanted:
+        if self._wanted():
             connection.execute(_FILL)
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (_KEPT,))
         else:
             connection.execute("DELETE FROM meta WHERE name = ?", (_KEPT,))
-
-    def changed(self) -> None:
-        """What is wanted may have changed, more than once."""
-        self._is_kept = None
-
-    def catch_up(self, connection: apsw.Connection) -> None:
-        """Fill or empty the table where that has changed. With many requests it takes a while, once."""
-        wanted = self._wanted()
-        if wanted != self._is_kept:
-            self._exchange(connection)
-            self._file.after_commit(lambda: self._caught_up(wanted))
-
-    def _caught_up(self, wanted: bool) -> None:
-        self._is_kept = wanted
 
     # One request
 
@@ -106,7 +91,6 @@ class Unbegun:
 
     def older(self, connection: apsw.Connection, before: float, most: int) -> Sequence[int]:
         """Up to ``most`` requests that wait since ``before`` or earlier, the oldest first."""
-        self.catch_up(connection)
         rows = fetch_all(
             connection, "SELECT key FROM unbegun WHERE since <= ? ORDER BY since, key LIMIT ?", (before, most)
         )

@@ -24,6 +24,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import IBroker
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Submission
 from openhqm.policy.history import check_progress
+from openhqm.policy.limits import Limits
 from openhqm.policy.steps import ENDED, PROCESSING, PROGRESS, REJECTED, RELEASED, RETRYING, Step
 from openhqm.queue.ledger import Attempt, Incoming, Outgoing, Recovered
 from openhqm.runtime.deferreds import deferred
@@ -110,6 +111,9 @@ class StorelessLedger:
 
     def load(self) -> Deferred[Load | None]:
         return succeed(None)
+
+    def limit(self, limits: Limits) -> None:
+        """The accepting process keeps them."""
 
     def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Deferred[bool]:
         return maybeDeferred(_no_store)
