@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import attrs
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
@@ -24,13 +24,14 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ISystemHandle,
 )
-from twisted.web.client import URI, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from openhqm.errors import DestinationRefused
-from openhqm.http1.client import BoundedHeads, ExactAgent
+from openhqm.http1.calls import Fetched
+from openhqm.http1.client import Client, Fields, Server
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.resolving import resolve_host
 
@@ -53,7 +54,7 @@ Permits = Callable[[str, str], bool]
 """Whether an address may be called, given the address and the host that it was found for."""
 
 
-def guarded_agent(
+def guarded_client(
     reactor: Any,
     check: CheckURL,
     permits: Permits,
@@ -61,8 +62,8 @@ def guarded_agent(
     resolver: IHostnameResolver | None = None,
     tls: IPolicyForHTTPS | None = None,
     connect_seconds: float = CONNECT_SECONDS,
-) -> IAgent:
-    """An agent for URLs that callers choose. A request to a destination that is not allowed fails.
+) -> GuardedClient:
+    """A client for URLs that callers choose. A request to a destination that is not allowed fails.
 
     It fails with `DestinationRefused`, as does one to a name without an address, so that a caller cannot tell the two
     apart. Redirects are not followed.
@@ -76,14 +77,24 @@ def guarded_agent(
     - ``connect_seconds``: the time for connecting, over all addresses that are tried.
     """
     connector = _Connector(reactor, permits, resolver or reactor.nameResolver, connect_seconds)
-    endpoints = _Endpoints(connector, tls or BrowserLikePolicyForHTTPS())
-    pool = HTTPConnectionPool(reactor, persistent=False)
-    return _GuardedAgent(ExactAgent.usingEndpointFactory(reactor, endpoints, pool), check)
+    policy = tls or BrowserLikePolicyForHTTPS()
+
+    def endpoint(server: Server) -> Any:
+        plain = _Endpoint(connector, server.host.decode("ascii"), server.port)
+        if not server.secure:
+            return plain
+        try:
+            creator = policy.creatorForNetloc(server.host, server.port)
+        except UnicodeError:  # an invalid A-label (RFC 5890)
+            raise DestinationRefused("the host name cannot stand in a certificate") from None
+        return wrapClientTLS(creator, plain)
+
+    return GuardedClient(Client(endpoint, reactor, kept=0, connect_seconds=None), check)
 
 
 @attrs.frozen
 class _Connector:
-    """What all connections of an agent have in common."""
+    """What all connections of a client have in common."""
 
     reactor: Any
     permits: Permits
@@ -93,35 +104,30 @@ class _Connector:
 
 @implementer(IAgent)
 @attrs.frozen
-class _GuardedAgent:
-    _agent: IAgent
+class GuardedClient:
+    """The guard in front of a client, by both of its ways: each URL is checked, and called in its normal form."""
+
+    _client: Client
     _check: CheckURL
+
+    def fetch(self, method: bytes, url: bytes, fields: Fields, content: bytes | None, most: int) -> Deferred[Fetched]:
+        """As `Client.fetch`; fails with `DestinationRefused`, too."""
+        try:
+            return self._client.fetch(method, self._checked(url), fields, content, most)
+        except DestinationRefused as refused:
+            return fail(refused)
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:
+        """As `IAgent` has it; fails with `DestinationRefused`, too."""
         try:
-            url = self._check(uri.decode("latin-1")).url  # latin-1 keeps bytes beyond ASCII, which the check refuses
+            return self._client.request(method, self._checked(uri), headers, bodyProducer)
         except DestinationRefused as refused:
             return fail(refused)
-        return maybeDeferred(self._agent.request, method, url.encode("ascii"), headers, bodyProducer)
 
-
-@implementer(IAgentEndpointFactory)
-@attrs.frozen
-class _Endpoints:
-    _connector: _Connector
-    _tls: IPolicyForHTTPS
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        endpoint = _Endpoint(self._connector, uri.host.decode("ascii"), uri.port)
-        if uri.scheme != b"https":
-            return BoundedHeads(endpoint, self._connector.reactor)
-        try:
-            creator = self._tls.creatorForNetloc(uri.host, uri.port)
-        except UnicodeError:  # an invalid A-label (RFC 5890)
-            raise DestinationRefused("the host name cannot stand in a certificate") from None
-        return BoundedHeads(wrapClientTLS(creator, endpoint), self._connector.reactor)
+    def _checked(self, url: bytes) -> bytes:
+        return self._check(url.decode("latin-1")).url.encode("ascii")  # the check refuses what is beyond ASCII
 
 
 @implementer(IStreamClientEndpoint)

@@ -15,7 +15,14 @@ import httptools
 
 from openhqm.http1.rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, Refusal
 
+_TOO_LONG = f"the head of the response is longer than {MOST_HEAD} bytes, or has more than {MOST_HEADERS} fields"
+_MALFORMED = "the response of the upstream server is malformed"
+_OPENING = b"HTTP/"
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class TooLong(Refusal):
+    """The head of a response is longer than its limits."""
 
 
 class ResponseSink(Protocol):
@@ -55,11 +62,16 @@ class ResponseReader:
         self._until_close = False
         self._surplus = False
         self._size = 0
+        self._opening = b""  # the first bytes of the response
         self._parser = httptools.HttpResponseParser(self)
         self._start()
 
     def feed(self, data: bytes) -> None:
         """Read ``data``. Raises `Refusal` (502) where the response is invalid."""
+        if len(self._opening) < len(_OPENING):
+            self._opening += data[: len(_OPENING) - len(self._opening)]
+            if not _OPENING.startswith(self._opening):  # llhttp takes RTSP/ and ICE/, too, and skips empty lines
+                raise Refusal(502, _MALFORMED)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -71,7 +83,7 @@ class ResponseReader:
         if not self.responded:
             self._size += len(data)
             if self._size > 2 * MOST_HEAD:
-                raise Refusal(502, f"the head of the upstream server's response is longer than {MOST_HEAD} bytes")
+                raise TooLong(502, _TOO_LONG)
         if self._surplus:
             self.keep_alive = False  # RFC 9112, section 9.2: surplus bytes answer no request
 
@@ -99,7 +111,7 @@ class ResponseReader:
             return  # a trailer: it is dropped, because the client was not told to expect one
         self._head_size += len(name) + len(value) + 4
         if len(name) + len(value) > MOST_LINE or self._head_size > MOST_HEAD or len(self._fields) >= MOST_HEADERS:
-            raise Refusal(502, "the head of the upstream server's response is too long")
+            raise TooLong(502, _TOO_LONG)
         self._fields.append((name, value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -108,7 +120,7 @@ class ResponseReader:
         status = self._parser.get_status_code()
         if self._parser.get_http_version() not in ("1.1", "1.0") or not 100 <= status <= 599 or status == 101:
             raise Refusal(502, "the response of the upstream server is not HTTP/1.1")
-        length, chunked = _framing(self._fields)
+        length, chunked = _framing(self._fields, self._parser.get_http_version())
         if status < 200:
             if length is not None or chunked:
                 raise Refusal(502, "the upstream server sent an interim response with a body")
@@ -133,7 +145,7 @@ class ResponseReader:
         self.complete = self.complete or self.responded
 
 
-def _framing(fields: Sequence[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
+def _framing(fields: Sequence[tuple[bytes, bytes]], version: str) -> tuple[int | None, bool]:
     """The announced length of the body, and whether the body is chunked instead."""
     length: int | None = None
     chunked = False
@@ -146,6 +158,8 @@ def _framing(fields: Sequence[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
         elif key == b"transfer-encoding":
             if chunked or value.lower() != b"chunked":
                 raise Refusal(502, "the upstream server's response has a Transfer-Encoding other than chunked alone")
+            if version == "1.0":  # RFC 9112, section 6.1: the framing is faulty
+                raise Refusal(502, "the upstream server's response has a Transfer-Encoding in HTTP/1.0")
             chunked = True
     if chunked and length is not None:
         raise Refusal(502, "the upstream server's response has both Content-Length and Transfer-Encoding")
@@ -158,4 +172,4 @@ def _refusal_in(error: Exception) -> Refusal:
         return cause
     if isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
         raise cause  # a bug in the gateway
-    return Refusal(502, "the response of the upstream server is malformed")
+    return Refusal(502, _MALFORMED)

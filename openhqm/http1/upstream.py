@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -19,18 +20,20 @@ from zope.interface import implementer
 from openhqm.http1.response_reader import ResponseReader, ResponseSink
 from openhqm.http1.rules import Refusal
 
+CLOSING_SECONDS = 5.0
 
-@implementer(IPushProducer)
+
+@implementer(IPushProducer, IHandshakeListener)
 class Upstream(Protocol):
     """One connection to an upstream server. As a producer it produces the body of the response.
 
     ``released`` is called with the connection when its request has ended, or the connection was lost, and with whether
-    it can carry another request.
+    it can carry another request. ``secure``: it is one with TLS.
     """
 
     transport: Any
 
-    def __init__(self, clock: IReactorTime, released: Callable[[Upstream, bool], object]) -> None:
+    def __init__(self, clock: IReactorTime, released: Callable[[Upstream, bool], object], secure: bool = False) -> None:
         self._clock = clock
         self._released = released
         self._reader: ResponseReader | None = None
@@ -39,27 +42,67 @@ class Upstream(Protocol):
         self._timer: IDelayedCall | None = None
         self._progress_at = 0.0
         self._chunked = self._request_sent = self._paused = self._upload_paused = False
+        self._registered = False
         self._body: Any = None
+        self._closed: list[Deferred[None]] = []
+        self._closing: IDelayedCall | None = None
+        self.secured: Deferred[Upstream] | None = Deferred(self._not_wanted) if secure else None
+        """With TLS: it fires with this connection when the handshake is done, or fails as that does."""
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
 
+    def handshakeCompleted(self) -> None:
+        """The server was authenticated."""
+        if self.secured is not None and not self.secured.called:
+            self.secured.callback(self)
+
+    def _not_wanted(self, secured: Deferred[Upstream]) -> None:
+        self.transport.abortConnection()
+
+    def close(self) -> Deferred[None]:
+        """Close the connection, which no request uses. Fires when it is closed.
+
+        After `CLOSING_SECONDS` it is cut: a server may ignore the end of TLS.
+        """
+        closed: Deferred[None] = Deferred()
+        self._closed.append(closed)
+        if self._closing is None:
+            self._closing = self._clock.callLater(CLOSING_SECONDS, self._cut)
+            self.transport.loseConnection()
+        return closed
+
+    def _cut(self) -> None:
+        self._closing = None
+        self.transport.abortConnection()
+
     # A request
 
-    def begin(self, head: bytes, method: bytes, chunked: bool, body: Any, sink: ResponseSink, timeout: float) -> None:
+    def send(self, request: bytes, method: bytes, sink: ResponseSink) -> None:
+        """Send a whole ``request`` with ``method``. ``sink`` receives the response, without a timeout."""
+        self._reader, self._sink = ResponseReader(method, sink), sink
+        self._request_sent = True
+        self.transport.write(request)
+
+    def begin(
+        self, head: bytes, method: bytes, chunked: bool, body: Any, sink: ResponseSink, timeout: float | None
+    ) -> None:
         """Send the ``head`` of a request with ``method``. ``sink`` receives the response.
 
         The request's body follows by `write` and `end`, in chunks where it is ``chunked``. ``body`` is its producer,
         which is paused while the server does not read. ``timeout`` is how many seconds the server may stay silent
         while it is its turn: until the head of its response is complete, counted from the last piece that was sent,
-        and then for each piece of the body.
+        and then for each piece of the body. None: for any time.
         """
         self._reader, self._sink, self._body = ResponseReader(method, sink), sink, body
-        self._chunked, self._timeout = chunked, timeout
+        self._chunked = chunked
         self._request_sent = self._upload_paused = False
-        self._progress_at = self._clock.seconds()
-        self._timer = self._clock.callLater(timeout, self._check_timeout)
+        if timeout is not None:
+            self._timeout = timeout
+            self._progress_at = self._clock.seconds()
+            self._timer = self._clock.callLater(timeout, self._check_timeout)
+        self._registered = True
         self.transport.registerProducer(_UploadProducer(self), True)
         self.transport.write(head)
 
@@ -103,6 +146,12 @@ class Upstream(Protocol):
             sink.completed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        if self.secured is not None and not self.secured.called:
+            self.secured.errback(reason)
+            self.secured.addErrback(lambda failure: None)  # none waits where it was refused as it was made
         reader, sink = self._reader, self._sink
         self._finish(False, lost=True)
         if reader is None or sink is None:
@@ -110,10 +159,12 @@ class Upstream(Protocol):
         reader.ended(reason.check(ConnectionDone) is not None)
         if reader.complete:
             sink.completed()
-        elif reader.responded:
-            sink.failed(Refusal(502, "the upstream server closed the connection in the middle of its response"))
-        else:
-            sink.failed(Refusal(502, "the upstream server closed the connection before it sent a response"))
+            return
+        where = "in the middle of its response" if reader.responded else "before it sent a response"
+        refusal = Refusal(502, f"the upstream server closed the connection {where}")
+        if not reason.check(ConnectionDone, ConnectionLost):
+            refusal.__cause__ = reason.value  # of TLS, for example
+        sink.failed(refusal)
 
     def pauseProducing(self) -> None:
         if self._sink is not None:
@@ -164,8 +215,13 @@ class Upstream(Protocol):
             self._timer = None
         if lost:
             self._released(self, False)
+            closed, self._closed = self._closed, []
+            for each in closed:
+                each.callback(None)
             return
-        self.transport.unregisterProducer()
+        if self._registered:
+            self._registered = False
+            self.transport.unregisterProducer()
         if self._paused:
             self._paused = False
             self.transport.resumeProducing()

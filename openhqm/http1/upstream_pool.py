@@ -10,11 +10,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from openhqm.http1.upstream import Upstream
 from openhqm.runtime.connecting import host_endpoint
 
 CONNECT_SECONDS = 5.0
+HANDSHAKE_SECONDS = 10.0
 # Shorter than the keep-alive timeout of common servers (2 s and more). A request is never sent a second time, so it
 # must not go out on a connection that the server is closing.
 IDLE_SECONDS = 1.5
@@ -35,36 +37,75 @@ def endpoint_for(url: str, reactor: Any) -> Any:
 
 
 class UpstreamPool:
-    """Connections to one upstream server. At most `MOST_IDLE` are kept idle; the callers bound how many are in use."""
+    """Connections to one upstream server. At most ``most_idle`` are kept idle; the callers bound how many are in use.
 
-    def __init__(self, endpoint: Any, clock: IReactorTime) -> None:
+    ``connect_seconds`` is the limit for connecting; None: the ``endpoint`` has its own. ``secure``: it speaks TLS. Then
+    connecting ends with the handshake, which has `HANDSHAKE_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        endpoint: Any,
+        clock: IReactorTime,
+        *,
+        secure: bool = False,
+        most_idle: int = MOST_IDLE,
+        connect_seconds: float | None = CONNECT_SECONDS,
+    ) -> None:
         self._endpoint = endpoint
         self._clock = clock
+        self._secure = secure
+        self._most_idle = most_idle
+        self._connect_seconds = connect_seconds
         self._stopped = False
         self._open: set[Upstream] = set()
-        self._idle: dict[Upstream, IDelayedCall] = {}
-        self._factory = Factory.forProtocol(lambda: Upstream(clock, self._release))  # type: ignore[arg-type]
+        self._idle: dict[Upstream, float] = {}  # since when; the longest idle connection is the first
+        self._closing_idle: IDelayedCall | None = None
+        self._factory = Factory.forProtocol(lambda: Upstream(clock, self._release, secure))  # type: ignore[arg-type]
         self._factory.noisy = False
+
+    def take_idle(self) -> Upstream | None:
+        """The idle connection that was used last, if there is one."""
+        return self._idle.popitem()[0] if self._idle else None
 
     def acquire(self) -> Deferred[Upstream]:
         """Fires with an idle connection (the last one used), or with a new one. Fails as connecting does.
 
         The connection returns to the pool by itself when its request has ended.
         """
-        if self._idle:
-            upstream, call = self._idle.popitem()
-            call.cancel()
-            return succeed(upstream)
+        idle = self.take_idle()
+        if idle is not None:
+            return succeed(idle)
         connecting: Deferred[Upstream] = self._endpoint.connect(self._factory)
-        connecting.addTimeout(CONNECT_SECONDS, self._clock)
-        connecting.addCallback(self._connected)
-        return connecting
+        if self._connect_seconds is not None:
+            connecting.addTimeout(self._connect_seconds, self._clock, self._timed_out)
+        if self._secure:
+            connecting.addCallback(self._handshake)
+        return connecting.addCallback(self._connected)
+
+    def close_idle(self) -> list[Deferred[None]]:
+        """Close the idle connections. The Deferreds fire when they are closed."""
+        idle, self._idle = self._idle, {}
+        self._close_later()
+        return [upstream.close() for upstream in idle]
+
+    def retire(self) -> None:
+        """Keep no connection any more. Requests that are under way go on."""
+        self._most_idle = 0
+        self.close_idle()
 
     def stop(self) -> None:
         """Close all connections. Requests that are under way fail."""
         self._stopped = True
         for upstream in [*self._open]:
             upstream.transport.abortConnection()
+
+    def _handshake(self, upstream: Upstream) -> Any:
+        assert upstream.secured is not None
+        return upstream.secured.addTimeout(HANDSHAKE_SECONDS, self._clock, self._timed_out)
+
+    def _timed_out(self, result: Any, seconds: float) -> Any:
+        return Failure(TimeoutError(f"not connected within {seconds:g} s"))
 
     def _connected(self, upstream: Upstream) -> Upstream:
         self._open.add(upstream)
@@ -73,16 +114,30 @@ class UpstreamPool:
         return upstream
 
     def _release(self, upstream: Upstream, reusable: bool) -> None:
-        call = self._idle.pop(upstream, None)
-        if call is not None:
-            call.cancel()
+        self._idle.pop(upstream, None)
         if not reusable:
             self._open.discard(upstream)
-        elif len(self._idle) >= MOST_IDLE:
-            upstream.transport.loseConnection()
+            self._close_later()
+        elif len(self._idle) >= self._most_idle:
+            upstream.close()
         else:
-            self._idle[upstream] = self._clock.callLater(IDLE_SECONDS, self._expired, upstream)
+            self._idle[upstream] = self._clock.seconds()
+            self._close_later()
 
-    def _expired(self, upstream: Upstream) -> None:
-        del self._idle[upstream]
-        upstream.transport.loseConnection()
+    def _close_later(self) -> None:
+        """One timer for all: to set one for each request would cost more than the rest of the pool does."""
+        if not self._idle:
+            if self._closing_idle is not None:
+                timer, self._closing_idle = self._closing_idle, None
+                timer.cancel()
+        elif self._closing_idle is None:
+            seconds = next(iter(self._idle.values())) + IDLE_SECONDS - self._clock.seconds()
+            self._closing_idle = self._clock.callLater(max(0.0, seconds), self._close_expired)
+
+    def _close_expired(self) -> None:
+        self._closing_idle = None
+        now = self._clock.seconds()
+        for upstream in [each for each, since in self._idle.items() if now - since >= IDLE_SECONDS]:
+            del self._idle[upstream]
+            upstream.close()
+        self._close_later()

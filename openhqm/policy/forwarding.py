@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -27,8 +27,8 @@ _OWN_PREFIX = "openhqm-"
 _NEVER = HOP_BY_HOP | {"host", "cookie", "set-cookie"}
 # The gateway itself says who sent the request, and by which scheme and host.
 _NOT_FROM_CALLERS = _NEVER | {name.decode() for name in FORWARDING}
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @attrs.frozen
@@ -176,7 +176,7 @@ def query_text(query: Any) -> str:
     return urlencode(pairs)
 
 
-def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]], *, bodiless: bool = False) -> dict[str, str]:
+def reply_fields(fields: Sequence[tuple[bytes, bytes]], *, bodiless: bool = False) -> dict[str, str]:
     """The header fields of a response that are kept with the reply. A repeated field becomes a list (RFC 9110, section
     5.3).
 
@@ -188,17 +188,20 @@ def reply_fields(fields: Iterable[tuple[bytes, list[bytes]]], *, bodiless: bool 
     character in it, for example) is left out: the target has done its work, and its response must not be lost.
     """
     kept: dict[str, str] = {}
-    fields = list(fields)
-    named = _named_by_connection(
-        (name.decode("latin-1"), value.decode("latin-1")) for name, values in fields for value in values
-    )
-    for name, values in fields:
-        text, value = name.decode("latin-1"), b", ".join(values)
-        kept_length = bodiless and text.lower() == "content-length"
-        if (text.lower() in _NEVER and not kept_length) or text.lower() in named or "_" in text:
+    names: dict[str, str] = {}
+    texts = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+    named = _named_by_connection(texts)
+    for name, value in texts:
+        key = name.lower()
+        if (key in _NEVER and not (bodiless and key == "content-length")) or key in named or "_" in key:
             continue
-        if _NAME.fullmatch(name) and not _CONTROL.search(value):
-            kept[text] = value.decode("latin-1")
+        if _NAME.fullmatch(name) is None or _CONTROL.search(value) is not None:
+            continue
+        if key in names:
+            kept[names[key]] += f", {value}"
+        else:
+            names[key] = name
+            kept[name] = value
     return kept
 
 

@@ -10,15 +10,14 @@ from weakref import WeakSet
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.web.client import HTTPConnectionPool
-from twisted.web.iweb import IAgent, IPolicyForHTTPS
+from twisted.web.iweb import IPolicyForHTTPS
 
 from openhqm.config.endpoints import CALLERS, Endpoint
 from openhqm.config.handler_rules import echoes
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
-from openhqm.http1.client import close_idle, connections_of, make_agent
-from openhqm.http1.guarded import guarded_agent
+from openhqm.http1.client import Client, IFetch, make_client
+from openhqm.http1.guarded import guarded_client
 from openhqm.policy.breaker import NEVER, Breaker
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.routing import RouteTable
@@ -40,7 +39,7 @@ class Parts:
     endpoint: Endpoint
     slots: int
     gate: Gate
-    agent: IAgent
+    client: Client
     credentials: Credentials
 
 
@@ -65,7 +64,7 @@ class ContextMaker:
         self._reactor = reactor
         self._metrics = metrics
         self._threads = threads
-        self._connections: WeakSet[HTTPConnectionPool] = WeakSet()
+        self._clients: WeakSet[Client] = WeakSet()
 
     def make(self, settings: Settings, routes: RouteTable, before: Contexts | None = None) -> Contexts:
         """The contexts under ``settings``, without an effect on those of ``before``.
@@ -95,14 +94,14 @@ class ContextMaker:
 
     def close_replaced(self, before: Contexts, after: Contexts) -> None:
         """Close the idle connections that only ``before`` has. Those in use are closed once they have been idle."""
-        kept = {id(each.agent) for each in after.parts.values()}
+        kept = {id(each.client) for each in after.parts.values()}
         for each in before.parts.values():
-            if id(each.agent) not in kept:
-                close_idle(connections_of(each.agent))
+            if id(each.client) not in kept:
+                each.client.close_idle()
 
     def close(self) -> list[Deferred[None]]:
         """Close all idle connections, also of targets that were replaced. They fire when those are closed."""
-        return [close_idle(each) for each in list(self._connections)]
+        return [each.close_idle() for each in list(self._clients)]
 
     def _own(self, settings: Settings, before: Contexts | None) -> AttemptContext:
         worker = settings.worker
@@ -123,7 +122,7 @@ class ContextMaker:
     ) -> AttemptContext:
         if before is not None and before.parts.get(name) is parts and _same_for_targets(settings, before.settings):
             return before.targets[name]
-        egress = self._egress(settings, name, parts.agent, parts.credentials, routes)
+        egress = self._egress(settings, name, parts.client, parts.credentials, routes)
         most = settings.proxy.max_response_bytes
         return self._context(settings, Handlers(egress, {}, None), parts.endpoint.timeout, parts.gate, most)
 
@@ -136,17 +135,17 @@ class ContextMaker:
             if (was.proxy.caller_targets, was.worker.timeout_seconds) == (proxy.caller_targets, worker.timeout_seconds):
                 return old
         policy = proxy.caller_targets.policy()
-        agent = guarded_agent(self._reactor, policy.check, policy.permits)
-        egress = self._egress(settings, CALLERS, agent, Fixed({}), routes)
+        client = guarded_client(self._reactor, policy.check, policy.permits)
+        egress = self._egress(settings, CALLERS, client, Fixed({}), routes)
         gate = self._order_gate(settings) if old is None else old.gate
         most = proxy.max_response_bytes
         return self._context(settings, Handlers(egress, {}, None), worker.timeout_seconds, gate, most)
 
     def _egress(
-        self, settings: Settings, name: str, agent: IAgent, credentials: Credentials, routes: RouteTable
+        self, settings: Settings, name: str, client: IFetch, credentials: Credentials, routes: RouteTable
     ) -> Egress:
         proxy = settings.proxy
-        return Egress(proxy.target(name), agent, credentials, routes, self._reactor, proxy.max_response_bytes)
+        return Egress(proxy.target(name), client, credentials, routes, self._reactor, proxy.max_response_bytes)
 
     def _context(
         self,
@@ -180,15 +179,15 @@ class ContextMaker:
         if old is not None and (old.endpoint, old.slots) == (endpoint, slots):
             return old
         if old is not None and _identity(old.endpoint, old.slots) == _identity(endpoint, slots):
-            agent = old.agent
+            client = old.client
         else:
-            agent = self._agent(_read_certificates(name, endpoint), kept=slots)
+            client = self._client(_read_certificates(name, endpoint), kept=slots)
         gate = self._gate(endpoint, slots)
         if old is not None and _limits(old.endpoint, old.slots) == _limits(endpoint, slots):
             gate = old.gate
         elif old is not None:
             gate.ended_calls = old.gate.ended_calls  # a counter does not begin again at 0
-        return Parts(endpoint, slots, gate, agent, self._credentials(endpoint))
+        return Parts(endpoint, slots, gate, client, self._credentials(endpoint))
 
     def _gate(self, endpoint: Endpoint, slots: int) -> Gate:
         return Gate(
@@ -199,10 +198,10 @@ class ContextMaker:
             adaptive=AdaptiveLimit(slots) if endpoint.adaptive else None,
         )
 
-    def _agent(self, tls: IPolicyForHTTPS | None, kept: int) -> IAgent:
-        agent = make_agent(self._reactor, tls, kept=kept)
-        self._connections.add(connections_of(agent))
-        return agent
+    def _client(self, tls: IPolicyForHTTPS | None, kept: int) -> Client:
+        client = make_client(self._reactor, tls, kept=kept)
+        self._clients.add(client)
+        return client
 
     def _credentials(self, endpoint: Endpoint) -> Credentials:
         token = endpoint.auth_token or ""
@@ -219,7 +218,7 @@ class ContextMaker:
                 endpoint.auth_client_secret or "",
                 endpoint.auth_scope,
             )
-            return ClientCredentials(request, self._agent(_tls_policy(request.url), kept=1), self._reactor)
+            return ClientCredentials(request, self._client(_tls_policy(request.url), kept=1), self._reactor)
         return Fixed({})
 
     @property

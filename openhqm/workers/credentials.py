@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from openhqm.errors import RetryLater
-from openhqm.http1.client import content_producer, describe_failure, read_body
+from openhqm.http1.bodies import content_producer, read_body
+from openhqm.http1.failures import describe_failure
 from openhqm.runtime.deferreds import deferred
 
 MOST_TOKEN_BYTES = 64 * 1024

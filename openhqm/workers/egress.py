@@ -4,24 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
 
 from openhqm.errors import DestinationRefused, Reject, RetryLater, TransformFailed
-from openhqm.http1.client import (
-    AnswerTooLong,
-    content_producer,
-    describe_failure,
-    read_body,
-    root_cause,
-    was_cancelled,
-)
+from openhqm.http1.calls import Fetched
+from openhqm.http1.client import IFetch
+from openhqm.http1.failures import AnswerTooLong, describe_failure, root_cause, was_cancelled
 from openhqm.policy.fields import Document
 from openhqm.policy.forwarding import Target, TargetRequest, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
@@ -41,14 +33,14 @@ class Egress:
     def __init__(
         self,
         target: Target,
-        agent: IAgent,
+        client: IFetch,
         credentials: Credentials,
         routes: RouteTable,
         clock: IReactorTime,
         most_body: int,
     ) -> None:
         self._target = target
-        self._agent = agent
+        self._client = client
         self._credentials = credentials
         self._routes = routes
         self._clock = clock
@@ -73,7 +65,10 @@ class Egress:
             call = target_request(self._target, work.request, route, document, about=about, credentials=credentials)
         except TransformFailed as error:
             raise Reject(str(error)) from None
-        calling = Deferred.fromCoroutine(self._call(call))
+        try:
+            calling = self._call(call)
+        except UnicodeError as error:
+            raise Reject(f"the request cannot be sent to {self._target.name}: {error}") from None
         late = False
 
         def give_up() -> None:
@@ -83,8 +78,10 @@ class Egress:
 
         timer = self._clock.callLater(seconds, give_up)
         try:
-            response, body = await calling
+            fetched = await calling
         except Exception as error:  # of the connection, the name, the certificate or the parser
+            if isinstance(error, ValueError):  # no attempt can send it
+                raise Reject(f"the request cannot be sent to {self._target.name}: {error}") from None
             reason = root_cause(error)
             if isinstance(reason, AnswerTooLong):
                 raise Reject(str(reason)) from None
@@ -98,39 +95,32 @@ class Egress:
         finally:
             if timer.active():
                 timer.cancel()
-        return self._judged(call.method, response, body, credentials)
+        return self._judged(call.method, fetched, credentials)
 
-    async def _call(self, call: TargetRequest) -> tuple[IResponse, bytes]:
-        headers = Headers()
-        for name, value in call.raw_headers():
-            headers.addRawHeader(name.encode("ascii"), value)
-        producer = None if call.content is None else content_producer(call.content)
-        response: Any = await self._agent.request(call.method.encode(), call.url.encode("ascii"), headers, producer)
-        return response, await read_body(response, self._most_body)
+    def _call(self, call: TargetRequest) -> Deferred[Fetched]:
+        fields = [(name.encode("ascii"), value) for name, value in call.raw_headers()]
+        return self._client.fetch(call.method.encode(), call.url.encode("ascii"), fields, call.content, self._most_body)
 
-    def _judged(self, method: str, response: Any, body: bytes, credentials: Mapping[str, str]) -> Response:
-        fields = response.headers
-        summary = f"{self._target.name} answered {response.code}"
-        if not 200 <= response.code <= 599:
-            raise RetryLater(None, f"{summary}, which is not a final HTTP status")
+    def _judged(self, method: str, fetched: Fetched, credentials: Mapping[str, str]) -> Response:
+        status = fetched.status
+        summary = f"{self._target.name} answered {status}"
 
-        def field(name: str) -> str | None:
-            found = fields.getRawHeaders(name)
-            return found[-1] if found else None
+        def field(name: bytes) -> str | None:
+            value = fetched.field(name)
+            return None if value is None else value.decode("latin-1")  # what is no ASCII there, is as if absent
 
-        bodiless = method == "HEAD" or response.code == 304
-        kept = reply_fields(list(fields.getAllRawHeaders()), bodiless=bodiless)
-        answer = as_response(response.code, kept, body)
+        kept = reply_fields(fetched.fields, bodiless=method == "HEAD" or status == 304)
+        answer = as_response(status, kept, fetched.body)
         outcome = judge(
-            response.code,
+            status,
             self._target.retry_on,
-            field("Retry-After"),
-            field("OpenHQM-Retry"),
+            field(b"retry-after"),
+            field(b"openhqm-retry"),
             self._clock.seconds(),
             self._target.failures,
         )
-        never = (field("OpenHQM-Retry") or "").strip().lower() == "never"
-        if response.code == 401 and self._credentials.refused(credentials) and not never:
+        never = (field(b"openhqm-retry") or "").strip().lower() == "never"
+        if status == 401 and self._credentials.refused(credentials) and not never:
             raise RetryLater(None, summary, answer)
         if outcome.verdict is Verdict.DONE:
             return answer

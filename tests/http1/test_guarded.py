@@ -21,13 +21,14 @@ from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
-from twisted.web.client import BrowserLikePolicyForHTTPS, ResponseNeverReceived, readBody
+from twisted.web.client import BrowserLikePolicyForHTTPS, readBody
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from openhqm.errors import DestinationRefused
-from openhqm.http1.guarded import CONNECT_SECONDS, MOST_TRIED, RESOLVE_SECONDS, guarded_agent
+from openhqm.http1.failures import NotConnected, root_cause
+from openhqm.http1.guarded import CONNECT_SECONDS, MOST_TRIED, RESOLVE_SECONDS, guarded_client
 from openhqm.policy.destinations import Destination, DestinationPolicy
 
 reactor: Any = real_reactor
@@ -99,7 +100,7 @@ class Fixture:
         self.reactor = MemoryReactorClock()
         self.zone = Zone(**answers)
         policy = policy or DestinationPolicy(("https", "http"), (443, 80))
-        self.agent = guarded_agent(self.reactor, policy.check, policy.permits, resolver=self.zone)
+        self.agent = guarded_client(self.reactor, policy.check, policy.permits, resolver=self.zone)
 
     def get(self, url: str) -> Deferred[Any]:
         return self.agent.request(b"GET", url.encode())
@@ -124,7 +125,7 @@ class Fixture:
 
 
 class InMemoryTests(SynchronousTestCase):
-    """`guarded_agent`, without a network"""
+    """`guarded_client`, without a network"""
 
     def refused(self, fixture: Fixture, url: str) -> DestinationRefused:
         error: DestinationRefused = self.failureResultOf(fixture.get(url), DestinationRefused).value
@@ -262,7 +263,7 @@ class InMemoryTests(SynchronousTestCase):
             limits.append(fixture.reactor.tcpClients[-1][3])
             fixture.reactor.advance(limits[-1])
             fixture.fail()
-        self.failureResultOf(answer, ConnectError)
+        self.assertIsInstance(root_cause(self.failureResultOf(answer, NotConnected).value), ConnectError)
         self.assertEqual(fixture.connected_to, [(address, 80) for address in addresses[:MOST_TRIED]])
         self.assertAlmostEqual(sum(limits), CONNECT_SECONDS)
 
@@ -359,7 +360,7 @@ def any_url(destination: Destination, url: str) -> Destination:
 
 
 class OverTheNetworkTests(TestCase):
-    """`guarded_agent`, with real sockets"""
+    """`guarded_client`, with real sockets"""
 
     timeout = 20
 
@@ -377,7 +378,7 @@ class OverTheNetworkTests(TestCase):
         return listener
 
     def agent(self, policy: DestinationPolicy, zone: Zone | None = None, **others: Any) -> IAgent:
-        return guarded_agent(reactor, policy.check, policy.permits, resolver=zone, **others)
+        return guarded_client(reactor, policy.check, policy.permits, resolver=zone, **others)
 
     async def visit(self, listener: Listener, address: str) -> None:
         """Connect once. All earlier connections were counted when this one is."""
@@ -437,11 +438,11 @@ class OverTheNetworkTests(TestCase):
         """Addresses of the system's resolver are checked, also where a URL check accepts any spelling of an address."""
         canary = self.listen()
         lenient, strict = DestinationPolicy(("http",), (canary.port,), allow=("localhost",)), DestinationPolicy()
-        agent = guarded_agent(reactor, lenient.check, strict.permits)
+        agent = guarded_client(reactor, lenient.check, strict.permits)
         await self.assertFailure(agent.request(b"GET", b"http://localhost:%d/" % canary.port), DestinationRefused)
         for host in ("127.1", "0x7f000001", "2130706433", "0177.0.0.1"):
             sound = Destination("http", host, canary.port, "/")
-            agent = guarded_agent(reactor, partial(any_url, sound), strict.permits)
+            agent = guarded_client(reactor, partial(any_url, sound), strict.permits)
             await self.assertFailure(agent.request(b"GET", b"http://example.com/"), DestinationRefused)
         await self.visit(canary, "127.0.0.1")
         self.assertEqual(canary.connections, 1)
@@ -474,7 +475,7 @@ class OverTheNetworkTests(TestCase):
         server.expect()
         for trusting, host in ((agent, "other.example.com"), (self.agent(policy, zone), "hooks.example.com")):
             answer = trusting.request(b"GET", f"https://{host}:{server.port}/".encode())
-            await self.assertFailure(answer, ResponseNeverReceived)
+            await self.assertFailure(answer, NotConnected)
             await server.lost
             self.assertEqual(server.received, b"", host)
             server.expect()
@@ -495,7 +496,7 @@ class OverTheNetworkTests(TestCase):
                     asked.append(address)
                     return bool(verdicts[len(asked) - 1])
 
-                agent = guarded_agent(reactor, policy.check, permits, resolver=zone)
+                agent = guarded_client(reactor, policy.check, permits, resolver=zone)
                 url = f"{scheme}://hooks.example.com:{server.port}/".encode()
                 await self.assertFailure(agent.request(b"POST", url), DestinationRefused)
                 await server.lost

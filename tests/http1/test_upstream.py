@@ -52,11 +52,34 @@ BAD: dict[str, bytes] = {
     "garbage": b"\x16\x03\x01\x02\x00\x01\x00",
     "another protocol": b"SSH-2.0-OpenSSH_9.0\r\n",
     "version": b"HTTP/2.0 200 OK\r\n\r\n",
+    "real-time streaming": b"RTSP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "streaming audio": b"ICE/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "an empty line before": b"\r\n" + OK + b"Content-Length: 0\r\n\r\n",
+    "signed status": b"HTTP/1.1 +200 OK\r\nContent-Length: 0\r\n\r\n",
+    "status of four digits": b"HTTP/1.1 0200 OK\r\nContent-Length: 0\r\n\r\n",
     "status of two digits": b"HTTP/1.1 99 X\r\n\r\n",
     "status over 599": b"HTTP/1.1 600 X\r\nContent-Length: 0\r\n\r\n",
     "line feeds only": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
     "two lengths": OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "the same length twice": OK + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "length behind chunked": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "list of lengths": OK + b"Content-Length: 3, 3\r\n\r\nabc",
+    "length with a control character": OK + b"Content-Length: 3\x01\r\n\r\nabc",
+    "length behind a vertical tab": OK + b"Content-Length: \x0b3\r\n\r\nabc",
+    "signed length": OK + b"Content-Length: +3\r\n\r\nabc",
+    "length of 19 digits": OK + b"Content-Length: 0000000000000000003\r\n\r\nabc",
+    "chunked twice": OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked in two fields": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    "chunked behind a control character": OK + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "space before the colon": OK + b"Content-Length : 3\r\n\r\nabc",
+    "no name": OK + b": 3\r\n\r\nabc",
+    "null in a value": OK + b"A: b\x00c\r\nContent-Length: 0\r\n\r\n",
+    "carriage return in a value": OK + b"A: b\rc\r\nContent-Length: 0\r\n\r\n",
+    "signed chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n",
+    "chunk in 0x": OK + b"Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+    "chunk longer than announced": OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+    "chunk of 2**64": OK + b"Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\nabc",
     "negative length": OK + b"Content-Length: -3\r\n\r\n",
     "gzip": OK + b"Transfer-Encoding: gzip\r\n\r\nabc",
     "gzip, chunked": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
@@ -148,12 +171,20 @@ class ResponseTests(SynchronousTestCase):
                 self.assertEqual(exchange.clock.getDelayedCalls(), [], name)
 
     def test_bad(self) -> None:
-        """An invalid response is a 502, and its connection is closed."""
+        """An invalid response is a 502, and its connection is closed: in one piece, byte by byte, or cut anywhere."""
         for name, data in BAD.items():
-            exchange = Exchange().feed(*(data[start : start + 65536] for start in range(0, len(data), 65536)))
-            assert exchange.sink.failure is not None, name
-            self.assertEqual((exchange.sink.failure.status, exchange.sink.complete), (502, False), name)
-            self.assertEqual((exchange.transport.aborted, exchange.released), (True, [False]), name)
+            cuts = [[data[start : start + 65536] for start in range(0, len(data), 65536)]]
+            if len(data) < 1000:
+                cuts.append([data[index : index + 1] for index in range(len(data))])
+                cuts += [[data[:index], data[index:]] for index in range(1, len(data))]
+            for pieces in cuts:
+                self.refuses(name, pieces)
+
+    def refuses(self, name: str, pieces: list[bytes]) -> None:
+        exchange = Exchange().feed(*pieces)
+        assert exchange.sink.failure is not None, name
+        self.assertEqual((exchange.sink.failure.status, exchange.sink.complete), (502, False), name)
+        self.assertEqual((exchange.transport.aborted, exchange.released), (True, [False]), name)
 
     def test_head(self) -> None:
         """The response to HEAD ends with its head, whatever length that announces."""

@@ -152,16 +152,16 @@ class FieldsTests(SynchronousTestCase):
         """Fields that ``Connection`` names are not forwarded (RFC 9110, section 7.6.1), in both directions."""
         found = lower(made(EVERYTHING, Submission(b"1", {"Connection": "close, X-Hop", "X-Hop": "1", "X-End": "2"})))
         self.assertEqual(found, {"content-type": "application/json", "x-end": "2"})
-        answer = [(b"Connection", [b"X-Hop, keep-alive"]), (b"X-Hop", [b"1"]), (b"X-End", [b"2"])]
+        answer = [(b"Connection", b"X-Hop, keep-alive"), (b"X-Hop", b"1"), (b"X-End", b"2")]
         self.assertEqual(reply_fields(answer), {"X-End": "2"})
 
     def test_underscore(self) -> None:
         """A field of a response with ``_`` in its name, which another program may take for a hyphen, is not kept."""
-        self.assertEqual(reply_fields([(b"X_End", [b"1"]), (b"X-End", [b"2"])]), {"X-End": "2"})
+        self.assertEqual(reply_fields([(b"X_End", b"1"), (b"X-End", b"2")]), {"X-End": "2"})
 
     def test_length(self) -> None:
         """The announced length is kept of a response without a body, as one to HEAD is."""
-        answer = [(b"Content-Length", [b"5"])]
+        answer = [(b"Content-Length", b"5")]
         self.assertEqual((reply_fields(answer), reply_fields(answer, bodiless=True)), ({}, {"Content-Length": "5"}))
 
     @given(
@@ -264,11 +264,12 @@ class ReplyFieldsTests(SynchronousTestCase):
         """All fields are kept but cookies and hop-by-hop fields. A repeated field becomes a list."""
         found = reply_fields(
             [
-                (b"Content-Type", [b"text/plain"]),
-                (b"Vary", [b"a", b"b"]),
-                (b"Set-Cookie", [b"s=1"]),
-                (b"Transfer-Encoding", [b"chunked"]),
-                (b"Content-Length", [b"5"]),
+                (b"Content-Type", b"text/plain"),
+                (b"Vary", b"a"),
+                (b"vary", b"b"),
+                (b"Set-Cookie", b"s=1"),
+                (b"Transfer-Encoding", b"chunked"),
+                (b"Content-Length", b"5"),
             ]
         )
         self.assertEqual(found, {"Content-Type": "text/plain", "Vary": "a, b"})
@@ -276,10 +277,10 @@ class ReplyFieldsTests(SynchronousTestCase):
     def test_bytes(self) -> None:
         """Bytes beyond ASCII are kept, and can be restored (RFC 9110, section 5.5)."""
         name = 'attachment; filename="straße.txt"'.encode()
-        found = reply_fields([(b"Content-Disposition", [name])])
+        found = reply_fields([(b"Content-Disposition", name)])
         self.assertEqual(found["Content-Disposition"].encode("latin-1"), name)
 
     def test_invalid_fields(self) -> None:
         """An invalid field is left out, and the response keeps the others."""
-        fields = [(b"X-A", [b"a\x00b"]), (b"X B", [b"1"]), (b"X-C", [b"a\x1b[2J"]), (b"X-D", [b"a\tb"])]
+        fields = [(b"X-A", b"a\x00b"), (b"X B", b"1"), (b"X-C", b"a\x1b[2J"), (b"X-D", b"a\tb")]
         self.assertEqual(reply_fields(fields), {"X-D": "a\tb"})

@@ -18,7 +18,9 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 import openhqm
-from openhqm.http1.client import close_idle, connections_of, describe_failure, make_agent, read_body
+from openhqm.http1.bodies import read_body
+from openhqm.http1.client import make_client
+from openhqm.http1.failures import describe_failure
 from openhqm.http1.upstream_pool import endpoint_for
 from openhqm.runtime.connecting import host_endpoint
 from openhqm.runtime.tls import TLSPolicy
@@ -88,18 +90,18 @@ class NamesTests(TestCase):
     async def test_http(self) -> None:
         """Requests to such a host are answered."""
         port = self.serve()
-        agent = make_agent(reactor)
+        agent = make_client(reactor)
         for name in NAMES:
             response = await agent.request(b"GET", f"http://{name}:{port}/".encode())
             self.assertEqual(await read_body(response, 100), b"hello")
-        await close_idle(connections_of(agent))
+        await agent.close_idle()
 
     async def test_tls(self) -> None:
         """The certificate must be for that name."""
         pem = self.certificate("my_app")
         port = self.serve(PrivateCertificate.loadPEM(pem).options())
         trust = trustRootFromCertificates([Certificate.loadPEM(pem)])
-        agent = make_agent(reactor, TLSPolicy(trust))
+        agent = make_client(reactor, TLSPolicy(trust))
         response = await agent.request(b"GET", f"https://my_app:{port}/".encode())
         self.assertEqual(await read_body(response, 100), b"hello")
         for other in ("your_app", "localhost"):
@@ -109,7 +111,7 @@ class NamesTests(TestCase):
                 self.assertIn("TLS: the certificate is for another name", describe_failure(error))
             else:
                 self.fail(f"the certificate was taken for one of {other}")
-        await close_idle(connections_of(agent))
+        await agent.close_idle()
 
     def test_one_way(self) -> None:
         """No module connects by name in a way of its own."""

@@ -1,0 +1,74 @@
+# -*- test-case-name: tests.http1.test_client -*-
+"""Why a call of a server failed: the errors of the client, and their descriptions for people."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectingCancelledError
+from twisted.python.failure import Failure
+
+from openhqm.errors import OpenHQMError
+from openhqm.http1.response_reader import TooLong
+from openhqm.http1.rules import Refusal
+
+
+class AnswerTooLong(Exception):
+    """A response is longer than its limit. The connection was closed."""
+
+
+class CallFailed(Exception):
+    """The server was connected, and no complete and valid response came. It may have acted on the request.
+
+    ``reasons`` has what broke the connection, where that says more.
+    """
+
+    def __init__(self, text: str, reason: BaseException | None = None) -> None:
+        super().__init__(text)
+        self.reasons = [] if reason is None else [Failure(reason)]
+
+
+class NotConnected(Exception):
+    """No connection to the server could be made, for the one of ``reasons``. Nothing of the request was sent."""
+
+    def __init__(self, reason: Failure) -> None:
+        super().__init__(reason.getErrorMessage())
+        self.reasons = [reason]
+
+
+def connecting_failure(failure: Failure) -> Failure:
+    """The failure of a call whose connecting ended with ``failure``. Refused destinations and cancelling stay."""
+    error = failure.value
+    if isinstance(error, OpenHQMError) or (error is not None and was_cancelled(error)):
+        return failure
+    return Failure(NotConnected(failure))
+
+
+def response_failure(refusal: Refusal) -> Failure:
+    """The failure of a call whose response ended with ``refusal``."""
+    if isinstance(refusal, TooLong):
+        return Failure(AnswerTooLong(refusal.reason))
+    return Failure(CallFailed(refusal.reason, refusal.__cause__))
+
+
+def describe_failure(error: BaseException) -> str:
+    """A text for people about why a request failed."""
+    error = root_cause(error)
+    if isinstance(error, OpenHQMError | AnswerTooLong | CallFailed):
+        return str(error)
+    if type(error).__module__.partition(".")[0] in ("OpenSSL", "service_identity"):
+        from openhqm.runtime.tls import describe_tls_error
+
+        return describe_tls_error(error)
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Whether a request failed because it was cancelled."""
+    return isinstance(root_cause(error), CancelledError | ConnectingCancelledError)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error inside `NotConnected`, `CallFailed` and Twisted's `ResponseFailed`; others as they are."""
+    reasons = getattr(error, "reasons", None)
+    return root_cause(reasons[0].value) if reasons else error
