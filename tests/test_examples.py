@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +18,18 @@ from tests.servers import ROOT, free_port
 EXAMPLES = ROOT / "examples"
 
 
-def run(name: str) -> str:
-    """The output of an example. `AssertionError` with all of it where the example fails."""
+def run(name: str, directory: str | None = None) -> str:
+    """The output of an example, run in ``directory``. `AssertionError` with all of it where the example fails."""
     # The programs of the environment, which lie beside the Python that runs this test.
     environment = {**os.environ, "BIN": str(Path(sys.executable).parent)}
     environment |= {"PORT": str(free_port()), "TARGET_PORT": str(free_port())}
     done = subprocess.run(
-        ["bash", str(EXAMPLES / name / "run.sh")], env=environment, capture_output=True, text=True, timeout=120
+        ["bash", str(EXAMPLES / name / "run.sh")],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -60,6 +68,43 @@ class ExamplesTests(SynchronousTestCase):
         self.assertIn('"path": "/shop?item=1", "attempt": null', out)
         self.assertRegex(out, r'"path": "/reports/2026", "attempt": "\d", "body": \{"year": 2026\}')
         self.assertEqual(out.count("HTTP/1.1 202 Accepted"), 2)
+
+    def test_in_its_own_folder(self) -> None:
+        """A ``jobs.py`` where the reader is does not take the place of the one in the folder of the example."""
+        here = Path(self.mktemp())
+        here.mkdir()
+        (here / "jobs.py").write_text("def resize(work):\n    return 'of the reader'\n\n\ncount = resize\n")
+        self.assertIn('"result":{"words":3,"attempts":2}', run("http-to-queue", str(here)))
+
+    def test_can_be_pasted(self) -> None:
+        """A shell reads what is printed behind ``$`` as the command that was run."""
+        lines = [line[2:] for line in run("async-proxy").splitlines() if line.startswith("$ ")]
+        self.assertEqual(lines[0], f"cd {EXAMPLES / 'async-proxy'}")
+        *_, payload = shlex.split(lines[-1])
+        self.assertEqual(json.loads(payload)["payload"]["address"], "ada@example.org")
+        self.assertIn("Content-Type: application/json", shlex.split(lines[-1]))
+
+    def test_ports(self) -> None:
+        """Each example has ports of its own, the same in script and configuration; none is 8000 or 8080."""
+        found: list[str] = []
+        for name in ("http-to-queue", "queue-to-http", "async-proxy", "sidecar"):
+            ports = re.compile(r"PORT:-(\d+)\}")
+            scripted, configured = (
+                ports.findall((EXAMPLES / name / file).read_text()) for file in ("run.sh", "cfg.yaml")
+            )
+            self.assertEqual(set(scripted), set(configured), name)
+            found += scripted
+        self.assertEqual(len(set(found) - {"8000", "8080"}), len(found), found)
+
+    def test_port_in_use(self) -> None:
+        """An example does not talk to what else listens on its port: it says so, and fails."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            environment = {**os.environ, "BIN": str(Path(sys.executable).parent), "PORT": str(port)}
+            command = ["bash", str(EXAMPLES / "http-to-queue" / "run.sh")]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"port {port} is in use", done.stderr)
 
     def test_all_are_run(self) -> None:
         """Every example is run by a test above."""

@@ -1,7 +1,8 @@
 #!/bin/bash
+PORT=${PORT:-8103} TARGET_PORT=${TARGET_PORT:-8203}
 . "$(dirname "$0")/../lib.sh"
-start target "$TARGET_PORT" "$bin/python" "$here/../target.py" "$TARGET_PORT"
-start openhqm "$PORT" "$bin/twistd" -n openhqm --config "$here/cfg.yaml"
+start target "$TARGET_PORT" "$bin/python" ../target.py "$TARGET_PORT"
+start openhqm "$PORT" "$bin/twistd" -n openhqm --config cfg.yaml
 
 echo; echo "# Three orders. The service fails at every third request; the third order takes a second attempt:"
 for number in 1 2 3; do

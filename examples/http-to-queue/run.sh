@@ -1,6 +1,7 @@
 #!/bin/bash
+PORT=${PORT:-8101} TARGET_PORT=
 . "$(dirname "$0")/../lib.sh"
-start openhqm "$PORT" "$bin/twistd" -n openhqm --config "$here/cfg.yaml"
+start openhqm "$PORT" "$bin/twistd" -n openhqm --config cfg.yaml
 
 echo; echo "# Submit, and watch it until it has ended:"
 ask -N "localhost:$PORT/api/v1/submit" -H 'Content-Type: application/json' -H 'Accept: text/event-stream' \

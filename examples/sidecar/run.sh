@@ -1,7 +1,8 @@
 #!/bin/bash
+PORT=${PORT:-8104} TARGET_PORT=${TARGET_PORT:-8204}
 . "$(dirname "$0")/../lib.sh"
-start target "$TARGET_PORT" "$bin/python" "$here/../target.py" "$TARGET_PORT"
-start openhqm "$PORT" "$bin/twistd" -n openhqm --config "$here/cfg.yaml"
+start target "$TARGET_PORT" "$bin/python" ../target.py "$TARGET_PORT"
+start openhqm "$PORT" "$bin/twistd" -n openhqm --config cfg.yaml
 
 echo; echo "# Passed through:"
 ask "localhost:$PORT/shop?item=1"
