@@ -17,7 +17,7 @@ COPY --from=build /opt/openhqm /opt/openhqm
 ENV OPENHQM_SERVER__HOST=0.0.0.0 \
     OPENHQM_SERVER__PORT=8000 \
     OPENHQM_AUTH__TYPE=none \
-    OPENHQM_QUEUE__CONNECTION__SQLITE__PATH=/data
+    OPENHQM_QUEUE__CONNECTION__SQLITE='{"path": "/data"}'
 
 USER openhqm
 # Handlers are imported from here.

@@ -75,8 +75,9 @@ class Server:
             **({} if configured else {"OPENHQM_WORKER__HANDLER": "echo"}),
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "OPENHQM_SERVER__PORT": str(self.port),
-            "OPENHQM_QUEUE__CONNECTION__SQLITE__PATH": str(self.directory / "data"),
+            **({} if "OPENHQM_SERVER__ENDPOINTS" in self.environment else {"OPENHQM_SERVER__PORT": str(self.port)}),
+            # The whole section: it may stand there unused where the queue is elsewhere.
+            "OPENHQM_QUEUE__CONNECTION__SQLITE": json.dumps({"path": str(self.directory / "data")}),
             **self.environment,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ class BackendsCase(SynchronousTestCase):
     def settings(self, text: str) -> Settings:
         path = Path(self.mktemp())
         path.write_text(text)
-        environment = {"OPENHQM_QUEUE__CONNECTION__SQLITE__PATH": self.mktemp()}
+        environment = {"OPENHQM_QUEUE__CONNECTION__SQLITE": json.dumps({"path": self.mktemp()})}
         return load(str(path), environment, PRODUCTS)
 
     def make(self, text: str) -> Backend:
@@ -127,7 +128,7 @@ class TableTests(BackendsCase):
 
     def test_where_it_is(self) -> None:
         """An address that is given in the short form of the store is the one that is used."""
-        text = "queue: {type: rabbitmq, redis_url: 'redis://one'}\ncache: {type: redis, redis_url: 'redis://two:1/5'}"
+        text = "queue: {type: rabbitmq, connection: {redis: {url: 'redis://one'}}}\ncache: {type: redis, redis_url: 'redis://two:1/5'}"
         backend: Any = self.make(text)
         self.assertEqual(str(backend.store._redis.address), "redis://two:1/5")
 

@@ -119,7 +119,8 @@ class CommandLineTests(SynchronousTestCase):
         """The sample is read from a file. No database is opened and no service started."""
         sample, config = Path(self.mktemp()), Path(self.mktemp())
         sample.write_text('{"payload": 1}')
-        config.write_text("routing: {routes: [{name: a, is_default: true}]}")
+        proxy = "proxy: {enabled: true, default_endpoint: 'http://127.0.0.1:1'}"
+        config.write_text(f"routing: {{routes: [{{name: a, is_default: true}}]}}\n{proxy}")
         self.assertEqual(self.run_with("--config", str(config), "--dry-run", str(sample)), 0)
         self.assertEqual(self.out.getvalue().splitlines()[0], "route: a (the default)")
         self.assertFalse(Path("openhqm-data").exists())

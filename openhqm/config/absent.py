@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -43,9 +43,20 @@ def asks_for_nothing(key: str, value: Any) -> bool:
     return value is None or value == []
 
 
-def take_out(document: dict[str, Any], products: Products) -> list[tuple[str, str]]:
-    """Remove from ``document`` what this build does not have, and return each such key with the reason."""
+def take_out(
+    document: dict[str, Any], products: Products, variables: Collection[tuple[str, ...]]
+) -> list[tuple[str, str]]:
+    """Remove from ``document`` what this build does not have, and return each such key with the reason.
+
+    A whole section of ``queue.connection`` may stand unused, as that of any other product may. ``variables`` are the
+    keys that are from the environment, where one of them alone is no section.
+    """
     refused: list[tuple[str, str]] = []
+    for product in products.absent:
+        holder, name = _holder(document, f"queue.connection.{product}")
+        alone = any(key[:3] == ("queue", "connection", product) and len(key) > 3 for key in variables)
+        if isinstance(holder.get(name), Mapping) and not alone:
+            del holder[name]
     for key, feature in {**SECTIONS, **KEYS, **_keys_of_absent(products)}.items():
         holder, name = _holder(document, key)
         if name in holder and not asks_for_nothing(key, value := holder.pop(name)):

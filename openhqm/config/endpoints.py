@@ -21,6 +21,16 @@ from openhqm.policy.outcome import NOT_A_SUCCESS, RETRY_ON, SERVER_ERRORS, read_
 from openhqm.policy.proxying import HOP_BY_HOP
 
 AUTH_TYPES = ("bearer", "basic", "api_key", "custom", "oauth2_client_credentials")
+_AUTH_KEYS = {
+    "auth_token": ("bearer", "api_key", "custom"),
+    "auth_username": ("basic",),
+    "auth_password": ("basic",),
+    "auth_header_name": ("api_key", "custom"),
+    "auth_token_url": ("oauth2_client_credentials",),
+    "auth_client_id": ("oauth2_client_credentials",),
+    "auth_client_secret": ("oauth2_client_credentials",),
+    "auth_scope": ("oauth2_client_credentials",),
+}
 DEFAULT = "default"
 CALLERS = "callers"
 APPLICATION = "application"
@@ -138,6 +148,19 @@ class Endpoint:
             found.append((("tls", "cert"), "is missing: tls.key needs the certificate it belongs to"))
         if found:
             raise Wrong(found)
+
+    def unused(self) -> list[tuple[str, str]]:
+        """The keys that have no effect here, each with the reason: credentials of another kind, TLS without https."""
+        found = []
+        for key, types in _AUTH_KEYS.items():
+            if getattr(self, key) is not None and self.auth_type not in types:
+                beside = "without auth_type" if self.auth_type is None else f"with auth_type {self.auth_type}"
+                found.append((key, f"has no effect {beside}: it is for auth_type {' or '.join(types)}"))
+        if self.url.startswith("http:"):
+            for name in ("ca", "cert", "key"):
+                if getattr(self.tls, name) is not None:
+                    found.append((f"tls.{name}", "has no effect, because the URL of the endpoint is not https"))
+        return found
 
     def _missing(self) -> list[str]:
         needed = {

@@ -20,7 +20,9 @@ from openhqm.config.contradictions import contradictions
 from openhqm.config.model import Settings
 from openhqm.config.products import Products
 from openhqm.config.records import settings_record
-from openhqm.config.structure import Text, Wrong, structure
+from openhqm.config.short_forms import settle_short_forms
+from openhqm.config.structure import Text, Variable, Wrong, structure
+from openhqm.config.unused import unused
 from openhqm.errors import Complaint, ConfigurationError
 
 PREFIX = "OPENHQM_"
@@ -67,7 +69,7 @@ def load(path: str | None, environment: Mapping[str, str], products: Products, t
         source = next((name for known, name in variables.items() if _concerns(known, key)), path or "")
         complaints.append(Complaint(".".join(key), reason, source))
 
-    for key, reason in take_out(document, products):
+    for key, reason in [*take_out(document, products, variables), *settle_short_forms(document, products, variables)]:
         complain(tuple(key.split(".")), reason)
     try:
         settings: Settings = structure(document, settings_record(products))
@@ -75,7 +77,7 @@ def load(path: str | None, environment: Mapping[str, str], products: Products, t
         for key_path, reason in wrong.found:
             complain(key_path, reason)
     else:
-        for key, reason in contradictions(settings, products):
+        for key, reason in [*contradictions(settings, products), *unused(settings, products, document, variables)]:
             complain(tuple(key.split(".")), reason)
     if complaints:
         raise ConfigurationError(complaints)
@@ -139,7 +141,9 @@ def _replace(
         escaped, name, default = match.groups()
         if escaped is not None:
             return str(escaped)
-        found = environment.get(name, default)
+        found = environment.get(name)
+        if not found and default is not None:  # as in a shell, for which an empty variable has no value either
+            return str(default)
         if found is None:
             complaints.append(Complaint(".".join(key), f"the environment has no {name}", source))
             return ""
@@ -152,8 +156,8 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> dict[t
     """Put ``OPENHQM_A__B`` into the document as ``a.b``; which key came from which variable."""
     variables = {}
     for name in sorted(environment):
-        if not name.startswith(PREFIX):
-            continue
+        if not name.startswith(PREFIX) or not environment[name]:
+            continue  # an empty variable is as if it were not set: so they are taken back where they cannot be unset
         key = tuple(part.lower() for part in name[len(PREFIX) :].split("__"))
         variables[key] = name
         holder: Any = document
@@ -165,7 +169,8 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> dict[t
                 break  # something else stands there: it is complained of where it is read
             holder = inner
         else:
-            holder[key[-1]] = _mapping(Text(environment[name])) if len(key) == 1 else Text(environment[name])
+            value = Variable(environment[name])
+            holder[key[-1]] = _mapping(value) if len(key) == 1 else value
     return variables
 
 

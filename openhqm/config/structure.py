@@ -12,7 +12,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ SECRET = {"secret": True}
 
 class Text(str):
     """A string from the environment or from a ``${VARIABLE}``: its type is that of its key."""
+
+
+class Variable(Text):
+    """A string from a variable of ours, which stands above the file."""
 
 
 def structure(value: Any, record: type[Any]) -> Any:
@@ -164,6 +168,8 @@ def _record(value: Any, kind: Any) -> Any:
     for key, item in value.items():
         name = str(key)
         try:
+            if _is_overridden(name, item, value, fields):
+                continue
             if name.endswith("_file") and name not in fields and name[:-5] in fields:
                 name, item = name[:-5], _secret(item)
             if name not in fields:
@@ -183,6 +189,20 @@ def _record(value: Any, kind: Any) -> Any:
     if found:
         raise Wrong(found)
     return kind(**values)
+
+
+def _is_overridden(name: str, item: Any, value: Mapping[str, Any], fields: Collection[str]) -> bool:
+    """Whether a variable says the same key: ``key`` in place of ``key_file``, whose file is not read then, or the
+    other way round. Where both are from one place, neither counts: raises `Wrong`.
+    """
+    plain = name.removesuffix("_file")
+    twin = f"{name}_file" if plain == name else plain
+    if twin not in value or plain not in fields or f"{plain}_file" in fields:
+        return False
+    ours, other = isinstance(item, Variable), isinstance(value[twin], Variable)
+    if ours == other and plain != name:
+        raise _wrong(f"says the same as {plain}: leave one of them out")
+    return other and not ours
 
 
 def _secret(path: Any) -> Text:

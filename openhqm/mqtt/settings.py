@@ -98,6 +98,8 @@ def check(settings: Settings) -> list[tuple[str, str]]:
         found.append((key("prefix"), f"{fault}: all topics of OpenHQM begin with it"))
     if (fault := topic_fault(settings.queue.request_queue)) is not None:
         found.append(("queue.request_queue", f"{fault}: it is part of a topic"))
+    if ours.transport != "websockets" and ours.path != MQTTSettings().path:
+        found.append((key("path"), "has no effect without transport: websockets"))
     if ours.password is not None and ours.username is None:
         found.append((key("password"), "needs queue.connection.mqtt.username"))
     if ours.tls.key is not None and ours.tls.cert is None:

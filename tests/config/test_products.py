@@ -110,12 +110,12 @@ class RecordTests(ProductsCase):
             self.assertIn(words, complaint.reason)
 
     def test_short_forms(self) -> None:
-        """A short form wins over the field that it stands for, has its type, and its own key where it is wrong."""
-        long = "connection: {cloud: {url: 'cloud://long', seconds: 2}}"
-        settings = self.load(f"queue: {{type: cloud, cloud_url: 'cloud://short', {long}}}")
+        """A short form stands for the field of its name, has its type, and its own key where it is wrong."""
+        settings = self.load("queue: {type: cloud, cloud_url: 'cloud://short', connection: {cloud: {seconds: 2}}}")
         self.assertEqual(settings.queue.of(Cloud), Cloud(url="cloud://short", seconds=2))
         self.assertEqual(settings.queue.key(Cloud, "url"), "queue.cloud_url")
         self.assertEqual(settings.queue.key(Cloud, "seconds"), "queue.connection.cloud.seconds")
+        long = "connection: {cloud: {url: 'cloud://long', seconds: 2}}"
         settings = self.load(f"queue: {{type: cloud, {long}}}", QUEUE__CLOUD_ZONES='["c"]', QUEUE__CLOUD_URL="")
         self.assertEqual(settings.queue.of(Cloud), Cloud(url="cloud://long", zones=["c"], seconds=2))
         self.assertEqual(self.complaint("queue: {cloud_zones: c}").key, "queue.cloud_zones")
@@ -126,18 +126,19 @@ class RecordTests(ProductsCase):
         secret = Path(self.mktemp())
         secret.write_text("cloud://secret\n")
         for text in (f"cloud_url_file: {secret}", f"connection: {{cloud: {{url_file: {secret}}}}}"):
-            self.assertEqual(self.load(f"queue: {{{text}}}").queue.of(Cloud).url, "cloud://secret")
+            self.assertEqual(self.load(f"queue: {{type: cloud, {text}}}").queue.of(Cloud).url, "cloud://secret")
 
     def test_secrets(self) -> None:
         """What a record keeps out of its repr, the settings keep out of theirs, in the short form, too."""
-        settings = self.load("queue: {cloud_url: s3cret, connection: {cloud: {url: s3cret}}}")
+        settings = self.load("queue: {type: cloud, cloud_url: s3cret, connection: {cloud: {url: s3cret}}}")
         self.assertNotIn("s3cret", repr(settings))
         self.assertNotIn("s3cret", repr(settings.queue.of(Cloud)))
 
     def test_the_store(self) -> None:
         """Beside a broker, a short form in ``cache`` is about the store alone, and wins over the one in ``queue``."""
         settings = self.load(
-            "queue: {type: pipe, cloud_url: 'cloud://queue'}\ncache: {type: cloud, cloud_url: 'cloud://store'}"
+            "queue: {type: pipe, connection: {cloud: {url: 'cloud://queue'}}}\n"
+            "cache: {type: cloud, cloud_url: 'cloud://store'}"
         )
         self.assertEqual(settings.store_of(Cloud).url, "cloud://store")
         self.assertEqual(settings.queue.of(Cloud).url, "cloud://queue")
@@ -148,12 +149,12 @@ class RecordTests(ProductsCase):
         for text, key in (
             ("queue: {type: drum}", "queue.type"),
             ("queue: {drum_sticks: 2}", "queue.drum_sticks"),
-            ("queue: {connection: {drum: {url: x}}}", "queue.connection.drum"),
+            ("queue: {connection: {drum: x}}", "queue.connection.drum"),
         ):
             complaint = self.complaint(text)
             self.assertEqual(complaint.key, key)
             self.assertIn("not in this build", complaint.reason)
-        self.load("queue: {drum_sticks: null, connection: {drum: {}}}")
+        self.load("queue: {drum_sticks: null, connection: {drum: {url: x}}}")
 
     def test_frozen(self) -> None:
         """Settings do not change, and two that say the same are equal."""
@@ -174,7 +175,7 @@ class RuleTests(ProductsCase):
     def test_own_checks(self) -> None:
         """The checks of a product are made where the queue is in it, and nowhere else."""
         self.assertEqual(self.complaint("queue: {type: cloud, cloud_zones: [b]}").key, "queue.cloud_zones")
-        self.load("queue: {type: shelf, cloud_zones: [b]}")
+        self.load("queue: {type: shelf, connection: {cloud: {zones: [b]}}}")
 
     def test_halves(self) -> None:
         """A listener or a worker alone needs a queue that outlives its process."""

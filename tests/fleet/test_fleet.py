@@ -311,10 +311,10 @@ class RollingTests(FleetCase):
         server = self.fleet(
             text=file.format(2, 1000), before="import os; os.environ.pop('OPENHQM_SERVER__WORKERS', None)"
         )
-        self.write("server: {workers: 1, endpoints: ['tcp:9:interface=127.0.0.1']}\nworker: {handler: echo}")
+        self.write("server: {workers: 1, host: 127.0.0.2}\nworker: {handler: echo}")
         server.hang_up()
         until(lambda: server.said("; the processes keep their configuration") == 2, server.log())
-        self.assertIn("server.endpoints: cannot change at SIGHUP", server.log())
+        self.assertIn("server.host: cannot change at SIGHUP", server.log())
         self.assertIn("server.workers: cannot change to 1 at SIGHUP", server.log())
         for count in (3, 2):
             self.write(file.format(count, 1001))

@@ -139,7 +139,7 @@ class EndpointTests(ExchangeCase):
         await changing.gateway.submit(endpoint="ill")
         await self.until(lambda: changing.gateway.pool.gates["ill"].state.value == "open")
         for timeout in (1, 2):
-            changing.to(worker={"timeout_seconds": timeout}, **endpoints, new=self.to(Target()))
+            changing.to(worker={"handler": "echo", "timeout_seconds": timeout}, **endpoints, new=self.to(Target()))
             await changing.gateway.reply(endpoint="well")
         self.assertEqual(len(fine.peers), 1)
         self.assertEqual(changing.gateway.pool.gates["ill"].state.value, "open")
