@@ -39,6 +39,7 @@ from openhqm.http1.rules import always_own
 from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.access_log import note
+from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
@@ -178,7 +179,7 @@ class OpenHQM(Service):
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         fast_path = FastPath(self._door, self._streams)
         self._site = HTTP1Site(
-            Routes(self._door, self._streams, self._health, self._own_paths).resource(),
+            Routes(self._door, self._streams, self._health, DeadLetters(queue, reactor), self._own_paths).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,

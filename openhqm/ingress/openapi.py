@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import msgspec
 
 from openhqm import __version__
+from openhqm.ingress.openapi_dead_letters import dead_letter_paths, dead_letter_schemas
+from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
 from openhqm.policy.forwarding import METHODS
-
-Json = dict[str, Any]
 
 
 @cache
@@ -36,9 +35,9 @@ def _paths(prefix: str) -> Json:
     one = [{"name": "correlation_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}]
     wait = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 0}}
     prefer = {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "example": "wait=10"}
-    asked = {"404": _ref("responses/unknown"), "410": _ref("responses/expired")}
-    waited = {"422": _ref("responses/invalid"), **asked}
-    pending = _json("The request has not ended yet.", "status", retry_after=True)
+    asked = {"404": ref("responses/unknown"), "410": ref("responses/expired")}
+    waited = {"422": ref("responses/invalid"), **asked}
+    pending = json_answer("The request has not ended yet.", "status", retry_after=True)
     return {
         "/api/v1/submit": {
             "post": {
@@ -53,19 +52,21 @@ def _paths(prefix: str) -> Json:
                 ],
                 "requestBody": {
                     "required": True,
-                    "content": {"application/json": {"schema": _ref("schemas/submission")}},
+                    "content": {"application/json": {"schema": ref("schemas/submission")}},
                 },
                 "responses": {
-                    "202": _json("The request is stored, and will end exactly once.", "acceptance", retry_after=True),
+                    "202": json_answer(
+                        "The request is stored, and will end exactly once.", "acceptance", retry_after=True
+                    ),
                     "200": {
                         "description": "The response, in time for `Prefer: wait`; or events, if `Accept` asks for it.",
                         "content": {
-                            "application/json": {"schema": _ref("schemas/response")},
+                            "application/json": {"schema": ref("schemas/response")},
                             "text/event-stream": {"schema": {"type": "string"}},
                         },
                     },
                     **{
-                        str(status): _ref(f"responses/{name}")
+                        str(status): ref(f"responses/{name}")
                         for status, name in (
                             (400, "malformed"),
                             (413, "too_large"),
@@ -81,14 +82,14 @@ def _paths(prefix: str) -> Json:
             "get": {
                 "summary": "The status of a request",
                 "parameters": one,
-                "responses": {"200": _json("The status.", "status"), **asked},
+                "responses": {"200": json_answer("The status.", "status"), **asked},
             }
         },
         "/api/v1/response/{correlation_id}": {
             "get": {
                 "summary": "The response of a request",
                 "parameters": [*one, wait, prefer],
-                "responses": {"200": _json("The response.", "response"), "202": pending, **waited},
+                "responses": {"200": json_answer("The response.", "response"), "202": pending, **waited},
             }
         },
         "/api/v1/response/{correlation_id}/body": {
@@ -107,10 +108,10 @@ def _paths(prefix: str) -> Json:
                 "summary": "Cancel a request",
                 "parameters": one,
                 "responses": {
-                    "200": _json("The request had not begun, and will not.", "status"),
-                    "202": _json("The request had begun; its handler is told to stop.", "status"),
-                    "409": _ref("responses/ended"),
-                    "503": _ref("responses/unavailable"),
+                    "200": json_answer("The request had not begun, and will not.", "status"),
+                    "202": json_answer("The request had begun; its handler is told to stop.", "status"),
+                    "409": ref("responses/ended"),
+                    "503": ref("responses/unavailable"),
                     **asked,
                 },
             }
@@ -133,33 +134,34 @@ def _paths(prefix: str) -> Json:
                 },
             }
         },
+        **dead_letter_paths(),
         **{
             prefix + path: {"get": {"summary": summary, "responses": responses}}
             for path, summary, responses in (
                 (
                     "/health",
                     "The health of the service",
-                    {"200": _json("Healthy."), "503": _json("Degraded.")},
+                    {"200": json_answer("Healthy."), "503": json_answer("Degraded.")},
                 ),
                 (
                     "/health/live",
                     "Whether a restart is not needed",
-                    {"200": _json("Yes."), "503": _ref("responses/unavailable")},
+                    {"200": json_answer("Yes."), "503": ref("responses/unavailable")},
                 ),
                 (
                     "/health/ready",
                     "Whether requests can be accepted",
-                    {"200": _json("Yes."), "503": _ref("responses/unavailable")},
+                    {"200": json_answer("Yes."), "503": ref("responses/unavailable")},
                 ),
                 (
                     "/metrics",
                     "Metrics for Prometheus",
                     {
                         "200": {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-                        "404": _ref("responses/unknown"),
+                        "404": ref("responses/unknown"),
                     },
                 ),
-                ("/openapi.json", "This document", {"200": _json("OpenAPI 3.1.")}),
+                ("/openapi.json", "This document", {"200": json_answer("OpenAPI 3.1.")}),
             )
         },
     }
@@ -204,8 +206,8 @@ def _schemas() -> Json:
                 },
             },
         },
-        "acceptance": _object({"correlation_id": identity, "status": {"const": "PENDING"}, "submitted_at": moment}),
-        "status": _object(
+        "acceptance": object_of({"correlation_id": identity, "status": {"const": "PENDING"}, "submitted_at": moment}),
+        "status": object_of(
             {
                 "correlation_id": identity,
                 "status": {"enum": statuses},
@@ -215,7 +217,7 @@ def _schemas() -> Json:
             },
             {"next_attempt_at": moment, "expires_at": moment},
         ),
-        "response": _object(
+        "response": object_of(
             {
                 "correlation_id": identity,
                 "status": {"enum": statuses[2:]},
@@ -232,7 +234,8 @@ def _schemas() -> Json:
                 "reason_class": {"type": "string", "description": "Why it did not complete, in one word."},
             },
         ),
-        "problem": _object(
+        **dead_letter_schemas(),
+        "problem": object_of(
             {
                 "type": {"type": "string"},
                 "title": {"type": "string"},
@@ -254,11 +257,13 @@ def _problems() -> Json:
     return {
         name: {
             "description": description,
-            "content": {"application/problem+json": {"schema": _ref("schemas/problem")}},
+            "content": {"application/problem+json": {"schema": ref("schemas/problem")}},
         }
         for name, description in (
             ("malformed", "The body is not JSON, or a header field is malformed."),
             ("unknown", "No request has this correlation id."),
+            ("unknown_letter", "There is no dead letter with this number."),
+            ("not_local", "The request is not one of a program on the same host."),
             ("ended", "The request has already ended."),
             ("expired", "The answer has expired."),
             ("too_large", "The body is too long, or the message that it makes is longer than the queue takes."),
@@ -267,21 +272,3 @@ def _problems() -> Json:
             ("unavailable", "This could not be stored safely now. Repeat a submission under the same Idempotency-Key."),
         )
     }
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/{name}"}
-
-
-def _object(required: Json, optional: Json | None = None) -> Json:
-    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
-
-
-def _json(description: str, schema: str | None = None, *, retry_after: bool = False) -> Json:
-    response: Json = {
-        "description": description,
-        "content": {"application/json": {"schema": _ref(f"schemas/{schema}") if schema else {"type": "object"}}},
-    }
-    if retry_after:
-        response["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
-    return response

@@ -17,10 +17,13 @@ from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import SERVER, Answer
-from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
+from openhqm.ingress.answers import INTERNAL_ERROR, HTTPProblem, field, problem, problem_for
+from openhqm.ingress.dead_letter_queries import read_query
+from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
 from openhqm.ingress.fast_path import instance
 from openhqm.ingress.health import Health
+from openhqm.ingress.local_access import why_not_local
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
 from openhqm.ingress.sending import WebStreamSink, send
@@ -62,10 +65,18 @@ class Routes:
     app.url_map.merge_slashes = False  # no redirect to another path
     _log = Logger()
 
-    def __init__(self, door: Door, streams: EventStreams, health: Health, own_paths: OwnPaths = ROOT) -> None:
+    def __init__(
+        self,
+        door: Door,
+        streams: EventStreams,
+        health: Health,
+        dead_letters: DeadLetters,
+        own_paths: OwnPaths = ROOT,
+    ) -> None:
         self._door = door
         self._streams = streams
         self._health = health
+        self._dead_letters = dead_letters
         self._own_paths = own_paths
 
     def resource(self) -> Resource:
@@ -116,6 +127,20 @@ class Routes:
         if found is None:
             return send(request, Answer(204))  # on which an EventSource does not reconnect
         return await self._stream(request, correlation_id, *found, None)
+
+    @app.route("/api/v1/dead-letters", methods=["GET"])
+    @deferred
+    async def list_dead_letters(self, request: IRequest) -> bytes:
+        """The dead letters that match."""
+        _check_local(request)
+        return send(request, await self._dead_letters.page(read_query(request.args)))
+
+    @app.route("/api/v1/dead-letters/<number>", methods=["GET"])
+    @deferred
+    async def show_dead_letter(self, request: IRequest, number: str) -> bytes:
+        """A dead letter, whole."""
+        _check_local(request)
+        return send(request, await self._dead_letters.show(number))
 
     @app.route("/health", methods=["GET"])
     @deferred
@@ -196,3 +221,11 @@ class Routes:
             return await finished
         finally:
             stream.lost()
+
+
+def _check_local(request: Any) -> None:
+    """`HTTPProblem` 403 unless a program on this host has sent ``request``."""
+    fields = [(name.lower(), value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    reason = why_not_local(request.getClientAddress(), request.clientproto, fields)
+    if reason is not None:
+        raise HTTPProblem(403, reason)

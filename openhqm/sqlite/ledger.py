@@ -391,7 +391,7 @@ class SqliteLedger:
         return self._file.write(lambda connection: self._letters.add(connection, letter))
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
-        return succeed(self._letters.listed(after, most))
+        return maybeDeferred(self._letters.listed, after, most)
 
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._letters.drop(number)

@@ -231,7 +231,7 @@ class SqliteQueue:
         return maybeDeferred(lambda: self._queue(queue).rows.depth(self._file.reader, self._clock.seconds()))
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
-        return succeed(self._letters.listed(after, most))
+        return maybeDeferred(self._letters.listed, after, most)
 
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._letters.drop(number)

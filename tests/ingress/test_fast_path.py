@@ -15,6 +15,7 @@ from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import NotDurable
 from openhqm.http1.site import HTTP1Site
+from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
@@ -41,7 +42,8 @@ class InMemoryServer:
         self.door = Door(backend.queue, backend.store, waiting, backend.clock, metrics, longest_wait=60)
         streams = EventStreams(backend.store, backend.clock, metrics.open_streams.set)
         self.health = Health(backend.queue, "memory", None, lambda: None, tuple)
-        routes = Routes(self.door, streams, self.health, own_paths)
+        self.dead_letters = DeadLetters(backend.queue, backend.clock)
+        routes = Routes(self.door, streams, self.health, self.dead_letters, own_paths)
         fast_path: Any = FastPath(self.door, streams) if fast else lambda message: None
         self.site = HTTP1Site(routes.resource(), backend.clock, fast_path, refused, 100_000, access_log=access)
         self.protocol = self.site.buildProtocol(None)
@@ -49,7 +51,7 @@ class InMemoryServer:
         self.protocol.makeConnection(self.transport)
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> bytes:
-        lines = [f"{method} {target} HTTP/1.1", "Host: x"]
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {headers.pop('host', 'x')}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         if body or method == "POST":
             lines.append(f"Content-Length: {len(body)}")

@@ -52,7 +52,9 @@ class DescriptionTests(Case):
         """Answers of every kind have the described status, type and members."""
         done, waiting = self.server.submit(1), self.server.submit(2, delay=60)
         self.server.response(done)
+        self.server.response(self.server.submit({"reject": "never"}))
         one = "/{correlation_id}"
+        letters = "/api/v1/dead-letters"
         good = {"payload": 1}
         for path, method, correlation_id, body, status in (
             ("/api/v1/submit", "post", "", good, 202),
@@ -68,12 +70,15 @@ class DescriptionTests(Case):
             ("/api/v1/cancel" + one, "post", waiting, None, 200),
             ("/api/v1/cancel" + one, "post", done, None, 409),
             ("/api/v1/events" + one, "get", done, None, 200),
+            (letters, "get", "", None, 200),
+            (letters + "/{number}", "get", "1", None, 200),
+            (letters + "/{number}", "get", "2", None, 404),
             ("/health", "get", "", None, 200),
             ("/health/live", "get", "", None, 200),
             ("/health/ready", "get", "", None, 200),
             ("/metrics", "get", "", None, 200),
         ):
-            answer = self.ask(method.upper(), path.replace("{correlation_id}", correlation_id), body)
+            answer = self.ask(method.upper(), re.sub(r"\{\w+\}", correlation_id, path), body)
             self.assertEqual(answer[0], status, (path, answer))
             described = resolve(API["paths"][path][method]["responses"][str(status)])
             kind = answer[1]["content-type"].split(";")[0]

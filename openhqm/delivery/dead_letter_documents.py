@@ -1,0 +1,62 @@
+# -*- test-case-name: tests.ingress.test_dead_letters -*-
+"""The JSON documents for dead letters: a line of a list, and one dead letter whole."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import msgspec
+
+from openhqm.delivery.documents import response_document
+from openhqm.messages import DeadLetter
+from openhqm.policy.field_text import readable
+from openhqm.policy.reason_classes import reason_class
+from openhqm.runtime.times import rfc3339
+
+MOST_ERROR_CHARACTERS = 500
+
+
+def summary(number: int, letter: DeadLetter) -> dict[str, Any]:
+    """What a list says of a dead letter. It is small, however large the request and its reply are."""
+    request, reply = letter.request, letter.reply
+    error = reply.error
+    if error is not None and len(error) > MOST_ERROR_CHARACTERS:
+        error = f"{error[:MOST_ERROR_CHARACTERS]}..."
+    return {
+        "number": number,
+        "correlation_id": request.correlation_id,
+        "endpoint": request.submission.endpoint,
+        "reason_class": reason_class(letter).value,
+        "reason": letter.reason[:MOST_ERROR_CHARACTERS],
+        "status": reply.status.value,
+        "status_code": reply.status_code,
+        "error": error,
+        "attempt": reply.attempt,
+        "submitted_at": rfc3339(request.submitted_at),
+        "failed_at": rfc3339(letter.at),
+    }
+
+
+def letter_document(number: int, letter: DeadLetter) -> bytes:
+    """A dead letter with its request and the last reply. Bytes that are not JSON are in base64, as ``body_base64``."""
+    submission, reply = letter.request.submission, letter.reply
+    request: dict[str, Any] = {
+        "payload": msgspec.Raw(submission.payload),
+        "headers": {name: readable(value) for name, value in submission.headers.items()},
+        "metadata": dict(submission.metadata),
+        "priority": submission.priority.value,
+        "timeout": submission.timeout,
+    }
+    if submission.body is not None:
+        request["body_base64"] = b64encode(submission.body).decode("ascii")
+    document: dict[str, Any] = {
+        **summary(number, letter),
+        "reason": letter.reason,
+        "error": reply.error,
+        "request": request,
+        "reply": msgspec.Raw(response_document(reply)),
+    }
+    if reply.body is not None:
+        document["reply_body_base64"] = b64encode(reply.body).decode("ascii")
+    return msgspec.json.encode(document)

@@ -1,0 +1,133 @@
+# -*- test-case-name: tests.ingress.test_dead_letters -*-
+"""What is asked of the dead letters: a filter, how many, and where to go on. `InvalidRequest` names what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from openhqm.errors import InvalidRequest
+from openhqm.messages import DeadLetter
+from openhqm.policy.reason_classes import ReasonClass, reason_class
+from openhqm.runtime.times import parse_rfc3339
+
+MOST_LISTED = 1000
+USUAL_LISTED = 100
+_CURSOR = re.compile(r"(\d{1,20})(?:-(\d{1,12}(?:\.\d{1,9})?))?\Z", re.ASCII)
+
+
+@attrs.frozen
+class Filter:
+    """Which dead letters are meant: all that have what is given here.
+
+    ``endpoint`` is that of the request; empty: it has none. ``since`` is the earliest time of failure, in seconds since
+    the epoch.
+    """
+
+    endpoint: str | None = None
+    reason_class: ReasonClass | None = None
+    since: float | None = None
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether ``letter`` is meant."""
+        return (
+            (self.endpoint is None or (letter.request.submission.endpoint or "") == self.endpoint)
+            and (self.since is None or letter.at >= self.since)
+            and (self.reason_class is None or reason_class(letter) is self.reason_class)
+        )
+
+
+@attrs.frozen
+class Cursor:
+    """Where to go on: behind the dead letter ``after``. As text it is for this server only.
+
+    ``before`` leaves out what failed since that time; None: nothing.
+    """
+
+    after: int = 0
+    before: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.after}" if self.before is None else f"{self.after}-{self.before:.6f}"
+
+    def reaches(self, letter: DeadLetter) -> bool:
+        """Whether ``letter`` is old enough. One of a request that was accepted since then is not."""
+        return self.before is None or max(letter.at, letter.request.submitted_at) < self.before
+
+
+@attrs.frozen
+class Query:
+    """A filter, the most dead letters of one answer, and where to go on."""
+
+    filter: Filter = Filter()
+    limit: int = USUAL_LISTED
+    cursor: Cursor = Cursor()
+
+
+def read_query(arguments: Mapping[bytes, Sequence[bytes]], others: Sequence[str] = ()) -> Query:
+    """The query of a URL. ``others`` are the names of further arguments, which the caller reads."""
+    found: dict[str, Any] = {}
+    for raw, values in arguments.items():
+        name = raw.decode("utf-8", "replace")
+        if name not in others:
+            if len(values) != 1:
+                raise InvalidRequest(name, "must be given once")
+            found[name] = text_of(values[0], name)
+    known = ("endpoint", "reason_class", "since", "limit", "cursor")
+    _refuse_unknown(found, (*known, *others), "")
+    limit = found.get("limit", str(USUAL_LISTED))
+    return Query(
+        read_filter({name: found[name] for name in known[:3] if name in found}, ""),
+        check_limit(int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else limit),
+        read_cursor(found.get("cursor")),
+    )
+
+
+def text_of(value: bytes, name: str) -> str:
+    """The value of an argument."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest(name, "must be UTF-8") from None
+
+
+def read_filter(found: Mapping[str, Any], where: str) -> Filter:
+    """The filter in a JSON object or a query. ``where`` precedes the names in what is said of them."""
+    _refuse_unknown(found, ("endpoint", "reason_class", "since"), where)
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(where + name, "must be a string")
+    kind, since = found.get("reason_class"), found.get("since")
+    if kind is not None and kind not in list(ReasonClass):
+        raise InvalidRequest(f"{where}reason_class", f"must be one of {', '.join(ReasonClass)}")
+    try:
+        moment = None if since is None else parse_rfc3339(since)
+    except ValueError as error:
+        raise InvalidRequest(f"{where}since", str(error)) from None
+    return Filter(found.get("endpoint"), None if kind is None else ReasonClass(kind), moment)
+
+
+def read_cursor(value: Any) -> Cursor:
+    """The cursor of an earlier answer; None: the beginning."""
+    if value is None:
+        return Cursor()
+    match = _CURSOR.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise InvalidRequest("cursor", "must be the cursor of an earlier answer")
+    return Cursor(int(match[1]), None if match[2] is None else float(match[2]))
+
+
+def check_limit(value: Any) -> int:
+    """``value``, which must be a number of dead letters."""
+    if type(value) is not int or not 0 < value <= MOST_LISTED:
+        raise InvalidRequest("limit", f"must be a whole number from 1 to {MOST_LISTED}")
+    return value
+
+
+def _refuse_unknown(found: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in found:
+        if name not in known:
+            raise InvalidRequest(where + name, f"is unknown; there are {', '.join(known)}")

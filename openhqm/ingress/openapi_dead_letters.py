@@ -1,0 +1,86 @@
+# -*- test-case-name: tests.ingress.test_openapi -*-
+"""The part of the OpenAPI description that is about dead letters."""
+
+from __future__ import annotations
+
+from openhqm.ingress.dead_letter_queries import MOST_LISTED, USUAL_LISTED
+from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
+from openhqm.policy.reason_classes import ReasonClass
+
+_LIMIT: Json = {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": USUAL_LISTED}
+_MOMENT: Json = {"type": "string", "format": "date-time"}
+_FILTER: Json = {
+    "endpoint": {"type": "string", "description": "That of the request; empty: it has none."},
+    "reason_class": {"enum": [str(kind) for kind in ReasonClass]},
+    "since": {**_MOMENT, "description": "The earliest time of failure."},
+}
+_LOCAL: Json = {"403": ref("responses/not_local"), "503": ref("responses/unavailable")}
+_NUMBER: Json = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
+
+
+def _query(members: Json) -> list[Json]:
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in members.items()]
+
+
+def dead_letter_paths() -> Json:
+    """The paths, for programs on the same host."""
+    page = {"limit": _LIMIT, "cursor": {"type": "string", "description": "That of the answer before."}}
+    return {
+        "/api/v1/dead-letters": {
+            "get": {
+                "summary": "The dead letters that match, the oldest first",
+                "parameters": _query({**_FILTER, **page}),
+                "responses": {
+                    "200": json_answer("A part of them, and where to go on.", "dead_letters"),
+                    "422": ref("responses/invalid"),
+                    **_LOCAL,
+                },
+            },
+        },
+        "/api/v1/dead-letters/{number}": {
+            "get": {
+                "summary": "A dead letter, with its request and the last reply",
+                "parameters": [_NUMBER],
+                "responses": {
+                    "200": json_answer("The dead letter.", "dead_letter"),
+                    "404": ref("responses/unknown_letter"),
+                    **_LOCAL,
+                },
+            },
+        },
+    }
+
+
+def dead_letter_schemas() -> Json:
+    """The documents."""
+    summary: Json = {
+        "number": {"type": "integer"},
+        "correlation_id": {"type": "string"},
+        "endpoint": {"type": ["string", "null"]},
+        "reason_class": _FILTER["reason_class"],
+        "reason": {"type": "string"},
+        "status": {"enum": ["FAILED", "TIMEOUT", "COMPLETED", "CANCELLED"]},
+        "status_code": {"type": "integer"},
+        "error": {"type": ["string", "null"]},
+        "attempt": {"type": "integer"},
+        "submitted_at": _MOMENT,
+        "failed_at": _MOMENT,
+    }
+    texts: Json = {"type": "object", "additionalProperties": {"type": "string"}}
+    request = object_of(
+        {
+            "payload": {},
+            "headers": texts,
+            "metadata": {"type": "object", "additionalProperties": True},
+            "priority": {"enum": ["low", "normal", "high"]},
+            "timeout": {"type": ["number", "null"]},
+        },
+        {"body_base64": {"type": "string"}},
+    )
+    cursor = {"type": ["string", "null"], "description": "Where to go on; null: there are no more."}
+    return {
+        "dead_letters": object_of({"dead_letters": {"type": "array", "items": object_of(summary)}, "cursor": cursor}),
+        "dead_letter": object_of(
+            {**summary, "request": request, "reply": ref("schemas/response")}, {"reply_body_base64": {"type": "string"}}
+        ),
+    }

@@ -1,0 +1,159 @@
+"""What the dead letters over HTTP promise on every backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.trial.unittest import TestCase
+
+from openhqm.ingress.answers import HTTPProblem
+from openhqm.ingress.dead_letter_queries import read_query
+from openhqm.ingress.dead_letters import DeadLetters
+from openhqm.messages import Status
+from openhqm.runtime.times import rfc3339
+from openhqm.testing.bench import REQUESTS, Base, Bench
+
+
+class BenchClock:
+    """The time of a bench, and the turns of the real reactor."""
+
+    def __init__(self, bench: Any) -> None:
+        from twisted.internet import reactor
+
+        self.seconds = bench.now
+        self.callLater = reactor.callLater  # type: ignore[attr-defined]
+
+
+class DeadLettersCase(Base):
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
+        self.letters = DeadLetters(self.bench.queue, BenchClock(self.bench))  # type: ignore[arg-type]
+        # What a backend does in one turn of its clock has to be done while an answer is being made.
+        turning = LoopingCall(lambda: self.bench.clock.advance(0))  # type: ignore[attr-defined]
+        turning.start(0.001, now=False)
+        self.addCleanup(turning.stop)
+
+    async def failed(self, payload: bytes = b"1", kind: str | None = None, **fields: Any) -> str:
+        """The id of a request that is a dead letter now."""
+        accepted = await self.accept(payload, **fields)
+        queue = self.queue_of(fields.get("endpoint"))
+        (delivery,) = await self.do(self.bench.queue.receive(queue, 1))
+        reply = self.reply(delivery, status=Status.FAILED)
+        await self.do(delivery.dead_letter("no luck", evolve(reply, reason_class=kind, error="no luck at all")))
+        return accepted.correlation_id
+
+    def queue_of(self, endpoint: str | None) -> str:
+        return REQUESTS if endpoint is None else f"{REQUESTS}.{endpoint}"
+
+    async def list(self, **query: str) -> Any:
+        answer = await self.letters.page(read_query({name.encode(): [value.encode()] for name, value in query.items()}))
+        self.assertEqual(answer.status, 200)
+        return json.loads(answer.body)
+
+    async def ids(self, **query: str) -> list[str]:
+        return [letter["correlation_id"] for letter in (await self.list(**query))["dead_letters"]]
+
+    async def problem(self, work: Any, status: int) -> str:
+        try:
+            await work
+        except HTTPProblem as error:
+            self.assertEqual(error.status, status)
+            return error.detail
+        raise self.failureException("no problem")
+
+
+class Listing(DeadLettersCase):
+    async def test_listed(self) -> None:
+        """A list says of each what it takes to decide what becomes of it, and holds no payload."""
+        self.assertEqual(await self.list(), {"dead_letters": [], "cursor": None})
+        at = self.bench.now()
+        id = await self.failed(b'"secret"', "rejected", endpoint="billing")
+        found = await self.list()
+        (letter,) = found["dead_letters"]
+        self.assertEqual(
+            letter,
+            {
+                "number": letter["number"],
+                "correlation_id": id,
+                "endpoint": "billing",
+                "reason_class": "rejected",
+                "reason": "no luck",
+                "status": "FAILED",
+                "status_code": 200,
+                "error": "no luck at all",
+                "attempt": 1,
+                "submitted_at": rfc3339(at),
+                "failed_at": rfc3339(self.bench.now()),
+            },
+        )
+        self.assertIsNone(found["cursor"])
+
+    async def test_filtered(self) -> None:
+        """By endpoint, by class of reason and by time, and by all of them together."""
+        first = await self.failed(kind="rejected", endpoint="billing")
+        second = await self.failed(kind="poison")
+        await self.bench.pass_time(10)
+        since = self.bench.now()
+        third = await self.failed(kind="poison", endpoint="billing")
+        for query, ids in (
+            ({}, [first, second, third]),
+            ({"endpoint": "billing"}, [first, third]),
+            ({"endpoint": ""}, [second]),
+            ({"endpoint": "mail"}, []),
+            ({"reason_class": "poison"}, [second, third]),
+            ({"since": rfc3339(since)}, [third]),
+            ({"since": rfc3339(since + 1)}, []),
+            ({"endpoint": "billing", "reason_class": "rejected", "since": rfc3339(since - 100)}, [first]),
+        ):
+            self.assertEqual(await self.ids(**query), ids, query)
+
+    async def test_pages(self) -> None:
+        """From cursor to cursor every dead letter is listed once, in order, to the end."""
+        ids = [await self.failed() for _ in range(7)]
+        found: list[str] = []
+        page = await self.list(limit="3")
+        lengths = []
+        while True:
+            found += [letter["correlation_id"] for letter in page["dead_letters"]]
+            lengths.append(len(page["dead_letters"]))
+            if page["cursor"] is None:
+                break
+            page = await self.list(limit="3", cursor=page["cursor"])
+        self.assertEqual((found, lengths), (ids, [3, 3, 1]))
+
+    async def test_shown(self) -> None:
+        """One dead letter is shown whole: the payload to the byte, and the last reply."""
+        payload = b'{ "a":1.50,  "a": 2}'
+        await self.failed(b"0")
+        id = await self.failed(payload, headers={"X-A": "b"}, metadata={"own": [1]})
+        numbers = [letter["number"] for letter in (await self.list())["dead_letters"]]
+        answer = await self.letters.show(str(numbers[1]))
+        self.assertIn(b'"payload":' + payload, answer.body)
+        letter = json.loads(answer.body)
+        self.assertEqual(letter["correlation_id"], id)
+        self.assertEqual((letter["request"]["headers"], letter["request"]["metadata"]), ({"X-A": "b"}, {"own": [1]}))
+        self.assertEqual((letter["reply"]["status"], letter["reply"]["result"]), ("FAILED", 2))
+        for number in ("0", "-1", "x", str(numbers[1] + 1), "9" * 19, "9" * 20, "9" * 40, "1.0", "\u0661"):
+            self.assertIn("there is no dead letter", await self.problem(self.letters.show(number), 404), number)
+
+    async def test_bytes(self) -> None:
+        """Content that is not JSON is shown in base64."""
+        await self.failed(b"null", body=b"\xff\x00")
+        (letter,) = (await self.list())["dead_letters"]
+        shown = json.loads((await self.letters.show(str(letter["number"]))).body)
+        self.assertEqual((shown["request"]["payload"], shown["request"]["body_base64"]), (None, "/wA="))
+
+
+def dead_letter_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> type[TestCase]:
+    """The suite for the dead letters over HTTP on the backend that ``make`` returns."""
+
+    class DeadLetterContract(Listing):
+        def make_bench(self) -> Bench | Deferred[Bench]:
+            return make(self)
+
+    return DeadLetterContract
