@@ -201,11 +201,12 @@ def _letter_from_wire(wire: _DeadLetterV1) -> DeadLetter:
 
 def _request_to_wire(request: Request) -> _RequestV1:
     submission = request.submission
+    space = _space_around(submission.payload)
     return _RequestV1(
         VERSION,
         request.correlation_id,
         request.submitted_at,
-        msgspec.Raw(submission.payload.strip(_SPACE)),
+        msgspec.Raw(submission.payload if space is None else submission.payload.strip(_SPACE)),
         dict(submission.headers),
         dict(submission.metadata),
         submission.priority.value,
@@ -218,7 +219,7 @@ def _request_to_wire(request: Request) -> _RequestV1:
         submission.tenant,
         submission.tags,
         None if submission.parent_reply is None else _reply_to_wire(submission.parent_reply),
-        _space_around(submission.payload),
+        space,
     )
 
 

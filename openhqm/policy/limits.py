@@ -29,10 +29,11 @@ class Limits:
     dead_letters: int | None = None
     dead_letter_seconds: float | None = None
     age_seconds: float | None = None
+    any: bool = attrs.field(init=False)
+    """Whether it is limited how much is open, so that it has to be counted: each accept asks for it."""
 
-    @property
-    def any(self) -> bool:
-        """Whether it is limited how much is open, so that it has to be counted."""
+    @any.default
+    def _any(self) -> bool:
         return self.requests is not None or self.bytes is not None
 
     @property

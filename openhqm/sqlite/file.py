@@ -169,6 +169,7 @@ class SqliteFile:
         self._committing = True
         finished: list[tuple[Deferred[Any], Any]] = []
         try:
+            self._presence.check()
             finished = self._apply(batch)
         except STORAGE_ERRORS as error:
             self._failed([done for _, done in batch], error)
@@ -202,12 +203,18 @@ class SqliteFile:
                 return finished
 
     def _commit(self) -> None:
-        """A commit to a file that was removed succeeds, and its rows are lost: so it must still be there afterwards."""
-        self._presence.check()
         self.connection.execute("COMMIT")
-        self._presence.check()
 
     def _committed(self, finished: list[tuple[Deferred[Any], Any]]) -> None:
+        """A commit to a file that was removed succeeds, and its rows are lost: so it must still be there afterwards.
+
+        The thread of the commit does not look itself: it would wait for the interpreter's lock once more.
+        """
+        try:
+            self._presence.check()
+        except apsw.CantOpenError as error:
+            self._failed([done for done, _ in finished], error, maybe_done=True)
+            return
         if self._unwritable is not None:
             self._log.info("the database can be written again", unavailable_reason=self._unwritable)
             self._unwritable = None

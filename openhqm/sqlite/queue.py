@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Any
 
 import apsw
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
@@ -124,10 +124,10 @@ class SqliteQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
-        if not self._load.limits.any:
-            return cast(Deferred[Acceptance], self._accept(submission, claim, follow_ups))
-        accepted = partial(self._accept, submission, claim, follow_ups)
-        return accept_within(self._load.limits, request_size(submission), accepted)
+        if self._load.limits.any:
+            accepted = partial(self._accept, submission, claim, follow_ups)
+            return accept_within(self._load.limits, request_size(submission), accepted)
+        return self._accept(submission, claim, follow_ups)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load.read(self._file.reader))
@@ -157,7 +157,8 @@ class SqliteQueue:
 
     def _accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
-    ) -> Deferred[Acceptance | QueueFull]:
+    ) -> Deferred[Any]:
+        """Fires with the `Acceptance`, or, where there are limits, with the `QueueFull` that refuses it."""
         now = self._clock.seconds()
         queue = self._queue(queue_of(self._requests, submission))
         rank = RANK[priority_of(submission)]
