@@ -58,7 +58,6 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         self._half_closed = False  # the client has closed its side, and may still read
         self._closing = False  # what the client still sends is dropped: no further request is served
         self._reading = True  # the transport is not paused
-        self._write_some: Any = None  # `writeSomeData` of the transport; None: bytes may wait in the transport's buffer
 
     # Called by the transport
 
@@ -133,7 +132,8 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         if isinstance(self._serving, Relay):
             self.transport.abortConnection()
         elif self._closing:
-            self.transport.loseConnection()
+            if self._serving is None and not self._queue:  # what was accepted is answered first
+                self.transport.loseConnection()
         elif self._reader.began_at is not None:
             self._refuse(Refusal(400, "the connection ended before the request was complete"))
             self._serve_next()
@@ -261,17 +261,6 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         self._send(render(answer, request.head.version, self._persistent, head_only))
         self._end_request()
 
-    def _send(self, data: bytes) -> None:
-        """Write to the socket at once while nothing waits before it, which saves an iteration of the reactor."""
-        if self._write_some is not None:
-            sent = self._write_some(data)
-            if sent == len(data):
-                return
-            self._write_some = None
-            if isinstance(sent, int) and sent > 0:
-                data = data[sent:]
-        self.transport.write(data)
-
     def _serving_failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self._log.failure("unexpected error while serving a request; its connection is closed", failure)
@@ -291,10 +280,10 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
 
     def _close(self) -> None:
         """Serve nothing more, and close the connection once what was written is sent."""
+        if self._closing or not self._reading or not self._is_between_requests:
+            self._linger()  # the client has sent more than is served
+            return
         self._closing = True
-        self._queue.clear()
-        self._queued_bytes = 0
-        self._update_buffered()
         # With a paused producer, the transport would wait for it, and not close.
         self.transport.unregisterProducer()
         self._start_stall_timer()  # the transport no longer tells whether the client reads
@@ -338,6 +327,10 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         A connection closed with unread bytes is reset, and the client may lose a response that it has not read.
         """
         self._closing = True
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._reader.discard()
+        self._update_buffered()
         if not self._reading and not self._half_closed:
             # A client that cannot send on may not look for a response.
             self._reading = True

@@ -67,7 +67,7 @@ class StrictnessTests(SynchronousTestCase):
         self.assertIn(b"upgrade", dict(server.application.seen[0].headers))
         server = MemoryServer()
         server.send(POST + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc" + body)
-        self.assertEqual((len(server.seen), server.transport.disconnecting), (1, True))
+        self.assertEqual((len(server.seen), server.transport.closed), (1, True))
 
     def test_many_upgrades(self) -> None:
         """Requests for an upgrade, as many as one read can bring, are all answered."""
@@ -668,6 +668,61 @@ class HalfClosedTests(SynchronousTestCase):
         server.half_close()
         server.clock.pump([1.0] * 200)
         self.assertFalse(server.transport.closed)
+
+
+BEHIND = {
+    "nothing": b"",
+    "a request without Host": REFUSED["no host"][1],
+    "bytes that are not HTTP": REFUSED["not HTTP at all"][1],
+    "a body that is too long": REFUSED["announced long body"][1],
+    "half a request": b"GET / HT",
+    "another request": GET + b"\r\n",
+    "megabytes": b"a" * 2_000_000,
+}
+"""What a client may send behind a valid request, in the same write."""
+
+
+class AcceptedTests(SynchronousTestCase):
+    """RFC 9112, section 9.6: what was accepted is answered before the connection ends"""
+
+    def test_answered(self) -> None:
+        """A valid request is answered, whatever comes behind it, and whether or not the client closes its side."""
+        heads = (
+            b"HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            b"HTTP/1.0\r\n\r\n",
+        )
+        for path in (b"/slow", b"/hold"):
+            for head in heads:
+                for name, behind in BEHIND.items():
+                    for half_closed in (False, True):
+                        case = (path, head, name, half_closed)
+                        server = MemoryServer()
+                        self.assertEqual(server.send(b"GET %b %b" % (path, head) + behind), b"", case)
+                        if half_closed:
+                            self.assertEqual(server.half_close(), b"", case)
+                        self.assertFalse(server.transport.closed, case)
+                        for request in server.application.held:
+                            request.finish()
+                        for waiting in server.slow:
+                            waiting.callback(Answer(200, b"slow"))
+                        self.assertEqual(server.statuses(server.take())[:1], [200], case)
+                        kept = head is heads[0] and name in ("nothing", "half a request", "another request")
+                        self.assertEqual(server.transport.closed, half_closed or not kept, case)
+
+    def test_closed_in_stages(self) -> None:
+        """Where more has come than is served, the connection is closed in stages, or a reset would take the last
+        response from the client.
+        """
+        server = MemoryServer()
+        server.send(b"GET /slow HTTP/1.0\r\n\r\n" + GET + b"\r\n")
+        server.slow[0].callback(Answer(200, b"slow"))
+        self.assertEqual(server.statuses(server.take()), [200])
+        self.assertEqual((server.transport.half_closed, server.transport.disconnecting), (True, False))
+        self.assertEqual(server.send(GET + b"\r\n"), b"")
+        server.clock.pump([1.0] * int(LINGER_SECONDS + 2))
+        self.assertTrue(server.transport.aborted)
+        self.assertEqual(len(server.seen), 1)
 
 
 class ProducerTests(SynchronousTestCase):
