@@ -210,7 +210,16 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         journaled=(settings.queue.accept or PRODUCTS[settings.queue.type].accept) == "journaled",
     )
     limit = store.ledger.limit
-    return Backend(queue, store.results, store.timekeeper, when_probed, channels=count, broker=broker, limit=limit)
+    return Backend(
+        queue,
+        store.results,
+        store.timekeeper,
+        when_probed,
+        channels=count,
+        broker=broker,
+        limit=limit,
+        own_time=store.own_time,
+    )
 
 
 def _store(beside: Beside, settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Store[Ledger] | None:

@@ -63,6 +63,7 @@ from openhqm.runtime.logs import tell_repeats
 from openhqm.runtime.preparing import prepare
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure, run_to_its_end
+from openhqm.runtime.steady_time import ahead_of, never_ahead
 from openhqm.runtime.threads import SerialThread
 from openhqm.workers.pool import WorkerPool
 
@@ -153,7 +154,8 @@ class OpenHQM(Service):
         self._intake = self.backend.make_intake(addressing, check_submission) if pool is not None else None
         door_metrics = DoorMetrics(self.registry)
         self._waiting = LongPolls(store, reactor)
-        self._streams = EventStreams(store, reactor, door_metrics.open_streams.set)
+        ahead = partial(ahead_of, reactor) if self.backend.own_time else never_ahead
+        self._streams = EventStreams(store, reactor, door_metrics.open_streams.set, ahead)
         self._door = Door(
             queue,
             store,
@@ -162,6 +164,7 @@ class OpenHQM(Service):
             door_metrics,
             longest_wait=settings.server.max_wait_seconds,
             addressing=addressing,
+            ahead=ahead,
         )
         queues = _queues(settings, addressing)
         self._metrics = Metrics(self._collect, queue, (*queues, settings.queue.dead_letter_queue), reactor)

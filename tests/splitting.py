@@ -38,10 +38,11 @@ SECONDS: Mapping[str, int] = {
     "tests.storeless.test_kills": 6,
     "tests.storeless.test_rabbitmq": 60,
     "tests.test_crash": 225,
-    "tests.test_draining": 10,
+    "tests.test_draining": 14,
     "tests.test_examples": 6,
     "tests.test_layers": 6,
     "tests.test_service": 72,
+    "tests.test_time_steps": 20,
     "tests.workers.test_pool": 6,
 }
 """How long the modules take that take four seconds or more, measured on two cores. The order is all it decides."""

@@ -16,31 +16,31 @@ _NULL = msgspec.Raw(b"null")
 MOST_EVENT_RESULT_BYTES = 48 * 1024
 
 
-def acceptance_document(acceptance: Acceptance) -> bytes:
-    """The body of the 202 to a submission."""
+def acceptance_document(acceptance: Acceptance, ahead: float = 0.0) -> bytes:
+    """The body of the 202 to a submission. ``ahead``: see `openhqm.runtime.steady_time`, here and below."""
     return b'{"correlation_id":"%b","status":"PENDING","submitted_at":"%b"}' % (
         acceptance.correlation_id.encode(),
-        rfc3339(acceptance.submitted_at).encode(),
+        rfc3339(acceptance.submitted_at + ahead).encode(),
     )
 
 
-def status_document(record: Record) -> bytes:
+def status_document(record: Record, ahead: float = 0.0) -> bytes:
     """The current status of a request."""
     document: dict[str, Any] = {
         "correlation_id": record.correlation_id,
         "status": record.status.value,
-        "submitted_at": rfc3339(record.submitted_at),
-        "updated_at": rfc3339(record.updated_at),
+        "submitted_at": rfc3339(record.submitted_at + ahead),
+        "updated_at": rfc3339(record.updated_at + ahead),
         "attempt": record.attempt,
     }
     if record.next_attempt_at is not None:
-        document["next_attempt_at"] = rfc3339(record.next_attempt_at)
+        document["next_attempt_at"] = rfc3339(record.next_attempt_at + ahead)
     if record.expires_at is not None:
-        document["expires_at"] = rfc3339(record.expires_at)
+        document["expires_at"] = rfc3339(record.expires_at + ahead)
     return _encode(document)
 
 
-def response_document(reply: Reply, expires_at: float | None = None) -> bytes:
+def response_document(reply: Reply, expires_at: float | None = None, ahead: float = 0.0) -> bytes:
     """The reply to a request, with its result byte for byte. ``expires_at`` is when the reply is deleted."""
     document: dict[str, Any] = {
         "correlation_id": reply.correlation_id,
@@ -51,16 +51,16 @@ def response_document(reply: Reply, expires_at: float | None = None) -> bytes:
         "error": reply.error,
         "attempt": reply.attempt,
         "processing_time_ms": reply.processing_time_ms,
-        "completed_at": rfc3339(reply.completed_at),
+        "completed_at": rfc3339(reply.completed_at + ahead),
     }
     if reply.reason_class is not None:
         document["reason_class"] = reply.reason_class
     if expires_at is not None:
-        document["expires_at"] = rfc3339(expires_at)
+        document["expires_at"] = rfc3339(expires_at + ahead)
     return _encode(document)
 
 
-def event_document(correlation_id: str, event: Event) -> bytes:
+def event_document(correlation_id: str, event: Event, ahead: float = 0.0) -> bytes:
     """The data of an event.
 
     A result beyond `MOST_EVENT_RESULT_BYTES`, which would block the stream, is left out: ``"truncated": true``.
@@ -68,23 +68,23 @@ def event_document(correlation_id: str, event: Event) -> bytes:
     if event.reply is not None:
         reply = event.reply
         if len(reply.result or reply.body or b"") <= MOST_EVENT_RESULT_BYTES:
-            return response_document(reply)
+            return response_document(reply, ahead=ahead)
         short = {
             "correlation_id": correlation_id,
             "status": reply.status.value,
             "truncated": True,
             "status_code": reply.status_code,
-            "completed_at": rfc3339(reply.completed_at),
+            "completed_at": rfc3339(reply.completed_at + ahead),
         }
         return _encode(short)
     detail = dict(event.detail)
     document: dict[str, Any] = {
         "correlation_id": correlation_id,
         "status": "PENDING" if event.number == 1 else "PROCESSING",
-        "at": rfc3339(event.at),
+        "at": rfc3339(event.at + ahead),
     }
     if event.type == "retrying":
-        detail["next_attempt_at"] = rfc3339(detail["next_attempt_at"])
+        detail["next_attempt_at"] = rfc3339(detail["next_attempt_at"] + ahead)
     # The gateway's own members replace those that a handler reported under the same names.
     return _encode({**detail, **document})
 

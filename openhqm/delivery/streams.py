@@ -21,6 +21,7 @@ from zope.interface import implementer
 from openhqm.delivery.documents import event_document
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event
+from openhqm.runtime.steady_time import never_ahead
 
 KEEP_ALIVE_SECONDS = 15.0
 RECONNECT = b"retry: 3000\n\n"
@@ -43,9 +44,9 @@ class Sink(Protocol):
         """Control the producer no more."""
 
 
-def frame(correlation_id: str, event: Event) -> bytes:
+def frame(correlation_id: str, event: Event, ahead: float = 0.0) -> bytes:
     """The bytes of one event. JSON text has line breaks only where white space is allowed."""
-    data = event_document(correlation_id, event)
+    data = event_document(correlation_id, event, ahead)
     lines = b"".join(b"data: %b\n" % line for line in data.replace(b"\r", b"\n").split(b"\n"))
     return b"id: %d\nevent: %b\n%b\n" % (event.number, event.type.encode(), lines)
 
@@ -53,11 +54,19 @@ def frame(correlation_id: str, event: Event) -> bytes:
 class EventStreams:
     """All open streams of this process, with the comments that keep their connections open.
 
-    ``on_count`` is called with the number of open streams when it changes.
+    ``on_count`` is called with the number of open streams when it changes. ``ahead`` says how far the time of day is
+    ahead of the times in the store.
     """
 
-    def __init__(self, store: IResultStore, clock: IReactorTime, on_count: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        store: IResultStore,
+        clock: IReactorTime,
+        on_count: Callable[[int], None],
+        ahead: Callable[[], float] = never_ahead,
+    ) -> None:
         self.store = store
+        self.ahead = ahead
         self.clock = clock
         self._on_count = on_count
         self._open: set[EventStream] = set()
@@ -178,7 +187,7 @@ class EventStream:
 
     def _write(self, event: Event) -> None:
         self._last = event.number
-        self._sink.write(frame(self._id, event))
+        self._sink.write(frame(self._id, event, self._streams.ahead()))
         if event.reply is not None:
             self.close()
 

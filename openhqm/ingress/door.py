@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -23,9 +24,10 @@ from openhqm.ingress.preferences import check_encoding, check_json_type, claim_o
 from openhqm.ingress.submission import read_submission
 from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
-from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
+from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.field_text import field_bytes
+from openhqm.runtime.steady_time import ahead_of, never_ahead
 
 HeaderField = Callable[[bytes], bytes | None]
 """The value of a header field of the request, by its name in lower case, or None."""
@@ -57,7 +59,8 @@ class Door:
 
     The methods are coroutines, which the caller has to await: a request needs only one Deferred, made by the router.
     ``longest_wait`` is the limit of a long poll in seconds. While `closed` is true, submissions are refused.
-    `addressing` says where they go, and can be exchanged.
+    `addressing` says where they go, and can be exchanged. ``ahead`` says how far the time of day is ahead of the times
+    in the store.
     """
 
     def __init__(
@@ -70,10 +73,12 @@ class Door:
         *,
         longest_wait: float,
         addressing: Addressing | None = None,
+        ahead: Callable[[], float] = never_ahead,
     ) -> None:
         self.store = store
         self.longest_wait = longest_wait
         self.closed = False
+        self.ahead = ahead
         self._waiting = waiting
         self._queue = queue
         self._clock = clock
@@ -103,7 +108,10 @@ class Door:
         try:
             if self.closed:
                 raise NotDurable("the process is stopping", retry_after=1)
-            submission, claim = read(started)
+            ahead = ahead_of(self._clock)
+            submission, claim = read(started + ahead)
+            if ahead and submission.not_before is not None:  # callers name times of day
+                submission = attrs.evolve(submission, not_before=submission.not_before - ahead)
             submission = self.addressing.addressed(submission)
             largest = self._queue.traits.largest_message
             if largest is not None:
@@ -139,14 +147,14 @@ class Door:
         if wait is not None:
             record = await self.ended(acceptance, wait)
             if record is not None and record.reply is not None:
-                return _response(record.reply, record.expires_at, (*without_retry(headers), _applied(wait)))
+                return self._response(record, (*without_retry(headers), _applied(wait)))
         elif prefer is not None and "respond-async" in prefer.lower():
             headers = (*headers, (b"Preference-Applied", b"respond-async"))
-        return Answer(202, acceptance_document(acceptance), fields=headers)
+        return Answer(202, acceptance_document(acceptance, self.ahead()), fields=headers)
 
     async def status(self, correlation_id: str) -> Answer:
         """The status document. `UnknownRequest`, `ExpiredRequest`, `NotDurable`."""
-        return Answer(200, status_document(await self.store.find(correlation_id)))
+        return Answer(200, status_document(await self.store.find(correlation_id), self.ahead()))
 
     async def response(self, correlation_id: str, wait: float | None, fields: HeaderField) -> Answer:
         """The response document, or a 202 with the status where the request has not ended after ``wait`` seconds.
@@ -156,8 +164,8 @@ class Door:
         preferred = prefer_wait(field(fields, b"prefer"), self.longest_wait) if wait is None else None
         record = await self._find(correlation_id, wait if wait is not None else preferred)
         if record.reply is None:
-            return _not_yet(record)
-        return _response(record.reply, record.expires_at, () if preferred is None else (_applied(preferred),))
+            return self._not_yet(record)
+        return self._response(record, () if preferred is None else (_applied(preferred),))
 
     async def body(self, correlation_id: str, wait: float | None) -> Answer:
         """The reply with its own status, header fields and bytes, or a 202 where the request has not ended.
@@ -167,7 +175,7 @@ class Door:
         record = await self._find(correlation_id, wait)
         reply = record.reply
         if reply is None:
-            return _not_yet(record)
+            return self._not_yet(record)
         if reply.status is not Status.COMPLETED and reply.result is None and reply.body is None:
             return problem(
                 reply.status_code,
@@ -230,7 +238,14 @@ class Door:
         """
         before = await self.store.cancel(correlation_id)
         record = await self.store.find(correlation_id)
-        return Answer(200 if before.status is Status.PENDING else 202, status_document(record))
+        return Answer(200 if before.status is Status.PENDING else 202, status_document(record, self.ahead()))
+
+    def _response(self, record: Record, fields: Fields) -> Answer:
+        assert record.reply is not None, "it has ended"
+        return Answer(200, response_document(record.reply, record.expires_at, self.ahead()), fields=fields)
+
+    def _not_yet(self, record: Record) -> Answer:
+        return Answer(202, status_document(record, self.ahead()), fields=((b"Retry-After", b"1"),))
 
     def _find(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
         if wait is None:
@@ -263,11 +278,3 @@ def without_retry(fields: Fields) -> Fields:
 
 def _applied(wait: float) -> tuple[bytes, bytes]:
     return b"Preference-Applied", b"wait=%d" % wait
-
-
-def _response(reply: Reply, expires_at: float | None, fields: Fields) -> Answer:
-    return Answer(200, response_document(reply, expires_at), fields=fields)
-
-
-def _not_yet(record: Record) -> Answer:
-    return Answer(202, status_document(record), fields=((b"Retry-After", b"1"),))

@@ -45,7 +45,7 @@ class Proxied:
             record = await self._door.ended(acceptance, wait)
             if record is not None and record.reply is not None:
                 return passed_on(record.reply, message.head.method)
-        return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
+        return Answer(202, acceptance_document(acceptance, self._door.ahead()), fields=acceptance_fields(acceptance))
 
 
 def proxied_submission(message: FullRequest, name: bytes, trusted: bool = False) -> Submission:

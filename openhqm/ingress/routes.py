@@ -211,7 +211,7 @@ class Routes:
         if acceptance is not None:
             for name, value in without_retry(acceptance_fields(acceptance)):
                 headers.setRawHeaders(name, [value])
-            request.write(b"event: accepted\ndata: %b\n\n" % acceptance_document(acceptance))
+            request.write(b"event: accepted\ndata: %b\n\n" % acceptance_document(acceptance, self._door.ahead()))
         if request.method == b"HEAD":
             return b""
         finished: Deferred[bytes] = Deferred()

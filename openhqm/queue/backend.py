@@ -71,7 +71,7 @@ class Backend:
     can be reached. ``make_intake`` makes what reads messages of other programs, or None where there are none.
     ``channels`` counts the channels that the queue takes in ``broker``, with the addressing that it was made with or
     with another one; None: there is no broker. ``limit`` has the queue keep other limits from then on; None: those that
-    it has are its own.
+    it has are its own. ``own_time``: the times in the store are those of this process's clock.
     """
 
     queue: IMessageQueue
@@ -82,6 +82,7 @@ class Backend:
     channels: CountChannels | None = None
     broker: IBroker | None = None
     limit: Callable[[Limits], None] | None = None
+    own_time: bool = False
 
     @deferred
     async def start(self) -> None:
@@ -154,7 +155,7 @@ class Store(Generic[L_co]):
     """The result store beside a broker, and the ledger in it, which a queue over the broker opens and closes.
 
     ``steps`` is for a store of one process, to which workers without a store report; None: the store is shared.
-    ``timekeeper`` and ``when_probed``: see `Backend`.
+    ``timekeeper``, ``when_probed`` and ``own_time``: see `Backend`.
     """
 
     ledger: L_co
@@ -162,3 +163,4 @@ class Store(Generic[L_co]):
     timekeeper: Timekeeper | None = None
     when_probed: Callable[[], Deferred[None]] = _known_at_once
     steps: StepLog | None = None
+    own_time: bool = False

@@ -30,7 +30,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         lease=settings.queue.lease_seconds,
         limits=settings.queue.limits.limits,
     )
-    return Backend(queue, store, store, limit=queue.limit)
+    return Backend(queue, store, store, limit=queue.limit, own_time=True)
 
 
 def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, beside: Beside) -> Store[SqliteLedger]:
@@ -41,7 +41,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
     ledger = SqliteLedger(
         file, results, clock, channels=beside.channels, reply_channel=beside.reply_channel, limits=limits
     )
-    return Store(ledger, results, results, steps=SqliteSteps(file, results, ledger))
+    return Store(ledger, results, results, steps=SqliteSteps(file, results, ledger), own_time=True)
 
 
 def _file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> SqliteFile:

@@ -23,6 +23,7 @@ from openhqm.interfaces import IDelivery
 from openhqm.messages import Reply, Status
 from openhqm.policy.reason_classes import ReasonClass
 from openhqm.policy.retry import RetryPolicy
+from openhqm.runtime.steady_time import ahead_of
 from openhqm.workers.gate import Call, Gate, GateClosed
 from openhqm.workers.handlers import AttemptTimedOut, Handlers, Work
 from openhqm.workers.metrics import WorkerMetrics
@@ -129,7 +130,7 @@ class Attempt:
             )
             await self._dead_letter(reason, kind, self._failure(started, error))
         except RetryLater as error:
-            now = context.clock.seconds()
+            now = context.clock.seconds() + ahead_of(context.clock)  # a service names times of day
             await self._failed(*asked_delays(self._failure(started, error), error, now))
         except AttemptTimedOut as error:
             limit = str(error) or self._exceeded()

@@ -18,6 +18,7 @@ from openhqm.policy.fields import Document
 from openhqm.policy.forwarding import Target, TargetRequest, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.routing import RouteTable
+from openhqm.runtime.steady_time import ahead_of
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
 from openhqm.workers.handlers import AttemptTimedOut, Response, Work
@@ -60,7 +61,7 @@ class Egress:
         seconds = work.time_left
         if route is not None and route.timeout is not None:
             seconds = min(seconds, route.timeout)
-        about = _about(work, self._clock.seconds() + seconds)
+        about = _about(work, self._now() + seconds)
         try:
             call = target_request(self._target, work.request, route, document, about=about, credentials=credentials)
         except TransformFailed as error:
@@ -101,6 +102,10 @@ class Egress:
         fields = [(name.encode("ascii"), value) for name, value in call.raw_headers()]
         return self._client.fetch(call.method.encode(), call.url.encode("ascii"), fields, call.content, self._most_body)
 
+    def _now(self) -> float:
+        """The time of day: targets are told by it, and answer by it."""
+        return self._clock.seconds() + ahead_of(self._clock)
+
     def _judged(self, method: str, fetched: Fetched, credentials: Mapping[str, str]) -> Response:
         status = fetched.status
         summary = f"{self._target.name} answered {status}"
@@ -116,7 +121,7 @@ class Egress:
             self._target.retry_on,
             field(b"retry-after"),
             field(b"openhqm-retry"),
-            self._clock.seconds(),
+            self._now(),
             self._target.failures,
         )
         never = (field(b"openhqm-retry") or "").strip().lower() == "never"

@@ -21,6 +21,7 @@ from openhqm.messages import Request
 from openhqm.policy.fields import Document
 from openhqm.policy.json_numbers import parse_json
 from openhqm.runtime.dotted import load_callable
+from openhqm.runtime.steady_time import ahead_of
 
 Handler = Callable[["Work"], Any]
 """A function of one `Work`. It returns a JSON value or a `Response`, or a Deferred or coroutine of either."""
@@ -99,7 +100,7 @@ class Work:
     @property
     def deadline(self) -> float:
         """When this attempt times out, in seconds since the epoch."""
-        return self._ends
+        return self._ends + ahead_of(self._clock)
 
     @property
     def time_left(self) -> float:

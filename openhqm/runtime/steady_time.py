@@ -1,0 +1,59 @@
+# -*- test-case-name: tests.runtime.test_steady_time -*-
+"""Time that no step of the machine's clock moves, and how far the time of day is ahead of it.
+
+The reactor of Twisted measures by the time of day. When that is set back by an hour, everything that waits does so for
+an hour longer, and when it is set forward, every deadline passes. In our processes the reactor's time, which every
+`IReactorTime` here is, begins with the time of day and goes on evenly. All that is due is due by that time. The time of
+day is for what people see: times in documents, and those that callers name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+TOLERATED_SECONDS = 0.5
+"""Clocks that are kept in step by small corrections never differ by so much."""
+
+
+def _elapsed() -> float:
+    """The seconds since the machine was started. On Linux those count in which it was suspended."""
+    return time.clock_gettime(_BOOTTIME) if _BOOTTIME is not None else time.monotonic()
+
+
+_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class SteadyTime:
+    """Seconds since the epoch: the time of day at first, and from then on by ``elapsed``."""
+
+    def __init__(self, time_of_day: Callable[[], float], elapsed: Callable[[], float] = _elapsed) -> None:
+        self._elapsed = elapsed
+        self._began = time_of_day() - elapsed()
+
+    def __call__(self) -> float:
+        return self._began + self._elapsed()
+
+
+def keep_steady(reactor: Any) -> None:
+    """Let ``reactor``, in which no call is delayed yet, measure by steady time. It gets a method `time_of_day`."""
+    reactor.time_of_day = time.time
+    reactor.seconds = SteadyTime(reactor.time_of_day)
+
+
+def ahead_of(clock: Any) -> float:
+    """By how many seconds the time of day is ahead of ``clock``, where it was set since that began; else 0.0.
+
+    A clock without a `time_of_day`, as in tests, shows the time of day.
+    """
+    time_of_day = getattr(clock, "time_of_day", None)
+    if time_of_day is None:
+        return 0.0
+    seconds: float = time_of_day() - clock.seconds()
+    return seconds if abs(seconds) > TOLERATED_SECONDS else 0.0
+
+
+def never_ahead() -> float:
+    """For times that are the time of day already."""
+    return 0.0
