@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer, IResponse
 
-from openhqm.http1.failures import AnswerTooLong, CallFailed, connecting_failure, response_failure
+from openhqm.http1.failures import AnswerTooLong, CallFailed, NotConnected, connecting_failure, response_failure
 from openhqm.http1.response import ClientRequest, Response
 from openhqm.http1.rules import Refusal
 from openhqm.http1.upstream import Upstream
@@ -85,7 +85,10 @@ class StreamedBody:
 
 
 class Call:
-    """A call as a `ResponseSink`. ``done`` fires as the subclasses say; cancelling it closes the connection."""
+    """A call as a `ResponseSink`. ``done`` fires as the subclasses say.
+
+    Cancelling it closes the connection. Before there is one, it fails with a `NotConnected` that was cancelled.
+    """
 
     def __init__(self) -> None:
         self.done: Deferred[Any] = Deferred(self._cancelled)
@@ -145,6 +148,7 @@ class Call:
     def _cancelled(self, done: Deferred[Any]) -> None:
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
+            done.errback(NotConnected(Failure(CancelledError())))
             connecting.cancel()
         upstream, self._upstream = self._upstream, None
         self._stop_body()

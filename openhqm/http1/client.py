@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from openhqm.http1.bodies import Content
 from openhqm.http1.calls import Fetch, Fetched, Streamed, StreamedBody
+from openhqm.http1.failures import connecting_failure
 from openhqm.http1.response import ClientRequest
 from openhqm.http1.rules import is_authority, request_target
 from openhqm.http1.upstream_pool import UpstreamPool
@@ -59,6 +60,9 @@ class IFetch(Protocol):
 
     def fetch(self, method: bytes, url: bytes, fields: Fields, content: bytes | None, most: int) -> Deferred[Fetched]:
         """See `Client.fetch`."""
+
+    def connect(self, url: bytes) -> Deferred[None]:
+        """See `Client.connect`."""
 
 
 def make_client(reactor: Any, tls: IPolicyForHTTPS | None = None, *, kept: int = 64) -> Client:
@@ -114,6 +118,14 @@ class Client:
         call = Fetch(most)
         call.start(pool, head + content if content else head, method)
         return call.done
+
+    def connect(self, url: bytes) -> Deferred[None]:
+        """Fires once there is a connection to the server of ``url``, for the next call of it. Fails as `fetch` does."""
+        try:
+            _, pool = self._server(url)
+        except Exception as error:
+            return fail(error)
+        return pool.acquire().addCallbacks(pool.put_back, connecting_failure)
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None

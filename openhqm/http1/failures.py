@@ -55,12 +55,17 @@ def describe_failure(error: BaseException) -> str:
     error = root_cause(error)
     if isinstance(error, OpenHQMError | AnswerTooLong | CallFailed):
         return str(error)
-    if type(error).__module__.partition(".")[0] in ("OpenSSL", "service_identity"):
+    if of_tls(error):
         from openhqm.runtime.tls import describe_tls_error
 
         return describe_tls_error(error)
     text = str(error).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def of_tls(error: BaseException) -> bool:
+    """Whether a request failed in the handshake of TLS, for its certificate, for example."""
+    return type(root_cause(error)).__module__.partition(".")[0] in ("OpenSSL", "service_identity")
 
 
 def was_cancelled(error: BaseException) -> bool:

@@ -117,6 +117,13 @@ class GuardedClient:
         except DestinationRefused as refused:
             return fail(refused)
 
+    def connect(self, url: bytes) -> Deferred[None]:
+        """As `Client.connect`; fails with `DestinationRefused`, too."""
+        try:
+            return self._client.connect(self._checked(url))
+        except DestinationRefused as refused:
+            return fail(refused)
+
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:

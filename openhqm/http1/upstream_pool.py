@@ -83,6 +83,10 @@ class UpstreamPool:
             connecting.addCallback(self._handshake)
         return connecting.addCallback(self._connected)
 
+    def put_back(self, upstream: Upstream) -> None:
+        """Keep idle a connection that no request has used."""
+        self._release(upstream, True)
+
     def close_idle(self) -> list[Deferred[None]]:
         """Close the idle connections. The Deferreds fire when they are closed."""
         idle, self._idle = self._idle, {}

@@ -9,6 +9,9 @@ from collections import deque
 import attrs
 
 MOST_REMEMBERED = 10_000
+UNREACHABLE_CALLS = 3
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 5.0
 
 
 class State(enum.Enum):
@@ -23,6 +26,10 @@ class State(enum.Enum):
 class BreakerPolicy:
     """Opens for ``open_seconds`` once ``failure_ratio`` of the calls in ``window_seconds`` failed, of at least
     ``minimum_calls``.
+
+    Whatever these say, it opens once `UNREACHABLE_CALLS` calls in succession got no connection: first for `FIRST_PAUSE`
+    seconds, and for twice as long each time that there is still none, up to `LONGEST_PAUSE` (or ``open_seconds``, where
+    that is less).
     """
 
     failure_ratio: float = 0.5
@@ -49,6 +56,10 @@ class Breaker:
         self._open_until: float | None = None
         self._probing = False
         self._period = 0
+        self._unreachable_calls = 0  # in succession
+        self._pause = FIRST_PAUSE
+        self.unreachable = False
+        """Whether it is open because there was no connection."""
 
     def state(self, now: float) -> State:
         """The state at ``now``."""
@@ -70,33 +81,52 @@ class Breaker:
             self._probing = True
         return self._period
 
-    def end(self, now: float, period: int, success: bool | None) -> None:
+    def end(self, now: float, period: int, success: bool | None, *, reached: bool = True) -> None:
         """A call of ``period`` has ended with ``success``. None says nothing about the target: another probe may
-        follow.
+        follow. Not ``reached``: it failed for want of a connection.
         """
         if period != self._period:
             return
         if self._probing:
             self._probing = False
             if success:
-                self._change(None)
+                self._close()
             elif success is False:
-                self._change(now + self._policy.open_seconds)
+                self._open(now, reached)
         elif success is not None:
-            self._count(now, success)
+            self._unreachable_calls = 0 if reached else self._unreachable_calls + 1
+            self._count(now, success, reached)
 
-    def _count(self, now: float, success: bool) -> None:
+    def _count(self, now: float, success: bool, reached: bool) -> None:
         policy, calls = self._policy, self._calls
         calls.append((now, success))
         self._failures += not success
         while calls[0][0] <= now - policy.window_seconds or len(calls) > MOST_REMEMBERED:
             self._failures -= not calls.popleft()[1]
         enough = len(calls) >= policy.minimum_calls
-        if not success and enough and self._failures >= policy.failure_ratio * len(calls):
-            self._change(now + policy.open_seconds)
+        if policy is NEVER or success:
+            return
+        if self._unreachable_calls >= UNREACHABLE_CALLS or (
+            enough and self._failures >= policy.failure_ratio * len(calls)
+        ):
+            self._open(now, reached)
+
+    def _open(self, now: float, reached: bool) -> None:
+        self.unreachable = not reached
+        if reached:
+            self._pause = FIRST_PAUSE
+            self._change(now + self._policy.open_seconds)
+        else:
+            self._change(now + min(self._pause, self._policy.open_seconds))
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _close(self) -> None:
+        self.unreachable = False
+        self._pause = FIRST_PAUSE
+        self._change(None)
 
     def _change(self, open_until: float | None) -> None:
         self._open_until = open_until
         self._period += 1
         self._calls.clear()
-        self._failures = 0
+        self._failures = self._unreachable_calls = 0

@@ -25,7 +25,7 @@ from openhqm.policy.reason_classes import ReasonClass
 from openhqm.policy.retry import RetryPolicy
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.workers.gate import Call, Gate, GateClosed
-from openhqm.workers.handlers import AttemptTimedOut, Handlers, Work
+from openhqm.workers.handlers import AttemptTimedOut, Handlers, Unreachable, Work
 from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.replies import (
     MOST_RESULT_BYTES,
@@ -50,8 +50,9 @@ class AttemptContext:
 
     ``policy`` decides how many attempts are made, and how far apart. ``timeout`` is the limit of one attempt in
     seconds. ``random`` returns numbers in [0, 1) for the jitter of a delay. ``from_thread`` runs a function in the
-    reactor's thread. ``gate``, where there is one, admits each attempt before it begins. ``most_result`` is the
-    largest answer in bytes.
+    reactor's thread. ``gate``, where there is one, admits each attempt before it begins. Where there is a
+    ``probe``, the gate finds out by it whether the target can be reached; see `Gate`. ``most_result`` is the largest
+    answer in bytes.
     """
 
     handlers: Handlers
@@ -62,6 +63,7 @@ class AttemptContext:
     from_thread: Callable[[Callable[[], None]], None]
     metrics: WorkerMetrics
     gate: Gate | None = None
+    probe: Callable[[], Deferred[Any]] | None = None
     most_result: int = MOST_RESULT_BYTES
     log: Logger = attrs.field(factory=Logger)
 
@@ -129,6 +131,12 @@ class Attempt:
                 else ("the answer is final", ReasonClass.FINAL_ANSWER)
             )
             await self._dead_letter(reason, kind, self._failure(started, error))
+        except Unreachable as error:
+            if context.probe is None:
+                await self._failed(self._failure(started, error))
+            else:
+                context.log.warn("{reason}: what is for it waits, and spends no attempt", reason=str(error))
+                await self._settle(delivery.release)
         except RetryLater as error:
             now = context.clock.seconds() + ahead_of(context.clock)  # a service names times of day
             await self._failed(*asked_delays(self._failure(started, error), error, now))
@@ -189,10 +197,16 @@ class Attempt:
     async def _call_handler(self) -> Any:
         """The handler's answer. The gate learns what the outcome says about the target, before the slot is free."""
         success: bool | None = None  # None: the outcome says nothing about the target
+        reached = True
         try:
             answer = await self._call_within_limit()
             success = True
             return answer
+        except Unreachable as error:
+            success = reached = False
+            if error.timed_out and self._limited_by_deadline:
+                success, reached = None, True
+            raise
         except RetryLater:
             success = False
             raise
@@ -205,7 +219,7 @@ class Attempt:
             raise
         finally:
             if self._call is not None:
-                self._call.end(success)
+                self._call.end(success, reached=reached)
             if self.handler_returned is None or self.handler_returned.called:
                 self._on_handled()
 

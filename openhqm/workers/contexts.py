@@ -56,6 +56,11 @@ class Contexts:
         """The context for ``endpoint``; None: for Python handlers."""
         return self.own if endpoint is None else self.targets[endpoint]
 
+    def give_probes(self) -> None:
+        """From now on the gates probe their targets as these contexts do."""
+        for name, parts in self.parts.items():
+            parts.gate.probe = self.targets[name].probe
+
 
 class ContextMaker:
     """Makes `Contexts`. ``threads``, where there are any, run the handlers."""
@@ -124,7 +129,8 @@ class ContextMaker:
             return before.targets[name]
         egress = self._egress(settings, name, parts.client, parts.credentials, routes)
         most = settings.proxy.max_response_bytes
-        return self._context(settings, Handlers(egress, {}, None), parts.endpoint.timeout, parts.gate, most)
+        context = self._context(settings, Handlers(egress, {}, None), parts.endpoint.timeout, parts.gate, most)
+        return attrs.evolve(context, probe=egress.probe)
 
     def _callers(self, settings: Settings, routes: RouteTable, before: Contexts | None) -> AttemptContext:
         """For targets that requests name by URL: each URL is checked before the call, and no connection is kept."""

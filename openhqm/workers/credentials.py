@@ -17,8 +17,9 @@ from twisted.web.iweb import IAgent
 
 from openhqm.errors import RetryLater
 from openhqm.http1.bodies import content_producer, read_body
-from openhqm.http1.failures import describe_failure
+from openhqm.http1.failures import NotConnected, describe_failure, of_tls
 from openhqm.runtime.deferreds import deferred
+from openhqm.workers.handlers import Unreachable
 
 MOST_TOKEN_BYTES = 64 * 1024
 TOKEN_SECONDS = 30.0
@@ -32,7 +33,10 @@ class Credentials(Protocol):
     """Header fields for the calls of one target."""
 
     def fields(self) -> Deferred[Mapping[str, str]]:
-        """Fires with the header fields, or fails with `RetryLater` where no token can be fetched now."""
+        """Fires with the header fields, or fails with `RetryLater` where no token can be fetched now.
+
+        It is `Unreachable` where there was no connection to the token server.
+        """
 
     def refused(self, fields: Mapping[str, str]) -> bool:
         """The target answered 401 to ``fields``. True where another attempt may be made with other fields."""
@@ -81,6 +85,7 @@ class ClientCredentials:
         self._waiting: list[Deferred[None]] = []
         self._fetching = False
         self._failure = ""
+        self._reached = True
 
     @deferred
     async def fields(self) -> Mapping[str, str]:
@@ -94,7 +99,8 @@ class ClientCredentials:
                 self._fetch()
             await waiter
         if self._token is None:
-            raise RetryLater(None, f"no OAuth 2 token for this endpoint could be fetched: {self._failure}")
+            text = f"no OAuth 2 token for this endpoint could be fetched: {self._failure}"
+            raise RetryLater(None, text) if self._reached else Unreachable(text)
         return _authorization(self._token)
 
     def _forget(self, waiter: Deferred[None]) -> None:
@@ -109,13 +115,14 @@ class ClientCredentials:
 
     @deferred
     async def _fetch(self) -> None:
-        self._token, self._failure = None, ""
+        self._token, self._failure, self._reached = None, "", True
         try:
             self._token, lifetime = await self._ask().addTimeout(TOKEN_SECONDS, self._clock)
             self._good_until = self._clock.seconds() + max(lifetime - EARLY_SECONDS, lifetime / 2)
         except TimeoutError:
             self._failure = f"the token server has not answered within {TOKEN_SECONDS:g} s"
         except Exception as error:  # the connection failed, or the answer has no token
+            self._reached = not isinstance(error, NotConnected) or of_tls(error)
             self._failure = str(error) if isinstance(error, _NoToken) else describe_failure(error)
         self._fetching = False
         waiting, self._waiting = self._waiting, []

@@ -13,15 +13,16 @@ from twisted.logger import Logger
 from openhqm.errors import DestinationRefused, Reject, RetryLater, TransformFailed
 from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
-from openhqm.http1.failures import AnswerTooLong, describe_failure, root_cause, was_cancelled
+from openhqm.http1.failures import AnswerTooLong, NotConnected, describe_failure, of_tls, root_cause, was_cancelled
 from openhqm.policy.fields import Document
 from openhqm.policy.forwarding import Target, TargetRequest, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.routing import RouteTable
+from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
-from openhqm.workers.handlers import AttemptTimedOut, Response, Work
+from openhqm.workers.handlers import AttemptTimedOut, Response, Unreachable, Work
 
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 
@@ -50,8 +51,9 @@ class Egress:
     async def __call__(self, work: Work) -> Response:
         """Call the target, and return its answer where that is a success.
 
-        `RetryLater`: the call failed, or `policy.outcome` says that the answer is worth another attempt. `Reject`: it
-        is not, or the request cannot be shaped for the target. `AttemptTimedOut`: no answer came in time.
+        `Unreachable`: there was no connection. `RetryLater`: the call failed, or `policy.outcome` says that the answer
+        is worth another attempt. `Reject`: it is not, or the request cannot be sent. `AttemptTimedOut`: no answer came
+        in time.
         """
         document = Document(work.request.submission, work.correlation_id)
         route = self._routes.choose_for(document)
@@ -88,15 +90,36 @@ class Egress:
                 raise Reject(str(reason)) from None
             if isinstance(reason, DestinationRefused):  # the reason is for the operator alone
                 self._log.warn("refused to call: {reason}", reason=reason.reason, correlation_id=work.correlation_id)
+            limit = f"{round(seconds, 3):.12g} s"
+            if late and isinstance(error, NotConnected):
+                reason_text = f"{self._target.name} cannot be reached: not connected within {limit}"
+                raise Unreachable(reason_text, timed_out=True) from None
             if late:
-                raise AttemptTimedOut(f"no answer within {round(seconds, 3):.12g} s") from None
+                raise AttemptTimedOut(f"no answer within {limit}") from None
             if was_cancelled(error):
                 raise CancelledError() from None
+            if isinstance(error, NotConnected) and not of_tls(error):
+                raise Unreachable(f"{self._target.name} cannot be reached: {describe_failure(error)}") from None
             raise RetryLater(None, f"{self._target.name} could not be called: {describe_failure(error)}") from None
         finally:
             if timer.active():
                 timer.cancel()
         return self._judged(call.method, fetched, credentials)
+
+    @deferred
+    async def probe(self) -> None:
+        """Fires where the target can be reached, and the server of its tokens. Nothing is sent to the target.
+
+        What else may be wrong with them is for the next attempt to find.
+        """
+        try:
+            await self._credentials.fields()
+            await self._client.connect((self._target.url or "").encode("ascii"))
+        except (Unreachable, NotConnected) as error:
+            if not of_tls(error):
+                raise
+        except RetryLater:
+            pass
 
     def _call(self, call: TargetRequest) -> Deferred[Fetched]:
         fields = [(name.encode("ascii"), value) for name, value in call.raw_headers()]

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.policy.breaker import Breaker, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
+
+PROBE_SECONDS = 5.0
 
 
 class GateClosed(Exception):
@@ -26,9 +29,12 @@ class Call:
     _gate: Gate
     _period: int
 
-    def end(self, success: bool | None) -> None:
-        """The call has ended. ``success`` says whether the target is well; None: the outcome says nothing about it."""
-        self._gate.ended(self._period, success)
+    def end(self, success: bool | None, *, reached: bool = True) -> None:
+        """The call has ended. ``success`` says whether the target is well; None: the outcome says nothing about it.
+
+        Not ``reached``: it failed for want of a connection.
+        """
+        self._gate.ended(self._period, success, reached)
 
 
 class Gate:
@@ -36,6 +42,9 @@ class Gate:
 
     ``limit`` is the largest number of calls at once (None: no limit). ``adaptive`` replaces it by a limit that follows
     the target's answers. ``ended_calls`` counts the calls that ended, by their ``success``.
+
+    ``probe``, where there is one, finds out whether the target can be reached: then its Deferred fires. While the
+    breaker is open for want of a connection, the gate probes, and admits no call before that has succeeded.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class Gate:
         self._entering: deque[Deferred[Call]] = deque()
         self._awaiting_breaker: deque[Deferred[None]] = deque()
         self._timer: Any = None
+        self.probe: Callable[[], Deferred[Any]] | None = None
         self._admitting = self._admit_again = False
 
     @property
@@ -74,7 +84,7 @@ class Gate:
 
         Cancelling the Deferred stops the waiting.
         """
-        if self._breaker.wait(self._clock.seconds()) == 0.0:
+        if self._closed_for(self._clock.seconds()) == 0.0:
             return succeed(None)
         waiter: Deferred[None] = Deferred(lambda waiter: self._remove(self._awaiting_breaker, waiter))
         self._awaiting_breaker.append(waiter)
@@ -93,12 +103,12 @@ class Gate:
         self._reconsider()
         return waiter
 
-    def ended(self, period: int, success: bool | None) -> None:
+    def ended(self, period: int, success: bool | None, reached: bool = True) -> None:
         """A call that began in ``period`` of the breaker has ended; see `Call.end`."""
         now = self._clock.seconds()
         self._under_way -= 1
         self.ended_calls[success] += 1
-        self._breaker.end(now, period, success)
+        self._breaker.end(now, period, success, reached=reached)
         if self._adaptive is not None:
             self._adaptive.end(now, success)
         self._reconsider()
@@ -114,10 +124,31 @@ class Gate:
         """Seconds until a call may begin, or None: when a call that is under way has ended."""
         now = self._clock.seconds()
         limit = self._limit if self._adaptive is None else self._adaptive.limit
-        closed = self._breaker.wait(now)
+        closed = self._closed_for(now)
         if closed is None or (limit is not None and self._under_way >= limit):
             return None
         return max(closed, self._pace.wait(now) if self._pace is not None else 0.0)
+
+    def _closed_for(self, now: float) -> float | None:
+        """Seconds until the breaker lets a call begin, or None: when a call or a probe that is under way has ended."""
+        wait = self._breaker.wait(now)
+        return None if wait == 0.0 and self._probes_first else wait
+
+    @property
+    def _probes_first(self) -> bool:
+        return self.probe is not None and self._breaker.unreachable
+
+    def _start_probe(self, probe: Callable[[], Deferred[Any]]) -> None:
+        # The next probe is due so long after the beginning of this one: a host that drops packets takes all its time.
+        began = self._clock.seconds()
+        period = self._breaker.begin(began)
+
+        def done(reached: bool) -> None:
+            self._breaker.end(began, period, reached, reached=reached)
+            self._reconsider()
+
+        probing = maybeDeferred(probe).addTimeout(PROBE_SECONDS, self._clock)
+        probing.addCallbacks(lambda result: done(True), lambda failure: done(False))
 
     def _reconsider(self) -> None:
         # An admitted call may end at once and so come back here. Then the outer run repeats its loop. Recursion would
@@ -137,10 +168,18 @@ class Gate:
     def _admit(self) -> None:
         if self.state is State.OPEN:
             self._close()
+        waiting = self._entering or self._awaiting_breaker
+        if (
+            waiting
+            and self.probe is not None
+            and self._probes_first
+            and self._breaker.wait(self._clock.seconds()) == 0.0
+        ):
+            self._start_probe(self.probe)
         while self._entering and self._wait() == 0.0:
             self._entering.popleft().callback(self._begin())
         now = self._clock.seconds()
-        while self._awaiting_breaker and self._breaker.wait(now) == 0.0:
+        while self._awaiting_breaker and self._closed_for(now) == 0.0:
             self._awaiting_breaker.popleft().callback(None)
 
     def _set_timer(self) -> None:
@@ -152,7 +191,7 @@ class Gate:
             wait
             for wait, waiters in (
                 (self._wait(), self._entering),
-                (self._breaker.wait(now), self._awaiting_breaker),
+                (self._closed_for(now), self._awaiting_breaker),
             )
             if waiters and wait  # None: the next call that ends leads to `_reconsider`
         ]

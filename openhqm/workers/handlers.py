@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from openhqm.config.validators import ECHO
-from openhqm.errors import Reject
+from openhqm.errors import Reject, RetryLater
 from openhqm.messages import Request
 from openhqm.policy.fields import Document
 from openhqm.policy.json_numbers import parse_json
@@ -58,6 +58,17 @@ class Response:
 
 class AttemptTimedOut(Exception):
     """The attempt reached its time limit. The text, where there is one, names the limit."""
+
+
+class Unreachable(RetryLater):
+    """There was no connection to the target, and nothing was sent. ``timed_out``: not within the limit of the attempt.
+
+    Where a gate probes the target, the attempt does not count.
+    """
+
+    def __init__(self, text: str, *, timed_out: bool = False) -> None:
+        super().__init__(None, text)
+        self.timed_out = timed_out
 
 
 class Work:

@@ -111,6 +111,7 @@ class WorkerPool:
 
     def _exchange(self, contexts: Contexts, lanes: dict[str, _Lane]) -> None:
         before, self._contexts = self._contexts, contexts
+        contexts.give_probes()
         for name in [name for name in self._consumers if name not in lanes]:
             self._retire(self._consumers.pop(name))
         for name, lane in lanes.items():

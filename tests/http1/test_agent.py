@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 
 from openhqm.http1.bodies import content_producer, read_body
 from openhqm.http1.client import MOST_SERVERS, Client, Server
-from openhqm.http1.failures import AnswerTooLong, CallFailed, NotConnected, describe_failure, root_cause
+from openhqm.http1.failures import AnswerTooLong, CallFailed, NotConnected, describe_failure, root_cause, was_cancelled
 from openhqm.http1.upstream_pool import IDLE_SECONDS
 from tests.http1.test_upstream import BAD, GOOD, OK, MemoryEndpoint
 
@@ -212,7 +212,7 @@ class ConnectionTests(SynchronousTestCase):
         rig.endpoint.now = False
         answer = rig.fetch()
         answer.cancel()
-        self.failureResultOf(answer, CancelledError)
+        self.assertTrue(was_cancelled(self.failureResultOf(answer, NotConnected).value))
         self.assertTrue(rig.endpoint.waiting[0].called)
         rig = Rig()
         answer = rig.fetch()
@@ -220,6 +220,16 @@ class ConnectionTests(SynchronousTestCase):
         self.failureResultOf(answer, CancelledError)
         self.assertTrue(rig.endpoint.made[0].aborted)
         rig.lose()
+
+    def test_connect(self) -> None:
+        """A connection that was made ahead is the one of the next call. Where there is none, the failure says so."""
+        rig = Rig()
+        self.successResultOf(rig.client.connect(URL))
+        rig.fetch()
+        self.assertEqual(len(rig.endpoint.made), 1)
+        rig.endpoint.connect = lambda factory: fail(ConnectionRefusedError())  # type: ignore[method-assign]
+        self.failureResultOf(rig.client.connect(URL), NotConnected)
+        self.failureResultOf(rig.client.connect(b"nowhere"), ValueError)
 
     def test_close_idle(self) -> None:
         """Closing the idle connections fires when they are closed, and leaves calls under way alone."""

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.policy.breaker import NEVER, Breaker, BreakerPolicy, State
+from openhqm.policy.breaker import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    NEVER,
+    UNREACHABLE_CALLS,
+    Breaker,
+    BreakerPolicy,
+    State,
+)
 from tests import hypothesis_profile  # noqa: F401
 
 POLICY = BreakerPolicy(failure_ratio=0.5, minimum_calls=4, window_seconds=10, open_seconds=30)
@@ -128,3 +136,59 @@ class BreakerTests(SynchronousTestCase):
         while under_way:
             breaker.end(now, under_way.pop()[0], None)
         self.assertEqual(breaker.wait(now + POLICY.open_seconds), 0.0)
+
+
+class UnreachableTests(SynchronousTestCase):
+    """Calls that got no connection"""
+
+    def fails(self, breaker: Breaker, now: float, times: int = 1) -> None:
+        for _ in range(times):
+            breaker.end(now, breaker.begin(now), False, reached=False)
+
+    def test_opens(self) -> None:
+        """A few in succession open it, however many calls were successes before; a call that is answered begins the
+        count again.
+        """
+        breaker = Breaker(BreakerPolicy())
+        for _ in range(1000):
+            call(breaker, 1, True)
+        self.fails(breaker, 1, UNREACHABLE_CALLS - 1)
+        call(breaker, 1, True)
+        call(breaker, 1, None)
+        self.fails(breaker, 1, UNREACHABLE_CALLS - 1)
+        self.assertIs(breaker.state(1), State.CLOSED)
+        self.fails(breaker, 1)
+        self.assertEqual((breaker.state(1), breaker.unreachable, breaker.wait(1)), (State.OPEN, True, FIRST_PAUSE))
+
+    def test_pauses(self) -> None:
+        """It is tried ever more rarely, and at least every five seconds. Then it is as if nothing had been."""
+        breaker, now, pauses = Breaker(BreakerPolicy()), 0.0, []
+        self.fails(breaker, now, UNREACHABLE_CALLS)
+        for _ in range(6):
+            pauses.append(breaker.wait(now))
+            now += pauses[-1] or 0.0
+            self.fails(breaker, now)
+        self.assertEqual(pauses, [0.5, 1, 2, 4, LONGEST_PAUSE, LONGEST_PAUSE])
+        call(breaker, now + LONGEST_PAUSE, True)
+        self.assertEqual((breaker.state(now), breaker.unreachable), (State.CLOSED, False))
+        self.fails(breaker, now, UNREACHABLE_CALLS)
+        self.assertEqual(breaker.wait(now), FIRST_PAUSE)
+
+    def test_shorter_pause(self) -> None:
+        """An endpoint with a shorter pause keeps that."""
+        breaker = Breaker(BreakerPolicy(open_seconds=0.2))
+        self.fails(breaker, 0, UNREACHABLE_CALLS)
+        self.assertEqual(breaker.wait(0), 0.2)
+
+    def test_answered_with_failure(self) -> None:
+        """A probe that is answered with a failure opens it for the usual pause, for it was reached."""
+        breaker = Breaker(POLICY)
+        self.fails(breaker, 0, UNREACHABLE_CALLS)
+        call(breaker, 1, False)
+        self.assertEqual((breaker.wait(1), breaker.unreachable), (30, False))
+
+    def test_never(self) -> None:
+        """`NEVER` does not open."""
+        breaker = Breaker(NEVER)
+        self.fails(breaker, 0, 100)
+        self.assertIs(breaker.state(0), State.CLOSED)

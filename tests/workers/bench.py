@@ -14,6 +14,7 @@ from openhqm.runtime.threads import Uncancellable
 from openhqm.testing import REQUESTS
 from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.consumer import Consumer
+from openhqm.workers.gate import Gate
 from openhqm.workers.handlers import Handler, Handlers, Work
 from openhqm.workers.metrics import WorkerMetrics
 from tests.benches import ClockedBench, MemoryBench
@@ -40,11 +41,16 @@ class WorkerBench:
         batch: int = 10,
         timeout: float = 50.0,
         policy: RetryPolicy = POLICY,
+        gate: Gate | None = None,
+        probe: Callable[[], Deferred[Any]] | None = None,
     ) -> None:
         self.backend = backend or MemoryBench()
         self.registry = CollectorRegistry()
         self.threads: list[Uncancellable[Any]] = []
         self._settings = (handler, by_operation or {}, in_threads, count, batch, timeout, policy)
+        self._gate, self._probe = gate, probe
+        if gate is not None:
+            gate.probe = probe
         self.start()
 
     def start(self) -> None:
@@ -60,6 +66,8 @@ class WorkerBench:
                 random=lambda: 0.5,
                 from_thread=lambda call: call(),
                 metrics=WorkerMetrics(CollectorRegistry()),
+                gate=self._gate,
+                probe=self._probe,
             ),
             self.backend.clock,
             count=count,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from service_identity import VerificationError
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,12 +22,16 @@ from openhqm.http1.failures import AnswerTooLong, CallFailed, NotConnected
 from openhqm.ingress.door import Door
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.messages import Status
+from openhqm.policy.breaker import Breaker, BreakerPolicy
 from openhqm.policy.fields import Field
 from openhqm.policy.forwarding import Target
 from openhqm.policy.routing import CompiledRoute, Condition, RouteTable
 from openhqm.policy.transforms import compile_transform
 from openhqm.workers.credentials import Credentials, Fixed
 from openhqm.workers.egress import Egress
+from openhqm.workers.gate import Gate
+from openhqm.workers.handlers import Unreachable
+from tests.benches import MemoryBench
 from tests.workers.bench import WorkerBench
 
 JSON = {"Content-Type": "application/json"}
@@ -274,7 +281,7 @@ class OutcomeTests(SynchronousTestCase):
     def test_not_reached(self) -> None:
         """A call that fails is tried again, and the error names the reason."""
         for error, expected in (
-            (NotConnected(Failure(ConnectionRefusedError())), "billing could not be called: ConnectionRefusedError"),
+            (NotConnected(Failure(ConnectionRefusedError())), "billing cannot be reached: ConnectionRefusedError"),
             (CallFailed("no HTTP"), "no HTTP"),
             (DestinationRefused("10.0.0.1 is private"), "billing could not be called: the destination is not allowed"),
         ):
@@ -381,3 +388,81 @@ class CredentialsTests(SynchronousTestCase):
         kept = repr((record, rig.bench.events(rig.id), rig.bench.letters()))
         self.assertNotIn("s3cret", kept)
         self.assertEqual(json.loads(record.reply.result or b"null"), None)
+
+
+class Outages:
+    """A client of a target that answers after 50 ms, and refuses connections from ``begin`` to ``end``."""
+
+    def __init__(self, begin: float, end: float) -> None:
+        self.begin, self.end = begin, end
+        self.clock: Any = None
+        self.calls = 0
+        self.probes: list[float] = []
+
+    @property
+    def away(self) -> bool:
+        return self.begin <= self.clock.seconds() < self.end
+
+    def fetch(self, method: bytes, url: bytes, fields: Any, content: bytes | None, most: int) -> Deferred[Any]:
+        if self.away:
+            return fail(NotConnected(Failure(ConnectionRefusedError())))
+        self.calls += 1
+        return deferLater(self.clock, 0.05, lambda: Answer(200, b"1"))
+
+    def connect(self, url: bytes) -> Deferred[None]:
+        self.probes.append(self.clock.seconds())
+        return fail(NotConnected(Failure(ConnectionRefusedError()))) if self.away else succeed(None)
+
+
+class OutageTests(SynchronousTestCase):
+    def test_away(self) -> None:
+        """A target that refuses connections for 30 s in the middle of many requests costs no attempt, and so no dead
+        letter. It is called again within 5 s of its return.
+        """
+        backend = MemoryBench()
+        now = backend.clock.seconds()
+        client = Outages(now + 1, now + 31)
+        client.clock = backend.clock
+        target = Target("billing", "http://billing.test/base")
+        egress = Egress(target, client, Fixed({}), RouteTable(), backend.clock, 1000)
+        gate = Gate(backend.clock, Breaker(BreakerPolicy()), limit=64)
+        bench = WorkerBench(egress, backend=backend, count=64, gate=gate, probe=egress.probe)
+        ids = [bench.submit(b"%d" % number) for number in range(3000)]
+        for _ in range(800):
+            bench.pass_time(0.05)
+        records = [bench.record(each) for each in ids]
+        self.assertEqual({record.status for record in records}, {Status.COMPLETED})
+        self.assertEqual({record.attempt for record in records}, {1})
+        self.assertEqual((client.calls, bench.letters()), (3000, []))
+        self.assertLessEqual(client.probes[-1], client.end + 5)
+        self.assertLessEqual(len(client.probes), 12)
+
+    def test_certificate(self) -> None:
+        """A certificate that is not trusted is a failed attempt: it was reached, and waiting does not mend it."""
+        rig = Rig(NotConnected(Failure(VerificationError(errors=[]))))
+        reply = rig.done().reply
+        self.assertEqual((reply.status, reply.attempt), (Status.FAILED, 4))
+        self.assertIn("the certificate is for another name", reply.error)
+        self.assertIsNone(self.successResultOf(self.probe(VerificationError(errors=[]))))
+
+    def test_token_server(self) -> None:
+        """A target whose token server is away is probed there, too."""
+        error = self.failureResultOf(self.probe(None, AwayTokens())).value
+        self.assertIsInstance(error, Unreachable)
+
+    def probe(self, error: Exception | None, credentials: Any = None) -> Deferred[None]:
+        client: Any = SimpleNamespace(
+            connect=lambda url: succeed(None) if error is None else fail(NotConnected(Failure(error)))
+        )
+        target = Target("billing", "http://billing.test/base")
+        return Egress(target, client, credentials or Fixed({}), RouteTable(), Clock(), 1000).probe()
+
+
+class AwayTokens(Fixed):
+    """Credentials whose server cannot be reached."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def fields(self) -> Deferred[Mapping[str, str]]:
+        return fail(Unreachable("no token"))

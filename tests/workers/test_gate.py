@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.policy.breaker import NEVER, Breaker, BreakerPolicy, State
+from openhqm.policy.breaker import FIRST_PAUSE, NEVER, UNREACHABLE_CALLS, Breaker, BreakerPolicy, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.workers.gate import Call, Gate, GateClosed
 from tests import hypothesis_profile  # noqa: F401
@@ -233,3 +233,60 @@ class AnyOrderTests(SynchronousTestCase):
             rig.clock.advance(1.01)
         self.assertEqual(sorted(rig.order + rig.turned_away), list(range(rig.asked)))
         self.assertEqual(rig.gate.under_way, 0)
+
+
+class ProbeTests(SynchronousTestCase):
+    """A gate whose breaker is open for want of a connection"""
+
+    def setUp(self) -> None:
+        self.rig = Rig(BreakerPolicy())
+        self.probes: list[Deferred[None]] = []
+        self.rig.gate.probe = self.probe
+        for _ in range(UNREACHABLE_CALLS):
+            self.rig.ask()
+            self.rig.inside.popitem()[1].end(False, reached=False)
+        self.rig.order.clear()
+
+    def probe(self) -> Deferred[None]:
+        self.probes.append(Deferred())
+        return self.probes[-1]
+
+    def test_probes(self) -> None:
+        """The gate probes for what waits; no call is admitted before that has succeeded, and then all are."""
+        passable = self.rig.gate.passable()
+        self.rig.clock.advance(FIRST_PAUSE)
+        self.assertEqual(len(self.probes), 1)
+        self.rig.ask()
+        self.probes[0].errback(ConnectionRefusedError())
+        self.assertEqual(self.rig.turned_away, [UNREACHABLE_CALLS])
+        self.rig.clock.advance(2 * FIRST_PAUSE)
+        self.assertNoResult(passable)
+        self.probes[1].callback(None)
+        self.successResultOf(passable)
+        self.rig.ask()
+        self.rig.ask()
+        self.assertEqual(len(self.rig.order), 2)
+
+    def test_hanging_probe(self) -> None:
+        """A probe that hangs is given up, and counted from its beginning: the next follows at once."""
+        self.rig.gate.passable()
+        for _ in range(10):
+            self.rig.clock.pump([0.5] * 10)
+        times = len(self.probes)
+        self.assertGreaterEqual(times, 10)
+        self.assertTrue(self.probes[0].called)
+
+    def test_idle(self) -> None:
+        """Where nothing waits, nothing is probed; and what comes later is preceded by a probe."""
+        self.rig.clock.advance(1000)
+        self.assertEqual((self.probes, self.rig.clock.getDelayedCalls()), ([], []))
+        self.rig.ask()
+        self.assertEqual((len(self.probes), self.rig.order), (1, []))
+        self.probes[0].callback(None)
+        self.assertEqual(len(self.rig.order), 1)
+
+    def test_at_once(self) -> None:
+        """A probe may succeed at once."""
+        self.rig.gate.probe = lambda: succeed(None)
+        self.rig.clock.advance(FIRST_PAUSE)
+        self.successResultOf(self.rig.gate.passable())

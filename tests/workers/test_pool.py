@@ -26,6 +26,7 @@ from openhqm.ingress.metrics import DoorMetrics
 from openhqm.memory.queue import MemoryQueue
 from openhqm.memory.results import MemoryResults
 from openhqm.messages import Status
+from openhqm.policy.breaker import State
 from openhqm.policy.ids import CorrelationIds
 from openhqm.workers.pool import WorkerPool
 from tests.http1.test_guarded import certificate
@@ -386,25 +387,59 @@ class BadTargetsTests(PoolCase):
         self.assertEqual(canary.peers, [])
 
     async def test_names(self) -> None:
-        """A host name without an address is FAILED, and the error says so; a look-up that hangs is TIMEOUT."""
-        gateway = self.gateway(a={"url": "http://nowhere.invalid/", "timeout": 5})
-        reply = await gateway.reply(endpoint="a")
-        self.assertEqual((reply.status, reply.attempt), (Status.FAILED, 2))
-        self.assertIn("a could not be called: DNSLookupError", reply.error)
+        """Requests for a host name without an address, or one whose look-up hangs, wait: nothing was sent.
 
-        class Silent:
-            def resolveHostName(self, receiver: Any, *arguments: Any, **others: Any) -> Any:
-                receiver.resolutionBegan(self)
-                return self
-
-            def cancel(self) -> None:
-                raise NotImplementedError
-
-        before = reactor.installNameResolver(Silent())
+        They are done once there is an address, at the first attempt.
+        """
+        target, names = Target(), Names()
+        before = reactor.installNameResolver(names)
         self.addCleanup(reactor.installNameResolver, before)
-        gateway = self.gateway(a={"url": "http://hangs.test/", "timeout": 0.2})
-        reply = await gateway.reply(endpoint="a")
-        self.assertEqual((reply.status, reply.error), (Status.TIMEOUT, "no answer within 0.2 s"))
+        url = f"http://away.test:{target.listen(self, reactor)}/"
+        for hangs in (False, True):
+            names.hangs, names.address = hangs, None
+            gateway = self.gateway(a={"url": url, "timeout": 0.2})
+            waiting = [await gateway.submit(endpoint="a") for _ in range(10)]
+            await self.until(lambda gateway=gateway: gateway.pool.gates["a"].state is not State.CLOSED)
+            self.assertEqual(target.requests, [])
+            names.hangs, names.address = False, "127.0.0.1"
+            for each in waiting:
+                reply = await gateway.ended(each)
+                self.assertEqual((reply.status, reply.attempt), (Status.COMPLETED, 1))
+            target.requests.clear()
+
+    async def test_away(self) -> None:
+        """So do those for a host that refuses connections, with more in hand than attempts are allowed."""
+        target = Target()
+        listening = reactor.listenTCP(0, target, interface="127.0.0.1")
+        port = listening.getHost().port
+        await listening.stopListening()
+        gateway = self.gateway(a={"url": f"http://127.0.0.1:{port}/", "timeout": 5})
+        waiting = [await gateway.submit(endpoint="a") for _ in range(50)]
+        await deferLater(reactor, 1.2)
+        self.addCleanup(reactor.listenTCP(port, target, interface="127.0.0.1").stopListening)
+        for each in waiting:
+            reply = await gateway.ended(each)
+            self.assertEqual((reply.status, reply.attempt), (Status.COMPLETED, 1))
+        self.assertEqual((len(target.requests), len(await gateway.queue.dead_letters(0, 10))), (50, 0))
+
+
+class Names:
+    """A resolver that knows one address for all names, or none; or it does not answer."""
+
+    def __init__(self) -> None:
+        self.hangs = False
+        self.address: str | None = None
+
+    def resolveHostName(self, receiver: Any, hostName: str, portNumber: int = 0, **others: Any) -> Any:
+        receiver.resolutionBegan(self)
+        if self.address is not None:
+            receiver.addressResolved(IPv4Address("TCP", self.address, portNumber))
+        if not self.hangs:
+            receiver.resolutionComplete()
+        return self
+
+    def cancel(self) -> None:
+        raise NotImplementedError
 
 
 class CallersTests(PoolCase):
