@@ -2,9 +2,9 @@
 """The embedded file: one connection that writes, one that reads, and one sync for many writes.
 
 Statements run in the reactor's thread: they touch pages in memory, in microseconds. Only the commit waits for the disk,
-in a thread of its own. All writes that are asked for while one commit is under way go into the next one together, so
-the cost of a sync is spread over as many requests as arrive during one. Reads go through the second, read-only
-connection and never wait for a commit.
+in a thread of its own; there a transaction also waits for another program that has locked the file. All writes that are
+asked for while one commit is under way go into the next one together, so the cost of a sync is spread over as many
+requests as arrive during one. Reads go through the second, read-only connection and never wait for a commit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import apsw
@@ -24,12 +23,12 @@ from twisted.python.failure import Failure
 from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.runtime.forks import keep_from_forks
-from openhqm.sqlite.schema import APPLICATION_ID, TABLES, VERSION
+from openhqm.sqlite.opening import check_layout, create, open_database
+from openhqm.sqlite.patience import begin, begin_patiently
 from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages
 from openhqm.sqlite.sql import Reader, fetch_all, fetch_one
 
 T = TypeVar("T")
-C = TypeVar("C", bound=apsw.Connection)
 Operation = Callable[[apsw.Connection], T]
 RunCommit = Callable[[Callable[[], None]], Deferred[None]]
 
@@ -69,6 +68,7 @@ class SqliteFile:
         self._after: list[Callable[[], None]] = []
         self._scheduled = False
         self._committing = False
+        self._patient = True
         self._closing: Deferred[None] | None = None
         self._probe: Any = None
         self._lock: int | None = None
@@ -85,10 +85,10 @@ class SqliteFile:
         path = self._path
         try:
             if not check_files(path):
-                _create(path)
+                create(path)
             self.connection = self._connect(path)
             secret = fetch_one(self.connection, "SELECT value FROM meta WHERE name='secret'")[0]
-            self.reader = _open(path, apsw.SQLITE_OPEN_READONLY, Reader)
+            self.reader = open_database(path, apsw.SQLITE_OPEN_READONLY, Reader)
             self.reader.failed = self._unreadable
             self.ids = CorrelationIds(secret)
             self._presence = Presence(path)
@@ -167,9 +167,30 @@ class SqliteFile:
                 self._let_go()
             return
         self._committing = True
-        finished: list[tuple[Deferred[Any], Any]] = []
         try:
             self._presence.check()
+            begun = self._begin_at_once()
+        except STORAGE_ERRORS as error:
+            self._failed([done for _, done in batch], error)
+            return
+        if begun:
+            self._transact(batch)
+            return
+        self._run_commit(lambda: begin_patiently(self.connection)).addCallbacks(
+            lambda _: self._transact(batch), lambda failure: self._failed([done for _, done in batch], failure.value)
+        )
+
+    def _begin_at_once(self) -> bool:
+        if self._patient:  # the reactor runs now, and SQLite must not wait in it
+            self._patient = False
+            for connection in (self.connection, self.reader):
+                connection.set_busy_timeout(0)
+        return begin(self.connection)
+
+    def _transact(self, batch: list[tuple[Operation[Any], Deferred[Any]]]) -> None:
+        """A transaction has begun: run the operations in it, and have it committed."""
+        finished: list[tuple[Deferred[Any], Any]] = []
+        try:
             finished = self._apply(batch)
         except STORAGE_ERRORS as error:
             self._failed([done for _, done in batch], error)
@@ -181,10 +202,9 @@ class SqliteFile:
         )
 
     def _apply(self, batch: list[tuple[Operation[Any], Deferred[Any]]]) -> list[tuple[Deferred[Any], Any]]:
-        """Run the operations in one open transaction. One that fails by itself is left out of it."""
+        """Run the operations in the open transaction. One that fails by itself is left out of it."""
         self._after = []
         while True:
-            self.connection.execute("BEGIN IMMEDIATE")
             finished = []
             for index, (operation, done) in enumerate(batch):
                 try:
@@ -198,6 +218,7 @@ class SqliteFile:
                     failure = Failure()
                     del batch[index]
                     self._clock.callLater(0, done.errback, failure)
+                    self.connection.execute("BEGIN IMMEDIATE")
                     break
             else:
                 return finished
@@ -246,6 +267,8 @@ class SqliteFile:
     def _unreadable(self, error: apsw.Error) -> NotDurable:
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
             return self._damaged(error)
+        if isinstance(error, apsw.BusyError):
+            return NotDurable(f"another program has locked {self._path}", retry_after=1)
         reason = f"the database cannot be read: {error}"
         if self._unwritable is None:
             self._log.error("{reason}", reason=reason, path=self.directory)
@@ -280,9 +303,9 @@ class SqliteFile:
             self.connection.execute("ROLLBACK")
 
     def _connect(self, path: str) -> apsw.Connection:
-        connection = _open(path, apsw.SQLITE_OPEN_READWRITE, apsw.Connection)
+        connection = open_database(path, apsw.SQLITE_OPEN_READWRITE, apsw.Connection)
         try:
-            _check_layout(connection, path)
+            check_layout(connection, path)
             check_pages(connection, path)
             self._configure(connection, path)
         except BaseException:
@@ -337,49 +360,6 @@ class SqliteFile:
         self._release_lock()
         if self._closing is not None:
             self._closing.callback(None)
-
-
-def _create(path: str) -> None:
-    """Make an empty database, which takes its name when it is complete: a half of one is never taken for ours."""
-    new = f"{path}.new"
-    for leftover in (new, f"{new}-journal"):
-        with suppress(FileNotFoundError):
-            os.remove(leftover)
-    connection = _open(new, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, apsw.Connection)
-    try:
-        with connection:
-            connection.execute(TABLES)
-            connection.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
-    finally:
-        connection.close()
-    os.rename(new, path)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _check_layout(connection: apsw.Connection, path: str) -> None:
-    """Before anything is written: the file is ours, in this layout. `CannotStart`."""
-    if fetch_one(connection, "PRAGMA application_id")[0] != APPLICATION_ID:
-        raise CannotStart(f"{path} is some other program's database")
-    version = fetch_one(connection, "PRAGMA user_version")[0]
-    if version != VERSION:
-        raise CannotStart(
-            f"{path} has layout {version}, and this OpenHQM reads layout {VERSION}: "
-            "start the OpenHQM that wrote it, or move the file away to begin with an empty one"
-        )
-
-
-def _open(path: str, flags: int, make: type[C]) -> C:
-    connection = make(path, flags=flags)
-    connection.set_busy_timeout(1000)
-    # Or SQLite plans some statements again for each value that they are given, which takes longer than running them.
-    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-    return connection
 
 
 def _touch(connection: apsw.Connection) -> None:

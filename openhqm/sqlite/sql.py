@@ -10,7 +10,7 @@ import apsw
 
 from openhqm.errors import NotDurable
 
-READ_ERRORS = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.CantOpenError)
+READ_ERRORS = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.CantOpenError, apsw.BusyError)
 
 
 class Reader(apsw.Connection):

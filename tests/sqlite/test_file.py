@@ -40,7 +40,8 @@ class SqliteFileTests(SynchronousTestCase):
 
         file = SqliteFile(self.directory, self.clock, run_commit)
         file.open()
-        self.addCleanup(file._release_lock)
+        for close in (file._release_lock, file.connection.close, file.reader.close):
+            self.addCleanup(close)
         return file
 
     def put(self, file: SqliteFile, name: str, value: Any = 1) -> Deferred[Any]:

@@ -1,0 +1,60 @@
+# -*- test-case-name: tests.sqlite.test_file -*-
+"""Making the embedded file, and opening it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TypeVar
+
+import apsw
+
+from openhqm.errors import CannotStart
+from openhqm.sqlite.schema import APPLICATION_ID, TABLES, VERSION
+from openhqm.sqlite.sql import fetch_one
+
+C = TypeVar("C", bound=apsw.Connection)
+
+
+def create(path: str) -> None:
+    """Make an empty database, which takes its name when it is complete: a half of one is never taken for ours."""
+    new = f"{path}.new"
+    for leftover in (new, f"{new}-journal"):
+        with suppress(FileNotFoundError):
+            os.remove(leftover)
+    connection = open_database(new, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, apsw.Connection)
+    try:
+        with connection:
+            connection.execute(TABLES)
+            connection.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={VERSION}")
+    finally:
+        connection.close()
+    os.rename(new, path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def check_layout(connection: apsw.Connection, path: str) -> None:
+    """Before anything is written: the file is ours, in this layout. `CannotStart`."""
+    if fetch_one(connection, "PRAGMA application_id")[0] != APPLICATION_ID:
+        raise CannotStart(f"{path} is some other program's database")
+    version = fetch_one(connection, "PRAGMA user_version")[0]
+    if version != VERSION:
+        raise CannotStart(
+            f"{path} has layout {version}, and this OpenHQM reads layout {VERSION}: "
+            "start the OpenHQM that wrote it, or move the file away to begin with an empty one"
+        )
+
+
+def open_database(path: str, flags: int, make: type[C]) -> C:
+    """A connection of the class ``make`` to the database at ``path``. It waits a second for one that is locked."""
+    connection = make(path, flags=flags)
+    connection.set_busy_timeout(1000)
+    # Or SQLite plans some statements again for each value that they are given, which takes longer than running them.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return connection

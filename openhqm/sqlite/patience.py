@@ -1,0 +1,33 @@
+# -*- test-case-name: tests.sqlite.test_patience -*-
+"""Waiting for another program that has locked the embedded file: a backup, or a person with the ``sqlite3`` shell."""
+
+from __future__ import annotations
+
+import time
+
+import apsw
+
+LOCK_SECONDS = 2.0
+"""How long a transaction waits for the lock until its writes are given up."""
+PAUSE_SECONDS = 0.01
+
+
+def begin(connection: apsw.Connection) -> bool:
+    """Begin a transaction that writes, at once. False: another program has locked the file."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except apsw.BusyError:
+        return False
+    return True
+
+
+def begin_patiently(connection: apsw.Connection) -> None:
+    """Begin a transaction that writes. Blocks while the file is locked; `apsw.BusyError` after `LOCK_SECONDS`.
+
+    SQLite's own waiting would hold the connection, and any thread that asks for it.
+    """
+    due = time.monotonic() + LOCK_SECONDS
+    while not begin(connection):
+        if time.monotonic() >= due:
+            raise apsw.BusyError("another program has locked it")
+        time.sleep(PAUSE_SECONDS)

@@ -1,0 +1,92 @@
+"""Another program has locked the embedded file: what waits for it does so in a thread, and the reactor goes on."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from typing import Any
+
+import apsw
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.trial.unittest import TestCase
+
+from openhqm.errors import NotDurable
+from openhqm.runtime.threads import SerialThread
+from openhqm.sqlite import patience
+from openhqm.sqlite.file import PROBE_SECONDS, SqliteFile
+from openhqm.sqlite.sql import fetch_one
+
+
+class PatienceTests(TestCase):
+    """`SqliteFile` on a real reactor, beside another connection"""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="openhqm-patience-")
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.commits = SerialThread(reactor, "commit")
+        self.addCleanup(self.commits.stop)
+        self.file = SqliteFile(self.directory, reactor, self.commits.run)
+        self.file.open()
+        self.addCleanup(self.file.close)
+        self.longest = 0.0
+        self.beat_at = time.monotonic()
+        self.beating = LoopingCall(self.beat)
+        self.beating.start(0.01)
+        self.addCleanup(self.beating.stop)
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        self.longest, self.beat_at = max(self.longest, now - self.beat_at), now
+
+    def lock(self, *statements: str) -> apsw.Connection:
+        other = apsw.Connection(f"{self.directory}/openhqm.db")
+        self.addCleanup(other.close)
+        for statement in statements:
+            other.execute(statement)
+        return other
+
+    def put(self, name: str) -> Deferred[Any]:
+        return self.file.write(lambda connection: connection.execute("INSERT INTO meta VALUES (?, 1)", (name,)))
+
+    async def test_short(self) -> None:
+        """Writes wait for a short lock, in one transaction with those that come while they do; reads do not wait."""
+        await self.put("first")
+        other = self.lock("BEGIN IMMEDIATE")
+        writes = [self.put(name) for name in "ab"]
+        await deferLater(reactor, 0.2)
+        writes.append(self.put("c"))
+        self.assertEqual(fetch_one(self.file.reader, "SELECT count(*) FROM meta WHERE value = 1"), (1,))
+        await deferLater(reactor, 0.3)
+        self.assertFalse(any(each.called for each in writes))
+        other.execute("ROLLBACK")
+        await gatherResults(writes)
+        self.assertLess(self.longest, 0.1)
+
+    async def test_long(self) -> None:
+        """Behind a longer one they fail, and the file cannot be used until the lock is gone."""
+        self.patch(patience, "LOCK_SECONDS", 0.5)
+        await self.put("first")
+        other = self.lock("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        await self.assertFailure(self.put("a"), NotDurable)
+        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(self.file.unavailable_reason, "the database cannot be written: another program has locked it")
+        self.assertEqual(fetch_one(self.file.reader, "SELECT count(*) FROM meta WHERE value = 1"), (1,))
+        other.execute("ROLLBACK")
+        await deferLater(reactor, PROBE_SECONDS + 0.3)
+        self.assertIsNone(self.file.unavailable_reason)
+        await self.put("a")
+        self.assertLess(self.longest, 0.1)
+
+    async def test_reads(self) -> None:
+        """Where a lock keeps a read away, its caller is told at once, and the file counts as usable."""
+        await self.put("first")
+        for connection in (self.file.connection, self.file.reader):
+            self.assertEqual(connection.execute("PRAGMA busy_timeout").fetchone(), (0,))
+        error = self.file.reader.failed(apsw.BusyError("locked"))
+        self.assertEqual((error.retry_after, self.file.unavailable_reason), (1, None))
