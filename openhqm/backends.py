@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -18,17 +19,19 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.config.model import Settings
-from openhqm.config.products import Kind, Product, Products, Reach
+from openhqm.config.products import ForeignChannels, Kind, Product, Products, Reach
 from openhqm.config.queue_rules import about_the_kind, record_keeper
 from openhqm.custom import making as custom
 from openhqm.custom import settings as custom_settings
 from openhqm.custom.settings import CustomSettings
 from openhqm.errors import Complaint, ConfigurationError
-from openhqm.interfaces import IBroker
+from openhqm.interfaces import IBroker, IForeignBroker
 from openhqm.memory import backend as memory
 from openhqm.mqtt import settings as mqtt_settings
+from openhqm.mqtt.address import covers, filter_fault, topic_fault
 from openhqm.mqtt.broker import MQTTBroker
 from openhqm.mqtt.connecting import check_installed as check_paho
+from openhqm.mqtt.foreign import MQTTForeignBroker
 from openhqm.mqtt.settings import MQTTSettings
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.channel_count import ChannelCount
@@ -53,17 +56,21 @@ from openhqm.storeless.steps_consumer import StepsConsumer
 Make = Callable[[Settings, IReactorTime, RunCommit], Backend | MadeBroker]
 MakeStore = Callable[[Settings, IReactorTime, RunCommit, Beside], Store[Ledger]]
 
+MakeForeign = Callable[[Any, IReactorTime], IForeignBroker]
+"""Makes a broker that other programs use, from the record of its product."""
+
 
 @attrs.frozen(kw_only=True)
 class Row(Product):
     """A product and how it is made. Neither function does I/O; each raises `ConfigurationError`.
 
     ``make`` makes a whole backend or a broker. ``make_store``, where the product keeps records beside a broker, makes
-    that store.
+    that store. ``make_foreign``, where it can be one of ``brokers``, makes that.
     """
 
     make: Make
     make_store: MakeStore | None = None
+    make_foreign: MakeForeign | None = None
 
 
 def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
@@ -93,6 +100,13 @@ def _mqtt(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Mad
     )
     return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
 
+
+def _foreign_mqtt(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
+    check_paho()
+    return MQTTForeignBroker(ours.address, ours.client_id, clock, random.random, seconds=ours.timeout_seconds)
+
+
+MQTT_UNUSED = ("prefix", "keeps", "message_expiry_seconds", "lost_after_seconds")
 
 TABLE = (
     Row(
@@ -136,7 +150,9 @@ TABLE = (
         settings=MQTTSettings,
         check=mqtt_settings.check,
         accept="journaled",
+        foreign=ForeignChannels("topics", filter_fault, topic_fault, covers, True, True, MQTT_UNUSED),
         make=_mqtt,
+        make_foreign=_foreign_mqtt,
     ),
     Row(
         name="custom",
@@ -171,6 +187,19 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         kind = Kind.BACKEND if isinstance(made, Backend) else Kind.BROKER
         _refuse(about_the_kind(settings, PRODUCTS, kind))
     return made if isinstance(made, Backend) else _over(made, settings, clock, run_commit)
+
+
+def make_foreign_brokers(settings: Settings, clock: IReactorTime) -> dict[str, IForeignBroker]:
+    """The brokers of other programs, by name, for a process that works. It does no I/O.
+
+    `ConfigurationError` where a package is missing.
+    """
+    made = {}
+    for name, broker in settings.brokers.items() if settings.worker.enabled else ():
+        make = _ROWS[broker.type].make_foreign
+        assert make is not None, "the record of brokers has no other products"
+        made[name] = make(broker.record, clock)
+    return made
 
 
 def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:

@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from openhqm import __version__
 from openhqm.announcing import Announcing
 from openhqm.applied import reloading
-from openhqm.backends import make_backend
+from openhqm.backends import PRODUCTS, make_backend, make_foreign_brokers
+from openhqm.bridges.bridges import Bridges
 from openhqm.check_report import report
 from openhqm.config.model import Settings
 from openhqm.delivery.long_polling import LongPolls
@@ -48,7 +49,7 @@ from openhqm.ingress.proxied import Proxied
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.sidecar import Sidecar
-from openhqm.ingress.submission import check_submission
+from openhqm.ingress.submission import check_submission, read_submission
 from openhqm.options import OpenHQMOptions
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.proxying import TrustedProxies
@@ -149,9 +150,12 @@ class OpenHQM(Service):
         queue, store = self.backend.queue, self.backend.store
         self._announcing = Announcing(settings, queue, self.ports, os.environ, reactor)
         addressing = settings.addressing()
-        pool = WorkerPool(settings, addressing, queue, reactor, self.registry) if settings.worker.enabled else None
+        brokers, works = make_foreign_brokers(settings, reactor), settings.worker.enabled
+        pool = WorkerPool(settings, addressing, queue, reactor, self.registry, brokers) if works else None
         self._pool = pool
         self._intake = self.backend.make_intake(addressing, check_submission) if pool is not None else None
+        rules = read_submission, check_submission
+        self._bridges = Bridges(settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry)
         door_metrics = DoorMetrics(self.registry)
         self._waiting = LongPolls(store, reactor)
         ahead = partial(ahead_of, reactor) if self.backend.own_time else never_ahead
@@ -174,7 +178,7 @@ class OpenHQM(Service):
             settings.queue.type,
             self._metrics if settings.monitoring.metrics_enabled else None,
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
-            lambda: self.orphans.warnings,
+            lambda: (*self.orphans.warnings, *self._bridges.warnings),
             None if self._parent is None else partial(self._parent.fleet_status, False),
             settings.queue.limits.limits,
         )
@@ -217,6 +221,7 @@ class OpenHQM(Service):
                 self._intake.addressing = addressing
             if exchange is not None:
                 exchange()
+            self._bridges.exchange(addressing)
             self.orphans.exchange(queues)
             self._metrics.names = (*queues, settings.queue.dead_letter_queue)
 
@@ -306,6 +311,7 @@ class OpenHQM(Service):
             self._pool.start()
         if self._intake is not None:
             self._intake.start()
+        self._bridges.start()
         self.backend.when_probed().addBoth(self._announcing.serving)
 
     async def _listen(self) -> None:
@@ -347,6 +353,7 @@ class OpenHQM(Service):
         if self._serving:
             if self._intake is not None:
                 await self._intake.stop()
+            await self._bridges.stop()
             if self._pool is not None:
                 await self._pool.stop(drain)
         self._waiting.stop()
@@ -366,6 +373,7 @@ class OpenHQM(Service):
         if self._sidecar is not None:
             self._sidecar.stop()
         self.orphans.stop()
+        await self._bridges.disconnect()
         await self.backend.stop()
         self.commits.stop()
         if self._pool is not None and self._serving:

@@ -30,7 +30,7 @@ LAYERS = (
     ("rabbitmq", "mqtt", "custom"),
     ("storeless",),
     ("backends",),
-    ("workers", "delivery"),
+    ("workers", "delivery", "bridges"),
     ("fleet",),
     ("ingress",),
     ("dry_run", "check_report", "announcing", "draining"),

@@ -217,6 +217,9 @@ class BrokeredQueue:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._ledger.dead_letters(after, most)
 
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        return self._ledger.reject(letter)
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._ledger.drop_dead_letter(number)
 

@@ -12,7 +12,6 @@ from openhqm.config.products import Products
 from openhqm.config.structure import Text
 
 SECTIONS = {
-    "bridges": "more pipelines in one process",
     "tenants": "tenants",
     "rate_limit": "rate limits",
     "callbacks": "signed callbacks",

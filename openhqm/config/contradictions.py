@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from openhqm.config.bridge_rules import about_bridges
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.model import Settings
 from openhqm.config.products import Products
@@ -54,6 +55,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
     found += _about_endpoints(settings)
     found += about_the_queue(settings, products)
     found += _about_too_many_queues(settings)
+    found += about_bridges(settings, products)
     for index, route in enumerate(settings.routing.routes):
         if route.endpoint == CALLERS and CALLERS in settings.proxy.names:
             found.append((f"routing.routes.{index}.endpoint", "callers is for URLs that requests name themselves"))

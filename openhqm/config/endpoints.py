@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 from attrs.validators import optional
 
+from openhqm.config.publishing import Answer, Publish
 from openhqm.config.sidecar import Sidecar
 from openhqm.config.structure import SECRET, Wrong
 from openhqm.config.validators import between, not_empty, one_of, statuses
@@ -108,11 +109,26 @@ class TLS:
     key: str | None = None
 
 
+def _url(instance: object, attribute: object, value: str) -> None:
+    """An HTTP URL. It is only left out where an endpoint publishes, which `Endpoint` checks."""
+    if value or instance is None:
+        not_empty(instance, attribute, value)
+        http_url(instance, attribute, value)
+
+
+_FOR_HTTP = ("url", "method", "auth_type", "auth_token", "rate", "adaptive", "failures")
+
+
 @attrs.frozen
 class Endpoint:
-    """The configuration of one HTTP endpoint."""
+    """The configuration of one endpoint: an HTTP one at ``url``, or the channel of a broker where it is to ``publish``.
 
-    url: str = attrs.field(default="", validator=[not_empty, http_url])
+    ``reply``: the answer that is waited for after publishing; None: it has succeeded once it is published.
+    """
+
+    url: str = attrs.field(default="", validator=_url)
+    publish: Publish | None = None
+    reply: Answer | None = None
     method: str = attrs.field(default="POST", validator=one_of(METHODS))
     timeout: float = attrs.field(default=300.0, validator=between(0.001, 30 * 86400))
     headers: dict[str, str] = attrs.field(factory=dict, validator=header_values, repr=False, metadata=SECRET)
@@ -136,6 +152,14 @@ class Endpoint:
     def __attrs_post_init__(self) -> None:
         """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
         found: list[tuple[tuple[str, ...], str]] = []
+        if self.publish is None:
+            if not self.url:
+                found.append((("url",), "is missing: an endpoint has a url, or publish"))
+            if self.reply is not None:
+                found.append((("reply",), "has no effect without publish"))
+        else:
+            mistaken = [name for name in _FOR_HTTP if getattr(self, name) != _DEFAULTS[name].default]
+            found += [((name,), "is for HTTP, and this endpoint publishes") for name in mistaken]
         found += [((key,), f"is missing: auth_type {self.auth_type} needs it") for key in self._missing()]
         for index, status in enumerate(self.retry_on):
             if not 300 <= status <= 599:
@@ -171,6 +195,9 @@ class Endpoint:
             "oauth2_client_credentials": ("auth_token_url", "auth_client_id", "auth_client_secret"),
         }
         return [key for key in needed.get(self.auth_type or "", ()) if not getattr(self, key)]
+
+
+_DEFAULTS = {field.name: field for field in attrs.fields(Endpoint)}
 
 
 def _ports(instance: object, attribute: object, value: list[int]) -> None:

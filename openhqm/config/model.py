@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import attrs
 from attrs.validators import optional
 
+from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, not_empty, one_of, some_priorities
@@ -242,6 +243,8 @@ class Settings:
 
     server: Server = attrs.field(factory=Server)
     queue: Queue
+    brokers: Mapping[str, NamedBroker] = attrs.field(factory=dict)
+    bridges: list[Bridge] = attrs.field(factory=list, validator=unique_names)
     worker: Worker = attrs.field(factory=Worker)
     cache: Cache
     proxy: Proxy = attrs.field(factory=Proxy)
@@ -276,11 +279,18 @@ class Settings:
                 found.append((f"routing.routes.{index}.timeout", route.timeout))
         return found
 
+    @property
+    def reply_brokers(self) -> Sequence[str]:
+        """The brokers that replies to bridged messages go to."""
+        found = [broker for each in self.bridges if (broker := each.reply_broker) is not None]
+        return tuple(dict.fromkeys(found))
+
     def addressing(self) -> Addressing:
         """Where submissions go."""
         proxy, worker, partitions = self.proxy, self.worker, self.partitioning
         return Addressing(
             endpoints=proxy.names,
+            hidden=tuple(replies_of(each) for each in self.reply_brokers),
             callers=CALLERS if CALLERS in proxy.names else None,
             check_url=proxy.caller_targets.policy().check,
             default=proxy.default,

@@ -46,6 +46,34 @@ def _nothing_wrong(settings: Settings) -> Sequence[tuple[str, str]]:
     return ()
 
 
+def _no_fault(name: str) -> str | None:
+    return None
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other
+
+
+@attrs.frozen
+class ForeignChannels:
+    """How the channels of other programs are named in a product.
+
+    ``key`` is that of a bridge's source: ``topics``, ``queue`` or ``stream``. ``source_fault`` says what keeps a name
+    from being read from, ``fault`` what keeps it from being published to; None: nothing. ``covers``: what is published
+    to the second name comes to a reader of the first. ``one_reader``: a reader has its name for itself, and its
+    messages are acknowledged in their order. ``answers``: an answer to what was published can be waited for.
+    ``unused`` are the fields of the product's record that are for our own queue alone.
+    """
+
+    key: str
+    source_fault: Callable[[str], str | None] = _no_fault
+    fault: Callable[[str], str | None] = _no_fault
+    covers: Callable[[str, str], bool] = _same
+    one_reader: bool = False
+    answers: bool = False
+    unused: Sequence[str] = ()
+
+
 @attrs.frozen
 class Product:
     """One product. ``name`` is its value of ``queue.type``, and the name of its record in ``queue.connection``.
@@ -53,7 +81,8 @@ class Product:
     ``settings`` is that record, an attrs class whose fields all have defaults (None: there is nothing to configure).
     ``check`` finds what is wrong with the settings where the queue is in this product. ``keeps_records``: it can be
     the result store beside a broker. ``foreign_messages``: other programs put messages into its queues, which
-    ``queue.format`` says how to read. ``accept`` is what ``queue.accept`` is where it is left out, over a broker.
+    ``queue.format`` says how to read. ``foreign``: it can be one of ``brokers``. ``accept`` is what ``queue.accept`` is
+    where it is left out, over a broker.
     """
 
     name: str
@@ -64,6 +93,7 @@ class Product:
     keeps_records: bool = False
     foreign_messages: bool = False
     accept: str = "confirmed"
+    foreign: ForeignChannels | None = None
 
 
 @attrs.frozen(eq=False)

@@ -14,8 +14,10 @@ from typing import Any, get_type_hints
 import attrs
 from attrs.validators import optional
 
+from openhqm.config.bridges import NamedBroker, broker_names
 from openhqm.config.model import Cache, Connection, Queue, Settings, short_forms
 from openhqm.config.products import Product, Products
+from openhqm.config.structure import tagged
 from openhqm.config.validators import one_of
 
 
@@ -36,6 +38,9 @@ def settings_record(products: Products) -> type[Settings]:
     stores = one_of([row.name for row in products.stores])
     cached = _record(Cache, {"type": _optional(str, stores), **_short_fields(products.record_keepers)})
     fields = {"queue": attrs.field(factory=queue, type=queue), "cache": attrs.field(factory=cached, type=cached)}
+    foreign = {row.name: row.settings for row in products.rows if row.foreign and row.settings is not None}
+    broker = tagged(NamedBroker, foreign)
+    fields["brokers"] = attrs.field(factory=dict, type=dict[str, broker], validator=broker_names)  # type: ignore[valid-type]
     return _record(Settings, fields)
 
 

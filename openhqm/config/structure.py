@@ -36,6 +36,27 @@ SECRET = {"secret": True}
 """Metadata of a field that may hold a secret: complaints do not contain its value, nor those of its entries."""
 
 
+@attrs.frozen
+class Tagged:
+    """One of several records: the key ``type`` of a mapping says which, and its other keys are those of the record.
+
+    A class made by `tagged` knows the records.
+    """
+
+    type: str
+    record: Any = attrs.field(repr=False)
+
+
+def tagged(base: type[Tagged], records: Mapping[str, type[Any]]) -> type[Tagged]:
+    """A subclass of ``base`` that reads the ``records``, by what ``type`` says."""
+    made = type(base.__name__, (base,), {"__slots__": ()})
+    _records[made] = records
+    return made
+
+
+_records: dict[type[Any], Mapping[str, type[Any]]] = {}
+
+
 class Text(str):
     """A string from the environment or from a ``${VARIABLE}``: its type is that of its key."""
 
@@ -98,6 +119,9 @@ def _optional(value: Any, kind: Any) -> Any:
     if value is None or (isinstance(value, Text) and value in ("", "null")):
         return None
     kinds = [part for part in typing.get_args(kind) if part is not types.NoneType]
+    records = [part for part in kinds if attrs.has(part)]
+    if records and not isinstance(value, str):
+        return _converter.structure(value, records[0])
     return _converter.structure(value, kinds[0]) if len(kinds) == 1 else _scalar(value, kinds)
 
 
@@ -161,7 +185,8 @@ def _record(value: Any, kind: Any) -> Any:
     value = _from_json({} if value is None else value)
     if not isinstance(value, Mapping):
         raise _wrong(f"must be a mapping, not {_shown(value)}")
-    fields = {field.name: field for field in attrs.fields(kind)}
+    # A key that is a word of Python's has an underscore in the record.
+    fields = {field.name.rstrip("_"): field for field in attrs.fields(kind)}
     hints = typing.get_type_hints(kind)
     found: list[tuple[Path_, str]] = []
     values: dict[str, Any] = {}
@@ -174,10 +199,10 @@ def _record(value: Any, kind: Any) -> Any:
                 name, item = name[:-5], _secret(item)
             if name not in fields:
                 raise _wrong(_unknown(name, list(fields)))
-            values[name] = _converter.structure(item, hints[name])
-            validator = fields[name].validator
-            if validator is not None:
-                validator(None, fields[name], values[name])
+            field = fields[name]
+            values[field.alias] = _converter.structure(item, hints[field.name])
+            if field.validator is not None:
+                field.validator(None, field, values[field.alias])
         except Wrong as wrong:
             hidden = name in fields and fields[name].metadata.get("secret", False)
             found += [
@@ -203,6 +228,18 @@ def _is_overridden(name: str, item: Any, value: Mapping[str, Any], fields: Colle
     if ours == other and plain != name:
         raise _wrong(f"says the same as {plain}: leave one of them out")
     return other and not ours
+
+
+def _tagged(value: Any, kind: Any) -> Tagged:
+    value = _from_json(value)
+    if not isinstance(value, Mapping):
+        raise _wrong(f"must be a mapping, not {_shown(value)}")
+    records, name = _records[kind], value.get("type")
+    if name not in records:
+        raise Wrong([(("type",), f"must be {' or '.join(records)}, not {_shown(name)}")])
+    rest = {key: item for key, item in value.items() if key != "type"}
+    made: Tagged = kind(str(name), _record(rest, records[str(name)]))
+    return made
 
 
 def _secret(path: Any) -> Text:
@@ -238,3 +275,4 @@ _converter.register_structure_hook_func(lambda kind: _origin(kind) is dict, _dic
 _converter.register_structure_hook_func(_is_union, _optional)
 _converter.register_structure_hook_func(lambda kind: kind is Any, _plain)
 _converter.register_structure_hook_func(attrs.has, _record)
+_converter.register_structure_hook_func(lambda kind: kind in _records, _tagged)

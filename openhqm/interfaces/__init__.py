@@ -1,5 +1,5 @@
 # -*- test-case-name: openhqm.testing -*-
-"""The two seams: a queue with its results, and a broker that moves messages.
+"""The seams: a queue with its results, a broker that moves messages, and a broker of other programs.
 
 A backend fills either one. `openhqm.testing` holds the contract of each; an author runs the same suites as we do.
 """
@@ -15,7 +15,9 @@ from openhqm.interfaces.broker import (
     ISubscription,
     Message,
     Position,
+    Properties,
 )
+from openhqm.interfaces.foreign import IForeignBroker
 from openhqm.interfaces.queue import DEAD_LETTER_PAGE_BYTES, IDelivery, IMessageQueue, IResultStore, QueueTraits
 
 __all__ = [
@@ -27,11 +29,13 @@ __all__ = [
     "IBroker",
     "IBrokerDelivery",
     "IDelivery",
+    "IForeignBroker",
     "IMessageQueue",
     "IReceiver",
     "IResultStore",
     "ISubscription",
     "Message",
     "Position",
+    "Properties",
     "QueueTraits",
 ]

@@ -88,12 +88,37 @@ def _no_headers() -> dict[str, str]:
 
 
 @attrs.frozen
+class Properties:
+    """What a message of another program, or for one, has besides its body and its headers.
+
+    ``topic`` is where it was published. ``message_id`` is the same in every delivery of the message; None: it has
+    nothing of the kind. ``duplicate``: whether it may have been delivered before; None: the product does not say. The
+    answer goes to ``reply_to``, with ``correlation``. ``retained`` (MQTT): the broker keeps it, or has kept it, for
+    subscribers to come. ``qos`` (MQTT) and ``expiry``, in seconds, are for a message that is published.
+    """
+
+    topic: str = ""
+    content_type: str | None = None
+    message_id: str | None = None
+    duplicate: bool | None = None
+    reply_to: str | None = None
+    correlation: bytes | None = None
+    retained: bool = False
+    qos: int = 1
+    expiry: int | None = None
+
+
+@attrs.frozen
 class Message:
-    """What a broker carries: bytes, headers (text to text) and, where order matters, a key."""
+    """What a broker carries: bytes, headers (text to text) and, where order matters, a key.
+
+    ``properties``: None where it is a message between processes of OpenHQM.
+    """
 
     body: bytes
     headers: Mapping[str, str] = attrs.field(factory=_no_headers)
     key: str | None = None
+    properties: Properties | None = None
 
 
 @attrs.frozen(order=True)

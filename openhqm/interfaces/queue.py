@@ -136,6 +136,9 @@ class IMessageQueue(Interface):
         empty page: there are no more.
         """
 
+    def reject(letter: DeadLetter) -> Deferred[None]:
+        """Add a dead letter for a message that is no request. `NotDurable`."""
+
     def drop_dead_letter(number: int) -> Deferred[None]:
         """Remove a dead letter for good. `UnknownRequest`."""
 

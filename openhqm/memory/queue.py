@@ -221,6 +221,9 @@ class MemoryQueue:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return succeed(self._letters.listed(after, most))
 
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        return maybeDeferred(self._letters.add, letter)
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return maybeDeferred(self._letters.take, number)
 

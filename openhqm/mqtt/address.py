@@ -56,3 +56,35 @@ def topic_fault(name: str) -> str | None:
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in name):
         return "has a control character"  # a broker may close the connection over one
     return "begins with $, which is for the broker itself" if name.startswith("$") else None
+
+
+def filter_fault(name: str) -> str | None:
+    """What keeps ``name`` from being a topic filter (MQTT 5, sections 4.7 and 4.8.2), or None."""
+    plain = name
+    if name.startswith("$share/"):
+        parts = name.split("/", 2)
+        if len(parts) < 3 or not parts[1] or any(mark in parts[1] for mark in "+#"):
+            return "is no shared subscription: $share/GROUP/FILTER"
+        plain = parts[2]
+    levels = plain.split("/")
+    if any("+" in level and level != "+" for level in levels):
+        return "has a + beside other characters in a level"
+    if any("#" in level for level in levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
+        return "has a # that is not its whole last level"
+    plain = plain.replace("+", "x").replace("#", "x")
+    return topic_fault(plain[1:] if plain.startswith("$") else plain)
+
+
+def covers(topic_filter: str, topic: str) -> bool:
+    """Whether what is published to ``topic`` comes to a subscriber of ``topic_filter`` (MQTT 5, section 4.7)."""
+    if topic_filter.startswith("$share/"):
+        topic_filter = topic_filter.split("/", 2)[2]
+    if topic.startswith("$") and topic_filter[:1] in ("+", "#"):
+        return False
+    levels, given = topic_filter.split("/"), topic.split("/")
+    for index, level in enumerate(levels):
+        if level == "#":
+            return True
+        if index >= len(given) or level not in ("+", given[index]):
+            return False
+    return len(levels) == len(given)

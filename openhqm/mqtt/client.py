@@ -175,8 +175,10 @@ class Client:
 
     # What is asked
 
-    def publish(self, topic: str, payload: bytes, properties: Any = None, *, retain: bool = False) -> Deferred[int]:
-        """Fires with the reason code of the broker's PUBACK, 0 or `NO_SUBSCRIBERS`.
+    def publish(
+        self, topic: str, payload: bytes, properties: Any = None, *, retain: bool = False, qos: int = 1
+    ) -> Deferred[int]:
+        """Fires with the reason code of the broker's PUBACK, 0 or `NO_SUBSCRIBERS`; with QoS 0 at once, with 0.
 
         `NotDurable`: the broker refuses the message, or the connection is over, and nothing is known.
         """
@@ -185,7 +187,7 @@ class Client:
         if len(self._unconfirmed) + len(self._waiting) >= MOST_UNCONFIRMED:
             return fail(NotDurable("the broker does not keep up with what is published", retry_after=1))
         confirmed: Deferred[int] = Deferred()
-        self._waiting.append(((topic, payload, 1, retain, properties), confirmed))
+        self._waiting.append(((topic, payload, qos, retain, properties), confirmed))
         self._publish()
         return confirmed
 
@@ -199,14 +201,19 @@ class Client:
             except ValueError as error:
                 confirmed.errback(NotDurable(f"MQTT cannot carry the message: {error}"))
                 continue
-            self._unconfirmed[sent.mid] = confirmed
+            if arguments[2]:
+                self._unconfirmed[sent.mid] = confirmed
+            else:
+                confirmed.callback(0)
 
-    def subscribe(self, topic_filter: str) -> Deferred[None]:
+    def subscribe(self, topic_filter: str, options: Any = None) -> Deferred[None]:
         """Subscribe with QoS 1. `NotDurable` where the broker refuses, or grants QoS 0 only.
 
         It has no bound of its own: what a session holds may come before the answer, and is read as fast as it is used.
+        ``options`` are paho's, for MQTT 5.
         """
-        return self._ask(self._paho.subscribe, topic_filter, 1).addCallback(_granted, topic_filter)
+        qos = 1 if options is None else 0  # paho takes either
+        return self._ask(self._paho.subscribe, topic_filter, qos, options).addCallback(_granted, topic_filter)
 
     def unsubscribe(self, topic_filter: str) -> Deferred[None]:
         """Unsubscribe. What the broker had sent before has come when it fires. `NotDurable`."""

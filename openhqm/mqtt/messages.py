@@ -12,7 +12,7 @@ import json
 import struct
 from typing import Any
 
-from openhqm.interfaces.broker import REPLY_CHANNEL, Message
+from openhqm.interfaces.broker import REPLY_CHANNEL, Message, Properties
 
 KEY = "openhqm-key"
 """The user property, or header of a frame, in which the key of a message travels: MQTT has none."""
@@ -23,6 +23,8 @@ _length = struct.Struct(">I")
 def to_payload(message: Message, is_5: bool, expiry: int | None = None) -> tuple[bytes, Any]:
     """Payload, and properties or None. ``expiry``: after how many seconds the broker drops it (MQTT 5)."""
     headers = dict(message.headers)
+    if message.properties is not None:  # for another program
+        return message.body, _foreign_properties(headers, message.properties) if is_5 else None
     if message.key is not None:
         headers[KEY] = message.key
     if is_5:
@@ -48,6 +50,40 @@ def _properties(headers: dict[str, str], expiry: int | None) -> Any:
     if expiry is not None:
         properties.MessageExpiryInterval = expiry
     return properties
+
+
+def _foreign_properties(headers: dict[str, str], about: Properties) -> Any:
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties as PahoProperties
+
+    properties = PahoProperties(PacketTypes.PUBLISH)
+    if about.content_type is not None:
+        properties.ContentType = about.content_type
+    if about.reply_to is not None:
+        properties.ResponseTopic = about.reply_to
+    if about.correlation is not None:
+        properties.CorrelationData = about.correlation
+    if about.expiry is not None:
+        properties.MessageExpiryInterval = about.expiry
+    if headers:
+        properties.UserProperty = list(headers.items())
+    return properties
+
+
+def from_foreign(topic: str, message: Any, message_id: str | None, duplicate: bool) -> Message:
+    """The message of another program that paho has received. Of a user property that is repeated, the last counts."""
+    properties = message.properties  # None: MQTT 3.1.1
+    about = Properties(
+        topic=topic,
+        content_type=getattr(properties, "ContentType", None),
+        message_id=message_id,
+        duplicate=duplicate,
+        reply_to=getattr(properties, "ResponseTopic", None),
+        correlation=getattr(properties, "CorrelationData", None),
+        retained=bool(message.retain),
+        qos=message.qos,
+    )
+    return Message(message.payload, dict(getattr(properties, "UserProperty", ())), None, about)
 
 
 def from_payload(payload: bytes, properties: Any) -> Message:

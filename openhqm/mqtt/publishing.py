@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces.broker import ChannelMissing, Message
+from openhqm.interfaces.broker import ChannelMissing, Message, Properties
 from openhqm.mqtt.address import topic_fault
 from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
-from openhqm.mqtt.marks import NOTHING, Marks
+from openhqm.mqtt.marks import NOTHING
 from openhqm.mqtt.messages import to_payload
 
 Outcomes = Deferred[Sequence[NotDurable | None]]
@@ -52,12 +52,22 @@ class _Batch:
             self.settle(index, reason)
 
 
+class KnownTopics(Protocol):
+    """What knows whether a topic has a session that keeps what is published into it."""
+
+    def there(self, channel: str) -> Deferred[bool]:
+        """Whether it has one."""
+
+    def clear(self, channel: str) -> Deferred[None]:
+        """It has none any more."""
+
+
 class Publisher:
     """``seconds`` is how long a PUBACK may take. ``expiry``: after how many seconds the broker drops a message that it
     could not deliver (MQTT 5); None: never.
     """
 
-    def __init__(self, clock: Any, seconds: float, marks: Marks, expiry: int | None) -> None:
+    def __init__(self, clock: Any, seconds: float, marks: KnownTopics, expiry: int | None) -> None:
         self._clock = clock
         self._seconds = seconds
         self._marks = marks
@@ -113,7 +123,13 @@ class Publisher:
                 batch.settle(index, NotDurable(refusal))
                 continue
             payload, properties = to_payload(message, client.is_5, self._expiry)
-            sent = client.publish(batch.channel, payload, properties)
+            about = message.properties
+            if about is None:
+                sent = client.publish(batch.channel, payload, properties)
+            else:
+                sent = client.publish(batch.channel, payload, properties, retain=about.retained, qos=about.qos)
+                if about.retained:  # the broker has kept it, whether or not there is a subscriber now
+                    sent.addCallback(lambda code: 0)
             sent.addCallbacks(self._confirmed, _failed, (batch, index), errbackArgs=(batch, index))
 
     def _refusal(self, client: Client, channel: str, message: Message) -> str | None:
@@ -122,8 +138,11 @@ class Publisher:
             return f"the MQTT broker takes no message of more than {largest} bytes"
         most = client.properties.get("MaximumPacketSize", LARGEST_PACKET)
         texts = [channel, message.key or "", *message.headers.keys(), *message.headers.values()]
+        about = message.properties or Properties()
+        texts += [about.content_type or "", about.reply_to or ""]
         try:
             size = sum(len(text.encode()) + _PROPERTY for text in texts) + len(message.body) + 2 * _PROPERTY
+            size += len(about.correlation or b"")
         except UnicodeEncodeError:
             return "a header of the message is not UTF-8"
         if size > most:

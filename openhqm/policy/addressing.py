@@ -34,11 +34,13 @@ class Addressing:
 
     ``endpoints`` are the names of all endpoints, and ``default`` the one for submissions that name none and match no
     route. Where ``handler`` is true, or for one of ``operations``, a Python handler takes the place of the default.
+    ``hidden`` are endpoints that no submission can name: what waits there, the gateway itself has put there.
     ``callers``, one of the endpoints, is for URLs that requests name themselves: ``check_url`` checks those, and raises
     `DestinationRefused`.
     """
 
     endpoints: Collection[str] = ()
+    hidden: Collection[str] = ()
     default: str | None = None
     callers: str | None = None
     check_url: Callable[[str], object] = _refuse
@@ -71,6 +73,8 @@ class Addressing:
         for in_name, endpoint in [(None, self.shared), *named]:
             for partition in partitions:
                 yield in_name, endpoint, partition
+        for name in self.hidden:
+            yield name, name, None
 
     def _endpoint(self, submission: Submission, document: Document) -> str | None:
         named = submission.metadata.get("endpoint")

@@ -202,6 +202,10 @@ class RedisQueue:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._letters.listed(after, most)
 
+    @deferred
+    async def reject(self, letter: DeadLetter) -> None:
+        await self._redis.run("dead_letter", self._letters.key, encode_dead_letter(letter))
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._letters.drop(number)
 

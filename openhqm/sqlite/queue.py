@@ -234,6 +234,9 @@ class SqliteQueue:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return maybeDeferred(self._letters.listed, after, most)
 
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        return self._file.write(lambda connection: self._letters.add(connection, letter))
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._letters.drop(number)
 

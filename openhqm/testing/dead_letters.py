@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from openhqm.errors import UnknownRequest
 from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
-from openhqm.messages import Status
+from openhqm.messages import DeadLetter, Reply, Request, Status, Submission
 from openhqm.policy.limits import Limits
 from openhqm.testing.bench import DEAD_LETTERS, Base
 
@@ -49,6 +49,20 @@ class KeepingDeadLetters(Base):
                 after = page[-1][0]
             self.assertEqual((found, pages), (ids, lengths), most)
         self.assertEqual(await self.do(self.bench.queue.dead_letters(after, 100)), [])
+
+    async def test_reject(self) -> None:
+        """A message that is no request is a dead letter with its bytes, and can be redriven."""
+        now = 1.0
+        id = "00000000-0000-4000-8000-000000000001"
+        reply = Reply(id, Status.FAILED, now, status_code=422, error="unreadable")
+        rejected = Submission(b"null", metadata={"topic": "a/b"}, body=b"\xff\x00")
+        letter = DeadLetter(Request(id, now, rejected), "unreadable", reply, now)
+        await self.do(self.bench.queue.reject(letter))
+        ((number, found),) = await self.do(self.bench.queue.dead_letters(0, 10))
+        self.assertEqual(found, letter)
+        await self.do(self.bench.queue.redrive(number))
+        delivery = await self.receive_one()
+        self.assertEqual(delivery.request.submission.body, b"\xff\x00")
 
     async def test_most_dead_letters(self) -> None:
         """Beyond a number the oldest dead letters are removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
@@ -12,12 +13,14 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IPolicyForHTTPS
 
+from openhqm.config.bridges import replies_of
 from openhqm.config.endpoints import CALLERS, Endpoint
 from openhqm.config.handler_rules import echoes
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.http1.client import Client, IFetch, make_client
 from openhqm.http1.guarded import guarded_client
+from openhqm.interfaces import IForeignBroker
 from openhqm.policy.breaker import NEVER, Breaker
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.routing import RouteTable
@@ -29,6 +32,7 @@ from openhqm.workers.gate import Gate
 from openhqm.workers.handlers import Handler, Handlers, echo
 from openhqm.workers.loading import load_handlers
 from openhqm.workers.metrics import WorkerMetrics
+from openhqm.workers.publishing import BrokerBreaker, Publishing, ReplyPublishing
 from openhqm.workers.replies import MOST_RESULT_BYTES
 
 
@@ -65,7 +69,14 @@ class Contexts:
 class ContextMaker:
     """Makes `Contexts`. ``threads``, where there are any, run the handlers."""
 
-    def __init__(self, reactor: Any, metrics: WorkerMetrics, threads: Threads | None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        metrics: WorkerMetrics,
+        threads: Threads | None,
+        brokers: Mapping[str, IForeignBroker] = MappingProxyType({}),
+    ) -> None:
+        self._brokers = brokers
         self._reactor = reactor
         self._metrics = metrics
         self._threads = threads
@@ -81,7 +92,8 @@ class ContextMaker:
         complaints: list[Complaint] = []
         parts: dict[str, Parts] = {}
         own = None
-        for name in (name for name in settings.proxy.names if name != CALLERS):
+        published = {name: each for name, each in settings.proxy.all_endpoints.items() if each.publish is not None}
+        for name in (name for name in settings.proxy.names if name != CALLERS and name not in published):
             try:
                 parts[name] = self._parts(settings, name, None if before is None else before.parts.get(name))
             except ConfigurationError as error:
@@ -93,6 +105,11 @@ class ContextMaker:
         if complaints or own is None:
             raise ConfigurationError(complaints)
         targets = {name: self._target(settings, name, each, routes, before) for name, each in parts.items()}
+        for name in (name for name in settings.proxy.names if name in published):
+            targets[name] = self._published(settings, name, published[name], routes)
+        for broker in settings.reply_brokers:
+            handler, timeout = ReplyPublishing(self._brokers[broker]), settings.worker.timeout_seconds
+            targets[replies_of(broker)] = self._publishing(settings, broker, handler, timeout, settings.worker.count)
         if CALLERS in settings.proxy.names:
             targets[CALLERS] = self._callers(settings, routes, before)
         return Contexts(settings, own, targets, parts)
@@ -131,6 +148,21 @@ class ContextMaker:
         most = settings.proxy.max_response_bytes
         context = self._context(settings, Handlers(egress, {}, None), parts.endpoint.timeout, parts.gate, most)
         return attrs.evolve(context, probe=egress.probe)
+
+    def _published(self, settings: Settings, name: str, endpoint: Endpoint, routes: RouteTable) -> AttemptContext:
+        """For an endpoint that is a channel of a broker."""
+        publish = endpoint.publish
+        assert publish is not None
+        broker = self._brokers[publish.broker]
+        handler = Publishing(name, publish, endpoint.reply, broker, routes, self._reactor)
+        return self._publishing(settings, publish.broker, handler, endpoint.timeout, slots_of(settings, name))
+
+    def _publishing(
+        self, settings: Settings, broker: str, handler: Handler, timeout: float, slots: int
+    ) -> AttemptContext:
+        breaker = BrokerBreaker(lambda: self._brokers[broker].unavailable_reason)
+        gate = Gate(self._reactor, breaker, limit=slots)
+        return self._context(settings, Handlers(handler, {}, None), timeout, gate)
 
     def _callers(self, settings: Settings, routes: RouteTable, before: Contexts | None) -> AttemptContext:
         """For targets that requests name by URL: each URL is checked before the call, and no connection is kept."""

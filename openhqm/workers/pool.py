@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure
 
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
-from openhqm.interfaces import IMessageQueue
+from openhqm.interfaces import IForeignBroker, IMessageQueue
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.breaker import State
 from openhqm.policy.queue_names import MOST_WORKED_QUEUES, queue_name
@@ -53,12 +54,13 @@ class WorkerPool:
         queue: IMessageQueue,
         reactor: Any,
         registry: CollectorRegistry,
+        brokers: Mapping[str, IForeignBroker] = MappingProxyType({}),
     ) -> None:
         worker = settings.worker
         self._queue = queue
         self._reactor = reactor
         self._threads = Threads(reactor, "openhqm-handlers", worker.count) if worker.executor == "thread" else None
-        self._maker = ContextMaker(reactor, WorkerMetrics(registry), self._threads)
+        self._maker = ContextMaker(reactor, WorkerMetrics(registry), self._threads, brokers)
         self._running = False
         self._known: set[str] = set()
         self._retired: set[Consumer] = set()

@@ -441,7 +441,6 @@ class AbsentTests(ConfigCase):
             ("queue.sqs_region", "us-east-1"),
             ("queue.sqs_queue_url", "https://a"),
             ("worker.executor", "process"),
-            ("bridges", [{"name": "a"}]),
             ("auth.type", "api_key"),
             ("auth.type", "jwt"),
             ("auth.type", "any"),

@@ -301,11 +301,13 @@ class Target:
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict[str, str], bytes]] = []
+        self.paths: list[str] = []
         target = self
 
         class Service(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                target.paths.append(self.path)
                 target.asked.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 self.send_response(200)
                 self.send_header("Content-Type", "application/octet-stream")

@@ -1,0 +1,284 @@
+# -*- test-case-name: tests.bridges.test_bridge -*-
+"""One bridge: the messages of a foreign channel are accepted as requests, and then acknowledged to their broker.
+
+A kill between the two leaves a message that is accepted and not acknowledged. Its broker delivers it again, and the
+claim that it was accepted with tells that it is there already, where the product gives a message an identity.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from openhqm.bridges.reading import Reader, Reading
+from openhqm.brokered.acks import AckTracker
+from openhqm.errors import (
+    IdempotencyConflict,
+    InvalidRequest,
+    MalformedJSON,
+    MessageTooLarge,
+    NotDurable,
+    TransformFailed,
+    UnreadableMessage,
+)
+from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription
+from openhqm.messages import Acceptance, DeadLetter
+from openhqm.runtime.counting import Counts
+from openhqm.runtime.deferreds import deferred
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+SUBSCRIBE_AGAIN_SECONDS = 5.0
+ACCEPTED, REPEATED, REJECTED = "accepted", "repeated", "dead_letter"
+OUTCOMES = (ACCEPTED, REPEATED, REJECTED)
+Line = tuple[str | None, int]
+
+
+class Endings(Protocol):
+    """What knows when a request has ended."""
+
+    def when_ended(self, correlation_id: str) -> Deferred[None]:
+        """Fires once it has ended, or is not known any more. It does not fail."""
+
+
+@attrs.define(eq=False)
+class _Entry:
+    """A delivery that is not acknowledged: what was read in it, or the dead letter that it makes."""
+
+    delivery: IBrokerDelivery
+    reading: Reading | None
+    letter: DeadLetter | None
+    revoked: bool = False
+
+    @property
+    def line(self) -> Line | None:
+        """The partition in which it has to keep its place."""
+        submission = None if self.reading is None else self.reading.submission
+        if submission is None or submission.partition is None:
+            return None
+        return submission.endpoint, submission.partition
+
+
+@implementer(IReceiver)
+class Bridge:
+    """Makes requests in ``queue`` of what comes in ``channels`` of ``broker``.
+
+    ``client_id`` is what the broker knows it by. At most ``most`` messages are neither accepted nor acknowledged: while
+    the queue takes none, no further ones are asked for. ``endings``: a message is acknowledged when its request has
+    ended; None: when it is accepted. Messages of one partition are accepted one after the other.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        broker: IForeignBroker,
+        channels: Sequence[str],
+        client_id: str,
+        reader: Reader,
+        queue: IMessageQueue,
+        clock: IReactorTime,
+        random: Callable[[], float],
+        counts: Counts,
+        *,
+        most: int,
+        endings: Endings | None = None,
+    ) -> None:
+        self.reader = reader
+        self.name = name
+        self._broker = broker
+        self._channels = channels
+        self._client_id = client_id
+        self._queue = queue
+        self._clock = clock
+        self._random = random
+        self._counts = counts
+        self._most = most
+        self._endings = endings
+        self._subscription: ISubscription | None = None
+        self._acks = AckTracker(broker.acks, self._ack)
+        self._lines: dict[Line, deque[_Entry]] = {}
+        self._waiting: list[Deferred[None]] = []
+        self._under_way: set[Deferred[None]] = set()
+        self._pause = FIRST_PAUSE
+        self._timer: Any = None
+        self._looking: Any = None
+        self._stopped = False
+        self.warning: str | None = None
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self._subscription = self._broker.subscribe(self._client_id, self._channels, self._most, self)
+        self._subscription.credit(self._most)
+
+    @deferred
+    async def stop(self) -> None:
+        """Receive no more, and wait for what is being accepted. What waits for room is delivered again later."""
+        self._stopped = True
+        for timer in (self._timer, self._looking):
+            if timer is not None and timer.active():
+                timer.cancel()
+        if self._subscription is not None:
+            await self._subscription.stop()
+        self._wake()
+        await DeferredList(list(self._under_way), consumeErrors=True)
+
+    # What the broker says
+
+    def received(self, delivery: IBrokerDelivery) -> None:
+        if self._stopped:
+            return
+        self._acks.arrived(delivery)
+        entry = self._read(delivery)
+        delivery.revoked.addCallback(self._revoked, entry)
+        line = entry.line
+        if line is None:
+            self._run(self._take(entry))
+        elif line in self._lines:
+            self._lines[line].append(entry)
+        else:
+            self._lines[line] = deque([entry])
+            self._run(self._take_line(line))
+
+    def lost(self, reason: str) -> None:
+        self.warning = f"bridge {self.name}: {reason}"
+        self._log.error("bridge {name} has lost its channel, and looks for it: {reason}", name=self.name, reason=reason)
+        self._subscription = None
+        if not self._stopped:
+            self._looking = self._clock.callLater(SUBSCRIBE_AGAIN_SECONDS, self._subscribe_again)
+
+    def _subscribe_again(self) -> None:
+        self.warning = None
+        self.start()
+
+    def _revoked(self, reason: str, entry: _Entry) -> None:
+        """It comes again. What is being accepted goes on: its claim recognises it then."""
+        entry.revoked = True
+        self._acks.revoked(entry.delivery)
+
+    # Accepting
+
+    def _read(self, delivery: IBrokerDelivery) -> _Entry:
+        message, now = delivery.message, self._clock.seconds()
+        try:
+            return _Entry(delivery, self.reader.read(message, now), None)
+        except (UnreadableMessage, MalformedJSON, InvalidRequest, TransformFailed) as error:
+            reason = str(error)
+        except Exception as error:  # read again, it would fail again
+            self._log.failure("a message broke its reading", bridge=self.name)
+            reason = f"{type(error).__name__}: {error}"
+        return _Entry(delivery, None, self.reader.letter(message, reason, now))
+
+    def _run(self, taking: Coroutine[Any, Any, None]) -> None:
+        running = Deferred.fromCoroutine(taking)
+        if not running.called:
+            self._under_way.add(running)
+            running.addBoth(lambda _: self._under_way.discard(running))
+
+    async def _take_line(self, line: Line) -> None:
+        """Take the messages of one partition, one after the other."""
+        entries = self._lines[line]
+        while entries:
+            await self._take(entries[0])
+            entries.popleft()
+        del self._lines[line]
+
+    async def _take(self, entry: _Entry) -> None:
+        """Accept it, however long that takes, unless it is revoked before."""
+        while not entry.revoked and not self._stopped:
+            if self._timer is not None:
+                self._waiting.append(Deferred())
+                await self._waiting[-1]
+                continue
+            try:
+                accepted = None if entry.reading is None else await self._accept(entry, entry.reading)
+                if entry.letter is not None:
+                    await self._queue.reject(entry.letter)
+            except NotDurable as error:
+                self._wait(error.reason)
+            except Exception as error:  # of the queue: nothing is known of the message, so it is tried again
+                self._log.failure("accepting a message broke down", bridge=self.name)
+                self._wait(f"{type(error).__name__}: {error}")
+            else:
+                self._taken(entry, accepted)
+                return
+
+    async def _accept(self, entry: _Entry, reading: Reading) -> Acceptance | None:
+        """None: it is too large for the queue, and a dead letter."""
+        accept, submission, follow_ups = self._queue.accept, reading.submission, reading.follow_ups
+        properties = entry.delivery.message.properties
+        is_new = properties is not None and properties.duplicate is False and not reading.certain
+        try:
+            try:
+                accepted = await accept(submission, reading.claim, follow_ups)
+            except IdempotencyConflict:  # another message has the same identity
+                accepted = await accept(submission, None, follow_ups)
+            if accepted.replayed and is_new and not entry.revoked:  # its identity was that of another message before
+                accepted = await accept(submission, None, follow_ups)
+            return accepted
+        except MessageTooLarge as error:  # there will never be room for it
+            entry.letter = self.reader.letter(entry.delivery.message, str(error), self._clock.seconds())
+            return None
+
+    def _taken(self, entry: _Entry, accepted: Acceptance | None) -> None:
+        if entry.letter is not None:
+            reason = entry.letter.reason
+            self._log.warn("a message to bridge {name} is a dead letter: {reason}", name=self.name, reason=reason)
+        self._counts.inc(REJECTED if accepted is None else REPEATED if accepted.replayed else ACCEPTED)
+        if accepted is None or self._endings is None:
+            self._acks.done(entry.delivery)
+        else:
+            self._endings.when_ended(accepted.correlation_id).addCallback(lambda _: self._acks.done(entry.delivery))
+        self._go_on()
+
+    def _ack(self, delivery: IBrokerDelivery) -> None:
+        delivery.ack().addErrback(self._not_acknowledged)
+
+    def _not_acknowledged(self, failure: Failure) -> None:
+        failure.trap(NotDurable)
+        reason = failure.getErrorMessage()
+        self._log.debug("bridge {name} could not acknowledge a message: {reason}", name=self.name, reason=reason)
+
+    # While the queue takes none
+
+    def _wait(self, reason: str) -> None:
+        """Accept nothing for a while, and ask for nothing more."""
+        if self._stopped:
+            return
+        warning = f"bridge {self.name} waits for the queue to take more: {reason}"
+        if self.warning != warning:
+            self._log.warn("bridge {name} waits for the queue to take more: {reason}", name=self.name, reason=reason)
+        self.warning = warning
+        if self._subscription is not None:
+            self._subscription.credit(0)
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._pause * (0.5 + self._random()), self._retry)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _retry(self) -> None:
+        self._timer = None
+        self._wake()
+        if not self._under_way:  # what waited was revoked
+            self._go_on()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:  # in their order, so that they are accepted in it
+            each.callback(None)
+
+    def _go_on(self) -> None:
+        """Ask for more, where nothing waits."""
+        if self._waiting or self._timer is not None or self.warning is None:
+            return
+        self._pause, self.warning = FIRST_PAUSE, None
+        if self._subscription is not None:
+            self._subscription.credit(self._most)

@@ -1,0 +1,124 @@
+# -*- test-case-name: tests.bridges.test_end_to_end -*-
+"""All bridges of a process, and the brokers of other programs that they and the workers use."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from openhqm.bridges.bridge import OUTCOMES, Bridge
+from openhqm.bridges.endings import StoreEndings
+from openhqm.bridges.formats import CheckSubmission, Formats, ReadSubmission
+from openhqm.bridges.reading import Reader
+from openhqm.config.bridge_rules import foreign_channels
+from openhqm.config.model import Settings
+from openhqm.config.products import Products
+from openhqm.interfaces import IForeignBroker, IMessageQueue, IResultStore
+from openhqm.policy.addressing import Addressing
+from openhqm.runtime.counting import Counts
+from openhqm.runtime.deferreds import deferred
+
+
+class Bridges:
+    """The bridges that ``settings`` describe, into ``queue``. ``brokers`` has those of other programs, by name.
+
+    ``rules`` are those of the door: a message is not allowed what a caller is not.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        products: Products,
+        brokers: Mapping[str, IForeignBroker],
+        queue: IMessageQueue,
+        store: IResultStore,
+        addressing: Addressing,
+        rules: tuple[ReadSubmission, CheckSubmission],
+        clock: IReactorTime,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._brokers = brokers
+        self._bridges: list[Bridge] = []
+        name, text = "openhqm_bridged_messages", "Messages of other programs, by what became of them."
+        counts = Counts(name, text, "outcome", OUTCOMES, registry)
+        for each in settings.bridges if settings.worker.enabled else ():
+            broker = brokers[each.from_.broker]
+            fault = partial(_reply_fault, settings, products, brokers, each.reply_broker)
+            made = Bridge(
+                each.name,
+                broker,
+                each.from_.channels(foreign_channels(settings, products, each.from_.broker).key),
+                each.client_id(settings.brokers),
+                Reader(each, addressing, Formats(*rules), fault, settings.server.max_body_bytes),
+                queue,
+                clock,
+                random.random,
+                counts,
+                most=each.most,
+                endings=StoreEndings(store) if each.acknowledge == "ending" else None,
+            )
+            self._bridges.append(made)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know although everything works."""
+        away = [
+            f"broker {name}: {reason}"
+            for name, each in self._brokers.items()
+            if (reason := each.unavailable_reason) is not None
+        ]
+        waiting = [each.warning for each in self._bridges if each.warning is not None]
+        return [*away, *(warning for each in self._brokers.values() for warning in each.warnings), *waiting]
+
+    def exchange(self, addressing: Addressing) -> None:
+        """From now on requests go where ``addressing`` says."""
+        for each in self._bridges:
+            each.reader.addressing = addressing
+
+    def start(self) -> None:
+        """Begin to connect, and to receive."""
+        for broker in self._brokers.values():
+            broker.start()
+        for bridge in self._bridges:
+            bridge.start()
+
+    def stop(self) -> Deferred[None]:
+        """Receive no more. It fires when what was received is accepted, or given up, and does not fail."""
+        return self._all([each.stop() for each in self._bridges])
+
+    def disconnect(self) -> Deferred[None]:
+        """Close the connections to the brokers. It does not fail."""
+        return self._all([each.stop() for each in self._brokers.values()])
+
+    @deferred
+    async def _all(self, steps: Sequence[Deferred[None]]) -> None:
+        for done, failure in await DeferredList(steps, consumeErrors=True):
+            if not done:
+                self._log.failure("stopping a bridge broke down", failure)
+
+
+def _reply_fault(
+    settings: Settings,
+    products: Products,
+    brokers: Mapping[str, IForeignBroker],
+    broker: str | None,
+    channel: str,
+) -> str | None:
+    """What keeps a channel of ``broker`` from getting a reply, or None: a bridge would make a request of it, again."""
+    assert broker is not None
+    fault = brokers[broker].fault(channel)
+    if fault is not None:
+        return fault
+    rules = foreign_channels(settings, products, broker)
+    for each in settings.bridges:
+        if each.from_.broker == broker and any(rules.covers(name, channel) for name in each.from_.channels(rules.key)):
+            return f"is read by the bridge {each.name}"
+    return None

@@ -1,0 +1,43 @@
+# -*- test-case-name: tests.bridges.test_bridge -*-
+"""When a request has ended, as the result store knows it."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from openhqm.errors import ExpiredRequest, UnknownRequest
+from openhqm.interfaces import IResultStore
+from openhqm.messages import Event, Record
+
+
+class StoreEndings:
+    """Those of the requests in ``store``."""
+
+    def __init__(self, store: IResultStore) -> None:
+        self._store = store
+
+    def when_ended(self, correlation_id: str) -> Deferred[None]:
+        """Fires once it has ended, or is not known any more. It does not fail."""
+        ended: Deferred[None] = Deferred()
+
+        def fire() -> None:
+            if not ended.called:
+                stop()
+                ended.callback(None)
+
+        def on_event(event: Event) -> None:
+            if event.reply is not None:
+                fire()
+
+        def on_record(record: Record) -> None:
+            if record.status.ended:
+                fire()
+
+        def on_failure(failure: Failure) -> None:
+            if failure.check(UnknownRequest, ExpiredRequest):
+                fire()  # where the store did not answer, its next event tells
+
+        stop = self._store.watch(correlation_id, on_event)
+        self._store.find(correlation_id).addCallbacks(on_record, on_failure)
+        return ended

@@ -1,0 +1,167 @@
+# -*- test-case-name: tests.bridges.test_reading -*-
+"""A foreign message as a request: what it asks for, where it goes, how it is recognised, and where its reply goes."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import attrs
+
+from openhqm.bridges.formats import Formats
+from openhqm.config.bridges import NONE, Bridge, replies_of
+from openhqm.errors import UnreadableMessage
+from openhqm.interfaces import Message, Properties
+from openhqm.messages import DeadLetter, IdempotencyClaim, Priority, Reply, Request, Status, Submission
+from openhqm.policy.addressing import Addressing
+from openhqm.policy.fields import Document
+from openhqm.policy.reason_classes import ReasonClass
+from openhqm.policy.text_templates import LEVELS, TOPIC, TextTemplate, one_level
+
+SEEN_SECONDS = 3600.0
+"""How long it is known that a message was accepted."""
+SEEN_BRIEFLY_SECONDS = 60.0
+"""The same where its identity is given to another message after a while: MQTT uses its packet identifiers again."""
+LONGEST_TOPIC = 1024
+MOST_LEVELS = 100
+LONGEST_IDENTITY = 255
+REFUSED_STATUS = 422
+REPLY = "reply_to"
+"""The metadata of a reply that waits to be published: where to, and with which correlation."""
+
+
+@attrs.frozen
+class Reading:
+    """A message that was read. ``claim`` recognises it when it is delivered again; None: nothing does.
+
+    ``certain``: the claim is for the producer's own identity, so a message with the same one is the same message.
+    """
+
+    submission: Submission
+    claim: IdempotencyClaim | None
+    certain: bool
+    follow_ups: tuple[Submission, ...]
+
+
+class Reader:
+    """Reads the messages of one bridge. ``addressing`` can be exchanged.
+
+    ``reply_fault`` says what keeps a channel, which a message names, from getting a reply; None: nothing. Messages of
+    more than ``most_bytes`` are refused.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        addressing: Addressing,
+        formats: Formats,
+        reply_fault: Callable[[str], str | None],
+        most_bytes: int,
+    ) -> None:
+        self.addressing = addressing
+        self._bridge = bridge
+        self._formats = formats
+        self._reply_fault = reply_fault
+        self._most_bytes = most_bytes
+        self._partition_key = _compiled(bridge.partition_key)
+        self._path = _compiled(bridge.path)
+        reply = bridge.reply_channel
+        self._reply_topic = None if reply is None else TextTemplate(reply.topic)
+        self._scope = f"bridge {bridge.name}"
+
+    def read(self, message: Message, now: float) -> Reading:
+        """`UnreadableMessage`, `MalformedJSON`, `InvalidRequest` or `TransformFailed` where it can be no request."""
+        bridge, about = self._bridge, message.properties or Properties()
+        if len(message.body) > self._most_bytes:
+            raise UnreadableMessage(f"it has more than {self._most_bytes} bytes")
+        if len(about.topic) > LONGEST_TOPIC or about.topic.count("/") >= MOST_LEVELS:
+            raise UnreadableMessage(f"its topic has more than {LONGEST_TOPIC} characters or {MOST_LEVELS} levels")
+        content = self._formats.content(message, bridge.from_.format, now)
+        submission = self._with_metadata(content.submission, about, now)
+        follow_up = self._follow_up(submission, about)
+        submission = self.addressing.addressed(submission)
+        identity, certain = content.identity or about.message_id, content.identity is not None
+        claim = None
+        if identity is not None:
+            digest = blake2b(message.body, digest_size=16)
+            digest.update(about.topic.encode("utf-8", "surrogatepass"))
+            seconds = SEEN_SECONDS if certain or about.duplicate is None else SEEN_BRIEFLY_SECONDS
+            claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
+        return Reading(submission, claim, certain, () if follow_up is None else (follow_up,))
+
+    def letter(self, message: Message, reason: str, now: float) -> DeadLetter:
+        """The dead letter for a message that can be no request: with its bytes, its topic and what it had besides."""
+        about = message.properties or Properties()
+        metadata = {**self._about(about), "fields": dict(message.headers)} if message.headers else self._about(about)
+        digest = blake2b(message.body, digest_size=16)
+        digest.update(about.topic.encode("utf-8", "surrogatepass"))
+        id = str(UUID(bytes=digest.digest(), version=4))
+        request = Request(id, now, Submission(b"null", metadata=metadata, body=message.body))
+        kind = ReasonClass.NOT_A_REQUEST.value
+        reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason, reason_class=kind)
+        return DeadLetter(request, f"not a request: {reason}", reply, now)
+
+    def _about(self, about: Properties) -> dict[str, Any]:
+        found: dict[str, Any] = {"bridge": self._bridge.name, TOPIC: about.topic[:LONGEST_TOPIC]}
+        if about.retained:
+            found["retained"] = True
+        if about.duplicate:
+            found["duplicate"] = True
+        return found
+
+    def _with_metadata(self, found: Submission, about: Properties, now: float) -> Submission:
+        bridge = self._bridge
+        metadata = {**found.metadata, **self._about(about), LEVELS: about.topic.split("/")}
+        if bridge.endpoint is not None:
+            metadata["endpoint"] = bridge.endpoint
+        if bridge.operation is not None:
+            metadata["operation"] = bridge.operation
+        submission = attrs.evolve(found, metadata=metadata)
+        if self._partition_key is not None or self._path is not None:
+            document = Document(submission)
+            if self._partition_key is not None:
+                metadata["partition_key"] = self._partition_key.fill(document)
+            if self._path is not None:
+                metadata["path"] = self._path.fill(document, lambda text: quote(text, safe=""))
+                self._formats.check(submission, now)
+        if bridge.priority is not None:
+            submission = attrs.evolve(submission, priority=Priority(bridge.priority))
+        if bridge.timeout is not None:
+            submission = attrs.evolve(submission, timeout=bridge.timeout)
+        return submission
+
+    def _follow_up(self, submission: Submission, about: Properties) -> Submission | None:
+        broker = self._bridge.reply_broker
+        if broker is None or self._bridge.reply == NONE:
+            return None
+        if self._reply_topic is not None:
+            channel = self._reply_topic.fill(Document(submission), one_level)
+        elif about.reply_to is not None:
+            channel = about.reply_to
+        else:
+            return None
+        fault = self._reply_fault(channel)
+        if fault is not None:
+            raise UnreadableMessage(f"its reply cannot go to {channel[:80]!r}, which {fault}")
+        address: dict[str, Any] = {"broker": broker, "channel": channel}
+        if about.correlation is not None:
+            address["correlation"] = b64encode(about.correlation).decode()
+        original = submission.metadata.get("correlation_id")
+        if isinstance(original, str):
+            address["in_reply_to"] = original
+        return Submission(b"null", metadata={REPLY: address}, endpoint=replies_of(broker))
+
+
+def _compiled(text: str | None) -> TextTemplate | None:
+    return None if text is None else TextTemplate(text)
+
+
+def _short(identity: str) -> str:
+    """An identity of any length as a key of at most `LONGEST_IDENTITY` characters."""
+    if len(identity) <= LONGEST_IDENTITY and identity.isprintable():
+        return identity
+    return blake2b(identity.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,135 @@
+# -*- test-case-name: tests.config.test_bridges -*-
+"""What does not go together about brokers of other programs, the bridges from them and what is published to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from openhqm.config.bridges import REPLIES, Bridge
+from openhqm.config.model import Settings
+from openhqm.config.products import ForeignChannels, Products
+from openhqm.config.publishing import Answer, Publish
+from openhqm.policy.text_templates import TextTemplate
+
+Found = Iterator[tuple[str, str]]
+
+
+def about_bridges(settings: Settings, products: Products) -> Found:
+    """Each key with what is wrong with it."""
+    for name, broker in settings.brokers.items():
+        default = type(broker.record)()
+        for field in foreign_channels(settings, products, name).unused:
+            if getattr(broker.record, field) != getattr(default, field):
+                yield f"brokers.{name}.{field}", "has no effect, because it is for queue.connection: leave it out"
+    for index, bridge in enumerate(settings.bridges):
+        key = f"bridges.{index}"
+        if bridge.from_.broker in settings.brokers:
+            yield from _about_its_source(settings, products, bridge, key)
+        else:
+            yield f"{key}.from.broker", _no_broker(settings, bridge.from_.broker)
+        yield from _about_its_replies(settings, products, bridge, key)
+        yield from _about_its_destination(settings, bridge, key)
+    yield from _about_client_ids(settings, products)
+    if settings.bridges and settings.server.workers > 1:
+        yield "bridges", f"read with one process: server.workers must be 1, not {settings.server.workers}"
+    for name, endpoint in settings.proxy.endpoints.items():
+        if endpoint.publish is not None:
+            yield from _about_publishing(
+                settings, products, endpoint.publish, endpoint.reply, f"proxy.endpoints.{name}"
+            )
+        if name.startswith(REPLIES) and name.removeprefix(REPLIES) in settings.reply_brokers:
+            yield f"proxy.endpoints.{name}", "is the name of the queue for replies to that broker: use another name"
+
+
+def foreign_channels(settings: Settings, products: Products, broker: str) -> ForeignChannels:
+    """How the channels of a broker are named."""
+    found = products[settings.brokers[broker].type].foreign
+    assert found is not None, "the record of brokers has no other products"
+    return found
+
+
+def _about_its_source(settings: Settings, products: Products, bridge: Bridge, key: str) -> Found:
+    source, channels = bridge.from_, foreign_channels(settings, products, bridge.from_.broker)
+    product = settings.brokers[source.broker].type
+    for name in ("topics", "queue", "stream"):
+        if name != channels.key and source.channels(name):
+            yield f"{key}.from.{name}", f"must be left out: the broker is {product}, which has {channels.key}"
+    named = source.channels(channels.key)
+    if not named:
+        yield f"{key}.from.{channels.key}", f"is missing: it says what is read from {product}"
+    for name in named:
+        fault = channels.source_fault(name)
+        if fault is not None:
+            yield f"{key}.from.{channels.key}", f"{name!r} {fault}"
+    if bridge.acknowledge == "ending" and channels.one_reader:
+        yield f"{key}.acknowledge", f"must be acceptance: {product} is acknowledged in order, and one would hold up all"
+
+
+def _about_its_replies(settings: Settings, products: Products, bridge: Bridge, key: str) -> Found:
+    reply, broker = bridge.reply_channel, bridge.reply_broker
+    if reply is None or broker is None or (reply.broker is None and broker not in settings.brokers):
+        return
+    if broker not in settings.brokers:
+        yield f"{key}.reply.broker", _no_broker(settings, broker)
+        return
+    channels, example = foreign_channels(settings, products, broker), TextTemplate(reply.topic).example
+    fault = channels.fault(example)
+    if fault is not None:
+        yield f"{key}.reply.topic", f"{reply.topic!r} {fault}"
+    for other in settings.bridges:
+        if other.from_.broker == broker:
+            for name in other.from_.channels(channels.key):
+                if channels.source_fault(name) is None and channels.covers(name, example):
+                    yield (
+                        f"{key}.reply.topic",
+                        f"is read by the bridge {other.name} ({name}): a reply would be a request",
+                    )
+
+
+def _about_publishing(
+    settings: Settings, products: Products, publish: Publish, answer: Answer | None, key: str
+) -> Found:
+    if publish.broker not in settings.brokers:
+        yield f"{key}.publish.broker", _no_broker(settings, publish.broker)
+        return
+    channels, product = foreign_channels(settings, products, publish.broker), settings.brokers[publish.broker].type
+    fault = channels.fault(TextTemplate(publish.topic).example)
+    if fault is not None:
+        yield f"{key}.publish.topic", f"{publish.topic!r} {fault}"
+    if answer is None:
+        return
+    if not channels.answers:
+        yield f"{key}.reply", f"{product} is published to only: leave it out"
+    elif answer.topic is not None and (fault := channels.fault(TextTemplate(answer.topic).example)) is not None:
+        yield f"{key}.reply.topic", f"{answer.topic!r} {fault}"
+
+
+def _about_its_destination(settings: Settings, bridge: Bridge, key: str) -> Found:
+    endpoint = bridge.endpoint
+    if endpoint is not None and endpoint not in settings.proxy.names:
+        more = "" if settings.proxy.enabled else ": proxy.enabled is false"
+        yield f"{key}.endpoint", f"there is no endpoint {endpoint!r}{more}"
+    if endpoint is not None and bridge.operation is not None:
+        yield f"{key}.operation", "must be left out beside endpoint"
+    if bridge.partition_key is not None and not settings.partitioning.enabled:
+        yield f"{key}.partition_key", "has no effect: set partitioning.enabled, or leave it out"
+
+
+def _about_client_ids(settings: Settings, products: Products) -> Found:
+    seen: dict[tuple[object, str], str] = {}
+    for index, bridge in enumerate(settings.bridges):
+        broker = settings.brokers.get(bridge.from_.broker)
+        if broker is None or not foreign_channels(settings, products, bridge.from_.broker).one_reader:
+            continue
+        record = broker.record
+        client_id = bridge.client_id(settings.brokers)
+        address = (broker.type, getattr(record, "host", None), getattr(record, "port", None), client_id)
+        other = seen.setdefault((address, client_id), bridge.name)
+        if other != bridge.name:
+            reason = f"{client_id!r} is that of the bridge {other}, too: the broker would disconnect each for the other"
+            yield f"bridges.{index}.from.client_id", reason
+
+
+def _no_broker(settings: Settings, name: str) -> str:
+    known = ", ".join(sorted(settings.brokers)) or "none are configured"
+    return f"there is no broker {name!r} in brokers ({known})"

@@ -1,0 +1,133 @@
+# -*- test-case-name: tests.config.test_bridges -*-
+"""The configuration of brokers that other programs use, and of the bridges that make requests of their messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from attrs.validators import optional
+
+from openhqm.config.structure import Tagged, Wrong
+from openhqm.config.validators import between, not_empty, one_of
+from openhqm.messages import Priority
+from openhqm.policy.text_templates import TextTemplate
+
+FORMATS = ("auto", "json", "text", "bytes", "cloudevents", "envelope")
+NONE = "none"
+REPLIES = "replies-"
+"""What the names of the queues begin with in which replies wait: one for each broker that gets some."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class NamedBroker(Tagged):
+    """A broker that other programs use: its product, and what an operator decides about that."""
+
+
+def _template(instance: object, attribute: object, value: str) -> None:
+    TextTemplate(value)
+
+
+@attrs.frozen
+class Source:
+    """The channel of a bridge. ``client_id`` is what the broker knows it by; None: as `Bridge.client_id` has it."""
+
+    broker: str = attrs.field(default="", validator=not_empty)
+    topics: list[str] = attrs.field(factory=list)
+    queue: str | None = attrs.field(default=None, validator=optional(not_empty))
+    stream: str | None = attrs.field(default=None, validator=optional(not_empty))
+    client_id: str | None = attrs.field(default=None, validator=optional(not_empty))
+    format: str = attrs.field(default="auto", validator=one_of(FORMATS))
+
+    def channels(self, key: str) -> Sequence[str]:
+        """What the key for channels of the broker's product says."""
+        value = getattr(self, key)
+        return value if isinstance(value, list) else [] if value is None else [value]
+
+
+@attrs.frozen
+class ReplyChannel:
+    """Where replies go. ``broker`` None: to that of the message."""
+
+    topic: str = attrs.field(default="", validator=[not_empty, _template])
+    broker: str | None = attrs.field(default=None, validator=optional(not_empty))
+
+
+def _reply(instance: object, attribute: object, value: Any) -> None:
+    if isinstance(value, str) and value != NONE:
+        raise ValueError(f"must be none, or the broker and the topic for replies, not {value!r}")
+
+
+@attrs.frozen
+class Bridge:
+    """A foreign channel whose messages become requests.
+
+    ``endpoint`` and ``operation``: where they go; routes decide where both are None. ``most`` is how many messages may
+    be neither accepted nor acknowledged. ``reply`` None: a reply goes to the message's own address, if it has one.
+    """
+
+    name: str = ""
+    from_: Source = attrs.field(factory=lambda: Source(broker="-"))
+    endpoint: str | None = attrs.field(default=None, validator=optional(not_empty))
+    operation: str | None = attrs.field(default=None, validator=optional(not_empty))
+    priority: str | None = attrs.field(default=None, validator=optional(one_of([each.value for each in Priority])))
+    timeout: float | None = attrs.field(default=None, validator=optional(between(0.001, 30 * 86400)))
+    partition_key: str | None = attrs.field(default=None, validator=optional(_template))
+    path: str | None = attrs.field(default=None, validator=optional(_template))
+    acknowledge: str | None = attrs.field(default=None, validator=optional(one_of(("acceptance", "ending"))))
+    most: int = attrs.field(default=100, validator=between(1, 10_000))
+    reply: ReplyChannel | str | None = attrs.field(default=None, validator=optional(_reply))
+
+    def __attrs_post_init__(self) -> None:
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        if not _NAME.fullmatch(self.name):
+            found.append((("name",), "must be 1 to 64 letters, digits, hyphens and underscores"))
+        if self.from_.broker == "-":
+            found.append((("from",), "is missing: name a broker, and what is read there"))
+        if found:
+            raise Wrong(found)
+
+    def client_id(self, brokers: Mapping[str, NamedBroker]) -> str:
+        """What the broker knows the bridge by: that of the broker's settings, a slash and its name, unless it says."""
+        own = getattr(brokers[self.from_.broker].record, "client_id", "openhqm")
+        return self.from_.client_id or f"{own}/{self.name}"
+
+    @property
+    def reply_channel(self) -> ReplyChannel | None:
+        """Where every reply goes, whatever its message says."""
+        return self.reply if isinstance(self.reply, ReplyChannel) else None
+
+    @property
+    def reply_broker(self) -> str | None:
+        """The broker that replies go to; None: there are none."""
+        if self.reply == NONE:
+            return None
+        return (self.reply_channel.broker if self.reply_channel is not None else None) or self.from_.broker
+
+
+def replies_of(broker: str) -> str:
+    """The name of the endpoint, not for callers, at which replies to ``broker`` wait."""
+    return f"{REPLIES}{broker}"
+
+
+def unique_names(instance: object, attribute: object, value: list[Bridge]) -> None:
+    """Names of bridges are unique, because sessions and logs use them."""
+    names: set[str] = set()
+    found: list[tuple[tuple[str, ...], str]] = []
+    for index, each in enumerate(value):
+        if each.name in names:
+            found.append(((str(index), "name"), f"must be unique: another bridge is called {each.name}"))
+        names.add(each.name)
+    if found:
+        raise Wrong(found)
+
+
+def broker_names(instance: object, attribute: object, value: Mapping[str, NamedBroker]) -> None:
+    """Names of brokers are parts of names of queues."""
+    found = [((name,), "must be a name of 1 to 56 letters, digits, hyphens and underscores") for name in value]
+    found = [each for each in found if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,55}", each[0][0])]
+    if found:
+        raise Wrong(list(found))

@@ -1,0 +1,128 @@
+"""Brokers of other programs, bridges and endpoints that publish: what an operator may say, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.backends import PRODUCTS
+from openhqm.config.loading import load
+from openhqm.config.model import Settings
+from openhqm.errors import ConfigurationError
+
+PLANT = {"type": "mqtt", "host": "plant.example", "password": "secret-text", "username": "u"}
+BRIDGE = {"name": "b", "from": {"broker": "plant", "topics": ["a/+"]}, "endpoint": "e"}
+ENDPOINT = {"url": "http://localhost:1"}
+
+
+def read(bridges: list[Any], endpoints: dict[str, Any] | None = None, **more: Any) -> Settings:
+    """The settings with these bridges."""
+    document = {
+        "brokers": {"plant": PLANT},
+        "bridges": bridges,
+        "proxy": {"enabled": True, "endpoints": {"e": ENDPOINT, **(endpoints or {})}},
+        **more,
+    }
+    return load("cfg", {}, PRODUCTS, json.dumps(document).encode())
+
+
+class BridgesTests(SynchronousTestCase):
+    def refused(self, key: str, reason: str, *arguments: Any, **more: Any) -> None:
+        """The configuration is refused for one reason."""
+        error = self.assertRaises(ConfigurationError, read, *arguments, **more)
+        self.assertEqual([complaint.key for complaint in error.complaints], [key], str(error))
+        self.assertIn(reason, error.complaints[0].reason)
+        self.assertNotIn("secret-text", str(error))
+
+    def bridge(self, **more: Any) -> dict[str, Any]:
+        return {**BRIDGE, **more}
+
+    def source(self, **more: Any) -> dict[str, Any]:
+        return {**BRIDGE, "from": {"broker": "plant", "topics": ["a/+"], **more}}
+
+    def test_read(self) -> None:
+        """A bridge knows its broker, and what that knows it by."""
+        settings = read([BRIDGE])
+        self.assertEqual(settings.brokers["plant"].type, "mqtt")
+        self.assertEqual(settings.brokers["plant"].record.host, "plant.example")
+        self.assertEqual(settings.bridges[0].client_id(settings.brokers), "openhqm/b")
+        self.assertEqual(settings.reply_brokers, ("plant",))
+        self.assertNotIn("secret-text", repr(settings))
+
+    def test_environment(self) -> None:
+        """Brokers and bridges can come from the environment, as JSON."""
+        environment = {"OPENHQM_BROKERS": json.dumps({"plant": PLANT}), "OPENHQM_BRIDGES": json.dumps([BRIDGE])}
+        document = {"proxy": {"enabled": True, "endpoints": {"e": ENDPOINT}}}
+        self.assertEqual(load("cfg", environment, PRODUCTS, json.dumps(document).encode()).bridges[0].name, "b")
+
+    def test_brokers(self) -> None:
+        """A broker has a type that other programs can use, and the keys of that one."""
+        for broker, key, reason in (
+            ({"host": "x"}, "brokers.p.type", "must be"),
+            ({"type": "sqlite"}, "brokers.p.type", "must be mqtt"),
+            ({"type": "mqtt", "hots": "x"}, "brokers.p.hots", "did you mean host?"),
+            ({"type": "mqtt", "prefix": "x/"}, "brokers.p.prefix", "has no effect"),
+            ({"type": "mqtt", "port": 0}, "brokers.p.port", "must be from 1"),
+        ):
+            self.refused(key, reason, [], brokers={"p": broker})
+        self.refused("brokers.a.b", "name", [], brokers={"a.b": {"type": "mqtt"}})
+
+    def test_what_is_missing(self) -> None:
+        """A bridge to an endpoint, or from a broker, that does not exist is refused."""
+        self.refused("bridges.0.endpoint", "no endpoint 'f'", [self.bridge(endpoint="f")])
+        self.refused("bridges.0.from.broker", "no broker 'x'", [self.source(broker="x")])
+        self.refused("bridges.0.from.topics", "is missing", [self.source(topics=[])])
+        self.refused("bridges.0.from", "is missing", [{"name": "b"}])
+        self.refused("bridges.0.name", "must be 1 to 64", [self.bridge(name="a/b")])
+
+    def test_topics(self) -> None:
+        """What is no topic filter is refused (MQTT 5, section 4.7)."""
+        for topic in ("", "a/#/b", "a+", "a/b#", "$share/g", "a\x00", "x" * 65536):
+            self.refused("bridges.0.from.topics", "", [self.source(topics=[topic])])
+        read([self.source(topics=["#", "+/a/+", "/a//b/", "$share/g/a/#", "$SYS/broker/#", "ä/ö"])])
+        self.refused("bridges.0.from.queue", "must be left out", [self.source(queue="q")])
+
+    def test_two_with_one_name(self) -> None:
+        """Two bridges with one name, or one client id, would disconnect each other."""
+        self.refused("bridges.1.name", "must be unique", [BRIDGE, BRIDGE])
+        other = {**self.source(client_id="openhqm/b"), "name": "c"}
+        self.refused("bridges.1.from.client_id", "that of the bridge b", [BRIDGE, other])
+
+    def test_loops(self) -> None:
+        """Replies do not go where a bridge would read them again."""
+        for topic in ("a/b", "a/{{ topic[1] }}"):
+            self.refused("bridges.0.reply.topic", "is read by", [self.bridge(reply={"topic": topic})])
+        read([self.bridge(reply={"topic": "replies/{{ topic[1] }}"}), {**self.bridge(name="c"), "reply": "none"}])
+        self.refused("bridges.0.reply", "must be none", [self.bridge(reply="yes")])
+        self.refused("bridges.0.reply.topic", "wildcard", [self.bridge(reply={"topic": "r/#"})])
+        self.refused("bridges.0.reply.broker", "no broker", [self.bridge(reply={"topic": "r", "broker": "x"})])
+
+    def test_contradictions(self) -> None:
+        """Keys without an effect, or with a bad one, are refused."""
+        self.refused("bridges.0.partition_key", "partitioning.enabled", [self.bridge(partition_key="{{ topic[1] }}")])
+        self.refused("bridges.0.operation", "beside endpoint", [self.bridge(operation="x")])
+        self.refused("bridges.0.acknowledge", "in order", [self.bridge(acknowledge="ending")])
+        self.refused("bridges.0.path", "placeholder", [self.bridge(path="/{{ a b }}")])
+        shared = {"queue": {"type": "redis"}, "server": {"workers": 2}}
+        self.refused("bridges", "server.workers", [BRIDGE], **shared)
+        self.refused(
+            "proxy.endpoints.replies-plant", "another name", [BRIDGE], {"replies-plant": {"url": "http://localhost:1"}}
+        )
+
+    def test_publishing(self) -> None:
+        """An endpoint publishes or is called, to a broker and a topic that there are."""
+        publish = {"broker": "plant", "topic": "lamps/{{ payload.id }}/set"}
+        read([], {"lamp": {"publish": publish, "reply": {"timeout": 3}}})
+        for endpoint, key, reason in (
+            ({"publish": {**publish, "broker": "x"}}, "publish.broker", "no broker"),
+            ({"publish": {**publish, "topic": "a/#"}}, "publish.topic", "wildcard"),
+            ({"publish": {**publish, "qos": 3}}, "publish.qos", "from 0 to 2"),
+            ({"publish": {**publish, "headers": {"a b": "x"}}}, "publish.headers", "not a header name"),
+            ({"publish": publish, "url": "http://localhost:1"}, "url", "publishes"),
+            ({"publish": publish, "reply": {"topic": "a/+"}}, "reply.topic", "wildcard"),
+            ({"url": "http://localhost:1", "reply": {}}, "reply", "publish"),
+            ({}, "url", "is missing"),
+        ):
+            self.refused(f"proxy.endpoints.lamp.{key}", reason, [], {"lamp": endpoint})
