@@ -11,11 +11,13 @@ import attrs
 
 from openhqm.errors import InvalidRequest
 from openhqm.messages import DeadLetter
+from openhqm.policy.json_text import members, parse_object
 from openhqm.policy.reason_classes import ReasonClass, reason_class
 from openhqm.runtime.times import parse_rfc3339
 
 MOST_LISTED = 1000
 USUAL_LISTED = 100
+SLOWEST, FASTEST = 0.1, 10_000.0
 _CURSOR = re.compile(r"(\d{1,20})(?:-(\d{1,12}(?:\.\d{1,9})?))?\Z", re.ASCII)
 
 
@@ -66,6 +68,21 @@ class Query:
     limit: int = USUAL_LISTED
     cursor: Cursor = Cursor()
 
+    def begun(self, now: float) -> Query:
+        """The same; the first of several queries leaves out what fails from ``now`` on, so that they come to an end."""
+        if self.cursor.before is not None:
+            return self
+        return attrs.evolve(self, cursor=Cursor(self.cursor.after, now))
+
+
+@attrs.frozen
+class Order:
+    """What is to be done with all that match: nothing where it is a ``dry_run``, else ``rate`` a second at most."""
+
+    query: Query
+    dry_run: bool = False
+    rate: float | None = None
+
 
 def read_query(arguments: Mapping[bytes, Sequence[bytes]], others: Sequence[str] = ()) -> Query:
     """The query of a URL. ``others`` are the names of further arguments, which the caller reads."""
@@ -84,6 +101,41 @@ def read_query(arguments: Mapping[bytes, Sequence[bytes]], others: Sequence[str]
         check_limit(int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else limit),
         read_cursor(found.get("cursor")),
     )
+
+
+def read_redrive(body: bytes) -> Order:
+    """The order in the body of a redrive. Also `MalformedJSON`."""
+    members(body)
+    found = parse_object(body, "the body")
+    _refuse_unknown(found, ("filter", "dry_run", "rate", "limit", "cursor"), "")
+    wanted, rate, dry_run = found.get("filter"), found.get("rate"), found.get("dry_run", False)
+    if not isinstance(wanted, dict):
+        raise InvalidRequest("filter", "must be an object; {} means all dead letters")
+    if rate is not None and (type(rate) not in (int, float) or not SLOWEST <= rate <= FASTEST):
+        raise InvalidRequest("rate", f"must be a number from {SLOWEST:g} to {FASTEST:g}, in requests a second")
+    if type(dry_run) is not bool:
+        raise InvalidRequest("dry_run", "must be true or false")
+    query = Query(
+        read_filter(wanted, "filter."),
+        check_limit(found.get("limit", USUAL_LISTED)),
+        read_cursor(found.get("cursor")),
+    )
+    return Order(query, dry_run, rate)
+
+
+def read_drop(arguments: Mapping[bytes, Sequence[bytes]]) -> Order:
+    """The order in the query of a DELETE. It has a filter, or says ``all=true``: none is dropped for want of a word."""
+    flags = {name: _flag(arguments.get(name.encode(), ()), name) for name in ("all", "dry_run")}
+    query = read_query(arguments, tuple(flags))
+    if flags["all"] is (query.filter != Filter()):
+        raise InvalidRequest("all", "must be true where there is no filter, and nowhere else")
+    return Order(query, flags["dry_run"])
+
+
+def _flag(values: Sequence[bytes], name: str) -> bool:
+    if any(value not in (b"true", b"false") for value in values) or len(values) > 1:
+        raise InvalidRequest(name, "must be true or false")
+    return b"true" in values
 
 
 def text_of(value: bytes, name: str) -> str:

@@ -3,32 +3,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
+from openhqm.codec import request_size
 from openhqm.delivery.dead_letter_documents import letter_document, summary
+from openhqm.delivery.documents import acceptance_document
+from openhqm.errors import MessageTooLarge, NotDurable, UnknownRequest, UnreadableMessage
 from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import HTTPProblem
-from openhqm.ingress.dead_letter_queries import Cursor, Query
+from openhqm.ingress.dead_letter_queries import Cursor, Order, Query
+from openhqm.ingress.door import acceptance_fields
 from openhqm.interfaces import IMessageQueue
-from openhqm.messages import DeadLetter
+from openhqm.messages import Acceptance, DeadLetter
+from openhqm.policy.redrive import redriven
 
 PAGE = 100
 MOST_PAGES = 20
 """One answer looks at this many pages: about 20 MiB at most, where none of them matches."""
 CALL_SECONDS = 5.0
-"""After this time one answer looks at no further page."""
+"""After this time one answer looks at no further page, and changes no further dead letter."""
+STOPPING = "the process is stopping"
 
 
 class DeadLetters:
-    """Lists and shows the dead letters of ``queue``. Others are served between two pages."""
+    """Lists, shows, redrives and drops the dead letters of ``queue``. Others are served between two pages.
 
-    def __init__(self, queue: IMessageQueue, clock: IReactorTime) -> None:
+    To redrive a letter or to drop it is one step of the queue. A process that is killed has changed each of the letters
+    as a whole, or not at all, and the same order finds the others. While ``is_closed`` says so, none is changed.
+    """
+
+    _log = Logger()
+
+    def __init__(self, queue: IMessageQueue, clock: IReactorTime, is_closed: Callable[[], bool]) -> None:
         self._queue = queue
         self._clock = clock
+        self._is_closed = is_closed
 
     async def page(self, query: Query) -> Answer:
         """Those that match, the oldest first. ``cursor`` says where to go on; null: there are no more. `NotDurable`."""
@@ -37,14 +52,113 @@ class DeadLetters:
 
     async def show(self, number: str) -> Answer:
         """One, with its request and the last reply. `HTTPProblem` 404, `NotDurable`."""
-        wanted = _number(number)
-        return Answer(200, letter_document(wanted, await self._letter(wanted)))
+        try:
+            letter = await self._letter(_number(number))
+        except UnknownRequest:
+            raise _unknown(number) from None
+        return Answer(200, letter_document(int(number), letter))
+
+    async def redrive_one(self, number: str) -> Answer:
+        """Redrive one: the 202 of its new request. `HTTPProblem` 404, `MessageTooLarge`, `NotDurable`."""
+        self._check_open()
+        try:
+            acceptance = await self._redrive(_number(number))
+        except UnknownRequest:
+            raise _unknown(number) from None
+        self._log.info("dead letter {number} was redriven", number=number, correlation_id=acceptance.correlation_id)
+        return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
+
+    async def drop_one(self, number: str) -> Answer:
+        """Remove one for good: 204. `HTTPProblem` 404, `NotDurable`."""
+        self._check_open()
+        try:
+            await self._queue.drop_dead_letter(_number(number))
+        except UnknownRequest:
+            raise _unknown(number) from None
+        self._log.info("dead letter {number} was dropped", number=number)
+        return Answer(204)
+
+    async def redrive(self, order: Order) -> Answer:
+        """Redrive those that match, the oldest first, at the order's rate. What fails from now on is left out."""
+
+        async def act(number: int) -> dict[str, Any]:
+            return {"redriven_as": (await self._redrive(number)).correlation_id}
+
+        return await self._carry_out(order, act, "redriven")
+
+    async def drop(self, order: Order) -> Answer:
+        """Remove those that match for good, the oldest first."""
+
+        async def act(number: int) -> dict[str, Any]:
+            await self._queue.drop_dead_letter(number)
+            return {}
+
+        return await self._carry_out(order, act, "dropped")
+
+    async def _carry_out(
+        self, order: Order, act: Callable[[int], Awaitable[dict[str, Any]]], participle: str
+    ) -> Answer:
+        """Act on each that matches. ``cursor`` of the answer says where to go on, as for a list.
+
+        `NotDurable` where none can be changed now. Where some were changed, the answer names these.
+        """
+        self._check_open()
+        query = order.query.begun(self._clock.seconds())
+        found, cursor = await self._find(query)
+        due = self._clock.seconds() + CALL_SECONDS
+        done: list[dict[str, Any]] = []
+        refused: list[dict[str, Any]] = []
+        for letter in found:
+            number = letter["number"]
+            entry = {name: letter[name] for name in ("number", "correlation_id", "endpoint", "reason_class")}
+            if order.dry_run:
+                done.append(entry)
+                continue
+            if (done or refused) and (self._is_closed() or self._clock.seconds() >= due):
+                cursor = Cursor(number - 1, query.cursor.before)
+                break
+            if order.rate is not None:  # before each, so that the rate holds from one answer to the next
+                await deferLater(self._clock, 1 / order.rate)
+            try:
+                done.append({**entry, **await act(number)})
+            except UnknownRequest:
+                continue  # it was redriven or dropped meanwhile
+            except (MessageTooLarge, UnreadableMessage) as error:
+                refused.append({**entry, "detail": str(error)})
+            except NotDurable:
+                if not done:
+                    raise
+                cursor = Cursor(number - 1, query.cursor.before)
+                break
+        if done and not order.dry_run:
+            self._log.info("{count} dead letters were {participle}", count=len(done), participle=participle)
+        return _json(
+            {
+                "dry_run": order.dry_run,
+                "count": len(done),
+                "dead_letters": done,
+                "refused": refused,
+                "cursor": _text(cursor),
+            }
+        )
+
+    def _check_open(self) -> None:
+        if self._is_closed():
+            raise NotDurable(STOPPING, retry_after=1)
+
+    async def _redrive(self, number: int) -> Acceptance:
+        largest = self._queue.traits.largest_message
+        if largest is not None:  # the new request is a little longer than the old one, whose id it names
+            size = request_size(redriven(await self._letter(number)))
+            if size > largest:
+                raise MessageTooLarge(size, largest)
+        return await self._queue.redrive(number)
 
     async def _letter(self, number: int) -> DeadLetter:
         for found, letter in await self._queue.dead_letters(number - 1, 1):
             if found == number:
                 return letter
-        raise _unknown(number)
+        raise UnknownRequest(f"dead letter {number}")
 
     async def _find(self, query: Query) -> tuple[list[dict[str, Any]], Cursor | None]:
         """Summaries of those that match behind the cursor, and where to go on. No body is kept meanwhile."""

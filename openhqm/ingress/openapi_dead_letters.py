@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from openhqm.ingress.dead_letter_queries import MOST_LISTED, USUAL_LISTED
+from openhqm.ingress.dead_letter_queries import FASTEST, MOST_LISTED, SLOWEST, USUAL_LISTED
 from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
 from openhqm.policy.reason_classes import ReasonClass
 
@@ -15,6 +15,7 @@ _FILTER: Json = {
     "since": {**_MOMENT, "description": "The earliest time of failure."},
 }
 _LOCAL: Json = {"403": ref("responses/not_local"), "503": ref("responses/unavailable")}
+_FLAG: Json = {"type": "boolean", "default": False}
 _NUMBER: Json = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 
 
@@ -36,6 +37,41 @@ def dead_letter_paths() -> Json:
                     **_LOCAL,
                 },
             },
+            "delete": {
+                "summary": "Drop the dead letters that match, for good",
+                "parameters": _query({**_FILTER, "all": _FLAG, "dry_run": _FLAG, **page}),
+                "responses": {
+                    "200": json_answer("Which were dropped, and where to go on.", "changed_dead_letters"),
+                    "422": ref("responses/invalid"),
+                    **_LOCAL,
+                },
+            },
+        },
+        "/api/v1/dead-letters/redrive": {
+            "post": {
+                "summary": "Accept the requests of the dead letters that match again, under new ids",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": ref("schemas/redrive")}}},
+                "responses": {
+                    "200": json_answer("Which were redriven, and where to go on.", "changed_dead_letters"),
+                    "400": ref("responses/malformed"),
+                    "415": ref("responses/not_json"),
+                    "422": ref("responses/invalid"),
+                    **_LOCAL,
+                },
+            },
+        },
+        "/api/v1/dead-letters/{number}/redrive": {
+            "post": {
+                "summary": "Accept the request of a dead letter again, under a new id",
+                "parameters": [_NUMBER],
+                "responses": {
+                    "202": json_answer("The new request.", "acceptance", retry_after=True),
+                    "404": ref("responses/unknown_letter"),
+                    "413": ref("responses/too_large"),
+                    "415": ref("responses/not_json"),
+                    **_LOCAL,
+                },
+            },
         },
         "/api/v1/dead-letters/{number}": {
             "get": {
@@ -43,6 +79,15 @@ def dead_letter_paths() -> Json:
                 "parameters": [_NUMBER],
                 "responses": {
                     "200": json_answer("The dead letter.", "dead_letter"),
+                    "404": ref("responses/unknown_letter"),
+                    **_LOCAL,
+                },
+            },
+            "delete": {
+                "summary": "Drop a dead letter, for good",
+                "parameters": [_NUMBER],
+                "responses": {
+                    "204": {"description": "It is gone."},
                     "404": ref("responses/unknown_letter"),
                     **_LOCAL,
                 },
@@ -77,8 +122,38 @@ def dead_letter_schemas() -> Json:
         },
         {"body_base64": {"type": "string"}},
     )
+    named = {name: summary[name] for name in ("number", "correlation_id", "endpoint", "reason_class")}
     cursor = {"type": ["string", "null"], "description": "Where to go on; null: there are no more."}
     return {
+        "redrive": {
+            "type": "object",
+            "required": ["filter"],
+            "additionalProperties": False,
+            "properties": {
+                "filter": {"type": "object", "additionalProperties": False, "properties": _FILTER},
+                "dry_run": _FLAG,
+                "rate": {
+                    "type": ["number", "null"],
+                    "minimum": SLOWEST,
+                    "maximum": FASTEST,
+                    "description": "How many a second at most.",
+                },
+                "limit": _LIMIT,
+                "cursor": cursor,
+            },
+        },
+        "changed_dead_letters": object_of(
+            {
+                "dry_run": {"type": "boolean"},
+                "count": {"type": "integer"},
+                "dead_letters": {
+                    "type": "array",
+                    "items": object_of(named, {"redriven_as": {"type": "string", "format": "uuid"}}),
+                },
+                "refused": {"type": "array", "items": object_of({**named, "detail": {"type": "string"}})},
+                "cursor": cursor,
+            }
+        ),
         "dead_letters": object_of({"dead_letters": {"type": "array", "items": object_of(summary)}, "cursor": cursor}),
         "dead_letter": object_of(
             {**summary, "request": request, "reply": ref("schemas/response")}, {"reply_body_base64": {"type": "string"}}

@@ -18,14 +18,14 @@ from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import SERVER, Answer
 from openhqm.ingress.answers import INTERNAL_ERROR, HTTPProblem, field, problem, problem_for
-from openhqm.ingress.dead_letter_queries import read_query
+from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redrive
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
 from openhqm.ingress.fast_path import instance
 from openhqm.ingress.health import Health
 from openhqm.ingress.local_access import why_not_local
 from openhqm.ingress.openapi import document
-from openhqm.ingress.preferences import last_event_id, query_wait, wants_events
+from openhqm.ingress.preferences import check_encoding, check_json_type, last_event_id, query_wait, wants_events
 from openhqm.ingress.sending import WebStreamSink, send
 from openhqm.messages import Acceptance, Event
 from openhqm.policy.own_paths import ROOT, OwnPaths
@@ -142,6 +142,36 @@ class Routes:
         _check_local(request)
         return send(request, await self._dead_letters.show(number))
 
+    @app.route("/api/v1/dead-letters/redrive", methods=["POST"])
+    @deferred
+    async def redrive_dead_letters(self, request: IRequest) -> bytes:
+        """Redrive those that match."""
+        _check_local(request)
+        _check_json(request)
+        return send(request, await self._dead_letters.redrive(read_redrive(request.content.read())))
+
+    @app.route("/api/v1/dead-letters/<number>/redrive", methods=["POST"])
+    @deferred
+    async def redrive_dead_letter(self, request: IRequest, number: str) -> bytes:
+        """Redrive a dead letter."""
+        _check_local(request)
+        _check_json(request)
+        return send(request, await self._dead_letters.redrive_one(number))
+
+    @app.route("/api/v1/dead-letters", methods=["DELETE"])
+    @deferred
+    async def drop_dead_letters(self, request: IRequest) -> bytes:
+        """Drop those that match."""
+        _check_local(request)
+        return send(request, await self._dead_letters.drop(read_drop(request.args)))
+
+    @app.route("/api/v1/dead-letters/<number>", methods=["DELETE"])
+    @deferred
+    async def drop_dead_letter(self, request: IRequest, number: str) -> bytes:
+        """Drop a dead letter."""
+        _check_local(request)
+        return send(request, await self._dead_letters.drop_one(number))
+
     @app.route("/health", methods=["GET"])
     @deferred
     async def health(self, request: IRequest) -> bytes:
@@ -221,6 +251,12 @@ class Routes:
             return await finished
         finally:
             stream.lost()
+
+
+def _check_json(request: Any) -> None:
+    """`HTTPProblem` 415 for other content. A page of another origin can send only that unasked (Fetch standard)."""
+    check_json_type(field(request.getHeader, b"content-type"))
+    check_encoding(field(request.getHeader, b"content-encoding"))
 
 
 def _check_local(request: Any) -> None:

@@ -11,12 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
+from openhqm.errors import NotDurable
 from openhqm.ingress.answers import HTTPProblem
-from openhqm.ingress.dead_letter_queries import read_query
+from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redrive
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.messages import Status
 from openhqm.runtime.times import rfc3339
-from openhqm.testing.bench import REQUESTS, Base, Bench
+from openhqm.testing.bench import LEASE, REQUESTS, Base, Bench
 
 
 class BenchClock:
@@ -30,9 +31,11 @@ class BenchClock:
 
 
 class DeadLettersCase(Base):
+    closed = False
+
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.letters = DeadLetters(self.bench.queue, BenchClock(self.bench))  # type: ignore[arg-type]
+        self.letters = DeadLetters(self.bench.queue, BenchClock(self.bench), lambda: self.closed)  # type: ignore[arg-type]
         # What a backend does in one turn of its clock has to be done while an answer is being made.
         turning = LoopingCall(lambda: self.bench.clock.advance(0))  # type: ignore[attr-defined]
         turning.start(0.001, now=False)
@@ -54,6 +57,17 @@ class DeadLettersCase(Base):
         answer = await self.letters.page(read_query({name.encode(): [value.encode()] for name, value in query.items()}))
         self.assertEqual(answer.status, 200)
         return json.loads(answer.body)
+
+    async def redrive(self, filter: Any = None, **members: Any) -> Any:
+        order = read_redrive(json.dumps({"filter": filter or {}, **members}).encode())
+        return json.loads((await self.letters.redrive(order)).body)
+
+    async def drop(self, **query: str) -> Any:
+        order = read_drop({name.encode(): [value.encode()] for name, value in query.items()})
+        return json.loads((await self.letters.drop(order)).body)
+
+    async def numbers(self) -> list[int]:
+        return [letter["number"] for letter in (await self.list())["dead_letters"]]
 
     async def ids(self, **query: str) -> list[str]:
         return [letter["correlation_id"] for letter in (await self.list(**query))["dead_letters"]]
@@ -149,10 +163,124 @@ class Listing(DeadLettersCase):
         self.assertEqual((shown["request"]["payload"], shown["request"]["body_base64"]), (None, "/wA="))
 
 
+class Redriving(DeadLettersCase):
+    async def test_redriven(self) -> None:
+        """A dead letter that is redriven is a new request, and no dead letter any more."""
+        id = await self.failed(b'"again"')
+        (number,) = await self.numbers()
+        answer = await self.letters.redrive_one(str(number))
+        new = json.loads(answer.body)["correlation_id"]
+        self.assertEqual((answer.status, dict(answer.fields)[b"Location"]), (202, f"/api/v1/response/{new}".encode()))
+        self.assertEqual(await self.ids(), [])
+        request = (await self.receive_one()).request
+        self.assertEqual((request.correlation_id, request.submission.payload), (new, b'"again"'))
+        self.assertEqual(request.submission.metadata, {"redriven_from": id})
+        self.assertIn("there is no dead letter", await self.problem(self.letters.redrive_one(str(number)), 404))
+
+    async def test_redriven_by_filter(self) -> None:
+        """Those that match are redriven, the oldest first, and the answer names old and new ids."""
+        first = await self.failed(b"1", "poison")
+        other = await self.failed(b"2", "rejected")
+        second = await self.failed(b"3", "poison")
+        await self.bench.pass_time(1)
+        found = await self.redrive({"reason_class": "poison"})
+        self.assertEqual((found["count"], found["dry_run"], found["cursor"], found["refused"]), (2, False, None, []))
+        self.assertEqual([letter["correlation_id"] for letter in found["dead_letters"]], [first, second])
+        self.assertEqual(await self.ids(), [other])
+        deliveries = [await self.receive_one(), await self.receive_one()]
+        new = {delivery.request.correlation_id for delivery in deliveries}
+        self.assertEqual({letter["redriven_as"] for letter in found["dead_letters"]}, new)
+
+    async def test_dry_run(self) -> None:
+        """A dry run names the same ones, and changes nothing."""
+        ids = [await self.failed(kind="poison") for _ in range(2)]
+        await self.failed(kind="rejected")
+        await self.bench.pass_time(1)
+        before = await self.list()
+        for found in (
+            await self.redrive({"reason_class": "poison"}, dry_run=True),
+            await self.drop(reason_class="poison", dry_run="true"),
+        ):
+            self.assertEqual((found["dry_run"], found["count"], found["cursor"]), (True, 2, None))
+            self.assertEqual([letter["correlation_id"] for letter in found["dead_letters"]], ids)
+        self.assertEqual(await self.list(), before)
+        await self.nothing_is_delivered()
+
+    async def test_in_portions(self) -> None:
+        """From cursor to cursor all are redriven, and those that fail again meanwhile are not: it comes to an end."""
+        for number in range(5):
+            await self.failed(b"%d" % number)
+        await self.bench.pass_time(1)
+        counts = []
+        cursor = None
+        while True:
+            found = await self.redrive(limit=2, cursor=cursor)
+            counts.append(found["count"])
+            self.assertLess(len(counts), 9, "it has no end")
+            for _ in range(found["count"]):
+                delivery = await self.receive_one()
+                await self.do(delivery.dead_letter("no luck", self.reply(delivery, status=Status.FAILED)))
+            cursor = found["cursor"]
+            if cursor is None:
+                break
+        self.assertEqual(counts, [2, 2, 1])
+        self.assertEqual(len(await self.ids()), 5)
+
+    async def test_dropped(self) -> None:
+        """What is dropped is gone, one by its number and others by a filter; the rest stays."""
+        ids = [await self.failed(kind="poison" if index else "rejected") for index in range(4)]
+        numbers = await self.numbers()
+        self.assertEqual((await self.letters.drop_one(str(numbers[1]))).status, 204)
+        self.assertIn("there is no dead letter", await self.problem(self.letters.drop_one(str(numbers[1])), 404))
+        await self.bench.pass_time(1)
+        self.assertEqual((await self.drop(reason_class="poison"))["count"], 2)
+        self.assertEqual(await self.ids(), [ids[0]])
+        self.assertEqual((await self.drop(all="true"))["count"], 1)
+        self.assertEqual(await self.ids(), [])
+        await self.nothing_is_delivered()
+
+    async def test_stopping(self) -> None:
+        """A process that stops changes no dead letter any more, and still lists them."""
+        id = await self.failed()
+        (number,) = await self.numbers()
+        self.closed = True
+        for work in (
+            self.letters.redrive_one(str(number)),
+            self.letters.drop_one(str(number)),
+            self.redrive(),
+            self.drop(all="true"),
+        ):
+            try:
+                await work
+            except NotDurable as error:
+                self.assertEqual(error.retry_after, 1)
+            else:
+                self.fail("it was changed")
+        self.assertEqual(await self.ids(), [id])
+
+    async def test_killed(self) -> None:
+        """A kill at any moment of a redrive leaves each request in one place: a dead letter, or accepted again."""
+        if not self.bench.queue.traits.durable:
+            return
+        ids = {await self.failed(b"%d" % number) for number in range(3)}
+        await self.bench.pass_time(1)
+        redriving = Deferred.fromCoroutine(self.redrive())
+        redriving.addBoth(lambda outcome: None)
+        await self.bench.crash()
+        await self.bench.pass_time(LEASE + 1)
+        left = [letter.request.correlation_id for _, letter in await self.do(self.bench.queue.dead_letters(0, 100))]
+        again = []
+        while (await self.depth()).ready:
+            delivery = await self.receive_one()
+            again.append(delivery.request.submission.metadata["redriven_from"])
+            await self.do(delivery.settle(self.reply(delivery)))
+        self.assertEqual(sorted(left + again), sorted(ids))
+
+
 def dead_letter_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> type[TestCase]:
     """The suite for the dead letters over HTTP on the backend that ``make`` returns."""
 
-    class DeadLetterContract(Listing):
+    class DeadLetterContract(Listing, Redriving):
         def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
+from twisted.internet.defer import fail
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.errors import InvalidRequest, Reject
-from openhqm.ingress.dead_letter_queries import read_query
+from openhqm.errors import InvalidRequest, MalformedJSON, NotDurable, Reject, UnknownRequest
+from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redrive
 from openhqm.ingress.dead_letters import MOST_PAGES
+from openhqm.ingress.routes import Routes
 from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
 from tests.benches import brokered_bench, memory_bench, sqlite_bench
 from tests.ingress.dead_letter_contract import dead_letter_contract
@@ -46,6 +51,47 @@ class QueryTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, read_query, arguments)
             self.assertEqual(error.field, name, arguments)
 
+    def test_redrive_refused(self) -> None:
+        """A redrive needs a filter, which may be empty, and what else it has must be of its kind."""
+        for body, name in (
+            (b"{}", "filter"),
+            (b'{"filter": null}', "filter"),
+            (b'{"filter": []}', "filter"),
+            (b'{"filter": {"x": 1}}', "filter.x"),
+            (b'{"filter": {"endpoint": null}}', "filter.endpoint"),
+            (b'{"filter": {"since": 1}}', "filter.since"),
+            (b'{"filter": {"reason_class": "no"}}', "filter.reason_class"),
+            (b'{"filter": {}, "all": true}', "all"),
+            (b'{"filter": {}, "dry_run": "true"}', "dry_run"),
+            (b'{"filter": {}, "dry_run": 1}', "dry_run"),
+            *(
+                (b'{"filter": {}, "rate": %b}' % rate, "rate")
+                for rate in (b"0", b"-1", b"0.05", b"10001", b"true", b'"1"')
+            ),
+            *((b'{"filter": {}, "limit": %b}' % most, "limit") for most in (b"0", b"1001", b"1.5", b"true", b"null")),
+            (b'{"filter": {}, "cursor": 1}', "cursor"),
+        ):
+            error = self.assertRaises(InvalidRequest, read_redrive, body)
+            self.assertEqual(error.field, name, body)
+        for body in (b"", b"[]", b'{"filter": {}, "filter": {}}', b'{"filter": {"since": "a", "since": "b"}}'):
+            self.assertRaises(MalformedJSON, read_redrive, body)
+
+    def test_drop_refused(self) -> None:
+        """All are dropped only where that is said, so that a filter that was left out drops none."""
+        for arguments, name in (
+            ({}, "all"),
+            ({b"all": [b"false"]}, "all"),
+            ({b"limit": [b"5"]}, "all"),
+            ({b"all": [b"true"], b"endpoint": [b"a"]}, "all"),
+            ({b"all": [b"1"]}, "all"),
+            ({b"all": [b"true"], b"dry_run": [b""]}, "dry_run"),
+            ({b"all": [b"true"], b"dry_run": [b"false", b"false"]}, "dry_run"),
+            ({b"all": [b"true"], b"dryrun": [b"true"]}, "dryrun"),
+            ({b"all": [b"true"], b"rate": [b"1"]}, "rate"),
+        ):
+            error = self.assertRaises(InvalidRequest, read_drop, arguments)
+            self.assertEqual(error.field, name, arguments)
+
 
 class ServerTests(SynchronousTestCase):
     """The routes, on a server in memory"""
@@ -58,7 +104,7 @@ class ServerTests(SynchronousTestCase):
         head, _, content = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), json.loads(content) if content else None
 
-    def fail(self, count: int, size: int) -> None:  # type: ignore[override]
+    def make_letters(self, count: int, size: int) -> None:
         for _ in range(count):
             self.server.bench.submit(b'"%b"' % (size * b"x"))
             self.server.handler.answers[-1].callback(object())
@@ -66,10 +112,127 @@ class ServerTests(SynchronousTestCase):
 
     def test_only_local(self) -> None:
         """Every route refuses a request that a proxy has passed on, before anything is done."""
-        for method, path in (("GET", ""), ("GET", "/1")):
-            status, document = self.ask(method, f"/api/v1/dead-letters{path}", x_forwarded_for="203.0.113.9")
+        self.make_letters(1, 1)
+        routes = [
+            (method, rule.rule.replace("<number>", "1"))
+            for rule in Routes.app.url_map.iter_rules()
+            for method in rule.methods or ()
+            if "dead-letters" in rule.rule and method not in ("HEAD", "OPTIONS")
+        ]
+        self.assertEqual(len(routes), 6)
+        for method, path in routes:
+            status, document = self.ask(
+                method, path, b'{"filter": {}}', content_type="application/json", x_forwarded_for="203.0.113.9"
+            )
             self.assertEqual(status, 403, (method, path))
             self.assertIn("came through a proxy", document["detail"])
+        self.assertEqual(len(self.ask("GET", "/api/v1/dead-letters")[1]["dead_letters"]), 1)
+
+    def test_no_forms(self) -> None:
+        """A form of another page can send no JSON, and whatever else it sends changes nothing."""
+        self.make_letters(1, 1)
+        for path in ("redrive", "1/redrive"):
+            for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+                status, _ = self.ask("POST", f"/api/v1/dead-letters/{path}", b'{"filter": {}}', content_type=kind)
+                self.assertEqual(status, 415, (path, kind))
+            self.assertEqual(self.ask("POST", f"/api/v1/dead-letters/{path}", b'{"filter": {}}')[0], 415)
+        self.assertEqual(len(self.ask("GET", "/api/v1/dead-letters")[1]["dead_letters"]), 1)
+
+    def redrive(self, **members: Any) -> Any:
+        body = json.dumps({"filter": {}, **members}).encode()
+        status, found = self.ask("POST", "/api/v1/dead-letters/redrive", body, content_type="application/json")
+        self.assertEqual(status, 200, found)
+        return found
+
+    def test_rate(self) -> None:
+        """At a rate each waits its time, also the first of an answer, and one answer takes a few seconds at most."""
+        self.server.bench.backend.step = 0.25
+        self.make_letters(30, 1)
+        self.server.bench.pass_time(1)
+        self.assertEqual(
+            self.server.ask(
+                "POST",
+                "/api/v1/dead-letters/redrive",
+                b'{"filter":{},"rate":2}',
+                host="localhost",
+                content_type="application/json",
+            ),
+            b"",
+        )
+        for second in range(1, 5):
+            self.server.bench.pass_time(1)
+            self.assertEqual(len(self.server.bench.letters()), 30 - 2 * second)
+        self.server.bench.pass_time(1.5)
+        found = json.loads(self.server.take().partition(b"\r\n\r\n")[2])
+        self.assertEqual((found["count"], found["cursor"].partition("-")[0]), (10, "10"))
+        self.assertEqual(len(self.ask("GET", "/api/v1/dead-letters")[1]["dead_letters"]), 20)
+
+    def test_slow_rate(self) -> None:
+        """At the slowest rate an answer redrives one."""
+        self.make_letters(2, 1)
+        self.server.bench.pass_time(1)
+        self.server.ask(
+            "POST",
+            "/api/v1/dead-letters/redrive",
+            b'{"filter":{},"rate":0.1}',
+            host="localhost",
+            content_type="application/json",
+        )
+        self.server.bench.pass_time(11)
+        found = json.loads(self.server.take().partition(b"\r\n\r\n")[2])
+        self.assertEqual((found["count"], found["cursor"].partition("-")[0]), (1, "1"))
+
+    def test_client_that_leaves(self) -> None:
+        """Once its client has gone, a redrive goes no further."""
+        self.make_letters(20, 1)
+        self.server.bench.pass_time(1)
+        self.server.ask(
+            "POST",
+            "/api/v1/dead-letters/redrive",
+            b'{"filter":{},"rate":1}',
+            host="localhost",
+            content_type="application/json",
+        )
+        self.server.bench.pass_time(2.5)
+        self.server.protocol.connectionLost(Failure(ConnectionDone()))
+        self.server.bench.pass_time(10)
+        self.assertEqual(len(self.server.bench.letters()), 18)
+
+    def test_store_away(self) -> None:
+        """Where the store cannot change one of them now, the answer names those before it, and where to go on."""
+        self.make_letters(3, 1)
+        self.server.bench.pass_time(1)
+        queue: Any = self.server.bench.backend.queue
+        redrive = queue.redrive
+        queue.redrive = lambda number: redrive(number) if number < 3 else fail(NotDurable("no disk"))
+        found = self.redrive()
+        self.assertEqual((found["count"], found["cursor"].partition("-")[0]), (2, "2"))
+        status, problem = self.ask(
+            "POST", "/api/v1/dead-letters/redrive", b'{"filter": {}}', content_type="application/json"
+        )
+        self.assertEqual((status, "no disk" in problem["detail"]), (503, False))
+
+    def test_too_large(self) -> None:
+        """One that has become too large for the queue is refused by name, and the others are redriven."""
+        self.make_letters(1, 10)
+        self.make_letters(1, 1000)
+        self.make_letters(1, 10)
+        self.server.bench.pass_time(1)
+        queue: Any = self.server.bench.backend.queue
+        queue.traits = attrs.evolve(queue.traits, largest_message=900)
+        found = self.redrive()
+        self.assertEqual([letter["number"] for letter in found["dead_letters"]], [1, 3])
+        self.assertEqual([letter["number"] for letter in found["refused"]], [2])
+        self.assertEqual(self.ask("POST", "/api/v1/dead-letters/2/redrive", content_type="application/json")[0], 413)
+
+    def test_taken_meanwhile(self) -> None:
+        """One that another process takes between the look and the step is passed over."""
+        self.make_letters(3, 1)
+        self.server.bench.pass_time(1)
+        queue: Any = self.server.bench.backend.queue
+        redrive = queue.redrive
+        queue.redrive = lambda number: redrive(number) if number != 2 else fail(UnknownRequest("dead letter 2"))
+        self.assertEqual([letter["number"] for letter in self.redrive()["dead_letters"]], [1, 3])
 
     def test_no_other_origin(self) -> None:
         """A page of another origin is not told that it may ask (Fetch standard, section 3.3)."""
@@ -79,7 +242,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """One answer looks at a bounded part of what is stored, however little of it matches."""
-        self.fail(MOST_PAGES + 5, DEAD_LETTER_PAGE_BYTES)
+        self.make_letters(MOST_PAGES + 5, DEAD_LETTER_PAGE_BYTES)
         status, first = self.ask("GET", "/api/v1/dead-letters?reason_class=poison")
         self.assertEqual((status, first), (200, {"dead_letters": [], "cursor": str(MOST_PAGES)}))
         status, rest = self.ask("GET", f"/api/v1/dead-letters?reason_class=poison&cursor={first['cursor']}")

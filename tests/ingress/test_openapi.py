@@ -73,6 +73,12 @@ class DescriptionTests(Case):
             (letters, "get", "", None, 200),
             (letters + "/{number}", "get", "1", None, 200),
             (letters + "/{number}", "get", "2", None, 404),
+            (letters + "/redrive", "post", "", {"filter": {}, "dry_run": True}, 200),
+            (letters + "/redrive", "post", "", {"filter": {"x": 1}}, 422),
+            (letters, "delete", "", None, 422),
+            (letters + "/{number}", "delete", "2", None, 404),
+            (letters + "/{number}/redrive", "post", "2", {}, 404),
+            (letters + "/redrive", "post", "", {"filter": {}}, 200),
             ("/health", "get", "", None, 200),
             ("/health/live", "get", "", None, 200),
             ("/health/ready", "get", "", None, 200),
@@ -242,6 +248,7 @@ KINDS: dict[str, Any] = {
     "array": list,
     "string": str,
     "integer": int,
+    "boolean": bool,
     "number": (int, float),
     "null": type(None),
 }
@@ -256,7 +263,9 @@ def faults(value: Any, schema: dict[str, Any], where: str, *, closed: bool = Fal
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     wrong = []
-    if kinds and (isinstance(value, bool) or not any(isinstance(value, KINDS[kind]) for kind in kinds)):
+    if kinds and not any(
+        isinstance(value, KINDS[kind]) and (kind == "boolean") is isinstance(value, bool) for kind in kinds
+    ):
         return [f"{where}: {value!r} is no {kinds}"]
     for keyword, broken in (
         ("enum", lambda most: value not in most),
