@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -20,7 +19,6 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openhqm import __version__
 from openhqm.announcing import Announcing
 from openhqm.applied import reloading
 from openhqm.backends import PRODUCTS, make_backend, make_foreign_brokers
@@ -45,6 +43,7 @@ from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
 from openhqm.ingress.metrics import DoorMetrics, StraightMetrics
+from openhqm.ingress.process_metrics import register_process_metrics
 from openhqm.ingress.proxied import Proxied
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.routes import Routes
@@ -55,7 +54,6 @@ from openhqm.policy.addressing import Addressing
 from openhqm.policy.proxying import TrustedProxies
 from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
-from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.ending import end_within
 from openhqm.runtime.forks import end_forks_at, keep_from_forks
@@ -199,7 +197,7 @@ class OpenHQM(Service):
             always_own if sidecar is None else sidecar.is_own,
         )
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
-        self._register_metrics()
+        register_process_metrics(self.registry, self._site, store)
         limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit)
         self._reloading = reloading(settings, read or (lambda: settings), self.prepare, limit)
 
@@ -261,25 +259,6 @@ class OpenHQM(Service):
         if self._parent is None:
             return self.registry.collect()
         return to_prometheus((await self._parent.fleet_status(True)).metrics or ())
-
-    def _register_metrics(self) -> None:
-        registry = self.registry
-        ProcessCollector(registry=registry)
-        build = Gauge("openhqm_build_info", "What is running.", ["version", "python"], registry=registry)
-        build.labels(__version__, platform.python_version()).set(1)
-        site = self._site
-        connections = Gauge("openhqm_connections", "Connections of callers that are open.", registry=registry)
-        connections.set_function(lambda: len(site.connections))
-        buffered = Gauge("openhqm_buffered_bytes", "Bytes of bodies that have come in part.", registry=registry)
-        buffered.set_function(lambda: site.buffered)
-        endings = Counts(
-            "openhqm_requests",
-            "Requests that have ended, by how.",
-            "outcome",
-            ("completed", "failed", "timeout", "cancelled"),
-            registry,
-        )
-        self.backend.store.on_ending.append(lambda key, status: endings[status.lower()].inc())
 
     def startService(self) -> None:
         """Start the backend and then the doors and workers. Where that fails, end the process with one line."""
