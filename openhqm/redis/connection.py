@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -65,6 +65,8 @@ class Redis:
         self.promises = Promises(False, ())
         self.clocks = ClockDifference()
         self.on_ending: list[Callable[[int, str], None]] = []
+        self.on_up: list[Callable[[], object]] = []
+        """Called whenever Redis can be asked again, and for the first time when it can be at all."""
         self.process = os.urandom(6).hex()
         self._own_time = own_time
         self._reactor = reactor
@@ -87,7 +89,7 @@ class Redis:
             random,
             seconds=seconds,
             prepare=self._greet,
-            up=lambda: None,
+            up=self._up,
             down=lambda: None,
         )
         self.listening = Listening(address, reactor, random, seconds, self._say_nothing)
@@ -118,6 +120,10 @@ class Redis:
     def when_probed(self) -> Deferred[None]:
         """Fires once the first attempt to connect is over; `unavailable_reason` says how it went."""
         return self.link.when_probed()
+
+    def _up(self) -> None:
+        for call in [*self.on_up]:
+            call()
 
     @deferred
     async def stop(self) -> None:
@@ -238,8 +244,11 @@ class Redis:
             asked = self.clock.seconds()
             seconds, microseconds = await say("TIME")
             self.clocks.note(asked, self.clock.seconds(), int(seconds) + int(microseconds) / 1_000_000)
-        for script in self._scripts.values():
-            await say("SCRIPT", "LOAD", script.source)
+        # All in one go: one after the other, they would cost the time of the way there and back many times.
+        loading = [say("SCRIPT", "LOAD", script.source) for script in self._scripts.values()]
+        for loaded, result in await DeferredList(loading, consumeErrors=True):
+            if not loaded:
+                result.raiseException()
         digest = self._scripts["greet"].digest
         run_id = info.get("run_id", "")
         secret, number, witness = await say(

@@ -96,7 +96,9 @@ class RedisIntake:
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         try:
-            await self._link.when_probed()
+            # Without both there is nothing to read, and there are no ids. They log themselves what they wait for.
+            await self._redis.link.when_up()
+            await self._link.when_up()
             while not self._stopped:
                 reason = await self._turn()
                 if reason is None:

@@ -9,6 +9,7 @@ token finds what it has done already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -65,6 +66,7 @@ class LocalQueue:
         self._waiters = Waiters(name, redis.clock, self._fetch)
         self._leases = Leases(redis.clock, lease, self._lease_lost)
         self._unlisten = redis.listen(f"{redis.prefix}signals:{name}", self._heard, self._opened)
+        redis.on_up.append(self._waiters.wake)
         self.receive = self._waiters.receive
 
     def stop(self) -> Deferred[Any]:
@@ -74,6 +76,8 @@ class LocalQueue:
         delivered again when its lease is over.
         """
         self._unlisten()
+        with suppress(ValueError):  # it was stopped before
+            self._redis.on_up.remove(self._waiters.wake)
         self._leases.stop()
         return self._waiters.stop()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -73,6 +73,7 @@ class Reconnecting:
         self._down = down
         self._protocol: Any = None
         self._watchdog: Any = None
+        self._awaiting: list[Deferred[None]] = []
         self._link = reconnecting.Reconnecting(
             str(address),
             reactor,
@@ -94,6 +95,14 @@ class Reconnecting:
     def unanswered(self) -> int:
         """How many commands have no answer yet."""
         return 0 if self._protocol is None else len(self._protocol.asked)
+
+    def when_up(self) -> Deferred[None]:
+        """Fires once the connection may be used: at once, or when it is made. Cancelling ends the waiting."""
+        if self.unavailable_reason is None:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(lambda waiter: self._awaiting.remove(waiter))
+        self._awaiting.append(waiter)
+        return waiter
 
     def ask(self, *arguments: Any) -> Deferred[Any]:
         """The answer to one command; `NotDurable` where there is none. Cancelling does not take the command back."""
@@ -129,6 +138,14 @@ class Reconnecting:
         await self._prepare(connection.protocol)
         self._protocol = connection.protocol
         self._up()
+        self._reactor.callLater(0, self._tell_up)  # a waiter may stop this: not from within
+
+    def _tell_up(self) -> None:
+        if self._protocol is None:
+            return
+        awaiting, self._awaiting = self._awaiting, []
+        for waiter in awaiting:
+            waiter.callback(None)
 
     def _lost(self, reason: str) -> None:
         self._protocol = None

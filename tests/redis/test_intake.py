@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.codec import decode_dead_letter, encode_request
@@ -95,6 +96,25 @@ class IntakeTests(RealRedisTestCase):
         await one.queue.accept(Submission(b"2"), None)
         (answer,) = entries(server, "answers")
         self.assertEqual((answer["in_reply_to"], answer["status"], answer["status_code"]), (id, b"FAILED", b"503"))
+
+    async def test_before_the_connection(self) -> None:
+        """What waits in the inbox is adopted when Redis is connected. Until then nothing has failed."""
+        server = RedisServer()
+        self.addCleanup(server.close)
+        one = Instance(server.url, "t:", None)
+        self.addCleanup(one.stop)
+        intake = RedisIntake(one.redis, one.queue, INBOX, "auto", Addressing(), check_submission, MOST_BYTES)
+        self.addCleanup(intake.stop)
+        with capturedLogs() as logged:
+            await one.queue.start()
+            intake.start()
+            waiting = one.queue.receive(REQUESTS, 1)
+            await one.redis.when_probed()
+            server.start()
+            server.command("XADD", INBOX, "*", "payload", "7")
+            (delivery,) = await waiting
+        self.assertEqual(delivery.request.submission.payload, b"7")
+        self.assertEqual([event for event in logged if event["log_level"] >= LogLevel.error], [])
 
     async def test_once(self) -> None:
         """Several processes read the same messages; each is adopted once, and nothing is left in the inbox."""

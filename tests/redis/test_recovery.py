@@ -9,8 +9,11 @@ from twisted.internet.defer import CancelledError
 
 from openhqm.errors import UnknownRequest
 from openhqm.messages import Event, Submission
+from openhqm.queue import waiters
+from openhqm.redis import local_queue
 from openhqm.testing import REQUESTS
 from tests.brokers import RedisServer
+from tests.redis.bench import Instance
 from tests.redis.proxy import CuttingProxy
 from tests.redis.real_server import RealRedisTestCase
 
@@ -31,6 +34,28 @@ class RecoveryTests(RealRedisTestCase):
         self.assertIsNone(one.queue.unavailable_reason)
         self.assertTrue(one.queue.traits.durable)
         self.assertEqual(len(await waiting), 1)
+
+    async def test_first_delivery(self) -> None:
+        """What waits is delivered when Redis is connected, at first or again: not after a pause, nor by a signal."""
+        self.patch(waiters, "RETRY_SECONDS", 3600.0)
+        self.patch(local_queue, "SAFETY_SECONDS", 3600.0)
+        server = await self.server()
+        other = await self.instance(server.url)
+        for number in range(2):
+            await other.queue.accept(Submission(b"%d" % number), None)
+        one = Instance(server.url, "t:", None)
+        self.addCleanup(one.stop)
+        self.patch(one.redis.listening.link, "start", lambda: None)
+        waiting = one.queue.receive(REQUESTS, 1)
+        await one.queue.start()
+        (delivery,) = await self.soon(waiting)
+        self.assertEqual(delivery.request.submission.payload, b"0")
+        server.kill()
+        await self.until(lambda: one.queue.unavailable_reason, "it was not noticed")
+        waiting = one.queue.receive(REQUESTS, 1)
+        server.start()
+        (delivery,) = await waiting
+        self.assertEqual(delivery.request.submission.payload, b"1")
 
     async def test_killed(self) -> None:
         """Redis killed and started again: nothing that was accepted is lost, waiting goes on, an ending is told."""
