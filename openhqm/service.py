@@ -58,7 +58,7 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.ending import end_within
 from openhqm.runtime.forks import end_forks_at, keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
-from openhqm.runtime.logs import tell_repeats
+from openhqm.runtime.logs import decouple, end_at_once, tell_repeats, warnings
 from openhqm.runtime.preparing import prepare
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure, run_to_its_end
@@ -176,7 +176,7 @@ class OpenHQM(Service):
             settings.queue.type,
             self._metrics if settings.monitoring.metrics_enabled else None,
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
-            lambda: (*self.orphans.warnings, *self._bridges.warnings),
+            lambda: (*self.orphans.warnings, *self._bridges.warnings, *warnings()),
             None if self._parent is None else partial(self._parent.fleet_status, False),
             settings.queue.limits.limits,
         )
@@ -263,6 +263,7 @@ class OpenHQM(Service):
     def startService(self) -> None:
         """Start the backend and then the doors and workers. Where that fails, end the process with one line."""
         super().startService()
+        decouple()
         end_forks_at(self._reactor)
         exit_if_failed(self._start())
         self._telling.start(TELL_SECONDS, now=False)
@@ -373,7 +374,7 @@ class OpenHQM(Service):
         With a parent, only that ends it.
         """
         if self._parent is None:
-            handle_stop(self._reactor, lambda: os._exit(1))
+            handle_stop(self._reactor, lambda: end_at_once(1))
             handle_reload(self._reactor, lambda: self._announcing.reload(self._reload))
         else:
             handle_stop(self._reactor, lambda: None)

@@ -34,6 +34,7 @@ SECONDS: Mapping[str, int] = {
     "tests.redis.test_intake": 14,
     "tests.redis.test_listening": 6,
     "tests.redis.test_roles": 14,
+    "tests.runtime.test_log_writer": 16,
     "tests.storeless.test_forms": 6,
     "tests.storeless.test_kills": 6,
     "tests.storeless.test_rabbitmq": 60,

@@ -26,6 +26,7 @@ from openhqm.fleet.inheritance import Source, spawn_arguments
 from openhqm.fleet.supervisor import START_SECONDS, Slot, Supervisor
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.listening import listen
+from openhqm.runtime.logs import decouple
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, exit_with
 from openhqm.runtime.systemd import Systemd
@@ -68,6 +69,7 @@ class Fleet(Service):
         Where a socket cannot be bound, the parent ends with one line that gives the reason.
         """
         super().startService()
+        decouple()
         exit_if_failed(self._open())
         self._reactor.callWhenRunning(self._begin)
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
-from contextlib import suppress
 
 from twisted.logger import Logger
+
+from openhqm.runtime.logs import end_at_once
 
 _log = Logger()
 
@@ -29,7 +28,4 @@ def end_within(seconds: float) -> None:
 
 def _end(seconds: float) -> None:
     time.sleep(seconds)
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(0)
+    end_at_once(0)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from textwrap import indent
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -27,12 +28,14 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from openhqm.runtime.log_writer import LogWriter
 from openhqm.runtime.repeats import Repeats
 from openhqm.runtime.tracebacks import own_traceback
 
 _LEVELS = {"WARNING": "warn"}
 _predicates: list[LogLevelFilterPredicate] = []
 _repeats: list[Repeats] = []
+_writers: list[LogWriter] = []
 # The fields of our own events. An event's other fields (objects, perhaps secrets) are never written.
 _FIELDS = (
     *("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal"),
@@ -59,6 +62,25 @@ def tell_repeats(at_once: bool = False) -> None:
     """Write how many lines were held back because they repeat, where their minute is over, or ``at_once``."""
     for repeats in _repeats:
         repeats.tell(at_once)
+
+
+def decouple() -> None:
+    """From now on, let nothing wait for what reads the log. Lines for which there is no room are dropped, counted."""
+    for writer in _writers:
+        writer.decouple()
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End the process with ``code``, and wait for nothing but the log, for a second at most."""
+    for writer in _writers:
+        writer.flush()
+    os._exit(code)
+
+
+def warnings() -> list[str]:
+    """What an operator should know who does not read the log."""
+    dropped = sum(writer.dropped for writer in _writers)
+    return [f"{dropped} lines of the log were dropped: it is not read, or cannot be written"] if dropped else []
 
 
 def set_level(level: str) -> None:
@@ -138,13 +160,21 @@ def _time(event: LogEvent) -> str:
 @implementer(ILogObserver)
 class _Writer:
     def __init__(self, stream: IO[str], line: Callable[[LogEvent], str]) -> None:
-        self._stream = stream
         self._line = line
-        self._encoding: str = getattr(stream, "encoding", None) or "utf-8"
+        self._out = LogWriter(stream, self._dropped)
+        _writers.append(self._out)
 
     def __call__(self, event: LogEvent) -> None:
-        line = self._line(event) + "\n"
-        if not line.isascii():  # what the stream's encoding has no bytes for is escaped, and no line is lost
-            line = line.encode(self._encoding, "backslashreplace").decode(self._encoding)
-        self._stream.write(line)
-        self._stream.flush()
+        level = event.get("log_level")
+        self._out.write(self._line(event), level is not None and level >= LogLevel.warn)
+
+    def _dropped(self, count: int) -> str:
+        return self._line(
+            {
+                "log_level": LogLevel.warn,
+                "log_namespace": __name__,
+                "log_time": time.time(),
+                "log_format": "{count} lines of the log were dropped here: it was not read, or could not be written",
+                "count": count,
+            }
+        )

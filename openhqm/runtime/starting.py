@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from openhqm.errors import ConfigurationError, OpenHQMError
+from openhqm.runtime.logs import end_at_once
 
 
 def exit_if_failed(starting: Deferred[None]) -> None:
@@ -43,12 +43,7 @@ def report_failure(failure: Failure) -> int:
 def exit_with(code: int) -> None:
     """Let the process exit with ``code`` once the reactor has stopped, whatever exit code twistd would use."""
 
-    def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-    atexit.register(end)  # the handler registered last is called first, and this one returns to no other
+    atexit.register(end_at_once, code)  # the handler registered last is called first, and this one returns to no other
 
 
 def run_to_its_end(reactor: Any, work: Callable[[], Deferred[None]]) -> None:
