@@ -40,6 +40,7 @@ setup(
         "ruamel.yaml>=0.18",
         "zope.interface>=6",
     ],
+    entry_points={"console_scripts": ["openhqm = openhqm.command.main:run"]},
     package_data={"openhqm": ["py.typed", "redis/*.lua"]},
     extras_require={
         "mqtt": MQTT,

@@ -36,7 +36,7 @@ LAYERS = (
     ("dry_run", "check_report", "announcing", "draining"),
     ("options", "applied"),
     ("service",),
-    ("plugin",),
+    ("plugin", "command"),
 )
 RANK = {package: rank for rank, row in enumerate(LAYERS) for package in row}
 VOCABULARY = {"openhqm", "errors", "messages", "interfaces"}

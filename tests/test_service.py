@@ -499,3 +499,5 @@ class PackagingTests(ProcessCase):
         )
         self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
         self.assertIn("the configuration is sound", checked.stdout)
+        named = subprocess.run([str(clean / "bin" / "openhqm"), "--version"], capture_output=True, text=True)
+        self.assertEqual((named.returncode, named.stdout), (0, f"openhqm {__version__}\n"), named.stderr)

@@ -1,0 +1,100 @@
+# -*- test-case-name: tests.command.test_main -*-
+"""The command line ``openhqm``: serve, check, and what operators do with dead letters of a process that runs.
+
+Exit codes: 0 it is done; 1 it could not be done; 2 the command line or the configuration is wrong; 3 the process does
+not answer; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TextIO
+
+from openhqm import __version__
+from openhqm.command.addresses import default_url
+from openhqm.command.dead import add_dead, run_dead
+from openhqm.command.server import NotReached, Refused, Server
+from openhqm.command.text import printable
+from openhqm.errors import ConfigurationError
+from openhqm.options import ROLES
+
+DONE, FAILED, WRONG, NOT_REACHED, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = """exit codes: 0 done; 1 it could not be done; 2 the command line or the configuration is wrong;
+3 the process does not answer; 130 interrupted"""
+
+
+def run() -> None:
+    """What the console script calls."""
+    sys.exit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, err: TextIO) -> int:
+    """Carry out the command line ``arguments``, and return the exit code. ``serve`` and ``check`` do not return."""
+    try:
+        asked = parser().parse_args(arguments)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else WRONG
+    if asked.command != "dead":
+        twistd(asked)
+    try:
+        url = asked.url or default_url(asked.config, environment)
+        code = run_dead(asked, Server(url), partial(print, file=out), partial(print, file=err), time)
+        out.flush()
+        return code
+    except ConfigurationError as error:
+        lines, code = [str(complaint) for complaint in error.complaints], WRONG
+    except NotReached as error:
+        lines, code = [str(error)], NOT_REACHED
+    except Refused as error:
+        lines, code = [str(error)], FAILED
+    except ValueError as error:
+        lines, code = [str(error)], WRONG
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more when it closes the stream (its own manual).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        lines, code = ["interrupted. What was reported is done; the same command goes on with the others"], INTERRUPTED
+    for line in lines:
+        print(f"openhqm: {printable(line)}", file=err)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    root = argparse.ArgumentParser(
+        prog="openhqm",
+        description="A durable queue between HTTP callers and the code or service that answers them.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"openhqm {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in (
+        ("serve", "run a process in the foreground, like twistd -n openhqm"),
+        ("check", "check the configuration, connect, and print what the backend promises"),
+    ):
+        command = commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+        command.add_argument("-c", "--config", metavar="FILE", help="YAML file; OPENHQM_* variables override it")
+        command.add_argument("-r", "--role", choices=ROLES, default="all", help="the part of the work it does")
+    add_dead(commands)
+    return root
+
+
+def twistd(asked: argparse.Namespace) -> None:
+    """Become ``twistd -n openhqm``: one way to run a process, whatever starts it. It ends with `SystemExit`."""
+    from twisted.scripts.twistd import run as run_twistd  # it imports half of Twisted
+
+    arguments = ["--role", asked.role]
+    if asked.config is not None:
+        arguments += ["--config", asked.config]
+    if asked.command == "check":
+        arguments.append("--check")
+    sys.argv = ["twistd", "-n", "openhqm", *arguments]
+    run_twistd()
+    raise SystemExit(0)
