@@ -46,8 +46,9 @@ class StepsCase(SynchronousTestCase):
         self.threads = ThreadPoolExecutor(8)
         self.addCleanup(self.threads.shutdown)
 
-    def start(self, **environment: str) -> Server:
-        server = Server(self.directory, SETTABLE, OPENHQM_WORKER__HANDLER="jobs:handle", **environment)
+    def start(self, step: float = 0, **environment: str) -> Server:
+        settable = f"{SETTABLE}_step[0] = {step}\n"
+        server = Server(self.directory, settable, OPENHQM_WORKER__HANDLER="jobs:handle", **environment)
         self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
         server.start()
         return server
@@ -117,3 +118,21 @@ class StepTests(StepsCase):
         """The same without a file."""
         self._steps(signal.SIGUSR2, -STEP, OPENHQM_QUEUE__TYPE="memory")
         self._steps(signal.SIGUSR1, STEP, OPENHQM_QUEUE__TYPE="memory")
+
+    def test_restarted(self) -> None:
+        """Set while a process runs that is then killed, and while none runs: a delay takes as long as it should."""
+        server = self.start()
+        began = time.monotonic()
+        delayed = server.submit("delayed", delay=8)
+        self.step(server, signal.SIGUSR2)
+        named = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - STEP + 8))
+        submitted = [delayed, server.submit("named", not_before=named)]
+        server.kill()
+        server = self.start(-STEP)
+        self.assertEqual(server.stop(), 0)
+        server = self.start(STEP)
+        for correlation_id in submitted:
+            at, document = self.ending(server, correlation_id)
+            self.near(at - began, 8, 1.5)
+            self.assertEqual(document["status"], "COMPLETED")
+            self.near(self.ahead(document["completed_at"]), STEP, 5)

@@ -26,14 +26,24 @@ _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 class SteadyTime:
-    """Seconds since the epoch: the time of day at first, and from then on by ``elapsed``."""
+    """Seconds since the epoch: the time of day at first, and from then on by ``elapsed``.
+
+    ``began`` is what it would have said when ``elapsed`` began: when the machine was started.
+    """
 
     def __init__(self, time_of_day: Callable[[], float], elapsed: Callable[[], float] = _elapsed) -> None:
         self._elapsed = elapsed
-        self._began = time_of_day() - elapsed()
+        self.began = time_of_day() - elapsed()
 
     def __call__(self) -> float:
-        return self._began + self._elapsed()
+        return self.began + self._elapsed()
+
+    def set_back(self, reactor: Any, seconds: float) -> None:
+        """Say ``seconds`` less from now on. What ``reactor``, which measures by it, has delayed is moved, too."""
+        left = [(call, call.getTime() - self()) for call in reactor.getDelayedCalls()]
+        self.began -= seconds
+        for call, remaining in left:
+            call.reset(max(0.0, remaining))
 
 
 def keep_steady(reactor: Any) -> None:

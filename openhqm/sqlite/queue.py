@@ -45,6 +45,7 @@ from openhqm.sqlite.queue_rows import UNBEGUN, QueueRows, delay, delayed_since, 
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import DELAYED, RANK, queue_of_key
 from openhqm.sqlite.sql import fetch_all
+from openhqm.sqlite.timeline import Timeline
 
 TRAITS = QueueTraits(durable=True, ordered=True, atomic_settle=True)
 
@@ -81,6 +82,8 @@ class SqliteQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
+        self._timeline = Timeline(clock)
+        results.within_sweep.append(self._timeline.note)
         self._load = SqliteLoad(file, results, limits, clock)
         self._held = Held(file, results, clock, self._load, self._make_due)
         self._ordering = CatchingUp(file, self._order)
@@ -99,6 +102,7 @@ class SqliteQueue:
 
     def _start(self) -> None:
         self._file.open()
+        self._file.write_now(self._timeline.resume)
         # The process that had these deliveries is gone: this one holds the lock now.
         self._file.write_now(lambda connection: connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL"))
         self._load.start()
