@@ -18,7 +18,8 @@ from openhqm.runtime.logs import are_written_here, set_level
 ASSEMBLED = (
     *("proxy.enabled", "proxy.endpoints", "proxy.default_endpoint", "proxy.caller_targets"),
     *("proxy.forward_headers", "proxy.strip_headers", "proxy.max_response_bytes", "routing"),
-    *("worker.handler", "worker.handlers", "worker.timeout_seconds", "worker.max_retries", "worker.retry"),
+    *("worker.handler", "worker.handlers", "worker.executor", "worker.executors"),
+    *("worker.timeout_seconds", "worker.max_retries", "worker.retry"),
 )
 """The keys and sections that the assembly prepares."""
 

@@ -45,6 +45,8 @@ SECONDS: Mapping[str, int] = {
     "tests.test_service": 72,
     "tests.test_time_steps": 20,
     "tests.workers.test_pool": 6,
+    "tests.workers.test_processes": 6,
+    "tests.workers.test_serving_handlers": 20,
 }
 """How long the modules take that take four seconds or more, measured on two cores. The order is all it decides."""
 OTHERS = 1

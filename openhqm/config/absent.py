@@ -27,7 +27,6 @@ KEYS = {
 }
 
 VALUES = {
-    "worker.executor": ("process",),
     "auth.type": ("api_key", "jwt", "any"),
 }
 

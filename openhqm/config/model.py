@@ -12,7 +12,7 @@ from attrs.validators import optional
 from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
-from openhqm.config.validators import between, dotted_path, not_empty, one_of, some_priorities
+from openhqm.config.validators import between, dotted_path, each_value, not_empty, one_of, some_priorities
 from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
@@ -174,14 +174,22 @@ class Retry:
     jitter: float = attrs.field(default=0.1, validator=between(0, 1))
 
 
+EXECUTORS = ("thread", "reactor", "asyncio", "process")
+
+
 @attrs.frozen
 class Worker:
-    """What answers, and how often it is tried."""
+    """What answers, and how often it is tried.
+
+    ``executor`` is where handlers run; None: plain functions in threads, coroutines and Deferreds in the reactor.
+    ``executors`` says so for single ones of ``handlers``, by operation.
+    """
 
     enabled: bool = True
     handler: str | None = attrs.field(default=None, validator=dotted_path)
     handlers: dict[str, str] = attrs.field(factory=dict, validator=dotted_path)
-    executor: str = attrs.field(default="reactor", validator=one_of(("reactor", "thread")))
+    executor: str | None = attrs.field(default=None, validator=optional(one_of(EXECUTORS)))
+    executors: dict[str, str] = attrs.field(factory=dict, validator=each_value(one_of(EXECUTORS)))
     count: int = attrs.field(default=5, validator=between(1, 1000))
     batch_size: int = attrs.field(default=10, validator=between(1, 1000))
     timeout_seconds: float = attrs.field(default=300.0, validator=between(0.001, 30 * 86400))

@@ -18,6 +18,7 @@ from openhqm.config.endpoints import CALLERS
 from openhqm.config.model import Settings, short_forms
 from openhqm.config.products import Kind, Product, Products, Reach
 from openhqm.config.structure import Text
+from openhqm.config.validators import ECHO
 
 Found = Iterator[tuple[str, str]]
 
@@ -37,6 +38,7 @@ def unused(
         *_of_the_door(settings),
         *_of_endpoints(settings),
         *_of_the_worker(settings),
+        *_of_executors(settings),
     ]
 
 
@@ -140,6 +142,18 @@ def _of_the_worker(settings: Settings) -> Found:
         if settings.proxy.sidecar.enabled:
             reason += ", and proxy.sidecar.timeout"
         yield "worker.timeout_seconds", reason
+
+
+def _of_executors(settings: Settings) -> Found:
+    worker = settings.worker
+    for operation in worker.executors:
+        if operation not in worker.handlers:
+            yield f"worker.executors.{operation}", f"has no effect, because worker.handlers has no {operation}"
+    if worker.executor is not None and not {worker.handler, *worker.handlers.values()} - {None, ECHO}:
+        yield (
+            "worker.executor",
+            "has no effect without a handler: set worker.handler or worker.handlers, or leave it out",
+        )
 
 
 def _changed(section: Any) -> list[str]:

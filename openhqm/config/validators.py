@@ -36,6 +36,16 @@ def one_of(allowed: Collection[str]) -> Validator:
     return check
 
 
+def each_value(check: Validator) -> Validator:
+    """Each value of a mapping is as ``check`` has it."""
+
+    def check_all(instance: object, attribute: object, value: Any) -> None:
+        for item in value.values():
+            check(instance, attribute, item)
+
+    return check_all
+
+
 def not_empty(instance: object, attribute: object, value: Any) -> None:
     """The value is a string that is not empty."""
     if not value:

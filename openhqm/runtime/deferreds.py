@@ -74,3 +74,16 @@ def shielded(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
     result: Deferred[T] = Deferred()
     Running(coroutine, result.callback, result.errback)
     return result
+
+
+class Stoppable(Deferred[T]):
+    """A Deferred for work that can be told to stop. Cancelling calls ``stop``; it fires once the work has ended."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def cancel(self) -> None:
+        """Tell the work to stop, unless it has ended."""
+        if not self.called:
+            self._stop()

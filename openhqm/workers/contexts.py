@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.threadable import isInIOThread
 from twisted.web.iweb import IPolicyForHTTPS
 
 from openhqm.config.bridges import replies_of
@@ -24,10 +25,10 @@ from openhqm.interfaces import IForeignBroker
 from openhqm.policy.breaker import NEVER, Breaker
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.routing import RouteTable
-from openhqm.runtime.threads import Threads
 from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, TokenRequest, basic
 from openhqm.workers.egress import Egress
+from openhqm.workers.executors import Executors
 from openhqm.workers.gate import Gate
 from openhqm.workers.handlers import Handler, Handlers, echo
 from openhqm.workers.loading import load_handlers
@@ -67,19 +68,19 @@ class Contexts:
 
 
 class ContextMaker:
-    """Makes `Contexts`. ``threads``, where there are any, run the handlers."""
+    """Makes `Contexts`. ``executors`` run the handlers."""
 
     def __init__(
         self,
         reactor: Any,
         metrics: WorkerMetrics,
-        threads: Threads | None,
+        executors: Executors,
         brokers: Mapping[str, IForeignBroker] = MappingProxyType({}),
     ) -> None:
         self._brokers = brokers
         self._reactor = reactor
         self._metrics = metrics
-        self._threads = threads
+        self._executors = executors
         self._clients: WeakSet[Client] = WeakSet()
 
     def make(self, settings: Settings, routes: RouteTable, before: Contexts | None = None) -> Contexts:
@@ -128,13 +129,13 @@ class ContextMaker:
     def _own(self, settings: Settings, before: Contexts | None) -> AttemptContext:
         worker = settings.worker
         if before is None:
-            handlers = load_handlers(worker, self._run_blocking, fallback=_fallback(settings))
+            handlers = load_handlers(worker, self._executors, fallback=_fallback(settings))
             return self._context(settings, handlers, worker.timeout_seconds, self._order_gate(settings))
         old, handlers = before.settings.worker, before.own.handlers
         fallback = _fallback(settings)
-        changed = (worker.handler, worker.handlers, fallback)
-        if changed != (old.handler, old.handlers, _fallback(before.settings)):
-            handlers = load_handlers(worker, self._run_blocking, again=True, fallback=fallback)
+        changed = (worker.handler, worker.handlers, worker.executor, worker.executors, fallback)
+        if changed != (old.handler, old.handlers, old.executor, old.executors, _fallback(before.settings)):
+            handlers = load_handlers(worker, self._executors, again=True, fallback=fallback)
         elif (worker.retry_policy, worker.timeout_seconds) == (old.retry_policy, old.timeout_seconds):
             return before.own
         return self._context(settings, handlers, worker.timeout_seconds, before.own.gate)
@@ -146,7 +147,7 @@ class ContextMaker:
             return before.targets[name]
         egress = self._egress(settings, name, parts.client, parts.credentials, routes)
         most = settings.proxy.max_response_bytes
-        context = self._context(settings, Handlers(egress, {}, None), parts.endpoint.timeout, parts.gate, most)
+        context = self._context(settings, Handlers(egress, {}), parts.endpoint.timeout, parts.gate, most)
         return attrs.evolve(context, probe=egress.probe)
 
     def _published(self, settings: Settings, name: str, endpoint: Endpoint, routes: RouteTable) -> AttemptContext:
@@ -162,7 +163,7 @@ class ContextMaker:
     ) -> AttemptContext:
         breaker = BrokerBreaker(lambda: self._brokers[broker].unavailable_reason)
         gate = Gate(self._reactor, breaker, limit=slots)
-        return self._context(settings, Handlers(handler, {}, None), timeout, gate)
+        return self._context(settings, Handlers(handler, {}), timeout, gate)
 
     def _callers(self, settings: Settings, routes: RouteTable, before: Contexts | None) -> AttemptContext:
         """For targets that requests name by URL: each URL is checked before the call, and no connection is kept."""
@@ -177,7 +178,7 @@ class ContextMaker:
         egress = self._egress(settings, CALLERS, client, Fixed({}), routes)
         gate = self._order_gate(settings) if old is None else old.gate
         most = proxy.max_response_bytes
-        return self._context(settings, Handlers(egress, {}, None), worker.timeout_seconds, gate, most)
+        return self._context(settings, Handlers(egress, {}), worker.timeout_seconds, gate, most)
 
     def _egress(
         self, settings: Settings, name: str, client: IFetch, credentials: Credentials, routes: RouteTable
@@ -200,7 +201,7 @@ class ContextMaker:
             timeout=timeout,
             clock=reactor,
             random=random.random,
-            from_thread=reactor.callFromThread if self._threads is not None else lambda call: call(),
+            from_thread=lambda call: call() if isInIOThread() else reactor.callFromThread(call),
             metrics=self._metrics,
             gate=gate,
             most_result=most_result,
@@ -258,10 +259,6 @@ class ContextMaker:
             )
             return ClientCredentials(request, self._client(_tls_policy(request.url), kept=1), self._reactor)
         return Fixed({})
-
-    @property
-    def _run_blocking(self) -> Any:
-        return None if self._threads is None else self._threads.run
 
 
 def _fallback(settings: Settings) -> Handler | None:

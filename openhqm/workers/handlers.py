@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -13,20 +12,16 @@ import attrs
 import msgspec
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
-from openhqm.config.validators import ECHO
 from openhqm.errors import Reject, RetryLater
 from openhqm.messages import Request
 from openhqm.policy.fields import Document
 from openhqm.policy.json_numbers import parse_json
-from openhqm.runtime.dotted import load_callable
 from openhqm.runtime.steady_time import ahead_of
 
 Handler = Callable[["Work"], Any]
 """A function of one `Work`. It returns a JSON value or a `Response`, or a Deferred or coroutine of either."""
 
-RunBlocking = Callable[[Callable[[], Any]], Deferred[Any]]
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -139,25 +134,16 @@ def echo(work: Work) -> Any:
     return msgspec.Raw(work.payload_text)
 
 
-def load_handler(path: str) -> Handler:
-    """Import the callable at ``path``, a ``package.module:callable``; ``echo`` is `echo`.
-
-    `ValueError` with a reason for the operator.
-    """
-    return echo if path == ECHO else load_callable(path)
-
-
 class Handlers:
-    """Chooses the handler of a request and calls it: in the reactor's thread, or by ``run_blocking`` in another one.
+    """Chooses the handler of a request and calls it. Where it runs is its own affair: see `workers.executors`.
 
     ``by_operation`` holds the handlers of ``worker.handlers``; ``default`` is called for every other operation. Without
     one, those are rejected.
     """
 
-    def __init__(self, default: Handler | None, by_operation: Mapping[str, Handler], run_blocking: RunBlocking | None):
+    def __init__(self, default: Handler | None, by_operation: Mapping[str, Handler]) -> None:
         self._default = default
         self._by_operation = by_operation
-        self._run_blocking = run_blocking
 
     def run(self, work: Work) -> Deferred[Any]:
         """Fires with what the handler returned, or fails with what it raised."""
@@ -167,10 +153,7 @@ class Handlers:
             return fail()
 
     def _start(self, work: Work) -> Any:
-        handler = self._choose(work)
-        if self._run_blocking is None or inspect.iscoroutinefunction(handler):
-            return handler(work)
-        return self._run_blocking(lambda: _seen(handler(work))).addCallback(_awaited)
+        return self._choose(work)(work)
 
     def _choose(self, work: Work) -> Handler:
         operation = work.operation if self._by_operation else None
@@ -179,14 +162,3 @@ class Handlers:
         if self._default is None:
             raise Reject(f"no handler for operation {operation!r}" if self._by_operation else NO_HANDLER)
         return self._default
-
-
-def _seen(answer: Any) -> Any:
-    """``answer``. One that breaks when Twisted asks for its class breaks here, where it is a failure of the handler."""
-    isinstance(answer, Deferred | Failure)
-    return answer
-
-
-def _awaited(answer: Any) -> Any:
-    """Await in the reactor's thread the coroutine that a function in another thread returned."""
-    return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer

@@ -12,15 +12,20 @@ from types import ModuleType
 from typing import Any
 
 from openhqm.config.model import Worker
+from openhqm.config.validators import ECHO
 from openhqm.errors import Complaint, ConfigurationError
-from openhqm.workers.handlers import Handler, Handlers, RunBlocking, load_handler
+from openhqm.runtime.dotted import load_callable
+from openhqm.workers.executors import Executors, is_async
+from openhqm.workers.handlers import Handler, Handlers, echo
+from openhqm.workers.processes import check_importable
 
 
 def load_handlers(
-    worker: Worker, run_blocking: RunBlocking | None, *, again: bool = False, fallback: Handler | None = None
+    worker: Worker, executors: Executors, *, again: bool = False, fallback: Handler | None = None
 ) -> Handlers:
     """Import the configured handlers, also from the working directory. `ConfigurationError` names each that fails.
 
+    ``executors`` say where each runs: those of processes are not imported here, and only tried in a process.
     ``fallback`` is the default handler where none is configured.
 
     ``again``: the process runs already. Then a module that was imported before is not imported again: code that runs
@@ -31,28 +36,49 @@ def load_handlers(
         sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()  # a file may be newer than the last look into its directory
     before = set(sys.modules)
+    configured = {"worker.handler": worker.handler} if worker.handler is not None else {}
+    configured |= {f"worker.handlers.{operation}": path for operation, path in worker.handlers.items()}
     complaints: list[Complaint] = []
-
-    def loaded(key: str, path: str) -> Handler | None:
-        try:
-            return load_handler(path)
-        except ValueError as error:
-            module = path.partition(":")[0]
-            known = ", which this process imported before: restart openhqm to have it imported again"
-            complaints.append(Complaint(key, f"{error}{known if again and module in before else ''}"))
-            return None
-
-    default = loaded("worker.handler", worker.handler) if worker.handler is not None else fallback
-    by_operation = {
-        operation: handler
-        for operation, path in worker.handlers.items()
-        if (handler := loaded(f"worker.handlers.{operation}", path)) is not None
-    }
+    loaded: dict[str, Handler] = {}
+    in_processes: dict[str, str] = {}
+    for key, path in configured.items():
+        executor = worker.executors.get(key.removeprefix("worker.handlers."), worker.executor)
+        if path == ECHO:
+            loaded[key] = echo
+        elif executor == "process":
+            in_processes[key] = path
+            loaded[key] = executors.in_process(path)
+        else:
+            try:
+                handler = load_callable(path)
+            except ValueError as error:
+                module = path.partition(":")[0]
+                known = ", which this process imported before: restart openhqm to have it imported again"
+                complaints.append(Complaint(key, f"{error}{known if again and module in before else ''}"))
+            else:
+                complaints += _about_executor(worker, key, handler)
+                loaded[key] = executors.bind(path, handler, executor)
+    if in_processes:
+        wrong = check_importable(sorted(set(in_processes.values())))
+        complaints += [Complaint(key, wrong[path]) for key, path in in_processes.items() if path in wrong]
     if complaints:
-        paths = [*worker.handlers.values(), *([] if worker.handler is None else [worker.handler])]
-        _forget(before, {path.partition(":")[0] for path in paths})
+        _forget(before, {path.partition(":")[0] for path in configured.values()})
         raise ConfigurationError(complaints)
-    return Handlers(default, by_operation, run_blocking)
+    default = loaded.pop("worker.handler", fallback)
+    return Handlers(default, {key.removeprefix("worker.handlers."): handler for key, handler in loaded.items()})
+
+
+def _about_executor(worker: Worker, key: str, handler: Handler) -> list[Complaint]:
+    """What is wrong with an executor that one handler has for itself, and that has no effect on its kind."""
+    operation = key.removeprefix("worker.handlers.")
+    executor = worker.executors.get(operation) if operation != key else None
+    if executor == "thread" and is_async(handler):
+        reason = f"has no effect: {worker.handlers[operation]} is an async def. Say reactor, asyncio or process"
+    elif executor == "asyncio" and not is_async(handler):
+        reason = f"has no effect: {worker.handlers[operation]} is no async def. Say thread, reactor or process"
+    else:
+        return []
+    return [Complaint(f"worker.executors.{operation}", reason)]
 
 
 def _forget(before: Collection[str], handlers: Collection[str]) -> None:

@@ -22,12 +22,13 @@ from openhqm.policy.addressing import Addressing
 from openhqm.policy.breaker import State
 from openhqm.policy.queue_names import MOST_WORKED_QUEUES, queue_name
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.threads import Threads
 from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.consumer import Consumer
 from openhqm.workers.contexts import ContextMaker, Contexts, slots_of
+from openhqm.workers.executors import Executors
 from openhqm.workers.gate import Gate
 from openhqm.workers.metrics import WorkerMetrics
+from openhqm.workers.replies import MOST_RESULT_BYTES
 
 
 @attrs.frozen(eq=False)
@@ -56,11 +57,10 @@ class WorkerPool:
         registry: CollectorRegistry,
         brokers: Mapping[str, IForeignBroker] = MappingProxyType({}),
     ) -> None:
-        worker = settings.worker
         self._queue = queue
         self._reactor = reactor
-        self._threads = Threads(reactor, "openhqm-handlers", worker.count) if worker.executor == "thread" else None
-        self._maker = ContextMaker(reactor, WorkerMetrics(registry), self._threads, brokers)
+        self._executors = Executors(reactor, settings.worker.count, MOST_RESULT_BYTES)
+        self._maker = ContextMaker(reactor, WorkerMetrics(registry), self._executors, brokers)
         self._running = False
         self._known: set[str] = set()
         self._retired: set[Consumer] = set()
@@ -88,15 +88,14 @@ class WorkerPool:
     def start(self) -> None:
         """Begin to receive requests."""
         self._running = True
-        if self._threads is not None:
-            self._threads.start()
+        self._executors.start()
         for consumer in self._consumers.values():
             consumer.start()
 
     def prepare(self, settings: Settings, addressing: Addressing) -> Callable[[], None]:
         """Prepare to work under other settings, and return the function that changes over to them.
 
-        What requests share with those of before (``worker.count``, ``worker.executor``, partitions, leases) has to be
+        What requests share with those of before (``worker.count``, partitions, leases) has to be
         as it was. `ConfigurationError` names each handler and certificate that cannot be used.
 
         Attempts whose handlers were called go on as they have begun; see `Consumer.exchange`. A queue that has no
@@ -160,7 +159,7 @@ class WorkerPool:
         self._running = False
         consumers = [*self._consumers.values(), *self._retired]
         await self._wait_for_all("stopping a consumer", [consumer.stop(seconds) for consumer in consumers])
-        await self._wait_for_all("closing the connections to a target", self._maker.close())
+        await self._wait_for_all("ending what serves the handlers", [*self._maker.close(), self._executors.close()])
 
     async def _wait_for_all(self, what: str, steps: Iterable[Deferred[None]]) -> None:
         """Wait for all ``steps``. Each failure is logged."""
@@ -170,8 +169,7 @@ class WorkerPool:
 
     def join(self) -> None:
         """Stop the threads of the handlers."""
-        if self._threads is not None:
-            self._threads.stop()
+        self._executors.stop()
 
 
 def _lanes(settings: Settings, addressing: Addressing, contexts: Contexts) -> dict[str, _Lane]:

@@ -28,6 +28,22 @@ class UnusableAnswer(Exception):
     """A handler's answer that cannot be stored in a reply: no JSON, invalid header fields, or too large."""
 
 
+class HandlerFailed(Exception):
+    """The handler failed in a process of its own. The text is for callers, ``traceback`` for the log."""
+
+    def __init__(self, text: str, traceback: str = "") -> None:
+        super().__init__(text)
+        if traceback:
+            self.__cause__ = _There(traceback)
+
+
+class _There(Exception):
+    """Carries a traceback as text to where tracebacks are written."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
 def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply:
     """``reply`` with ``answer``, a `Response` or a JSON value of at most ``most`` bytes. `UnusableAnswer`."""
     try:
@@ -120,7 +136,7 @@ def describe(error: BaseException) -> str:
 
     It begins with the name of the class, except for errors whose texts were written to be read alone.
     """
-    plain = isinstance(error, Reject | RetryLater | ValueError | UnusableAnswer)
+    plain = isinstance(error, Reject | RetryLater | ValueError | UnusableAnswer | HandlerFailed)
     name = "" if plain else f"{type(error).__name__}: "
     try:
         text = f"{name}{error}"[:MOST_ERROR_CHARACTERS]

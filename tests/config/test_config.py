@@ -64,7 +64,7 @@ class DefaultsTests(ConfigCase):
         )
         self.assertEqual(
             (worker.enabled, worker.handler, worker.handlers, worker.executor, worker.count, worker.batch_size),
-            (True, None, {}, "reactor", 5, 10),
+            (True, None, {}, None, 5, 10),
         )
         self.assertEqual((worker.timeout_seconds, worker.max_retries), (300, 3))
         self.assertEqual(worker.retry_policy, RetryPolicy(3, 1, 2, 60, 0.1))
@@ -302,7 +302,8 @@ class FileTests(ConfigCase):
         """A value that must be one of a few is refused with the list of them."""
         for text, allowed in (
             ("queue: {type: sqlit}", ("sqlite", "memory")),
-            ("worker: {executor: pool}", ("reactor", "thread")),
+            ("worker: {executor: pool}", ("asyncio", "process", "reactor", "thread")),
+            ("worker: {handlers: {a: 'a:b'}, executors: {a: pool}}", ("asyncio", "process", "reactor", "thread")),
             ("monitoring: {log_level: info}", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
             ("monitoring: {log_format: xml}", ("json", "text")),
         ):
@@ -440,7 +441,6 @@ class AbsentTests(ConfigCase):
             ("queue.kafka_bootstrap_servers", ["a:9092"]),
             ("queue.sqs_region", "us-east-1"),
             ("queue.sqs_queue_url", "https://a"),
-            ("worker.executor", "process"),
             ("auth.type", "api_key"),
             ("auth.type", "jwt"),
             ("auth.type", "any"),

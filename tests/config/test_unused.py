@@ -50,6 +50,8 @@ class UnusedTests(ConfigCase):
                 "proxy.default_endpoint",
                 "worker.handler takes",
             ),
+            ("worker: {executors: {a: process}}", "worker.executors.a", "worker.handlers has no a"),
+            ("worker: {handler: echo, executor: thread}", "worker.executor", "without a handler"),
             (PROXY + "}\nworker: {timeout_seconds: 5}", "worker.timeout_seconds", "timeout of each endpoint"),
             (f"proxy: {{{SIDECAR}}}\nworker: {{timeout_seconds: 5}}", "worker.timeout_seconds", "sidecar.timeout"),
             (
@@ -93,6 +95,7 @@ class UnusedTests(ConfigCase):
         for text in (
             "queue: {type: rabbitmq, redis_url: 'redis://a'}\ncache: {type: redis}",
             "queue: {type: rabbitmq, connection: {rabbitmq: {lost_after_seconds: 5}}}\ncache: {type: redis}",
+            "worker: {handlers: {a: 'a:b'}, executor: asyncio, executors: {a: process}}",
             "worker: {enabled: false, handler: 'a:b', timeout_seconds: 5}",
             "server: {enabled: false, port: 81, max_body_bytes: 5}",
             PROXY + ", default_endpoint: 'http://b.test'}\nworker: {handler: 'a:b', timeout_seconds: 5}",

@@ -59,7 +59,7 @@ class WorkerBench:
             self.backend.queue,
             REQUESTS,
             AttemptContext(
-                handlers=Handlers(handler, by_operation, self._in_thread if in_threads else None),
+                handlers=Handlers(self._in_thread if in_threads else handler, by_operation),
                 policy=policy,
                 timeout=timeout,
                 clock=self.backend.clock,
@@ -77,7 +77,7 @@ class WorkerBench:
         self.consumer.start()
         self.backend.turn()
 
-    def _in_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
+    def _in_thread(self, work: Work) -> Deferred[Any]:
         thread: Uncancellable[Any] = Uncancellable()
         self.threads.append(thread)
         return thread

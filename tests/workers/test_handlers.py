@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import Reject
 from openhqm.messages import Request, Submission
-from openhqm.runtime.threads import Threads
-from openhqm.workers.handlers import Handlers, Response, Work, echo, load_handler
+from openhqm.runtime.dotted import load_callable
+from openhqm.workers.handlers import Handlers, Response, Work, echo
 from openhqm.workers.results import result_text
 from tests import hypothesis_profile  # noqa: F401
 
@@ -77,12 +74,12 @@ class WorkTests(SynchronousTestCase):
 
 
 class LoadHandlerTests(SynchronousTestCase):
-    """`load_handler`"""
+    """`load_callable`, for a handler"""
 
     def test_found(self) -> None:
         """A function of a module, or an attribute of an object in it, is loaded."""
-        self.assertIs(load_handler("openhqm.workers.handlers:echo"), echo)
-        self.assertIs(load_handler("json:decoder.JSONDecoder"), json.decoder.JSONDecoder)
+        self.assertIs(load_callable("openhqm.workers.handlers:echo"), echo)
+        self.assertIs(load_callable("json:decoder.JSONDecoder"), json.decoder.JSONDecoder)
 
     def test_not_found(self) -> None:
         """Each mistake is an error that quotes what the operator wrote."""
@@ -96,7 +93,7 @@ class LoadHandlerTests(SynchronousTestCase):
             (":run", "import"),
             ("..json:run", "..json"),
         ):
-            error = self.assertRaises(ValueError, load_handler, path)
+            error = self.assertRaises(ValueError, load_callable, path)
             self.assertIn(expected, str(error))
 
     def test_a_module_that_breaks(self) -> None:
@@ -105,7 +102,7 @@ class LoadHandlerTests(SynchronousTestCase):
         directory.mkdir()
         (directory / "openhqm_broken_handler.py").write_text("1 / 0\n")
         self.patch(sys, "path", [str(directory), *sys.path])
-        error = self.assertRaises(ValueError, load_handler, "openhqm_broken_handler:run")
+        error = self.assertRaises(ValueError, load_callable, "openhqm_broken_handler:run")
         self.assertIn("openhqm_broken_handler", str(error))
         self.assertIn("ZeroDivisionError", str(error))
 
@@ -114,7 +111,7 @@ class HandlersTests(SynchronousTestCase):
     """`Handlers`"""
 
     def run_with(self, given_work: Work, default: Any = None, **by_operation: Any) -> Deferred[Any]:
-        return Handlers(default, by_operation, None).run(given_work)
+        return Handlers(default, by_operation).run(given_work)
 
     def test_choice(self) -> None:
         """The handler of the operation is called, else the default one."""
@@ -165,38 +162,6 @@ class HandlersTests(SynchronousTestCase):
 
         for handler in (plain, coroutine):
             self.failureResultOf(self.run_with(work(), handler), KeyError)
-
-
-class HandlersInThreadsTests(TestCase):
-    """`Handlers` with ``executor: thread``"""
-
-    timeout = 10
-
-    def setUp(self) -> None:
-        self.threads = Threads(reactor, "handlers-under-test", 2)
-        self.threads.start()
-        self.addCleanup(self.threads.stop)
-
-    def run_with(self, handler: Callable[[Work], Any]) -> Deferred[Any]:
-        return Handlers(handler, {}, self.threads.run).run(work())
-
-    async def test_threads(self) -> None:
-        """A plain function runs in a thread of its own pool, an ``async def`` in the reactor's."""
-
-        def plain(_: Work) -> str:
-            return threading.current_thread().name
-
-        async def coroutine(_: Work) -> str:
-            return threading.current_thread().name
-
-        here = threading.current_thread().name
-        self.assertNotEqual(await self.run_with(plain), here)
-        self.assertEqual(await self.run_with(coroutine), here)
-
-    async def test_deferred_answers(self) -> None:
-        """A Deferred or a coroutine that a thread returns is awaited."""
-        for make in (lambda: succeed("later"), lambda: wait_for(succeed("later"))):
-            self.assertEqual(await self.run_with(lambda _, make=make: make()), "later")
 
 
 class ResultTests(SynchronousTestCase):

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
+from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.config.model import Worker
 from openhqm.errors import ConfigurationError
+from openhqm.workers.executors import Executors
 from openhqm.workers.loading import load_handlers
 
 # Each kind of file from which a handler cannot be had, and what is said of it.
@@ -32,6 +35,7 @@ class LoadingTests(SynchronousTestCase):
     """`load_handlers`"""
 
     def setUp(self) -> None:
+        self.executors = Executors(reactor, 1, 1000)
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         self.addCleanup(os.chdir, os.getcwd())
@@ -45,11 +49,11 @@ class LoadingTests(SynchronousTestCase):
             del sys.modules[name]
 
     def complaints(self, worker: Worker, again: bool = True) -> list[str]:
-        error: Any = self.assertRaises(ConfigurationError, load_handlers, worker, None, again=again)
+        error: Any = self.assertRaises(ConfigurationError, load_handlers, worker, self.executors, again=again)
         return [str(each) for each in error.complaints]
 
     def handler(self, worker: Worker) -> Any:
-        return load_handlers(worker, None, again=True)._default
+        return load_handlers(attrs.evolve(worker, executor="reactor"), self.executors, again=True)._default
 
     def test_every_bad_module(self) -> None:
         """Whatever is wrong with it, it is a complaint with the key. Once the file is mended, it is imported."""
@@ -90,11 +94,11 @@ class LoadingTests(SynchronousTestCase):
         path.write_text("def handle(work): return 'old'\n")
         running = self.handler(Worker(handler="openhqm_test_runs:handle"))
         path.write_text("def handle(work): return 'new'\ndef other(work): return 'other'\n")
-        self.assertIs(self.handler(Worker(handler="openhqm_test_runs:handle")), running)
+        self.assertEqual(self.handler(Worker(handler="openhqm_test_runs:handle"))(None), running(None))
         (complaint,) = self.complaints(Worker(handler="openhqm_test_runs:other"))
         self.assertIn("openhqm_test_runs has no callable named other, which this process imported before", complaint)
         self.assertIn("restart openhqm", complaint)
-        self.assertIs(self.handler(Worker(handler="openhqm_test_runs:handle")), running)
+        self.assertEqual(self.handler(Worker(handler="openhqm_test_runs:handle"))(None), "old")
 
     def test_installed(self) -> None:
         """What is installed is not forgotten: some packages can be imported only once in a process."""
@@ -105,3 +109,27 @@ class LoadingTests(SynchronousTestCase):
         self.complaints(Worker(handler="openhqm_test_uses:handle"))
         self.assertIn("openhqm_test_installed", sys.modules)
         self.assertNotIn("openhqm_test_uses", sys.modules)
+
+    def test_in_a_process(self) -> None:
+        """A handler of a process is not imported here, and what is wrong with it is said all the same."""
+        Path("openhqm_test_apart.py").write_text("print('noise')\ndef handle(work): return 1\n")
+        Path("openhqm_test_ill.py").write_text("import os; os._exit(7)\n")
+        load_handlers(Worker(handler="openhqm_test_apart:handle", executor="process"), self.executors)
+        self.assertNotIn("openhqm_test_apart", sys.modules)
+        for path, expected in (
+            ("openhqm_test_apart:nothing", "openhqm_test_apart has no callable named nothing"),
+            ("openhqm_test_no:handle", "cannot import openhqm_test_no: ModuleNotFoundError"),
+            ("openhqm_test_ill:handle", "cannot be imported: the process that tried it ended with 7"),
+        ):
+            (complaint,) = self.complaints(Worker(handler=path, executor="process"))
+            self.assertIn(f"worker.handler: {expected}", complaint)
+
+    def test_executors(self) -> None:
+        """An executor of a single handler that has no effect on its kind is refused."""
+        Path("openhqm_test_kinds.py").write_text("async def a(work): return 1\ndef p(work): return 1\n")
+        handlers = {"a": "openhqm_test_kinds:a", "p": "openhqm_test_kinds:p"}
+        worker = Worker(handlers=handlers, executors={"a": "thread", "p": "asyncio"})
+        first, second = self.complaints(worker)
+        self.assertIn("worker.executors.a: has no effect: openhqm_test_kinds:a is an async def", first)
+        self.assertIn("worker.executors.p: has no effect: openhqm_test_kinds:p is no async def", second)
+        load_handlers(Worker(handlers=handlers, executors={"a": "asyncio", "p": "reactor"}), self.executors)
