@@ -17,6 +17,12 @@ from openhqm.runtime.times import rfc3339
 MOST_ERROR_CHARACTERS = 500
 
 
+def letter_size(letter: DeadLetter) -> int:
+    """How many bytes the bodies of a dead letter have together: those of the request, and of the last reply."""
+    submission, reply = letter.request.submission, letter.reply
+    return sum(len(part or b"") for part in (submission.payload, submission.body, reply.result, reply.body))
+
+
 def summary(number: int, letter: DeadLetter) -> dict[str, Any]:
     """What a list says of a dead letter. It is small, however large the request and its reply are."""
     request, reply = letter.request, letter.reply
@@ -33,6 +39,7 @@ def summary(number: int, letter: DeadLetter) -> dict[str, Any]:
         "status_code": reply.status_code,
         "error": error,
         "attempt": reply.attempt,
+        "bytes": letter_size(letter),
         "submitted_at": rfc3339(request.submitted_at),
         "failed_at": rfc3339(letter.at),
     }

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+import attrs
 import msgspec
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openhqm.codec import request_size
 from openhqm.delivery.dead_letter_documents import letter_document, summary
@@ -28,7 +31,38 @@ MOST_PAGES = 20
 """One answer looks at this many pages: about 20 MiB at most, where none of them matches."""
 CALL_SECONDS = 5.0
 """After this time one answer looks at no further page, and changes no further dead letter."""
+MOST_AT_ONCE = 50
+GROUP_BYTES = 4 * 1024 * 1024
+"""So many dead letters are changed together at most, and so much: each is read whole."""
+LEAST_PAUSE = 0.1
+"""At a rate, groups follow each other after so many seconds or more, and are as small as that allows."""
+_NAMED = ("number", "correlation_id", "endpoint", "reason_class")
 STOPPING = "the process is stopping"
+
+
+@attrs.define
+class _Outcome:
+    """What became of the dead letters of an order: which were changed, and which the queue refused."""
+
+    done: list[dict[str, Any]] = attrs.field(factory=list)
+    refused: list[dict[str, Any]] = attrs.field(factory=list)
+
+    def add(self, letters: Sequence[dict[str, Any]], results: Sequence[Any]) -> int | None:
+        """Note each result. The number of the first that could not be stored now; `NotDurable` where none could."""
+        not_stored = []
+        for letter, result in zip(letters, results, strict=True):
+            entry = {name: letter[name] for name in _NAMED}
+            if not isinstance(result, Failure):
+                self.done.append({**entry, **result})
+            elif result.check(MessageTooLarge, UnreadableMessage):
+                self.refused.append({**entry, "detail": result.getErrorMessage()})
+            elif result.check(NotDurable):
+                not_stored.append((letter["number"], result))
+            elif not result.check(UnknownRequest):  # else it was redriven or dropped meanwhile
+                result.raiseException()
+        if not_stored and not self.done:
+            not_stored[0][1].raiseException()
+        return not_stored[0][0] if not_stored else None
 
 
 class DeadLetters:
@@ -96,7 +130,7 @@ class DeadLetters:
         return await self._carry_out(order, act, "dropped")
 
     async def _carry_out(
-        self, order: Order, act: Callable[[int], Awaitable[dict[str, Any]]], participle: str
+        self, order: Order, act: Callable[[int], Coroutine[Any, Any, dict[str, Any]]], participle: str
     ) -> Answer:
         """Act on each that matches. ``cursor`` of the answer says where to go on, as for a list.
 
@@ -105,42 +139,53 @@ class DeadLetters:
         self._check_open()
         query = order.query.begun(self._clock.seconds())
         found, cursor = await self._find(query)
-        due = self._clock.seconds() + CALL_SECONDS
-        done: list[dict[str, Any]] = []
-        refused: list[dict[str, Any]] = []
-        for letter in found:
-            number = letter["number"]
-            entry = {name: letter[name] for name in ("number", "correlation_id", "endpoint", "reason_class")}
-            if order.dry_run:
-                done.append(entry)
-                continue
-            if (done or refused) and (self._is_closed() or self._clock.seconds() >= due):
-                cursor = Cursor(number - 1, query.cursor.before)
-                break
-            if order.rate is not None:  # before each, so that the rate holds from one answer to the next
-                await deferLater(self._clock, 1 / order.rate)
-            try:
-                done.append({**entry, **await act(number)})
-            except UnknownRequest:
-                continue  # it was redriven or dropped meanwhile
-            except (MessageTooLarge, UnreadableMessage) as error:
-                refused.append({**entry, "detail": str(error)})
-            except NotDurable:
-                if not done:
-                    raise
-                cursor = Cursor(number - 1, query.cursor.before)
-                break
-        if done and not order.dry_run:
-            self._log.info("{count} dead letters were {participle}", count=len(done), participle=participle)
+        outcome = _Outcome()
+        if order.dry_run:
+            outcome.done += [{name: letter[name] for name in _NAMED} for letter in found]
+        else:
+            first = await self._change(found, order.rate, act, outcome)
+            if first is not None:
+                cursor = Cursor(first - 1, query.cursor.before)
+            if outcome.done:
+                count = len(outcome.done)
+                self._log.info("{count} dead letters were {participle}", count=count, participle=participle)
         return _json(
             {
                 "dry_run": order.dry_run,
-                "count": len(done),
-                "dead_letters": done,
-                "refused": refused,
+                "count": len(outcome.done),
+                "dead_letters": outcome.done,
+                "refused": outcome.refused,
                 "cursor": _text(cursor),
             }
         )
+
+    async def _change(
+        self,
+        found: Sequence[dict[str, Any]],
+        rate: float | None,
+        act: Callable[[int], Coroutine[Any, Any, dict[str, Any]]],
+        outcome: _Outcome,
+    ) -> int | None:
+        """Act on those that were found, a group at a time. The number of the first that is left; None: none is."""
+        most = MOST_AT_ONCE if rate is None else max(1, min(MOST_AT_ONCE, int(rate * LEAST_PAUSE)))
+        at = now = self._clock.seconds()
+        due = now + CALL_SECONDS
+        for group in _groups(found, most):
+            now = self._clock.seconds()
+            if group[0] is not found[0] and (self._is_closed() or now >= due):
+                return int(group[0]["number"])
+            if rate is not None:
+                # Before each group, so that the rate holds from one answer to the next. What was late is not made up
+                # for by a burst.
+                at = max(at + len(group) / rate, now)
+                await deferLater(self._clock, at - now)
+            # Asked for together, they share a commit or a round trip.
+            changes = [Deferred.fromCoroutine(act(letter["number"])) for letter in group]
+            results = await DeferredList(changes, consumeErrors=True)
+            first = outcome.add(group, [result for _, result in results])
+            if first is not None:
+                return first
+        return None
 
     def _check_open(self) -> None:
         if self._is_closed():
@@ -178,6 +223,20 @@ class DeadLetters:
                 break
             await deferLater(self._clock, 0)
         return found, Cursor(after, before)
+
+
+def _groups(found: Sequence[dict[str, Any]], most: int) -> Iterator[list[dict[str, Any]]]:
+    """``found`` in groups of up to ``most`` that are of `GROUP_BYTES` at most together, or of one."""
+    group: list[dict[str, Any]] = []
+    size = 0
+    for letter in found:
+        if group and (len(group) == most or size + letter["bytes"] > GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(letter)
+        size += letter["bytes"]
+    if group:
+        yield group
 
 
 def _number(text: str) -> int:

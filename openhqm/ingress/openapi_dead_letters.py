@@ -108,6 +108,7 @@ def dead_letter_schemas() -> Json:
         "status_code": {"type": "integer"},
         "error": {"type": ["string", "null"]},
         "attempt": {"type": "integer"},
+        "bytes": {"type": "integer", "description": "Those of the bodies of the request and of the last reply."},
         "submitted_at": _MOMENT,
         "failed_at": _MOMENT,
     }

@@ -101,6 +101,7 @@ class Listing(DeadLettersCase):
                 "status_code": 200,
                 "error": "no luck at all",
                 "attempt": 1,
+                "bytes": len(b'"secret"') + 1,
                 "submitted_at": rfc3339(at),
                 "failed_at": rfc3339(self.bench.now()),
             },

@@ -8,12 +8,13 @@ from typing import Any
 import attrs
 from twisted.internet.defer import fail
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import InvalidRequest, MalformedJSON, NotDurable, Reject, UnknownRequest
 from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redrive
-from openhqm.ingress.dead_letters import MOST_PAGES
+from openhqm.ingress.dead_letters import GROUP_BYTES, MOST_AT_ONCE, MOST_PAGES
 from openhqm.ingress.routes import Routes
 from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
 from tests.benches import brokered_bench, memory_bench, sqlite_bench
@@ -224,6 +225,28 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual([letter["number"] for letter in found["dead_letters"]], [1, 3])
         self.assertEqual([letter["number"] for letter in found["refused"]], [2])
         self.assertEqual(self.ask("POST", "/api/v1/dead-letters/2/redrive", content_type="application/json")[0], 413)
+
+    def test_groups(self) -> None:
+        """Without a rate many travel together, but no more than a few mebibytes of them: each is read whole."""
+        for size, most in ((1, MOST_AT_ONCE), (GROUP_BYTES // 4 - 2, 4), (GROUP_BYTES + 1, 1)):
+            self.server = InMemoryServer(True)
+            self.make_letters(MOST_AT_ONCE + 1 if size == 1 else 6, size)
+            self.server.bench.pass_time(1)
+            queue: Any = self.server.bench.backend.queue
+            redrive, asked = queue.redrive, []
+
+            def slow(number: int, redrive: Any = redrive, asked: list[int] = asked) -> Any:
+                asked.append(number)
+                return deferLater(self.server.bench.backend.clock, 1, redrive, number)
+
+            queue.redrive = slow
+            body = b'{"filter": {}}'
+            self.server.ask(
+                "POST", "/api/v1/dead-letters/redrive", body, host="localhost", content_type="application/json"
+            )
+            self.assertEqual(len(asked), most)
+            self.server.bench.pass_time(1)
+            self.assertEqual(len(asked), min(2 * most, MOST_AT_ONCE + 1 if size == 1 else 6))
 
     def test_taken_meanwhile(self) -> None:
         """One that another process takes between the look and the step is passed over."""
