@@ -230,6 +230,7 @@ class Bridge:
             return None
 
     def _taken(self, entry: _Entry, accepted: Acceptance | None) -> None:
+        self._pause = FIRST_PAUSE  # a queue that is full and being worked off takes some each time
         if entry.letter is not None:
             reason = entry.letter.reason
             self._log.warn("a message to bridge {name} is a dead letter: {reason}", name=self.name, reason=reason)
@@ -279,6 +280,6 @@ class Bridge:
         """Ask for more, where nothing waits."""
         if self._waiting or self._timer is not None or self.warning is None:
             return
-        self._pause, self.warning = FIRST_PAUSE, None
+        self.warning = None
         if self._subscription is not None:
             self._subscription.credit(self._most)

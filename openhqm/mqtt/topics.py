@@ -153,8 +153,12 @@ class TopicSubscription:
 
     def _not_subscribed(self, failure: Failure, client: Client) -> None:
         failure.trap(NotDurable)
+        # Later: where it is the connection that is over, that is known by then.
+        self._clock.callLater(0, self._refused, failure.getErrorMessage(), client)
+
+    def _refused(self, reason: str, client: Client) -> None:
         if client is self._client:
-            self._link.reconnect(failure.getErrorMessage())
+            self._link.reconnect(reason)
 
     def _dropped(self, reason: str) -> str:
         self._client = None

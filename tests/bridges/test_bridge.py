@@ -278,6 +278,20 @@ class BridgeTests(SynchronousTestCase):
             (len(self.broker.acknowledged), self.broker.credits[-1], self.bridge.warning), (20, MOST, None)
         )
 
+    def test_keeps_up(self) -> None:
+        """A full queue that is being worked off is filled again at once, and not only now and then."""
+        self.make(limits=Limits(requests=2))
+        self.broker.deliver(*(message(b"%d" % number) for number in range(200)))
+        self.clock.pump([1.0] * 60)  # until then nothing was worked off
+        done = 0
+        for _ in range(80):
+            self.clock.advance(0.1)
+            ready = self.successResultOf(self.queue.depth("q")).ready
+            for each in self.successResultOf(self.queue.receive("q", 100)) if ready else ():
+                self.successResultOf(each.settle(Reply(each.request.correlation_id, Status.COMPLETED, 1.0)))
+                done += 1
+        self.assertGreater(done, 100)
+
     def test_store_away(self) -> None:
         """Nothing is lost, and nothing acknowledged, while the store cannot be written."""
         self.make()
