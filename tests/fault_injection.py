@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 
+from openhqm.bridges.bridge import Bridge
 from openhqm.messages import Acceptance, Submission
 from openhqm.redis import local_queue as redis_queue
 from openhqm.sqlite import local_queue as sqlite_queue
@@ -68,3 +70,15 @@ def redis_ack_first() -> None:
 
 def none() -> None:
     """No fault."""
+
+
+def bridge_ack_first() -> None:
+    """Acknowledge a message some time before it is accepted."""
+    take = Bridge._take
+
+    async def faulty(self: Any, entry: Any) -> None:
+        self._acks.done(entry.delivery)
+        await deferLater(self._clock, 0.05)
+        await take(self, entry)
+
+    Bridge._take = faulty  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import crash, crash_mqtt, crash_rabbitmq, crash_redis
+from tests import crash, crash_bridges, crash_mqtt, crash_rabbitmq, crash_redis
 
 ALONE = True
 """See `tests.splitting`: on a busy machine fewer requests are accepted between two kills than are expected."""
@@ -51,6 +51,17 @@ class KillTests(SynchronousTestCase):
         done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=crash_mqtt.Wiped)
         self.assertEqual(done["kills"], 10)
         self.assertGreater(done["accepted"], 200)
+
+    def test_nothing_is_lost_by_a_bridge(self) -> None:
+        """Ten kills of gateway, Mosquitto and target: each acknowledged message is a request, in the device's order."""
+        done = crash_bridges.run(10, seed=20261127, say=lambda line: None)
+        self.assertGreater(done["acknowledged"], 200)
+
+    def test_finds_early_acks_of_a_bridge(self) -> None:
+        """A bridge that acknowledges a message before it is accepted is found."""
+        before = "from tests import fault_injection; fault_injection.bridge_ack_first()"
+        caught = self.assertRaises(crash.Broken, crash_bridges.run, 6, 20261127, lambda line: None, before)
+        self.assertIn("were acknowledged and are no requests", str(caught))
 
     def test_finds_answers_before_the_commit(self) -> None:
         """A server that answers before the request is written is found."""

@@ -6,13 +6,15 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.brokers import find_mosquitto
 from tests.servers import ROOT, free_port
 
 EXAMPLES = ROOT / "examples"
@@ -22,7 +24,7 @@ def run(name: str, directory: str | None = None) -> str:
     """The output of an example, run in ``directory``. `AssertionError` with all of it where the example fails."""
     # The programs of the environment, which lie beside the Python that runs this test.
     environment = {**os.environ, "BIN": str(Path(sys.executable).parent)}
-    environment |= {"PORT": str(free_port()), "TARGET_PORT": str(free_port())}
+    environment |= {"PORT": str(free_port()), "TARGET_PORT": str(free_port()), "MQTT_PORT": str(free_port())}
     done = subprocess.run(
         ["bash", str(EXAMPLES / name / "run.sh")],
         env=environment,
@@ -106,9 +108,20 @@ class ExamplesTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"port {port} is in use", done.stderr)
 
+    def test_mqtt_edge(self) -> None:
+        """Readings arrive, also those from the time without a line, in order; a command comes back answered."""
+        find_mosquitto()
+        if shutil.which("mosquitto_pub") is None:
+            raise SkipTest("mosquitto_pub is not installed: apt-get install mosquitto-clients")
+        out = run("mqtt-edge")
+        arrived = re.findall(r'^200 .*"path": "/readings/(\d)", "attempt": "\d+", "body": ([\d.]+)', out, re.MULTILINE)
+        self.assertEqual([value for sensor, value in arrived if sensor == "1"], ["20.5", "20.7", "21", "21.5", "22"])
+        self.assertEqual([value for sensor, value in arrived if sensor == "2"], ["18.25"])
+        self.assertIn('"result":{"lamp": 7, "done": {"id": 7, "on": true}}', out)
+
     def test_all_are_run(self) -> None:
         """Every example is run by a test above."""
         self.assertEqual(
             {path.parent.name for path in EXAMPLES.glob("*/run.sh")},
-            {"http-to-queue", "queue-to-http", "async-proxy", "sidecar"},
+            {"http-to-queue", "queue-to-http", "async-proxy", "sidecar", "mqtt-edge"},
         )
