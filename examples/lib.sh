@@ -8,7 +8,13 @@ export PORT TARGET_PORT
 bin=${BIN:-../../.venv/bin}
 work=$(mktemp -d)
 export OPENHQM_QUEUE__CONNECTION__SQLITE__PATH=$work/data
-trap 'kill $(jobs -p) 2> /dev/null || true; wait 2> /dev/null || true; rm -rf "$work"' EXIT
+# clean: stop what was started, and remove its files.
+clean() {
+    kill $(jobs -p) 2> /dev/null || true
+    wait 2> /dev/null || true
+    rm -rf "$work"
+}
+trap clean EXIT
 
 # show COMMAND...: print the command as it can be pasted.
 show() {

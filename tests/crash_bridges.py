@@ -35,8 +35,8 @@ from tests.servers import ROOT, Server, free_port
 
 DEVICES = 4
 PARTITIONS = "4"
-ENDS_WITHIN = 60.0
-PAUSE = 0.01
+ENDS_WITHIN = 120.0
+PAUSE = 0.02
 
 
 class Devices:
