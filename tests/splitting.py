@@ -43,7 +43,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_examples": 6,
     "tests.test_layers": 6,
     "tests.test_service": 72,
-    "tests.test_time_steps": 20,
+    "tests.test_time_steps": 42,
     "tests.workers.test_pool": 6,
     "tests.workers.test_processes": 6,
     "tests.workers.test_serving_handlers": 20,

@@ -24,7 +24,7 @@ from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.runtime.forks import keep_from_forks
 from openhqm.sqlite.opening import check_layout, create, open_database
-from openhqm.sqlite.patience import begin, begin_patiently
+from openhqm.sqlite.patience import LOCKED, begin, begin_patiently
 from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages
 from openhqm.sqlite.sql import Reader, fetch_all, fetch_one
 
@@ -175,6 +175,9 @@ class SqliteFile:
             return
         if begun:
             self._transact(batch)
+            return
+        if self._unwritable is not None:  # it was waited for already
+            self._failed([done for _, done in batch], apsw.BusyError(LOCKED))
             return
         self._run_commit(lambda: begin_patiently(self.connection)).addCallbacks(
             lambda _: self._transact(batch), lambda failure: self._failed([done for _, done in batch], failure.value)

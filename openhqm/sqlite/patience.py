@@ -10,6 +10,7 @@ import apsw
 LOCK_SECONDS = 2.0
 """How long a transaction waits for the lock until its writes are given up."""
 PAUSE_SECONDS = 0.01
+LOCKED = "another program has locked it"
 
 
 def begin(connection: apsw.Connection) -> bool:
@@ -29,5 +30,5 @@ def begin_patiently(connection: apsw.Connection) -> None:
     due = time.monotonic() + LOCK_SECONDS
     while not begin(connection):
         if time.monotonic() >= due:
-            raise apsw.BusyError("another program has locked it")
+            raise apsw.BusyError(LOCKED)
         time.sleep(PAUSE_SECONDS)

@@ -68,7 +68,7 @@ class PatienceTests(TestCase):
         self.assertLess(self.longest, 0.1)
 
     async def test_long(self) -> None:
-        """Behind a longer one they fail, and the file cannot be used until the lock is gone."""
+        """Behind a longer one they fail, and those that follow at once, until the lock is gone."""
         self.patch(patience, "LOCK_SECONDS", 0.5)
         await self.put("first")
         other = self.lock("BEGIN EXCLUSIVE")
@@ -77,6 +77,9 @@ class PatienceTests(TestCase):
         self.assertLess(time.monotonic() - began, 2)
         self.assertEqual(self.file.unavailable_reason, "the database cannot be written: another program has locked it")
         self.assertEqual(fetch_one(self.file.reader, "SELECT count(*) FROM meta WHERE value = 1"), (1,))
+        began = time.monotonic()
+        await self.assertFailure(self.put("at once"), NotDurable)
+        self.assertLess(time.monotonic() - began, 0.3)
         other.execute("ROLLBACK")
         await deferLater(reactor, PROBE_SECONDS + 0.3)
         self.assertIsNone(self.file.unavailable_reason)
