@@ -6,6 +6,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
+import attrs
 import msgspec
 
 from openhqm.delivery.documents import response_document
@@ -21,6 +22,16 @@ def letter_size(letter: DeadLetter) -> int:
     """How many bytes the bodies of a dead letter have together: those of the request, and of the last reply."""
     submission, reply = letter.request.submission, letter.reply
     return sum(len(part or b"") for part in (submission.payload, submission.body, reply.result, reply.body))
+
+
+def moved(letter: DeadLetter, seconds: float) -> DeadLetter:
+    """``letter`` with all its times later by so many seconds."""
+    return attrs.evolve(
+        letter,
+        at=letter.at + seconds,
+        request=attrs.evolve(letter.request, submitted_at=letter.request.submitted_at + seconds),
+        reply=attrs.evolve(letter.reply, completed_at=letter.reply.completed_at + seconds),
+    )
 
 
 def summary(number: int, letter: DeadLetter) -> dict[str, Any]:

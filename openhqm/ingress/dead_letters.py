@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm.codec import request_size
-from openhqm.delivery.dead_letter_documents import letter_document, summary
+from openhqm.delivery.dead_letter_documents import letter_document, moved, summary
 from openhqm.delivery.documents import acceptance_document
 from openhqm.errors import MessageTooLarge, NotDurable, UnknownRequest, UnreadableMessage
 from openhqm.http1.messages import Answer
@@ -25,6 +25,7 @@ from openhqm.ingress.door import acceptance_fields
 from openhqm.interfaces import IMessageQueue
 from openhqm.messages import Acceptance, DeadLetter
 from openhqm.policy.redrive import redriven
+from openhqm.runtime.steady_time import never_ahead
 
 PAGE = 100
 MOST_PAGES = 20
@@ -70,14 +71,22 @@ class DeadLetters:
 
     To redrive a letter or to drop it is one step of the queue. A process that is killed has changed each of the letters
     as a whole, or not at all, and the same order finds the others. While ``is_closed`` says so, none is changed.
+    ``ahead`` says how far the time of day, which queries and answers name, is ahead of the times in the queue.
     """
 
     _log = Logger()
 
-    def __init__(self, queue: IMessageQueue, clock: IReactorTime, is_closed: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        queue: IMessageQueue,
+        clock: IReactorTime,
+        is_closed: Callable[[], bool],
+        ahead: Callable[[], float] = never_ahead,
+    ) -> None:
         self._queue = queue
         self._clock = clock
         self._is_closed = is_closed
+        self._ahead = ahead
 
     async def page(self, query: Query) -> Answer:
         """Those that match, the oldest first. ``cursor`` says where to go on; null: there are no more. `NotDurable`."""
@@ -100,7 +109,7 @@ class DeadLetters:
         except UnknownRequest:
             raise _unknown(number) from None
         self._log.info("dead letter {number} was redriven", number=number, correlation_id=acceptance.correlation_id)
-        return Answer(202, acceptance_document(acceptance), fields=acceptance_fields(acceptance))
+        return Answer(202, acceptance_document(acceptance, self._ahead()), fields=acceptance_fields(acceptance))
 
     async def drop_one(self, number: str) -> Answer:
         """Remove one for good: 204. `HTTPProblem` 404, `NotDurable`."""
@@ -137,7 +146,7 @@ class DeadLetters:
         `NotDurable` where none can be changed now. Where some were changed, the answer names these.
         """
         self._check_open()
-        query = order.query.begun(self._clock.seconds())
+        query = order.query.begun(self._clock.seconds() + self._ahead())
         found, cursor = await self._find(query)
         outcome = _Outcome()
         if order.dry_run:
@@ -199,8 +208,13 @@ class DeadLetters:
                 raise MessageTooLarge(size, largest)
         return await self._queue.redrive(number)
 
+    async def _read(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
+        ahead = self._ahead()
+        found = await self._queue.dead_letters(after, most)
+        return [(number, moved(letter, ahead)) for number, letter in found] if ahead else found
+
     async def _letter(self, number: int) -> DeadLetter:
-        for found, letter in await self._queue.dead_letters(number - 1, 1):
+        for found, letter in await self._read(number - 1, 1):
             if found == number:
                 return letter
         raise UnknownRequest(f"dead letter {number}")
@@ -211,7 +225,7 @@ class DeadLetters:
         after, before = query.cursor.after, query.cursor.before
         due = self._clock.seconds() + CALL_SECONDS
         for _ in range(MOST_PAGES):
-            page = await self._queue.dead_letters(after, PAGE)
+            page = await self._read(after, PAGE)
             if not page:
                 return found, None
             for after, letter in page:

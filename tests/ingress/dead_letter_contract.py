@@ -82,6 +82,19 @@ class DeadLettersCase(Base):
 
 
 class Listing(DeadLettersCase):
+    async def test_clock_set(self) -> None:
+        """Where the time of day was set, dead letters are shown, and asked for, by it as it is now."""
+        for ahead in (3600.0, -3600.0):
+            id, at = await self.failed(), self.bench.now() + ahead
+            clock: Any = BenchClock(self.bench)
+            self.letters = DeadLetters(self.bench.queue, clock, lambda: self.closed, lambda ahead=ahead: ahead)  # type: ignore[misc]
+            (letter,) = (await self.list())["dead_letters"]
+            self.assertEqual(letter["failed_at"], rfc3339(at))
+            self.assertEqual(await self.ids(since=rfc3339(at - 10)), [id])
+            self.assertEqual(await self.ids(since=rfc3339(at + 10)), [])
+            await self.bench.pass_time(1)
+            self.assertEqual((await self.drop(all="true"))["count"], 1)
+
     async def test_listed(self) -> None:
         """A list says of each what it takes to decide what becomes of it, and holds no payload."""
         self.assertEqual(await self.list(), {"dead_letters": [], "cursor": None})
