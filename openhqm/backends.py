@@ -17,6 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
+from openhqm.brokered.foreign import ForeignOverBroker
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels, Kind, Product, Products, Reach
@@ -43,6 +44,7 @@ from openhqm.rabbitmq import settings as rabbitmq_settings
 from openhqm.rabbitmq.address import parse_address
 from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.rabbitmq.connecting import check_installed
+from openhqm.rabbitmq.foreign import foreign_message, queue_fault
 from openhqm.rabbitmq.settings import RabbitMQSettings
 from openhqm.redis import backend as redis
 from openhqm.redis import settings as redis_settings
@@ -106,6 +108,15 @@ def _foreign_mqtt(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
     return MQTTForeignBroker(ours.address, ours.client_id, clock, random.random, seconds=ours.timeout_seconds)
 
 
+def _foreign_rabbitmq(ours: RabbitMQSettings, clock: IReactorTime) -> IForeignBroker:
+    check_installed()
+    broker = RabbitMQBroker(
+        parse_address(ours.url), clock, random.random, seconds=ours.timeout_seconds, consumer_timeout=None
+    )
+    return ForeignOverBroker(broker, foreign_message, queue_fault)
+
+
+RABBITMQ_UNUSED = ("prefix", "consumer_timeout_seconds", "lost_after_seconds")
 MQTT_UNUSED = ("prefix", "keeps", "message_expiry_seconds", "lost_after_seconds")
 
 TABLE = (
@@ -141,7 +152,9 @@ TABLE = (
         reach=Reach.SHARED,
         settings=RabbitMQSettings,
         check=rabbitmq_settings.check,
+        foreign=ForeignChannels("queue", queue_fault, queue_fault, unused=RABBITMQ_UNUSED, without=("qos", "retain")),
         make=_rabbitmq,
+        make_foreign=_foreign_rabbitmq,
     ),
     Row(
         name="mqtt",

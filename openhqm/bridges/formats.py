@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -47,13 +47,13 @@ class Formats:
     def content(self, message: Message, format: str, now: float) -> Content:
         """`UnreadableMessage`, `InvalidRequest` or `MalformedJSON`: it is not of this format."""
         about, body = message.properties or Properties(), message.body
-        headers = read_headers({_bytes(name): _bytes(value) for name, value in message.headers.items()})
         if format in ("auto", "cloudevents"):
             event = binary(body, message.headers, about.content_type)
             if event is None and (format == "cloudevents" or _media_type(about) == STRUCTURED):
                 event = structured(body)
             if event is not None:
                 return self._event(event)
+        headers = read_headers(_raw(message.headers))
         if format == "envelope" or (format == "auto" and (is_envelope(body) or is_specified(body))):
             return self._envelope(body, headers, now)
         if format == "text":
@@ -137,7 +137,7 @@ def _media_type(about: Properties) -> str:
     return (about.content_type or "").partition(";")[0].strip().lower()
 
 
-def _raw(headers: dict[str, str]) -> dict[bytes, bytes]:
+def _raw(headers: Mapping[str, str]) -> dict[bytes, bytes]:
     return {_bytes(name): _bytes(value) for name, value in headers.items()}
 
 

@@ -96,6 +96,9 @@ def _about_publishing(
     fault = channels.fault(TextTemplate(publish.topic).example)
     if fault is not None:
         yield f"{key}.publish.topic", f"{publish.topic!r} {fault}"
+    for name in channels.without:
+        if getattr(publish, name) != getattr(Publish("-", "-"), name):
+            yield f"{key}.publish.{name}", f"has no effect, because {product} has none: leave it out"
     if answer is None:
         return
     if not channels.answers:

@@ -62,7 +62,8 @@ class ForeignChannels:
     from being read from, ``fault`` what keeps it from being published to; None: nothing. ``covers``: what is published
     to the second name comes to a reader of the first. ``one_reader``: a reader has its name for itself, and its
     messages are acknowledged in their order. ``answers``: an answer to what was published can be waited for.
-    ``unused`` are the fields of the product's record that are for our own queue alone.
+    ``unused`` are the fields of the product's record that are for our own queue alone, ``without`` the keys of
+    ``publish`` that it does not have.
     """
 
     key: str
@@ -72,6 +73,7 @@ class ForeignChannels:
     one_reader: bool = False
     answers: bool = False
     unused: Sequence[str] = ()
+    without: Sequence[str] = ()
 
 
 @attrs.frozen

@@ -19,14 +19,18 @@ _COUNT = "x-delivery-count"
 
 @implementer(IBrokerDelivery)
 class RabbitMQDelivery:
-    """``settled`` is called once it is acknowledged or requeued; it is not, where it was revoked."""
+    """``settled`` is called once it is acknowledged or requeued; it is not, where it was revoked.
 
-    __slots__ = ("_channel", "_settled", "_tag", "message", "position", "redelivery_count", "revoked")
+    ``amqp`` is how pika has it: the method, and the properties.
+    """
+
+    __slots__ = ("_channel", "_settled", "_tag", "amqp", "message", "position", "redelivery_count", "revoked")
 
     def __init__(
         self, channel: Any, method: Any, properties: Any, body: bytes, settled: Callable[[RabbitMQDelivery], None]
     ) -> None:
         headers = properties.headers or {}
+        self.amqp = method, properties
         self.message = _message(body, headers, properties.reply_to)
         self.position = None
         self.redelivery_count = _redelivery_count(headers, method.redelivered)

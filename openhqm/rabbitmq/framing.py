@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
-from openhqm.interfaces.broker import REPLY_CHANNEL
+from openhqm.interfaces.broker import REPLY_CHANNEL, Properties
 
 MOST_QUEUES = 1000
 MOST_PROPERTIES = 100
@@ -24,6 +24,7 @@ _OVERHEAD = 8  # of a frame: its type, channel and size, and the end
 _LONGEST_SHORT_STRING = 255  # bytes
 _MANDATORY = 1
 _PERSISTENT = 2
+_HAS_CONTENT_TYPE, _HAS_CORRELATION_ID, _HAS_EXPIRATION = 1 << 15, 1 << 10, 1 << 8
 _HAS_HEADERS, _HAS_DELIVERY_MODE, _HAS_REPLY_TO, _HAS_MESSAGE_ID = 1 << 13, 1 << 12, 1 << 9, 1 << 7
 _Properties = tuple[int, bytes]
 """The flags of all properties, and those that come before the message's id."""
@@ -42,10 +43,20 @@ class Framing:
         self._methods: dict[str, bytes] = {}
         self._known: dict[tuple[tuple[str, str], ...], _Properties] = {}
 
-    def publish(self, queue: str, headers: Mapping[str, str], message_id: bytes, body: bytes) -> bytes:
-        """All frames of a persistent, mandatory message to ``queue``. `ValueError` for what AMQP cannot carry."""
+    def publish(
+        self,
+        queue: str,
+        headers: Mapping[str, str],
+        message_id: bytes,
+        body: bytes,
+        about: Properties | None = None,
+    ) -> bytes:
+        """All frames of a persistent, mandatory message to ``queue``. `ValueError` for what AMQP cannot carry.
+
+        ``about``: it is for another program.
+        """
         method = self._methods.get(queue) or self._method(queue)
-        flags, properties = self._properties(headers)
+        flags, properties = self._properties(headers) if about is None else _properties(dict(headers), about)
         content = _content(_BASIC, 0, len(body), flags)
         content = b"%b%b%c%b" % (content, properties, len(message_id), message_id)
         if len(content) > self._largest:
@@ -80,15 +91,24 @@ class Framing:
         return b"%b%b%b" % (_frame(kind, self._channel, len(payload)), payload, _END)
 
 
-def _properties(headers: dict[str, str]) -> _Properties:
+def _properties(headers: dict[str, str], about: Properties | None = None) -> _Properties:
     flags, table, address = _HAS_DELIVERY_MODE | _HAS_MESSAGE_ID, b"", b""
-    reply_to = headers.get(REPLY_CHANNEL)
+    reply_to = headers.get(REPLY_CHANNEL) if about is None else about.reply_to
     if reply_to is not None and len(reply_to.encode()) <= _LONGEST_SHORT_STRING:
-        del headers[REPLY_CHANNEL]
+        headers.pop(REPLY_CHANNEL, None)
         flags, address = flags | _HAS_REPLY_TO, _short_string(reply_to)
     if headers:
         flags, table = flags | _HAS_HEADERS, _table(headers.items())
-    return flags, b"%b%c%b" % (table, _PERSISTENT, address)
+    content_type = correlation = expiration = b""
+    if about is not None:
+        if about.content_type is not None:
+            flags, content_type = flags | _HAS_CONTENT_TYPE, _short_string(about.content_type)
+        if about.correlation is not None:
+            flags, correlation = flags | _HAS_CORRELATION_ID, _short_bytes(about.correlation)
+        if about.expiry is not None:  # in milliseconds, as text
+            flags, expiration = flags | _HAS_EXPIRATION, _short_string(str(1000 * about.expiry))
+    # In the order of their flags, from the highest one.
+    return flags, b"".join((content_type, table, b"%c" % _PERSISTENT, correlation, address, expiration))
 
 
 def _table(items: Iterable[tuple[str, str]]) -> bytes:
@@ -101,7 +121,10 @@ def _table(items: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _short_string(text: str) -> bytes:
-    data = text.encode()
+    return _short_bytes(text.encode())
+
+
+def _short_bytes(data: bytes) -> bytes:
     if len(data) > _LONGEST_SHORT_STRING:
-        raise ValueError(f"{text[:40]}... has more than {_LONGEST_SHORT_STRING} bytes")
+        raise ValueError(f"{data[:40].decode(errors='replace')}... has more than {_LONGEST_SHORT_STRING} bytes")
     return b"%c%b" % (len(data), data)

@@ -132,7 +132,8 @@ class Publisher:
                 if largest is not None and len(message.body) > largest:
                     raise NotDurable(f"RabbitMQ takes no message of more than {largest} bytes")
                 headers = message.headers if message.key is None else {**message.headers, KEY: message.key}
-                frames.append(framing.publish(queue, headers, b"%b%d" % (self._id, number), message.body))
+                id = b"%b%d" % (self._id, number)
+                frames.append(framing.publish(queue, headers, id, message.body, message.properties))
             except NotDurable as error:
                 batch.outcomes[index] = error
             except ValueError as error:

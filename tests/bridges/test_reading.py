@@ -98,6 +98,9 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual((found.submission.payload, found.submission.headers["ce-id"]), (b"2", "7"))
         assert found.claim is not None
         self.assertEqual((found.claim.key, found.certain), ("/s 7", True))
+        prefixed = {f"cloudEvents:{name}": value for name, value in headers.items()}
+        self.assertEqual(read(b"2", headers=prefixed).submission.headers["ce-id"], "7")
+        self.assertIn("cannot be a header", self.refused(b"2", headers={**prefixed, "a b": "c"}))
         event = json.dumps({**headers, "data": {"a": 1}}).encode()
         for format, content_type in (("auto", "application/cloudevents+json; charset=utf-8"), ("cloudevents", None)):
             self.assertEqual(read(event, format, content_type=content_type).submission.payload, b'{"a": 1}')

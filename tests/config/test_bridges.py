@@ -61,7 +61,7 @@ class BridgesTests(SynchronousTestCase):
         """A broker has a type that other programs can use, and the keys of that one."""
         for broker, key, reason in (
             ({"host": "x"}, "brokers.p.type", "must be"),
-            ({"type": "sqlite"}, "brokers.p.type", "must be mqtt"),
+            ({"type": "sqlite"}, "brokers.p.type", "must be rabbitmq or mqtt"),
             ({"type": "mqtt", "hots": "x"}, "brokers.p.hots", "did you mean host?"),
             ({"type": "mqtt", "prefix": "x/"}, "brokers.p.prefix", "has no effect"),
             ({"type": "mqtt", "port": 0}, "brokers.p.port", "must be from 1"),
@@ -83,6 +83,25 @@ class BridgesTests(SynchronousTestCase):
             self.refused("bridges.0.from.topics", "", [self.source(topics=[topic])])
         read([self.source(topics=["#", "+/a/+", "/a//b/", "$share/g/a/#", "$SYS/broker/#", "ä/ö"])])
         self.refused("bridges.0.from.queue", "must be left out", [self.source(queue="q")])
+
+    def test_queue(self) -> None:
+        """A broker with queues has one for each bridge; it is acknowledged one by one, and keeps no answers."""
+        brokers = {"plant": PLANT, "office": {"type": "rabbitmq"}}
+        bridge = {"name": "b", "from": {"broker": "office", "queue": "in"}, "endpoint": "e", "acknowledge": "ending"}
+        read([bridge], brokers=brokers)
+        publish = {"broker": "office", "topic": "out"}
+        read([], {"x": {"publish": {**publish, "expiry": 5}}}, brokers=brokers)
+        self.refused("bridges.0.reply.topic", "is read by", [{**bridge, "reply": {"topic": "in"}}], brokers=brokers)
+        other = {**bridge, "from": {"broker": "office", "topics": ["a"]}}
+        error = self.assertRaises(ConfigurationError, read, [other], brokers=brokers)
+        keys = [complaint.key for complaint in error.complaints]
+        self.assertEqual(keys, ["bridges.0.from.topics", "bridges.0.from.queue"])
+        for endpoint, key in (
+            ({"publish": {**publish, "qos": 0}}, "publish.qos"),
+            ({"publish": {**publish, "retain": True}}, "publish.retain"),
+            ({"publish": publish, "reply": {}}, "reply"),
+        ):
+            self.refused(f"proxy.endpoints.x.{key}", "", [], {"x": endpoint}, brokers=brokers)
 
     def test_two_with_one_name(self) -> None:
         """Two bridges with one name, or one client id, would disconnect each other."""

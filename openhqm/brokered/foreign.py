@@ -1,0 +1,112 @@
+# -*- test-case-name: tests.brokered.test_foreign -*-
+"""The channels of other programs in any broker that fills the seam: `IForeignBroker` over an `IBroker`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces import (
+    Acks,
+    IBroker,
+    IBrokerDelivery,
+    IForeignBroker,
+    IReceiver,
+    ISubscription,
+    Message,
+    Position,
+    Properties,
+)
+from openhqm.interfaces.broker import REPLY_CHANNEL
+from openhqm.runtime.deferreds import deferred
+
+Read = Callable[[IBrokerDelivery, str], Message]
+"""The message of a delivery from a channel, with its `Properties`."""
+
+
+def plain(delivery: IBrokerDelivery, channel: str) -> Message:
+    """A message of a product that says nothing but headers. Where it lies in its channel says which one it is."""
+    message, position = delivery.message, delivery.position
+    headers = dict(message.headers)
+    reply_to = headers.pop(REPLY_CHANNEL, None)
+    id = None if position is None else f"{position.partition}/{position.offset}"
+    about = Properties(
+        topic=channel, message_id=id, duplicate=True if delivery.redelivery_count else None, reply_to=reply_to
+    )
+    return attrs.evolve(message, headers=headers, properties=about)
+
+
+def _no_fault(channel: str) -> str | None:
+    return None
+
+
+@implementer(IBrokerDelivery)
+class _Delivery:
+    """``delivery``, with the message as a bridge reads it."""
+
+    def __init__(self, delivery: IBrokerDelivery, message: Message) -> None:
+        self.message = message
+        self.position: Position | None = delivery.position
+        self.redelivery_count: int | None = delivery.redelivery_count
+        self.revoked: Deferred[str] = delivery.revoked
+        self.ack = delivery.ack
+        self.requeue = delivery.requeue
+        self.extend = delivery.extend
+
+
+@implementer(IReceiver)
+class _Receiver:
+    def __init__(self, receiver: IReceiver, channel: str, read: Read) -> None:
+        self._receiver = receiver
+        self._channel = channel
+        self._read = read
+
+    def received(self, delivery: IBrokerDelivery) -> None:
+        self._receiver.received(_Delivery(delivery, self._read(delivery, self._channel)))
+
+    def lost(self, reason: str) -> None:
+        self._receiver.lost(reason)
+
+
+@implementer(IForeignBroker)
+class ForeignOverBroker:
+    """``read`` makes the message of a delivery. ``fault`` says what keeps a name from being a channel, or None."""
+
+    def __init__(self, broker: IBroker, read: Read = plain, fault: Callable[[str], str | None] = _no_fault) -> None:
+        self._broker = broker
+        self._read = read
+        self.fault = fault
+        self.start = broker.start
+        self.stop = broker.stop
+        self.when_probed = broker.when_probed
+
+    @property
+    def acks(self) -> Acks:
+        """Those of the broker."""
+        return self._broker.traits.acks
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        return self._broker.unavailable_reason
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        return self._broker.warnings
+
+    def subscribe(self, name: str, channels: Sequence[str], most: int, receiver: IReceiver) -> ISubscription:
+        (channel,) = channels
+        subscription: ISubscription = self._broker.consume(channel, _Receiver(receiver, channel, self._read))
+        return subscription
+
+    @deferred
+    async def publish(self, channel: str, message: Message) -> None:
+        (outcome,) = await self._broker.publish(channel, [message])
+        if outcome is not None:
+            raise outcome
+
+    def ask(self, channel: str, message: Message, answers: str | None) -> Deferred[Message]:
+        return fail(NotDurable("answers cannot be waited for in this broker"))
