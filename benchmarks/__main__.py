@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks import running
 from benchmarks.consuming import CELERY, OURS, consume
+from benchmarks.drain import drain
 from benchmarks.open_model import measure, percentile
 from benchmarks.peers import (
     EMBEDDED,
@@ -274,6 +275,7 @@ PARTS = (
     "redis",
     "rabbitmq",
     "consume",
+    "drain",
     "processes",
     "memory",
     "slow",
@@ -304,6 +306,7 @@ def main() -> int:
         "redis": lambda: redis(table, seconds, rounds),
         "rabbitmq": lambda: rabbitmq(table, seconds, rounds),
         "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
+        "drain": lambda: drain(table, 5000 if options.quick else 20_000, rounds),
         "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),

@@ -90,10 +90,11 @@ def openhqm(
     scratch = directory or tempfile.mkdtemp(prefix="openhqm-bench-", dir="/var/tmp")
     environment = {
         "OPENHQM_SERVER__PORT": str(port or 0),
-        "OPENHQM_QUEUE__CONNECTION__SQLITE__PATH": scratch,
         "OPENHQM_MONITORING__LOG_LEVEL": "ERROR",
         **settings,
     }
+    if "redis" not in (settings.get("OPENHQM_QUEUE__TYPE"), settings.get("OPENHQM_CACHE__TYPE")):
+        environment["OPENHQM_QUEUE__CONNECTION__SQLITE__PATH"] = scratch
     try:
         program = TWISTD if tls else f"import sys; sys.modules['OpenSSL'] = None; {TWISTD}"
         with process([sys.executable, "-c", program, "-n", "openhqm", *arguments], port, **environment) as running:

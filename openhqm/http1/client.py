@@ -38,6 +38,9 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # The client frames the request itself.
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
+MOST_NAMES = 256
+_NAMES: dict[bytes, bytes] = {}  # names of header fields that were found valid, in lower case
+
 Fields = Iterable[tuple[bytes, bytes]]
 
 
@@ -188,9 +191,9 @@ class Client:
         lines: list[bytes] = []
         hosted = False
         for name, value in fields:
-            if _TOKEN.match(name) is None or _CONTROL.search(value) is not None:
-                raise ValueError(f"the header field {name[:64]!r} of the request has an invalid name or value")
-            key = name.lower()
+            key = _NAMES.get(name) or _lower(name)
+            if _CONTROL.search(value) is not None:
+                raise ValueError(f"the header field {name[:64]!r} of the request has a control character")
             if key not in _FRAMING:
                 hosted = hosted or key == b"host"
                 lines.append(b"%b: %b\r\n" % (name, value))
@@ -204,6 +207,15 @@ class Client:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         host = b"" if hosted else b"Host: %b\r\n" % server.authority
         return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, host, b"".join(lines))
+
+
+def _lower(name: bytes) -> bytes:
+    """The name of a header field in lower case. `ValueError` where it is none."""
+    if _TOKEN.match(name) is None:
+        raise ValueError(f"{name[:64]!r} is not the name of a header field")
+    if len(_NAMES) >= MOST_NAMES:
+        _NAMES.clear()
+    return _NAMES.setdefault(name, name.lower())
 
 
 def _read_server(secure: bool, authority: bytes) -> Server:

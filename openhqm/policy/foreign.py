@@ -58,19 +58,25 @@ def is_envelope(content: bytes) -> bool:
 
 
 def read_foreign(content: bytes, fields: Mapping[bytes, bytes], format: str) -> Submission:
-    """The submission for a message of another program. ``format`` is json, raw or auto.
+    """The submission for a message of another program, with its ``fields`` as headers; see `read_content`."""
+    headers = read_headers(fields)
+    payload, body = read_content(content, format)
+    return Submission(payload, headers, body=body)
+
+
+def read_content(content: bytes, format: str) -> tuple[bytes, bytes | None]:
+    """The payload and the body of a message of another program. ``format`` is json, raw or auto.
 
     Content that is JSON, by the rules for HTTP submissions, becomes the payload byte for byte. Any other content
     becomes the body, or raises `UnreadableMessage` where the format is json.
     """
-    headers = read_headers(fields)
     if format != "raw":
         try:
-            return Submission(_json(content), headers)
+            return _json(content), None
         except MalformedJSON as error:
             if format == "json":
                 raise UnreadableMessage(f"the message is not JSON: {error.reason}") from None
-    return Submission(b"null", headers, body=content)
+    return b"null", content
 
 
 def read_headers(fields: Mapping[bytes, bytes]) -> dict[str, str]:

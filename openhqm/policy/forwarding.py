@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -152,11 +153,19 @@ def target_url(base: str, path: Any, query: Any, mapped: Mapping[str, str]) -> s
     """``base`` with ``path`` below its own path, and with its own query, the caller's ``query`` and the route's
     ``mapped``.
     """
+    if not path and not query and not mapped:
+        return _own_url(base)
     parts = urlsplit(base)
     whole = parts.path.rstrip("/") + path if isinstance(path, str) and path else parts.path or "/"
     queries = [parts.query, query_text(query), urlencode(list(mapped.items()))]
     text = "&".join(piece for piece in queries if piece)
     return parts._replace(path=whole, query=text).geturl()
+
+
+@lru_cache(maxsize=256)
+def _own_url(base: str) -> str:
+    parts = urlsplit(base)
+    return parts._replace(path=parts.path or "/").geturl()
 
 
 def query_text(query: Any) -> str:

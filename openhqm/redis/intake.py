@@ -8,13 +8,13 @@ Several processes may read the same message. One adopts it; the others find it g
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openhqm.codec import decode_request
 from openhqm.errors import InvalidRequest, MalformedJSON, MessageTooLarge, NotDurable, UnknownRequest, UnreadableMessage
@@ -24,7 +24,7 @@ from openhqm.policy.foreign import (
     Fields,
     check_reply_to,
     is_envelope,
-    read_foreign,
+    read_content,
     read_headers,
     take_apart,
 )
@@ -42,6 +42,16 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 REFUSED_STATUS = 422
 Check = Callable[[Submission, float], None]
+
+
+@attrs.define
+class Draft:
+    """What of a message could be read: what is refused is kept with it."""
+
+    metadata: dict[str, Any]
+    headers: dict[str, str] = attrs.field(factory=dict)
+    body: bytes | None = None
+    reply_to: str | None = None
 
 
 class RedisIntake:
@@ -153,58 +163,73 @@ class RedisIntake:
             self._most_entries = min(MOST_ENTRIES, 2 * self._most_entries)
         return found
 
-    @deferred
-    async def _take(self, entry: str, fields: Fields) -> None:
+    def _take(self, entry: str, fields: Fields) -> Deferred[Any]:
         """Adopt one message, or make it a dead letter; `NotDurable`."""
-        draft = Submission(b"null", metadata={MESSAGE_ID: entry})
+        draft = Draft(metadata={MESSAGE_ID: entry})
         try:
-            content, reply_to, others = take_apart(fields)
-            draft = attrs.evolve(draft, body=content)
-            if reply_to is not None:
-                check_reply_to(reply_to, self._inbox, self._redis.prefix)
-                draft = attrs.evolve(draft, reply_to=reply_to)
-            draft = attrs.evolve(draft, headers=read_headers(others))
-            if content is None:
-                raise UnreadableMessage("it has no field payload, body or data")
-            if len(content) > self._most_bytes:
-                raise UnreadableMessage(f"it has more than {self._most_bytes} bytes")
-            submission = self._submission(content, others, draft)
+            submission = self._read_message(draft, fields)
         except (UnreadableMessage, InvalidRequest, MalformedJSON) as error:
-            await self._refuse(draft, str(error), fields, entry)
-            return
+            return self._refuse(draft, str(error), fields, entry)
         except Exception as error:  # read again, it would fail again
             self._log.failure("message {entry} of {inbox} broke its reading", entry=entry, inbox=self._inbox)
-            await self._refuse(draft, f"{type(error).__name__}: {error}", fields, entry)
-            return
-        try:
-            with suppress(UnknownRequest):  # another process was quicker
-                await self._queue.adopt(submission, self._inbox, entry)
-        except MessageTooLarge as error:  # there will never be room for it
-            await self._refuse(draft, str(error), fields, entry)
+            return self._refuse(draft, f"{type(error).__name__}: {error}", fields, entry)
+        # No coroutine, for this is done for each message.
+        return self._queue.adopt(submission, self._inbox, entry).addErrback(self._not_adopted, draft, fields, entry)
 
-    def _submission(self, content: bytes, fields: dict[bytes, bytes], draft: Submission) -> Submission:
-        """The submission, with its queue. `UnreadableMessage`, `InvalidRequest`, `MalformedJSON`."""
-        if self._format == "envelope" or (self._format == "auto" and is_envelope(content)):
-            found = decode_request(content).submission
-            self._check(found, self._redis.clock_now())
-            # An envelope does not decide in which queue it waits.
-            found = attrs.evolve(found, headers={**draft.headers, **found.headers}, endpoint=None, partition=None)
-            reply_to = draft.reply_to or found.reply_to
-            if reply_to is not None:
-                check_reply_to(reply_to, self._inbox, self._redis.prefix)
-        else:
-            found, reply_to = read_foreign(content, fields, self._format), draft.reply_to
-        metadata = {**found.metadata, **draft.metadata}
-        reply_to = reply_to or self._answers
-        return self.addressing.addressed(attrs.evolve(found, metadata=metadata, reply_to=reply_to))
+    def _not_adopted(self, failure: Failure, draft: Draft, fields: Fields, entry: str) -> Deferred[None] | None:
+        if failure.check(UnknownRequest):  # another process was quicker
+            return None
+        if failure.check(MessageTooLarge):  # there will never be room for it
+            return self._refuse(draft, str(failure.value), fields, entry)
+        failure.raiseException()
+        return None
 
-    async def _refuse(self, draft: Submission, reason: str, fields: Fields, entry: str) -> None:
-        draft = attrs.evolve(draft, reply_to=draft.reply_to or self._answers)
-        if draft.body is None:  # none of its fields is its content: keep all of them
-            draft = attrs.evolve(draft, body=b"\n".join(b"%b: %b" % field for field in fields))
+    def _read_message(self, draft: Draft, fields: Fields) -> Submission:
+        """The submission of a message, as far as it can be read in ``draft``.
+
+        `UnreadableMessage`, `InvalidRequest`, `MalformedJSON`.
+        """
+        content, reply_to, others = take_apart(fields)
+        draft.body = content
+        if reply_to is not None:
+            check_reply_to(reply_to, self._inbox, self._redis.prefix)
+            draft.reply_to = reply_to
+        draft.headers = read_headers(others)
+        if content is None:
+            raise UnreadableMessage("it has no field payload, body or data")
+        if len(content) > self._most_bytes:
+            raise UnreadableMessage(f"it has more than {self._most_bytes} bytes")
+        return self.addressing.addressed(self._submission(content, draft))
+
+    def _submission(self, content: bytes, draft: Draft) -> Submission:
+        """The submission, without its queue. `UnreadableMessage`, `InvalidRequest`, `MalformedJSON`."""
+        if self._format != "envelope" and not (self._format == "auto" and is_envelope(content)):
+            payload, body = read_content(content, self._format)
+            reply_to = draft.reply_to or self._answers
+            return Submission(payload, draft.headers, draft.metadata, body=body, reply_to=reply_to)
+        found = decode_request(content).submission
+        self._check(found, self._redis.clock_now())
+        reply_to = draft.reply_to or found.reply_to
+        if reply_to is not None:
+            check_reply_to(reply_to, self._inbox, self._redis.prefix)
+        return attrs.evolve(
+            found,
+            headers={**draft.headers, **found.headers},
+            metadata={**found.metadata, **draft.metadata},
+            endpoint=None,  # an envelope does not decide in which queue it waits
+            partition=None,
+            reply_to=reply_to or self._answers,
+        )
+
+    @deferred
+    async def _refuse(self, draft: Draft, reason: str, fields: Fields, entry: str) -> None:
+        body, metadata = draft.body, draft.metadata
+        if body is None:  # none of its fields is its content: keep all of them
+            body = b"\n".join(b"%b: %b" % field for field in fields)
         elif not draft.headers:  # a field that cannot be a header is kept as text, where it is not sent on
             kept = {_text(name): _text(value) for name, value in take_apart(fields)[2].items()}
-            draft = attrs.evolve(draft, metadata={**draft.metadata, "fields": kept} if kept else draft.metadata)
+            metadata = {**metadata, "fields": kept} if kept else metadata
+        refused = Submission(b"null", draft.headers, metadata, body=body, reply_to=draft.reply_to or self._answers)
         # A number, and so an id, of its own: the receiver of the reply may quote it.
         number = int(await self._redis.command("INCR", f"{self._redis.prefix}number"))
         self._redis.saw(number)
@@ -212,7 +237,7 @@ class RedisIntake:
         id = self._redis.ids.issue(number)
         kind = ReasonClass.NOT_A_REQUEST.value
         reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason, reason_class=kind)
-        letter = DeadLetter(Request(id, now, draft), f"not a request: {reason}", reply, now)
+        letter = DeadLetter(Request(id, now, refused), f"not a request: {reason}", reply, now)
         if await self._queue.refuse(letter, self._inbox, entry):
             self._log.warn(
                 "message {entry} of {inbox} is a dead letter: {reason}", entry=entry, inbox=self._inbox, reason=reason

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from openhqm.codec import decode_request, encode_dead_letter, encode_reply
 from openhqm.errors import LeaseLost, NotDurable, UnreadableMessage
-from openhqm.messages import DeadLetter, Reply
+from openhqm.messages import DeadLetter, Reply, Request
 from openhqm.policy.foreign import reply_fields
 from openhqm.policy.history import MOST_EVENTS, check_progress
 from openhqm.queue.delivery import Delivery
@@ -112,7 +112,7 @@ class LocalQueue:
     def _delivery(self, row: Sequence[Any], token: str, lease_end: float) -> Delivery | None:
         number, at, attempt, body = int(row[0]), float(row[1]), int(row[2]), row[3]
         try:
-            request = decode_request(body)
+            submission = decode_request(body).submission
         except UnreadableMessage as error:
             # It comes back at the end of each lease, where a person can look at it.
             self._log.error(
@@ -120,8 +120,7 @@ class LocalQueue:
             )
             return None
         # Redis gave the number and the time, after the envelope was written. The worker compares it with its own clock.
-        submitted = self._redis.clocks.to_ours(at)
-        request = attrs.evolve(request, correlation_id=self._redis.ids.issue(number), submitted_at=submitted)
+        request = Request(self._redis.ids.issue(number), self._redis.clocks.to_ours(at), submission)
         delivery = Delivery(request, attempt, self, Handle(number, token, lease_end), lease_end)
         self._leases.add(number, delivery)
         return delivery

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 TOLERATED_SECONDS = 0.5
 """Clocks that are kept in step by small corrections never differ by so much."""
 
 
-def _elapsed() -> float:
-    """The seconds since the machine was started. On Linux those count in which it was suspended."""
-    return time.clock_gettime(_BOOTTIME) if _BOOTTIME is not None else time.monotonic()
-
-
+# The seconds since the machine was started. On Linux those count in which it was suspended.
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+_elapsed = partial(time.clock_gettime, _BOOTTIME) if _BOOTTIME is not None else time.monotonic
 
 
 class SteadyTime:

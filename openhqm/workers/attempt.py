@@ -254,13 +254,13 @@ class Attempt:
                 self.handler_returned.callback(None)
 
         inner.addBoth(done)
-        timer = context.clock.callLater(limit, stop, AttemptTimedOut())
+        timer = None if context.handlers.keeps_time else context.clock.callLater(limit, stop, AttemptTimedOut())
         delivery.revoked.addCallback(lambda reason: stop(_Revoked(reason)))
         try:
             return await outer
         finally:
             self._running = None
-            if timer.active():
+            if timer is not None and timer.active():
                 timer.cancel()
             self._cancel(inner)
 
@@ -329,7 +329,7 @@ class Attempt:
 
     def _blank(self, status: Status, started: float, error: str | None = None) -> Reply:
         now = self._context.clock.seconds()
-        return attrs.evolve(blank(self._id, status, now, self._delivery.attempt, started), error=error)
+        return blank(self._id, status, now, self._delivery.attempt, started, error)
 
 
 def _as_failure(failure: Failure) -> Failure:

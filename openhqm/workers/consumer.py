@@ -9,11 +9,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openhqm.errors import OpenHQMError
 from openhqm.interfaces import IDelivery, IMessageQueue
 from openhqm.policy.breaker import State
-from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.deferreds import Running, deferred
 from openhqm.workers.attempt import Attempt, AttemptContext
 
 RECEIVE_AGAIN_SECONDS = 1.0
@@ -164,7 +165,7 @@ class Consumer:
                 continue
             for delivery in deliveries:
                 self._free -= 1
-                self._work(delivery)
+                Running(self._work(delivery), _nothing, self._broke_down)
 
     def _receive_failed(self, error: Exception) -> None:
         now = self._clock.seconds()
@@ -181,7 +182,9 @@ class Consumer:
         else:  # a bug, ours or the queue's. The loop goes on: the requests in the queue have no other consumer here.
             self._log.failure("receiving from {queue} broke down", queue=self._name)
 
-    @deferred
+    def _broke_down(self, failure: Failure) -> None:
+        self._log.failure("a slot of {queue} broke down", failure, queue=self._name)
+
     async def _work(self, delivery: IDelivery) -> None:
         attempt = Attempt(self._context, delivery, lambda: self._handled(delivery))
         self._in_progress[delivery] = attempt
@@ -250,3 +253,7 @@ class Consumer:
         for delivery in self._in_progress:
             if delivery not in self._abandoned:
                 delivery.extend()
+
+
+def _nothing(result: None) -> None:
+    """A slot that has done its work has no result."""

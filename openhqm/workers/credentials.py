@@ -38,6 +38,9 @@ class Credentials(Protocol):
         It is `Unreachable` where there was no connection to the token server.
         """
 
+    def at_hand(self) -> Mapping[str, str] | None:
+        """The header fields, where they are known now."""
+
     def refused(self, fields: Mapping[str, str]) -> bool:
         """The target answered 401 to ``fields``. True where another attempt may be made with other fields."""
 
@@ -51,6 +54,10 @@ class Fixed:
     @deferred
     async def fields(self) -> Mapping[str, str]:
         """Fires with the configured fields."""
+        return self._fields
+
+    def at_hand(self) -> Mapping[str, str]:
+        """The configured fields."""
         return self._fields
 
     def refused(self, fields: Mapping[str, str]) -> bool:
@@ -90,7 +97,7 @@ class ClientCredentials:
     @deferred
     async def fields(self) -> Mapping[str, str]:
         """Fires with the ``Authorization`` field. Calls that ask while a token is fetched wait for the same token."""
-        if self._token is None or self._clock.seconds() >= self._good_until:
+        if self.at_hand() is None:
             # The call that starts the fetch waits like the others: where it is cancelled, they still get the token.
             waiter: Deferred[None] = Deferred(self._forget)
             self._waiting.append(waiter)
@@ -101,6 +108,12 @@ class ClientCredentials:
         if self._token is None:
             text = f"no OAuth 2 token for this endpoint could be fetched: {self._failure}"
             raise RetryLater(None, text) if self._reached else Unreachable(text)
+        return _authorization(self._token)
+
+    def at_hand(self) -> Mapping[str, str] | None:
+        """The ``Authorization`` field, while its token is good."""
+        if self._token is None or self._clock.seconds() >= self._good_until:
+            return None
         return _authorization(self._token)
 
     def _forget(self, waiter: Deferred[None]) -> None:

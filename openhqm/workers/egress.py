@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openhqm.errors import DestinationRefused, Reject, RetryLater, TransformFailed
 from openhqm.http1.calls import Fetched
@@ -28,9 +30,12 @@ _RAW = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Egress:
-    """A `Handler` that calls one target. ``most_body`` is the largest body of an answer, in bytes."""
+    """A `Handler` that calls one target. ``most_body`` is the largest body of an answer, in bytes.
 
-    _log = Logger()
+    Its answer comes within `Work.time_left`.
+    """
+
+    keeps_time = True
 
     def __init__(
         self,
@@ -48,8 +53,8 @@ class Egress:
         self._clock = clock
         self._most_body = most_body
 
-    async def __call__(self, work: Work) -> Response:
-        """Call the target, and return its answer where that is a success.
+    def __call__(self, work: Work) -> Deferred[Response]:
+        """Call the target. Fires with its answer where that is a success.
 
         `Unreachable`: there was no connection. `RetryLater`: the call failed, or `policy.outcome` says that the answer
         is worth another attempt. `Reject`: it is not, or the request cannot be sent. `AttemptTimedOut`: no answer came
@@ -59,52 +64,29 @@ class Egress:
         route = self._routes.choose_for(document)
         if route is not None and route.endpoint not in (None, self._target.name):
             route = None  # the request names another endpoint than the route, whose transform is not for it
-        credentials = await self._credentials.fields()
         seconds = work.time_left
         if route is not None and route.timeout is not None:
             seconds = min(seconds, route.timeout)
+        forwarding = _Forwarding(self._target, work, seconds, self._clock)
         about = _about(work, self._now() + seconds)
-        try:
-            call = target_request(self._target, work.request, route, document, about=about, credentials=credentials)
-        except TransformFailed as error:
-            raise Reject(str(error)) from None
-        try:
-            calling = self._call(call)
-        except UnicodeError as error:
-            raise Reject(f"the request cannot be sent to {self._target.name}: {error}") from None
-        late = False
 
-        def give_up() -> None:
-            nonlocal late
-            late = True
-            calling.cancel()
-
-        timer = self._clock.callLater(seconds, give_up)
-        try:
-            fetched = await calling
-        except Exception as error:  # of the connection, the name, the certificate or the parser
-            if isinstance(error, ValueError):  # no attempt can send it
+        def call(credentials: Mapping[str, str]) -> Deferred[Response]:
+            try:
+                made = target_request(self._target, work.request, route, document, about=about, credentials=credentials)
+                answered = self._call(made).addErrback(forwarding.explain)
+            except TransformFailed as error:
+                raise Reject(str(error)) from None
+            except UnicodeError as error:
                 raise Reject(f"the request cannot be sent to {self._target.name}: {error}") from None
-            reason = root_cause(error)
-            if isinstance(reason, AnswerTooLong):
-                raise Reject(str(reason)) from None
-            if isinstance(reason, DestinationRefused):  # the reason is for the operator alone
-                self._log.warn("refused to call: {reason}", reason=reason.reason, correlation_id=work.correlation_id)
-            limit = f"{round(seconds, 3):.12g} s"
-            if late and isinstance(error, NotConnected):
-                reason_text = f"{self._target.name} cannot be reached: not connected within {limit}"
-                raise Unreachable(reason_text, timed_out=True) from None
-            if late:
-                raise AttemptTimedOut(f"no answer within {limit}") from None
-            if was_cancelled(error):
-                raise CancelledError() from None
-            if isinstance(error, NotConnected) and not of_tls(error):
-                raise Unreachable(f"{self._target.name} cannot be reached: {describe_failure(error)}") from None
-            raise RetryLater(None, f"{self._target.name} could not be called: {describe_failure(error)}") from None
-        finally:
-            if timer.active():
-                timer.cancel()
-        return self._judged(call.method, fetched, credentials)
+            return answered.addCallback(self._judged, made.method, credentials)
+
+        # No coroutine, for this is done for each request.
+        credentials = self._credentials.at_hand()
+        if credentials is not None:
+            answer = call(credentials)
+        else:
+            answer = self._credentials.fields().addErrback(forwarding.explain).addCallback(call)
+        return forwarding.within_limit(answer)
 
     @deferred
     async def probe(self) -> None:
@@ -129,7 +111,7 @@ class Egress:
         """The time of day: targets are told by it, and answer by it."""
         return self._clock.seconds() + ahead_of(self._clock)
 
-    def _judged(self, method: str, fetched: Fetched, credentials: Mapping[str, str]) -> Response:
+    def _judged(self, fetched: Fetched, method: str, credentials: Mapping[str, str]) -> Response:
         status = fetched.status
         summary = f"{self._target.name} answered {status}"
 
@@ -155,6 +137,64 @@ class Egress:
         if outcome.verdict is Verdict.RETRY:
             raise RetryLater(None, summary, answer, at_least=outcome.not_before)
         raise Reject(summary, answer)
+
+
+class _Forwarding:
+    """The time limit of one call, and what its failure means."""
+
+    _log = Logger()
+
+    def __init__(self, target: Target, work: Work, seconds: float, clock: IReactorTime) -> None:
+        self._name = target.name
+        self._id = work.correlation_id
+        self._seconds = seconds
+        self._clock = clock
+        self._late = False
+        self._timer: IDelayedCall | None = None
+        self._answer: Deferred[Response] | None = None
+
+    def within_limit(self, answer: Deferred[Response]) -> Deferred[Response]:
+        """``answer``, which is cancelled when the time is over."""
+        if not answer.called or answer.paused:
+            self._answer = answer
+            self._timer = self._clock.callLater(self._seconds, self._give_up)
+            answer.addBoth(self._over)
+        return answer
+
+    def explain(self, failure: Failure) -> NoReturn:
+        """Raise what a failure of the connection, the name, the certificate or the parser means for the attempt."""
+        error = failure.value
+        assert error is not None
+        limit = f"{round(self._seconds, 3):.12g} s"
+        reason = root_cause(error)
+        if isinstance(error, Reject | RetryLater):
+            raise error
+        if isinstance(error, ValueError):  # no attempt can send it
+            raise Reject(f"the request cannot be sent to {self._name}: {error}") from None
+        if isinstance(reason, AnswerTooLong):
+            raise Reject(str(reason)) from None
+        if isinstance(reason, DestinationRefused):  # the reason is for the operator alone
+            self._log.warn("refused to call: {reason}", reason=reason.reason, correlation_id=self._id)
+        if self._late and isinstance(error, NotConnected):
+            raise Unreachable(f"{self._name} cannot be reached: not connected within {limit}", timed_out=True) from None
+        if self._late:
+            raise AttemptTimedOut(f"no answer within {limit}") from None
+        if was_cancelled(error):
+            raise CancelledError() from None
+        if isinstance(error, NotConnected) and not of_tls(error):
+            raise Unreachable(f"{self._name} cannot be reached: {describe_failure(error)}") from None
+        raise RetryLater(None, f"{self._name} could not be called: {describe_failure(error)}") from None
+
+    def _give_up(self) -> None:
+        self._timer, self._late = None, True
+        if self._answer is not None:
+            self._answer.cancel()
+
+    def _over(self, result: Any) -> Any:
+        self._answer = None
+        if self._timer is not None:
+            self._timer.cancel()
+        return result
 
 
 def as_response(status: int, fields: dict[str, str], body: bytes) -> Response:

@@ -151,6 +151,8 @@ class Gate:
         probing.addCallbacks(lambda result: done(True), lambda failure: done(False))
 
     def _reconsider(self) -> None:
+        if not self._entering and not self._awaiting_breaker and self._timer is None:
+            return
         # An admitted call may end at once and so come back here. Then the outer run repeats its loop. Recursion would
         # need a deep stack, with a timer on each level, for a long queue before a target that refuses at once.
         self._admit_again = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from functools import cached_property
 from typing import Any
 
@@ -144,11 +145,14 @@ class Handlers:
     def __init__(self, default: Handler | None, by_operation: Mapping[str, Handler]) -> None:
         self._default = default
         self._by_operation = by_operation
+        self.keeps_time = not by_operation and bool(getattr(default, "keeps_time", False))
+        """Whether each answer comes within `Work.time_left`, so that no other timer is needed."""
 
     def run(self, work: Work) -> Deferred[Any]:
         """Fires with what the handler returned, or fails with what it raised."""
         try:
-            return maybeDeferred(self._start, work)
+            # What a handler sets in its context is not for the next one.
+            return copy_context().run(maybeDeferred, self._start, work)
         except BaseException:  # an answer that breaks when Twisted asks for its class
             return fail()
 

@@ -22,6 +22,7 @@ MOST_ERROR_CHARACTERS = 2000
 # The name and the value of a header field: RFC 9110, sections 5.6.2 and 5.5.
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\uffff]*\Z")
+_STATUS_CODES = {Status.COMPLETED: 200, Status.TIMEOUT: 504}
 
 
 class UnusableAnswer(Exception):
@@ -68,7 +69,19 @@ def _completed(reply: Reply, answer: Any, most: int) -> Reply:
         raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
     if len(body or text or b"") > most:
         raise UnusableAnswer(f"the handler's answer is larger than {most} bytes")
-    return attrs.evolve(reply, result=text, body=body, status_code=response.status_code, headers=headers)
+    return Reply(  # which `attrs.evolve` would make, too, at a multiple of the cost
+        reply.correlation_id,
+        reply.status,
+        reply.completed_at,
+        text,
+        body,
+        response.status_code,
+        headers,
+        reply.error,
+        reply.attempt,
+        reply.processing_time_ms,
+        reply.reason_class,
+    )
 
 
 def _fields(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[str, str]:
@@ -119,13 +132,16 @@ def failed(reply: Reply, error: Reject | RetryLater, most: int = MOST_RESULT_BYT
         return attrs.evolve(reply, error=f"{reply.error} ({describe(unusable)})"[:MOST_ERROR_CHARACTERS])
 
 
-def blank(correlation_id: str, status: Status, now: float, attempt: int, started: float) -> Reply:
+def blank(
+    correlation_id: str, status: Status, now: float, attempt: int, started: float, error: str | None = None
+) -> Reply:
     """A reply without a result: only the status of the attempt, and when it ended. Times in seconds since the epoch."""
     return Reply(
         correlation_id,
         status,
         now,
-        status_code={Status.COMPLETED: 200, Status.TIMEOUT: 504}.get(status, 502),
+        status_code=_STATUS_CODES.get(status, 502),
+        error=error,
         attempt=attempt,
         processing_time_ms=round((now - started) * 1000),
     )

@@ -359,6 +359,9 @@ class Replaceable:
         self.number += 1
         return succeed({"Authorization": f"Bearer {self.number}"})
 
+    def at_hand(self) -> None:
+        return None
+
     def refused(self, fields: Mapping[str, str]) -> bool:
         self.dropped.append(fields)
         return True
