@@ -55,7 +55,7 @@ from openhqm.policy.proxying import TrustedProxies
 from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.ending import end_within
+from openhqm.runtime.ending import end_late, end_within
 from openhqm.runtime.forks import end_forks_at, keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
 from openhqm.runtime.logs import decouple, end_at_once, tell_repeats, warnings
@@ -374,7 +374,8 @@ class OpenHQM(Service):
         With a parent, only that ends it.
         """
         if self._parent is None:
-            handle_stop(self._reactor, lambda: end_at_once(1))
+            late = partial(end_late, self.settings.server.drain_seconds)
+            handle_stop(self._reactor, lambda: end_at_once(1), late)
             handle_reload(self._reactor, lambda: self._announcing.reload(self._reload))
         else:
             handle_stop(self._reactor, lambda: None)

@@ -38,6 +38,11 @@ async def deferring(work):
     print("deferring", flush=True)
     await deferToThread(time.sleep, 30)
 
+def holding(work):
+    print("holding", flush=True)
+    while True:
+        time.sleep(0.1)
+
 async def leaving(work):
     ThreadPoolExecutor(1).submit(time.sleep, 30)
     threading.Thread(target=time.sleep, args=(30,), name="left").start()
@@ -200,6 +205,24 @@ class ThreadsTests(DrainCase):
             self.assertLess(time.monotonic() - began, 8, handler)
             if handler == "leaving":
                 self.assertRegex(server.log(), "does not wait for these threads, which are not its own: .*left")
+
+    def test_held_up(self) -> None:
+        """A handler that holds the reactor for ever does not keep the process from ending: with 1, and said so."""
+        server = Server(
+            self.directory,
+            "from openhqm.runtime import ending\nending.LATE_SECONDS = 1",
+            OPENHQM_WORKER__HANDLER="jobs:holding",
+            OPENHQM_WORKER__EXECUTOR="reactor",
+            OPENHQM_SERVER__DRAIN_SECONDS="0.5",
+        )
+        self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
+        server.start()
+        server.submit(None)
+        self.until_said(server, "holding")
+        began = time.monotonic()
+        self.assertEqual(server.stop(), 1)
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertIn("the process has not stopped 1 s after its drain limit", server.log())
 
     def test_connecting(self) -> None:
         """Handlers that wait in threads keep no request from being forwarded, by name or by address."""

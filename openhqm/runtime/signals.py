@@ -14,8 +14,11 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 
 
-def handle_stop(reactor: Any, again: Callable[[], object]) -> None:
-    """SIGTERM and SIGINT stop the reactor in order. ``again`` is called when a second one arrives."""
+def handle_stop(reactor: Any, again: Callable[[], object], first: Callable[[], object] = lambda: None) -> None:
+    """SIGTERM and SIGINT stop the reactor in order. ``first`` is called with the first one, and ``again`` with others.
+
+    Both are called although the reactor may be held up.
+    """
     seen: list[int] = []
 
     def stop(number: int, frame: object) -> None:
@@ -23,6 +26,7 @@ def handle_stop(reactor: Any, again: Callable[[], object]) -> None:
         if len(seen) > 1:
             again()
         else:
+            first()
             reactor.callFromThread(stop_reactor, reactor)
 
     for number in (signal.SIGTERM, signal.SIGINT):
