@@ -39,7 +39,7 @@ from openhqm.policy.channel_count import ChannelCount
 from openhqm.policy.channels import Channels
 from openhqm.policy.queue_names import queue_name
 from openhqm.queue.backend import Backend, Beside, MadeBroker, RunCommit, Store
-from openhqm.queue.ledger import Ledger
+from openhqm.queue.ledger import Ledger, window_of
 from openhqm.rabbitmq import settings as rabbitmq_settings
 from openhqm.rabbitmq.address import parse_address
 from openhqm.rabbitmq.broker import RabbitMQBroker
@@ -221,7 +221,9 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
     channels = Channels(settings.queue.request_queue, made.prefix, settings.queue.channel_priorities)
 
     reply_channel = made.prefix + settings.queue.steps_queue if broker.traits.counts_redeliveries else None
-    store = _store(Beside(channels, reply_channel, made.lost_after), settings, clock, run_commit)
+    store = _store(
+        Beside(channels, reply_channel, made.lost_after, window_of(broker.traits.keeps)), settings, clock, run_commit
+    )
     if store is None:
         store = _no_store(broker, reply_channel, settings, clock)
     reports = reply_channel is not None and (store.steps is not None or not store.ledger.complete)

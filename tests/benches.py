@@ -19,6 +19,7 @@ from openhqm.memory.results import MemoryResults
 from openhqm.policy.channels import Channels
 from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.limits import NO_LIMITS
+from openhqm.queue.ledger import window_of
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.queue import SqliteQueue
@@ -161,7 +162,14 @@ class BrokeredBench(SqliteBench):
 
     def make_queue(self) -> Any:
         self.broker = FakeBroker(self.server, self.clock, self.traits)
-        self.ledger = SqliteLedger(self.file, self.store, self.clock, channels=CHANNELS, limits=self.limits)
+        self.ledger = SqliteLedger(
+            self.file,
+            self.store,
+            self.clock,
+            channels=CHANNELS,
+            limits=self.limits,
+            window=window_of(self.traits.keeps),
+        )
         return BrokeredQueue(
             self.broker,
             self.ledger,

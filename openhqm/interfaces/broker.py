@@ -47,9 +47,10 @@ class BrokerTraits:
     neither settled nor extended for so long is delivered again (None: for as long as the connection lasts).
     ``longest_lease_seconds``: extensions included (None: no limit). ``requeues``: a delivery can be handed back.
     ``counts_redeliveries``: a delivery says how often this very message was delivered before. ``keeps``: how many
-    messages a channel holds (None: all that the disk takes). ``largest_message``: bytes of a body (None: no limit that
-    matters). ``largest_batch``: how many messages one `IBroker.publish` should carry. ``native_partitions``: messages
-    with the same key stay in order, in one channel. ``competing_consumers``: several subscriptions of a channel share
+    messages a channel holds (None: all that the disk takes); no more than half as many are published before they are
+    begun. ``largest_message``: bytes of a body (None: no limit that matters). ``largest_batch``: how many messages
+    one `IBroker.publish` should carry. ``native_partitions``: messages with the same key stay in order, in one channel.
+    ``competing_consumers``: several subscriptions of a channel share
     its messages. ``makes_channels``: `IBroker.ensure` makes what is missing. ``most_channels``: how many there may be
     (None: no limit that matters). ``depth``: what `IBroker.depth` is worth.
     """

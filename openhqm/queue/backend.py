@@ -129,12 +129,13 @@ class Beside:
     """What a store beside a broker is told of it.
 
     ``reply_channel`` is where workers without a store report; None: the product cannot have any. ``lost_after``: see
-    `MadeBroker`.
+    `MadeBroker`. ``window`` is how many messages that were not begun a channel may have; None: as many as come.
     """
 
     channels: Channels
     reply_channel: str | None
     lost_after: float
+    window: int | None = None
 
 
 class StepLog(Protocol):

@@ -25,6 +25,31 @@ CLAIM_SECONDS = 30.0
 """How long the process that publishes an outbox entry has for it, before another one does. It may have been killed."""
 
 
+_ROOM_SECONDS = 0.05
+_MANY = 100
+
+
+STALE_SECONDS = 10.0
+"""What was published so long before a message that has come has come as well, or is lost."""
+
+
+def window_of(keeps: int | None) -> int | None:
+    """How many messages that were not begun there may be in a channel that holds ``keeps``; None: as many as come.
+
+    It is half as many: after a kill each of them may be published a second time.
+    """
+    return None if keeps is None else max(1, keeps // 2)
+
+
+def pause_for_room(window: int) -> float:
+    """How long to wait, in seconds, once there is room for a message in a channel.
+
+    What is begun in a moment makes room for several, and they are published together. Where there may be few, the
+    channel would run empty.
+    """
+    return _ROOM_SECONDS if window >= _MANY else 0.0
+
+
 class LossUncertain(NotDurable):
     """It is too early to end requests for ever: this may not be the broker that has them."""
 

@@ -63,6 +63,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
         ttl=ttl,
         lost_after=beside.lost_after,
         limits=settings.queue.limits.limits,
+        window=beside.window,
     )
     results.sweeps.extend(ledger.sweeps)
     return Store(ledger, results, results, redis.when_probed)

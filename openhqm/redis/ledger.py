@@ -30,7 +30,7 @@ from openhqm.policy.history import MOST_EVENTS, check_progress
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered
+from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered, pause_for_room
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -45,7 +45,9 @@ NOWHERE = ("", "")
 class RedisLedger:
     """``ttl`` is how long an ending that is settled here is kept.
 
-    ``lost_after`` is how long a broker has to have nothing of ours before that is believed, in seconds.
+    ``lost_after`` is how long a broker has to have nothing of ours before that is believed, in seconds. ``window`` is
+    how many messages that were not begun a channel may have; None: as many as come. Where it is a number, bodies are
+    kept until the ending.
     """
 
     complete = True
@@ -61,11 +63,14 @@ class RedisLedger:
         ttl: float,
         lost_after: float = 60.0,
         limits: Limits = NO_LIMITS,
+        window: int | None = None,
     ) -> None:
         self._redis = redis
         self._channels = channels
         self._letters = DeadLetters(redis, dead_letters, limits)
         self._ttl = ttl
+        self._window = "" if window is None else str(window)
+        self._pause = 0.0 if window is None else pause_for_room(window)
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
         self.load = self._load.read
@@ -170,6 +175,7 @@ class RedisLedger:
             *source,
             CLAIM_SECONDS if at_once else "",
             *(limits or self._load.exempt),
+            self._window,
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         outcome = answer[0]
@@ -217,12 +223,12 @@ class RedisLedger:
 
     def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
         values = [value for entry in entries for value in entry]
-        return self._redis.run("ledger_published", *values).addCallback(lambda answer: None)
+        return self._redis.run("ledger_published", self._window, *values).addCallback(lambda answer: None)
 
     @deferred
     async def take_due(self, most: int) -> Sequence[Outgoing]:
         entries = []
-        rows, _ = await self._redis.run("ledger_take_due", most, CLAIM_SECONDS)
+        rows, _ = await self._redis.run("ledger_take_due", most, CLAIM_SECONDS, self._window)
         for number, at, channel, generation, attempts, body in rows:
             id, at = self._redis.ids.issue(int(number)), float(at)
             request = evolve(decode_request(body), correlation_id=id, submitted_at=at)
@@ -232,7 +238,7 @@ class RedisLedger:
 
     @deferred
     async def next_due(self) -> float | None:
-        _, next_due = await self._redis.run("ledger_take_due", 0, CLAIM_SECONDS)
+        _, next_due = await self._redis.run("ledger_take_due", 0, CLAIM_SECONDS, self._window)
         return float(next_due) if next_due else None
 
     @deferred
@@ -254,8 +260,12 @@ class RedisLedger:
     @deferred
     async def begin(self, incoming: Incoming) -> Attempt | None:
         token = self._redis.new_token()
-        answer = await self._redis.run("ledger_begin", incoming.number, incoming.generation, token)
-        return Attempt(incoming.number, int(answer[0]), token) if answer else None
+        channel = self._channels.of(incoming.request.submission) if self._window else ""
+        values = (incoming.number, incoming.generation, token, self._window, channel)
+        attempt, makes_room = await self._redis.run("ledger_begin", *values) or (0, 0)
+        if makes_room:
+            self._fell_due(self._pause)
+        return Attempt(incoming.number, int(attempt), token) if attempt else None
 
     @deferred
     async def ending(self, number: int) -> str | None:

@@ -8,6 +8,7 @@ if name ~= '' then
     local found = redis.call('HMGET', record(number), 'out', 'channel', 'claimed')
     if found[1] then
       local published = found[3] or redis.call('ZSCORE', sent(found[2]), number)
+        or redis.call('ZSCORE', crowded(found[2]), number)
       if not published then ready = ready - 1 end
       if not published and redis.call('ZSCORE', outbox, number) then waiting = 1 end
       break
@@ -18,7 +19,7 @@ end
 local channels, published, waiting = {}, 0, 0
 for index = 3, #ARGV do
   channels[ARGV[index]] = true
-  published = published + redis.call('ZCARD', sent(ARGV[index]))
+  published = published + redis.call('ZCARD', sent(ARGV[index])) + redis.call('ZCARD', crowded(ARGV[index]))
 end
 for _, number in ipairs(redis.call('ZRANGE', outbox, 0, 999)) do
   local found = redis.call('HMGET', record(number), 'channel', 'claimed')

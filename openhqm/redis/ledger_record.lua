@@ -2,7 +2,8 @@
 -- queue, channel, line ('': order does not matter), body, not before ('': at once), timeout ('': none), claim ('': none),
 -- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
 -- ('': the outbox publishes it), the most requests and bytes ('': no limit), '1' where they do not
--- keep it out, '1' where a limit asks which request has waited longest, the follow-ups (see hold_back)
+-- keep it out, '1' where a limit asks which request has waited longest, the window of a channel
+-- ('': none), the follow-ups (see hold_back)
 -- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups}, {'repeat',
 -- number, at}, {'conflict'}, {'full', requests, bytes}, or {'unknown'}: the entry is gone.
 local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -34,11 +35,11 @@ if ARGV[17] ~= '' then waits_since(number, due > clock and exact(due) or now) en
 if due > clock then
   redis.call('ZADD', outbox, exact(due), number)
 elseif joins(number, name) then
-  if claim_seconds then
-    waits = '0'
-    claim_entry(number, claim_seconds)
-  else
+  if not claim_seconds then
     redis.call('ZADD', outbox, now, number)
+  elseif not is_crowded_out(number, channel, now, ARGV[18]) then
+    waits = '0'
+    claim_entry(number, claim_seconds, ARGV[18])
   end
 end
 if entry ~= '' or not claim_seconds then redis.call('HSET', key, 'told', 1) end
@@ -51,4 +52,4 @@ if claim ~= '' then
     'expires', exact(clock + tonumber(lifetime)))
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
-return {'new', number, now, waits, ARGV[18] and hold_back(number, counted, ARGV[17] ~= '', 18)}
+return {'new', number, now, waits, ARGV[19] and hold_back(number, counted, ARGV[17] ~= '', 19)}

@@ -8,6 +8,7 @@ if redis.call('GET', prefix .. 'recovering') ~= token then return 'over' end
 if first and redis.call('HSETNX', prefix .. 'epochs', channel, 0) == 0 then
   redis.call('HINCRBY', prefix .. 'epochs', channel, 1)
 end
+redis.call('DEL', stale(channel))
 local lost = redis.call('ZRANGE', sent(channel), 0, most - 1)
 if #lost == 0 and begun then lost = redis.call('ZRANGE', working(channel), 0, most - 1) end
 local published, rest = 0, {}

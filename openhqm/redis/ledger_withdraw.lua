@@ -4,7 +4,7 @@ local number, claim = ARGV[2], ARGV[3]
 local key = record(number)
 local found = redis.call('HMGET', key, 'told', 'ended', 'claimed', 'held', 'size')
 if found[1] or found[2] or not found[3] or not redis.call('ZSCORE', outbox, number) then return '0' end
-leave_broker(number)
+leave_broker(number, true)
 if found[5] then count_load(-1, -tonumber(found[5])) end
 if found[4] then
   for follow_up in found[4]:gmatch('%d+') do

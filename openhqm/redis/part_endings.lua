@@ -8,13 +8,22 @@ local function publish_again(number, body, due)
   redis.call('HSET', key, 'body', body, 'told', 1)
   redis.call('HDEL', key, 'claimed')
   redis.call('ZREM', sent(channel), number)
+  redis.call('SREM', claimed_in(channel), number)
   redis.call('ZREM', working(channel), number)
   redis.call('ZADD', outbox, due, number)
 end
 
--- The request has ended, or is taken back: nothing of it is published, and the next of its line may be.
-local function leave_broker(number)
-  local found = redis.call('HMGET', record(number), 'channel', 'line', 'out')
+-- The request has ended, or is taken back: nothing of it is published, and the next of its line may be. Where its channel
+-- has a window, a message that was published takes room until it is passed over.
+local function leave_broker(number, withdrawn)
+  local found = redis.call('HMGET', record(number), 'channel', 'line', 'out', 'windowed')
+  if found[4] then
+    local since = redis.call('ZSCORE', sent(found[1]), number)
+      or (redis.call('SISMEMBER', claimed_in(found[1]), number) == 1 and now)
+    redis.call('SREM', claimed_in(found[1]), number)
+    redis.call('ZREM', crowded(found[1]), number)
+    if since and not withdrawn then redis.call('ZADD', stale(found[1]), since, number) end
+  end
   redis.call('ZREM', unbegun, number)
   redis.call('ZREM', outbox, number)
   redis.call('ZREM', sent(found[1]), number)

@@ -31,8 +31,13 @@ local function redeliveries(queue, priority) return part(queue, 'redeliveries:' 
 local function delayed(queue, priority) return part(queue, 'delayed:' .. priority) end
 local function leases(queue) return part(queue, 'leases') end
 -- Of requests whose messages go to a broker (ledger_*.lua): what is to be published, by when it is due; what was
--- published and not begun; what is being worked on; and those that are worked on one at a time, in order.
+-- published and not begun; what is being worked on; and those that are worked on one at a time, in order. Where a channel
+-- may have no more than a number of messages, its window: what is being published into it, what waits for room in it, by
+-- when it was due, and what has ended and was not passed over yet, by when it was published.
 local outbox = prefix .. 'outbox'
+local function claimed_in(channel) return prefix .. 'claimed:' .. channel end
+local function stale(channel) return prefix .. 'stale:' .. channel end
+local function crowded(channel) return prefix .. 'crowded:' .. channel end
 local function sent(channel) return prefix .. 'sent:' .. channel end
 local function working(channel) return prefix .. 'working:' .. channel end
 local function line(name) return prefix .. 'line:' .. name end

@@ -39,7 +39,13 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
     results = SqliteResults(file, clock, settings.cache.ttl_seconds)
     limits = settings.queue.limits.limits
     ledger = SqliteLedger(
-        file, results, clock, channels=beside.channels, reply_channel=beside.reply_channel, limits=limits
+        file,
+        results,
+        clock,
+        channels=beside.channels,
+        reply_channel=beside.reply_channel,
+        limits=limits,
+        window=beside.window,
     )
     return Store(ledger, results, results, steps=SqliteSteps(file, results, ledger), own_time=True)
 

@@ -45,7 +45,7 @@ class SqliteLedger:
     """``store`` is the result store in the same file, for what it notes within our transactions.
 
     ``reply_channel`` is where workers without a store report: what is lost with it may have been endings. None: there
-    are no such workers.
+    are no such workers. ``window``: see `OutboxRows`.
     """
 
     complete = True
@@ -61,6 +61,7 @@ class SqliteLedger:
         channels: Channels,
         reply_channel: str | None = None,
         limits: Limits = NO_LIMITS,
+        window: int | None = None,
     ) -> None:
         self._file = file
         self._store = store
@@ -71,13 +72,14 @@ class SqliteLedger:
         self._named: set[str] = set()
         self._load = SqliteLoad(file, store, limits, clock)
         self.unbegun = Unbegun(file, lambda: self._load.limits.ends_what_waits)
-        self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun)
+        self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun, window)
         self._losses = LedgerLosses(file, self.outbox, reply_channel, lambda: self._fell_due(clock.seconds()))
         self.open_channels, self.recover = self._losses.open_channels, self._losses.recover
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
         self._letters = DeadLetters(file, limits)
+        self.drop_dead_letter = self._letters.drop
         store.within_sweep.append(self._letters.trim)
         store.within_sweep.append(self._end_some)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
@@ -278,6 +280,7 @@ class SqliteLedger:
 
     def _begin(self, connection: apsw.Connection, key: int, generation: int) -> Attempt | None:
         if not self._is_current(connection, key, generation):
+            self.outbox.passed_over(connection, key)
             return None
         row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (key,))
         attempt = (row[0] if row else 0) + 1
@@ -297,7 +300,7 @@ class SqliteLedger:
         connection.execute(
             "INSERT OR REPLACE INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self._rows.number, _RANK, attempt)
         )
-        connection.execute("DELETE FROM outbox WHERE key = ?", (key,))
+        self.outbox.begun(connection, key)
         if attempt:
             self.unbegun.remove(connection, key)
         else:
@@ -392,9 +395,6 @@ class SqliteLedger:
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return maybeDeferred(self._letters.listed, after, most)
-
-    def drop_dead_letter(self, number: int) -> Deferred[None]:
-        return self._letters.drop(number)
 
     def dead_letters_depth(self) -> Deferred[Depth]:
         return maybeDeferred(self._letters.depth)

@@ -22,13 +22,22 @@ from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_all, fetch_one
 from openhqm.sqlite.unbegun import Unbegun
+from openhqm.sqlite.window import BEHIND, CROWDED, DUE, PUBLISHED, STALE, Window
 
-DUE, PUBLISHED, BEHIND = 0, 1, 2
 MOST_RECOVERED = 500
 
 
+_ENTRIES = (
+    "SELECT o.key, channel, generation, claimed, body, coalesce(attempt, 0) FROM outbox o"
+    " JOIN messages m ON m.key = o.key LEFT JOIN inflight i ON i.key = o.key WHERE "
+)
+
+
 class OutboxRows:
-    """``fell_due`` is called with a time at which an entry falls due, once that is on disk."""
+    """``fell_due`` is called with a time at which an entry falls due, once that is on disk.
+
+    ``window`` is how many messages that were not begun a channel may have; None: as many as come.
+    """
 
     def __init__(
         self,
@@ -38,6 +47,7 @@ class OutboxRows:
         channels: Channels,
         fell_due: Callable[[float], None],
         unbegun: Unbegun,
+        window: int | None = None,
     ) -> None:
         self._file = file
         self._store = store
@@ -45,6 +55,7 @@ class OutboxRows:
         self._channels = channels
         self._fell_due = fell_due
         self._unbegun = unbegun
+        self._window = Window(file, window, lambda pause: fell_due(clock.seconds() + pause))
         self._queue = -1
 
     def start(self, queue: int) -> None:
@@ -55,6 +66,7 @@ class OutboxRows:
         ``queue`` is the number of the queue whose requests wait in the broker.
         """
         self._queue = queue
+        self._file.write_now(self._window.start)
         self._file.write_now(self._start)
 
     def _start(self, connection: apsw.Connection) -> None:
@@ -81,6 +93,9 @@ class OutboxRows:
         elif not_before > now or not at_once:
             due, claimed = not_before, False
             self._file.after_commit(lambda: self._fell_due(due))
+        elif not self._window.has_room(connection, outgoing.channel):
+            state, due, claimed = CROWDED, now, False
+            self._window.waits()
         connection.execute(
             "INSERT INTO outbox (key, state, due, channel, generation, claimed, told) VALUES (?, ?, ?, ?, 0, ?, ?)",
             (outgoing.number, state, due, outgoing.channel, claimed, told),
@@ -97,30 +112,55 @@ class OutboxRows:
         )
 
     def take_due(self, connection: apsw.Connection, most: int) -> Sequence[Outgoing]:
-        """Claim what is due."""
-        now = self._clock.seconds()
-        taken = []
+        """Claim what is due, and what there is room for by now."""
+        taken = self._take_crowded(connection, most)
+        # A literal: for a value that is bound SQLite does not use the index on what is due.
+        due = f"state = {DUE} AND o.due <= ? ORDER BY o.due LIMIT ?"
         for key, channel, generation, claimed, body, attempt in fetch_all(
-            connection,
-            "SELECT o.key, channel, generation, claimed, body, coalesce(attempt, 0) FROM outbox o"
-            " JOIN messages m ON m.key = o.key LEFT JOIN inflight i ON i.key = o.key"
-            # A literal: for a value that is bound SQLite does not use the index on what is due.
-            f" WHERE state = {DUE} AND o.due <= ? ORDER BY o.due LIMIT ?",
-            (now, most),
+            connection, _ENTRIES + due, (self._clock.seconds(), most - len(taken))
         ):
             request = decode_request(body)
             if not claimed and not self._joins(connection, key, self._channels.line(request.submission)):
                 connection.execute("UPDATE outbox SET state = ? WHERE key = ?", (BEHIND, key))
-                continue
-            if claimed:  # it may have been published, and this is another decision
-                generation += 1
-                self._raise_generation(connection, key, generation)
-            connection.execute(
-                "UPDATE outbox SET due = ?, claimed = 1, generation = ?, told = 1 WHERE key = ?",
-                (now + CLAIM_SECONDS, generation, key),
-            )
-            taken.append(Outgoing(key, request, channel, body, generation, attempt))
+            elif not claimed and not self._window.has_room(connection, channel):
+                connection.execute("UPDATE outbox SET state = ? WHERE key = ?", (CROWDED, key))
+                self._window.waits()
+            else:
+                if claimed:  # it may have been published, and this is another decision
+                    generation += 1
+                    self._raise_generation(connection, key, generation)
+                taken.append(self._claim(connection, Outgoing(key, request, channel, body, generation, attempt)))
         return taken
+
+    def _take_crowded(self, connection: apsw.Connection, most: int) -> list[Outgoing]:
+        """Claim what waited for room, of each channel that has some: what waited longest goes first."""
+        taken: list[Outgoing] = []
+        channel = ""
+        while self._window.size is not None and len(taken) < most:
+            row = fetch_one(
+                connection,
+                f"SELECT channel FROM outbox WHERE state = {CROWDED} AND channel > ? ORDER BY channel LIMIT 1",
+                (channel,),
+            )
+            if row is None:
+                break
+            (channel,) = row
+            room = max(0, min(self._window.free(connection, channel), most - len(taken)))
+            crowded = f"state = {CROWDED} AND channel = ? ORDER BY o.due, o.key LIMIT ?"
+            for key, _, generation, _, body, attempt in fetch_all(connection, _ENTRIES + crowded, (channel, room)):
+                entry = Outgoing(key, decode_request(body), channel, body, generation, attempt)
+                taken.append(self._claim(connection, entry))
+        if not channel:
+            self._window.none_wait()
+        return taken
+
+    def _claim(self, connection: apsw.Connection, entry: Outgoing) -> Outgoing:
+        """This process publishes it now."""
+        connection.execute(
+            f"UPDATE outbox SET state = {DUE}, due = ?, claimed = 1, generation = ?, told = 1 WHERE key = ?",
+            (self._clock.seconds() + CLAIM_SECONDS, entry.generation, entry.number),
+        )
+        return entry
 
     def next_due(self) -> float | None:
         """In how many seconds the next entry falls due."""
@@ -148,6 +188,16 @@ class OutboxRows:
         self._put(connection, key, DUE, due, self._channel(body), generation)
         self._file.after_commit(lambda: self._fell_due(due))
 
+    def begun(self, connection: apsw.Connection, key: int) -> None:
+        """An attempt is under way: nothing of it is to be published."""
+        self._window.begins(connection, key)
+        connection.execute("DELETE FROM outbox WHERE key = ?", (key,))
+        self._window.freed()
+
+    def passed_over(self, connection: apsw.Connection, key: int) -> None:
+        """A worker has got a message that is worth nothing."""
+        self._window.passed_over(connection, key)
+
     def returned(self, connection: apsw.Connection, key: int) -> None:
         """The message waits in its channel again."""
         (body,) = fetch_one(connection, "SELECT body FROM messages WHERE key = ?", (key,))
@@ -164,13 +214,16 @@ class OutboxRows:
     def ended(self, connection: apsw.Connection, key: int, reply: Reply | None = None) -> None:
         """The request has ended, by whatever cause: nothing of it is to be published; the next of its line may go."""
         connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
+        self._window.ended(connection, key)
         self.forget(connection, key)
 
     def forget(self, connection: apsw.Connection, key: int) -> None:
-        """Drop its entry."""
+        """Drop its entry, unless that is stale."""
         self._unbegun.remove(connection, key)
-        for table in ("outbox", "generations", "steps"):
+        connection.execute(f"DELETE FROM outbox WHERE key = ? AND state <> {STALE}", (key,))
+        for table in ("generations", "steps"):
             connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+        self._window.freed()
         row = fetch_one(connection, "SELECT name, out FROM line WHERE key = ?", (key,))
         if row is None:
             return
@@ -189,6 +242,8 @@ class OutboxRows:
         for channel in self._channels.names(queue):
             published += self._count("outbox WHERE state = 1 AND channel = ?", channel)
             published += self._count("outbox WHERE state = 0 AND claimed = 1 AND channel = ?", channel)
+            if self._window.size is not None:
+                published += self._count(f"outbox WHERE state = {CROWDED} AND channel = ?", channel)
             waiting += self._count("outbox WHERE state = 0 AND claimed = 0 AND channel = ?", channel)
         return published, waiting
 
@@ -200,20 +255,26 @@ class OutboxRows:
 
     def open_channels(self) -> Mapping[str, float]:
         """Since when the oldest message waits in each channel. It costs one look a channel, however many wait."""
+        found = self._oldest_in_each(PUBLISHED)
+        if self._window.size is not None:
+            for channel, since in self._oldest_in_each(STALE).items():
+                found[channel] = min(since, found.get(channel, since))
+        return found
+
+    def _oldest_in_each(self, state: int) -> dict[str, float]:
         found: dict[str, float] = {}
+        # Literals, or SQLite does not use the index.
+        next_one = (
+            f"SELECT channel, due FROM outbox WHERE state = {state} AND channel > ? ORDER BY channel, due LIMIT 1"
+        )
         channel = ""
-        while True:
-            row = fetch_one(
-                self._file.reader,
-                "SELECT channel, due FROM outbox WHERE state = 1 AND channel > ? ORDER BY channel, due LIMIT 1",
-                (channel,),
-            )
-            if row is None:
-                return found
+        while (row := fetch_one(self._file.reader, next_one, (channel,))) is not None:
             channel, found[row[0]] = row
+        return found
 
     def recover(self, connection: apsw.Connection, channel: str) -> int:
         """Publish some of what waited in the channel once more; how many these are."""
+        self._window.lost(connection, channel)
         keys = fetch_all(
             connection,
             "SELECT key FROM outbox WHERE state = 1 AND channel = ? ORDER BY due LIMIT ?",
@@ -258,10 +319,12 @@ class OutboxRows:
         generation: int = 0,
     ) -> None:
         connection.execute(
-            "INSERT OR REPLACE INTO outbox (key, state, due, channel, generation, claimed, told)"
-            " VALUES (?, ?, ?, ?, ?, 0, 1)",
+            "INSERT INTO outbox (key, state, due, channel, generation, claimed, told) VALUES (?, ?, ?, ?, ?, 0, 1)"
+            " ON CONFLICT (key) DO UPDATE SET state = excluded.state, due = excluded.due, channel = excluded.channel,"
+            " generation = excluded.generation, claimed = 0, told = 1",
             (key, state, due, channel, generation),
         )
+        self._window.freed()
 
     def _raise_generation(self, connection: apsw.Connection, key: int, generation: int) -> None:
         connection.execute("INSERT OR REPLACE INTO generations VALUES (?, ?)", (key, generation))

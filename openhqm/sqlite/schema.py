@@ -89,8 +89,9 @@ CREATE INDEX dead_letters_at ON dead_letters (at);
 
 -- For requests that wait in a broker (`openhqm.sqlite.ledger`).
 -- What is to be published, from the acceptance to the first attempt, and from a retry to the next.
--- state: 0 due at a time, 1 published (due: since when), 2 behind another request of its line. claimed: the process
--- publishes it just now. told: a caller knows the id, or more than the first message was published.
+-- state: 0 due at a time, 1 published (due: since when), 2 behind another request of its line, 3 due and its channel
+-- full, 4 stale: the request has ended, and its message lies in its channel. claimed: the process publishes it now.
+-- told: a caller knows the id, or more than the first message was published.
 CREATE TABLE outbox (
     key INTEGER PRIMARY KEY, state INTEGER NOT NULL, due REAL NOT NULL, channel TEXT NOT NULL,
     generation INTEGER NOT NULL, claimed INTEGER NOT NULL, told INTEGER NOT NULL);

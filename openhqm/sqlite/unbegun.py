@@ -27,7 +27,7 @@ _FILL = (
     "INSERT INTO unbegun SELECT o.key, CASE WHEN o.state = 2 THEN m.at WHEN o.state = 0 AND o.claimed = 1"
     f" THEN max(m.at, o.due - {CLAIM_SECONDS}) ELSE max(m.at, o.due) END"
     " FROM outbox o JOIN messages m ON m.key = o.key LEFT JOIN inflight i ON i.key = o.key"
-    " WHERE coalesce(i.attempt, 0) = 0"
+    " WHERE coalesce(i.attempt, 0) = 0 AND o.state <> 4"
 )
 
 

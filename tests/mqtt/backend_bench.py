@@ -19,6 +19,7 @@ from openhqm.messages import Acceptance, IdempotencyClaim, Submission
 from openhqm.mqtt.address import Address
 from openhqm.mqtt.broker import MQTTBroker
 from openhqm.policy.channels import Channels
+from openhqm.queue.ledger import window_of
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS
@@ -32,9 +33,9 @@ _tests = count(1)
 class ObservedBroker(Observed, MQTTBroker):
     """The adapter, and how many of its calls the broker has not answered."""
 
-    def __init__(self, server: Mosquitto, name: str, protocol: int) -> None:
+    def __init__(self, server: Mosquitto, name: str, protocol: int, keeps: int) -> None:
         address = Address("127.0.0.1", server.port, protocol=protocol)
-        super().__init__(address, name, reactor, random.random, seconds=10.0, keeps=KEEPS)
+        super().__init__(address, name, reactor, random.random, seconds=10.0, keeps=keeps)
 
     @property
     def sessions(self) -> list[str]:
@@ -66,16 +67,18 @@ class Journaled(BrokeredQueue):
 class SqliteAndMQTT(SqliteBesideABroker):
     """One process, with the ledger in the embedded file."""
 
-    def __init__(self, server: Mosquitto, protocol: int) -> None:
+    def __init__(self, server: Mosquitto, protocol: int, keeps: int = KEEPS) -> None:
         self.server = server
+        self.keeps = keeps
         self.protocol = protocol
         self.name = f"backend{protocol}-{next(_tests)}"
         super().__init__()
 
     def make_queue(self) -> IMessageQueue:
-        self.broker = ObservedBroker(self.server, self.name, self.protocol)
+        self.broker = ObservedBroker(self.server, self.name, self.protocol, self.keeps)
         channels = Channels(REQUESTS, f"{self.name}/")
-        ledger = SqliteLedger(self.file, self.store, self.clock, channels=channels, limits=self.limits)
+        window = window_of(self.keeps)
+        ledger = SqliteLedger(self.file, self.store, self.clock, channels=channels, limits=self.limits, window=window)
         queue = Journaled(
             self.broker,
             ledger,

@@ -18,6 +18,7 @@ from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import BrokerTraits, IMessageQueue
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import NO_LIMITS, Limits
+from openhqm.queue.ledger import window_of
 from openhqm.redis.address import parse_address
 from openhqm.redis.connection import Redis
 from openhqm.redis.ledger import RedisLedger
@@ -195,7 +196,14 @@ class BrokeredInstance(Instance):
         await super().quiet()
 
     def make_queue(self, lease: float) -> IMessageQueue:
-        self.ledger = RedisLedger(self.redis, channels=CHANNELS, dead_letters=DEAD_LETTERS, ttl=TTL, limits=self.limits)
+        self.ledger = RedisLedger(
+            self.redis,
+            channels=CHANNELS,
+            dead_letters=DEAD_LETTERS,
+            ttl=TTL,
+            limits=self.limits,
+            window=window_of(self.broker.traits.keeps),
+        )
         clock = self.redis.clock
         return BrokeredQueue(
             self.broker,
