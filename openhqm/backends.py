@@ -48,6 +48,9 @@ from openhqm.rabbitmq.foreign import foreign_message, queue_fault
 from openhqm.rabbitmq.settings import RabbitMQSettings
 from openhqm.redis import backend as redis
 from openhqm.redis import settings as redis_settings
+from openhqm.redis.address import parse_address as parse_redis_address
+from openhqm.redis.driver import check_installed as check_txredisapi
+from openhqm.redis.foreign import RedisStreams, stream_fault
 from openhqm.redis.settings import RedisSettings
 from openhqm.sqlite import backend as sqlite
 from openhqm.sqlite.settings import SqliteSettings
@@ -116,6 +119,13 @@ def _foreign_rabbitmq(ours: RabbitMQSettings, clock: IReactorTime) -> IForeignBr
     return ForeignOverBroker(broker, foreign_message, queue_fault)
 
 
+def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
+    check_txredisapi("brokers")
+    return RedisStreams(
+        parse_redis_address(ours.url), ours.key_prefix, clock, random.random, seconds=ours.timeout_seconds
+    )
+
+
 RABBITMQ_UNUSED = ("prefix", "consumer_timeout_seconds", "lost_after_seconds")
 MQTT_UNUSED = ("prefix", "keeps", "message_expiry_seconds", "lost_after_seconds")
 
@@ -143,8 +153,10 @@ TABLE = (
         check=redis_settings.check,
         keeps_records=True,
         foreign_messages=True,
+        foreign=ForeignChannels("stream", stream_fault, stream_fault, without=("qos", "retain", "expiry")),
         make=redis.make_backend,
         make_store=redis.make_store,
+        make_foreign=_foreign_redis,
     ),
     Row(
         name="rabbitmq",

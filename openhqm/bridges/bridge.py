@@ -213,7 +213,7 @@ class Bridge:
                 return
 
     async def _accept(self, entry: _Entry, reading: Reading) -> Acceptance | None:
-        """None: it is too large for the queue, and a dead letter."""
+        """None: the queue will never take it, and it is a dead letter."""
         accept, submission, follow_ups = self._queue.accept, reading.submission, reading.follow_ups
         properties = entry.delivery.message.properties
         is_new = properties is not None and properties.duplicate is False and not reading.certain
@@ -226,8 +226,12 @@ class Bridge:
                 accepted = await accept(submission, None, follow_ups)
             return accepted
         except MessageTooLarge as error:  # there will never be room for it
-            entry.letter = self.reader.letter(entry.delivery.message, str(error), self._clock.seconds())
-            return None
+            reason = str(error)
+        except (ValueError, TypeError, RecursionError) as error:  # of what is in it: it would fail again, for ever
+            self._log.failure("a message cannot be stored", bridge=self.name)
+            reason = f"{type(error).__name__}: {error}"
+        entry.letter = self.reader.letter(entry.delivery.message, reason, self._clock.seconds())
+        return None
 
     def _taken(self, entry: _Entry, accepted: Acceptance | None) -> None:
         self._pause = FIRST_PAUSE  # a queue that is full and being worked off takes some each time

@@ -38,7 +38,7 @@ REPLY = "reply_to"
 class Reading:
     """A message that was read. ``claim`` recognises it when it is delivered again; None: nothing does.
 
-    ``certain``: the claim is for the producer's own identity, so a message with the same one is the same message.
+    ``certain``: the claim is for the message's own id, so a message with the same one is the same message.
     """
 
     submission: Submission
@@ -76,6 +76,8 @@ class Reader:
     def read(self, message: Message, now: float) -> Reading:
         """`UnreadableMessage`, `MalformedJSON`, `InvalidRequest` or `TransformFailed` where it can be no request."""
         bridge, about = self._bridge, message.properties or Properties()
+        if about.fault is not None:
+            raise UnreadableMessage(about.fault)
         if len(message.body) > self._most_bytes:
             raise UnreadableMessage(f"it has more than {self._most_bytes} bytes")
         if len(about.topic) > LONGEST_TOPIC or about.topic.count("/") >= MOST_LEVELS:
@@ -84,19 +86,26 @@ class Reader:
         submission = self._with_metadata(content.submission, about, now)
         follow_up = self._follow_up(submission, about)
         submission = self.addressing.addressed(submission)
-        identity, certain = content.identity or about.message_id, content.identity is not None
+        identity = content.identity or about.message_id or about.identity
+        certain = identity is not None and identity != about.identity
         claim = None
         if identity is not None:
             digest = blake2b(message.body, digest_size=16)
             digest.update(about.topic.encode("utf-8", "surrogatepass"))
-            seconds = SEEN_SECONDS if certain or about.duplicate is None else SEEN_BRIEFLY_SECONDS
+            seconds = SEEN_SECONDS if certain else SEEN_BRIEFLY_SECONDS
             claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
         return Reading(submission, claim, certain, () if follow_up is None else (follow_up,))
 
     def letter(self, message: Message, reason: str, now: float) -> DeadLetter:
-        """The dead letter for a message that can be no request: with its bytes, its topic and what it had besides."""
+        """The dead letter for a message that can be no request: with its bytes, its topic and what it had besides.
+
+        It can be stored, whatever the message holds.
+        """
         about = message.properties or Properties()
-        metadata = {**self._about(about), "fields": dict(message.headers)} if message.headers else self._about(about)
+        metadata = {**self._about(about), TOPIC: _storable(about.topic[:LONGEST_TOPIC])}
+        if message.headers:
+            metadata["fields"] = {_storable(name): _storable(value) for name, value in message.headers.items()}
+        reason = _storable(reason)
         digest = blake2b(message.body, digest_size=16)
         digest.update(about.topic.encode("utf-8", "surrogatepass"))
         id = str(UUID(bytes=digest.digest(), version=4))
@@ -150,7 +159,7 @@ class Reader:
         address: dict[str, Any] = {"broker": broker, "channel": channel}
         if about.correlation is not None:
             address["correlation"] = b64encode(about.correlation).decode()
-        original = submission.metadata.get("correlation_id")
+        original = submission.metadata.get("correlation_id") or about.message_id
         if isinstance(original, str):
             address["in_reply_to"] = original
         return Submission(b"null", metadata={REPLY: address}, endpoint=replies_of(broker))
@@ -158,6 +167,11 @@ class Reader:
 
 def _compiled(text: str | None) -> TextTemplate | None:
     return None if text is None else TextTemplate(text)
+
+
+def _storable(text: str) -> str:
+    """The text, where UTF-8 has it; what UTF-8 does not have is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _short(identity: str) -> str:

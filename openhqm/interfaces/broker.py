@@ -92,21 +92,25 @@ def _no_headers() -> dict[str, str]:
 class Properties:
     """What a message of another program, or for one, has besides its body and its headers.
 
-    ``topic`` is where it was published. ``message_id`` is the same in every delivery of the message; None: it has
-    nothing of the kind. ``duplicate``: whether it may have been delivered before; None: the product does not say. The
-    answer goes to ``reply_to``, with ``correlation``. ``retained`` (MQTT): the broker keeps it, or has kept it, for
-    subscribers to come. ``qos`` (MQTT) and ``expiry``, in seconds, are for a message that is published.
+    ``topic`` is where it was published. ``message_id`` is its own: the same in every delivery of it, and known to its
+    producer. ``identity``, where it has no id, is the same in every delivery, and may be given to another message after
+    some minutes. ``duplicate``: whether it may have been delivered before; None: the product does not say. The answer
+    goes to ``reply_to``, with ``correlation``. ``retained`` (MQTT): the broker keeps it, or has kept it, for
+    subscribers to come. ``qos`` (MQTT) and ``expiry``, in seconds, are for a message that is published. ``fault`` says
+    why a message that came cannot be read, although the broker has delivered it.
     """
 
     topic: str = ""
     content_type: str | None = None
     message_id: str | None = None
+    identity: str | None = None
     duplicate: bool | None = None
     reply_to: str | None = None
     correlation: bytes | None = None
     retained: bool = False
     qos: int = 1
     expiry: int | None = None
+    fault: str | None = None
 
 
 @attrs.frozen

@@ -70,13 +70,13 @@ def _foreign_properties(headers: dict[str, str], about: Properties) -> Any:
     return properties
 
 
-def from_foreign(topic: str, message: Any, message_id: str | None, duplicate: bool) -> Message:
+def from_foreign(topic: str, message: Any, identity: str | None, duplicate: bool) -> Message:
     """The message of another program that paho has received. Of a user property that is repeated, the last counts."""
     properties = message.properties  # None: MQTT 3.1.1
     about = Properties(
         topic=topic,
         content_type=getattr(properties, "ContentType", None),
-        message_id=message_id,
+        identity=identity,
         duplicate=duplicate,
         reply_to=getattr(properties, "ResponseTopic", None),
         correlation=getattr(properties, "CorrelationData", None),

@@ -15,6 +15,7 @@ from openhqm.bridges.bridge import OUTCOMES, Bridge
 from openhqm.bridges.endings import StoreEndings
 from openhqm.bridges.formats import Formats
 from openhqm.bridges.reading import Reader
+from openhqm.codec import decode_dead_letter, encode_dead_letter
 from openhqm.config.bridges import Bridge as Settings
 from openhqm.config.bridges import Source
 from openhqm.errors import NotDurable, QueueFull
@@ -90,7 +91,7 @@ class Foreign:
         again = []
         for delivery in out:
             properties = delivery.message.properties or Properties()
-            about = Properties(properties.topic, message_id=properties.message_id, duplicate=duplicate)
+            about = Properties(properties.topic, identity=properties.identity, duplicate=duplicate)
             again.append(Message(delivery.message.body, {}, None, about))
         self.kept = [*again, *self.kept]
         self.deliver()
@@ -154,7 +155,7 @@ class Slow(MemoryQueue):
 
 
 def message(body: bytes = b"1", id: str | None = None, duplicate: bool | None = None, **more: Any) -> Message:
-    return Message(body, more.pop("headers", {}), None, Properties("a/b", message_id=id, duplicate=duplicate, **more))
+    return Message(body, more.pop("headers", {}), None, Properties("a/b", identity=id, duplicate=duplicate, **more))
 
 
 class BridgeTests(SynchronousTestCase):
@@ -312,6 +313,20 @@ class BridgeTests(SynchronousTestCase):
         self.queue.failure = None
         self.clock.advance(10)
         self.assertEqual(self.broker.acknowledged, [b"1"])
+
+    def test_cannot_be_stored(self) -> None:
+        """A message that breaks the store is a dead letter, and holds up no other: it would break it each time."""
+        self.make()
+        self.queue.failure = UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+        self.broker.deliver(message(b"1", headers={"X-A": "b"}))
+        self.queue.failure = None
+        self.broker.deliver(message(b"2"), message(b"3", headers={"X": "\udcff", "\udcff": "y"}))
+        self.assertEqual(len(self.flushLoggedErrors(UnicodeEncodeError)), 1)
+        self.assertEqual((self.broker.acknowledged, self.payloads()), ([b"1", b"2", b"3"], [b"2"]))
+        letters = [each for _, each in self.successResultOf(self.queue.dead_letters(0, 10))]
+        self.assertEqual([each.request.submission.body for each in letters], [b"1", b"3"])
+        for each in letters:
+            self.assertEqual(decode_dead_letter(encode_dead_letter(each)), each)
 
     def test_revoked_while_waiting(self) -> None:
         """What waits for room and is delivered again is accepted once."""

@@ -169,17 +169,25 @@ class PlaceTests(SynchronousTestCase):
             made.read(message(json.dumps(specified).encode()), 0.0)
 
     def test_identity(self) -> None:
-        """The product's identity recognises a message; a long one is shortened; without one there is no claim."""
+        """A message's own id recognises it, for an hour; what only tells deliveries apart, for a minute."""
         self.assertIsNone(read().claim)
         first, again, other = read(message_id="7"), read(message_id="7"), read(b"2", message_id="7")
         assert first.claim is not None and other.claim is not None
-        self.assertEqual((first.claim, first.claim.scope, first.certain), (again.claim, "bridge b", False))
+        self.assertEqual((first.claim, first.claim.scope, first.certain), (again.claim, "bridge b", True))
         self.assertNotEqual(first.claim.fingerprint, other.claim.fingerprint)
+        brief = read(identity="7")
+        assert brief.claim is not None
+        self.assertEqual((first.claim.lifetime, brief.claim.lifetime, brief.certain), (3600.0, 60.0, False))
         for identity in ("x" * 70_000, "\x00"):
             claim = read(message_id=identity).claim
             assert claim is not None
             self.assertLessEqual(len(claim.key), 255)
             self.assertTrue(claim.key.isprintable())
+
+    def test_fault(self) -> None:
+        """What the product has delivered and cannot be read is no request."""
+        with self.assertRaises(UnreadableMessage):
+            read(fault="a field is repeated")
 
     def test_letter(self) -> None:
         """The dead letter of a message has its bytes, and what it had besides."""

@@ -126,7 +126,7 @@ class ForeignTests(TestCase):
         self.assertEqual((found.topic, found.content_type, found.reply_to), (f"{self.prefix}/7/x", "a/b", "r"))
         self.assertEqual((found.correlation, found.duplicate, found.retained), (b"\x00", False, False))
         self.assertEqual(delivery.message.headers, {"k": "v"})
-        self.assertIsNotNone(found.message_id)
+        self.assertIsNotNone(found.identity)
 
     @deferred
     async def test_comes_again(self) -> None:
@@ -154,8 +154,8 @@ class ForeignTests(TestCase):
         await self.until(lambda: len(again.bodies) == 3)
         self.assertEqual(again.bodies, [b"1", b"2", b"3"])
         self.assertEqual([each.duplicate for each in again.about], [True, True, False])
-        self.assertEqual([each.message_id for each in again.about[:2]], [each.message_id for each in first[1:]])
-        self.assertNotEqual(again.about[2].message_id, first[0].message_id)
+        self.assertEqual([each.identity for each in again.about[:2]], [each.identity for each in first[1:]])
+        self.assertNotEqual(again.about[2].identity, first[0].identity)
 
     @deferred
     async def test_credit(self) -> None:
