@@ -88,13 +88,14 @@ def openhqm(
 ) -> Iterator[subprocess.Popen]:
     """OpenHQM with files of its own. ``port`` None: a worker. ``tls`` False: as without the extra of that name."""
     scratch = directory or tempfile.mkdtemp(prefix="openhqm-bench-", dir="/var/tmp")
+    answered = "--config" in arguments or any("PROXY" in name for name in settings)
     environment = {
+        **({} if answered else {"OPENHQM_WORKER__HANDLER": "echo"}),
         "OPENHQM_SERVER__PORT": str(port or 0),
+        "OPENHQM_QUEUE__CONNECTION__SQLITE": json.dumps({"path": scratch}),
         "OPENHQM_MONITORING__LOG_LEVEL": "ERROR",
         **settings,
     }
-    if "redis" not in (settings.get("OPENHQM_QUEUE__TYPE"), settings.get("OPENHQM_CACHE__TYPE")):
-        environment["OPENHQM_QUEUE__CONNECTION__SQLITE__PATH"] = scratch
     try:
         program = TWISTD if tls else f"import sys; sys.modules['OpenSSL'] = None; {TWISTD}"
         with process([sys.executable, "-c", program, "-n", "openhqm", *arguments], port, **environment) as running:

@@ -9,7 +9,6 @@ from typing import Any
 from twisted.logger import Logger
 
 from openhqm import __version__
-from openhqm.config.handler_rules import echoes
 from openhqm.config.model import Settings
 from openhqm.interfaces import IMessageQueue
 from openhqm.runtime.readiness import Readiness
@@ -73,8 +72,6 @@ class Announcing:
 
 def _handler(settings: Settings) -> str:
     """What answers requests, for a person."""
-    if echoes(settings):
-        return "no handler: each request is answered with its own payload"
     found = [settings.worker.handler or "", *settings.worker.handlers.values(), *settings.proxy.names]
     return f"answered by {', '.join(filter(None, found))}"
 

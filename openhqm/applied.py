@@ -44,7 +44,7 @@ def reloading(
         check=lambda mixed: (
             *contradictions(mixed, PRODUCTS),
             *about_halves(mixed, PRODUCTS),
-            *about_handlers(mixed, PRODUCTS),
+            *about_handlers(mixed),
         ),
         without_effect=_without_effect,
     )

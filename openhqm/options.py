@@ -15,8 +15,8 @@ from twisted.python.usage import Options, UsageError
 
 from openhqm import __version__
 from openhqm.backends import PRODUCTS
-from openhqm.config.handler_rules import about_handlers
-from openhqm.config.loading import load, read_text
+from openhqm.config.handler_rules import about_handlers, for_a_first_look
+from openhqm.config.loading import configures, load, read_text
 from openhqm.config.queue_rules import about_halves
 from openhqm.dry_run import dry_run
 from openhqm.errors import CannotStart, Complaint, ConfigurationError
@@ -101,6 +101,8 @@ class OpenHQMOptions(Options):
         if text is None and path is not None:
             text = read_text(path)
         settings = load(path, os.environ, PRODUCTS, text)
+        if self.unconfigured:
+            settings = for_a_first_look(settings)
         if role == "listener":
             settings = evolve(settings, worker=evolve(settings.worker, enabled=False))
         elif role == "worker":
@@ -111,10 +113,15 @@ class OpenHQMOptions(Options):
         halves = about_halves(settings, PRODUCTS)
         if halves:
             raise ConfigurationError([Complaint(f"--role {role}", f"{key}: {reason}") for key, reason in halves])
-        unanswered = about_handlers(settings, PRODUCTS)
+        unanswered = about_handlers(settings)
         if unanswered:
             raise ConfigurationError([Complaint(key, reason) for key, reason in unanswered])
         return Source(settings, text)
+
+    @property
+    def unconfigured(self) -> bool:
+        """Whether nothing at all is configured: no file, no role, and no variable."""
+        return self["config"] is None and self["role"] == "all" and not configures(os.environ)
 
     def read_again(self) -> Source:
         """Read the configuration while the process runs. `ConfigurationError` also for a file that is there once.

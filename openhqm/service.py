@@ -24,6 +24,7 @@ from openhqm.applied import reloading
 from openhqm.backends import PRODUCTS, make_backend, make_foreign_brokers
 from openhqm.bridges.bridges import Bridges
 from openhqm.check_report import report
+from openhqm.config.handler_rules import FIRST_LOOK
 from openhqm.config.model import Settings
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
@@ -86,6 +87,8 @@ def makeService(options: OpenHQMOptions) -> Service:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     settings = options.source.settings
+    if options.unconfigured and not options["check"]:
+        Logger().warn(FIRST_LOOK)  # twistd begins to write the log after this: it is the first line
     prepare(reactor)
     try:
         if settings.server.workers > 1 and options.inheritance is None and not options["check"]:

@@ -77,6 +77,21 @@ class StartingTests(ProcessCase):
         self.assertEqual(server.response(correlation_id), before)
         self.assertEqual(server.stop(), 0)
 
+    def test_nothing_configured(self) -> None:
+        """The first line of the log of a process for which nothing is configured says that it echoes."""
+        server = self.server()
+        command, clean = server.command(), {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        # Its port may be taken on this machine: then it ends, and has written the line before.
+        with (self.directory / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=self.directory, env=clean, stdout=log, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        server.until(lambda: "\n" in server.log(), "nothing is logged")
+        self.assertIn("each request is answered with its own payload", server.log().splitlines()[0])
+        code, _, errors = self.server().run("--config", self.config("worker: {count: 3}"))
+        self.assertEqual(code, 1)
+        self.assertIn("openhqm: worker.handler: is needed", errors)
+
     def test_own_handler(self) -> None:
         """A handler in a file beside the configuration is imported and called."""
         server = self.server()

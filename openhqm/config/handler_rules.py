@@ -1,31 +1,37 @@
 # -*- test-case-name: tests.config.test_handler_rules -*-
 """What answers the requests, and that a process does not answer them by mistake.
 
-A worker without a handler could only answer a request with the request's own payload. That is good for a first look at
-one process with its own file, and wrong everywhere else: a worker that was started without its configuration would
-complete what the others should work on.
+A worker without a handler could only answer a request with the request's own payload. That is good for a first look,
+where nothing at all is configured, and wrong everywhere else: a worker that was started without its configuration, or
+with a mistake in it, would complete what it should have worked on.
 """
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from openhqm.config.model import Settings
-from openhqm.config.products import Products, Reach
+from openhqm.config.validators import ECHO
+
+FIRST_LOOK = (
+    "nothing is configured (no file, no OPENHQM_ variable): each request is answered with its own payload. "
+    "Set worker.handler to have it answered by your code"
+)
+"""What the log says first where `for_a_first_look` applies."""
 
 
-def echoes(settings: Settings) -> bool:
-    """Whether nothing is configured that answers requests: no handler and no endpoint."""
-    worker = settings.worker
-    return worker.handler is None and not worker.handlers and not settings.proxy.names
+def for_a_first_look(settings: Settings) -> Settings:
+    """The settings of a process for which nothing at all is configured: it echoes."""
+    return evolve(settings, worker=evolve(settings.worker, handler=ECHO))
 
 
-def about_handlers(settings: Settings, products: Products) -> list[tuple[str, str]]:
+def about_handlers(settings: Settings) -> list[tuple[str, str]]:
     """What is wrong with a process that works on requests and has nothing that answers them."""
-    server, worker = settings.server, settings.worker
-    alone = server.enabled and server.workers == 1 and products[settings.queue.type].reach is not Reach.SHARED
-    if not worker.enabled or alone or not echoes(settings):
+    worker = settings.worker
+    if not worker.enabled or worker.handler is not None or worker.handlers or settings.proxy.names:
         return []
     reason = (
-        "is needed, or worker.handlers, or an endpoint with proxy.enabled: without them this process would answer the "
-        "requests of others with their own payloads. Say echo if that is meant"
+        "is needed, or worker.handlers, or an endpoint with proxy.enabled: nothing answers the requests. Say echo to "
+        "have them answered with their own payloads"
     )
     return [("worker.handler", reason)]

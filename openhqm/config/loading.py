@@ -53,7 +53,7 @@ def load(path: str | None, environment: Mapping[str, str], products: Products, t
     """
     complaints: list[Complaint] = []
     document: dict[str, Any] = {}
-    links = [name for name in sorted(environment) if _is_service_link(name, environment[name])]
+    links = service_links(environment)
     if links:
         _log.debug("variables of Kubernetes services are no configuration: {names}", names=", ".join(links))
         environment = {name: value for name, value in environment.items() if name not in links}
@@ -82,6 +82,17 @@ def load(path: str | None, environment: Mapping[str, str], products: Products, t
     if complaints:
         raise ConfigurationError(complaints)
     return settings
+
+
+def configures(environment: Mapping[str, str]) -> bool:
+    """Whether any variable sets a key."""
+    links = service_links(environment)
+    return any(name.startswith(PREFIX) and value and name not in links for name, value in environment.items())
+
+
+def service_links(environment: Mapping[str, str]) -> list[str]:
+    """The names of the variables that Kubernetes has made for services whose names begin like our keys."""
+    return [name for name in sorted(environment) if _is_service_link(name, environment[name])]
 
 
 def read_text(path: str) -> bytes:

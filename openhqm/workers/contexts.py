@@ -16,7 +16,6 @@ from twisted.web.iweb import IPolicyForHTTPS
 
 from openhqm.config.bridges import replies_of
 from openhqm.config.endpoints import CALLERS, Endpoint
-from openhqm.config.handler_rules import echoes
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.http1.client import Client, IFetch, make_client
@@ -30,7 +29,7 @@ from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, T
 from openhqm.workers.egress import Egress
 from openhqm.workers.executors import Executors
 from openhqm.workers.gate import Gate
-from openhqm.workers.handlers import Handler, Handlers, echo
+from openhqm.workers.handlers import Handler, Handlers
 from openhqm.workers.loading import load_handlers
 from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.publishing import BrokerBreaker, Publishing, ReplyPublishing
@@ -129,13 +128,12 @@ class ContextMaker:
     def _own(self, settings: Settings, before: Contexts | None) -> AttemptContext:
         worker = settings.worker
         if before is None:
-            handlers = load_handlers(worker, self._executors, fallback=_fallback(settings))
+            handlers = load_handlers(worker, self._executors)
             return self._context(settings, handlers, worker.timeout_seconds, self._order_gate(settings))
         old, handlers = before.settings.worker, before.own.handlers
-        fallback = _fallback(settings)
-        changed = (worker.handler, worker.handlers, worker.executor, worker.executors, fallback)
-        if changed != (old.handler, old.handlers, old.executor, old.executors, _fallback(before.settings)):
-            handlers = load_handlers(worker, self._executors, again=True, fallback=fallback)
+        changed = (worker.handler, worker.handlers, worker.executor, worker.executors)
+        if changed != (old.handler, old.handlers, old.executor, old.executors):
+            handlers = load_handlers(worker, self._executors, again=True)
         elif (worker.retry_policy, worker.timeout_seconds) == (old.retry_policy, old.timeout_seconds):
             return before.own
         return self._context(settings, handlers, worker.timeout_seconds, before.own.gate)
@@ -259,11 +257,6 @@ class ContextMaker:
             )
             return ClientCredentials(request, self._client(_tls_policy(request.url), kept=1), self._reactor)
         return Fixed({})
-
-
-def _fallback(settings: Settings) -> Handler | None:
-    """What answers where nothing is configured that does."""
-    return echo if echoes(settings) else None
 
 
 def slots_of(settings: Settings, endpoint: str | None) -> int:

@@ -20,13 +20,10 @@ from openhqm.workers.handlers import Handler, Handlers, echo
 from openhqm.workers.processes import check_importable
 
 
-def load_handlers(
-    worker: Worker, executors: Executors, *, again: bool = False, fallback: Handler | None = None
-) -> Handlers:
+def load_handlers(worker: Worker, executors: Executors, *, again: bool = False) -> Handlers:
     """Import the configured handlers, also from the working directory. `ConfigurationError` names each that fails.
 
     ``executors`` say where each runs: those of processes are not imported here, and only tried in a process.
-    ``fallback`` is the default handler where none is configured.
 
     ``again``: the process runs already. Then a module that was imported before is not imported again: code that runs
     refers to it. Where a handler fails, what was imported for these handlers is forgotten, so that it is imported from
@@ -64,7 +61,7 @@ def load_handlers(
     if complaints:
         _forget(before, {path.partition(":")[0] for path in configured.values()})
         raise ConfigurationError(complaints)
-    default = loaded.pop("worker.handler", fallback)
+    default = loaded.pop("worker.handler", None)
     return Handlers(default, {key.removeprefix("worker.handlers."): handler for key, handler in loaded.items()})
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.config.handler_rules import echoes
 from openhqm.errors import ConfigurationError
 from openhqm.options import OpenHQMOptions
 
@@ -16,43 +15,64 @@ ENDPOINT = "proxy: {enabled: true, endpoints: {a: {url: 'http://127.0.0.1:1/'}}}
 
 
 class HandlerRulesTests(SynchronousTestCase):
-    """`about_handlers`, as the options of a process apply it"""
+    """`about_handlers` and `for_a_first_look`, as the options of a process apply them"""
 
-    def read(self, text: str, role: str | None = None) -> OpenHQMOptions:
-        path = Path(self.mktemp())
-        path.write_text(text)
+    def read(self, text: str | None, role: str = "all", **environment: str) -> OpenHQMOptions:
         options = OpenHQMOptions()
-        self.patch(os, "environ", {})
-        options["config"], options["role"] = str(path), role
+        self.patch(os, "environ", environment)
+        options["config"], options["role"] = None, role
+        if text is not None:
+            path = Path(self.mktemp())
+            path.write_text(text)
+            options["config"] = str(path)
         options.source = options.read()
         return options
 
-    def refused(self, text: str, role: str | None = None) -> str:
-        error = self.assertRaises(ConfigurationError, self.read, text, role)
+    def refused(self, text: str | None, role: str = "all", **environment: str) -> str:
+        error = self.assertRaises(ConfigurationError, self.read, text, role, **environment)
         (complaint,) = error.complaints
         self.assertEqual(complaint.key, "worker.handler")
         return str(complaint)
 
     def test_refused(self) -> None:
-        """A process that shares a queue, and has no handler and no endpoint, does not start."""
-        self.assertIn("Say echo if that is meant", self.refused(REDIS))
+        """A process that works, and has neither a handler nor an endpoint, does not start: whatever the rest is."""
+        self.assertIn("Say echo to have them", self.refused(REDIS))
         self.refused(REDIS, "worker")
         self.refused(REDIS + "server: {workers: 2}")
         self.refused(REDIS + ENDPOINT.replace("true", "false"), "worker")
+        for text in ("", "queue: {type: memory}", "server: {port: 8001}", "worker: {count: 3}", "worker: {handler: }"):
+            self.refused(text)
+        self.refused("worker: {handler: '${H:-}'}", H="")
+        self.refused(None, "worker")
+        self.refused(None, OPENHQM_SERVER__PORT="8001")
+        self.refused(None, OPENHQM_WORKER__HANDLER="null")
 
     def test_something_answers(self) -> None:
         """A handler, handlers of operations, an endpoint or a named echo is enough; a listener needs none of them."""
         self.read(REDIS, "listener")
+        self.read("", "listener")
+        self.read("worker: {enabled: false}")
         for answers in (
             "worker: {handler: 'jobs:handle'}",
             "worker: {handlers: {resize: 'jobs:resize'}}",
             "worker: {handler: echo}",
             ENDPOINT,
+            "proxy: {sidecar: {enabled: true, upstream: 'http://127.0.0.1:1'}}",
         ):
-            for role in (None, "worker"):
-                self.assertFalse(echoes(self.read(REDIS + answers, role).source.settings), answers)
+            for before, role in ((REDIS, "all"), (REDIS, "worker"), ("", "all"), ("", "worker")):
+                self.read(before + answers, role)
 
-    def test_alone(self) -> None:
-        """One process with its own file answers with the payload, until something is configured that answers."""
-        for text in ("", "queue: {type: memory}", "server: {port: 8001}"):
-            self.assertTrue(echoes(self.read(text).source.settings), text)
+    def test_a_first_look(self) -> None:
+        """One process for which nothing at all is configured echoes; empty and foreign variables configure nothing."""
+        foreign = {"PATH": "/bin", "OPENHQM_WORKER__HANDLER": "", "OPENHQM_PORT": "tcp://10.0.0.1:80"}
+        for environment in ({}, foreign):
+            options = self.read(None, **environment)
+            self.assertTrue(options.unconfigured)
+            self.assertEqual(options.source.settings.worker.handler, "echo")
+            self.assertEqual(options.read_again().settings, options.source.settings)
+        for text, role, environment in (
+            ("worker: {handler: echo}", "all", {}),
+            (None, "listener", {}),
+            (None, "all", {"OPENHQM_WORKER__HANDLER": "echo"}),
+        ):
+            self.assertFalse(self.read(text, role, **environment).unconfigured)
