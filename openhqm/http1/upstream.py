@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from openhqm.http1.response_reader import ResponseReader, ResponseSink
 from openhqm.http1.rules import Refusal
+from openhqm.http1.write_now import write_now
 
 CLOSING_SECONDS = 5.0
 
@@ -83,7 +84,7 @@ class Upstream(Protocol):
         """Send a whole ``request`` with ``method``. ``sink`` receives the response, without a timeout."""
         self._reader, self._sink = ResponseReader(method, sink), sink
         self._request_sent = True
-        self.transport.write(request)
+        write_now(self.transport, request)
 
     def begin(
         self, head: bytes, method: bytes, chunked: bool, body: Any, sink: ResponseSink, timeout: float | None

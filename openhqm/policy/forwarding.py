@@ -107,14 +107,15 @@ def target_request(
     fields = _Fields()
     if content is not None and submission.body is None:
         fields.set("Content-Type", "application/json")
-    named = _named_by_connection(submission.headers.items())
-    fields.update(
-        (name, value)
-        for name, value in submission.headers.items()
-        if relayed
-        or (_passes(target, name.lower()) and name.lower() not in named)
-        or (submission.body is not None and name.lower() == "content-type")  # bytes have their own type or none
-    )
+    if submission.headers:
+        named = _named_by_connection(submission.headers.items())
+        fields.update(
+            (name, value)
+            for name, value in submission.headers.items()
+            if relayed
+            or (_passes(target, name.lower()) and name.lower() not in named)
+            or (submission.body is not None and name.lower() == "content-type")  # bytes have their own type or none
+        )
     if shaped is not None:
         if content is shaped.content and content is not submission.payload:
             fields.set(
@@ -124,10 +125,11 @@ def target_request(
     if content is None and not relayed:
         fields.remove("Content-Type")  # it describes the content that is not sent
     fields.update(target.headers.items())
-    fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
+    if submission.headers:
+        fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
     fields.update(credentials.items())
     own_key = relayed and "idempotency-key" in fields
-    fields.update((name, value) for name, value in about.items() if not (own_key and name == "Idempotency-Key"))
+    fields.update(about.items() if not own_key else [each for each in about.items() if each[0] != "Idempotency-Key"])
     base = target.url or str(metadata["endpoint"])
     mapped = shaped.query if shaped else {}
     if relayed:

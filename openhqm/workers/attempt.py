@@ -111,8 +111,10 @@ class Attempt:
             reply = blank(self._id, Status.FAILED, context.clock.seconds(), made, context.clock.seconds())
             await self._dead_letter("poison", ReasonClass.POISON, attrs.evolve(reply, error=error))
             return
-        if context.gate is not None and not await self._pass_gate(context.gate):
-            return
+        if context.gate is not None:
+            self._call = context.gate.enter_now()
+            if self._call is None and not await self._pass_gate(context.gate):
+                return
         started = context.clock.seconds()
         try:
             answer = await self._call_handler()

@@ -121,6 +121,8 @@ class Egress:
 
         kept = reply_fields(fetched.fields, bodiless=method == "HEAD" or status == 304)
         answer = as_response(status, kept, fetched.body)
+        if 200 <= status < 300:
+            return answer
         outcome = judge(
             status,
             self._target.retry_on,

@@ -96,12 +96,17 @@ class Gate:
 
         Cancelling the Deferred gives up the place in the order.
         """
-        if not self._entering and self._wait() == 0.0:
-            return succeed(self._begin())
+        call = self.enter_now()
+        if call is not None:
+            return succeed(call)
         waiter: Deferred[Call] = Deferred(lambda waiter: self._remove(self._entering, waiter))
         self._entering.append(waiter)
         self._reconsider()
         return waiter
+
+    def enter_now(self) -> Call | None:
+        """A `Call`, where one may begin now and no other waits for its turn."""
+        return self._begin() if not self._entering and self._wait() == 0.0 else None
 
     def ended(self, period: int, success: bool | None, reached: bool = True) -> None:
         """A call that began in ``period`` of the breaker has ended; see `Call.end`."""
