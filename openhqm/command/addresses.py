@@ -17,6 +17,11 @@ def default_url(config: str | None, environment: Mapping[str, str]) -> str:
     `ConfigurationError` where it cannot be read, `ValueError` where the URL does not follow from it.
     """
     server = load(config, environment, PRODUCTS).server
+    if not server.enabled:
+        raise ValueError(
+            "server.enabled is false, and this process answers no HTTP: ask another process that has the same store, "
+            "or let this one listen on a Unix socket (server.endpoints)"
+        )
     if not server.endpoints:
         return _url(server.host, server.port)
     for endpoint in server.endpoints:

@@ -15,16 +15,19 @@ SECTIONS = {
     "tenants": "tenants",
     "rate_limit": "rate limits",
     "callbacks": "signed callbacks",
-    "admin": "the admin listener",
 }
 
 KEYS = {
     "queue.spool": "the spool",
+    **dict.fromkeys(("admin.host", "admin.port", "admin.key"), "the admin listener"),
     "auth.api_keys": "API keys",
     "auth.jwt": "JSON web tokens",
     "monitoring.redact": "redaction (no header is ever logged)",
     "monitoring.tracing": "tracing",
 }
+
+SECRETS = ("admin.key",)
+"""Their values are not repeated in a complaint. Neither is what is inside of a list or a section."""
 
 VALUES = {
     "auth.type": ("api_key", "jwt", "any"),
@@ -58,7 +61,7 @@ def take_out(
     for key, feature in {**SECTIONS, **KEYS, **_keys_of_absent(products)}.items():
         holder, name = _holder(document, key)
         if name in holder and not asks_for_nothing(key, value := holder.pop(name)):
-            shown = "" if isinstance(value, Mapping | list) else f" {value!r}"
+            shown = "" if isinstance(value, Mapping | list) or key in SECRETS else f" {value!r}"
             refused.append((key, f"not in this build{shown and ':'}{shown} ({feature})"))
     for key, values in {**VALUES, "queue.type": tuple(products.absent)}.items():
         holder, name = _holder(document, key)

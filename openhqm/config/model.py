@@ -236,6 +236,13 @@ class Auth:
 
 
 @attrs.frozen
+class Admin:
+    """The routes for operators. Until they have a listener and keys, programs on the same host use them."""
+
+    enabled: bool = True
+
+
+@attrs.frozen
 class Monitoring:
     """What is told about the process."""
 
@@ -259,6 +266,7 @@ class Settings:
     routing: Routing = attrs.field(factory=Routing)
     partitioning: Partitions = attrs.field(factory=Partitions)
     auth: Auth = attrs.field(factory=Auth)
+    admin: Admin = attrs.field(factory=Admin)
     monitoring: Monitoring = attrs.field(factory=Monitoring)
 
     def store_of(self, record: Record[T]) -> T:

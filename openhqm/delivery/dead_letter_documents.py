@@ -15,7 +15,7 @@ from openhqm.policy.field_text import readable
 from openhqm.policy.reason_classes import reason_class
 from openhqm.runtime.times import rfc3339
 
-MOST_ERROR_CHARACTERS = 500
+MOST_CHARACTERS = 500
 
 
 def letter_size(letter: DeadLetter) -> int:
@@ -37,18 +37,15 @@ def moved(letter: DeadLetter, seconds: float) -> DeadLetter:
 def summary(number: int, letter: DeadLetter) -> dict[str, Any]:
     """What a list says of a dead letter. It is small, however large the request and its reply are."""
     request, reply = letter.request, letter.reply
-    error = reply.error
-    if error is not None and len(error) > MOST_ERROR_CHARACTERS:
-        error = f"{error[:MOST_ERROR_CHARACTERS]}..."
     return {
         "number": number,
         "correlation_id": request.correlation_id,
-        "endpoint": request.submission.endpoint,
+        "endpoint": _short(request.submission.endpoint),
         "reason_class": reason_class(letter).value,
-        "reason": letter.reason[:MOST_ERROR_CHARACTERS],
+        "reason": _short(letter.reason),
         "status": reply.status.value,
         "status_code": reply.status_code,
-        "error": error,
+        "error": _short(reply.error),
         "attempt": reply.attempt,
         "bytes": letter_size(letter),
         "submitted_at": rfc3339(request.submitted_at),
@@ -70,6 +67,7 @@ def letter_document(number: int, letter: DeadLetter) -> bytes:
         request["body_base64"] = b64encode(submission.body).decode("ascii")
     document: dict[str, Any] = {
         **summary(number, letter),
+        "endpoint": submission.endpoint,
         "reason": letter.reason,
         "error": reply.error,
         "request": request,
@@ -78,3 +76,7 @@ def letter_document(number: int, letter: DeadLetter) -> bytes:
     if reply.body is not None:
         document["reply_body_base64"] = b64encode(reply.body).decode("ascii")
     return msgspec.json.encode(document)
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."

@@ -59,7 +59,10 @@ class _Exact(Resource):
 
 
 class Routes:
-    """The public API as a Klein application: ``Routes(...).resource()``."""
+    """The public API as a Klein application: ``Routes(...).resource()``.
+
+    ``dead_letters`` is None where the routes for operators are switched off.
+    """
 
     app = Klein()
     app.url_map.merge_slashes = False  # no redirect to another path
@@ -70,7 +73,7 @@ class Routes:
         door: Door,
         streams: EventStreams,
         health: Health,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetters | None,
         own_paths: OwnPaths = ROOT,
     ) -> None:
         self._door = door
@@ -132,45 +135,45 @@ class Routes:
     @deferred
     async def list_dead_letters(self, request: IRequest) -> bytes:
         """The dead letters that match."""
-        _check_local(request)
-        return send(request, await self._dead_letters.page(read_query(request.args)))
+        letters = self._letters(request)
+        return send(request, await letters.page(read_query(request.args)))
 
     @app.route("/api/v1/dead-letters/<number>", methods=["GET"])
     @deferred
     async def show_dead_letter(self, request: IRequest, number: str) -> bytes:
         """A dead letter, whole."""
-        _check_local(request)
-        return send(request, await self._dead_letters.show(number))
+        letters = self._letters(request)
+        return send(request, await letters.show(number))
 
     @app.route("/api/v1/dead-letters/redrive", methods=["POST"])
     @deferred
     async def redrive_dead_letters(self, request: IRequest) -> bytes:
         """Redrive those that match."""
-        _check_local(request)
+        letters = self._letters(request)
         _check_json(request)
-        return send(request, await self._dead_letters.redrive(read_redrive(request.content.read())))
+        return send(request, await letters.redrive(read_redrive(request.content.read())))
 
     @app.route("/api/v1/dead-letters/<number>/redrive", methods=["POST"])
     @deferred
     async def redrive_dead_letter(self, request: IRequest, number: str) -> bytes:
         """Redrive a dead letter."""
-        _check_local(request)
+        letters = self._letters(request)
         _check_json(request)
-        return send(request, await self._dead_letters.redrive_one(number))
+        return send(request, await letters.redrive_one(number))
 
     @app.route("/api/v1/dead-letters", methods=["DELETE"])
     @deferred
     async def drop_dead_letters(self, request: IRequest) -> bytes:
         """Drop those that match."""
-        _check_local(request)
-        return send(request, await self._dead_letters.drop(read_drop(request.args)))
+        letters = self._letters(request)
+        return send(request, await letters.drop(read_drop(request.args)))
 
     @app.route("/api/v1/dead-letters/<number>", methods=["DELETE"])
     @deferred
     async def drop_dead_letter(self, request: IRequest, number: str) -> bytes:
         """Drop a dead letter."""
-        _check_local(request)
-        return send(request, await self._dead_letters.drop_one(number))
+        letters = self._letters(request)
+        return send(request, await letters.drop_one(number))
 
     @app.route("/health", methods=["GET"])
     @deferred
@@ -229,6 +232,13 @@ class Routes:
 
     def _wait(self, request: IRequest) -> float | None:
         return query_wait(request.args.get(b"wait", []), self._door.longest_wait)
+
+    def _letters(self, request: IRequest) -> DeadLetters:
+        """The dead letters, for a program on this host. `HTTPProblem` 404 where they are switched off, and 403."""
+        if self._dead_letters is None:
+            raise HTTPProblem(404, "the routes for operators are switched off: admin.enabled is false")
+        _check_local(request)
+        return self._dead_letters
 
     async def _stream(
         self, request: IRequest, correlation_id: str, after: int, history: list[Event], acceptance: Acceptance | None

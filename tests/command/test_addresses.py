@@ -44,6 +44,11 @@ class AddressTests(SynchronousTestCase):
         variables = {"OPENHQM_SERVER__ENDPOINTS": '["systemd:domain=INET:index=0"]', "OPENHQM_AUTH__TYPE": "none"}
         self.assertIn("--url", str(self.assertRaises(ValueError, default_url, None, variables)))
 
+    def test_no_server(self) -> None:
+        """A process that answers no HTTP cannot be asked, and it is said which can."""
+        error = self.assertRaises(ValueError, default_url, None, {"OPENHQM_SERVER__ENABLED": "false"})
+        self.assertIn("ask another process", str(error))
+
     def test_file(self) -> None:
         """The configuration of a file, and what is wrong with it."""
         path = Path(tempfile.mkdtemp()) / "cfg.yaml"

@@ -449,7 +449,9 @@ class AbsentTests(ConfigCase):
             ("tenants", ["a"]),
             ("rate_limit", {"requests": 5}),
             ("callbacks", {"enabled": True}),
-            ("admin", {"enabled": True}),
+            ("admin.host", "127.0.0.1"),
+            ("admin.port", 8001),
+            ("admin.key", "secret"),
             ("monitoring.redact", ["Authorization"]),
             ("monitoring.tracing", {"otlp_endpoint": "http://a"}),
         ):
@@ -503,7 +505,7 @@ class AbsentTests(ConfigCase):
         for text in (
             "proxy: {enabled: false}",
             "proxy: {enabled: false, sidecar: {enabled: false}}",
-            "admin: {enabled: false}",
+            "admin: {enabled: true, key: null}",
             "callbacks: {enabled: false}",
             "partitioning: {enabled: false, partition_count: 16}",
             "server: {workers: 1, trusted_proxies: []}",
@@ -519,8 +521,9 @@ class AbsentTests(ConfigCase):
         """So are variables that leave it off."""
         for environment in (
             {"SERVER__WORKERS": "1"},
-            {"ADMIN__ENABLED": "false"},
-            {"ADMIN": '{"enabled": false}'},
+            {"CALLBACKS__ENABLED": "false"},
+            {"CALLBACKS": '{"enabled": false}'},
+            {"ADMIN__KEY": "null"},
             {"BRIDGES": "[]"},
             {"QUEUE__SPOOL": "null"},
             {"QUEUE__FORMAT": "auto"},

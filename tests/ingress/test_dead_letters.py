@@ -129,6 +129,20 @@ class ServerTests(SynchronousTestCase):
             self.assertIn("came through a proxy", document["detail"])
         self.assertEqual(len(self.ask("GET", "/api/v1/dead-letters")[1]["dead_letters"]), 1)
 
+    def test_switched_off(self) -> None:
+        """Where they are switched off every route is a 404, whoever asks."""
+        routes: Any = self.server.routes
+        routes._dead_letters = None
+        for method, path in (
+            ("GET", ""),
+            ("DELETE", "?all=true"),
+            ("GET", "/1"),
+            ("DELETE", "/1"),
+            ("POST", "/redrive"),
+        ):
+            status, document = self.ask(method, f"/api/v1/dead-letters{path}", content_type="application/json")
+            self.assertEqual((status, "admin.enabled" in document["detail"]), (404, True), (method, path))
+
     def test_no_forms(self) -> None:
         """A form of another page can send no JSON, and whatever else it sends changes nothing."""
         self.make_letters(1, 1)

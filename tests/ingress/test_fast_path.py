@@ -43,7 +43,7 @@ class InMemoryServer:
         streams = EventStreams(backend.store, backend.clock, metrics.open_streams.set)
         self.health = Health(backend.queue, "memory", None, lambda: None, tuple)
         self.dead_letters = DeadLetters(backend.queue, backend.clock, lambda: self.door.closed)
-        routes = Routes(self.door, streams, self.health, self.dead_letters, own_paths)
+        routes = self.routes = Routes(self.door, streams, self.health, self.dead_letters, own_paths)
         fast_path: Any = FastPath(self.door, streams) if fast else lambda message: None
         self.site = HTTP1Site(routes.resource(), backend.clock, fast_path, refused, 100_000, access_log=access)
         self.protocol = self.site.buildProtocol(None)
