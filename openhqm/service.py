@@ -36,6 +36,7 @@ from openhqm.fleet.metric_families import snapshot, to_prometheus
 from openhqm.fleet.parent_connection import ParentConnection
 from openhqm.fleet.protocol import Report
 from openhqm.http1.rules import always_own
+from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.access_log import note
@@ -161,6 +162,7 @@ class OpenHQM(Service):
         self._waiting = LongPolls(store, reactor)
         ahead = partial(ahead_of, reactor) if self.backend.own_time else never_ahead
         self._streams = EventStreams(store, reactor, door_metrics.open_streams.set, ahead)
+        send_budget = SendBudget(settings.server.max_unsent_bytes)
         self._door = Door(
             queue,
             store,
@@ -170,6 +172,7 @@ class OpenHQM(Service):
             longest_wait=settings.server.max_wait_seconds,
             addressing=addressing,
             ahead=ahead,
+            has_room=send_budget.has_room,
         )
         queues = _queues(settings, addressing)
         self._metrics = Metrics(self._collect, queue, (*queues, settings.queue.dead_letter_queue), reactor)
@@ -198,6 +201,7 @@ class OpenHQM(Service):
             settings.server.max_buffered_bytes,
             note if settings.monitoring.access_log else None,
             always_own if sidecar is None else sidecar.is_own,
+            send_budget,
         )
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         register_process_metrics(self.registry, self._site, store)

@@ -70,6 +70,7 @@ class Server:
     max_body_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
     max_connections: int = attrs.field(default=20_000, validator=between(1, 1_000_000))
     max_buffered_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=between(1, 1 << 40))
+    max_unsent_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=between(1, 1 << 40))
     max_wait_seconds: float = attrs.field(default=60.0, validator=between(1, 3600))
     drain_seconds: float = attrs.field(default=30.0, validator=between(0, 3600))
 

@@ -89,6 +89,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
+        self._stop_stall_timer()
         self.site.buffered -= self._buffered
         self._queue.clear()
         serving, self._serving = self._serving, None
@@ -108,13 +109,13 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
     def check_deadlines(self, now: float) -> None:
         """End the connection where its peer is stalled or late. The site calls this about once a second."""
         if self._has_stalled(now):
-            self.transport.abortConnection()
+            self.cut_off()
         elif now > self._reader.due:
             if self._closing:
                 if not self._backlog:  # a slow client has as long as it reads
                     self.transport.abortConnection()
             elif self._reader.began_at is None:
-                self.transport.loseConnection()
+                self._close()
             else:
                 self._refuse(Refusal(408, "the request was not received in time"))
                 self._serve_next()
@@ -163,6 +164,10 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         """End the connection now. Its client can tell that a response is incomplete."""
         if not self._closing:
             self.transport.abortConnection()
+
+    def cut_off(self) -> None:
+        """End the connection now: its client reads too slowly."""
+        self.transport.abortConnection()
 
     def disable_keep_alive(self) -> None:
         """Close the connection behind the current response, which announces it with ``Connection: close``.
@@ -268,6 +273,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
 
     def _end_request(self) -> None:
         self._serving = None
+        self._count_waiting()
         if not self._persistent or self.factory.draining or (self._half_closed and not self._queue):
             self._close()
         elif self._queue:
@@ -352,7 +358,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         self.update_reading()
 
     def resumeProducing(self) -> None:
-        self._stalled_at = None
+        self._stop_stall_timer()
         if self._producer is not None:
             self._producer.resumeProducing()
         self._serve_next()

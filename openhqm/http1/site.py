@@ -17,10 +17,12 @@ from openhqm.http1.head_cache import HeadCache
 from openhqm.http1.messages import Answer, FastPath, render
 from openhqm.http1.pass_through import SelectSink
 from openhqm.http1.rules import IsOwn, Refusal, always_own
+from openhqm.http1.send_budget import SendBudget
 from openhqm.runtime.deferreds import deferred
 
 MOST_CONNECTIONS = 10_000
 MOST_BUFFERED = 256 * 1024 * 1024
+MOST_UNSENT = 256 * 1024 * 1024
 CHECK_SECONDS = 1.0
 CHECKED_AT_ONCE = 100  # connections; more in one iteration of the reactor would delay its other work
 POLL_SECONDS = 0.05
@@ -51,6 +53,7 @@ class HTTP1Site(Site):
     - ``select_sink``: chooses by the head whether a request is relayed; None where no request is.
     - ``most_connections``: a connection beyond them gets 503.
     - ``most_buffered``: the most bytes of bodies in memory, over all connections; a body beyond them gets 503.
+    - ``send_budget``: bounds the bytes of responses that wait for slow readers, over all connections.
     - ``access_log``: called with the record of each request. None by default, because a log line costs more than
       serving a request.
     - ``is_own``: says which paths are the server's own. Requests for others may have any method and target.
@@ -74,6 +77,7 @@ class HTTP1Site(Site):
         most_buffered: int = MOST_BUFFERED,
         access_log: AccessLog | None = None,
         is_own: IsOwn = always_own,
+        send_budget: SendBudget | None = None,
     ) -> None:
         # twisted.web would parse form bodies, which no route accepts.
         super().__init__(resource, parsePOSTFormSubmission=False)
@@ -85,6 +89,7 @@ class HTTP1Site(Site):
         self.most_connections = most_connections
         self.most_buffered = most_buffered
         self.buffered = 0
+        self.send_budget = send_budget or SendBudget(MOST_UNSENT)
         self.head_cache = HeadCache()
         self.access_log = access_log
         self.is_own = is_own

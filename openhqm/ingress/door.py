@@ -17,14 +17,15 @@ from openhqm.delivery.documents import acceptance_document, response_document, s
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.errors import NotDurable, OpenHQMError
 from openhqm.http1.messages import Answer, Fields
-from openhqm.ingress.answers import field, problem
+from openhqm.http1.send_budget import SENDING
+from openhqm.ingress.answers import HTTPProblem, field, problem
 from openhqm.ingress.message_size import check_size
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of, prefer_wait
 from openhqm.ingress.submission import read_submission
 from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
-from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Status, Submission
+from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.field_text import field_bytes
 from openhqm.runtime.steady_time import ahead_of, never_ahead
@@ -60,7 +61,7 @@ class Door:
     The methods are coroutines, which the caller has to await: a request needs only one Deferred, made by the router.
     ``longest_wait`` is the limit of a long poll in seconds. While `closed` is true, submissions are refused.
     `addressing` says where they go, and can be exchanged. ``ahead`` says how far the time of day is ahead of the times
-    in the store.
+    in the store, and ``has_room`` whether so many bytes of an answer can be sent now.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Door:
         longest_wait: float,
         addressing: Addressing | None = None,
         ahead: Callable[[], float] = never_ahead,
+        has_room: Callable[[int], bool] = lambda size: True,
     ) -> None:
         self.store = store
         self.longest_wait = longest_wait
         self.closed = False
+        self._has_room = has_room
         self.ahead = ahead
         self._waiting = waiting
         self._queue = queue
@@ -139,7 +142,7 @@ class Door:
         return read_submission(body, now, _carried(fields)), claim
 
     async def submit(self, body: bytes, fields: HeaderField) -> Answer:
-        """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time."""
+        """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time, and can be sent."""
         prefer = field(fields, b"prefer")
         wait = prefer_wait(prefer, self.longest_wait)
         acceptance = await self.accept(body, fields)
@@ -159,10 +162,10 @@ class Door:
     async def response(self, correlation_id: str, wait: float | None, fields: HeaderField) -> Answer:
         """The response document, or a 202 with the status where the request has not ended after ``wait`` seconds.
 
-        ``wait`` is that of the query, which has precedence over ``Prefer``. The errors of `status`.
+        ``wait`` is that of the query, which has precedence over ``Prefer``. The errors of `body`.
         """
         preferred = prefer_wait(field(fields, b"prefer"), self.longest_wait) if wait is None else None
-        record = await self._find(correlation_id, wait if wait is not None else preferred)
+        record = self._sendable(await self._find(correlation_id, wait if wait is not None else preferred))
         if record.reply is None:
             return self._not_yet(record)
         return self._response(record, () if preferred is None else (_applied(preferred),))
@@ -170,9 +173,9 @@ class Door:
     async def body(self, correlation_id: str, wait: float | None) -> Answer:
         """The reply with its own status, header fields and bytes, or a 202 where the request has not ended.
 
-        The errors of `status`.
+        The errors of `status`; `HTTPProblem` 503 where the reply cannot be sent now.
         """
-        record = await self._find(correlation_id, wait)
+        record = self._sendable(await self._find(correlation_id, wait))
         reply = record.reply
         if reply is None:
             return self._not_yet(record)
@@ -246,6 +249,15 @@ class Door:
 
     def _not_yet(self, record: Record) -> Answer:
         return Answer(202, status_document(record, self.ahead()), fields=((b"Retry-After", b"1"),))
+
+    def can_send(self, reply: Reply) -> bool:
+        """Whether the server has the memory to send ``reply`` now, also where its reader is slow."""
+        return self._has_room(len(reply.result or b"") + len(reply.body or b""))
+
+    def _sendable(self, record: Record) -> Record:
+        if record.reply is not None and not self.can_send(record.reply):
+            raise HTTPProblem(503, SENDING, ((b"Retry-After", b"1"),))
+        return record
 
     def _find(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
         if wait is None:

@@ -43,7 +43,7 @@ class Proxied:
         )
         if wait is not None:
             record = await self._door.ended(acceptance, wait)
-            if record is not None and record.reply is not None:
+            if record is not None and record.reply is not None and self._door.can_send(record.reply):
                 return passed_on(record.reply, message.head.method)
         return Answer(202, acceptance_document(acceptance, self._door.ahead()), fields=acceptance_fields(acceptance))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.http1 import request_reader
-from openhqm.http1.backpressure import STALL_SECONDS
+from openhqm.http1.backpressure import LEAST_READ_PER_SECOND, STALL_SECONDS
 from openhqm.http1.channel import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MOST_PIPELINED
 from openhqm.http1.messages import Answer
 from openhqm.http1.site import CHECKED_AT_ONCE, POLL_SECONDS
@@ -107,10 +107,10 @@ class StrictnessTests(SynchronousTestCase):
     def test_linger_while_response_is_read(self) -> None:
         """A slow client gets as long for the last responses as it keeps reading."""
         server = MemoryServer()
-        server.transport.dataBuffer = b"a" * 100
+        server.transport.dataBuffer = b"a" * 100_000
         server.send(b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n" + REFUSED["no host"][1])
         self.assertTrue(server.transport.half_closed)
-        for left in (60, 20, 10):
+        for left in (70_000, 40_000, 10_000):
             server.transport.dataBuffer = b"a" * left
             server.clock.pump([1.0] * int(STALL_SECONDS - 2))
             self.assertFalse(server.transport.aborted)
@@ -490,29 +490,55 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(server.transport.aborted)
 
     def test_slow_reader(self) -> None:
-        """A client that reads slowly is served to the end; one that stops is cut off after `STALL_SECONDS`."""
+        """A client that reads `LEAST_READ_PER_SECOND` is served to the end; one that stops is cut off after
+        `STALL_SECONDS`, whatever it has read before.
+        """
         server = MemoryServer()
-        server.transport.dataBuffer = b"a" * 1000
+        server.transport.dataBuffer = b"a" * 1_000_000
         server.protocol.pauseProducing()
-        for _ in range(20):
-            server.transport.dataBuffer = server.transport.dataBuffer[:-10]
-            server.clock.pump([1.0] * int(STALL_SECONDS - 2))
+        for _ in range(10):
+            server.transport.dataBuffer = server.transport.dataBuffer[: -20 * LEAST_READ_PER_SECOND]
+            server.clock.pump([1.0] * 20)
+        self.assertFalse(server.transport.aborted)
+        server.transport.dataBuffer = server.transport.dataBuffer[: -100 * LEAST_READ_PER_SECOND]
+        server.clock.pump([1.0] * int(STALL_SECONDS - 2))
         self.assertFalse(server.transport.aborted)
         server.clock.pump([1.0] * 4)
+        self.assertTrue(server.transport.aborted)
+
+    def test_dripping_reader(self) -> None:
+        """Any progress at all is not enough: a client that takes 600 bytes each 5 seconds is cut off."""
+        server = MemoryServer()
+        server.transport.dataBuffer = b"a" * 1_000_000
+        server.protocol.pauseProducing()
+        for _ in range(7):
+            self.assertFalse(server.transport.aborted)
+            server.transport.dataBuffer = server.transport.dataBuffer[:-600]
+            server.clock.pump([1.0] * 5)
         self.assertTrue(server.transport.aborted)
 
     def test_slow_reader_of_last_response(self) -> None:
         """That holds for the last response of a connection, too."""
         for path in (b"/fast", b"/"):
             server = MemoryServer()
-            server.transport.dataBuffer = b"a" * 1000
+            server.transport.dataBuffer = b"a" * 1_000_000
             server.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
             for _ in range(5):
-                server.transport.dataBuffer = server.transport.dataBuffer[:-10]
-                server.clock.pump([1.0] * int(STALL_SECONDS - 2))
+                server.transport.dataBuffer = server.transport.dataBuffer[: -20 * LEAST_READ_PER_SECOND]
+                server.clock.pump([1.0] * 20)
             self.assertFalse(server.transport.aborted)
-            server.clock.pump([1.0] * 4)
+            server.clock.pump([1.0] * int(STALL_SECONDS + 2))
             self.assertTrue(server.transport.aborted)
+
+    def test_idle_reader(self) -> None:
+        """A client that leaves a small response unread is not kept for ever: it is idle, and then late."""
+        server = MemoryServer()
+        server.send(GET + b"\r\n")
+        server.transport.dataBuffer = b"a" * 1000
+        server.clock.pump([1.0] * int(IDLE_SECONDS + 2))
+        self.assertEqual((server.transport.disconnecting, server.transport.aborted), (True, False))
+        server.clock.pump([1.0] * int(STALL_SECONDS + 2))
+        self.assertTrue(server.transport.aborted)
 
     def test_reader_resumes(self) -> None:
         """A client that reads again has its pipelined requests served."""
