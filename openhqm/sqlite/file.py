@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeVar
 
 import apsw
@@ -69,6 +70,8 @@ class SqliteFile:
         self._scheduled = False
         self._committing = False
         self._patient = True
+        self._in_use = Lock()  # the connection: a thread that finds it taken gets an error from apsw
+        self._begun_in_thread = False
         self._closing: Deferred[None] | None = None
         self._probe: Any = None
         self._lock: int | None = None
@@ -115,9 +118,15 @@ class SqliteFile:
         return self._damage or self._unwritable
 
     def write_now(self, operation: Operation[T]) -> T:
-        """Run a small operation at once, as at the start. `NotDurable`: nothing of it is in the file."""
+        """Run a small operation at once, as at the start. `NotDurable`: nothing of it is in the file.
+
+        It waits for a commit that is under way.
+        """
+        if self._begun_in_thread:  # it would become part of a transaction that may fail
+            raise NotDurable(f"{self._path} is busy", retry_after=1)
         try:
-            return operation(self.connection)
+            with self._in_use:
+                return operation(self.connection)
         except STORAGE_ERRORS as error:
             raise NotDurable(f"{self._path} cannot be written: {error}") from None
 
@@ -179,7 +188,8 @@ class SqliteFile:
         if self._unwritable is not None:  # it was waited for already
             self._failed([done for _, done in batch], apsw.BusyError(LOCKED))
             return
-        self._run_commit(lambda: begin_patiently(self.connection)).addCallbacks(
+        self._begun_in_thread = True
+        self._run_commit(lambda: begin_patiently(self.connection, self._in_use)).addCallbacks(
             lambda _: self._transact(batch), lambda failure: self._failed([done for _, done in batch], failure.value)
         )
 
@@ -192,6 +202,7 @@ class SqliteFile:
 
     def _transact(self, batch: list[tuple[Operation[Any], Deferred[Any]]]) -> None:
         """A transaction has begun: run the operations in it, and have it committed."""
+        self._begun_in_thread = False
         finished: list[tuple[Deferred[Any], Any]] = []
         try:
             finished = self._apply(batch)
@@ -227,7 +238,8 @@ class SqliteFile:
                 return finished
 
     def _commit(self) -> None:
-        self.connection.execute("COMMIT")
+        with self._in_use:
+            self.connection.execute("COMMIT")
 
     def _committed(self, finished: list[tuple[Deferred[Any], Any]]) -> None:
         """A commit to a file that was removed succeeds, and its rows are lost: so it must still be there afterwards.
@@ -253,6 +265,7 @@ class SqliteFile:
 
     def _failed(self, failed: list[Deferred[Any]], error: BaseException, maybe_done: bool = False) -> None:
         """Disk full, or an I/O error: every write of this commit fails, and a probe finds out when it is over."""
+        self._begun_in_thread = False
         self._roll_back()
         self._after = []
         self._committing = False

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from threading import Lock
 
 import apsw
 
@@ -22,13 +23,16 @@ def begin(connection: apsw.Connection) -> bool:
     return True
 
 
-def begin_patiently(connection: apsw.Connection) -> None:
+def begin_patiently(connection: apsw.Connection, in_use: Lock) -> None:
     """Begin a transaction that writes. Blocks while the file is locked; `apsw.BusyError` after `LOCK_SECONDS`.
 
-    SQLite's own waiting would hold the connection, and any thread that asks for it.
+    It takes ``in_use`` for each try. SQLite's own waiting would hold the connection all the time.
     """
     due = time.monotonic() + LOCK_SECONDS
-    while not begin(connection):
+    while True:
+        with in_use:
+            if begin(connection):
+                return
         if time.monotonic() >= due:
             raise apsw.BusyError(LOCKED)
         time.sleep(PAUSE_SECONDS)
