@@ -13,13 +13,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import IO
+from typing import IO, NamedTuple
 
 MOST_BYTES = 4 * 1024 * 1024
 """Of the lines that wait. Lines that are not important may take half of it."""
 MOST_AT_ONCE = 64 * 1024
 PAUSE_SECONDS = 0.05
 FLUSH_SECONDS = 1.0
+
+
+class _Line(NamedTuple):
+    """``tells``: of how many dropped lines it tells."""
+
+    data: bytes
+    tells: int = 0
 
 
 class LogWriter:
@@ -39,7 +46,7 @@ class LogWriter:
         self._begin()
 
     def _begin(self) -> None:
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[_Line] = deque()
         self._bytes = 0  # of them, and of those that are being written
         self._untold = 0
         self._failing = False
@@ -50,6 +57,8 @@ class LogWriter:
         """Write ``line``. What the stream's encoding has no bytes for is escaped."""
         data = self._encoded(line)
         if self._thread is None:
+            if self._descriptor is not None:
+                self._stream.flush()  # what was printed before comes first
             self._write(data)
             return
         with self._changed:
@@ -58,7 +67,7 @@ class LogWriter:
                 self._untold += 1
                 return
             self._tell()
-            self._add(data)
+            self._add(_Line(data))
 
     def decouple(self) -> None:
         """From now on, write in a thread. A process that is forked from this one has no such thread, and needs none."""
@@ -83,15 +92,15 @@ class LogWriter:
     def _encoded(self, line: str) -> bytes:
         return f"{line}\n".encode(self._encoding, "backslashreplace")
 
-    def _add(self, data: bytes) -> None:
-        self._lines.append(data)
-        self._bytes += len(data)
+    def _add(self, line: _Line) -> None:
+        self._lines.append(line)
+        self._bytes += len(line.data)
         self._changed.notify()
 
     def _tell(self) -> None:
         if self._untold:
             count, self._untold = self._untold, 0
-            self._add(self._encoded(self._dropped_line(count)))
+            self._add(_Line(self._encoded(self._dropped_line(count)), count))
 
     def _work(self) -> None:
         while True:
@@ -101,18 +110,18 @@ class LogWriter:
                     if not self._lines:
                         self._changed.wait()
                 batch = [self._lines.popleft()]
-                size = len(batch[0])
+                size = len(batch[0].data)
                 while self._lines and size < MOST_AT_ONCE:
                     batch.append(self._lines.popleft())
-                    size += len(batch[-1])
+                    size += len(batch[-1].data)
             try:
-                self._write(b"".join(batch))
+                self._write(b"".join(line.data for line in batch))
                 self._failing = False
             except (OSError, ValueError):  # the disk is full, or nothing reads the pipe any more
                 self._failing = True
                 with self._changed:
-                    self.dropped += len(batch)
-                    self._untold += len(batch)
+                    self.dropped += sum(line.tells == 0 for line in batch)
+                    self._untold += sum(line.tells or 1 for line in batch)
                 time.sleep(PAUSE_SECONDS)
             finally:
                 with self._changed:

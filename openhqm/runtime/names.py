@@ -95,7 +95,6 @@ class NameResolver:
         looking_up = self._threads.run(partial(self._look_up, name, None, family, kind))
         looking_up.addErrback(self._failed, name)
         looking_up.addCallback(self._found, question, semantics)
-        looking_up.addErrback(lambda failure: self._log.failure("telling an address broke down", failure))
 
     def _failed(self, failure: Failure, name: str) -> Sequence[Any]:
         if not failure.check(OSError):  # such as UnicodeError, for a name that the system has no form for
@@ -104,7 +103,10 @@ class NameResolver:
 
     def _found(self, found: Sequence[Any], question: _Question, semantics: str) -> None:
         for receiver, port in self._asked.pop(question):
-            _tell(receiver, [(each[0], each[4]) for each in found], question[1], port, semantics)
+            try:
+                _tell(receiver, [(each[0], each[4]) for each in found], question[1], port, semantics)
+            except Exception:  # of one of those who asked: the others are told all the same
+                self._log.failure("telling the addresses of {name} broke down", name=question[0])
 
 
 def _literal(name: str) -> tuple[int, tuple[str, int]] | None:

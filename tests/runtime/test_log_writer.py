@@ -108,6 +108,26 @@ class LogWriterTests(SynchronousTestCase):
         self.writer.flush(10)
         self.assertLess(time.monotonic() - began, 5)
 
+    def test_writable_again(self) -> None:
+        """Once lines can be written again, as on a disk that was full, all that are missing are told, each once."""
+        broken = True
+        write = self.writer._write
+
+        def fails(data: bytes) -> None:
+            if broken:
+                raise OSError("full")
+            write(data)
+
+        self.writer._write = fails  # type: ignore[method-assign]
+        self.writer.decouple()
+        for number in range(10):
+            self.writer.write(str(number))
+            self.writer.flush(0.1)
+            time.sleep(0.03)
+        broken = False
+        self.assertEqual(self.reader.readline(), b"10 dropped\n")
+        self.assertEqual(self.writer.dropped, 10)
+
     def test_forked(self) -> None:
         """A process that is forked from this one writes its lines without a thread."""
         self.writer.decouple()

@@ -101,6 +101,16 @@ class NamesTests(TestCase):
         await self.ask("app")
         self.assertEqual(len(self.asked), 2)
 
+    async def test_broken_receiver(self) -> None:
+        """Where one of those who asked fails at the answer, the others have it all the same."""
+        broken = Receiver()
+        broken.addressResolved = None  # type: ignore[assignment,method-assign]
+        self.resolver.resolveHostName(broken, "app", 80)
+        waiting = self.ask("app")
+        self.answers.release(1)
+        self.assertEqual(len(await waiting), 2)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
     async def test_none(self) -> None:
         """A name that the system does not know, or has no form for, has no address."""
         self.answers.release(2)
