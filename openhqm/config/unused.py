@@ -39,6 +39,7 @@ def unused(
         *_of_endpoints(settings),
         *_of_the_worker(settings),
         *_of_executors(settings),
+        *_of_brokers(settings),
     ]
 
 
@@ -154,6 +155,12 @@ def _of_executors(settings: Settings) -> Found:
             "worker.executor",
             "has no effect without a handler: set worker.handler or worker.handlers, or leave it out",
         )
+
+
+def _of_brokers(settings: Settings) -> Found:
+    published = any(endpoint.publish is not None for endpoint in settings.proxy.endpoints.values())
+    if settings.brokers and not settings.bridges and not published:
+        yield "brokers", "has no effect, because there is no bridge, and no endpoint publishes: leave it out"
 
 
 def _changed(section: Any) -> list[str]:

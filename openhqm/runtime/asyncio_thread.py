@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from openhqm.runtime.deferreds import Stoppable
+from openhqm.runtime.forks import end_forks_in
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class AsyncioThread:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
+        end_forks_in(loop)
         self._thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
         self._thread.start()
         return loop

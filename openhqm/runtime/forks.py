@@ -8,6 +8,7 @@ go on as a second gateway, on the same connections.
 from __future__ import annotations
 
 import os
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
@@ -41,6 +42,16 @@ def end_forks_at(reactor: Any) -> None:
         reactor.runUntilCurrent = reactor.doIteration = _end
 
     os.register_at_fork(after_in_child=replace)
+
+
+def end_forks_in(loop: AbstractEventLoop) -> None:
+    """End each process that is forked by what runs in ``loop``, where it would come back to the loop."""
+
+    def end_soon() -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon(_end)
+
+    os.register_at_fork(after_in_child=end_soon)
 
 
 def in_this_process(function: Callable[[], T]) -> T:

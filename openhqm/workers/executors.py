@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,10 @@ from openhqm.workers.processes import HandlerProcesses
 
 class ReturnedDeferred(Exception):
     """A function that was called in a thread returned a Deferred, which is not made for that. The text has the cure."""
+
+
+class AwaitsDeferred(Exception):
+    """A coroutine awaits a Deferred where asyncio runs. The text has the cure."""
 
 
 class Executors:
@@ -65,13 +70,13 @@ class Executors:
         return partial(self._processes.run, path)
 
     def _in_asyncio(self, handler: Handler) -> Handler:
-        return lambda work: self._asyncio.run(lambda: handler(work))
+        return lambda work: self._asyncio.run(lambda: _without_deferreds(handler(work)))
 
     def _in_thread(self, handler: Handler, path: str, executor: str | None) -> Handler:
         def returned(answer: Any) -> Any:
             if inspect.iscoroutine(answer):  # nothing of it has run yet
                 if executor == "asyncio":
-                    return self._asyncio.run(lambda: answer)
+                    return self._asyncio.run(lambda: _without_deferreds(answer))
                 return Deferred.fromCoroutine(watched(answer, path, self._watch))
             if isinstance(answer, _Unfired):
                 raise ReturnedDeferred(
@@ -100,6 +105,19 @@ def returns_deferred(handler: Handler) -> bool:
         function = function.__call__
     annotation = getattr(function, "__annotations__", {}).get("return")
     return "Deferred" in str(annotation) or inspect.isgeneratorfunction(inspect.unwrap(function))
+
+
+async def _without_deferreds(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What ``coroutine`` returns in a loop of asyncio. `AwaitsDeferred` where it awaits a Deferred."""
+    try:
+        return await coroutine
+    except RuntimeError as error:
+        if "got bad yield: <Deferred" not in str(error):
+            raise
+        raise AwaitsDeferred(
+            "it awaits a Deferred, which fires in the reactor only: set worker.executor: reactor, or await what "
+            "asyncio has"
+        ) from error
 
 
 class _Unfired:

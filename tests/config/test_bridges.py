@@ -66,7 +66,7 @@ class BridgesTests(SynchronousTestCase):
             ({"type": "mqtt", "prefix": "x/"}, "brokers.p.prefix", "has no effect"),
             ({"type": "mqtt", "port": 0}, "brokers.p.port", "must be from 1"),
         ):
-            self.refused(key, reason, [], brokers={"p": broker})
+            self.refused(key, reason, [self.source(broker="p")], brokers={"p": broker})
         self.refused("brokers.a.b", "name", [], brokers={"a.b": {"type": "mqtt"}})
 
     def test_what_is_missing(self) -> None:

@@ -50,6 +50,7 @@ class UnusedTests(ConfigCase):
                 "proxy.default_endpoint",
                 "worker.handler takes",
             ),
+            ("brokers: {plant: {type: mqtt, host: a}}", "brokers", "no bridge"),
             ("worker: {executors: {a: process}}", "worker.executors.a", "worker.handlers has no a"),
             ("worker: {handler: echo, executor: thread}", "worker.executor", "without a handler"),
             (PROXY + "}\nworker: {timeout_seconds: 5}", "worker.timeout_seconds", "timeout of each endpoint"),

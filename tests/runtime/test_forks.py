@@ -127,10 +127,11 @@ class HandlerTests(SynchronousTestCase):
 
     def test_returns(self) -> None:
         """A forked process that returns from the handler ends there. It settles nothing, and keeps nothing locked."""
-        for executor in ("reactor", "thread"):
+        for executor in ("reactor", "thread", "asyncio", "process"):
             directory = Path(tempfile.mkdtemp(prefix="openhqm-forks-"))
             self.addCleanup(shutil.rmtree, directory)
-            (directory / "jobs.py").write_text(RETURNS)
+            kind = "async def" if executor == "asyncio" else "def"
+            (directory / "jobs.py").write_text(RETURNS.replace("def", kind))
             server = Server(directory, OPENHQM_WORKER__HANDLER="jobs:handle", OPENHQM_WORKER__EXECUTOR=executor)
             server.start()
             self.addCleanup(server.stop)

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from openhqm.workers.executors import Executors, ReturnedDeferred, is_async, returns_deferred
+from openhqm.workers.executors import AwaitsDeferred, Executors, ReturnedDeferred, is_async, returns_deferred
 from openhqm.workers.handlers import Handlers, Work
 from openhqm.workers.holding import HoldWatch, NeedsAsyncio, in_reactor
 from tests.workers.test_handlers import wait_for, work
@@ -152,12 +152,13 @@ class ExecutorsTests(TestCase):
         self.assertEqual(cleaned, ["cleaned up"] * 3)
 
     async def test_deferreds_in_asyncio(self) -> None:
-        """A coroutine that awaits a Deferred in asyncio fails, and does not hang."""
+        """A coroutine that awaits a Deferred in asyncio fails with the cure, and does not hang."""
 
         async def wrong(_: Work) -> Any:
             return await Deferred()
 
-        await self.assertFailure(self.run_with(wrong, "asyncio"), RuntimeError)
+        error = await self.assertFailure(self.run_with(wrong, "asyncio"), AwaitsDeferred)
+        self.assertIn("set worker.executor: reactor", str(error))
 
 
 class HoldWatchTests(SynchronousTestCase):
