@@ -177,7 +177,9 @@ class LocalQueue:
             self._pass_over(each)
             return None
         handle = Handle(begun, each)
-        delivery = Delivery(incoming.request, begun.attempt, self, handle, self.clock.seconds() + self.lease)
+        # The message says when the store accepted it, by its clock. The worker compares that with its own.
+        request = attrs.evolve(incoming.request, submitted_at=self._ledger.to_ours(incoming.request.submitted_at))
+        delivery = Delivery(request, begun.attempt, self, handle, self.clock.seconds() + self.lease)
         self._leases.add(incoming.number, delivery)
         if beginning.ended is not None:
             delivery.revoke(beginning.ended)

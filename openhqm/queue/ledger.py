@@ -161,6 +161,9 @@ class Ledger(Protocol):
     def stop(self) -> Deferred[None]:
         """Close the store."""
 
+    def to_ours(self, moment: float) -> float:
+        """A moment of the store's time, by the clock of this process."""
+
     def follow(self, queue: str, missed: Callable[[], None]) -> None:
         """Learn of endings of this queue's requests in other processes; ``missed`` when some may have been missed."""
 

@@ -67,6 +67,7 @@ class RedisLedger:
     ) -> None:
         self._redis = redis
         self._channels = channels
+        self.to_ours = redis.clocks.to_ours
         self._letters = DeadLetters(redis, dead_letters, limits)
         self._ttl = ttl
         self._window = "" if window is None else str(window)

@@ -71,7 +71,7 @@ class SqliteLedger:
         self.has_workers = False
         self._named: set[str] = set()
         self._load = SqliteLoad(file, store, limits, clock)
-        self.unbegun = Unbegun(file, lambda: self._load.limits.ends_what_waits)
+        self.unbegun = Unbegun(file, clock, lambda: self._load.limits.ends_what_waits)
         self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun, window)
         self._losses = LedgerLosses(file, self.outbox, reply_channel, lambda: self._fell_due(clock.seconds()))
         self.open_channels, self.recover = self._losses.open_channels, self._losses.recover
@@ -126,6 +126,9 @@ class SqliteLedger:
         """The time of this store."""
         return self._clock.seconds()
 
+    def to_ours(self, moment: float) -> float:
+        return moment
+
     def _fell_due(self, due: float) -> None:
         for call in self.on_due:
             call(due)
@@ -175,7 +178,7 @@ class SqliteLedger:
                     first = self._file.ids.number(earlier.correlation_id)
                     connection.execute("UPDATE outbox SET told = 1 WHERE key = ?", (first,))
                     return earlier
-            refusal = self._load.refusal(connection, len(outgoing.body), self._oldest)
+            refusal = self._load.refusal(connection, len(outgoing.body), self.unbegun.oldest)
             if refusal is not None:
                 if claim is not None:
                     drop_claim(connection, claim, outgoing.number)
@@ -219,10 +222,7 @@ class SqliteLedger:
 
     def _end_some(self, connection: apsw.Connection, now: float) -> int:
         self.unbegun.catch_up(connection)
-        return self._load.end_some(connection, now, self.unbegun.older, self._oldest)
-
-    def _oldest(self, connection: apsw.Connection) -> int | None:
-        return self.unbegun.oldest(connection, self._clock.seconds())
+        return self._load.end_some(connection, now, self.unbegun.older, self.unbegun.oldest)
 
     def _new(self, submission: Submission, now: float) -> Outgoing:
         key = self._rows.next_key(_RANK)

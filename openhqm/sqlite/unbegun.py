@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import apsw
+from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_request
 from openhqm.messages import Request
@@ -39,8 +40,9 @@ def waits_since(request: Request) -> float:
 class Unbegun:
     """The table ``unbegun`` of ``file``. ``wanted`` says whether it is kept, which may change at any time."""
 
-    def __init__(self, file: SqliteFile, wanted: Callable[[], bool]) -> None:
+    def __init__(self, file: SqliteFile, clock: IReactorTime, wanted: Callable[[], bool]) -> None:
         self._file = file
+        self._clock = clock
         self._wanted = wanted
         self._catching_up = CatchingUp(file, self._exchange)
         self.changed, self.catch_up = self._catching_up.changed, self._catching_up.run
@@ -85,9 +87,9 @@ class Unbegun:
 
     # All of them
 
-    def oldest(self, connection: apsw.Connection, now: float) -> int | None:
+    def oldest(self, connection: apsw.Connection) -> int | None:
         """The request that has waited longest."""
-        return next(iter(self.older(connection, now, 1)), None)
+        return next(iter(self.older(connection, self._clock.seconds(), 1)), None)
 
     def older(self, connection: apsw.Connection, before: float, most: int) -> Sequence[int]:
         """Up to ``most`` requests that wait since ``before`` or earlier, the oldest first."""

@@ -8,13 +8,17 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from openhqm.messages import Submission
+from openhqm.brokered.queue import BrokeredQueue
+from openhqm.messages import Reply, Status, Submission
+from openhqm.policy.channels import Channels
 from openhqm.redis.address import parse_address
 from openhqm.redis.clocks import ClockDifference
 from openhqm.redis.connection import Redis
+from openhqm.redis.ledger import RedisLedger
 from openhqm.redis.queue import RedisQueue
 from openhqm.redis.results import RedisResults
 from openhqm.runtime.deferreds import deferred
+from openhqm.testing import FORMS, FakeBroker, FakeServer
 from tests.redis.bench import shared_redis
 
 
@@ -82,6 +86,36 @@ class SkewedTests(TestCase):
             assert delivery.request.deadline is not None
             self.assertLess(abs(delivery.request.deadline - redis.clock.seconds() - 300.0), 3.0)
             await delivery.ack()
+
+    @deferred
+    async def over_a_broker(self, prefix: str, skew: float, server: FakeServer) -> BrokeredQueue:
+        clock: Any = Skewed(skew)
+        redis = Redis(parse_address(shared_redis().url), prefix, reactor, lambda: 0.5, seconds=5.0, clock=clock)
+        ledger = RedisLedger(redis, channels=Channels("requests"), dead_letters="dead", ttl=60.0)
+        broker = FakeBroker(server, clock, server.traits)
+        queue = BrokeredQueue(broker, ledger, clock, channels=Channels("requests"), dead_letters="dead")
+        store = RedisResults(redis, 60.0)
+        await queue.start()
+        self.addCleanup(queue.stop)
+        store.start()
+        self.addCleanup(store.stop)
+        await redis.when_probed()
+        return queue
+
+    @deferred
+    async def test_deadline_over_a_broker(self) -> None:
+        """The same where the request comes through a broker: a minute is more than many a deadline has."""
+        for skew in (60.0, -60.0):
+            prefix = f"test:{os.urandom(4).hex()}:"
+            server = FakeServer(FORMS["amqp"])
+            listener = await self.over_a_broker(prefix, 0.0, server)
+            worker = await self.over_a_broker(prefix, skew, server)
+            await listener.accept(Submission(b"1", timeout=30.0), None)
+            (delivery,) = await worker.receive("requests", 1)
+            assert delivery.request.deadline is not None
+            self.assertLess(abs(delivery.request.deadline - reactor.seconds() - skew - 30.0), 3.0)  # type: ignore[attr-defined]
+            self.assertIn("that of Redis, whose time decides", " ".join(worker.warnings))
+            await delivery.settle(Reply(delivery.request.correlation_id, Status.COMPLETED, 0.0))
 
     @deferred
     async def test_delay(self) -> None:

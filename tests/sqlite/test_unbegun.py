@@ -79,10 +79,9 @@ class UnbegunTests(SynchronousTestCase):
             bench.pass_time(2)
             oldest = self.do(bench, bench.queue.accept(Submission(b"1"), None))
             self.do(bench, bench.queue.accept(Submission(b"1"), None))
-            now = bench.now()
-            found = bench.ledger.unbegun.oldest(bench.file.connection, now)
+            found = bench.ledger.unbegun.oldest(bench.file.connection)
             self.assertEqual(found, bench.file.ids.number(oldest.correlation_id))
-            counts.append(steps(bench, partial(bench.ledger.unbegun.oldest, bench.file.connection, now)))
+            counts.append(steps(bench, partial(bench.ledger.unbegun.oldest, bench.file.connection)))
         self.assertLessEqual(counts[1], counts[0] + 40)
 
     def test_oldest_of_a_partition(self) -> None:
@@ -92,7 +91,7 @@ class UnbegunTests(SynchronousTestCase):
         bench.turn()
         self.do(bench, bench.queue.receive(f"{REQUESTS}._0", 1, in_order=True))
         ids = [self.successResultOf(each).correlation_id for each in asked]
-        oldest = bench.ledger.unbegun.oldest(bench.file.connection, bench.now())
+        oldest = bench.ledger.unbegun.oldest(bench.file.connection)
         self.assertEqual(oldest, bench.file.ids.number(ids[1]))
 
     def test_not_wanted(self) -> None:
