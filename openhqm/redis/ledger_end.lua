@@ -9,8 +9,9 @@ local key = record(number)
 local first = not redis.call('HGET', key, 'ended')
 if first and status == '' then return 'open' end
 if first then
-  if letter ~= '' then add_letter(letters, letter) end
   end_request(number, redis.call('HGET', key, 'queue'), '', status, reply, ttl, 9)
+  -- Behind the first write, which takes no memory: while Redis is full a script goes on that has written.
+  if letter ~= '' then add_letter(letters, letter) end
 end
 redis.call('HSET', key, 'token', '', 'settled', token .. (first and ' 1' or ' 0'))
 return first and '1' or '0'
