@@ -183,6 +183,9 @@ class WorkedElsewhere:
     def queues(self) -> Deferred[Sequence[str]]:
         return self._listener.queues()
 
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        return self._listener.reject(letter)
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._listener.drop_dead_letter(number)
 
