@@ -99,7 +99,7 @@ class Reader:
     def letter(self, message: Message, reason: str, now: float) -> DeadLetter:
         """The dead letter for a message that can be no request: with its bytes, its topic and what it had besides.
 
-        It can be stored, whatever the message holds.
+        It can be stored, whatever the message holds: of one that is too large, its beginning.
         """
         about = message.properties or Properties()
         metadata = {**self._about(about), TOPIC: _storable(about.topic[:LONGEST_TOPIC])}
@@ -109,7 +109,10 @@ class Reader:
         digest = blake2b(message.body, digest_size=16)
         digest.update(about.topic.encode("utf-8", "surrogatepass"))
         id = str(UUID(bytes=digest.digest(), version=4))
-        request = Request(id, now, Submission(b"null", metadata=metadata, body=message.body))
+        body, size = message.body, len(message.body)
+        if size > self._most_bytes:
+            body, reason = body[: self._most_bytes], f"{reason}; of its {size} bytes these are the first ones"
+        request = Request(id, now, Submission(b"null", metadata=metadata, body=body))
         kind = ReasonClass.NOT_A_REQUEST.value
         reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason, reason_class=kind)
         return DeadLetter(request, f"not a request: {reason}", reply, now)

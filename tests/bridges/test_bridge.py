@@ -380,11 +380,12 @@ class BridgeTests(SynchronousTestCase):
         self.make()
         self.broker.deliver(message(b"{no JSON", headers={"X-A": "b"}), message(b"1" * 101), message(b"2"))
         letters = [each for _, each in self.successResultOf(self.queue.dead_letters(0, 10))]
-        self.assertEqual([each.request.submission.body for each in letters], [b"{no JSON", b"1" * 101])
+        self.assertEqual([each.request.submission.body for each in letters], [b"{no JSON", b"1" * 100])
         self.assertEqual(
             letters[0].request.submission.metadata, {"bridge": "b", "topic": "a/b", "fields": {"X-A": "b"}}
         )
         self.assertIn("not JSON", letters[0].reason)
+        self.assertIn("of its 101 bytes", letters[1].reason)
         self.assertEqual(len(self.broker.acknowledged), 3)
         self.assertEqual(self.payloads(), [b"2"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
@@ -17,10 +17,14 @@ from zope.interface.verify import verifyObject
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IReceiver, Message, Properties
 from openhqm.mqtt.address import Address, covers, filter_fault
+from openhqm.mqtt.client import Client
 from openhqm.mqtt.foreign import MQTTForeignBroker
+from openhqm.mqtt.topics import TopicSubscription
 from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.threads import Threads
 from tests.bridges.devices import Device
-from tests.brokers import shared_mosquitto
+from tests.brokers import Mosquitto, shared_mosquitto
+from tests.mqtt.scripted import ScriptedServer
 
 _tests = count(1)
 
@@ -72,9 +76,7 @@ class FilterTests(SynchronousTestCase):
                 self.assertFalse(covers(topic_filter, topic), (topic_filter, topic))
 
 
-class ForeignTests(TestCase):
-    """MQTT 5, unless a test says otherwise"""
-
+class Base(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
@@ -110,6 +112,10 @@ class ForeignTests(TestCase):
             await deferLater(reactor, 0.02)  # type: ignore[arg-type]
         receiver.deliveries.clear()
         return subscription
+
+
+class ForeignTests(Base):
+    """MQTT 5, unless a test says otherwise"""
 
     @deferred
     async def test_properties(self) -> None:
@@ -248,3 +254,126 @@ class ForeignTests(TestCase):
         message = Message(b"1", {}, None, Properties())
         await self.assertFailure(broker.publish("a", message), NotDurable)
         await self.assertFailure(broker.ask("a", message, None), NotDurable)
+
+
+class FaultTests(Base):
+    """Brokers that end connections, forget sessions or refuse"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = Mosquitto().start()
+        self.addCleanup(self.server.close)
+
+    async def comes(self, receiver: Receiver, body: bytes) -> None:
+        """What is published now comes, soon."""
+        device = self.device()
+        for _ in range(500):
+            await deferToThread(device.publish, f"{self.prefix}/x", body)
+            if body in receiver.bodies:
+                return
+            await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+        self.fail("it does not come")
+
+    @deferred
+    async def test_forgotten(self) -> None:
+        """A broker that comes back with nothing is subscribed to again."""
+        for protocol in (5, 4):
+            self.prefix = f"foreign{next(_tests)}"
+            receiver = Receiver()
+            await self.subscribed(self.broker(protocol), receiver, f"{self.prefix}/x")
+            await deferToThread(self.server.lose_everything)
+            await self.comes(receiver, b"again")
+
+    @deferred
+    async def test_taken_over(self) -> None:
+        """Another client with the same id takes what is out; when it has gone, messages come again."""
+        broker, receiver = self.broker(), Receiver()
+        await self.subscribed(broker, receiver, f"{self.prefix}/x")
+        receiver.acknowledges = False
+        await self.comes(receiver, b"out")
+        thief = Client(
+            Address("127.0.0.1", self.server.port), f"{self.prefix}/s", reactor, lambda message: None, session=True
+        )
+        threads = Threads(reactor, "thief", 1)
+        threads.start()
+        await thief.connect(threads.run, 5.0)
+        await self.until(lambda: bool(receiver.revoked), "nothing is revoked")
+        thief.abort()
+        threads.stop()
+        receiver.acknowledges = True
+        await self.comes(receiver, b"again")
+        self.assertEqual(list(broker.warnings), [])
+
+    @deferred
+    async def test_frozen(self) -> None:
+        """A broker that answers nothing is given up, and used again when it does."""
+        address = Address("127.0.0.1", self.server.port, keepalive=2)
+        broker, receiver = MQTTForeignBroker(address, self.prefix, reactor, random.random, seconds=0.5), Receiver()
+        broker.start()
+        self.addCleanup(broker.stop)
+        await self.subscribed(broker, receiver, f"{self.prefix}/x")
+        self.server.freeze()
+        self.addCleanup(self.server.thaw)
+        message = Message(b"1", {}, None, Properties(retained=True))
+        await self.assertFailure(broker.publish("a", message), NotDurable)
+        await self.until(lambda: bool(broker.warnings), "it is not noticed")
+        self.server.thaw()
+        await self.comes(receiver, b"again")
+        await broker.publish("a", message)
+
+    @deferred
+    async def test_refused_subscription(self) -> None:
+        """A broker that refuses a subscription, or grants QoS 0: nothing is read, and a warning says why."""
+        for code, reason in ((0x87, "refuses the subscription to a/#: Not authorized"), (0, "grants QoS 0 only")):
+            server = ScriptedServer()
+            self.addCleanup(server.close)
+            server.subscribe_code = code
+            broker = MQTTForeignBroker(server.address, "me", reactor, random.random, seconds=1.0)
+            broker.start()
+            self.addCleanup(broker.stop)
+            broker.subscribe("me/b", ["a/#"], 5, Receiver()).credit(5)
+            await self.until(lambda: reason in "".join(broker.warnings), "it says nothing")  # noqa: B023
+            self.assertIsNone(broker.unavailable_reason)
+            server.subscribe_code = 1
+            await self.until(lambda: not broker.warnings, "it does not try again")  # noqa: B023
+
+    @deferred
+    async def test_small_packets(self) -> None:
+        """What is larger than the broker's largest packet is not published, and the connection stays."""
+        await deferToThread(self.server.kill)
+        self.server.settings["max_packet_size"] = "1024"
+        await deferToThread(self.server.start)
+        broker = self.broker()
+        await self.until(lambda: broker.unavailable_reason is None, "it does not connect")
+        for message in (
+            Message(b"x" * 2000, {}, None, Properties(retained=True)),
+            Message(b"x", {"k": "v" * 2000}, None, Properties(retained=True)),
+            Message(b"x", {}, None, Properties(retained=True, correlation=b"x" * 2000)),
+        ):
+            await self.assertFailure(broker.publish("a", message), NotDurable)
+        await broker.publish("a", Message(b"x", {}, None, Properties(retained=True)))
+
+    @deferred
+    async def test_identities_come_again(self) -> None:
+        """Where packet identifiers are used up too soon, they identify nothing."""
+        clock = Clock()
+        one = TopicSubscription("s", ["a"], Receiver(), "peer", clock, random.random, lambda received: Deferred())
+
+        class Publish:
+            qos, dup, _topic, payload = 1, False, b"a", b"1"
+
+            def __init__(self, mid: int) -> None:
+                self.mid = mid
+
+        def identity(mid: int) -> str | None:
+            return one._identity(Publish(mid))
+
+        self.assertNotEqual(identity(1), identity(2))
+        clock.advance(1000)
+        self.assertIsNotNone(identity(1))  # a slow round
+        clock.advance(60)
+        identity(2)
+        self.assertIsNone(identity(1))  # a fast one
+        clock.advance(1000)
+        self.assertIsNone(identity(2))
+        self.assertIsNotNone(identity(1))
