@@ -319,6 +319,7 @@ class FaultTests(Base):
         await self.until(lambda: bool(broker.warnings), "it is not noticed")
         self.server.thaw()
         await self.comes(receiver, b"again")
+        await self.until(lambda: broker.unavailable_reason is None, "it is not connected again")
         await broker.publish("a", message)
 
     @deferred
