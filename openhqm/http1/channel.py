@@ -11,7 +11,6 @@ byte now and then.
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from typing import Any
 
@@ -26,6 +25,7 @@ from openhqm.http1.access import AccessRecorder
 from openhqm.http1.backpressure import ResponseConsumer
 from openhqm.http1.messages import Answer, FullRequest, StreamedAnswer, render, render_head
 from openhqm.http1.pass_through import Relay
+from openhqm.http1.pipeline import Pipeline
 from openhqm.http1.request_reader import BUSY, HEAD_SECONDS, RequestReader
 from openhqm.http1.response_writer import ChannelWriter
 from openhqm.http1.rules import Refusal
@@ -34,8 +34,6 @@ from openhqm.runtime.deferreds import Running
 
 IDLE_SECONDS = 75.0  # between two requests
 LINGER_SECONDS = 2.0  # for the client to read the last response and close its side
-MOST_PIPELINED = 32
-MOST_PIPELINED_BYTES = 1024 * 1024
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -48,16 +46,16 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
     def __init__(self, site: Any) -> None:
         ResponseConsumer.__init__(self)
         self.factory = self.site = site  # the names that Twisted and twisted.web use
-        self._queue: deque[FullRequest | Relay | Refusal] = deque()  # what was read behind the request being served
-        self._queued_bytes = 0  # of the bodies in it
-        self._buffered = 0  # those, and the body being collected: this connection's part of `HTTP1Site.buffered`
+        self._queue = Pipeline()  # what was read behind the request being served
+        self._buffered = 0  # its bytes, and those of the reader: this connection's part of `HTTP1Site.buffered`
         self._recorder = None if site.access_log is None else AccessRecorder(site.access_log, site.clock)
-        self._reader = RequestReader(self, self._enqueue, self._send_continue)
+        self._reader = RequestReader(self, self._enqueue, self._send_continue, lambda: self._queue.full)
         self._serving: Any = None  # WebRequest, Relay, ChannelWriter, or FullRequest and then Running on the fast path
         self._persistent = True  # whether the connection stays open behind the response
         self._half_closed = False  # the client has closed its side, and may still read
         self._closing = False  # what the client still sends is dropped: no further request is served
         self._reading = True  # the transport is not paused
+        self._read_on_scheduled = False
 
     # Called by the transport
 
@@ -80,10 +78,10 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         if self._queue:
             self._serve_next()
         else:
-            if self._reader.began_at is None and self._serving is None:
+            if self._is_between_requests:
                 self._start_idle_timer()  # the client sent an empty line
             self.update_reading()
-        if self.site.buffered > self.site.most_buffered and self._reader.collected:
+        if self.site.buffered > self.site.most_buffered and self._buffered:
             self._refuse(Refusal(503, BUSY))
             self._serve_next()
 
@@ -135,7 +133,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         elif self._closing:
             if self._serving is None and not self._queue:  # what was accepted is answered first
                 self.transport.loseConnection()
-        elif self._reader.began_at is not None:
+        elif self._reader.began_at is not None or self._reader.unread:
             self._refuse(Refusal(400, "the connection ended before the request was complete"))
             self._serve_next()
         elif self._serving is None and not self._queue:
@@ -153,7 +151,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
 
     @property
     def _is_between_requests(self) -> bool:
-        return self._serving is None and not self._queue and self._reader.began_at is None
+        return self._serving is None and not self._queue and self._reader.between
 
     def close_between_requests(self) -> None:
         """Close the connection behind what was written, unless a request is being served or read."""
@@ -182,9 +180,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
     # Requests, served one after the other
 
     def _enqueue(self, request: FullRequest | Relay) -> None:
-        self._queue.append(request)
-        if type(request) is FullRequest:
-            self._queued_bytes += len(request.body)
+        self._queue.append(request, self._serving is not None or bool(self._queue))
 
     def _send_continue(self) -> None:
         """The client waits for ``100 Continue``, which must not precede the responses to earlier requests."""
@@ -195,7 +191,6 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         while self._queue and self._serving is None and self._stalled_at is None:
             request = self._queue.popleft()
             if type(request) is FullRequest:
-                self._queued_bytes -= len(request.body)
                 self._serve(request)
             elif isinstance(request, Relay):
                 self._write_some = None
@@ -214,17 +209,24 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         """Read from the client, or pause it where what it sends cannot be taken now."""
         self._update_buffered()
         relay = self._reader.relay
-        if relay is None:
-            # One body may have the size of `most_body`. The bodies of pipelined requests must not all have it.
-            full = len(self._queue) >= MOST_PIPELINED or self._queued_bytes >= MOST_PIPELINED_BYTES
-            self._set_reading(not full and self._stalled_at is None)
-            return
         # A client that reads the response slowly does not slow down the relayed body, which goes elsewhere.
-        self._set_reading(relay.wants_body)
+        ready = not self._queue.full and (self._stalled_at is None if relay is None else relay.wants_body)
+        if self._reader.unread:
+            if ready and not self._read_on_scheduled:
+                self._read_on_scheduled = True
+                self.factory.clock.callLater(0, self._read_on)
+            ready = False
+        self._set_reading(ready)
         self._reader.resume() if self._reading else self._reader.pause()
 
+    def _read_on(self) -> None:
+        """Read what was received while the pipeline was full."""
+        self._read_on_scheduled = False
+        if not self._closing:
+            self.dataReceived(self._reader.take_unread())
+
     def _update_buffered(self) -> None:
-        buffered = self._queued_bytes + self._reader.collected
+        buffered = self._queue.size + self._reader.collected + len(self._reader.unread)
         if buffered != self._buffered:
             self.site.buffered += buffered - self._buffered
             self._buffered = buffered
@@ -279,7 +281,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         elif self._queue:
             self.factory.clock.callLater(0, self._serve_next)
         else:
-            if self._reader.began_at is None:
+            if self._reader.between:
                 self._start_idle_timer()
             if not self._reading:
                 self.update_reading()
@@ -334,7 +336,6 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         """
         self._closing = True
         self._queue.clear()
-        self._queued_bytes = 0
         self._reader.discard()
         self._update_buffered()
         if not self._reading and not self._half_closed:

@@ -19,6 +19,7 @@ import httptools
 from openhqm.http1.chunks import ChunkLines, chunks_begin
 from openhqm.http1.messages import FullRequest
 from openhqm.http1.pass_through import Relay
+from openhqm.http1.pipeline import MOST_PIPELINED
 from openhqm.http1.rules import (
     MALFORMED,
     METHODS,
@@ -38,6 +39,7 @@ MOST_FRAMING = 64 * 1024  # bytes of chunk lines and trailer beyond the bytes of
 MOST_METHOD = 64  # bytes of a method that is not in the parser's table
 _METHOD = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d})(?:( )|\Z)" % MOST_METHOD)
 _PARSED = REFUSED_METHODS.union(METHODS)  # methods that the parser reads itself
+SHORTEST = 18  # bytes of the shortest request, GET / HTTP/1.0
 BUSY = "the server is receiving as many request bodies as it can hold; try again later"
 
 
@@ -46,13 +48,20 @@ class RequestReader:
 
     ``send_continue`` is called where a client waits for ``100 Continue`` before it sends a body that is collected.
 
+    While ``full()``, no further request is read: what has come waits in ``unread`` as it came, for `take_unread`. A
+    read of 64 KiB may hold thousands of requests, each of which would take many times its bytes.
+
     ``due`` is the time, in seconds of the site's clock, at which the connection has been silent or slow for too long.
     ``began_at`` is when the first byte of the request that is being read came, or None between two requests. ``relay``
     is the relay whose body is being read, or None.
     """
 
     def __init__(
-        self, channel: Any, on_request: Callable[[FullRequest | Relay], object], send_continue: Callable[[], object]
+        self,
+        channel: Any,
+        on_request: Callable[[FullRequest | Relay], object],
+        send_continue: Callable[[], object],
+        full: Callable[[], bool] = lambda: False,
     ) -> None:
         self.due = float("inf")
         self.relay: Relay | None = None
@@ -60,6 +69,8 @@ class RequestReader:
         self._site = channel.factory
         self._on_request = on_request
         self._send_continue = send_continue
+        self._full = full
+        self.unread = b""
         self._parser: Any
         self._between = True  # the parser is between two requests, so that a request may bypass it
         self._last_head: Head | None = None  # of the last request that the current read completed
@@ -74,15 +85,33 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read ``data``. Raises `Refusal`: no further request can be read from this connection."""
+        if self.unread:
+            self.unread += data
+            return
         between = self._between and self.began_at is None
         if between and self._read_cached(data):
             return
         whole, self._last_head = data, None
         while data:
-            data = self._feed(data)
+            if self._full():
+                self.unread = data
+                break
+            end = _end_of_some(data)
+            rest = self._feed(data[:end])
+            data = rest + data[end:] if rest else data[end:]
         self._read = b""  # an idle connection keeps no bytes
         if between and self._between and self.began_at is None and self._last_head is not None:
             self._site.head_cache.add(whole, self._last_head)
+
+    def take_unread(self) -> bytes:
+        """The bytes that wait, which are to be given to `feed` again."""
+        unread, self.unread = self.unread, b""
+        return unread
+
+    @property
+    def between(self) -> bool:
+        """Whether nothing of a next request has come."""
+        return self.began_at is None and not self.unread
 
     def _read_cached(self, data: bytes) -> bool:
         """Hand on ``data`` without the parser, where it is one complete request whose head is cached."""
@@ -174,18 +203,18 @@ class RequestReader:
 
     def discard(self) -> None:
         """Forget the request that is being read: nothing more of it is read."""
-        self._held = b""
+        self._held = self.unread = b""
         self._start_message()
         self.due = float("inf")
 
     def pause(self) -> None:
-        """The body is not read for now, so its deadline stands still: the client is not to blame."""
-        if self._paused_at is None:
+        """The request is not read for now, so its deadline stands still: the client is not to blame."""
+        if self._paused_at is None and self.began_at is not None:
             self._paused_at = self._site.clock.seconds()
             self.due = float("inf")
 
     def resume(self) -> None:
-        """The body is read again."""
+        """The request is read again."""
         paused_at, self._paused_at = self._paused_at, None
         if paused_at is not None and self.began_at is not None:
             self.began_at += self._site.clock.seconds() - paused_at
@@ -329,6 +358,19 @@ class RequestReader:
     def _body_due(self) -> float:
         assert self.began_at is not None
         return self.began_at + HEAD_SECONDS + self._body_size / LEAST_BYTES_PER_SECOND
+
+
+def _end_of_some(data: bytes) -> int:
+    """An index in ``data`` up to which at most `MOST_PIPELINED` requests end."""
+    if len(data) < SHORTEST * MOST_PIPELINED:
+        return len(data)
+    end = 0
+    for _ in range(MOST_PIPELINED):
+        found = data.find(b"\r\n\r\n", end)
+        if found < 0:
+            return len(data)
+        end = found + 4
+    return end
 
 
 def _refusal_in(error: Exception) -> Refusal:
