@@ -37,6 +37,7 @@ def unused(
         *_switched_off(settings, document),
         *_of_the_door(settings),
         *_of_endpoints(settings),
+        *_of_routes(settings),
         *_of_the_worker(settings),
         *_of_executors(settings),
         *_of_brokers(settings),
@@ -133,6 +134,14 @@ def _of_endpoints(settings: Settings) -> Found:
     if routes and not proxy.names and all(route.endpoint is None for route in routes):
         reason = "have no effect without an endpoint: set proxy.enabled and proxy.endpoints, or leave them out"
         yield "routing.routes", reason
+
+
+def _of_routes(settings: Settings) -> Found:
+    for index, route in enumerate(settings.routing.routes):
+        endpoint = settings.proxy.endpoints.get(route.endpoint or "")
+        if endpoint is not None and route.timeout is not None and route.timeout > endpoint.timeout:
+            reason = f"has no effect, because the timeout of {route.endpoint} is {endpoint.timeout:g} s: raise that"
+            yield f"routing.routes.{index}.timeout", reason
 
 
 def _of_the_worker(settings: Settings) -> Found:

@@ -51,6 +51,11 @@ class UnusedTests(ConfigCase):
                 "worker.handler takes",
             ),
             ("brokers: {plant: {type: mqtt, host: a}}", "brokers", "no bridge"),
+            (
+                PROXY + "}\nrouting: {routes: [{name: a, is_default: true, endpoint: a, timeout: 301}]}",
+                "routing.routes.0.timeout",
+                "the timeout of a is 300 s: raise that",
+            ),
             ("worker: {executors: {a: process}}", "worker.executors.a", "worker.handlers has no a"),
             ("worker: {handler: echo, executor: thread}", "worker.executor", "without a handler"),
             (PROXY + "}\nworker: {timeout_seconds: 5}", "worker.timeout_seconds", "timeout of each endpoint"),
