@@ -109,9 +109,11 @@ async def check(service: OpenHQM) -> None:
     try:
         await service.backend.check()
         await service.orphans.look()
-        for line in report(service.settings, service.backend, service.orphans.warnings):
+        warnings = (*service.orphans.warnings, *await service.bridges.check())
+        for line in report(service.settings, service.backend, warnings):
             print(line)
     finally:
+        await service.bridges.disconnect()
         await service.backend.stop()
         service.commits.stop()
 
@@ -157,7 +159,7 @@ class OpenHQM(Service):
         self._pool = pool
         self._intake = self.backend.make_intake(addressing, check_submission) if pool is not None else None
         rules = read_submission, check_submission
-        self._bridges = Bridges(settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry)
+        self.bridges = Bridges(settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry)
         door_metrics = DoorMetrics(self.registry)
         self._waiting = LongPolls(store, reactor)
         ahead = partial(ahead_of, reactor) if self.backend.own_time else never_ahead
@@ -182,7 +184,7 @@ class OpenHQM(Service):
             settings.queue.type,
             self._metrics if settings.monitoring.metrics_enabled else None,
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
-            lambda: (*self.orphans.warnings, *self._bridges.warnings, *warnings()),
+            lambda: (*self.orphans.warnings, *self.bridges.warnings, *warnings()),
             None if self._parent is None else partial(self._parent.fleet_status, False),
             settings.queue.limits.limits,
         )
@@ -227,7 +229,7 @@ class OpenHQM(Service):
                 self._intake.addressing = addressing
             if exchange is not None:
                 exchange()
-            self._bridges.exchange(addressing)
+            self.bridges.exchange(addressing)
             self.orphans.exchange(queues)
             self._metrics.names = (*queues, settings.queue.dead_letter_queue)
 
@@ -299,7 +301,7 @@ class OpenHQM(Service):
             self._pool.start()
         if self._intake is not None:
             self._intake.start()
-        self._bridges.start()
+        self.bridges.start()
         self.backend.when_probed().addBoth(self._announcing.serving)
 
     async def _listen(self) -> None:
@@ -341,7 +343,7 @@ class OpenHQM(Service):
         if self._serving:
             if self._intake is not None:
                 await self._intake.stop()
-            await self._bridges.stop()
+            await self.bridges.stop()
             if self._pool is not None:
                 await self._pool.stop(drain)
         self._waiting.stop()
@@ -361,7 +363,7 @@ class OpenHQM(Service):
         if self._sidecar is not None:
             self._sidecar.stop()
         self.orphans.stop()
-        await self._bridges.disconnect()
+        await self.bridges.disconnect()
         await self.backend.stop()
         self.commits.stop()
         if self._pool is not None and self._serving:

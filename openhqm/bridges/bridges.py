@@ -17,6 +17,7 @@ from openhqm.bridges.endings import StoreEndings
 from openhqm.bridges.formats import CheckSubmission, Formats, ReadSubmission
 from openhqm.bridges.reading import Reader
 from openhqm.config.bridge_rules import foreign_channels
+from openhqm.config.bridges import Bridge as BridgeSettings
 from openhqm.config.model import Settings
 from openhqm.config.products import Products
 from openhqm.interfaces import IForeignBroker, IMessageQueue, IResultStore
@@ -51,7 +52,7 @@ class Bridges:
         counts = Counts(name, text, "outcome", OUTCOMES, registry)
         for each in settings.bridges if settings.worker.enabled else ():
             broker = brokers[each.from_.broker]
-            fault = partial(_reply_fault, settings, products, brokers, each.reply_broker)
+            fault = partial(_reply_fault, settings, products, brokers, each)
             made = Bridge(
                 each.name,
                 broker,
@@ -83,6 +84,14 @@ class Bridges:
         for each in self._bridges:
             each.reader.addressing = addressing
 
+    @deferred
+    async def check(self) -> Sequence[str]:
+        """Connect to the brokers, without receiving, and say what an operator should know of them. It does not fail."""
+        for broker in self._brokers.values():
+            broker.start()
+        await DeferredList([broker.when_probed() for broker in self._brokers.values()])
+        return self.warnings
+
     def start(self) -> None:
         """Begin to connect, and to receive."""
         for broker in self._brokers.values():
@@ -109,15 +118,19 @@ def _reply_fault(
     settings: Settings,
     products: Products,
     brokers: Mapping[str, IForeignBroker],
-    broker: str | None,
+    bridge: BridgeSettings,
     channel: str,
 ) -> str | None:
-    """What keeps a channel of ``broker`` from getting a reply, or None: a bridge would make a request of it, again."""
+    """What keeps a channel from getting the reply to a message of ``bridge``, or None."""
+    broker = bridge.reply_broker
     assert broker is not None
     fault = brokers[broker].fault(channel)
     if fault is not None:
         return fault
-    rules = foreign_channels(settings, products, broker)
+    rules, allowed = foreign_channels(settings, products, broker), bridge.allowed_replies
+    if allowed is not None and not any(rules.covers(name, channel) for name in allowed):
+        return "is not one of those that reply.allow covers"
+    # A bridge would make a request of it, again and again.
     for each in settings.bridges:
         if each.from_.broker == broker and any(rules.covers(name, channel) for name in each.from_.channels(rules.key)):
             return f"is read by the bridge {each.name}"

@@ -70,7 +70,7 @@ class Reader:
         self._partition_key = _compiled(bridge.partition_key)
         self._path = _compiled(bridge.path)
         reply = bridge.reply_channel
-        self._reply_topic = None if reply is None else TextTemplate(reply.topic)
+        self._reply_topic = _compiled(None if reply is None else reply.topic)
         self._scope = f"bridge {bridge.name}"
 
     def read(self, message: Message, now: float) -> Reading:

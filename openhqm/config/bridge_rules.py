@@ -72,7 +72,13 @@ def _about_its_replies(settings: Settings, products: Products, bridge: Bridge, k
     if broker not in settings.brokers:
         yield f"{key}.reply.broker", _no_broker(settings, broker)
         return
-    channels, example = foreign_channels(settings, products, broker), TextTemplate(reply.topic).example
+    channels = foreign_channels(settings, products, broker)
+    for name in reply.allow:
+        if (fault := channels.source_fault(name)) is not None:
+            yield f"{key}.reply.allow", f"{name!r} {fault}"
+    if reply.topic is None:
+        return
+    example = TextTemplate(reply.topic).example
     fault = channels.fault(example)
     if fault is not None:
         yield f"{key}.reply.topic", f"{reply.topic!r} {fault}"

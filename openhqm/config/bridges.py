@@ -30,6 +30,11 @@ def _template(instance: object, attribute: object, value: str) -> None:
     TextTemplate(value)
 
 
+def _topic(instance: object, attribute: object, value: str) -> None:
+    not_empty(instance, attribute, value)
+    TextTemplate(value)
+
+
 @attrs.frozen
 class Source:
     """The channel of a bridge. ``client_id`` is what the broker knows it by; None: as `Bridge.client_id` has it."""
@@ -49,10 +54,23 @@ class Source:
 
 @attrs.frozen
 class ReplyChannel:
-    """Where replies go. ``broker`` None: to that of the message."""
+    """Where replies go. ``broker`` None: to that of the message.
 
-    topic: str = attrs.field(default="", validator=[not_empty, _template])
+    ``topic`` None: to the message's own address, if it has one that one of ``allow`` covers.
+    """
+
+    topic: str | None = attrs.field(default=None, validator=optional(_topic))
     broker: str | None = attrs.field(default=None, validator=optional(not_empty))
+    allow: list[str] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
+        if self.topic is None and not self.allow:
+            raise Wrong([(("topic",), "is missing: say where replies go, or which of their own addresses are allowed")])
+        if self.topic is not None and self.allow:
+            raise Wrong([(("allow",), "has no effect beside topic, which stands above the message's own address")])
+        if self.topic is None and self.broker is not None:
+            raise Wrong([(("broker",), "has no effect without topic: an address is one of the message's own broker")])
 
 
 def _reply(instance: object, attribute: object, value: Any) -> None:
@@ -99,6 +117,12 @@ class Bridge:
     def reply_channel(self) -> ReplyChannel | None:
         """Where every reply goes, whatever its message says."""
         return self.reply if isinstance(self.reply, ReplyChannel) else None
+
+    @property
+    def allowed_replies(self) -> Sequence[str] | None:
+        """What has to cover the address of a message for its reply; None: it may have any."""
+        reply = self.reply_channel
+        return reply.allow if reply is not None and reply.topic is None else None
 
     @property
     def reply_broker(self) -> str | None:

@@ -55,11 +55,12 @@ def about_the_kind(settings: Settings, products: Products, kind: Kind) -> Found:
 def record_keeper(settings: Settings, products: Products) -> Product | None:
     """The product that keeps the records of what is in a broker; None: this process works without a store.
 
-    A process that only works needs no store of its own: it reports to the process that keeps the records. Where the
-    store is shared, every process uses it.
+    A process that only works needs no store of its own: it reports to the process that keeps the records. One with
+    bridges accepts requests, as one with a door does. Where the store is shared, every process uses it.
     """
     keeper = _named_store(settings, products)
-    return keeper if settings.server.enabled or keeper.reach is Reach.SHARED else None
+    accepts = settings.server.enabled or bool(settings.bridges)
+    return keeper if accepts or keeper.reach is Reach.SHARED else None
 
 
 def _named_store(settings: Settings, products: Products) -> Product:

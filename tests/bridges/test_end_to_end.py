@@ -103,7 +103,14 @@ class EdgeTests(SynchronousTestCase):
     def test_reply(self) -> None:
         """The reply goes to the message's own response topic, with its correlation data, also when it is a failure."""
         server = self.start(
-            [{"name": "b", "from": {"broker": "plant", "topics": ["ask/#"]}}],
+            [
+                {"name": "b", "from": {"broker": "plant", "topics": ["ask/#"]}},
+                {
+                    "name": "careful",
+                    "from": {"broker": "plant", "topics": ["careful"]},
+                    "reply": {"allow": ["answers/+", "other"]},
+                },
+            ],
             OPENHQM_PROXY__DEFAULT_ENDPOINT="collector",
         )
         device = self.device()
@@ -116,11 +123,15 @@ class EdgeTests(SynchronousTestCase):
         assert properties is not None
         self.assertEqual(properties.CorrelationData, b"\x00\xff")
         self.assertEqual(dict(properties.UserProperty)["status"], "COMPLETED")
+        device.publish("careful", b"2", ResponseTopic="answers/1")
+        self.assertEqual(device.next().payload, b"2")
+        device.publish("careful", b"3", ResponseTopic="lamps/1/set")
+        server.until(self.letters, "no dead letter")
+        self.assertIn("reply.allow", self.letters()[0].reason)
         # It would come back for ever.
         device.publish("ask/2", b"2", ResponseTopic="ask/3")
-        server.until(self.letters, "no dead letter")
-        (letter,) = self.letters()
-        self.assertIn("is read by the bridge b", letter.reason)
+        server.until(lambda: len(self.letters()) == 2, "no dead letter")
+        self.assertIn("is read by the bridge b", self.letters()[1].reason)
 
     def test_command(self) -> None:
         """A request is published to a device, and its answer is the response: with correlation data, or without."""
@@ -159,6 +170,28 @@ class EdgeTests(SynchronousTestCase):
         watching.subscribe("quiet")
         done = server.response(server.submit({"id": 1}, endpoint="quiet"))
         self.assertEqual((done["status"], watching.next().payload), ("COMPLETED", b'{"id": 1}'))
+
+    def test_without_a_door(self) -> None:
+        """A process without HTTP of its own takes messages from MQTT to HTTP; --check looks for its broker."""
+        server = Server(
+            self.directory,
+            OPENHQM_SERVER__ENABLED="false",
+            OPENHQM_BROKERS=json.dumps(
+                {
+                    "plant": {"type": "mqtt", "host": "127.0.0.1", "port": self.mosquitto.port},
+                    "away": {"type": "mqtt", "host": "127.0.0.1", "port": 1},
+                }
+            ),
+            OPENHQM_BRIDGES=json.dumps([{"name": "b", "from": {"broker": "plant", "topics": ["in"]}}]),
+            OPENHQM_PROXY__ENABLED="true",
+            OPENHQM_PROXY__DEFAULT_ENDPOINT=self.target.url,
+        )
+        code, out, _ = server.run("--check")
+        self.assertEqual((code, out.count("note: broker")), (0, 1), out)
+        self.assertIn("note: broker away: cannot use mqtt://127.0.0.1:1: Connection refused", out)
+        server.launch()
+        self.addCleanup(server.stop)
+        self.publish_until_taken(server, self.device(), "in")
 
     def test_killed(self) -> None:
         """What came while the gateway was down, and what it had not acknowledged, is done after its restart, once."""

@@ -115,6 +115,11 @@ class BridgesTests(SynchronousTestCase):
             self.refused("bridges.0.reply.topic", "is read by", [self.bridge(reply={"topic": topic})])
         read([self.bridge(reply={"topic": "replies/{{ topic[1] }}"}), {**self.bridge(name="c"), "reply": "none"}])
         self.refused("bridges.0.reply", "must be none", [self.bridge(reply="yes")])
+        read([self.bridge(reply={"allow": ["answers/#"]})])
+        self.refused("bridges.0.reply.allow", "+ beside", [self.bridge(reply={"allow": ["answers+"]})])
+        self.refused("bridges.0.reply.allow", "no effect", [self.bridge(reply={"topic": "r", "allow": ["x"]})])
+        self.refused("bridges.0.reply.topic", "is missing", [self.bridge(reply={})])
+        self.refused("bridges.0.reply.broker", "no effect", [self.bridge(reply={"allow": ["x"], "broker": "plant"})])
         self.refused("bridges.0.reply.topic", "wildcard", [self.bridge(reply={"topic": "r/#"})])
         self.refused("bridges.0.reply.broker", "no broker", [self.bridge(reply={"topic": "r", "broker": "x"})])
 

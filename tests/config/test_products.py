@@ -13,7 +13,7 @@ import openhqm.config
 from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load
 from openhqm.config.model import Settings, short_form
-from openhqm.config.products import Kind, Product, Products, Reach
+from openhqm.config.products import ForeignChannels, Kind, Product, Products, Reach
 from openhqm.config.queue_rules import about_the_kind, record_keeper
 from openhqm.config.validators import between, not_empty
 from openhqm.errors import Complaint, ConfigurationError
@@ -48,12 +48,15 @@ def no_zone_b(settings: Settings) -> list[tuple[str, str]]:
     return [(settings.queue.key(Cloud, "zones"), "zone b is closed")] if "b" in zones else []
 
 
+BRIDGE = """server: {enabled: false}
+brokers: {p: {type: pipe}}
+bridges: [{name: b, from: {broker: p, queue: q}}]"""
 TABLE = Products(
     [
         Product("air", Kind.BACKEND, Reach.PROCESS),
         Product("shelf", Kind.BACKEND, Reach.FILE, Shelf, keeps_records=True),
         Product("cloud", Kind.BACKEND, Reach.SHARED, Cloud, no_zone_b, keeps_records=True, foreign_messages=True),
-        Product("pipe", Kind.BROKER, Reach.SHARED, Pipe),
+        Product("pipe", Kind.BROKER, Reach.SHARED, Pipe, foreign=ForeignChannels("queue")),
         Product("box", Kind.EITHER, Reach.SHARED),
     ],
     absent={"drum": ("drum_sticks",)},
@@ -223,6 +226,7 @@ class RuleTests(ProductsCase):
             ("server: {enabled: false}", None),
             ("server: {enabled: false}\ncache: {type: shelf}", None),
             ("server: {enabled: false}\ncache: {type: cloud}", "cloud"),
+            (BRIDGE, "shelf"),
         ):
             found = record_keeper(self.load(f"queue: {{type: pipe}}\n{text}"), TABLE)
             self.assertEqual(None if found is None else found.name, keeper, text)
