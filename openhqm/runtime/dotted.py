@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from traceback import extract_tb
 from typing import Any
@@ -12,7 +14,12 @@ _OWN_FRAMES = 2  # those of this function and of importlib
 
 
 def load_callable(path: str) -> Callable[..., Any]:
-    """Import what ``path`` names. `ValueError` with the module and the reason, for the operator."""
+    """Import what ``path`` names, also from the working directory.
+
+    `ValueError` with the module and the reason, for the operator.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     module_name, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -29,8 +28,6 @@ def load_handlers(worker: Worker, executors: Executors, *, again: bool = False) 
     refers to it. Where a handler fails, what was imported for these handlers is forgotten, so that it is imported from
     its file once the operator has mended that.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()  # a file may be newer than the last look into its directory
     before = set(sys.modules)
     configured = {"worker.handler": worker.handler} if worker.handler is not None else {}

@@ -33,6 +33,13 @@ class LoadCallableTests(SynchronousTestCase):
             error: Any = self.assertRaises(ValueError, load_callable, path)
             self.assertIn(words, str(error))
 
+    def test_working_directory(self) -> None:
+        """A module in the working directory is found, from wherever the program that runs was started."""
+        (Path.cwd() / "openhqm_test_beside.py").write_text("def make():\n    return 17\n")
+        self.addCleanup((Path.cwd() / "openhqm_test_beside.py").unlink)
+        self.patch(sys, "path", [path for path in sys.path if path not in ("", str(Path.cwd()))])
+        self.assertEqual(load_callable("openhqm_test_beside:make")(), 17)
+
     def test_a_module_that_breaks(self) -> None:
         """What a module raises while it is imported is told on one line, with the module's name."""
         directory = Path(self.mktemp())
