@@ -1,0 +1,152 @@
+"""The README and the pages of ``docs/``: what they show works as it stands there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.backends import PRODUCTS
+from openhqm.config.handler_rules import about_handlers
+from openhqm.config.loading import load
+from openhqm.errors import ConfigurationError
+from tests.brokers import Mosquitto, RedisServer, shared_rabbitmq
+from tests.documentation import Block, Reader, blocks, pages, said
+
+INSTALLS = "it installs packages; the tests run in what was installed"
+SYSTEM = "it changes the services of the machine"
+LONG = "it runs for minutes, and is run by name"
+FAILED = "the page shows requests that failed, and here none has"
+PART = "it is a part of a file, or a form to fill in"
+# The blocks that the tests do not run, by page and how they begin, and why.
+NOT_RUN = {
+    "README.md: $(command -v sudo) apt-get update": INSTALLS,
+    "README.md: python3 -m venv .venv && .venv/bin/pip install -e": INSTALLS,
+    "docs/bridges.md: curl": "it needs a lamp that answers",
+    "docs/edge-gateway.md: sudo apt-get": INSTALLS,
+    "docs/benchmarks.md: sudo apt-get install -y wrk": LONG,
+    "docs/configuration.md: twistd -n openhqm [--config": PART,
+    "docs/configuration.md: worker:\n  handler_file: /run/secrets": "it reads a file that the machine does not have",
+    "docs/mqtt.md: sudo apt-get": INSTALLS,
+    "docs/mqtt.md: sudo systemctl": SYSTEM,
+    "docs/operations.md: docker build": INSTALLS,
+    "docs/rabbitmq.md: pip install": INSTALLS,
+    "docs/rabbitmq.md: rabbitmqctl": SYSTEM,
+    "docs/redis.md: pip install": INSTALLS,
+    "docs/running.md: python3 -m venv": INSTALLS,
+    "docs/running.md: . .venv/bin/activate": "the tests have the programs of the environment already",
+    "docs/writing-a-backend.md: python -m": LONG,
+}
+# Those that are run, and print something else than the page shows.
+NOT_COMPARED = {
+    "docs/command-line.md: .venv/bin/openhqm dead": FAILED,
+    "docs/http-api.md: curl 'localhost:8000/api/v1/dead-letters": FAILED,
+    "docs/http-api.md: curl localhost:8000/api/v1/dead-letters": FAILED,
+    "docs/operations.md: .venv/bin/openhqm dead": FAILED,
+}
+
+
+def not_run(block: Block) -> bool:
+    """Whether the list above has the block."""
+    return any(block.name.startswith(name) for name in NOT_RUN)
+
+
+class BlocksTests(SynchronousTestCase):
+    """Every code block"""
+
+    def each(self, language: str) -> list[Block]:
+        """The blocks in that language, of all pages."""
+        found = [block for page in pages() for block in blocks(page) if block.language == language]
+        self.assertTrue(found)
+        return found
+
+    def test_configurations(self) -> None:
+        """Every YAML block is a configuration that OpenHQM takes, with a handler where one is needed."""
+        path = Path(self.mktemp())
+        for block in self.each("yaml"):
+            if not_run(block):
+                continue
+            path.write_text(block.text)
+            variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block.text), "1")
+            try:
+                settings = load(str(path), variables, PRODUCTS)
+            except ConfigurationError as error:
+                self.fail(f"{block.where}: {error}")
+            self.assertEqual(about_handlers(settings), [], block.where)
+
+    def test_programs(self) -> None:
+        """Every Python block can be read, and every JSON block is JSON."""
+        for block in self.each("python"):
+            ast.parse(block.text, block.where)
+        for block in self.each("json"):
+            json.loads(block.text)
+
+    def test_languages(self) -> None:
+        """Every block says what it is, and those that say nothing are printed by something, or drawn."""
+        known = {"sh", "yaml", "python", "json", "js", "ini", "nginx", ""}
+        self.assertEqual([b.where for page in pages() for b in blocks(page) if b.language not in known], [])
+
+    def test_the_list(self) -> None:
+        """What is not run is still there."""
+        there = [block.name for page in pages() for block in blocks(page)]
+        names = [*NOT_RUN, *NOT_COMPARED]
+        self.assertEqual([name for name in names if not any(each.startswith(name) for each in there)], [])
+
+    def test_said(self) -> None:
+        """Ids, times, numbers and white space may differ from what a page shows, and nothing else."""
+        shown = '{"id":"4f979731-6ccf-4116-ab56-c1caefb6b88d","at":"2026-11-24T03:49:15.811Z",\n "n":12,...}\n'
+        printed = '{"id":"6e32e69e-0000-4116-ab56-c1caefb6b88d","at":"2027-01-01T00:00:00.000Z","n":7,"more":1}'
+        self.assertTrue(said(shown, f"HTTP/1.1 200 OK\r\n\r\n{printed}"))
+        self.assertFalse(said(shown, printed.replace('"n"', '"m"')))
+        self.assertFalse(said("one\ntwo\n", "two\none\n"))
+
+
+class CommandsTests(SynchronousTestCase):
+    """The commands of a page, run in a directory that has what the page has said before"""
+
+    def follow(self, page: str) -> None:
+        """Do what the page says, from its top to its end. What it needs beside OpenHQM is there."""
+        content = "".join(block.text for block in blocks(page) if not not_run(block))
+        ports: dict[str, str] = {}
+        if "localhost:6379" in content or "redis-cli" in content:
+            redis = RedisServer().start()
+            self.addCleanup(redis.close)
+            ports[r"(?<=localhost:)6379"] = str(redis.port)
+            ports[r"\bredis-cli\b"] = f"redis-cli -p {redis.port}"
+        if "localhost:5672" in content:
+            ports[r"(?<=localhost:)5672"] = str(shared_rabbitmq().port)
+        if "mqtt_host" in content:
+            mosquitto = Mosquitto().start()
+            self.addCleanup(mosquitto.close)
+            ports["mqtt_host: localhost"] = f"connection: {{mqtt: {{host: localhost, port: {mosquitto.port}}}}}"
+        if "plant: {type: mqtt" in content:
+            mosquitto = Mosquitto().start()
+            self.addCleanup(mosquitto.close)
+            ports["type: mqtt, host: localhost"] = f"type: mqtt, host: localhost, port: {mosquitto.port}"
+            ports[r"\bmosquitto_pub\b"] = f"mosquitto_pub -p {mosquitto.port}"
+        environment = dict.fromkeys(re.findall(r"\$\{(\w+)\}", content), "abc")
+        reader = Reader(Path(self.mktemp()).absolute(), ports, environment)
+        self.addCleanup(reader.close)
+        for block in blocks(page):
+            if not not_run(block):
+                reader.follow(block)
+                if any(block.name.startswith(name) for name in NOT_COMPARED):
+                    reader.printed = ""
+
+
+def _follows(page: str) -> Callable[[CommandsTests], None]:
+    def test(self: CommandsTests) -> None:
+        self.follow(page)
+
+    test.__doc__ = f"What ``{page}`` says can be done."
+    return test
+
+
+for _page in pages():
+    if any(block.language == "sh" for block in blocks(_page)):
+        _name = "test_" + re.sub(r"\W+", "_", _page.removesuffix(".md").removeprefix("docs/")).lower()
+        setattr(CommandsTests, _name, _follows(_page))
