@@ -51,12 +51,16 @@ class Endings(Protocol):
 
 @attrs.define(eq=False)
 class _Entry:
-    """A delivery that is not acknowledged: what was read in it, or the dead letter that it makes."""
+    """A delivery that is not acknowledged: what was read in it, or the dead letter that it makes.
+
+    ``maybe_accepted``: the queue was asked to accept it, and did not answer.
+    """
 
     delivery: IBrokerDelivery
     reading: Reading | None
     letter: DeadLetter | None
     revoked: bool = False
+    maybe_accepted: bool = False
 
     @property
     def line(self) -> Line | None:
@@ -204,6 +208,7 @@ class Bridge:
                 if entry.letter is not None:
                     await self._queue.reject(entry.letter)
             except NotDurable as error:
+                entry.maybe_accepted |= error.maybe_done
                 self._wait(error.reason)
             except Exception as error:  # of the queue: nothing is known of the message, so it is tried again
                 self._log.failure("accepting a message broke down", bridge=self.name)
@@ -222,7 +227,8 @@ class Bridge:
                 accepted = await accept(submission, reading.claim, follow_ups)
             except IdempotencyConflict:  # another message has the same identity
                 accepted = await accept(submission, None, follow_ups)
-            if accepted.replayed and is_new and not entry.revoked:  # its identity was that of another message before
+            known = entry.revoked or entry.maybe_accepted  # it may be the one that was accepted under its identity
+            if accepted.replayed and is_new and not known:  # else its identity was that of another message before
                 accepted = await accept(submission, None, follow_ups)
             return accepted
         except MessageTooLarge as error:  # there will never be room for it
@@ -282,8 +288,7 @@ class Bridge:
 
     def _go_on(self) -> None:
         """Ask for more, where nothing waits."""
-        if self._waiting or self._timer is not None or self.warning is None:
+        if self._waiting or self._timer is not None or self.warning is None or self._subscription is None:
             return
         self.warning = None
-        if self._subscription is not None:
-            self._subscription.credit(self._most)
+        self._subscription.credit(self._most)

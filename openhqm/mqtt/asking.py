@@ -24,11 +24,13 @@ MOST_TOPICS = 1000
 
 class Answers:
     """Those that come over the connection that publishes. Their topics are subscribed to while a message waits there,
-    and after that until more than `MOST_TOPICS` are.
+    and after that until more than `MOST_TOPICS` are. What comes in ``own`` without correlation data answers nothing: no
+    device is told of that topic without them.
     """
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: Any, own: str) -> None:
         self._clock = clock
+        self.own = own
         self._client: Client | None = None
         self._waiting: dict[str, dict[bytes, Deferred[Message]]] = {}
         self._subscribed: set[str] = set()
@@ -90,6 +92,8 @@ class Answers:
             return
         read = from_foreign(message.topic, message, None, bool(message.dup))
         correlation = None if read.properties is None else read.properties.correlation
+        if correlation is None and message.topic == self.own:
+            return
         answer = waiting.pop(next(iter(waiting)) if correlation is None else correlation, None)
         if answer is not None:
             answer.callback(read)

@@ -55,8 +55,7 @@ class MQTTForeignBroker:
         self._random = random
         self._threads = Threads(reactor, "mqtt-foreign", MOST_THREADS)
         self._publisher = Publisher(reactor, seconds, _EveryTopic(), None)
-        self._answers = Answers(reactor)
-        self._own_answers = f"{client_id}/answers/{int(random() * 2**53):x}"
+        self._answers = Answers(reactor, f"{client_id}/answers/{int(random() * 2**53):x}")
         self._subscriptions: list[TopicSubscription] = []
         self._running = False
         self._link = Reconnecting(
@@ -120,7 +119,7 @@ class MQTTForeignBroker:
 
     @deferred
     async def ask(self, channel: str, message: Message, answers: str | None) -> Message:
-        topic = self._own_answers if answers is None else answers
+        topic = self._answers.own if answers is None else answers
         about = message.properties or Properties()
         correlation = about.correlation or b""
         subscribed, answer = self._answers.expect(topic, correlation)

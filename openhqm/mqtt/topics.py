@@ -90,7 +90,7 @@ class TopicSubscription:
         self._flowing = False
         self._was_subscribed = False
         self._last_identifier = 0
-        self._round_began = float("-inf")
+        self._round_began = clock.seconds()
         self._identifies = True
         self._link = Reconnecting(
             f"{peer} ({client_id})",

@@ -244,6 +244,35 @@ class BridgeTests(SynchronousTestCase):
         self.broker.deliver(message(b"2", "7"))  # a producer that gives the same id to another message
         self.assertEqual(self.payloads(), [b"1", b"1", b"2"])
 
+    def test_no_answer(self) -> None:
+        """A message that the store may have accepted, and did not say so, is one request."""
+        self.make()
+        accept = self.queue.accept
+
+        def silent(*arguments: Any) -> Deferred[Any]:
+            accept(*arguments)
+            return fail(NotDurable("no answer", maybe_done=True))
+
+        self.patch(self.queue, "accept", silent)
+        self.broker.deliver(message(b"1", "7", False))
+        self.queue.accept = accept  # type: ignore[method-assign]
+        self.clock.advance(10)
+        self.assertEqual((self.payloads(), self.broker.acknowledged), ([b"1"], [b"1"]))
+
+    def test_lost_channel(self) -> None:
+        """A channel that is gone is said for as long as it is, also when an older message is accepted meanwhile."""
+        self.make()
+        self.queue.hold = True
+        self.broker.deliver(message(b"1"))
+        self.bridge.lost("there is no such queue")
+        self.queue.let_go(0)
+        self.assertEqual(self.bridge.warning, "bridge b: there is no such queue")
+        self.queue.hold = False
+        self.clock.advance(10)
+        self.assertIsNone(self.bridge.warning)
+        self.broker.deliver(message(b"2"))
+        self.assertEqual(self.broker.acknowledged, [b"1", b"2"])
+
     def test_same_event(self) -> None:
         """What its producer has sent twice, with the same id, is one request, whatever the product says."""
         self.make()
