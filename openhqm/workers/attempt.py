@@ -241,7 +241,8 @@ class Attempt:
             return await inner
         outer: Deferred[Any] = Deferred()
         self._running = outer
-        self.handler_returned = Deferred()
+        if not context.handlers.keeps_time:  # else it has returned when it is cancelled
+            self.handler_returned = Deferred()
 
         def stop(error: Exception) -> None:
             if self._running is outer and not outer.called:
