@@ -101,6 +101,7 @@ class Client:
         self._kept = kept
         self._connect_seconds = connect_seconds
         self._servers: dict[bytes, tuple[Server, UpstreamPool]] = {}
+        self._latest: tuple[bytes, tuple[Server, UpstreamPool, bytes]] | None = None  # an endpoint has one URL
 
     def fetch(self, method: bytes, url: bytes, fields: Fields, content: bytes | None, most: int) -> Deferred[Fetched]:
         """Call the server of ``url``, and fire with its whole response, whose body has at most ``most`` bytes.
@@ -113,9 +114,11 @@ class Client:
         written: a URL, a method or a field that HTTP does not allow.
         """
         try:
-            server, pool = self._server(url)
+            server, pool, target = self._server(url)
             length = None if content is None else len(content)
-            head = self._head(server, method, request_target(method, url), fields, length, chunked=False)
+            if method == b"OPTIONS":
+                target = request_target(method, url)
+            head = self._head(server, method, target, fields, length, chunked=False)
         except Exception as error:
             return fail(error)
         call = Fetch(most)
@@ -125,7 +128,7 @@ class Client:
     def connect(self, url: bytes) -> Deferred[None]:
         """Fires once there is a connection to the server of ``url``, for the next call of it. Fails as `fetch` does."""
         try:
-            _, pool = self._server(url)
+            _, pool, _ = self._server(url)
         except Exception as error:
             return fail(error)
         return pool.acquire().addCallbacks(pool.put_back, connecting_failure)
@@ -136,7 +139,7 @@ class Client:
         """As `IAgent` has it, and fails as `fetch` does. The body of the response waits for ``deliverBody``."""
         headers = Headers() if headers is None else headers
         try:
-            server, pool = self._server(uri)
+            server, pool, _ = self._server(uri)
             length = None if bodyProducer is None else bodyProducer.length
             known = isinstance(length, int)
             fields = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
@@ -163,18 +166,28 @@ class Client:
         closed: Deferred[Any] = DeferredList(closing)
         return closed.addCallback(lambda results: None)
 
-    def _server(self, url: bytes) -> tuple[Server, UpstreamPool]:
+    def _server(self, url: bytes) -> tuple[Server, UpstreamPool, bytes]:
+        """The server of ``url``, its connections, and the target of a request that is not OPTIONS."""
+        latest = self._latest
+        if latest is not None and latest[0] == url:
+            return latest[1]
         match = _URL.match(url)
         if match is None or _VISIBLE.fullmatch(url) is None:
             raise ValueError("a URL must begin with http:// or https://, and be visible ASCII")
         known = self._servers.get(match[0])
-        if known is not None:
-            return known
-        server = _read_server(match[1].lower() == b"https", match[2])
+        if known is None:
+            known = self._new_server(match[0], match[1].lower() == b"https", match[2])
+        found = (*known, request_target(b"GET", url))
+        if self._kept:
+            self._latest = url, found
+        return found
+
+    def _new_server(self, key: bytes, secure: bool, authority: bytes) -> tuple[Server, UpstreamPool]:
+        server = _read_server(secure, authority)
         pool = UpstreamPool(
             self._endpoint(server),
             self._clock,
-            secure=server.secure,
+            secure=secure,
             most_idle=self._kept,
             connect_seconds=self._connect_seconds,
         )
@@ -182,7 +195,8 @@ class Client:
             if len(self._servers) >= MOST_SERVERS:
                 _, oldest = self._servers.pop(next(iter(self._servers)))
                 oldest.retire()
-            self._servers[match[0]] = server, pool
+                self._latest = None
+            self._servers[key] = server, pool
         return server, pool
 
     def _head(

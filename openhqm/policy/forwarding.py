@@ -198,6 +198,12 @@ def reply_fields(fields: Sequence[tuple[bytes, bytes]], *, bodiless: bool = Fals
     Each byte becomes one character, so that the fields can go out as they came. An invalid field (with a control
     character in it, for example) is left out: the target has done its work, and its response must not be lost.
     """
+    return dict(_kept_fields(tuple(fields), bodiless))
+
+
+@lru_cache(maxsize=64)
+def _kept_fields(fields: tuple[tuple[bytes, bytes], ...], bodiless: bool) -> Mapping[str, str]:
+    # Cached, because a target's responses mostly have the same fields within a second.
     kept: dict[str, str] = {}
     names: dict[str, str] = {}
     texts = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]

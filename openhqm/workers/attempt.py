@@ -80,7 +80,7 @@ class Attempt:
         self._context = context
         self._delivery = delivery
         self._id = delivery.request.correlation_id
-        self._running: Deferred[Any] | None = None
+        self._stop: Callable[[Exception], None] | None = None
         self._entering: Deferred[Call] | None = None
         self._call: Call | None = None
         self._releasing = False
@@ -168,8 +168,8 @@ class Attempt:
         self._releasing = True
         if self._entering is not None:
             self._entering.cancel()
-        if self._running is not None and not self._running.called:
-            self._running.errback(CancelledError())
+        if self._stop is not None:
+            self._stop(CancelledError())
 
     def release_waiting(self) -> None:
         """Release the delivery where its attempt waits before the gate. Where it has begun, it goes on."""
@@ -239,31 +239,56 @@ class Attempt:
         inner = context.handlers.run(work).addErrback(_as_failure)
         if inner.called and not inner.paused:
             return await inner
-        outer: Deferred[Any] = Deferred()
-        self._running = outer
-        if not context.handlers.keeps_time:  # else it has returned when it is cancelled
-            self.handler_returned = Deferred()
+        if context.handlers.keeps_time:
+            return await self._until_ended(inner)
+        return await self._until_stopped(inner, limit)
+
+    async def _until_ended(self, inner: Deferred[Any]) -> Any:
+        """The answer of a handler that keeps the time limit itself, and that has ended when it is cancelled."""
+        stopped: Exception | None = None
 
         def stop(error: Exception) -> None:
-            if self._running is outer and not outer.called:
+            nonlocal stopped
+            if self._stop is stop and not inner.called:
+                stopped = error
+                inner.cancel()
+
+        self._stop = stop
+        self._delivery.revoked.addCallback(lambda reason: stop(_Revoked(reason)))
+        try:
+            return await inner
+        except Exception as error:
+            raise (stopped or error) from None
+        finally:
+            self._stop = None
+
+    async def _until_stopped(self, inner: Deferred[Any], limit: float) -> Any:
+        """The answer of any other handler, which may go on after it was given up."""
+        context = self._context
+        outer: Deferred[Any] = Deferred()
+        self.handler_returned = Deferred()
+
+        def stop(error: Exception) -> None:
+            if self._stop is stop and not outer.called:
                 outer.errback(error)
 
         def done(result: Any) -> None:
-            if self._running is outer and not outer.called:
+            if self._stop is stop and not outer.called:
                 outer.callback(result)
             elif isinstance(result, Failure) and not result.check(CancelledError, AttemptTimedOut, RetryLater, Reject):
                 context.log.failure("the handler failed after it was given up", result, correlation_id=self._id)
             if self.handler_returned is not None:
                 self.handler_returned.callback(None)
 
+        self._stop = stop
         inner.addBoth(done)
-        timer = None if context.handlers.keeps_time else context.clock.callLater(limit, stop, AttemptTimedOut())
-        delivery.revoked.addCallback(lambda reason: stop(_Revoked(reason)))
+        timer = context.clock.callLater(limit, stop, AttemptTimedOut())
+        self._delivery.revoked.addCallback(lambda reason: stop(_Revoked(reason)))
         try:
             return await outer
         finally:
-            self._running = None
-            if timer is not None and timer.active():
+            self._stop = None
+            if timer.active():
                 timer.cancel()
             self._cancel(inner)
 
