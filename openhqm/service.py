@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -59,7 +59,7 @@ from openhqm.queue.orphans import Orphans
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.ending import end_late, end_within
 from openhqm.runtime.forks import end_forks_at, keep_from_forks
-from openhqm.runtime.listening import InheritedPort, listen
+from openhqm.runtime.listening import InheritedPort, listen, stop_listening
 from openhqm.runtime.logs import decouple, end_at_once, tell_repeats, warnings
 from openhqm.runtime.preparing import prepare
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
@@ -339,7 +339,7 @@ class OpenHQM(Service):
         self._site.disable_keep_alive()
         self._drain_log.start(drain)
         for port in self.ports:
-            await maybeDeferred(port.stopListening)
+            await stop_listening(self._reactor, port)
         if self._serving:
             if self._intake is not None:
                 await self._intake.stop()
@@ -348,7 +348,8 @@ class OpenHQM(Service):
                 await self._pool.stop(drain)
         self._waiting.stop()
         self._streams.stop()
-        await self._site.wait_until_none_idle(min(LAST_REQUEST_SECONDS, drain) if self._leaving else 0)
+        # A connection that was just accepted has not been read from yet.
+        await self._site.wait_until_none_idle(min(LAST_REQUEST_SECONDS if self._leaving else FLUSH_SECONDS, drain))
         self._site.drain()
         await self._site.wait_until_closed(max(FLUSH_SECONDS, due - self._reactor.seconds()))
         self._drain_log.stop()

@@ -187,6 +187,36 @@ class DrainTests(DrainCase):
         self.assertIn(b'"result":"done"', answer.result(5))
         self.assertRegex(server.log(), "1 request is being worked on, 1 connection is being served")
 
+    def test_new_connections(self) -> None:
+        """A connection that was made before the port is closed is answered; a later one is refused. None is reset."""
+        server = self.start(OPENHQM_SERVER__DRAIN_SECONDS="5")
+        outcomes: list[str] = []
+        over = Event()
+
+        def call() -> None:
+            while not over.is_set():
+                try:
+                    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+                        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                        outcomes.append("answered" if client.recv(1000) else "closed")
+                except ConnectionRefusedError:
+                    outcomes.append("refused")
+                    return
+                except OSError as error:
+                    outcomes.append(repr(error))
+
+        for _ in range(3):
+            callers = [self.threads.submit(call) for _ in range(8)]
+            server.until(lambda: outcomes.count("answered") > 200, "no answers")
+            self.assertEqual(server.stop(), 0)
+            over.set()
+            for caller in callers:
+                caller.result(20)
+            self.assertEqual(set(outcomes), {"answered", "refused"})
+            outcomes.clear()
+            over.clear()
+            server.start()
+
 
 class ThreadsTests(DrainCase):
     """Functions of handlers that run in threads, and do not return"""

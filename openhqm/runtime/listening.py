@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any
 
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReadDescriptor
@@ -46,6 +49,35 @@ async def listen(
         except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
             raise CannotStart(f"server.endpoints: {error}") from None
     return ports
+
+
+def stop_listening(reactor: Any, port: Any) -> Deferred[None]:
+    """Listen on ``port`` no more, and accept the connections that wait there, which closing would reset.
+
+    Fires when the port is closed.
+    """
+    if isinstance(port, tcp.Port):
+        # Twisted closes it in the next turn of the reactor, and this comes just before.
+        reactor.callLater(0, _accept_all, reactor, port)
+    return maybeDeferred(port.stopListening)
+
+
+def _accept_all(reactor: Any, port: Any) -> None:
+    with suppress(OSError):
+        port.socket.listen(0)  # the kernel takes hardly any new ones while these are accepted
+    while True:
+        try:
+            connection, _ = port.socket.accept()
+        except OSError:  # there are no more, or too many files are open
+            return
+        with connection, suppress(OSError):
+            _adopt(reactor, connection, port.factory)
+
+
+def _adopt(reactor: Any, connection: socket.socket, factory: Any) -> None:
+    connection.setblocking(False)
+    # The reactor duplicates the descriptor. OSError: the peer has closed the connection.
+    reactor.adoptStreamConnection(connection.fileno(), connection.family, factory)
 
 
 def _endpoint(reactor: Any, description: str) -> Any:
@@ -111,11 +143,10 @@ class InheritedPort:
             self._reactor.removeReader(self)
             self._pause = self._reactor.callLater(PAUSE_SECONDS, self._reactor.addReader, self)
             return
-        with connection:  # the reactor duplicates the descriptor
-            connection.setblocking(False)
+        with connection:
             try:
-                self._reactor.adoptStreamConnection(connection.fileno(), self._socket.family, self._factory)
-            except OSError as error:  # the peer has closed it
+                _adopt(self._reactor, connection, self._factory)
+            except OSError as error:
                 self._log.debug("a connection was lost before it was adopted: {error}", error=error)
 
     def connectionLost(self, reason: object) -> None:
