@@ -2,7 +2,8 @@
 """Server-Sent Events: the history of a request, then its events as they happen, up to the ending.
 
 A stream keeps the number of the last event it wrote, and no events. While its client does not read, nothing is buffered
-here; when the client reads again, the missed events are read from the result store. The framing is that of the HTML
+here; when the client reads again, the missed events are read from the result store, piece by piece: all streams
+together read `PIECES_AT_ONCE` in an iteration of the reactor, in turn. The framing is that of the HTML
 standard, section 9.2.
 """
 
@@ -21,9 +22,11 @@ from zope.interface import implementer
 from openhqm.delivery.documents import event_document
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event
+from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.runtime.steady_time import never_ahead
 
 KEEP_ALIVE_SECONDS = 15.0
+PIECES_AT_ONCE = 4  # of a history, about 64 KiB each
 RECONNECT = b"retry: 3000\n\n"
 KEEP_ALIVE = b": still here\n\n"
 
@@ -69,6 +72,7 @@ class EventStreams:
         self.ahead = ahead
         self.clock = clock
         self._on_count = on_count
+        self.budget = ReactorBudget(clock, PIECES_AT_ONCE)
         self._open: set[EventStream] = set()
         self._stopped = False
         self._keep_alive_loop = LoopingCall(self._keep_alive)
@@ -78,7 +82,10 @@ class EventStreams:
         return len(self._open)
 
     def open(self, correlation_id: str, after: int, history: list[Event], sink: Sink) -> EventStream:
-        """Open a stream: write the events in ``history`` behind number ``after``, and go on until the ending."""
+        """Open a stream: write the events in ``history`` behind number ``after``, and go on until the ending.
+
+        ``history`` is the first piece, as the store returns it for ``after``.
+        """
         stream = EventStream(self, correlation_id, after, sink)
         self._open.add(stream)
         self._on_count(len(self._open))
@@ -159,6 +166,16 @@ class EventStream:
         if self._closed or self._reading or self._paused:
             return
         self._reading = True
+        budget = self._streams.budget
+        if budget.try_acquire():
+            self._read()
+        else:
+            budget.acquire().addCallback(lambda _: self._read())
+
+    def _read(self) -> None:
+        if self._closed or self._paused:
+            self._reading = self._again = False
+            return
         reading: Deferred[Any] = self._streams.store.history(self._id, self._last)
         reading.addCallbacks(self._caught_up, self._cannot_read)
 

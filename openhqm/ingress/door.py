@@ -213,14 +213,14 @@ class Door:
             return None
 
     async def first_events(self, acceptance: Acceptance) -> list[Event]:
-        """The events of a request that was just accepted; none where the store cannot be read."""
+        """The first events of a request that was just accepted; none where the store cannot be read."""
         try:
             return list(await self.store.history(acceptance.correlation_id, 0))
         except NotDurable:
             return []
 
     async def events(self, correlation_id: str, after: int) -> tuple[int, list[Event]] | None:
-        """The events behind number ``after``, and the number that they follow. None: it has ended, and there are none.
+        """The next events behind number ``after``, and the number that they follow. None: it has ended, without any.
 
         A number beyond the last event counts as that of the last event: it comes from outside, and a stream that waited
         for it would never end.
@@ -228,11 +228,26 @@ class Door:
         events = list(await self.store.history(correlation_id, after))
         if events or not after:
             return after, events
-        whole = await self.store.history(correlation_id, 0)
-        events = [event for event in whole if event.number > after]  # it may have gone on between the two reads
-        if not events and whole and whole[-1].reply is not None:
-            return None
-        return min(after, whole[-1].number if whole else 0), events
+        last = await self._last_event(correlation_id, after)
+        if last.number > after:  # it has gone on since the first read
+            return after, []
+        return None if last.reply is not None else (last.number, [])
+
+    async def _last_event(self, correlation_id: str, after: int) -> Event:
+        """The last event, where there was none above ``after``. The history may be too long to be read to its end."""
+        found = await self.store.history(correlation_id, after - 1)
+        if found:
+            return found[-1]
+        found = await self.store.history(correlation_id, 0)
+        last, highest = found[-1], after - 1
+        while last.number < highest and last.reply is None:  # the numbers have no gap
+            above = min(2 * last.number, (last.number + highest) // 2)
+            found = await self.store.history(correlation_id, above)
+            if found:
+                last = found[-1]
+            else:
+                highest = above
+        return last
 
     async def cancel(self, correlation_id: str) -> Answer:
         """Cancel a request: 200 where it had not begun, 202 where its handler is told to stop.

@@ -160,7 +160,12 @@ class IResultStore(Interface):
         """The record as it is now. `UnknownRequest` or `ExpiredRequest`."""
 
     def history(correlation_id: str, after: int) -> Deferred[Sequence[Event]]:
-        """The events numbered above ``after``. `UnknownRequest` or `ExpiredRequest`."""
+        """The next events numbered above ``after``, in order. `UnknownRequest` or `ExpiredRequest`.
+
+        They are a piece of the history, which may have many megabytes: at most `PIECE_EVENTS` of ``policy.history``,
+        and no more once their details have `PIECE_BYTES`; at least one where there is one. An ending comes with the
+        last piece. The next piece is that above the last number of this one.
+        """
 
     def watch(correlation_id: str, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call ``listener`` with each new event once it is durable, until the returned function is called."""

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
-from openhqm.policy.history import check_progress
+from openhqm.policy.history import PIECE_EVENTS, check_progress
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queue.endings import cancelled, past_deadline
 from openhqm.queue.watchers import Watchers
@@ -56,7 +56,8 @@ class MemoryResults:
         return maybeDeferred(self._find, correlation_id)
 
     def history(self, correlation_id: str, after: int) -> Deferred[Sequence[Event]]:
-        return maybeDeferred(lambda: [event for event in self._entry(correlation_id).events if event.number > after])
+        # The events are in memory as they are, so that their bytes need not be counted.
+        return maybeDeferred(lambda: self._entry(correlation_id).events[max(0, after) :][:PIECE_EVENTS])
 
     def watch(self, correlation_id: str, listener: Callable[[Event], None]) -> Callable[[], None]:
         return self._watchers.add(correlation_id, listener)

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 MOST_EVENTS = 1000
 MOST_DETAIL_BYTES = 16 * 1024
+# A history is read in pieces, so that no read holds the reactor for long.
+PIECE_EVENTS = 32
+PIECE_BYTES = 64 * 1024  # of the details; the event that reaches them is the last of its piece
 
 
 def check_progress(number: int, detail: bytes) -> None:

@@ -13,6 +13,7 @@ from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
 from openhqm.policy.foreign import reply_fields
+from openhqm.policy.history import PIECE_BYTES, PIECE_EVENTS
 from openhqm.queue.endings import cancelled
 from openhqm.redis.connection import Redis
 from openhqm.redis.deadlines import Deadlines
@@ -69,7 +70,7 @@ class RedisResults:
     @deferred
     async def history(self, correlation_id: str, after: int) -> Sequence[Event]:
         number = self._number(correlation_id)
-        found = await self._redis.run("history", number, after)
+        found = await self._redis.run("history", number, after, PIECE_EVENTS, PIECE_BYTES)
         if not found:
             raise ExpiredRequest(correlation_id.lower())
         at, last, reply_text, *texts = found

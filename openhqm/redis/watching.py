@@ -107,6 +107,8 @@ class _Watch:
                 self._told = event.number
                 for listener in tuple(self.listeners):
                     listener(event)
+        if len(events) > 1:
+            self._again = True  # they may be a piece of what is new
         self._look_once_more()
 
     def _could_not_read(self, failure: Failure) -> None:

@@ -20,7 +20,7 @@ from openhqm.codec import decode_reply, encode_reply
 from openhqm.errors import AlreadyEnded, ExpiredRequest, NotDurable, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
-from openhqm.policy.history import check_progress
+from openhqm.policy.history import PIECE_BYTES, PIECE_EVENTS, check_progress
 from openhqm.queue.endings import cancelled, past_deadline
 from openhqm.queue.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
@@ -241,12 +241,18 @@ class SqliteResults:
             if message is None:
                 raise self._gone(correlation_id, key)
             events = [Event(1, "pending", message[0])] if after < 1 else []
+            size = 0
             for number, type, at, detail in fetch_all(
                 reader,
-                "SELECT number, type, at, detail FROM events WHERE key = ? AND number > ? ORDER BY number",
-                (key, after),
+                "SELECT number, type, at, detail FROM events WHERE key = ? AND number > ? ORDER BY number LIMIT ?",
+                (key, after, PIECE_EVENTS - len(events)),
             ):
                 events.append(Event(number, type, at, msgspec.json.decode(detail)))
+                size += len(detail)
+                if size >= PIECE_BYTES:
+                    break
+            if size >= PIECE_BYTES or len(events) == PIECE_EVENTS:
+                return events
             ending = fetch_one(reader, "SELECT number, reply FROM endings WHERE key = ?", (key,))
         if ending is not None and ending[0] > after:
             reply = decode_reply(ending[1])

@@ -12,6 +12,7 @@ from openhqm.messages import (
     Event,
     Status,
 )
+from openhqm.policy.history import MOST_DETAIL_BYTES, PIECE_EVENTS
 from openhqm.testing.bench import LEASE, TTL, Base
 
 
@@ -36,6 +37,27 @@ class Recording(Base):
         self.assertEqual(events[2].detail, {"attempt": 1, "percent": 50})
         self.assertEqual(await self.do(self.bench.store.history(accepted.correlation_id, 2)), events[2:])
         self.assertEqual(await self.do(self.bench.store.history(accepted.correlation_id, 99)), [])
+
+    async def test_history_in_pieces(self) -> None:
+        """A long history is read in pieces of bounded size, each from the last number of the one before."""
+        accepted = await self.accept()
+        heard: list[int] = []
+        self.bench.store.watch(accepted.correlation_id, lambda event: heard.append(event.number))
+        delivery = await self.receive_one()
+        for step in range(PIECE_EVENTS + 8):
+            await self.do(delivery.progress({"step": step}))
+        for step in range(12):
+            await self.do(delivery.progress({"step": step, "large": "x" * 10_000}))
+        await self.do(delivery.settle(self.reply(delivery)))
+        numbers: list[int] = []
+        while piece := await self.do(self.bench.store.history(accepted.correlation_id, numbers[-1] if numbers else 0)):
+            numbers += [event.number for event in piece]
+            self.assertLessEqual(len(piece), PIECE_EVENTS)
+            self.assertLess(sum(len(str(event.detail)) for event in piece), PIECE_EVENTS * MOST_DETAIL_BYTES)
+        last = PIECE_EVENTS + 8 + 12 + 3
+        self.assertEqual(numbers, list(range(1, last + 1)))
+        self.assertEqual((piece, heard), ([], numbers[1:]))
+        self.assertEqual(await self.types(accepted.correlation_id, last - 1), ["completed"])
 
     async def test_progress_is_bounded(self) -> None:
         """A history has a limit: a worker whose progress goes beyond it is told."""

@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.delivery.documents import MOST_EVENT_RESULT_BYTES
-from openhqm.delivery.streams import KEEP_ALIVE_SECONDS, EventStreams
+from openhqm.delivery.streams import KEEP_ALIVE_SECONDS, PIECES_AT_ONCE, EventStreams
+from openhqm.policy.history import PIECE_EVENTS
 from tests.ingress.test_http import parse_events
 from tests.workers.bench import ManualHandler, WorkerBench
 
@@ -106,6 +107,51 @@ class EventStreamTests(SynchronousTestCase):
         client.write = write  # type: ignore[method-assign]
         client.producer.resumeProducing()
         self.assertEqual(client.ids, list(range(1, 13)))
+
+    def test_pieces(self) -> None:
+        """A long history is written piece by piece, in turn with those of other streams, and then live events."""
+        correlation_id = self.bench.submit()
+        for percent in range(300):
+            self.handler.works[0].progress(percent=percent)
+        self.bench.backend.turn()
+        clients: list[StreamClient] = []
+        spreads: list[int] = []
+        store: Any = self.bench.backend.store
+        history = store.history
+
+        def read(each: str, after: int) -> Any:
+            lengths = [len(client.ids) for client in clients]
+            spreads.append(max(lengths) - min(lengths))
+            return history(each, after)
+
+        for _ in range(20):
+            clients.append(StreamClient())
+            self.streams.open(correlation_id, 0, [], clients[-1])
+        store.history = read
+        self.bench.backend.turn()
+        self.assertLessEqual(max(spreads), (PIECES_AT_ONCE + 1) * PIECE_EVENTS)
+        self.handler.answers[0].callback("x")
+        self.bench.backend.turn()
+        for client in clients:
+            self.assertEqual((client.ids, client.finished), (list(range(1, 304)), True))
+
+    def test_gone_before_its_turn(self) -> None:
+        """A stream whose client is gone, or does not read, before its turn comes reads nothing."""
+        correlation_id = self.bench.submit()
+        store: Any = self.bench.backend.store
+        history, read = store.history, []
+        store.history = lambda each, after: read.append(after) or history(each, after)  # type: ignore[func-returns-value]
+        clients = [StreamClient() for _ in range(PIECES_AT_ONCE + 2)]
+        for client in clients:
+            self.streams.open(correlation_id, 0, [], client)
+        clients[-1].producer.stopProducing()
+        clients[-2].producer.pauseProducing()
+        del read[:]
+        self.bench.backend.turn()
+        self.assertEqual((clients[-1].ids, clients[-2].ids), ([], []))
+        clients[-2].producer.resumeProducing()
+        self.bench.backend.turn()
+        self.assertEqual((clients[-1].ids, clients[-2].ids), ([], [1, 2]))
 
     def test_while_reading(self) -> None:
         """An event that happens after the store was read, and before its answer is here, is not missed."""

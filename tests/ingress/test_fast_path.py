@@ -135,7 +135,7 @@ class SameAnswersTests(SynchronousTestCase):
             history = server.bench.backend.store.history
 
             def end_before(each: str, after: int, server: InMemoryServer = server, history: Any = history) -> Any:
-                if after == 0:  # the second look
+                if after == 1:  # the second look
                     server.handler.answers[0].callback("x")
                     server.bench.backend.turn()
                 return history(each, after)
