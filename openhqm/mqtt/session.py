@@ -26,6 +26,7 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import IBrokerDelivery, IReceiver, ISubscription, Message
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.connecting import describe
+from openhqm.mqtt.in_doubt import InDoubt
 from openhqm.mqtt.marks import NOTHING, Marks
 from openhqm.mqtt.messages import from_payload
 from openhqm.runtime.deferreds import deferred
@@ -128,7 +129,7 @@ class Session:
         self._buffered = 0
         self._out: dict[MQTTDelivery, Subscription] = {}
         self._flowing = False
-        self._in_doubt: list[Message] = []
+        self._in_doubt = InDoubt()
         self._heard_at = 0.0
         self._looking: Any = None
         self._link = Reconnecting(
@@ -164,7 +165,7 @@ class Session:
         if not await self._marks.there(self.channel):
             raise self._missing("the MQTT broker has no such channel")
         if not await self._marks.take(self.channel):
-            self._in_doubt = []  # that process has them now
+            self._in_doubt.clear()  # that process has them now
             raise NotDurable(STANDING_BY)
         try:
             client = await self._connect_client(self._received)
@@ -176,7 +177,7 @@ class Session:
         if client.session_present:
             return client
         client.abort()
-        self._in_doubt = []  # the ledger knows what was lost with the channel
+        self._in_doubt.clear()  # the ledger knows what was lost with the channel
         await self._marks.clear(self.channel)
         raise self._missing("its session has ended, and the MQTT broker has forgotten what was in it")
 
@@ -199,7 +200,8 @@ class Session:
             self._looking.cancel()
             self._looking = None
         if not self.over:
-            self._in_doubt += [delivery.message for delivery in out] + [message for _, message in self._buffer]
+            self._in_doubt.add(delivery.message for delivery in out)
+            self._in_doubt.add(message for _, message in self._buffer)
         self._buffer.clear()
         self._buffered = 0
         for delivery, subscription in out.items():
@@ -220,9 +222,9 @@ class Session:
         read = from_payload(message.payload, message.properties)
         if self._in_doubt:
             self._heard_at = self._clock.seconds()
-            if read in self._in_doubt:
-                self._in_doubt.remove(read)
-            elif not message.dup:  # the first that is new: what was to come before it has come
+            if (
+                not self._in_doubt.remove(read) and not message.dup
+            ):  # the first that is new: what was to come before it has come
                 self._heard_at = 0.0
                 self._clock.callLater(0, self._look)
         if message.qos or len(self._buffer) < MOST_UNACKNOWLEDGED:  # QoS 0 is at most once, and nothing bounds it
@@ -250,13 +252,13 @@ class Session:
     @deferred
     async def _publish_lost(self) -> None:
         """Publish again what was in hand when the connection was lost, and was not sent again."""
-        lost, self._in_doubt = self._in_doubt, []
+        lost = self._in_doubt.clear()
         text = "{channel}: the MQTT broker has lost {count} messages that it had delivered; they are published again"
         self._log.warn(text, channel=self.channel, count=len(lost))
         for start in range(0, len(lost), LARGEST_BATCH):
             batch = lost[start : start + LARGEST_BATCH]
             outcomes = await self._publish(self.channel, batch)
-            self._in_doubt += [each for each, outcome in zip(batch, outcomes, strict=True) if outcome is not None]
+            self._in_doubt.add(each for each, outcome in zip(batch, outcomes, strict=True) if outcome is not None)
         self._look_later()
 
     def flow(self) -> None:
