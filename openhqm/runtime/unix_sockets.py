@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,6 +20,9 @@ from twisted.internet import tcp, unix
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
+
+LOCK_SECONDS = 5.0
+PAUSE_SECONDS = 0.01
 
 
 def unix_endpoint(reactor: Any, description: str) -> Any:
@@ -77,10 +81,21 @@ class UnixPort(unix.Port):  # type: ignore[misc]
 
 @contextmanager
 def _locked(directory: str) -> Iterator[None]:
-    """Hold the lock of ``directory``. The kernel frees it when the process ends, however it ends."""
+    """Hold the lock of ``directory``. The kernel frees it when the process ends, however it ends.
+
+    `OSError` where it is not free within `LOCK_SECONDS`.
+    """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        due = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= due:
+                    raise OSError("another program holds the lock of its directory") from None
+                time.sleep(PAUSE_SECONDS)  # the process starts, and its reactor does nothing else yet
         yield
     finally:
         os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -15,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from openhqm.errors import CannotStart
+from openhqm.runtime import unix_sockets
 from openhqm.runtime.listening import listen
 from tests.servers import ROOT
 
@@ -95,6 +97,16 @@ class UnixSocketsTests(TestCase):
         self.path.unlink()
         self.path = Path("no-such-directory/s")
         self.assertIn("No such file", await self.refusal())
+
+    async def test_directory_locked(self) -> None:
+        """A lock that another program keeps for itself ends the start with a line, and not never."""
+        self.patch(unix_sockets, "LOCK_SECONDS", 0.2)
+        descriptor = os.open(self.path.parent, os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self.assertEqual(
+            await self.refusal(), f"cannot listen on {self.path}: another program holds the lock of its directory"
+        )
 
     def test_at_once(self) -> None:
         """Of processes that start at once over a socket that was left behind, exactly one listens."""
