@@ -81,6 +81,15 @@ class ResponseConsumer:
         if self._stalled_at is not None:
             self.factory.send_budget.count(self, waiting_bytes(self.transport))
 
+    def postpone_stall(self, seconds: float) -> None:
+        """``seconds`` do not count for the peer."""
+        if self._stalled_at is not None:
+            self._stalled_at += seconds
+
+    def cut_off(self) -> None:
+        """End the connection now: its peer reads too slowly."""
+        self.transport.abortConnection()
+
     def _has_stalled(self, now: float) -> bool:
         if self._stalled_at is None:
             return False

@@ -163,9 +163,10 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         if not self._closing:
             self.transport.abortConnection()
 
-    def cut_off(self) -> None:
-        """End the connection now: its client reads too slowly."""
-        self.transport.abortConnection()
+    def postpone(self, seconds: float) -> None:
+        """This process did not run for so long: all deadlines are later."""
+        self.postpone_stall(seconds)
+        self._reader.postpone(seconds)
 
     def disable_keep_alive(self) -> None:
         """Close the connection behind the current response, which announces it with ``Connection: close``.

@@ -220,6 +220,14 @@ class RequestReader:
             self.began_at += self._site.clock.seconds() - paused_at
             self.due = self._body_due()
 
+    def postpone(self, seconds: float) -> None:
+        """``seconds`` do not count for the client: all deadlines are so much later."""
+        self.due += seconds
+        if self.began_at is not None:
+            self.began_at += seconds
+        if self._paused_at is not None:
+            self._paused_at += seconds
+
     def _new_parser(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._start_message()

@@ -97,6 +97,7 @@ class HTTP1Site(Site):
         self.connections: set[HTTP1Channel] = set()
         self._unchecked: list[HTTP1Channel] = []
         self._timer: Any = None
+        self._check_due = 0.0
 
     def buildProtocol(self, addr: object) -> Any:
         if len(self.connections) < self.most_connections:
@@ -108,6 +109,7 @@ class HTTP1Site(Site):
     def startFactory(self) -> None:
         # twisted.web's own method would open its access log.
         if self._timer is None:
+            self._check_due = self.clock.seconds() + CHECK_SECONDS
             self._timer = self.clock.callLater(CHECK_SECONDS, self._check_deadlines)
 
     def stopFactory(self) -> None:
@@ -161,7 +163,11 @@ class HTTP1Site(Site):
         """Called by ``twisted.web`` for its own requests. ``access_log`` is called for all."""
 
     def _check_deadlines(self) -> None:
-        """Check some connections, so often that each is checked about once in `CHECK_SECONDS`."""
+        """Check some connections, so often that each is checked about once in `CHECK_SECONDS`.
+
+        Where this is called later than it was due, this process did not run. That time does not count: what clients
+        sent in it is not read yet.
+        """
         if not self._unchecked:
             self._unchecked = list(self.connections)
         some = self._unchecked[-CHECKED_AT_ONCE:]
@@ -169,6 +175,10 @@ class HTTP1Site(Site):
         pause = CHECK_SECONDS * CHECKED_AT_ONCE / max(CHECKED_AT_ONCE, len(self.connections))
         self._timer = self.clock.callLater(pause, self._check_deadlines)
         now = self.clock.seconds()
+        not_run, self._check_due = now - self._check_due, now + pause
+        if not_run > CHECK_SECONDS:  # the process was stopped, or the machine suspended
+            for connection in list(self.connections):
+                connection.postpone(not_run)
         for connection in some:
             if connection in self.connections:
                 connection.check_deadlines(now)

@@ -22,6 +22,9 @@ from openhqm.http1.rules import Refusal
 from openhqm.http1.write_now import write_now
 
 CLOSING_SECONDS = 5.0
+NOT_RUN_SECONDS = (
+    1.0  # a timer that is later than this shows that the process was stopped, which is not the server's fault
+)
 
 
 @implementer(IPushProducer, IHandshakeListener)
@@ -41,7 +44,7 @@ class Upstream(Protocol):
         self._sink: ResponseSink | None = None
         self._timeout = 0.0
         self._timer: IDelayedCall | None = None
-        self._progress_at = 0.0
+        self._progress_at = self._check_due = 0.0
         self._chunked = self._request_sent = self._paused = self._upload_paused = False
         self._registered = False
         self._body: Any = None
@@ -102,7 +105,7 @@ class Upstream(Protocol):
         if timeout is not None:
             self._timeout = timeout
             self._progress_at = self._clock.seconds()
-            self._timer = self._clock.callLater(timeout, self._check_timeout)
+            self._check_in(timeout)
         self._registered = True
         self.transport.registerProducer(_UploadProducer(self), True)
         self.transport.write(head)
@@ -191,13 +194,19 @@ class Upstream(Protocol):
         if self._body is not None and not self._request_sent:
             self._body.pauseProducing() if paused else self._body.resumeProducing()
 
+    def _check_in(self, seconds: float) -> None:
+        self._check_due = self._clock.seconds() + seconds
+        self._timer = self._clock.callLater(seconds, self._check_timeout)
+
     def _check_timeout(self) -> None:
         now = self._clock.seconds()
+        if now - self._check_due > NOT_RUN_SECONDS:  # what the server has sent is not read yet
+            self._progress_at += now - self._check_due + NOT_RUN_SECONDS
         # The server is not late while its response is paused, or while it waits for the client's body.
         its_turn = not self._paused and (self._request_sent or self._upload_paused)
         left = self._progress_at + self._timeout - now if its_turn else self._timeout
         if left > 0:
-            self._timer = self._clock.callLater(left, self._check_timeout)
+            self._check_in(left)
             return
         self._timer = None
         sink = self._sink

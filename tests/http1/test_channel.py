@@ -541,6 +541,27 @@ class DeadlineTests(SynchronousTestCase):
         server.clock.pump([1.0] * int(STALL_SECONDS + 2))
         self.assertTrue(server.transport.aborted)
 
+    def test_process_was_stopped(self) -> None:
+        """Time in which this process did not run does not count: what the client sent in it is not read yet."""
+        for sent in (b"", b"GET / HT", POST + b"Content-Length: 3\r\n\r\na"):
+            server = MemoryServer()
+            server.send(sent)
+            server.clock.pump([1.0] * 5)
+            server.clock.advance(60.0)
+            self.assertEqual((server.take(), server.transport.closed), (b"", False))
+            server.clock.pump([1.0] * 2)
+            rest = (GET + b"\r\n")[len(sent) :] if not sent.startswith(b"POST") else b"bc"
+            self.assertEqual(server.statuses(server.send(rest)), [200])
+            server.clock.pump([1.0] * int(IDLE_SECONDS + 2))
+            self.assertTrue(server.transport.closed)
+        server = MemoryServer()
+        server.transport.dataBuffer = b"a" * 100_000
+        server.protocol.pauseProducing()
+        server.clock.advance(STALL_SECONDS * 2)
+        self.assertFalse(server.transport.closed)
+        server.clock.pump([1.0] * int(STALL_SECONDS + 2))
+        self.assertTrue(server.transport.aborted)
+
     def test_reader_resumes(self) -> None:
         """A client that reads again has its pipelined requests served."""
         server = MemoryServer()

@@ -302,6 +302,14 @@ class TimeoutTests(SynchronousTestCase):
         exchange.upstream.resumeProducing()
         self.assertIsNotNone(self.after(exchange, TIMEOUT * 2 + 1))
 
+    def test_process_was_stopped(self) -> None:
+        """Time in which this process did not run does not count: the answer may have come in it."""
+        exchange = Exchange()
+        exchange.clock.advance(TIMEOUT - 1)
+        exchange.clock.advance(TIMEOUT * 5)
+        self.assertIsNone(exchange.sink.failure)
+        self.assertIsNotNone(self.after(exchange, TIMEOUT + 1))
+
     def test_server_does_not_read(self) -> None:
         """A server that does not read the body is given up after the same time."""
         exchange = Exchange(sent=False)
