@@ -346,8 +346,10 @@ class OpenHQM(Service):
             await self.bridges.stop()
             if self._pool is not None:
                 await self._pool.stop(drain)
-        self._waiting.stop()
         self._streams.stop()
+        if self._pool is None:  # other processes work on what callers wait for
+            await self._waiting.wait_until_none(due - self._reactor.seconds())
+        self._waiting.stop()
         # A connection that was just accepted has not been read from yet.
         await self._site.wait_until_none_idle(min(LAST_REQUEST_SECONDS if self._leaving else FLUSH_SECONDS, drain))
         self._site.drain()

@@ -16,6 +16,7 @@ from threading import Event, Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.brokers import RedisServer
 from tests.servers import Server
 
 LARGE = 9_000_000
@@ -86,10 +87,10 @@ class DrainCase(SynchronousTestCase):
         self.threads = ThreadPoolExecutor(8)
         self.addCleanup(self.threads.shutdown)
 
-    def start(self, **environment: str) -> Server:
+    def start(self, *arguments: str, **environment: str) -> Server:
         server = Server(self.directory, OPENHQM_MONITORING__LOG_FORMAT="text", **environment)
         self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
-        server.start()
+        server.start(*arguments)
         return server
 
     def sidecar(self, drain: str) -> Server:
@@ -186,6 +187,25 @@ class DrainTests(DrainCase):
         self.assertEqual(server.stop(), 0)
         self.assertIn(b'"result":"done"', answer.result(5))
         self.assertRegex(server.log(), "1 request is being worked on, 1 connection is being served")
+
+    def test_listener(self) -> None:
+        """A caller of a process without workers gets the answer that another process makes in that time."""
+        redis = RedisServer()
+        self.addCleanup(redis.close)
+        redis.start()
+        shared = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": redis.url}
+        server = self.start("--role", "listener", **shared, OPENHQM_SERVER__DRAIN_SECONDS="20")
+        worker = Server(self.directory, **shared, OPENHQM_WORKER__HANDLER="jobs:slow")
+        self.addCleanup(lambda: worker.process and worker.process.poll() is None and worker.kill())
+        worker.launch("--role", "worker")
+        server.response(server.submit(None), 20)  # the worker has started
+        waiting = self.threads.submit(server.ask, "POST", "/api/v1/submit", {"payload": None}, {"Prefer": "wait=15"})
+        server.until(lambda: b"openhqm_connections 2.0" in server.ask("GET", "/metrics")[2], "not begun")
+        began = time.monotonic()
+        self.assertEqual(server.stop(), 0)
+        self.assertLess(time.monotonic() - began, 8)
+        status, _, body = waiting.result(5)
+        self.assertEqual((status, json.loads(body)["result"]), (200, "done"))
 
     def test_new_connections(self) -> None:
         """A connection that was made before the port is closed is answered; a later one is refused. None is reset."""

@@ -18,6 +18,7 @@ class LongPolls:
         self._store = store
         self._clock = clock
         self._waiting: set[Deferred[None]] = set()
+        self._none: list[Deferred[None]] = []
         self._stopped = False
 
     @deferred
@@ -47,8 +48,32 @@ class LongPolls:
         finally:
             unwatch()
             self._waiting.discard(ended)
+            if not self._waiting:
+                self._tell_none()
             if timer is not None and timer.active():
                 timer.cancel()
+
+    @deferred
+    async def wait_until_none(self, seconds: float) -> None:
+        """Fires once no caller waits, or after ``seconds``."""
+        if not self._waiting or seconds <= 0:
+            return
+        none: Deferred[None] = Deferred()
+        self._none.append(none)
+
+        def give_up() -> None:
+            self._none.remove(none)
+            none.callback(None)
+
+        timer = self._clock.callLater(seconds, give_up)
+        await none
+        if timer.active():
+            timer.cancel()
+
+    def _tell_none(self) -> None:
+        waiting, self._none = self._none, []
+        for none in waiting:
+            none.callback(None)
 
     def stop(self) -> None:
         """End all waits with the records as they are now. Later calls do not wait."""

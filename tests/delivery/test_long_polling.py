@@ -42,6 +42,23 @@ class LongPollsTests(SynchronousTestCase):
         self.bench.pass_time(31)
         self.assertEqual(self.successResultOf(waiting).status, Status.PROCESSING)
 
+    def test_until_none(self) -> None:
+        """Waiting until no caller waits ends with the last one's wait, or after its time; at once where none does."""
+        self.successResultOf(self.polls.wait_until_none(30))
+        first = self.polls.wait_for_ending(self.bench.submit(), 30)
+        self.polls.wait_for_ending(self.bench.submit(), 40)
+        late, last = self.polls.wait_until_none(20), self.polls.wait_until_none(60)
+        self.bench.pass_time(15)
+        self.handler.answers[0].callback("x")
+        self.bench.backend.turn()
+        self.successResultOf(first)
+        self.assertNoResult(late)
+        self.bench.pass_time(6)
+        self.successResultOf(late)
+        self.assertNoResult(last)
+        self.bench.pass_time(20)
+        self.successResultOf(last)
+
     def test_unknown(self) -> None:
         """A caller does not wait for an unknown id."""
         self.failureResultOf(self.polls.wait_for_ending("unknown", 30), UnknownRequest)
