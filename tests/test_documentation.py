@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,6 +16,7 @@ from openhqm.config.loading import load
 from openhqm.errors import ConfigurationError
 from tests.brokers import Mosquitto, RedisServer, shared_rabbitmq
 from tests.documentation import Block, Reader, blocks, pages, said
+from tests.servers import ROOT
 
 INSTALLS = "it installs packages; the tests run in what was installed"
 SYSTEM = "it changes the services of the machine"
@@ -32,7 +34,7 @@ NOT_RUN = {
     "docs/configuration.md: worker:\n  handler_file: /run/secrets": "it reads a file that the machine does not have",
     "docs/mqtt.md: sudo apt-get": INSTALLS,
     "docs/mqtt.md: sudo systemctl": SYSTEM,
-    "docs/operations.md: docker build": INSTALLS,
+    "docs/deploying.md: docker build": INSTALLS,
     "docs/rabbitmq.md: pip install": INSTALLS,
     "docs/rabbitmq.md: rabbitmqctl": SYSTEM,
     "docs/redis.md: pip install": INSTALLS,
@@ -52,6 +54,17 @@ NOT_COMPARED = {
 def not_run(block: Block) -> bool:
     """Whether the list above has the block."""
     return any(block.name.startswith(name) for name in NOT_RUN)
+
+
+def _anchors(text: str) -> set[str]:
+    """The names that GitHub gives to the headings of a page, and those that it gives itself."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    made: set[str] = set()
+    for heading in plain:
+        name = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        made.add(name if name not in made else f"{name}-1")
+    return made | set(re.findall(r'<a id="([^"]+)"', text))
 
 
 class BlocksTests(SynchronousTestCase):
@@ -101,6 +114,48 @@ class BlocksTests(SynchronousTestCase):
         self.assertTrue(said(shown, f"HTTP/1.1 200 OK\r\n\r\n{printed}"))
         self.assertFalse(said(shown, printed.replace('"n"', '"m"')))
         self.assertFalse(said("one\ntwo\n", "two\none\n"))
+
+    def test_links(self) -> None:
+        """Every link to a file of the repository, and to a heading in it, leads there."""
+        broken = []
+        for page in [*pages(), "CONTRIBUTING.md"]:
+            text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+            for target in re.findall(r"\]\(([^)\s]+)\)", text):
+                path, _, anchor = target.partition("#")
+                file = (ROOT / page).parent / path if path else ROOT / page
+                if re.match(r"\w+:", target):
+                    continue
+                if not file.exists() or (anchor and anchor not in _anchors(file.read_text(encoding="utf-8"))):
+                    broken.append(f"{page}: {target}")
+        self.assertEqual(broken, [])
+
+    def test_pictures(self) -> None:
+        """Every picture is shown by a page, says in words what it shows, and loads nothing from elsewhere."""
+        text = "".join((ROOT / page).read_text(encoding="utf-8") for page in pages())
+        for path in ROOT.glob("docs/pictures/*"):
+            self.assertIn(f"pictures/{path.name})", text)
+            picture = ElementTree.parse(path).getroot()
+            found = [picture.findtext(f"{{http://www.w3.org/2000/svg}}{name}") for name in ("title", "desc")]
+            self.assertTrue(all(found), path)
+            self.assertNotRegex(path.read_text(encoding="utf-8"), r"href|url\((?!#)|<script")
+
+    def test_messages(self) -> None:
+        """Every message that the page of troubleshooting explains is one of the code, up to what ``...`` stands for."""
+        constants = ""
+        for path in sorted(ROOT.glob("openhqm/**/*.py")):
+            found = [
+                (node.lineno, node.col_offset, node.value)
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            ]
+            constants += "".join(value for *_, value in sorted(found)) + "\n"
+        page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+        messages = re.findall(r"`([^`]*\.\.\.[^`]*|worker\.handler: [^`]*)`", page.partition("First ask")[2])
+        self.assertGreater(len(messages), 15)
+        for message in messages:
+            parts = [part.strip(" :.,;?()'[]") for part in message.removeprefix("worker.handler: ").split("...")]
+            for part in (part.removeprefix("server.host") for part in parts):
+                self.assertTrue(part in constants, message)
 
 
 class CommandsTests(SynchronousTestCase):
