@@ -146,7 +146,7 @@ def _of_routes(settings: Settings) -> Found:
 
 def _of_the_worker(settings: Settings) -> Found:
     worker, names = settings.worker, settings.proxy.names
-    answers = worker.handler is not None or worker.handlers or not names
+    answers = worker.handler is not None or worker.handlers or not names or settings.reply_brokers
     if "timeout_seconds" in _changed(worker) and not answers and CALLERS not in names:
         reason = "has no effect, because no handler runs here: set timeout of each endpoint"
         if settings.proxy.sidecar.enabled:

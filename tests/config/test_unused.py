@@ -111,6 +111,8 @@ class UnusedTests(ConfigCase):
             f"proxy: {{{SIDECAR}, max_response_bytes: 5, forward_headers: [X-A]}}",
             "proxy: {enabled: true, endpoints: {a: {url: 'http://a.test', auth_type: api_key, auth_token: t}}}",
             "queue: {type: mqtt, connection: {mqtt: {transport: websockets, path: /x}}}",
+            PROXY + "}\nbrokers: {p: {type: mqtt}}\nbridges: [{name: b, from: {broker: p, topics: [x]}, endpoint: a}]\n"
+            "worker: {timeout_seconds: 5}",  # that of replies
         ):
             self.load(text)
 
