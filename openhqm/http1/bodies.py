@@ -56,15 +56,13 @@ class _Collector(Protocol):
     def __init__(self, most: int) -> None:
         self.done: Deferred[bytes] = Deferred(lambda done: self._stop())
         self._most = most
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()
 
     def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size <= self._most:
-            self._pieces.append(data)
+        if len(self._body) + len(data) <= self._most:
+            self._body += data
         elif not self.done.called:
-            self._pieces.clear()
+            self._body.clear()
             self.done.errback(AnswerTooLong(f"the response is longer than {self._most} bytes"))
             self._stop()
 
@@ -73,7 +71,7 @@ class _Collector(Protocol):
             return
         # Without a length, the end of the connection ends the body (RFC 9112, section 6.3).
         if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(b"".join(self._pieces))
+            self.done.callback(bytes(self._body))
         else:
             self.done.errback(reason)
 

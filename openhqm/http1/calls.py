@@ -170,8 +170,7 @@ class Fetch(Call):
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
-        self._size = 0
-        self._pieces: list[bytes] = []
+        self._collected: bytes | bytearray = b""
 
     def responded(self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
         """The head of the response."""
@@ -179,20 +178,22 @@ class Fetch(Call):
 
     def received(self, piece: bytes) -> None:
         """A piece of its body."""
-        self._size += len(piece)
-        if self._size <= self._most:
-            self._pieces.append(piece)
-        elif self._upstream is not None:
-            self._pieces.clear()
-            self.break_off(AnswerTooLong(f"the response is longer than {self._most} bytes"))
+        if len(self._collected) + len(piece) > self._most:
+            if self._upstream is not None:
+                self._collected = b""
+                self.break_off(AnswerTooLong(f"the response is longer than {self._most} bytes"))
+        elif not self._collected:
+            self._collected = piece
+        else:  # not a list of pieces: a chunk may be a byte, and costs forty of them there
+            if not isinstance(self._collected, bytearray):
+                self._collected = bytearray(self._collected)
+            self._collected += piece
 
     def completed(self) -> None:
         """It is complete."""
         self._upstream = None
         if not self.done.called:
-            pieces = self._pieces
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            self.done.callback(Fetched(self._status, self._fields, body))
+            self.done.callback(Fetched(self._status, self._fields, bytes(self._collected)))
 
 
 class Streamed(Call):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from treq.client import HTTPClient
@@ -141,6 +142,20 @@ class AnswerTests(SynchronousTestCase):
                 self.assertEqual(self.successResultOf(answer).body, b'{"total": 1')
             else:
                 self.failureResultOf(answer, CallFailed)
+
+    def test_small_pieces(self) -> None:
+        """A body costs its length, however small the pieces are that it comes in."""
+        rig = Rig()
+        answer = rig.client.fetch(b"GET", URL, (), None, 1 << 20)
+        rig.answer(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        data = b"2\r\nab\r\n" * 4000
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for _ in range(100):
+            rig.answer(data)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 4_000_000)
+        rig.answer(b"0\r\n\r\n")
+        self.assertEqual(self.successResultOf(answer).body, b"ab" * 400_000)
 
     def test_field(self) -> None:
         """A field is found by its name in any case; of a repeated one, the last counts."""

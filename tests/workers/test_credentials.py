@@ -18,7 +18,9 @@ from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from openhqm.errors import RetryLater
+from openhqm.http1.failures import NotConnected
 from openhqm.workers.credentials import ClientCredentials, Fixed, TokenRequest, basic
+from openhqm.workers.handlers import Unreachable
 
 
 class Answer:
@@ -51,7 +53,7 @@ class TokenServer:
         bodyProducer.startProducing(Sink)
         self.asked.append((method, uri, headers, b"".join(written)))
         if self.down:
-            return fail(ConnectionRefusedError())
+            return fail(NotConnected(Failure(ConnectionRefusedError())))
         self.open.append(Deferred())
         return self.open[-1]
 
@@ -181,15 +183,27 @@ class TokenTests(SynchronousTestCase):
             rig.fields()
             self.assertEqual(len(rig.server.asked), 2)
 
+    def test_at_hand(self) -> None:
+        """A token is at hand from when it was fetched until shortly before it expires."""
+        rig = Rig()
+        self.assertIsNone(rig.credentials.at_hand())
+        rig.fields()
+        rig.server.answer(access_token="one", expires_in=100)
+        self.assertEqual(rig.credentials.at_hand(), {"Authorization": "Bearer one"})
+        rig.clock.advance(71)
+        self.assertIsNone(rig.credentials.at_hand())
+
     def test_down(self) -> None:
         """A token server that is down or hangs fails the waiting calls, with the reason; the next call asks again."""
         rig = Rig()
         rig.server.down = True
-        self.assertIn("refused", str(self.failureResultOf(rig.fields(), RetryLater).value).lower())
+        self.assertIn("refused", str(self.failureResultOf(rig.fields(), Unreachable).value).lower())
         rig.server.down = False
         waiting = [rig.fields(), rig.fields()]
         rig.clock.advance(30)
         for each in waiting:
-            self.assertIn("has not answered within 30 s", str(self.failureResultOf(each, RetryLater).value))
+            error = self.failureResultOf(each, RetryLater).value
+            self.assertIn("has not answered within 30 s", str(error))
+            self.assertNotIsInstance(error, Unreachable)  # it was reached
         self.assertEqual(len(rig.server.asked), 2)
         self.assertNotIn("s3cret", repr(TokenRequest("u", "me", "s3cret")))

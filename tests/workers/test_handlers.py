@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from openhqm.runtime.dotted import load_callable
 from openhqm.workers.handlers import Handlers, Response, Work, echo
 from openhqm.workers.results import result_text
 from tests import hypothesis_profile  # noqa: F401
+
+WHO: ContextVar[str] = ContextVar("WHO", default="none")
 
 
 def work(payload: bytes = b"{}", clock: Clock | None = None, **submission: Any) -> Work:
@@ -140,6 +143,18 @@ class HandlersTests(SynchronousTestCase):
             failure = self.failureResultOf(self.run_with(unknown, resize=called.append), Reject)
             self.assertIn(repr(unknown.operation), failure.getErrorMessage())
         self.assertEqual(called, [])
+
+    def test_context(self) -> None:
+        """What a handler sets in its context is not seen by the next one."""
+        seen: list[str] = []
+
+        def handle(work: Work) -> None:
+            seen.append(WHO.get())
+            WHO.set("an earlier request")
+
+        for _ in range(2):
+            self.successResultOf(Handlers(handle, {}).run(work()))
+        self.assertEqual(seen, ["none"] * 2)
 
     def test_kinds_of_answers(self) -> None:
         """A value, a Deferred and a coroutine are valid answers."""
