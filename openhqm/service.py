@@ -190,10 +190,12 @@ class OpenHQM(Service):
         )
         self._own_paths = settings.own_paths()
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
-        letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead) if settings.admin.enabled else None
+        letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
         fast_path = FastPath(self._door, self._streams)
         self._site = HTTP1Site(
-            Routes(self._door, self._streams, self._health, letters, self._own_paths).resource(),
+            Routes(
+                self._door, self._streams, self._health, letters if settings.admin.enabled else None, self._own_paths
+            ).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,

@@ -157,7 +157,7 @@ def _one_by_one(asked: argparse.Namespace, server: Server, time: Time) -> Iterat
                 else:
                     entry["redriven_as"] = _ask(server, time, "POST", f"{path}/redrive", {})["correlation_id"]
         except Refused as error:
-            if error.status not in (404, 413):
+            if error.status not in (404, 409):
                 raise
             entry = {"number": number, "detail": error.detail}
         yield entry

@@ -3,27 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import attrs
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from openhqm.codec import request_size
 from openhqm.delivery.dead_letter_documents import letter_document, moved, summary
 from openhqm.delivery.documents import acceptance_document
-from openhqm.errors import MessageTooLarge, NotDurable, UnknownRequest, UnreadableMessage
+from openhqm.errors import MessageTooLarge, NotDurable, UnknownRequest
 from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import HTTPProblem
+from openhqm.ingress.dead_letter_changes import NAMED, Outcome, groups
 from openhqm.ingress.dead_letter_queries import Cursor, Order, Query
 from openhqm.ingress.door import acceptance_fields
 from openhqm.interfaces import IMessageQueue
-from openhqm.messages import Acceptance, DeadLetter
+from openhqm.messages import DeadLetter, Submission
 from openhqm.policy.redrive import redriven
 from openhqm.runtime.steady_time import never_ahead
 
@@ -33,37 +32,9 @@ MOST_PAGES = 20
 CALL_SECONDS = 5.0
 """After this time one answer looks at no further page, and changes no further dead letter."""
 MOST_AT_ONCE = 50
-GROUP_BYTES = 4 * 1024 * 1024
-"""So many dead letters are changed together at most, and so much: each is read whole."""
 LEAST_PAUSE = 0.1
 """At a rate, groups follow each other after so many seconds or more, and are as small as that allows."""
-_NAMED = ("number", "correlation_id", "endpoint", "reason_class")
 STOPPING = "the process is stopping"
-
-
-@attrs.define
-class _Outcome:
-    """What became of the dead letters of an order: which were changed, and which the queue refused."""
-
-    done: list[dict[str, Any]] = attrs.field(factory=list)
-    refused: list[dict[str, Any]] = attrs.field(factory=list)
-
-    def add(self, letters: Sequence[dict[str, Any]], results: Sequence[Any]) -> int | None:
-        """Note each result. The number of the first that could not be stored now; `NotDurable` where none could."""
-        not_stored = []
-        for letter, result in zip(letters, results, strict=True):
-            entry = {name: letter[name] for name in _NAMED}
-            if not isinstance(result, Failure):
-                self.done.append({**entry, **result})
-            elif result.check(MessageTooLarge, UnreadableMessage):
-                self.refused.append({**entry, "detail": result.getErrorMessage()})
-            elif result.check(NotDurable):
-                not_stored.append((letter["number"], result))
-            elif not result.check(UnknownRequest):  # else it was redriven or dropped meanwhile
-                result.raiseException()
-        if not_stored and not self.done:
-            not_stored[0][1].raiseException()
-        return not_stored[0][0] if not_stored else None
 
 
 class DeadLetters:
@@ -71,7 +42,8 @@ class DeadLetters:
 
     To redrive a letter or to drop it is one step of the queue. A process that is killed has changed each of the letters
     as a whole, or not at all, and the same order finds the others. While ``is_closed`` says so, none is changed.
-    ``ahead`` says how far the time of day, which queries and answers name, is ahead of the times in the queue.
+    ``ahead`` says how far the time of day, which queries and answers name, is ahead of the times in the queue, and
+    ``is_worked`` whether there are workers where a submission would wait; else it is not redriven.
     """
 
     _log = Logger()
@@ -82,11 +54,13 @@ class DeadLetters:
         clock: IReactorTime,
         is_closed: Callable[[], bool],
         ahead: Callable[[], float] = never_ahead,
+        is_worked: Callable[[Submission], bool] = lambda submission: True,
     ) -> None:
         self._queue = queue
         self._clock = clock
         self._is_closed = is_closed
         self._ahead = ahead
+        self._is_worked = is_worked
 
     async def page(self, query: Query) -> Answer:
         """Those that match, the oldest first. ``cursor`` says where to go on; null: there are no more. `NotDurable`."""
@@ -102,10 +76,14 @@ class DeadLetters:
         return Answer(200, letter_document(int(number), letter))
 
     async def redrive_one(self, number: str) -> Answer:
-        """Redrive one: the 202 of its new request. `HTTPProblem` 404, `MessageTooLarge`, `NotDurable`."""
+        """Redrive one: the 202 of its new request. `HTTPProblem` 404, and 409 where it is refused; `NotDurable`."""
         self._check_open()
+        wanted = _number(number)
         try:
-            acceptance = await self._redrive(_number(number))
+            refusal = self._refusal(await self._letter(wanted))
+            if refusal is not None:
+                raise HTTPProblem(409, refusal)
+            acceptance = await self._queue.redrive(wanted)
         except UnknownRequest:
             raise _unknown(number) from None
         self._log.info("dead letter {number} was redriven", number=number, correlation_id=acceptance.correlation_id)
@@ -125,9 +103,9 @@ class DeadLetters:
         """Redrive those that match, the oldest first, at the order's rate. What fails from now on is left out."""
 
         async def act(number: int) -> dict[str, Any]:
-            return {"redriven_as": (await self._redrive(number)).correlation_id}
+            return {"redriven_as": (await self._queue.redrive(number)).correlation_id}
 
-        return await self._carry_out(order, act, "redriven")
+        return await self._carry_out(order, act, "redriven", self._refusal)
 
     async def drop(self, order: Order) -> Answer:
         """Remove those that match for good, the oldest first."""
@@ -139,7 +117,11 @@ class DeadLetters:
         return await self._carry_out(order, act, "dropped")
 
     async def _carry_out(
-        self, order: Order, act: Callable[[int], Coroutine[Any, Any, dict[str, Any]]], participle: str
+        self,
+        order: Order,
+        act: Callable[[int], Coroutine[Any, Any, dict[str, Any]]],
+        participle: str,
+        refusal: Callable[[DeadLetter], str | None] = lambda letter: None,
     ) -> Answer:
         """Act on each that matches. ``cursor`` of the answer says where to go on, as for a list.
 
@@ -147,10 +129,14 @@ class DeadLetters:
         """
         self._check_open()
         query = order.query.begun(self._clock.seconds() + self._ahead())
-        found, cursor = await self._find(query)
-        outcome = _Outcome()
+        found, cursor = await self._find(query, refusal)
+        outcome = Outcome()
+        outcome.refused += [
+            {name: letter[name] for name in (*NAMED, "detail")} for letter in found if "detail" in letter
+        ]
+        found = [letter for letter in found if "detail" not in letter]
         if order.dry_run:
-            outcome.done += [{name: letter[name] for name in _NAMED} for letter in found]
+            outcome.done += [{name: letter[name] for name in NAMED} for letter in found]
         else:
             first = await self._change(found, order.rate, act, outcome)
             if first is not None:
@@ -173,13 +159,13 @@ class DeadLetters:
         found: Sequence[dict[str, Any]],
         rate: float | None,
         act: Callable[[int], Coroutine[Any, Any, dict[str, Any]]],
-        outcome: _Outcome,
+        outcome: Outcome,
     ) -> int | None:
         """Act on those that were found, a group at a time. The number of the first that is left; None: none is."""
         most = MOST_AT_ONCE if rate is None else max(1, min(MOST_AT_ONCE, int(rate * LEAST_PAUSE)))
         at = now = self._clock.seconds()
         due = now + CALL_SECONDS
-        for group in _groups(found, most):
+        for group in groups(found, most):
             now = self._clock.seconds()
             if group[0] is not found[0] and (self._is_closed() or now >= due):
                 return int(group[0]["number"])
@@ -200,13 +186,19 @@ class DeadLetters:
         if self._is_closed():
             raise NotDurable(STOPPING, retry_after=1)
 
-    async def _redrive(self, number: int) -> Acceptance:
+    def _refusal(self, letter: DeadLetter) -> str | None:
+        """Why a letter cannot be redriven now, or None."""
+        submission = redriven(letter)
+        if not self._is_worked(submission):
+            return f"no workers are configured for where it would wait: endpoint {submission.endpoint or 'none'}" + (
+                "" if submission.partition is None else f", partition {submission.partition}"
+            )
         largest = self._queue.traits.largest_message
         if largest is not None:  # the new request is a little longer than the old one, whose id it names
-            size = request_size(redriven(await self._letter(number)))
+            size = request_size(submission)
             if size > largest:
-                raise MessageTooLarge(size, largest)
-        return await self._queue.redrive(number)
+                return str(MessageTooLarge(size, largest))
+        return None
 
     async def _read(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
         ahead = self._ahead()
@@ -219,8 +211,13 @@ class DeadLetters:
                 return letter
         raise UnknownRequest(f"dead letter {number}")
 
-    async def _find(self, query: Query) -> tuple[list[dict[str, Any]], Cursor | None]:
-        """Summaries of those that match behind the cursor, and where to go on. No body is kept meanwhile."""
+    async def _find(
+        self, query: Query, refusal: Callable[[DeadLetter], str | None] = lambda letter: None
+    ) -> tuple[list[dict[str, Any]], Cursor | None]:
+        """Summaries of those that match behind the cursor, and where to go on. No body is kept meanwhile.
+
+        Where ``refusal`` says why one is not to be changed, its summary has that as ``detail``.
+        """
         found: list[dict[str, Any]] = []
         after, before = query.cursor.after, query.cursor.before
         due = self._clock.seconds() + CALL_SECONDS
@@ -230,27 +227,14 @@ class DeadLetters:
                 return found, None
             for after, letter in page:
                 if query.filter.matches(letter) and query.cursor.reaches(letter):
-                    found.append(summary(after, letter))
+                    detail = refusal(letter)
+                    found.append({**summary(after, letter), **({} if detail is None else {"detail": detail})})
                     if len(found) == query.limit:
                         return found, Cursor(after, before)
             if self._clock.seconds() >= due:
                 break
             await deferLater(self._clock, 0)
         return found, Cursor(after, before)
-
-
-def _groups(found: Sequence[dict[str, Any]], most: int) -> Iterator[list[dict[str, Any]]]:
-    """``found`` in groups of up to ``most`` that are of `GROUP_BYTES` at most together, or of one."""
-    group: list[dict[str, Any]] = []
-    size = 0
-    for letter in found:
-        if group and (len(group) == most or size + letter["bytes"] > GROUP_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(letter)
-        size += letter["bytes"]
-    if group:
-        yield group
 
 
 def _number(text: str) -> int:

@@ -263,6 +263,7 @@ def _problems() -> Json:
             ("malformed", "The body is not JSON, or a header field is malformed."),
             ("unknown", "No request has this correlation id."),
             ("unknown_letter", "There is no dead letter with this number."),
+            ("refused_letter", "The dead letter cannot be redriven now; the problem says why."),
             ("not_local", "The request is not one of a program on the same host."),
             ("ended", "The request has already ended."),
             ("expired", "The answer has expired."),

@@ -67,7 +67,7 @@ def dead_letter_paths() -> Json:
                 "responses": {
                     "202": json_answer("The new request.", "acceptance", retry_after=True),
                     "404": ref("responses/unknown_letter"),
-                    "413": ref("responses/too_large"),
+                    "409": ref("responses/refused_letter"),
                     "415": ref("responses/not_json"),
                     **_LOCAL,
                 },

@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IMessageQueue
-from openhqm.policy.queue_names import holds_requests, parts_of
+from openhqm.messages import Submission
+from openhqm.policy.queue_names import holds_requests, parts_of, queue_of
 from openhqm.runtime.deferreds import deferred
 
 LOOK_SECONDS = 60.0
@@ -46,6 +47,10 @@ class Orphans:
         """
         self._running = True
         self._look()
+
+    def is_worked(self, submission: Submission) -> bool:
+        """Whether the queue in which ``submission`` would wait has workers."""
+        return queue_of(self._requests, submission) in self._worked
 
     def stop(self) -> None:
         """Stop looking."""

@@ -13,8 +13,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import InvalidRequest, MalformedJSON, NotDurable, Reject, UnknownRequest
+from openhqm.ingress.dead_letter_changes import GROUP_BYTES
 from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redrive
-from openhqm.ingress.dead_letters import GROUP_BYTES, MOST_AT_ONCE, MOST_PAGES
+from openhqm.ingress.dead_letters import MOST_AT_ONCE, MOST_PAGES
 from openhqm.ingress.routes import Routes
 from openhqm.interfaces import DEAD_LETTER_PAGE_BYTES
 from tests.benches import brokered_bench, memory_bench, sqlite_bench
@@ -238,7 +239,23 @@ class ServerTests(SynchronousTestCase):
         found = self.redrive()
         self.assertEqual([letter["number"] for letter in found["dead_letters"]], [1, 3])
         self.assertEqual([letter["number"] for letter in found["refused"]], [2])
-        self.assertEqual(self.ask("POST", "/api/v1/dead-letters/2/redrive", content_type="application/json")[0], 413)
+        self.assertEqual(self.ask("POST", "/api/v1/dead-letters/2/redrive", content_type="application/json")[0], 409)
+
+    def test_no_workers(self) -> None:
+        """What no worker would take is refused, in a dry run as well, and stays a dead letter: a redriven request would
+        wait for ever."""
+        self.make_letters(1, 1)
+        self.server.bench.pass_time(1)
+        letters: Any = self.server.dead_letters
+        letters._is_worked = lambda submission: False
+        for dry_run in (True, False):
+            found = self.redrive(dry_run=dry_run)
+            self.assertEqual((found["count"], found["cursor"]), (0, None))
+            (refused,) = found["refused"]
+            self.assertIn("no workers are configured", refused["detail"])
+        status, problem = self.ask("POST", "/api/v1/dead-letters/1/redrive", content_type="application/json")
+        self.assertEqual((status, problem["detail"]), (409, refused["detail"]))
+        self.assertEqual(len(self.server.bench.letters()), 1)
 
     def test_groups(self) -> None:
         """Without a rate many travel together, but no more than a few mebibytes of them: each is read whole."""

@@ -40,6 +40,20 @@ class OrphansTests(SynchronousTestCase):
         self.orphans.start()
         self.assertEqual(self.orphans.warnings, ())
 
+    def test_worked(self) -> None:
+        """What would wait in a queue without workers is known, also after the names were exchanged."""
+        billing, third = Submission(b"1", endpoint="billing"), Submission(b"1", partition=3)
+        for submission, before, after in (
+            (Submission(b"1"), True, True),
+            (Submission(b"1", partition=0), True, False),
+            (third, False, False),
+            (billing, False, True),
+        ):
+            self.assertIs(self.orphans.is_worked(submission), before, submission)
+            self.orphans.exchange([REQUESTS, f"{REQUESTS}.billing"])
+            self.assertIs(self.orphans.is_worked(submission), after, submission)
+            self.orphans.exchange([REQUESTS, f"{REQUESTS}._0"])
+
     def test_logged_once(self) -> None:
         """Each queue is logged once, with the number of requests and what they are for.
 
