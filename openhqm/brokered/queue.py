@@ -220,6 +220,9 @@ class BrokeredQueue:
     def reject(self, letter: DeadLetter) -> Deferred[None]:
         return self._ledger.reject(letter)
 
+    def last_dead_letter(self) -> Deferred[int]:
+        return self._ledger.last_dead_letter()
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._ledger.drop_dead_letter(number)
 

@@ -26,11 +26,15 @@ def letter_size(letter: DeadLetter) -> int:
 
 def moved(letter: DeadLetter, seconds: float) -> DeadLetter:
     """``letter`` with all its times later by so many seconds."""
-    return attrs.evolve(
-        letter,
-        at=letter.at + seconds,
-        request=attrs.evolve(letter.request, submitted_at=letter.request.submitted_at + seconds),
-        reply=attrs.evolve(letter.reply, completed_at=letter.reply.completed_at + seconds),
+    return (
+        letter
+        if not seconds
+        else attrs.evolve(
+            letter,
+            at=letter.at + seconds,
+            request=attrs.evolve(letter.request, submitted_at=letter.request.submitted_at + seconds),
+            reply=attrs.evolve(letter.reply, completed_at=letter.reply.completed_at + seconds),
+        )
     )
 
 

@@ -18,7 +18,7 @@ from openhqm.runtime.times import parse_rfc3339
 MOST_LISTED = 1000
 USUAL_LISTED = 100
 SLOWEST, FASTEST = 0.1, 10_000.0
-_CURSOR = re.compile(r"(\d{1,20})(?:-(\d{1,12}(?:\.\d{1,9})?))?\Z", re.ASCII)
+_CURSOR = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?\Z", re.ASCII)
 
 
 @attrs.frozen
@@ -46,18 +46,14 @@ class Filter:
 class Cursor:
     """Where to go on: behind the dead letter ``after``. As text it is for this server only.
 
-    ``before`` leaves out what failed since that time; None: nothing.
+    ``last`` is the number of the last one that is meant; None: there is no such end.
     """
 
     after: int = 0
-    before: float | None = None
+    last: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.after}" if self.before is None else f"{self.after}-{self.before:.6f}"
-
-    def reaches(self, letter: DeadLetter) -> bool:
-        """Whether ``letter`` is old enough. One of a request that was accepted since then is not."""
-        return self.before is None or max(letter.at, letter.request.submitted_at) < self.before
+        return f"{self.after}" if self.last is None else f"{self.after}-{self.last}"
 
 
 @attrs.frozen
@@ -67,12 +63,6 @@ class Query:
     filter: Filter = Filter()
     limit: int = USUAL_LISTED
     cursor: Cursor = Cursor()
-
-    def begun(self, now: float) -> Query:
-        """The same; the first of several queries leaves out what fails from ``now`` on, so that they come to an end."""
-        if self.cursor.before is not None:
-            return self
-        return attrs.evolve(self, cursor=Cursor(self.cursor.after, now))
 
 
 @attrs.frozen
@@ -169,7 +159,7 @@ def read_cursor(value: Any) -> Cursor:
     match = _CURSOR.match(value) if isinstance(value, str) else None
     if match is None:
         raise InvalidRequest("cursor", "must be the cursor of an earlier answer")
-    return Cursor(int(match[1]), None if match[2] is None else float(match[2]))
+    return Cursor(int(match[1]), None if match[2] is None else int(match[2]))
 
 
 def check_limit(value: Any) -> int:

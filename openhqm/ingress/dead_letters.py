@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import attrs
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -128,7 +129,7 @@ class DeadLetters:
         `NotDurable` where none can be changed now. Where some were changed, the answer names these.
         """
         self._check_open()
-        query = order.query.begun(self._clock.seconds() + self._ahead())
+        query = await self._begun(order.query)
         found, cursor = await self._find(query, refusal)
         outcome = Outcome()
         outcome.refused += [
@@ -140,7 +141,7 @@ class DeadLetters:
         else:
             first = await self._change(found, order.rate, act, outcome)
             if first is not None:
-                cursor = Cursor(first - 1, query.cursor.before)
+                cursor = Cursor(first - 1, query.cursor.last)
             if outcome.done:
                 count = len(outcome.done)
                 self._log.info("{count} dead letters were {participle}", count=count, participle=participle)
@@ -186,6 +187,16 @@ class DeadLetters:
         if self._is_closed():
             raise NotDurable(STOPPING, retry_after=1)
 
+    async def _begun(self, query: Query) -> Query:
+        """``query``, and where it is the first of several, with the last dead letter as their end.
+
+        What fails again meanwhile has a higher number, whatever clocks say: so they come to an end.
+        """
+        if query.cursor.last is not None:
+            return query
+        last = await self._queue.last_dead_letter()
+        return attrs.evolve(query, cursor=Cursor(query.cursor.after, last))
+
     def _refusal(self, letter: DeadLetter) -> str | None:
         """Why a letter cannot be redriven now, or None."""
         submission = redriven(letter)
@@ -200,15 +211,10 @@ class DeadLetters:
                 return str(MessageTooLarge(size, largest))
         return None
 
-    async def _read(self, after: int, most: int) -> Sequence[tuple[int, DeadLetter]]:
-        ahead = self._ahead()
-        found = await self._queue.dead_letters(after, most)
-        return [(number, moved(letter, ahead)) for number, letter in found] if ahead else found
-
     async def _letter(self, number: int) -> DeadLetter:
-        for found, letter in await self._read(number - 1, 1):
+        for found, letter in await self._queue.dead_letters(number - 1, 1):
             if found == number:
-                return letter
+                return moved(letter, self._ahead())
         raise UnknownRequest(f"dead letter {number}")
 
     async def _find(
@@ -219,22 +225,25 @@ class DeadLetters:
         Where ``refusal`` says why one is not to be changed, its summary has that as ``detail``.
         """
         found: list[dict[str, Any]] = []
-        after, before = query.cursor.after, query.cursor.before
+        after, last = query.cursor.after, query.cursor.last
         due = self._clock.seconds() + CALL_SECONDS
         for _ in range(MOST_PAGES):
-            page = await self._read(after, PAGE)
+            page = await self._queue.dead_letters(after, PAGE)
             if not page:
                 return found, None
-            for after, letter in page:
-                if query.filter.matches(letter) and query.cursor.reaches(letter):
+            for after, stored in page:
+                if last is not None and after > last:
+                    return found, None
+                letter = moved(stored, self._ahead())
+                if query.filter.matches(letter):
                     detail = refusal(letter)
                     found.append({**summary(after, letter), **({} if detail is None else {"detail": detail})})
                     if len(found) == query.limit:
-                        return found, Cursor(after, before)
+                        return found, Cursor(after, last)
             if self._clock.seconds() >= due:
                 break
             await deferLater(self._clock, 0)
-        return found, Cursor(after, before)
+        return found, Cursor(after, last)
 
 
 def _number(text: str) -> int:

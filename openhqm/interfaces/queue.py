@@ -139,6 +139,9 @@ class IMessageQueue(Interface):
     def reject(letter: DeadLetter) -> Deferred[None]:
         """Add a dead letter for a message that is no request. `NotDurable`."""
 
+    def last_dead_letter() -> Deferred[int]:
+        """The highest number that a dead letter was given; 0: there was none. It may be gone by now."""
+
     def drop_dead_letter(number: int) -> Deferred[None]:
         """Remove a dead letter for good. `UnknownRequest`."""
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -15,17 +14,21 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 
 
 class DeadLetters:
-    """Those of this process; ``limits`` says how many are kept, and for how long. It may be changed."""
+    """Those of this process; ``limits`` says how many are kept, and for how long. It may be changed.
+
+    ``last`` is the highest number that one was given.
+    """
 
     def __init__(self, clock: IReactorTime, limits: Limits = NO_LIMITS) -> None:
         self._clock = clock
         self.limits = limits
         self._letters: dict[int, DeadLetter] = {}
-        self._numbers = count(1)
+        self.last = 0
 
     def add(self, letter: DeadLetter) -> None:
         """Add one."""
-        self._letters[next(self._numbers)] = letter
+        self.last += 1
+        self._letters[self.last] = letter
         self._trim()
 
     def take(self, number: int) -> None:

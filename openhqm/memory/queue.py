@@ -224,6 +224,9 @@ class MemoryQueue:
     def reject(self, letter: DeadLetter) -> Deferred[None]:
         return maybeDeferred(self._letters.add, letter)
 
+    def last_dead_letter(self) -> Deferred[int]:
+        return succeed(self._letters.last)
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return maybeDeferred(self._letters.take, number)
 

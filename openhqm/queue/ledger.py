@@ -283,6 +283,9 @@ class Ledger(Protocol):
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         """See `IMessageQueue.dead_letters`."""
 
+    def last_dead_letter(self) -> Deferred[int]:
+        """See `IMessageQueue.last_dead_letter`."""
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         """See `IMessageQueue.drop_dead_letter`."""
 

@@ -42,6 +42,11 @@ class DeadLetters:
         return [(int(entry[0].partition(b"-")[0]), decode_dead_letter(_fields(entry)[b"letter"])) for entry in found]
 
     @deferred
+    async def last(self) -> int:
+        """The highest number that one was given."""
+        return int(await self._redis.command("GET", f"{self.key}:last") or 0)
+
+    @deferred
     async def find(self, number: int) -> tuple[DeadLetter, tuple[str, str]]:
         """The one with this number, and where it stands: stream and entry. `UnknownRequest`."""
         if not 0 < number <= LARGEST_NUMBER:

@@ -346,6 +346,9 @@ class RedisLedger:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._letters.listed(after, most)
 
+    def last_dead_letter(self) -> Deferred[int]:
+        return self._letters.last()
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._letters.drop(number)
 

@@ -206,6 +206,9 @@ class RedisQueue:
     async def reject(self, letter: DeadLetter) -> None:
         await self._redis.run("dead_letter", self._letters.key, encode_dead_letter(letter))
 
+    def last_dead_letter(self) -> Deferred[int]:
+        return self._letters.last()
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._letters.drop(number)
 

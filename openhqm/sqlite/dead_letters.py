@@ -89,6 +89,15 @@ class DeadLetters:
         )
         return [(number, decode_dead_letter(body)) for number, body in rows]
 
+    def last(self) -> Deferred[int]:
+        """The highest number that one was given."""
+        return maybeDeferred(self._last)
+
+    def _last(self) -> int:
+        # SQLite keeps it, so that it gives out none twice (its manual, AUTOINCREMENT).
+        row = fetch_one(self._file.reader, "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'")
+        return int(row[0]) if row is not None else 0
+
     def find(self, number: int) -> DeadLetter:
         """The one with this number; `UnknownRequest`."""
         row = fetch_one(self._file.reader, "SELECT body FROM dead_letters WHERE number = ?", (_checked(number),))

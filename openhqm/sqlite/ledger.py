@@ -79,7 +79,7 @@ class SqliteLedger:
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
         self._letters = DeadLetters(file, limits)
-        self.drop_dead_letter = self._letters.drop
+        self.drop_dead_letter, self.last_dead_letter = self._letters.drop, self._letters.last
         store.within_sweep.append(self._letters.trim)
         store.within_sweep.append(self._end_some)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)

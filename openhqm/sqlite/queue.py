@@ -241,6 +241,9 @@ class SqliteQueue:
     def reject(self, letter: DeadLetter) -> Deferred[None]:
         return self._file.write(lambda connection: self._letters.add(connection, letter))
 
+    def last_dead_letter(self) -> Deferred[int]:
+        return self._letters.last()
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._letters.drop(number)
 

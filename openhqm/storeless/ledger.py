@@ -227,6 +227,9 @@ class StorelessLedger:
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return maybeDeferred(_no_store)
 
+    def last_dead_letter(self) -> Deferred[int]:
+        return maybeDeferred(_no_store)
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return maybeDeferred(_no_store)
 

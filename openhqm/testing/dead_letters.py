@@ -34,6 +34,20 @@ class KeepingDeadLetters(Base):
             await self.refused(self.bench.queue.redrive(unknown), UnknownRequest)
         self.assertEqual(await self.status(first), Status.FAILED)
 
+    async def test_last_dead_letter(self) -> None:
+        """The highest number is known, also once its dead letter is gone."""
+        self.assertEqual(await self.do(self.bench.queue.last_dead_letter()), 0)
+        for _ in range(2):
+            await self.dead_letter()
+        ((first, _), (second, _)) = await self.do(self.bench.queue.dead_letters(0, 10))
+        self.assertEqual(await self.do(self.bench.queue.last_dead_letter()), second)
+        await self.do(self.bench.queue.drop_dead_letter(second))
+        await self.do(self.bench.queue.redrive(first))
+        self.assertEqual(await self.do(self.bench.queue.last_dead_letter()), second)
+        await self.bench.crash()
+        if self.bench.queue.traits.durable:
+            self.assertEqual(await self.do(self.bench.queue.last_dead_letter()), second)
+
     async def test_pages_of_dead_letters(self) -> None:
         """A page holds at most what it is asked for, and ends with the letter that reaches the bytes of a page. From
         page to page every letter is listed once, in order, and the last page is empty."""

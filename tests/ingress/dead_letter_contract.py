@@ -178,6 +178,20 @@ class Listing(DeadLettersCase):
 
 
 class Redriving(DeadLettersCase):
+    async def test_clock_set_meanwhile(self) -> None:
+        """An order goes on to its end where the time of day is set between two of its portions."""
+        ahead = 0.0
+        clock: Any = BenchClock(self.bench)
+        self.letters = DeadLetters(self.bench.queue, clock, lambda: self.closed, lambda: ahead)
+        for step in (3600.0, -3600.0):
+            for number in range(3):
+                await self.failed(b"%d" % number)
+            await self.bench.pass_time(1)
+            first = await self.drop(all="true", limit="1")
+            ahead += step
+            rest = await self.drop(all="true", cursor=first["cursor"])
+            self.assertEqual((first["count"], rest["count"], rest["cursor"]), (1, 2, None))
+
     async def test_redriven(self) -> None:
         """A dead letter that is redriven is a new request, and no dead letter any more."""
         id = await self.failed(b'"again"')

@@ -48,7 +48,7 @@ class QueryTests(SynchronousTestCase):
             ({b"since": [b"yesterday"]}, "since"),
             ({b"since": [b"2026-11-27"]}, "since"),
             *(({b"limit": [value]}, "limit") for value in (b"0", b"-1", b"1001", b"1e2", b"", b"9" * 5000)),
-            *(({b"cursor": [value]}, "cursor") for value in (b"", b"x", b"1-", b"-1", b"1-2-3", b"1" * 21)),
+            *(({b"cursor": [value]}, "cursor") for value in (b"", b"x", b"1-", b"-1", b"1-2-3", b"1-2.5", b"1" * 21)),
         ):
             error = self.assertRaises(InvalidRequest, read_query, arguments)
             self.assertEqual(error.field, name, arguments)

@@ -186,6 +186,9 @@ class WorkedElsewhere:
     def reject(self, letter: DeadLetter) -> Deferred[None]:
         return self._listener.reject(letter)
 
+    def last_dead_letter(self) -> Deferred[int]:
+        return self._listener.last_dead_letter()
+
     def drop_dead_letter(self, number: int) -> Deferred[None]:
         return self._listener.drop_dead_letter(number)
 
