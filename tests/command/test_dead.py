@@ -67,9 +67,11 @@ class Case(SynchronousTestCase):
         return out.splitlines()
 
     def failed(self, *errors: str) -> list[str]:
-        ids = [self.server.submit({"fails": error, "exact": 1}) for error in errors]
-        for id in ids:
-            self.server.response(id)
+        """The ids of requests that have failed one after the other."""
+        ids = []
+        for error in errors:
+            ids.append(self.server.submit({"fails": error, "exact": 1}))
+            self.server.response(ids[-1])
         return ids
 
     def numbers(self) -> list[int]:
