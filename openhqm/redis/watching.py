@@ -9,6 +9,7 @@ no event is told before it is durable, none twice, and none is missed for long.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -77,7 +78,8 @@ class _Watch:
         self._based = False
         # Asked before the caller's next command, over the same connection: an event from before then the caller finds,
         # and a later one the listener is told.
-        redis.command("HGET", f"{redis.prefix}r:{number}", "last").addCallbacks(self._begin_at, self._begin_anywhere)
+        self._last: Callable[[], Deferred[Any]] = partial(redis.command, "HGET", f"{redis.prefix}r:{number}", "last")
+        self._last().addCallbacks(self._begin_at, self._begin_anywhere)
         self.stop = redis.listen(f"{redis.prefix}e:{number}", lambda message: self.look(), self.look)
 
     def _begin_at(self, last: bytes | None) -> None:
@@ -109,7 +111,15 @@ class _Watch:
                     listener(event)
         if len(events) > 1:
             self._again = True  # they may be a piece of what is new
+        elif not events and self._told > 1:
+            self._last().addCallbacks(self._check, lambda failure: failure.trap(OpenHQMError))
         self._look_once_more()
+
+    def _check(self, last: bytes | None) -> None:
+        """Where a failover has forgotten events that were told, what happens next has numbers that were used."""
+        if last is not None and int(last) < self._told and self.listeners:
+            self._told = int(last) - 1
+            self.look()
 
     def _could_not_read(self, failure: Failure) -> None:
         failure.trap(OpenHQMError)  # unknown, expired, or Redis is away: the next look will tell

@@ -35,6 +35,26 @@ class SeveralProcessesTests(RealRedisTestCase):
         self.assertEqual((await b.store.find(accepted.correlation_id)).reply, reply)
         stop()
 
+    async def test_told_after_a_failover(self) -> None:
+        """A listener is told the ending also where Redis has forgotten events that it was told: its number is lower."""
+        server = await self.server()
+        a, b = [await self.instance(server.url) for _ in range(2)]
+        accepted = await a.queue.accept(Submission(b"1"), None)
+        heard: list[Event] = []
+        self.addCleanup(b.store.watch(accepted.correlation_id, heard.append))
+        await b.quiet()
+        (delivery,) = await a.queue.receive(REQUESTS, 1)
+        for percent in range(5):
+            await delivery.progress({"percent": percent})
+        await self.until(lambda: len(heard) == 6, "the progress was not told")
+        record = f"t:r:{b.redis.ids.number(accepted.correlation_id)}"
+        server.say("HSET", record, "last", "2")  # as a replica has it that did not get the rest
+        server.say("HDEL", record, *(f"e{number}" for number in range(3, 8)))
+        reply = self.reply(delivery)
+        self.assertTrue(await delivery.settle(reply))
+        await self.until(lambda: heard[-1].reply, "the ending was not told")
+        self.assertEqual((heard[-1].reply, heard[-1].number), (reply, 3))
+
     async def test_full_over_processes(self) -> None:
         """Of what three processes are asked for at once, exactly as much is accepted as there is room for."""
         server = await self.server()
