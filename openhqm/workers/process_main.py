@@ -28,7 +28,16 @@ from openhqm.runtime.dotted import load_callable
 from openhqm.runtime.forks import in_this_process, keep_from_forks
 from openhqm.runtime.steady_time import SteadyTime
 from openhqm.workers.handlers import Work
-from openhqm.workers.process_messages import FROM_HANDLER, TO_HANDLER, Call, Outcome, Progress, read_frame, to_frame
+from openhqm.workers.process_messages import (
+    FROM_HANDLER,
+    MOST_BESIDES,
+    TO_HANDLER,
+    Call,
+    Outcome,
+    Progress,
+    read_frame,
+    to_frame,
+)
 from openhqm.workers.replies import UnusableAnswer, asked_delays, blank, completed, describe, failed
 
 _clock: Any = SimpleNamespace(seconds=SteadyTime(time.time), time_of_day=time.time)
@@ -55,7 +64,7 @@ def main() -> None:
                 answers.flush()
 
         while True:
-            write(_outcome(calls.get(), write, runner))
+            write(_bounded(_outcome(calls.get(), write, runner)))
 
 
 def check() -> None:
@@ -84,7 +93,10 @@ def _outcome(call: Call, write: Callable[[Progress], None], runner: asyncio.Runn
 
     def report(detail: dict[str, Any]) -> None:
         try:
-            write(Progress(msgspec.json.encode(detail)))
+            text = msgspec.json.encode(detail)
+            if len(text) > MOST_BESIDES // 2:
+                raise ValueError(f"it has {len(text)} bytes")
+            write(Progress(text))
         except Exception as error:
             print(f"openhqm: a progress event was not stored: {describe(error)}", file=sys.stderr, flush=True)
 
@@ -102,6 +114,16 @@ def _outcome(call: Call, write: Callable[[Progress], None], runner: asyncio.Runn
         return Outcome("unusable", describe(error))
     except BaseException as error:  # of the handler
         return Outcome("failed", describe(error), traceback="".join(traceback.format_exception(error)))
+
+
+def _bounded(outcome: Outcome) -> Outcome:
+    """``outcome``, where what it has besides the answer is no larger than it may be."""
+    fields = sum(len(name) + len(value) * 4 for name, value in outcome.headers.items())
+    if fields > MOST_BESIDES // 2:
+        return Outcome(
+            "unusable", f"the header fields of the handler's answer have more than {MOST_BESIDES // 2} bytes"
+        )
+    return msgspec.structs.replace(outcome, traceback=outcome.traceback[-MOST_BESIDES // 16 :])
 
 
 def _answer(handler: Callable[[Work], Any], work: Work, runner: asyncio.Runner) -> Any:

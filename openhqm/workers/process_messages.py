@@ -10,6 +10,8 @@ import msgspec
 
 TO_HANDLER, FROM_HANDLER = 3, 4
 """The descriptors of the pipes in the process of the handler."""
+MOST_BESIDES = 1 << 20
+"""How many bytes a message may have besides the answer: header fields, the traceback, a progress event."""
 _LENGTH = 4
 
 
@@ -76,21 +78,27 @@ def _exactly(read: Callable[[int], bytes], count: int) -> bytes:
 
 
 class Frames:
-    """Takes what comes from a pipe, in pieces of any size. ``received`` is called with each message."""
+    """Takes what comes from a pipe, in pieces of any size. ``received`` is called with each message.
 
-    def __init__(self, received: Callable[[Any], None]) -> None:
+    A message has at most ``most`` bytes.
+    """
+
+    def __init__(self, received: Callable[[Any], None], most: int) -> None:
         self._received = received
+        self._most = most
         self._pieces: list[bytes] = []
         self._size = 0
         self._wanted = _LENGTH
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece. `msgspec.DecodeError` for what is no message."""
+        """Take the next piece. `ValueError` for what is no message, or is too large."""
         self._pieces.append(data)
         self._size += len(data)
         while self._size >= self._wanted:
             whole = b"".join(self._pieces)
             length = int.from_bytes(whole[:_LENGTH], "big")
+            if length > self._most:
+                raise ValueError(f"a message of {length} bytes")
             self._wanted = _LENGTH + length
             if len(whole) >= self._wanted:
                 content, whole = whole[_LENGTH : self._wanted], whole[self._wanted :]

@@ -22,7 +22,16 @@ from openhqm.errors import Reject, RetryLater
 from openhqm.policy.json_numbers import parse_json
 from openhqm.runtime.deferreds import Stoppable, deferred
 from openhqm.workers.handlers import Response, Work
-from openhqm.workers.process_messages import FROM_HANDLER, TO_HANDLER, Call, Frames, Outcome, Progress, to_frame
+from openhqm.workers.process_messages import (
+    FROM_HANDLER,
+    MOST_BESIDES,
+    TO_HANDLER,
+    Call,
+    Frames,
+    Outcome,
+    Progress,
+    to_frame,
+)
 from openhqm.workers.replies import HandlerFailed, UnusableAnswer
 
 CHECK_SECONDS = 120.0
@@ -76,7 +85,7 @@ class HandlerProcesses:
         await DeferredList(ended)
 
     def _start(self) -> _Process:
-        process = _Process(self._idle_again, self._gone)
+        process = _Process(self._idle_again, self._gone, self._most_result + MOST_BESIDES)
         with open(os.devnull, "rb") as nothing:
             descriptors = {0: nothing.fileno(), 1: 1, 2: 2, TO_HANDLER: "w", FROM_HANDLER: "r"}
             self._reactor.spawnProcess(process, sys.executable, _command("main"), _environment(), childFDs=descriptors)
@@ -100,13 +109,13 @@ class _Process(ProcessProtocol):
 
     transport: Any
 
-    def __init__(self, idle_again: Any, gone: Any) -> None:
+    def __init__(self, idle_again: Any, gone: Any, most: int) -> None:
         self._idle_again = idle_again
         self._gone = gone
-        self._frames = Frames(self._received)
+        self._frames = Frames(self._received, most)
         self._done: Deferred[Any] | None = None
         self._work: Work | None = None
-        self._killed = False
+        self._killed: Exception | None = None
         self.ended: Deferred[None] = Deferred()
 
     def call(self, call: Call, work: Work) -> Deferred[Any]:
@@ -115,16 +124,17 @@ class _Process(ProcessProtocol):
         self.transport.writeToChild(TO_HANDLER, to_frame(call))
         return done
 
-    def kill(self) -> None:
-        self._killed = True
+    def kill(self, reason: Exception | None = None) -> None:
+        """Kill the process. Its call fails with ``reason``; None: it was cancelled."""
+        self._killed = self._killed or reason or CancelledError()
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         try:
             self._frames.feed(data)
-        except msgspec.DecodeError:  # another program has written into the pipe
-            self.kill()
+        except ValueError as error:  # the handler has written into the pipe
+            self.kill(HandlerFailed(f"the process of the handler does not keep to the protocol: {error}"))
 
     def processEnded(self, reason: Failure) -> None:
         value: Any = reason.value
@@ -132,7 +142,7 @@ class _Process(ProcessProtocol):
         self._gone(self)
         if self._done is not None:
             error = HandlerFailed(f"the process of the handler ended with {how}")
-            self._take().callback(Failure(CancelledError() if self._killed else error))
+            self._take().callback(Failure(self._killed or error))
         self.ended.callback(None)
 
     def _received(self, message: Any) -> None:
@@ -140,7 +150,7 @@ class _Process(ProcessProtocol):
             return  # a thread that the handler left behind reports
         if isinstance(message, Progress):
             self._work.progress(**parse_json(message.detail))
-        elif isinstance(message, Outcome) and not self._killed:
+        elif isinstance(message, Outcome) and self._killed is None:
             done = self._take()
             self._idle_again(self)
             done.callback(_as_result(message))  # a Failure makes the Deferred fail

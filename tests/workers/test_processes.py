@@ -47,6 +47,10 @@ def killed(work): os.kill(os.getpid(), 9)
 def hangs(work): time.sleep(600)
 def unusable(work): return object()
 def large(work): return "x" * 20_000
+def fields(work): return Response(body=b"", headers={f"X-{number}": "y" * 1000 for number in range(1000)})
+def babbles(work):
+    os.write(4, b"\\xff" * 100)
+    time.sleep(600)
 def deferred(work): return Deferred()
 def forks(work):
     if os.fork() == 0:
@@ -73,10 +77,15 @@ class FramesTests(SynchronousTestCase):
         stream = b"".join(map(to_frame, messages))
         for size in (1, 3, 7, 1000, len(stream)):
             found: list[Any] = []
-            frames = Frames(found.append)
+            frames = Frames(found.append, 2000)
             for start in range(0, len(stream), size):
                 frames.feed(stream[start : start + size])
             self.assertEqual(found, messages, size)
+
+    def test_no_messages(self) -> None:
+        """What is no message, or is larger than one may be, is a `ValueError`."""
+        for bad in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\x01", b"\x00\x00\x07\xd1"):
+            self.assertRaises(ValueError, Frames(lambda _: None, 2000).feed, bad)
 
 
 class HandlerProcessesTests(TestCase):
@@ -126,6 +135,8 @@ class HandlerProcessesTests(TestCase):
             ("exits", HandlerFailed, "SystemExit: 3"),
             ("unusable", UnusableAnswer, "not JSON"),
             ("large", UnusableAnswer, "larger than"),
+            ("fields", UnusableAnswer, "header fields"),
+            ("babbles", HandlerFailed, "does not keep to the protocol"),
             ("deferred", HandlerFailed, "set worker.executor: reactor"),
             ("no_such_function", HandlerFailed, "has no callable named no_such_function"),
         ):
