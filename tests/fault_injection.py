@@ -78,7 +78,7 @@ def bridge_ack_first() -> None:
 
     async def faulty(self: Any, entry: Any) -> None:
         self._acks.done(entry.delivery)
-        await deferLater(self._clock, 0.05)
+        await deferLater(self._clock, 0.3)
         await take(self, entry)
 
     Bridge._take = faulty  # type: ignore[method-assign]

@@ -12,13 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.codec import decode_dead_letter
 from openhqm.messages import DeadLetter
 from tests.bridges.devices import Device
-from tests.brokers import Mosquitto
+from tests.brokers import Mosquitto, RedisServer, shared_rabbitmq
 from tests.redis.test_intake import Target
 from tests.servers import Server
 
 
-class EdgeTests(SynchronousTestCase):
-    """MQTT in, HTTP out, and back"""
+class EdgeTestCase(SynchronousTestCase):
+    """A Mosquitto, a target and a directory"""
 
     def setUp(self) -> None:
         self.mosquitto = Mosquitto().start()
@@ -64,6 +64,48 @@ class EdgeTests(SynchronousTestCase):
     def asked(self) -> list[tuple[dict[str, str], bytes]]:
         """What the target was asked since."""
         return [(headers, body) for headers, body in self.target.asked if body != b'"first"']
+
+
+class OtherQueueTests(EdgeTestCase):
+    """The gateway's own queue is somewhere else"""
+
+    def reply(self, **queue: str) -> None:
+        """A message comes to the target, and the reply goes back."""
+        server = self.start(
+            [{"name": "b", "from": {"broker": "plant", "topics": ["ask"]}, "endpoint": "collector"}], **queue
+        )
+        device = self.device()
+        device.subscribe("answers/1")
+        self.publish_until_taken(server, device, "ask")
+        device.publish("ask", b'{"a":1}', ResponseTopic="answers/1", CorrelationData=b"1")
+        self.assertEqual(device.next().payload, b'{"a":1}')
+
+    def test_redis(self) -> None:
+        """In Redis."""
+        redis = RedisServer().start()
+        self.addCleanup(redis.close)
+        self.reply(OPENHQM_QUEUE__TYPE="redis", OPENHQM_QUEUE__REDIS_URL=redis.url)
+
+    def test_rabbitmq(self) -> None:
+        """In RabbitMQ, with the ledger in the file."""
+        url = f"amqp://guest:guest@127.0.0.1:{shared_rabbitmq().port}/"
+        self.reply(
+            OPENHQM_QUEUE__TYPE="rabbitmq",
+            OPENHQM_QUEUE__RABBITMQ_URL=url,
+            OPENHQM_QUEUE__CONNECTION__RABBITMQ__PREFIX="bridges.",
+        )
+
+    def test_mqtt(self) -> None:
+        """In the same Mosquitto."""
+        self.reply(
+            OPENHQM_QUEUE__TYPE="mqtt",
+            OPENHQM_QUEUE__MQTT_HOST="127.0.0.1",
+            OPENHQM_QUEUE__CONNECTION__MQTT__PORT=str(self.mosquitto.port),
+        )
+
+
+class EdgeTests(EdgeTestCase):
+    """MQTT in, HTTP out, and back"""
 
     def test_bridged(self) -> None:
         """JSON, bytes and events reach the target with their headers and their path; what is no request does not."""
