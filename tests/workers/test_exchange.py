@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from tests.workers.bench import ManualHandler
 from tests.workers.test_pool import FAST, Gateway, PoolCase
 
 OLD, NEW = ManualHandler(), ManualHandler()
+
+
+def where(work: Any) -> str:
+    return threading.current_thread().name
 
 
 def settings(case: Any, **sections: Any) -> Settings:
@@ -144,6 +149,16 @@ class EndpointTests(ExchangeCase):
         self.assertEqual(len(fine.peers), 1)
         self.assertEqual(changing.gateway.pool.gates["ill"].state.value, "open")
         self.assertEqual(len(ill.requests), 1)
+
+    async def test_another_executor(self) -> None:
+        """A handler runs where the configuration of now says."""
+        endpoints, handler = {"a": self.to(Target())}, f"{__name__}:where"
+        changing = self.changing(worker={"handler": handler}, **endpoints)
+        for executor, name in ((None, "openhqm-handlers"), ("reactor", "MainThread"), ("thread", "openhqm-handlers")):
+            changing.to(worker={"handler": handler, "executor": executor}, **endpoints)
+            self.assertIn(name.encode(), (await changing.gateway.reply()).result)
+        changing.to(worker={"handlers": {"w": handler}, "executors": {"w": "reactor"}}, **endpoints)
+        self.assertEqual((await changing.gateway.reply(operation="w")).result, b'"MainThread"')
 
     async def test_other_credentials(self) -> None:
         """Where only credentials change, connection and breaker stay, and the next call has the new ones."""
