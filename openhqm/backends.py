@@ -126,6 +126,10 @@ def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
     )
 
 
+def _foreign_custom(ours: CustomSettings, clock: IReactorTime) -> IForeignBroker:
+    return ForeignOverBroker(custom.make_broker(ours, clock))
+
+
 RABBITMQ_UNUSED = ("prefix", "consumer_timeout_seconds", "lost_after_seconds")
 MQTT_UNUSED = ("prefix", "keeps", "message_expiry_seconds", "lost_after_seconds")
 
@@ -185,7 +189,9 @@ TABLE = (
         reach=Reach.SHARED,
         settings=CustomSettings,
         check=custom_settings.check,
+        foreign=ForeignChannels("queue", without=("qos", "retain", "expiry")),
         make=custom.make,
+        make_foreign=_foreign_custom,
     ),
 )
 PRODUCTS = Products(

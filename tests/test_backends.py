@@ -13,15 +13,16 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
-from openhqm.backends import PRODUCTS, TABLE, make_backend
+from openhqm.backends import PRODUCTS, TABLE, make_backend, make_foreign_brokers
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.config.loading import load
 from openhqm.config.model import Settings
 from openhqm.config.products import Kind, Reach
 from openhqm.custom.settings import CustomSettings
 from openhqm.errors import CannotStart, ConfigurationError
-from openhqm.interfaces import IMessageQueue, IResultStore
+from openhqm.interfaces import IForeignBroker, IMessageQueue, IResultStore
 from openhqm.memory.queue import MemoryQueue
 from openhqm.memory.results import MemoryResults
 from openhqm.messages import Reply, Status, Submission
@@ -196,6 +197,22 @@ class CustomTests(CustomCase):
         self.assertEqual((record.status, record.reply), (Status.COMPLETED, reply))
         self.done(backend.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_foreign_broker(self) -> None:
+        """A broker of the operator's own can be one of ``brokers``: its channels are read and written as they are."""
+
+        def brokers(factory: str) -> dict[str, IForeignBroker]:
+            text = f"brokers: {{mine: {{type: custom, factory: 'tests.custom_factories:{factory}'}}}}\n"
+            text += "bridges: [{name: b, from: {broker: mine, queue: q}}]"
+            return make_foreign_brokers(load("cfg", {}, PRODUCTS, text.encode()), self.clock)
+
+        broker = brokers("make_broker")["mine"]
+        verifyObject(IForeignBroker, broker)
+        self.done(broker.start())
+        self.assertIsNone(broker.unavailable_reason)
+        for wrong in ("make_nothing", "fail", "missing"):
+            error = self.assertRaises(ConfigurationError, brokers, wrong)
+            self.assertEqual([each.key for each in error.complaints], ["brokers"])
 
     def test_a_broker(self) -> None:
         """Over a broker stands the same queue as over any other, with the store that is named."""

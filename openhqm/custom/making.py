@@ -48,14 +48,7 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Back
     """Call the factory. `ConfigurationError` where it cannot be imported, raises, or returns anything else."""
     ours = settings.queue.of(CustomSettings)
     path = ours.factory or ""
-    try:
-        factory = load_callable(path)
-    except ValueError as error:
-        raise _wrong(str(error)) from error
-    try:
-        made = factory(copy.deepcopy(ours.options), clock)
-    except Exception as error:  # whatever the operator's factory raises
-        raise _wrong(f"{path} failed: {one_line(error)}") from error
+    made = _call(ours, clock, "queue.connection.custom.factory")
     if IBroker.providedBy(made):
         return MadeBroker(made)
     if isinstance(made, tuple) and len(made) == 2:
@@ -71,8 +64,31 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Back
     )
 
 
-def _wrong(reason: str) -> ConfigurationError:
-    return ConfigurationError([Complaint("queue.connection.custom.factory", reason)])
+def make_broker(ours: CustomSettings, clock: IReactorTime) -> IBroker:
+    """The broker of other programs that a factory makes. `ConfigurationError` where that fails, or it is none."""
+    made = _call(ours, clock, "brokers")
+    if not IBroker.providedBy(made):
+        reason = f"{ours.factory} returned {_shown(made)}: it must return an object that provides IBroker"
+        raise _wrong(reason, "brokers")
+    broker: IBroker = made
+    return broker
+
+
+def _call(ours: CustomSettings, clock: IReactorTime, key: str) -> Any:
+    """What the factory makes. `ConfigurationError` about ``key``."""
+    path = ours.factory or ""
+    try:
+        factory = load_callable(path)
+    except ValueError as error:
+        raise _wrong(str(error), key) from error
+    try:
+        return factory(copy.deepcopy(ours.options), clock)
+    except Exception as error:  # whatever the operator's factory raises
+        raise _wrong(f"{path} failed: {one_line(error)}", key) from error
+
+
+def _wrong(reason: str, key: str = "queue.connection.custom.factory") -> ConfigurationError:
+    return ConfigurationError([Complaint(key, reason)])
 
 
 def _shown(made: Any) -> str:

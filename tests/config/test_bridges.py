@@ -61,7 +61,7 @@ class BridgesTests(SynchronousTestCase):
         """A broker has a type that other programs can use, and the keys of that one."""
         for broker, key, reason in (
             ({"host": "x"}, "brokers.p.type", "must be"),
-            ({"type": "sqlite"}, "brokers.p.type", "must be redis or rabbitmq or mqtt"),
+            ({"type": "sqlite"}, "brokers.p.type", "must be redis or rabbitmq or mqtt or custom"),
             ({"type": "mqtt", "hots": "x"}, "brokers.p.hots", "did you mean host?"),
             ({"type": "mqtt", "prefix": "x/"}, "brokers.p.prefix", "has no effect"),
             ({"type": "mqtt", "port": 0}, "brokers.p.port", "must be from 1"),
