@@ -1,10 +1,21 @@
-# -*- test-case-name: tests.http1.test_client -*-
+# -*- test-case-name: tests.http1.test_client,tests.http1.test_failures -*-
 """Why a call of a server failed: the errors of the client, and their descriptions for people."""
 
 from __future__ import annotations
 
+import builtins
+from typing import Any
+
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+    TimeoutError,
+)
 from twisted.python.failure import Failure
 
 from openhqm.errors import OpenHQMError
@@ -50,6 +61,15 @@ def response_failure(refusal: Refusal) -> Failure:
     return Failure(CallFailed(refusal.reason, refusal.__cause__))
 
 
+_SAID: tuple[tuple[Any, str], ...] = (
+    (ConnectionRefusedError | builtins.ConnectionRefusedError, "the connection was refused"),
+    (DNSLookupError, "its name was not found"),
+    (NoRouteError, "there is no route to it"),
+    (ConnectionClosed | ConnectionError, "the connection was closed before the answer was complete"),
+)
+"""What an error means, in order. Callers are told of HTTP, and not of Python's classes."""
+
+
 def describe_failure(error: BaseException) -> str:
     """A text for people about why a request failed."""
     error = root_cause(error)
@@ -59,7 +79,14 @@ def describe_failure(error: BaseException) -> str:
         from openhqm.runtime.tls import describe_tls_error
 
         return describe_tls_error(error)
+    if isinstance(error, TimeoutError | builtins.TimeoutError):
+        return (error.args and str(error.args[0])) or "no connection could be made in time"
+    said = next((text for kinds, text in _SAID if isinstance(error, kinds)), None)
+    if said is not None:
+        return said
     text = str(error).strip()
+    if text and isinstance(error, ConnectError | OSError):
+        return f"no connection could be made: {text}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

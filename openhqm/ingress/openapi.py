@@ -9,8 +9,15 @@ import msgspec
 
 from openhqm import __version__
 from openhqm.ingress.openapi_dead_letters import dead_letter_paths, dead_letter_schemas
+from openhqm.ingress.openapi_operations import TAGS, described
 from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
+from openhqm.ingress.preferences import MOST_PREFER
 from openhqm.policy.forwarding import METHODS
+
+_IDENTITY: Json = {"type": "string", "format": "uuid", "minLength": 36, "maxLength": 36}
+_EVENT: Json = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_STATUS_CODE: Json = {"type": "integer", "minimum": 100, "maximum": 599}
 
 
 @cache
@@ -23,18 +30,23 @@ def document(prefix: str = "") -> bytes:
                 "title": "OpenHQM",
                 "version": __version__,
                 "summary": "A durable queue between HTTP callers and the code or service that answers them.",
+                "description": "Every error is a problem document (RFC 9457). What v1 has, stays.",
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
-            "paths": _paths(prefix),
+            "servers": [{"url": "/", "description": "This server."}],
+            "security": [],  # no authentication is in this build: the server listens where it may be left out
+            "tags": TAGS,
+            "paths": described(_paths(prefix), prefix),
             "components": {"schemas": _schemas(), "responses": _problems()},
         }
     )
 
 
 def _paths(prefix: str) -> Json:
-    one = [{"name": "correlation_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}]
-    wait = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 0}}
-    prefer = {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "example": "wait=10"}
+    one = [{"name": "correlation_id", "in": "path", "required": True, "schema": _IDENTITY}]
+    wait = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999}}
+    preference = {"type": "string", "maxLength": MOST_PREFER}
+    prefer = {"name": "Prefer", "in": "header", "schema": preference, "example": "wait=10"}
     asked = {"404": ref("responses/unknown"), "410": ref("responses/expired")}
     waited = {"422": ref("responses/invalid"), **asked}
     pending = json_answer("The request has not ended yet.", "status", retry_after=True)
@@ -121,8 +133,8 @@ def _paths(prefix: str) -> Json:
                 "summary": "The events of a request: those so far, and then live until it ends",
                 "parameters": [
                     *one,
-                    {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer"}},
-                    {"name": "last_event_id", "in": "query", "schema": {"type": "integer"}},
+                    {"name": "Last-Event-ID", "in": "header", "schema": _EVENT},
+                    {"name": "last_event_id", "in": "query", "schema": _EVENT},
                 ],
                 "responses": {
                     "200": {
@@ -169,7 +181,6 @@ def _paths(prefix: str) -> Json:
 
 def _schemas() -> Json:
     moment = {"type": "string", "format": "date-time"}
-    identity = {"type": "string", "format": "uuid"}
     statuses = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]
     return {
         "submission": {
@@ -200,33 +211,33 @@ def _schemas() -> Json:
                         },
                         "endpoint": {"type": "string"},
                         "method": {"enum": list(METHODS)},
-                        "path": {"type": "string", "pattern": "^/"},
+                        "path": {"type": "string", "pattern": "^/", "maxLength": 12_289},
                         "query": {"type": ["string", "object", "null"]},
                     },
                 },
             },
         },
-        "acceptance": object_of({"correlation_id": identity, "status": {"const": "PENDING"}, "submitted_at": moment}),
+        "acceptance": object_of({"correlation_id": _IDENTITY, "status": {"const": "PENDING"}, "submitted_at": moment}),
         "status": object_of(
             {
-                "correlation_id": identity,
+                "correlation_id": _IDENTITY,
                 "status": {"enum": statuses},
                 "submitted_at": moment,
                 "updated_at": moment,
-                "attempt": {"type": "integer"},
+                "attempt": _COUNT,
             },
             {"next_attempt_at": moment, "expires_at": moment},
         ),
         "response": object_of(
             {
-                "correlation_id": identity,
+                "correlation_id": _IDENTITY,
                 "status": {"enum": statuses[2:]},
                 "result": {},
-                "status_code": {"type": "integer"},
+                "status_code": _STATUS_CODE,
                 "headers": {"type": "object", "additionalProperties": {"type": "string"}},
                 "error": {"type": ["string", "null"]},
-                "attempt": {"type": "integer"},
-                "processing_time_ms": {"type": "integer"},
+                "attempt": _COUNT,
+                "processing_time_ms": _COUNT,
                 "completed_at": moment,
             },
             {
@@ -239,14 +250,14 @@ def _schemas() -> Json:
             {
                 "type": {"type": "string"},
                 "title": {"type": "string"},
-                "status": {"type": "integer"},
+                "status": {"type": "integer", "minimum": 400, "maximum": 599},
                 "detail": {"type": "string"},
             },
             {
                 "instance": {"type": "string"},
                 "correlation_id": {"type": "string"},
                 "field": {"type": "string"},
-                "largest_message": {"type": "integer"},
+                "largest_message": _COUNT,
                 "request_status": {"enum": statuses},
             },
         ),

@@ -157,7 +157,7 @@ def _check_headers(headers: Mapping[str, Any]) -> None:
         raise InvalidRequest("headers", f"must have at most {MOST_HEADERS} members")
     for name, value in headers.items():
         if not _TOKEN.match(name):
-            raise InvalidRequest(f"headers.{name[:64]!r}", "is not a header name")
+            raise InvalidRequest(f"headers.{name[:64]}", "is not a header name")
         if not isinstance(value, str):
             raise InvalidRequest(f"headers.{name}", "must be a string")
         if not _FIELD_VALUE.match(value):

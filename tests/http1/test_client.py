@@ -208,7 +208,7 @@ class BadResponseTests(ClientCase):
         """A name without an address is described as such."""
         asking = self.agent.request(b"GET", b"http://nowhere.invalid/")
         (outcome,) = await DeferredList([asking], consumeErrors=True)
-        self.assertIn("DNSLookupError", describe_failure(outcome[1].value))
+        self.assertIn("its name was not found", describe_failure(outcome[1].value))
 
 
 class TLSTests(ClientCase):

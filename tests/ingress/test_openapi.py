@@ -44,6 +44,22 @@ class DescriptionTests(Case):
         described = {(path, method) for path, methods in API["paths"].items() for method in methods}
         self.assertEqual(routes, described)
 
+    def test_operations(self) -> None:
+        """Each operation has a name of its own and a declared group; below a prefix, too. Each number has bounds."""
+        self.assertEqual((API["servers"][0]["url"], API["security"]), ("/", []))
+        groups = {tag["name"] for tag in API["tags"]}
+        for described in (API, json.loads(document("/_openhqm"))):
+            operations = [each for methods in described["paths"].values() for each in methods.values()]
+            names = [each["operationId"] for each in operations]
+            self.assertEqual(len(set(names)), len(names))
+            for each in operations:
+                self.assertRegex(each["operationId"], "^[a-z][A-Za-z]+$")
+                self.assertLessEqual(set(each["tags"]), groups)
+                self.assertTrue(each["summary"] and each["description"])
+                for parameter in each.get("parameters", ()):
+                    if parameter["schema"].get("type") == "integer":
+                        self.assertIn("minimum", parameter["schema"], (each["operationId"], parameter["name"]))
+
     def test_served(self) -> None:
         """The server serves the description that is tested here."""
         self.assertEqual(json.loads(self.ask("GET", "/openapi.json")[2]), API)

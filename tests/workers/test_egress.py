@@ -281,7 +281,7 @@ class OutcomeTests(SynchronousTestCase):
     def test_not_reached(self) -> None:
         """A call that fails is tried again, and the error names the reason."""
         for error, expected in (
-            (NotConnected(Failure(ConnectionRefusedError())), "billing cannot be reached: ConnectionRefusedError"),
+            (NotConnected(Failure(ConnectionRefusedError())), "billing cannot be reached: the connection was refused"),
             (CallFailed("no HTTP"), "no HTTP"),
             (DestinationRefused("10.0.0.1 is private"), "billing could not be called: the destination is not allowed"),
         ):
