@@ -16,6 +16,7 @@ TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 REDIS = ["hiredis>=3", "txredisapi>=1.6"]
 RABBITMQ = ["pika>=1.3.2"]
 MQTT = ["paho-mqtt>=2.1"]
+KAFKA = ["confluent-kafka>=2.6"]
 
 setup(
     name="openhqm",
@@ -43,12 +44,14 @@ setup(
     entry_points={"console_scripts": ["openhqm = openhqm.command.main:run"]},
     package_data={"openhqm": ["py.typed", "redis/*.lua"]},
     extras_require={
+        "kafka": KAFKA,
         "mqtt": MQTT,
         "rabbitmq": RABBITMQ,
         "redis": REDIS,
         "routing": ROUTING,
         "tls": TLS,
         "test": [
+            *KAFKA,
             *MQTT,
             *RABBITMQ,
             *REDIS,

@@ -27,6 +27,10 @@ from openhqm.custom import settings as custom_settings
 from openhqm.custom.settings import CustomSettings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.interfaces import IBroker, IForeignBroker
+from openhqm.kafka import settings as kafka_settings
+from openhqm.kafka.broker import KafkaBroker
+from openhqm.kafka.errors import check_installed as check_confluent_kafka
+from openhqm.kafka.settings import KafkaSettings
 from openhqm.memory import backend as memory
 from openhqm.mqtt import settings as mqtt_settings
 from openhqm.mqtt.address import covers, filter_fault, topic_fault
@@ -102,6 +106,22 @@ def _mqtt(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Mad
         seconds=ours.timeout_seconds,
         keeps=ours.keeps,
         expiry=ours.message_expiry_seconds or None,
+    )
+    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
+
+
+def _kafka(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
+    check_confluent_kafka()
+    ours = settings.queue.of(KafkaSettings)
+    broker = KafkaBroker(
+        ours.properties,
+        clock,
+        random.random,
+        group=ours.consumer_group,
+        seconds=ours.timeout_seconds,
+        largest=ours.largest_message,
+        partitions=ours.partitions,
+        replication=ours.replication,
     )
     return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
 
@@ -184,6 +204,14 @@ TABLE = (
         make_foreign=_foreign_mqtt,
     ),
     Row(
+        name="kafka",
+        kind=Kind.BROKER,
+        reach=Reach.SHARED,
+        settings=KafkaSettings,
+        check=kafka_settings.check,
+        make=_kafka,
+    ),
+    Row(
         name="custom",
         kind=Kind.EITHER,
         reach=Reach.SHARED,
@@ -197,7 +225,6 @@ TABLE = (
 PRODUCTS = Products(
     TABLE,
     absent={
-        "kafka": ("kafka_bootstrap_servers",),
         "sqs": ("sqs_region", "sqs_queue_url"),
         "azure_eventhubs": (),
         "gcp_pubsub": (),

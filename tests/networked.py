@@ -19,9 +19,9 @@ class Network(ProxyFactory):
 
     noisy = False
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, own_port: int | None = None) -> None:
         super().__init__("127.0.0.1", server_port)
-        self.own_port = free_port()
+        self.own_port = own_port or free_port()
         self._connections: list[Any] = []
         self._listening: Any = None
 
@@ -67,8 +67,12 @@ class NetworkedBench(BrokerBench):
         """Stop it so that it keeps what it has confirmed."""
         self.server.kill()
 
+    def network(self) -> Network:
+        """The next one between a client and the server."""
+        return Network(self.server.port)
+
     def new(self) -> Any:
-        network = Network(self.server.port)
+        network = self.network()
         if not self._away:
             network.accept()
         broker = self.client(network.own_port)

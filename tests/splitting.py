@@ -27,6 +27,8 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_sidecar": 18,
     "tests.ingress.test_slow_readers": 55,
     "tests.ingress.test_stopped_process": 15,
+    "tests.kafka.test_backend": 200,
+    "tests.kafka.test_contract": 120,
     "tests.mqtt.test_backend": 60,
     "tests.mqtt.test_broker": 30,
     "tests.mqtt.test_connecting": 6,

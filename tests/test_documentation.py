@@ -16,6 +16,7 @@ from openhqm.config.loading import load
 from openhqm.errors import ConfigurationError
 from tests.brokers import Mosquitto, RedisServer, shared_rabbitmq
 from tests.documentation import Block, Reader, blocks, pages, said
+from tests.kafka.server import shared_kafka
 from tests.servers import ROOT
 
 INSTALLS = "it installs packages; the tests run in what was installed"
@@ -32,6 +33,7 @@ NOT_RUN = {
     "docs/benchmarks.md: sudo apt-get install -y wrk": LONG,
     "docs/configuration.md: twistd -n openhqm [--config": PART,
     "docs/configuration.md: worker:\n  handler_file: /run/secrets": "it reads a file that the machine does not have",
+    "docs/kafka.md: pip install": INSTALLS,
     "docs/mqtt.md: sudo apt-get": INSTALLS,
     "docs/mqtt.md: sudo systemctl": SYSTEM,
     "docs/deploying.md: docker build": INSTALLS,
@@ -172,6 +174,8 @@ class CommandsTests(SynchronousTestCase):
             ports[r"\bredis-cli\b"] = f"redis-cli -p {redis.port}"
         if "localhost:5672" in content:
             ports[r"(?<=localhost:)5672"] = str(shared_rabbitmq().port)
+        if "localhost:9092" in content:
+            ports[r"(?<=localhost:)9092"] = str(shared_kafka().port)
         if "mqtt_host" in content:
             mosquitto = Mosquitto().start()
             self.addCleanup(mosquitto.close)

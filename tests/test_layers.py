@@ -27,7 +27,7 @@ LAYERS = (
     ("memory", "sqlite", "redis"),
     ("brokered",),
     ("pulled",),
-    ("rabbitmq", "mqtt", "custom"),
+    ("rabbitmq", "mqtt", "kafka", "custom"),
     ("storeless",),
     ("backends",),
     ("workers", "delivery", "bridges"),

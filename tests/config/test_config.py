@@ -104,7 +104,7 @@ class FileTests(ConfigCase):
         found = self.complaints(
             "sever: {}\n"
             "server: {port: 70000, hots: '::1'}\n"
-            "queue: {type: kafka, connection: {sqlite: {path: 3}}}\n"
+            "queue: {type: sqs, connection: {sqlite: {path: 3}}}\n"
             "worker: {count: 0, handlers: {a: nonsense}, retry: {jitter: 2}}\n"
             "monitoring: {log_level: LOUD}\n",
             CACHE__TTL_SECONDS="soon",
@@ -361,7 +361,7 @@ class EnvironmentTests(ConfigCase):
             ("SERVER__ENDPOINTS", '{"a": 1}', "list"),
             ("WORKER__HANDLERS", "a:b", "JSON"),
             ("SERVER__PORTS", "1", "did you mean port?"),
-            ("QUEUE__TYPE", "kafka", "not in this build"),
+            ("QUEUE__TYPE", "sqs", "not in this build"),
             ("SERVER__HOST", "0.0.0.0", "auth.type"),
         ):
             complaint = self.complaint(**{name: value})
@@ -426,7 +426,7 @@ class AbsentTests(ConfigCase):
 
     def test_backends(self) -> None:
         """Every backend of the contract that is not built in is refused by its name, never replaced by another."""
-        for backend in ("kafka", "sqs", "azure_eventhubs", "gcp_pubsub"):
+        for backend in ("sqs", "azure_eventhubs", "gcp_pubsub"):
             complaint = self.complaint(f"queue: {{type: {backend}}}")
             self.assertEqual((complaint.key, complaint.reason), ("queue.type", f"{backend}: not in this build"))
             self.assertEqual(self.load(f"queue: {{connection: {{{backend}: {{url: a}}}}}}"), load(None, {}, PRODUCTS))
@@ -438,7 +438,6 @@ class AbsentTests(ConfigCase):
         """Every other missing feature is refused by its key."""
         for key, value in (
             ("queue.spool", "/var/spool"),
-            ("queue.kafka_bootstrap_servers", ["a:9092"]),
             ("queue.sqs_region", "us-east-1"),
             ("queue.sqs_queue_url", "https://a"),
             ("auth.type", "api_key"),

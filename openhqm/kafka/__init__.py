@@ -1,0 +1,1 @@
+"""Apache Kafka as a broker: `openhqm.interfaces.IBroker` over confluent-kafka (librdkafka)."""

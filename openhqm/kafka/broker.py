@@ -1,0 +1,320 @@
+# -*- test-case-name: tests.kafka.test_contract,tests.kafka.test_broker -*-
+"""Kafka as an `IBroker`: a topic and a consumer group for each channel, every publish confirmed by all replicas."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from openhqm.errors import NotDurable
+from openhqm.interfaces.broker import (
+    Acks,
+    BrokerTraits,
+    DepthKind,
+    IBroker,
+    IReceiver,
+    ISubscription,
+    Message,
+)
+from openhqm.kafka.consuming import Member
+from openhqm.kafka.errors import REFUSED_AT_ONCE, describe
+from openhqm.kafka.producing import Producing
+from openhqm.kafka.subscription import KafkaSubscription
+from openhqm.kafka.topics import Topic, Topics
+from openhqm.runtime.deferreds import deferred, shielded
+from openhqm.runtime.reconnecting import Reconnecting
+from openhqm.runtime.threads import Threads
+
+LARGEST_BATCH = 500
+VISIBLE_SECONDS = 5.0
+"""How long a topic that was made may take until the producer knows it."""
+STOPPED = "the client was stopped"
+_COMMON = {
+    "client.id": "openhqm",
+    "allow.auto.create.topics": False,
+    "topic.metadata.propagation.max.ms": 1000,
+    "socket.keepalive.enable": True,
+    "socket.timeout.ms": 10_000,
+    "connections.max.idle.ms": 180_000,
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1000,
+}
+
+
+class _Reachable:
+    """A cluster that has answered, until librdkafka says that no broker of it can be reached."""
+
+    def __init__(self) -> None:
+        self.lost: Deferred[str] = Deferred()
+
+    def close(self) -> None:
+        self.fail("")
+
+    abort = close
+
+    def fail(self, reason: str) -> None:
+        """It cannot be reached."""
+        if not self.lost.called:
+            self.lost.callback(reason)
+
+
+@implementer(IBroker)
+class KafkaBroker:
+    """The channels of one cluster. ``properties`` say how to reach it, in the names of librdkafka.
+
+    ``group`` is what the names of our consumer groups begin with. ``seconds`` is how long a confirmation may take.
+    Channels that are made have ``partitions`` partitions, each on ``replication`` brokers (-1: as the cluster says).
+    ``random`` is as `random.random`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        properties: Mapping[str, Any],
+        reactor: Any,
+        random: Callable[[], float],
+        *,
+        group: str,
+        seconds: float,
+        largest: int,
+        partitions: int = 12,
+        replication: int = -1,
+        idempotent: bool = True,
+    ) -> None:
+        self.traits = BrokerTraits(
+            acks=Acks.PREFIX,
+            requeues=False,
+            counts_redeliveries=False,
+            native_partitions=True,
+            largest_message=largest,
+            largest_batch=LARGEST_BATCH,
+            depth=DepthKind.APPROXIMATE,
+        )
+        self.on_connected: list[Callable[[], object]] = []
+        self._reactor = reactor
+        self._group = group
+        self._partitions, self._replication = partitions, replication
+        self._properties = {**_COMMON, **properties, "logger": _quiet_logger()}
+        self._threads = Threads(reactor, "kafka", 4)
+        self._topics = Topics(self._properties, reactor)
+        producer = {**self._properties, "enable.idempotence": idempotent}
+        self._producing = Producing(producer, reactor, seconds, largest, self._erred)
+        self._subscriptions: set[KafkaSubscription] = set()
+        self._faults: dict[str, str] = {}
+        self._warnings: dict[str, list[str]] = {}
+        self._refused: str | None = None
+        self._attempt: Deferred[None] | None = None
+        self._stopped = False
+        servers = str(properties["bootstrap.servers"])
+        self._link = Reconnecting(
+            f"Kafka at {servers}",
+            reactor,
+            random,
+            connect=self._connect,
+            up=self._up,
+            down=lambda reason: None,
+            describe=describe,
+        )
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        return self._link.unavailable_reason
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of a topic's own settings breaks a promise, and which topics cannot be read."""
+        refused = [each.warning for each in self._subscriptions if each.warning is not None]
+        return [*self._faults.values(), *(each for found in self._warnings.values() for each in found), *refused]
+
+    def start(self) -> Deferred[None]:
+        if self._producing.producer is None:
+            self._threads.start()
+            self._topics.start()
+            self._producing.start()
+        self._link.start()
+        return succeed(None)
+
+    def when_probed(self) -> Deferred[None]:
+        return self._link.when_probed()
+
+    @deferred
+    async def stop(self) -> None:
+        was_stopped, self._stopped = self._stopped, True
+        closing = [each.close(STOPPED) for each in list(self._subscriptions)]
+        await DeferredList(closing, consumeErrors=True)
+        await self._link.stop()
+        if not was_stopped:
+            await self._threads.run(self._producing.stop)
+            self._threads.stop()
+
+    # Publishing
+
+    def publish(self, channel: str, messages: Sequence[Message]) -> Deferred[Sequence[NotDurable | None]]:
+        reason = self._faults.get(channel) or self.unavailable_reason
+        if reason is not None or self._stopped:
+            return succeed([NotDurable(reason or STOPPED)] * len(messages))
+        largest = self.traits.largest_message
+        assert largest is not None
+        if all(len(message.body) <= largest for message in messages):
+            return self._producing.publish(channel, messages)
+        return self._publish_those_that_fit(channel, messages, largest)
+
+    @deferred
+    async def _publish_those_that_fit(
+        self, channel: str, messages: Sequence[Message], largest: int
+    ) -> Sequence[NotDurable | None]:
+        published = self._producing.publish(channel, [each for each in messages if len(each.body) <= largest])
+        outcomes = iter(await published)
+        too_large = f"Kafka takes no message of more than {largest} bytes"
+        return [NotDurable(too_large) if len(each.body) > largest else next(outcomes) for each in messages]
+
+    # Consuming
+
+    def consume(self, channel: str, receiver: IReceiver) -> ISubscription:
+        subscription = KafkaSubscription(
+            channel, self._reactor, receiver, self._look_whether_there, self._subscriptions.discard
+        )
+        self._subscriptions.add(subscription)
+        self._reactor.callLater(0, self._look_whether_there, subscription)
+        return subscription
+
+    def _look_whether_there(self, subscription: KafkaSubscription) -> None:
+        shielded(self._join(subscription)).addErrback(self._not_told, subscription)
+
+    async def _join(self, subscription: KafkaSubscription) -> None:
+        channel = subscription.topic
+        if subscription.stopped or self._stopped or self.unavailable_reason is not None:
+            return  # `_up` looks again
+        topic = await self._find(channel)
+        if topic is None:
+            subscription.lose(f"Kafka has no topic {channel}")
+        elif channel in self._faults:
+            subscription.lose(self._faults[channel])
+        elif not subscription.joined and not subscription.stopped:
+            group = {**self._properties, "group.id": self.group_of(channel)}
+            subscription.join(Member(group, channel, self._reactor, subscription))
+
+    def _not_told(self, failure: Any, subscription: KafkaSubscription) -> None:
+        """It is looked again with the next connection, or in a while."""
+        failure.trap(NotDurable)
+        self._reactor.callLater(1.0, self._look_whether_there, subscription)
+
+    def group_of(self, channel: str) -> str:
+        """The consumer group of a channel."""
+        return f"{self._group}.{channel}"
+
+    # Channels
+
+    @deferred
+    async def ensure(self, channel: str) -> None:
+        self._check_reachable()
+        topic = await self._find(channel)
+        if topic is None:
+            await self._topics.make(channel, self._partitions, self._replication)
+            await self._threads.run(lambda: self._wait_until_known(channel))
+            await self._find(channel)
+        if channel in self._faults:
+            raise NotDurable(self._faults[channel])
+
+    @deferred
+    async def exists(self, channel: str) -> bool:
+        self._check_reachable()
+        return await self._find(channel) is not None
+
+    @deferred
+    async def depth(self, channel: str) -> int | None:
+        self._check_reachable()
+        topic = await self._topics.find(channel)
+        return None if topic is None else await self._topics.lag(topic, self.group_of(channel))
+
+    def _check_reachable(self) -> None:
+        if self._stopped or self.unavailable_reason is not None:
+            raise NotDurable(self.unavailable_reason or STOPPED)
+
+    async def _find(self, channel: str) -> Topic | None:
+        """The topic; what its settings mean is looked at the first time."""
+        topic = await self._topics.find(channel)
+        if topic is None:
+            self._warnings.pop(channel, None)
+            self._faults.pop(channel, None)
+        elif channel not in self._warnings:
+            fault, self._warnings[channel] = await self._topics.faults(topic)
+            if fault is not None:
+                self._faults[channel] = fault
+        return topic
+
+    def _wait_until_known(self, channel: str) -> None:
+        """In a thread: the producer refuses what it has for a missing topic until it has asked again."""
+        due = time.monotonic() + VISIBLE_SECONDS
+        while time.monotonic() < due:
+            found = self._producing.producer.list_topics(channel, VISIBLE_SECONDS).topics[channel]
+            if found.error is None and found.partitions and all(each.leader >= 0 for each in found.partitions.values()):
+                return
+            time.sleep(0.02)
+        raise NotDurable(f"Kafka has made the topic {channel}, and it has no leader yet")
+
+    # Reaching the cluster
+
+    @deferred
+    async def _connect(self) -> _Reachable:
+        self._refused = None
+        self._attempt = probing = self._topics.probe()
+        try:
+            await probing
+        except (NotDurable, CancelledError) as error:
+            if self._refused is None:
+                raise
+            raise NotDurable(self._refused) from error
+        finally:
+            self._attempt = None
+        return _Reachable()
+
+    async def _up(self, connection: _Reachable) -> None:
+        self._warnings.clear()
+        self._faults.clear()
+        self._reactor.callLater(0, self._connected)
+
+    def _connected(self) -> None:
+        if self._link.connection is not None and not self._stopped:
+            for call in self.on_connected:
+                call()
+            for subscription in list(self._subscriptions):
+                self._look_whether_there(subscription)
+
+    def _erred(self, error: Any) -> None:
+        """librdkafka connects again by itself, and says what it meets: it is looked whether the cluster answers."""
+        if self._stopped:
+            return
+        name = error.name()
+        if error.fatal():
+            self._begin_again(error)
+        if name in REFUSED_AT_ONCE:
+            self._refused = describe(error)
+            if self._attempt is not None:
+                self._attempt.cancel()
+        if self._link.connection is not None and (error.fatal() or name in REFUSED_AT_ONCE | {"_ALL_BROKERS_DOWN"}):
+            self._link.connection.fail(describe(error))
+
+    def _begin_again(self, error: Any) -> None:
+        """An idempotent producer that cannot keep its order any more takes nothing: another one does."""
+        self._log.error("the Kafka producer begins again: {reason}", reason=describe(error))
+        old = self._producing
+        self._threads.run(old.stop).addErrback(lambda failure: None)
+        self._producing = old.again()
+        self._producing.start()
+
+
+def _quiet_logger() -> logging.Logger:
+    """librdkafka writes into stderr otherwise. What matters of it comes as an error, too."""
+    logger = logging.getLogger("openhqm.kafka")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger

@@ -1,0 +1,198 @@
+# -*- test-case-name: tests.kafka.test_contract -*-
+"""One member of a consumer group, and the thread that drives it: librdkafka's consumer blocks where it is asked.
+
+The thread reads a bounded number of records ahead, and pauses the partitions where more is not wanted. It calls its
+owner in the reactor's thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import Event, Thread
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+from openhqm.kafka.errors import describe
+
+POLL_SECONDS = 0.05
+MOST_AHEAD = 200
+BYTES_AHEAD = 4 * 1024 * 1024
+"""How much is read, and not yet delivered, before the partitions are paused."""
+CHUNK = 25
+DRAIN_SECONDS = 5.0
+"""How long a partition that is given to another consumer waits for what is being worked on."""
+
+
+class Owner(Protocol):
+    """What a member tells, each in the reactor's thread."""
+
+    def read(self, records: Sequence[Any]) -> None:
+        """Records were read, in the order of each partition."""
+
+    def drain(self, partitions: Sequence[int], drained: Event) -> None:
+        """Other consumers get these partitions. ``drained`` is set once nothing of them is out."""
+
+    def gave_up(self, partitions: Sequence[int], committed: Mapping[int, int], reason: str) -> None:
+        """These partitions belong to this member no more; up to where each was committed for the last time."""
+
+    def committed(self, offsets: Mapping[int, int], reason: str | None) -> None:
+        """What was committed, or why that failed."""
+
+    def erred(self, error: Any) -> None:
+        """A ``KafkaError`` about the topic or the group."""
+
+
+class Member:
+    """A member of the group in ``properties``, which reads ``topic`` once it is started."""
+
+    _log = Logger()
+
+    def __init__(self, properties: Mapping[str, Any], topic: str, reactor: IReactorFromThreads, owner: Owner) -> None:
+        self._topic = topic
+        self._reactor = reactor
+        self._owner = owner
+        self._properties = {
+            **properties,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 10_000,
+            "fetch.wait.max.ms": 100,
+            "queued.max.messages.kbytes": 8192,
+            "topic.metadata.refresh.interval.ms": 5_000,
+            "on_commit": self._on_commit,
+        }
+        self._consumer: Any = None
+        self._closing = False
+        self._closed: Deferred[None] = Deferred()
+        self.marks: dict[int, int] = {}
+        """By partition the offset behind the last record that was acknowledged, where it is not committed yet."""
+        self.ahead = 0
+        self.bytes_ahead = 0
+        self._commit_wanted = False
+        self.assigned = False
+        """Whether the group has given it its share of the partitions."""
+        self.stopped = False
+        """Whether to read no more records: what is out is still settled."""
+
+    def start(self) -> None:
+        """Join the group."""
+        from confluent_kafka import Consumer
+
+        self._consumer = Consumer(self._properties)
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        Thread(target=self._run, name="openhqm-kafka-consumer", daemon=True).start()
+
+    def commit(self) -> None:
+        """Have the thread commit the marks, within `POLL_SECONDS`; the owner is told. One commit at a time."""
+        self._commit_wanted = True
+
+    def close(self) -> Deferred[None]:
+        """Commit the marks and leave the group. It fires once that is done, and does not fail."""
+        self._closing = True
+        return self._closed
+
+    # In the thread
+
+    def _run(self) -> None:
+        try:
+            paused = False
+            while not self._closing:
+                full = self.stopped or self.ahead >= MOST_AHEAD or self.bytes_ahead >= BYTES_AHEAD
+                if full != paused:
+                    paused = self._pause(full)
+                if self._commit_wanted:
+                    self._begin_to_commit()
+                self._read()
+            self._commit_now(list(self.marks))
+            self._consumer.close()
+        except Exception as error:
+            self._log.error("a Kafka consumer of {topic} ended: {reason}", topic=self._topic, reason=describe(error))
+        finally:
+            self._reactor.callFromThread(self._closed.callback, None)
+
+    def _begin_to_commit(self) -> None:
+        self._commit_wanted = False
+        offsets = self._offsets(self.marks.copy())
+        try:
+            if offsets:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+                return
+            reason = None
+        except Exception as error:
+            reason = describe(error)
+        self._reactor.callFromThread(self._owner.committed, {}, reason)
+
+    def _read(self) -> None:
+        record = self._consumer.poll(POLL_SECONDS)
+        if record is None:
+            return
+        records = [record]
+        while len(records) < MOST_AHEAD and sum(len(each) for each in records[-CHUNK:]) < BYTES_AHEAD // 8:
+            more = self._consumer.consume(CHUNK, 0)
+            records += more
+            if len(more) < CHUNK:
+                break
+        found = []
+        for each in records:
+            if each.error() is None:
+                found.append(each)
+                self.ahead += 1
+                self.bytes_ahead += len(each)
+            else:
+                self._reactor.callFromThread(self._owner.erred, each.error())
+        if found:
+            self._reactor.callFromThread(self._owner.read, found)
+
+    def _pause(self, full: bool) -> bool:
+        partitions = self._consumer.assignment()
+        if partitions:
+            (self._consumer.pause if full else self._consumer.resume)(partitions)
+        return full
+
+    def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        """librdkafka takes the partitions over by itself."""
+        self.assigned = True
+
+    def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        """What is being worked on has a while to end. Then what was acknowledged is committed, before another consumer
+        begins behind it.
+        """
+        numbers = [each.partition for each in partitions]
+        if not self._closing:
+            drained = Event()
+            self._reactor.callFromThread(self._owner.drain, numbers, drained)
+            drained.wait(DRAIN_SECONDS)
+        committed, reason = self._commit_now(numbers)
+        self._reactor.callFromThread(self._owner.gave_up, numbers, committed, reason)
+
+    def _on_lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        numbers = [each.partition for each in partitions]
+        self._reactor.callFromThread(self._owner.gave_up, numbers, {}, "the group went on without this consumer")
+
+    def _commit_now(self, partitions: Sequence[int]) -> tuple[Mapping[int, int], str]:
+        marks = {number: offset for number, offset in self.marks.copy().items() if number in partitions}
+        reason = "another consumer has the partition now"
+        if not marks:
+            return {}, reason
+        try:
+            done = self._consumer.commit(offsets=self._offsets(marks), asynchronous=False)
+        except Exception as error:
+            return {}, f"{reason}, and the last commit failed: {describe(error)}"
+        return {each.partition: each.offset for each in done if each.error is None}, reason
+
+    def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
+        done = {each.partition: each.offset for each in partitions if error is None and each.error is None}
+        failed = error or next((each.error for each in partitions if each.error is not None), None)
+        self._reactor.callFromThread(self._owner.committed, done, None if failed is None else describe(failed))
+
+    def _offsets(self, marks: Mapping[int, int]) -> list[Any]:
+        from confluent_kafka import TopicPartition
+
+        return [TopicPartition(self._topic, number, offset) for number, offset in marks.items()]

@@ -1,0 +1,186 @@
+# -*- test-case-name: tests.kafka.test_topics -*-
+"""Asking a cluster about topics, and making them: the admin client, whose answers come from a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, FirstError, fail, gatherResults
+from twisted.python.failure import Failure
+
+from openhqm.errors import NotDurable
+from openhqm.kafka.errors import MISSING, describe, name_of
+from openhqm.runtime.deferreds import deferred
+
+ANSWER_SECONDS = 5.0
+SHORT_RETENTION_HOURS = 24.0
+
+
+@attrs.frozen
+class Topic:
+    """One topic that exists. ``replicas``: how many brokers have its partition with the fewest."""
+
+    name: str
+    partitions: tuple[int, ...]
+    replicas: int
+    brokers: int
+
+
+class Topics:
+    """``properties`` say how to reach the cluster."""
+
+    def __init__(self, properties: Mapping[str, Any], reactor: Any) -> None:
+        self._properties = dict(properties)
+        self._reactor = reactor
+        self._admin: Any = None
+        self._brokers = 1
+
+    def start(self) -> None:
+        """Make the client. It begins to connect by itself."""
+        from confluent_kafka.admin import AdminClient
+
+        self._admin = AdminClient(self._properties)
+
+    @deferred
+    async def probe(self) -> None:
+        """Ask for the brokers of the cluster. `NotDurable`."""
+        cluster = await self._ask(lambda admin: admin.describe_cluster(request_timeout=ANSWER_SECONDS))
+        self._brokers = len(cluster.nodes)
+
+    @deferred
+    async def find(self, name: str) -> Topic | None:
+        """The topic, or None where there is none. `NotDurable`."""
+        from confluent_kafka import TopicCollection
+
+        def describe_topic(admin: Any) -> Any:
+            return admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_SECONDS)[name]
+
+        try:
+            found = await self._ask(describe_topic)
+        except KafkaFailure as failure:
+            if failure.code in MISSING or failure.code == "INVALID_TOPIC_EXCEPTION":
+                return None
+            raise
+        replicas = min((len(each.replicas) for each in found.partitions), default=0)
+        return Topic(name, tuple(each.id for each in found.partitions), replicas, self._brokers)
+
+    @deferred
+    async def make(self, name: str, partitions: int, replication: int) -> None:
+        """Make the topic, unless it is there. `NotDurable`."""
+        from confluent_kafka.admin import NewTopic
+
+        new = NewTopic(name, partitions, replication)
+        try:
+            await self._ask(lambda admin: admin.create_topics([new], operation_timeout=ANSWER_SECONDS)[name])
+        except KafkaFailure as failure:
+            if failure.code != "TOPIC_ALREADY_EXISTS":
+                raise
+
+    @deferred
+    async def faults(self, topic: Topic) -> tuple[str | None, list[str]]:
+        """Why nothing may be published into the topic (or None), and what an operator should know of it."""
+        from confluent_kafka.admin import ConfigResource
+
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
+        try:
+            entries = await self._ask(
+                lambda admin: admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
+            )
+        except KafkaFailure:  # an ACL may forbid that
+            return None, []
+        return look_at(topic, {name: entry.value for name, entry in entries.items()})
+
+    @deferred
+    async def lag(self, topic: Topic, group: str) -> int:
+        """How many messages lie behind what the group has committed. `NotDurable`."""
+        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+        from confluent_kafka.admin import OffsetSpec
+
+        places = [TopicPartition(topic.name, number) for number in topic.partitions]
+
+        def committed(admin: Any) -> Any:
+            asked = [ConsumerGroupTopicPartitions(group, places)]
+            return admin.list_consumer_group_offsets(asked, request_timeout=ANSWER_SECONDS)[group]
+
+        def offsets(spec: Any) -> Deferred[Any]:
+            def ask(admin: Any) -> list[Any]:
+                found = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=ANSWER_SECONDS)
+                return [found[each] for each in places]
+
+            return self._ask_all(ask)
+
+        done = {each.partition: each.offset for each in (await self._ask(committed)).topic_partitions}
+        ends = await offsets(OffsetSpec.latest())
+        firsts = await offsets(OffsetSpec.earliest())
+        lag = 0
+        for place, end, first in zip(places, ends, firsts, strict=True):
+            lag += max(0, end.offset - max(first.offset, done.get(place.partition, -1)))
+        return lag
+
+    def _ask(self, ask: Callable[[Any], Any]) -> Deferred[Any]:
+        return self._ask_all(lambda admin: [ask(admin)]).addCallback(lambda answers: answers[0])
+
+    def _ask_all(self, ask: Callable[[Any], list[Any]]) -> Deferred[list[Any]]:
+        """``ask`` returns futures, which are answered in a thread. `KafkaFailure`, for whatever went wrong."""
+        try:
+            answers = [self._answer(future) for future in ask(self._admin)]
+        except Exception as error:
+            return fail(KafkaFailure(error))
+        together = gatherResults(answers, consumeErrors=True)
+        together.addTimeout(2 * ANSWER_SECONDS, self._reactor, _too_late)
+        return together.addErrback(_first_failure)
+
+    def _answer(self, future: Any) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+
+        def answered() -> None:
+            if answer.called:
+                return
+            try:
+                result = future.result()
+            except Exception as error:
+                answer.errback(KafkaFailure(error))
+            else:
+                answer.callback(result)
+
+        future.add_done_callback(lambda _: self._reactor.callFromThread(answered))
+        return answer
+
+
+class KafkaFailure(NotDurable):
+    """The cluster refused what it was asked, or did not answer. ``code`` is the name of librdkafka's code, or ""."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"Kafka: {describe(error)}")
+        self.code = name_of(error)
+
+
+def look_at(topic: Topic, values: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    """What the settings of a topic mean for requests in it; see `Topics.faults`."""
+    if "compact" in values.get("cleanup.policy", ""):
+        return (
+            f"the topic {topic.name} has cleanup.policy {values['cleanup.policy']}, so Kafka removes messages that "
+            "nothing has read: set it to delete"
+        ), []
+    warnings = []
+    hours = int(values.get("retention.ms") or -1) / 3_600_000
+    if 0 <= hours < SHORT_RETENTION_HOURS:
+        warnings.append(
+            f"Kafka drops messages of {topic.name} after {hours:g} hours, also those that no worker has read: "
+            "raise retention.ms"
+        )
+    if topic.replicas == 1 and topic.brokers > 1:
+        warnings.append(f"{topic.name} has one replica: requests in it are lost with one disk")
+    elif topic.replicas > 1 and int(values.get("min.insync.replicas") or 1) < 2:
+        warnings.append(f"{topic.name} has min.insync.replicas 1: what Kafka confirms may be on one disk alone")
+    return None, warnings
+
+
+def _too_late(result: Any, seconds: float) -> Any:
+    raise NotDurable(f"Kafka does not answer within {seconds:g} s")
+
+
+def _first_failure(failure: Failure) -> Failure:
+    return failure.value.subFailure if isinstance(failure.value, FirstError) else failure

@@ -1,0 +1,1 @@
+"""Tests of Kafka, on a real one."""

@@ -1,0 +1,152 @@
+"""What a real Kafka does to the adapter beyond the contract: who is let in, what a topic is made of, rebalances."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from openhqm.interfaces import Message
+from openhqm.kafka.broker import KafkaBroker
+from openhqm.kafka.settings import LARGEST_MESSAGE
+from openhqm.testing.broker_bench import Inbox
+from tests.kafka.bench import KafkaBench
+from tests.kafka.server import CONNECTION_STRING, shared_kafka
+
+
+class KafkaTests(TestCase):
+    """`KafkaBroker`"""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        self.server = shared_kafka()
+        self.bench = KafkaBench(self.server)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.bench.close()))
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        while not holds():
+            await deferLater(reactor, 0.05)  # type: ignore[arg-type]
+
+    def client(self, **properties: Any) -> KafkaBroker:
+        """One with properties of its own, which ends with the test."""
+        broker = KafkaBroker(
+            {"bootstrap.servers": self.server.bootstrap, **properties},
+            reactor,
+            random.random,
+            group=f"{self.bench.prefix}workers",
+            seconds=5.0,
+            largest=LARGEST_MESSAGE,
+        )
+        self.addCleanup(broker.stop)
+        return broker
+
+    def sasl(self, password: str) -> KafkaBroker:
+        """With the password that is given."""
+        return self.client(
+            **{
+                "bootstrap.servers": f"127.0.0.1:{self.server.sasl_port}",
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": "$ConnectionString",
+                "sasl.password": password,
+            }
+        )
+
+    async def test_let_in(self) -> None:
+        """User name and password let the client in."""
+        broker = self.sasl(CONNECTION_STRING)
+        await broker.start()
+        await broker.when_probed()
+        self.assertIsNone(broker.unavailable_reason)
+        channel = self.bench.channel("requests")
+        await broker.ensure(channel)
+        self.assertEqual(await broker.publish(channel, [Message(b"1")]), [None])
+
+    async def test_not_let_in(self) -> None:
+        """A wrong password is the reason why it is unavailable, within 5 s, and is in no text."""
+        broker = self.sasl("wr0ng")
+        began = reactor.seconds()  # type: ignore[attr-defined]
+        await broker.start()
+        await broker.when_probed()
+        self.assertLess(reactor.seconds() - began, 5.5)  # type: ignore[attr-defined]
+        self.assertIn("refuses user name and password", broker.unavailable_reason or "")
+        self.assertNotIn("wr0ng", broker.unavailable_reason or "")
+
+    async def operator(self, call: Callable[[Any], Any]) -> Any:
+        """What the operator's own client does."""
+        from confluent_kafka.admin import AdminClient
+
+        return await deferToThread(lambda: call(AdminClient({"bootstrap.servers": self.server.bootstrap})))
+
+    async def test_compacted(self) -> None:
+        """A topic that is compacted is not published into, nor read."""
+        from confluent_kafka.admin import NewTopic
+
+        channel = self.bench.channel("requests")
+        new = NewTopic(channel, 1, 1, config={"cleanup.policy": "compact"})
+        await self.operator(lambda admin: admin.create_topics([new])[channel].result(20))
+        broker = await self.bench.make()
+        self.assertTrue(await broker.exists(channel))
+        (outcome,) = await broker.publish(channel, [Message(b"1")])
+        self.assertIn("set it to delete", outcome.reason)
+        self.assertIn("set it to delete", broker.warnings[0])
+        inbox = Inbox()
+        broker.consume(channel, inbox)
+        await self.until(lambda: inbox.lost_for)
+
+    async def test_a_missing_topic_stays_missing(self) -> None:
+        """A topic that is published into, asked for or read does not come into being by that."""
+        channel = self.bench.channel("missing")
+        broker, inbox = await self.bench.make(), Inbox()
+        (outcome,) = await broker.publish(channel, [Message(b"1")])
+        self.assertIsNotNone(outcome)
+        self.assertIsNone(await broker.depth(channel))
+        broker.consume(channel, inbox)
+        await self.until(lambda: inbox.lost_for)
+        topics = await self.operator(lambda admin: admin.list_topics(timeout=10).topics)
+        self.assertNotIn(channel, topics)
+
+    async def test_another_worker_joins(self) -> None:
+        """When another consumer joins and leaves, nothing that was acknowledged comes again, and nothing is lost."""
+        channel = self.bench.channel("requests")
+        first, second = await self.bench.make(), await self.bench.make()
+        await first.ensure(channel)
+        inboxes = [Inbox(), Inbox()]
+        acknowledged: list[bytes] = []
+
+        def take(delivery: Any) -> None:
+            body = delivery.message.body
+            delivery.ack().addCallbacks(lambda _: acknowledged.append(body), lambda failure: None)
+
+        for inbox in inboxes:
+            inbox.on_received = take
+        subscription = first.consume(channel, inboxes[0])
+        subscription.credit(10)
+        numbers = count()
+
+        async def publish() -> None:
+            outcomes = await first.publish(channel, [Message(b"%d" % next(numbers)) for _ in range(10)])
+            self.assertEqual(outcomes, [None] * 10)
+            await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+
+        for _ in range(10):
+            await publish()
+        joined = second.consume(channel, inboxes[1])
+        joined.credit(10)
+        while len(inboxes[1].bodies) < 100:
+            await publish()
+        await joined.stop()
+        for _ in range(10):
+            await publish()
+        published = next(numbers)
+        await self.until(lambda: len(set(acknowledged)) == published)
+        received = [body for inbox in inboxes for body in inbox.bodies]
+        self.assertEqual((len(acknowledged), len(received)), (published, published))
