@@ -21,7 +21,7 @@ from openhqm.config.queue_rules import about_halves
 from openhqm.dry_run import dry_run
 from openhqm.errors import CannotStart, Complaint, ConfigurationError
 from openhqm.fleet.inheritance import Inheritance, Source
-from openhqm.runtime.logs import FACTORIES_NAME
+from openhqm.runtime.logs import FACTORIES_NAME, usual_format
 from openhqm.runtime.signals import note_early_reload
 
 ROLES = ("all", "listener", "worker")
@@ -141,7 +141,7 @@ class OpenHQMOptions(Options):
         if not (twistd.get("logger") or twistd.get("logfile") or twistd.get("syslog")):
             # twistd imports the observer factory that this option names.
             monitoring = self.source.settings.monitoring
-            twistd["logger"] = f"{FACTORIES_NAME}.{monitoring.log_format}_{monitoring.log_level}"
+            twistd["logger"] = f"{FACTORIES_NAME}.{monitoring.log_format or usual_format()}_{monitoring.log_level}"
         if twistd.get("nodaemon") and twistd.get("pidfile") == "twistd.pid":
             twistd["pidfile"] = ""
         if self.inheritance is not None:

@@ -245,12 +245,12 @@ class Admin:
 
 @attrs.frozen
 class Monitoring:
-    """What is told about the process."""
+    """What is told about the process. ``log_format`` None: text on a terminal, else JSON."""
 
     metrics_enabled: bool = True
     access_log: bool = False
     log_level: str = attrs.field(default="INFO", validator=one_of(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")))
-    log_format: str = attrs.field(default="json", validator=one_of(("json", "text")))
+    log_format: str | None = attrs.field(default=None, validator=optional(one_of(("json", "text"))))
 
 
 @attrs.frozen(kw_only=True)

@@ -41,6 +41,8 @@ _FIELDS = (
     *("correlation_id", "attempt", "queue", "reason", "error", "path", "status", "method", "port", "signal"),
     *("bytes", "seconds"),
 )
+# ECMA-48, section 8.3.117 (SGR): faint, yellow, red
+_COLOURS = {LogLevel.debug: "2", LogLevel.warn: "33", LogLevel.error: "31", LogLevel.critical: "31"}
 _CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160), *range(0xD800, 0xE000)] if code != 10}
 
 
@@ -51,6 +53,8 @@ def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None
     """
     out = stream if stream is not None else sys.__stdout__
     assert out is not None
+    if line is text_line and _has_colours(out):
+        line = _coloured_line
     predicate = LogLevelFilterPredicate(defaultLogLevel=_least(level))
     _predicates.append(predicate)
     repeats = Repeats(_Writer(out, line))
@@ -127,6 +131,25 @@ def text_line(event: LogEvent) -> str:
         # Indented, so that the text of an exception cannot look like a line of the log.
         line += "\n" + indent(_traceback(event["log_failure"]).translate(_CONTROL).rstrip(), "    ")
     return line
+
+
+def usual_format() -> str:
+    """The format for the process's own standard output: ``text`` where that is a terminal, else ``json``."""
+    return "text" if sys.__stdout__ is not None and sys.__stdout__.isatty() else "json"
+
+
+def _has_colours(stream: IO[str]) -> bool:
+    """Whether ``stream`` is a terminal on which colours are wanted (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _coloured_line(event: LogEvent) -> str:
+    """As `text_line`. From the level warn on, the first line has a colour; debug is dim."""
+    colour = _COLOURS.get(event.get("log_level"))
+    if colour is None:
+        return text_line(event)
+    first, *more = text_line(event).split("\n", 1)
+    return "\n".join([f"\x1b[{colour}m{first}\x1b[0m", *more])
 
 
 def _traceback(failure: Failure) -> str:

@@ -71,7 +71,7 @@ class DefaultsTests(ConfigCase):
         self.assertEqual((settings.cache.type, settings.cache.ttl_seconds), (None, 3600))
         monitoring = settings.monitoring
         self.assertEqual(
-            (monitoring.metrics_enabled, monitoring.log_level, monitoring.log_format), (True, "INFO", "json")
+            (monitoring.metrics_enabled, monitoring.log_level, monitoring.log_format), (True, "INFO", None)
         )
 
     def test_nothing_said(self) -> None:

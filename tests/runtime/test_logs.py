@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 import unicodedata
 from typing import Any
 
@@ -17,12 +18,54 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.runtime.forks import in_this_process
-from openhqm.runtime.logs import FACTORIES_NAME, json_line, observer, set_level, text_line
+from openhqm.runtime.logs import FACTORIES_NAME, json_line, observer, set_level, text_line, usual_format
 from tests import hypothesis_profile  # noqa: F401
 
 # Anything a string can hold in Python: controls, line separators, lone surrogates
 ANY_TEXT = st.text(st.characters(), max_size=20)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class FormatTests(SynchronousTestCase):
+    """The format for people, and the colours that a terminal gets"""
+
+    def on_terminal(self, **environment: str) -> str:
+        for name in ("NO_COLOR", "TERM"):
+            self.patch(os, "environ", {key: value for key, value in os.environ.items() if key != name})
+        os.environ.update(environment)
+        stream = Terminal()
+        log = Logger("openhqm.somewhere", observer=namedAny(f"{FACTORIES_NAME}.text_DEBUG")(stream=stream))
+        log.info("well")
+        log.warn("\x1b[31mnot well\n")
+        log.error("broken")
+        return stream.getvalue()
+
+    def test_colours(self) -> None:
+        """Warnings and errors have colours on a terminal; what they say cannot set any."""
+        well, warning, broken = self.on_terminal(TERM="xterm").splitlines()
+        self.assertNotIn("\x1b", well)
+        self.assertRegex(warning, r"^\x1b\[33m.* warn .*\\x1b\[31mnot well.*\x1b\[0m$")
+        self.assertRegex(broken, r"^\x1b\[31m.* error .*broken\x1b\[0m$")
+
+    def test_no_colours(self) -> None:
+        """NO_COLOR and a terminal without colours are respected; a file and JSON never have any."""
+        for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            self.assertNotIn("\x1b", self.on_terminal(**environment))
+        for name in ("text_INFO", "json_INFO"):
+            self.assertNotIn("\x1b", logged(name, lambda log: log.error("broken")))
+
+    def test_usual(self) -> None:
+        """Text on a terminal, JSON elsewhere."""
+        for stream, expected in ((Terminal(), "text"), (io.StringIO(), "json"), (None, "json")):
+            self.patch(sys, "__stdout__", stream)
+            self.assertEqual(usual_format(), expected)
 
 
 class Unprintable:
