@@ -13,6 +13,7 @@ BUNDLE_SECONDS = 40
 SECONDS: Mapping[str, int] = {
     "tests.brokered.test_forms": 170,
     "tests.brokered.test_kills": 4,
+    "tests.brokered.test_window": 15,
     "tests.command.test_dead": 8,
     "tests.command.test_main": 12,
     "tests.config.test_config": 5,
@@ -35,6 +36,7 @@ SECONDS: Mapping[str, int] = {
     "tests.mqtt.test_contract": 190,
     "tests.policy.test_json_text": 5,
     "tests.queue.test_follow_up_kills": 26,
+    "tests.queue.test_many_at_once": 6,
     "tests.queue.test_orphans": 9,
     "tests.queue.test_promises": 15,
     "tests.rabbitmq.test_backend": 170,

@@ -73,6 +73,8 @@ class Outbox:
         self._timer_at = NEVER
         self._sweeping: Deferred[Any] | None = None
         self._refused: dict[Any, Batch] = {}
+        self._failed: list[tuple[int, int]] = []
+        self._failed_until = 0.0
         self._again = self._stopped = False
 
     def start(self) -> None:
@@ -185,7 +187,19 @@ class Outbox:
     def _connected(self) -> None:
         """The broker may have come back without what it has confirmed last."""
         self._doubt_all()
+        self._failed_until = 0.0
         self._look()
+
+    def failed(self, outgoing: Outgoing) -> None:
+        """The broker has not taken the message, as far as is known, and no caller waits for it: it is due again.
+
+        That is noted for many at a time: at once when there is a new connection, else in a while. What is too much to
+        be noted is due when its claim runs out.
+        """
+        if not self._failed:
+            self._failed_until = self._clock.seconds() + LOOK_SECONDS
+        if len(self._failed) < MOST_UNNOTED:
+            self._failed.append((outgoing.number, outgoing.generation))
 
     # What is due
 
@@ -223,12 +237,16 @@ class Outbox:
         """Publish what is due now; in how many seconds to look again."""
         if self._broker.unavailable_reason is not None:
             return LOOK_SECONDS
+        if self._failed and self._clock.seconds() >= self._failed_until:
+            given_up, self._failed = self._failed, []
+            await self._ledger.not_published(given_up)
         entries = await self._ledger.take_due(MOST_AT_ONCE)
         outcomes = await DeferredList([self.publish(entry) for entry in entries], consumeErrors=True)
         failed = False
         for entry, (success, failure) in zip(entries, outcomes, strict=True):
             if not success and not self._stopped:
                 failed = True
+                self.failed(entry)
                 self._say_later(entry, failure)
         if len(entries) == MOST_AT_ONCE and not failed:
             return 0.0

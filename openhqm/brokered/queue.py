@@ -162,6 +162,8 @@ class BrokeredQueue:
     def _is_published(self, failure: Failure | None, outgoing: Outgoing) -> None:
         """Where it could not be, its entry stays, and the outbox publishes it."""
         self._under_way -= 1
+        if failure is not None:
+            self._outbox.failed(outgoing)
         if failure is not None and not failure.check(NotDurable):
             self._log.failure("publishing {id} broke down", failure, id=outgoing.request.correlation_id)
 
@@ -235,6 +237,7 @@ class BrokeredQueue:
             try:
                 await self._outbox.publish(outgoing)
             except NotDurable as error:
+                self._outbox.failed(outgoing)
                 id = outgoing.request.correlation_id
                 self._log.warn("{id} was redriven, and is published later: {reason}", id=id, reason=error.reason)
         return _acceptance(outgoing)

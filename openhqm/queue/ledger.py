@@ -208,6 +208,9 @@ class Ledger(Protocol):
     def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
         """The broker has these messages: each is a number and a generation. Later generations are not touched."""
 
+    def not_published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
+        """The broker may not have these messages: the claims on them are over. Later generations are not touched."""
+
     def take_due(self, most: int) -> Deferred[Sequence[Outgoing]]:
         """Entries that are due, the oldest first; they are this process's to publish for `CLAIM_SECONDS`.
 

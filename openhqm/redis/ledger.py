@@ -226,6 +226,10 @@ class RedisLedger:
         values = [value for entry in entries for value in entry]
         return self._redis.run("ledger_published", self._window, *values).addCallback(lambda answer: None)
 
+    def not_published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
+        values = [value for entry in entries for value in entry]
+        return self._redis.run("ledger_not_published", *values).addCallback(lambda answer: None)
+
     @deferred
     async def take_due(self, most: int) -> Sequence[Outgoing]:
         entries = []

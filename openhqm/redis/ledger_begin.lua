@@ -6,7 +6,7 @@ local number, generation, token = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local STALE_SECONDS = 10
 refuse_when_full()
 local key = record(number)
-local found = redis.call('HMGET', key, 'channel', 'ended', 'generation', 'since')
+local found = redis.call('HMGET', key, 'channel', 'ended', 'generation', 'since', 'windowed')
 if not found[1] or found[2] or generation < tonumber(found[3]) then
   if ARGV[5] ~= '' and redis.call('ZREM', stale(ARGV[6]), number) == 1 and redis.call('EXISTS', crowded(ARGV[6])) == 1 then
     return {0, 1}
@@ -17,11 +17,11 @@ local attempt = redis.call('HINCRBY', key, 'attempt', 1)
 if found[4] then redis.call('ZREM', unbegun, number) end
 redis.call('HSET', key, 'token', token)
 redis.call('HDEL', key, 'claimed')
+if found[5] then redis.call('SREM', claimed_in(found[1]), number) end
 if ARGV[5] == '' then
   redis.call('HDEL', key, 'body')
 else
   local since = redis.call('ZSCORE', sent(found[1]), number)
-  redis.call('SREM', claimed_in(found[1]), number)
   -- What was published well before it has come, or is lost.
   if since then redis.call('ZREMRANGEBYSCORE', stale(found[1]), '-inf', exact(tonumber(since) - STALE_SECONDS)) end
 end

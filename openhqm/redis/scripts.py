@@ -25,6 +25,7 @@ NAMES = (
     "ledger_channels",
     "ledger_count",
     "ledger_end",
+    "ledger_not_published",
     "ledger_postpone",
     "ledger_published",
     "ledger_record",

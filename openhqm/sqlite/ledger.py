@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_reply, encode_request, request_size
 from openhqm.errors import LeaseLost, QueueFull
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Priority, Reply, Request, Submission
+from openhqm.messages import Acceptance, DeadLetter, IdempotencyClaim, Load, Priority, Reply, Request, Submission
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
@@ -80,6 +80,8 @@ class SqliteLedger:
         store.within_ending.append(self.outbox.ended)
         self._letters = DeadLetters(file, limits)
         self.drop_dead_letter, self.last_dead_letter = self._letters.drop, self._letters.last
+        self.dead_letters = partial(maybeDeferred, self._letters.listed)
+        self.dead_letters_depth = partial(maybeDeferred, self._letters.depth)
         store.within_sweep.append(self._letters.trim)
         store.within_sweep.append(self._end_some)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
@@ -255,6 +257,9 @@ class SqliteLedger:
     def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
         return self._file.write(lambda connection: self.outbox.published(connection, entries))
 
+    def not_published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
+        return self._file.write(lambda connection: self.outbox.not_published(connection, entries))
+
     def take_due(self, most: int) -> Deferred[Sequence[Outgoing]]:
         return self._file.write(lambda connection: self.outbox.take_due(connection, most))
 
@@ -392,9 +397,3 @@ class SqliteLedger:
 
     def reject(self, letter: DeadLetter) -> Deferred[None]:
         return self._file.write(lambda connection: self._letters.add(connection, letter))
-
-    def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
-        return maybeDeferred(self._letters.listed, after, most)
-
-    def dead_letters_depth(self) -> Deferred[Depth]:
-        return maybeDeferred(self._letters.depth)

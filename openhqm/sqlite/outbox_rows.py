@@ -111,6 +111,14 @@ class OutboxRows:
             [(PUBLISHED, now, key, generation, DUE) for key, generation in entries],
         )
 
+    def not_published(self, connection: apsw.Connection, entries: Sequence[tuple[int, int]]) -> None:
+        """The claims on these are over: they are due, and keep the room that they have."""
+        now = self._clock.seconds()
+        connection.executemany(
+            f"UPDATE outbox SET due = ? WHERE key = ? AND generation = ? AND state = {DUE} AND claimed = 1",
+            [(now, key, generation) for key, generation in entries],
+        )
+
     def take_due(self, connection: apsw.Connection, most: int) -> Sequence[Outgoing]:
         """Claim what is due, and what there is room for by now."""
         taken = self._take_crowded(connection, most)

@@ -131,6 +131,9 @@ class StorelessLedger:
     def published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
         return succeed(None)
 
+    def not_published(self, entries: Sequence[tuple[int, int]]) -> Deferred[None]:
+        return succeed(None)
+
     def take_due(self, most: int) -> Deferred[Sequence[Outgoing]]:
         return succeed(())
 

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from openhqm.codec import decode_request
 from openhqm.messages import Depth, Priority, Reply, Status, Submission
 from openhqm.policy.limits import Limits
-from openhqm.testing import FORMS, REQUESTS
+from openhqm.testing import FORMS, REQUESTS, PublishResult
 from tests.benches import BrokeredBench
 from tests.brokered.test_kills import Life
 from tests.redis.bench import BrokeredRedisBench
@@ -194,6 +194,28 @@ class Windowed(WindowCase):
         accepted += await self.accept(1)
         await self.do(delivery.settle(Reply(accepted[0], Status.COMPLETED, self.bench.now(), b"1")))
         self.assertEqual(await self.work(12), accepted[1:])
+
+    async def test_not_taken(self) -> None:
+        """What the broker has not taken is published once it is back, and its room is not lost until then."""
+        await self.open(AMQP, True)
+        await self.work_through(await self.accept(1))
+        broker = self.bench.queue._broker
+        broker.publish_result = PublishResult.REFUSED
+        accepted = await self.accept(12)
+        await self.pass_time(1)
+        self.assertEqual(self.ids(), [])
+        self.server.go_away()
+        broker.publish_result = PublishResult.CONFIRMED
+        await self.pass_time(1)
+        self.server.come_back()
+        await self.pass_time(4)
+        self.assertEqual(set(self.ids()), set(accepted[:KEEPS]))
+        self.assertEqual(await self.work(12), accepted)
+
+    async def work_through(self, ids: Sequence[str]) -> None:
+        """The channel is there, and was used."""
+        await self.pass_time(1)
+        await self.work(len(ids))
 
     async def test_delays_and_retries(self) -> None:
         """What falls due while the channel is full waits for room, and goes in the order of its time."""
