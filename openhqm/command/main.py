@@ -59,7 +59,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return FAILED
     except KeyboardInterrupt:
-        lines, code = ["interrupted. What was reported is done; the same command goes on with the others"], INTERRUPTED
+        lines, code = (
+            ["interrupted. What was printed is done, and maybe a little more; the same command does the rest"],
+            INTERRUPTED,
+        )
     for line in lines:
         print(f"openhqm: {printable(line)}", file=err)
     return code

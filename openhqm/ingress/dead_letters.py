@@ -142,6 +142,7 @@ class DeadLetters:
             first = await self._change(found, order.rate, act, outcome)
             if first is not None:
                 cursor = Cursor(first - 1, query.cursor.last)
+                outcome.refused = [letter for letter in outcome.refused if letter["number"] < first]
             if outcome.done:
                 count = len(outcome.done)
                 self._log.info("{count} dead letters were {participle}", count=count, participle=participle)

@@ -257,6 +257,21 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual((status, problem["detail"]), (409, refused["detail"]))
         self.assertEqual(len(self.server.bench.letters()), 1)
 
+    def test_refused_once(self) -> None:
+        """From answer to answer, what is refused is named once, also where an answer ends before it."""
+        self.make_letters(4, 10)
+        self.make_letters(1, 1000)
+        self.server.bench.pass_time(1)
+        queue: Any = self.server.bench.backend.queue
+        queue.traits = attrs.evolve(queue.traits, largest_message=900)
+        redrive = queue.redrive
+        queue.redrive = lambda number: redrive(number) if number < 3 else fail(NotDurable("no disk"))
+        first = self.redrive()
+        queue.redrive = redrive
+        second = self.redrive(cursor=first["cursor"])
+        numbers = [[letter["number"] for letter in found["refused"]] for found in (first, second)]
+        self.assertEqual((first["count"], second["count"], numbers), (2, 2, [[], [5]]))
+
     def test_groups(self) -> None:
         """Without a rate many travel together, but no more than a few mebibytes of them: each is read whole."""
         for size, most in ((1, MOST_AT_ONCE), (GROUP_BYTES // 4 - 2, 4), (GROUP_BYTES + 1, 1)):
