@@ -24,6 +24,7 @@ from openhqm.interfaces.broker import (
 )
 from openhqm.kafka.consuming import Member
 from openhqm.kafka.errors import REFUSED_AT_ONCE, describe
+from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
 from openhqm.kafka.subscription import KafkaSubscription
 from openhqm.kafka.topics import Topic, Topics
@@ -104,6 +105,7 @@ class KafkaBroker:
         self._properties = {**_COMMON, **properties, "logger": _quiet_logger()}
         self._threads = Threads(reactor, "kafka", 4)
         self._topics = Topics(self._properties, reactor)
+        self._lag = Lag(self._properties)
         producer = {**self._properties, "enable.idempotence": idempotent}
         self._producing = Producing(producer, reactor, seconds, largest, self._erred)
         self._subscriptions: set[KafkaSubscription] = set()
@@ -152,6 +154,7 @@ class KafkaBroker:
         await self._link.stop()
         if not was_stopped:
             await self._threads.run(self._producing.stop)
+            await self._threads.run(self._lag.close)
             self._threads.stop()
 
     # Publishing
@@ -232,7 +235,7 @@ class KafkaBroker:
     async def depth(self, channel: str) -> int | None:
         self._check_reachable()
         topic = await self._topics.find(channel)
-        return None if topic is None else await self._topics.lag(topic, self.group_of(channel))
+        return None if topic is None else await self._threads.run(self._lag.of(topic, self.group_of(channel)))
 
     def _check_reachable(self) -> None:
         if self._stopped or self.unavailable_reason is not None:

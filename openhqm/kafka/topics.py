@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, FirstError, fail, gatherResults
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, fail
 
 from openhqm.errors import NotDurable
 from openhqm.kafka.errors import MISSING, describe, name_of
@@ -92,45 +91,13 @@ class Topics:
             return None, []
         return look_at(topic, {name: entry.value for name, entry in entries.items()})
 
-    @deferred
-    async def lag(self, topic: Topic, group: str) -> int:
-        """How many messages lie behind what the group has committed. `NotDurable`."""
-        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-        from confluent_kafka.admin import OffsetSpec
-
-        places = [TopicPartition(topic.name, number) for number in topic.partitions]
-
-        def committed(admin: Any) -> Any:
-            asked = [ConsumerGroupTopicPartitions(group, places)]
-            return admin.list_consumer_group_offsets(asked, request_timeout=ANSWER_SECONDS)[group]
-
-        def offsets(spec: Any) -> Deferred[Any]:
-            def ask(admin: Any) -> list[Any]:
-                found = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=ANSWER_SECONDS)
-                return [found[each] for each in places]
-
-            return self._ask_all(ask)
-
-        done = {each.partition: each.offset for each in (await self._ask(committed)).topic_partitions}
-        ends = await offsets(OffsetSpec.latest())
-        firsts = await offsets(OffsetSpec.earliest())
-        lag = 0
-        for place, end, first in zip(places, ends, firsts, strict=True):
-            lag += max(0, end.offset - max(first.offset, done.get(place.partition, -1)))
-        return lag
-
     def _ask(self, ask: Callable[[Any], Any]) -> Deferred[Any]:
-        return self._ask_all(lambda admin: [ask(admin)]).addCallback(lambda answers: answers[0])
-
-    def _ask_all(self, ask: Callable[[Any], list[Any]]) -> Deferred[list[Any]]:
-        """``ask`` returns futures, which are answered in a thread. `KafkaFailure`, for whatever went wrong."""
+        """``ask`` returns a future, which is answered in a thread. `KafkaFailure`, for whatever went wrong."""
         try:
-            answers = [self._answer(future) for future in ask(self._admin)]
+            answer = self._answer(ask(self._admin))
         except Exception as error:
             return fail(KafkaFailure(error))
-        together = gatherResults(answers, consumeErrors=True)
-        together.addTimeout(2 * ANSWER_SECONDS, self._reactor, _too_late)
-        return together.addErrback(_first_failure)
+        return answer.addTimeout(2 * ANSWER_SECONDS, self._reactor, _too_late)
 
     def _answer(self, future: Any) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
@@ -180,7 +147,3 @@ def look_at(topic: Topic, values: Mapping[str, str]) -> tuple[str | None, list[s
 
 def _too_late(result: Any, seconds: float) -> Any:
     raise NotDurable(f"Kafka does not answer within {seconds:g} s")
-
-
-def _first_failure(failure: Failure) -> Failure:
-    return failure.value.subFailure if isinstance(failure.value, FirstError) else failure
