@@ -119,7 +119,7 @@ class Reader:
         if block.language in ("yaml", "python", "json"):
             named = _NAMED.search(block.before)
             usual = {"yaml": "cfg.yaml", "python": "jobs.py", "json": "sample.json"}[block.language]
-            name = named[1] if named and named[1].endswith(usual[-4:]) else usual
+            name = named[1] if named and Path(named[1]).suffix == Path(usual).suffix else usual
             (self.directory / name).write_text(self._placed(block.text))
         if block.language in ("", "json") and self.printed:
             assert said(self._placed(block.text), self.printed), f"{block.where}: it printed\n{self.printed}"
