@@ -121,11 +121,12 @@ class MQTTBroker:
             self._ended,
             self.publish,
         )
-        closing = self._closing.get(channel)
-        if closing is None:
-            session.start()
-        else:
-            closing.addCallback(lambda _: session.start())
+
+        def start(result: None) -> None:
+            # Without the first connection it could only fail, which would be no failure.
+            self._link.when_probed().addCallback(lambda _: session.start())
+
+        (self._closing.get(channel) or succeed(None)).addCallback(start)
         return session.serve(receiver)
 
     def ensure(self, channel: str) -> Deferred[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from twisted.internet import reactor
+from twisted.logger import LogLevel, capturedLogs
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import ChannelMissing, Message
@@ -64,6 +65,17 @@ class SessionTests(Case):
         await self.done(self.broker.stop())
         await self.received(standing_by, 2)
         await self.until(lambda: not other.warnings, "it still says that it stands by")
+
+    async def test_before_the_connection(self) -> None:
+        """A channel that is consumed from before there is a connection waits for it, and warns of nothing."""
+        channel = await self.channel()
+        await self.publish(channel, numbered(1))
+        other = self.bench.new()
+        with capturedLogs() as logged:
+            inbox = self.consume(channel, 5, other)
+            await self.done(other.start())
+            await self.received(inbox, 1)
+        self.assertEqual([event for event in logged if event["log_level"] >= LogLevel.warn], [])
 
     async def test_after_a_kill(self) -> None:
         """What a process had that was killed comes to the one that stands by, in its order."""
