@@ -64,8 +64,14 @@ class StepsCase(SynchronousTestCase):
         document = server.response(correlation_id, 20)
         return time.monotonic(), document
 
-    def near(self, found: float, expected: float, tolerance: float) -> None:
-        self.assertLess(abs(found - expected), tolerance, (found, expected))
+    def near(self, found: float, expected: float) -> None:
+        """A step is an hour; half a minute is for a machine that does other work, too."""
+        self.assertLess(abs(found - expected), 30, (found, expected))
+
+    def on_time(self, at: float, due: float) -> None:
+        """Not early, but for the part of a second that a text leaves open; not later than such a machine may be."""
+        self.assertGreater(at, due - 1.2)
+        self.assertLess(at, due + 10)
 
     def ahead(self, text: str) -> float:
         """How far a time in a document is ahead of the real time of day."""
@@ -86,9 +92,9 @@ class StepTests(StepsCase):
         self.step(server, number)
         later = server.submit("now")
         at, document = self.ending(server, later)
-        self.assertLess(at - began, 2)
-        self.near(self.ahead(document["completed_at"]), shown, 2)
-        self.near(document["result"]["deadline"] - time.time() - step, 300, 3)
+        self.on_time(at, began)
+        self.near(self.ahead(document["completed_at"]), shown)
+        self.near(document["result"]["deadline"] - time.time() - step, 300)
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + step + 3))
         submitted["not before"] = server.submit("named", not_before=moment)
         endings = {
@@ -96,18 +102,18 @@ class StepTests(StepsCase):
         }
         for name, ending in endings.items():
             at, document = ending.result(30)
-            self.near(at - began, 3, 1.2)
+            self.on_time(at, began + 3)
             self.assertEqual(document["status"], "TIMEOUT" if name == "slow" else "COMPLETED", name)
-            self.near(self.ahead(document["completed_at"]), shown, 3)
+            self.near(self.ahead(document["completed_at"]), shown)
         self.assertIn(b"event: completed", stream.result(5)[2])
         status = json.loads(server.ask("GET", f"/api/v1/status/{submitted['delayed']}")[2])
-        self.near(self.ahead(status["submitted_at"]), shown, 5)
+        self.near(self.ahead(status["submitted_at"]), shown)
         if "expires_at" in status:
-            self.near(self.ahead(status["expires_at"]), shown + 3600, 5)
+            self.near(self.ahead(status["expires_at"]), shown + 3600)
         server.submit("slow")
         began = time.monotonic()
         self.assertEqual(server.stop(), 0)
-        self.assertLess(time.monotonic() - began, 8)
+        self.assertLess(time.monotonic() - began, 15)
 
     def test_back(self) -> None:
         """Set back by an hour: delays, retries, deadlines, streams and the stop take as long as they should."""
@@ -142,8 +148,9 @@ class StepTests(StepsCase):
         server = self.start(-STEP)
         self.assertEqual(server.stop(), 0)
         server = self.start(STEP)
+        ready = time.monotonic()
         for correlation_id in submitted:
             at, document = self.ending(server, correlation_id)
-            self.near(at - began, 8, 1.5)
+            self.on_time(at, max(began + 8, ready))
             self.assertEqual(document["status"], "COMPLETED")
-            self.near(self.ahead(document["completed_at"]), STEP, 5)
+            self.near(self.ahead(document["completed_at"]), STEP)
