@@ -149,7 +149,7 @@ class Door:
         headers = acceptance_fields(acceptance)
         if wait is not None:
             record = await self.ended(acceptance, wait)
-            if record is not None and record.reply is not None:
+            if record is not None and record.reply is not None and self.can_send(record.reply):
                 return self._response(record, (*without_retry(headers), _applied(wait)))
         elif prefer is not None and "respond-async" in prefer.lower():
             headers = (*headers, (b"Preference-Applied", b"respond-async"))

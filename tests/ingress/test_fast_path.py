@@ -128,6 +128,30 @@ class SameAnswersTests(SynchronousTestCase):
         self.assertTrue(listened.endswith(b"0\r\n\r\n"), listened)
         self.assertIn(b"HTTP/1.1 503 ", self.both("GET", f"/api/v1/status/{'11111111-1111-4111-8111-111111111111'}"))
 
+    def test_no_room(self) -> None:
+        """Where an answer cannot be sent for want of memory, a caller asks again, and one that submits gets its 202."""
+        correlation_id = self.submit()
+        for server in self.servers:
+            server.handler.answers[0].callback("x")
+            server.bench.backend.turn()
+            server.door._has_room = lambda size: size < 3  # the reply has three bytes
+        for path in (f"/api/v1/response/{correlation_id}", f"/api/v1/response/{correlation_id}/body"):
+            answer = self.both("GET", path)
+            self.assertIn(b"HTTP/1.1 503 ", answer)
+            self.assertIn(b"Retry-After: 1\r\n", answer)
+        self.assertIn(b"HTTP/1.1 200 ", self.both("GET", f"/api/v1/status/{correlation_id}"))
+        repeated: dict[str, str] = {"content_type": "application/json", "prefer": "wait=5", "idempotency_key": "k"}
+        for server in self.servers:
+            asked = {name: value for name, value in repeated.items() if name != "prefer"}
+            server.ask("POST", "/api/v1/submit", GOOD, **asked)
+            server.handler.answers[-1].callback("x")
+            server.bench.backend.turn()
+        refused = self.both("POST", "/api/v1/submit", GOOD, **repeated)
+        self.assertIn(b"HTTP/1.1 202 ", refused, refused)
+        for server in self.servers:
+            server.door._has_room = lambda size: True
+        self.assertIn(b"HTTP/1.1 200 ", self.both("POST", "/api/v1/submit", GOOD, **repeated))
+
     def test_ending_between_two_looks(self) -> None:
         """A reader that reconnects in the moment of the ending gets the ending, and not a 204."""
         correlation_id = self.submit()
