@@ -49,7 +49,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         self._queue = Pipeline()  # what was read behind the request being served
         self._buffered = 0  # its bytes, and those of the reader: this connection's part of `HTTP1Site.buffered`
         self._recorder = None if site.access_log is None else AccessRecorder(site.access_log, site.clock)
-        self._reader = RequestReader(self, self._enqueue, self._send_continue, lambda: self._queue.full)
+        self._reader = RequestReader(self, self._enqueue, self._send_continue, self._queue.full)
         self._serving: Any = None  # WebRequest, Relay, ChannelWriter, or FullRequest and then Running on the fast path
         self._persistent = True  # whether the connection stays open behind the response
         self._half_closed = False  # the client has closed its side, and may still read
@@ -181,7 +181,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
     # Requests, served one after the other
 
     def _enqueue(self, request: FullRequest | Relay) -> None:
-        self._queue.append(request, self._serving is not None or bool(self._queue))
+        self._queue.add(request, self._serving is not None or bool(self._queue))
 
     def _send_continue(self) -> None:
         """The client waits for ``100 Continue``, which must not precede the responses to earlier requests."""
@@ -211,7 +211,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         self._update_buffered()
         relay = self._reader.relay
         # A client that reads the response slowly does not slow down the relayed body, which goes elsewhere.
-        ready = not self._queue.full and (self._stalled_at is None if relay is None else relay.wants_body)
+        ready = not self._queue.full() and (self._stalled_at is None if relay is None else relay.wants_body)
         if self._reader.unread:
             if ready and not self._read_on_scheduled:
                 self._read_on_scheduled = True

@@ -83,6 +83,8 @@ class FullRequest:
     peer: str | None = None
     """The address of the client, and the scheme (http or https). Set only where the site relays requests."""
     scheme: str = "http"
+    size: int = 0
+    """About the bytes that it takes in memory while it waits (`http1.pipeline`)."""
 
 
 FastPath = Callable[[FullRequest], Coroutine[Any, Any, Answer | StreamedAnswer] | None]

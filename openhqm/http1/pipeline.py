@@ -21,47 +21,39 @@ def head_bytes(head: Head) -> int:
     return _REQUEST_BYTES + sum(_FIELD_BYTES + len(name) + len(value) for name, value in head.headers)
 
 
-class Pipeline:
+class Pipeline(deque[FullRequest | Relay | Refusal]):
     """The requests of one connection that wait for the one before them, and the refusal behind them.
 
-    ``size`` is about the bytes that they take in memory.
+    ``size`` is about the bytes that they take in memory. It is kept by the methods that are defined here.
     """
 
-    __slots__ = ("_items", "size")
+    __slots__ = ("size",)
 
     def __init__(self) -> None:
-        self._items: deque[tuple[FullRequest | Relay | Refusal, int]] = deque()
+        super().__init__()
         self.size = 0
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
     def full(self) -> bool:
         """Whether no further request may be read."""
-        return len(self._items) >= MOST_PIPELINED or self.size >= MOST_PIPELINED_BYTES
+        return len(self) >= MOST_PIPELINED or self.size >= MOST_PIPELINED_BYTES
 
-    def append(self, item: FullRequest | Relay | Refusal, waits: bool = True) -> None:
-        """Add ``item`` at the end. ``waits``: it is not served at once, so that its head counts, too."""
-        size = 0
-        if type(item) is FullRequest:
-            size = len(item.body)
+    def add(self, request: FullRequest | Relay, waits: bool) -> None:
+        """Add ``request`` at the end. ``waits``: it is not served at once, so that its head counts, too."""
+        if type(request) is FullRequest:
+            request.size = len(request.body)
             if waits:
-                size += head_bytes(item.head)
-        self.size += size
-        self._items.append((item, size))
+                request.size += head_bytes(request.head)
+            self.size += request.size
+        self.append(request)
 
     def popleft(self) -> FullRequest | Relay | Refusal:
         """Take the first."""
-        item, size = self._items.popleft()
-        self.size -= size
+        item = super().popleft()
+        if type(item) is FullRequest:
+            self.size -= item.size
         return item
-
-    def remove(self, relay: Relay) -> None:
-        """Take out ``relay``."""
-        self._items.remove((relay, 0))
 
     def clear(self) -> None:
         """Drop all."""
-        self._items.clear()
+        super().clear()
         self.size = 0

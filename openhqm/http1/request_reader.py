@@ -96,6 +96,9 @@ class RequestReader:
             if self._full():
                 self.unread = data
                 break
+            if len(data) < SHORTEST * MOST_PIPELINED:
+                data = self._feed(data)
+                continue
             end = _end_of_some(data)
             rest = self._feed(data[:end])
             data = rest + data[end:] if rest else data[end:]
@@ -370,8 +373,6 @@ class RequestReader:
 
 def _end_of_some(data: bytes) -> int:
     """An index in ``data`` up to which at most `MOST_PIPELINED` requests end."""
-    if len(data) < SHORTEST * MOST_PIPELINED:
-        return len(data)
     end = 0
     for _ in range(MOST_PIPELINED):
         found = data.find(b"\r\n\r\n", end)
