@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import (
     Acks,
     BrokerTraits,
+    ChannelMissing,
     DepthKind,
     IBroker,
     IReceiver,
@@ -27,7 +29,7 @@ from openhqm.kafka.errors import REFUSED_AT_ONCE, describe
 from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
 from openhqm.kafka.subscription import KafkaSubscription
-from openhqm.kafka.topics import Topic, Topics
+from openhqm.kafka.topics import ANSWER_SECONDS, Topic, Topics
 from openhqm.runtime.deferreds import deferred, shielded
 from openhqm.runtime.reconnecting import Reconnecting
 from openhqm.runtime.threads import Threads
@@ -36,10 +38,12 @@ LARGEST_BATCH = 500
 VISIBLE_SECONDS = 5.0
 """How long a topic that was made may take until the producer knows it."""
 STOPPED = "the client was stopped"
+NO_TOPIC = "openhqm-probe"
 _COMMON = {
     "client.id": "openhqm",
     "allow.auto.create.topics": False,
     "topic.metadata.propagation.max.ms": 1000,
+    "topic.metadata.refresh.interval.ms": 60_000,  # more often than an idle connection is closed
     "socket.keepalive.enable": True,
     "socket.timeout.ms": 10_000,
     "connections.max.idle.ms": 180_000,
@@ -88,6 +92,7 @@ class KafkaBroker:
         partitions: int = 12,
         replication: int = -1,
         idempotent: bool = True,
+        product: str = "Kafka",
     ) -> None:
         self.traits = BrokerTraits(
             acks=Acks.PREFIX,
@@ -107,16 +112,18 @@ class KafkaBroker:
         self._topics = Topics(self._properties, reactor)
         self._lag = Lag(self._properties)
         producer = {**self._properties, "enable.idempotence": idempotent}
-        self._producing = Producing(producer, reactor, seconds, largest, self._erred)
+        self._producing = Producing(producer, reactor, seconds, largest, self._producer_erred)
         self._subscriptions: set[KafkaSubscription] = set()
+        self._missing: dict[str, DeferredLock] = {}
         self._faults: dict[str, str] = {}
         self._warnings: dict[str, list[str]] = {}
         self._refused: str | None = None
         self._attempt: Deferred[None] | None = None
+        self._looking = False
         self._stopped = False
         servers = str(properties["bootstrap.servers"])
         self._link = Reconnecting(
-            f"Kafka at {servers}",
+            f"{product} at {servers}",
             reactor,
             random,
             connect=self._connect,
@@ -165,15 +172,39 @@ class KafkaBroker:
             return succeed([NotDurable(reason or STOPPED)] * len(messages))
         largest = self.traits.largest_message
         assert largest is not None
-        if all(len(message.body) <= largest for message in messages):
-            return self._producing.publish(channel, messages)
-        return self._publish_those_that_fit(channel, messages, largest)
+        if any(len(message.body) > largest for message in messages):
+            return self._publish_those_that_fit(channel, messages, largest)
+        if channel in self._missing:
+            return self._publish_if_it_is_there(channel, messages)
+        return self._producing.publish(channel, messages).addCallback(self._published, channel)
+
+    def _published(self, outcomes: Sequence[NotDurable | None], channel: str) -> Sequence[NotDurable | None]:
+        if any(isinstance(outcome, ChannelMissing) for outcome in outcomes):
+            self._missing.setdefault(channel, DeferredLock())
+        return outcomes
+
+    @deferred
+    async def _publish_if_it_is_there(self, channel: str, messages: Sequence[Message]) -> Sequence[NotDurable | None]:
+        """The producer remembers that a topic is missing: it is asked to look again. In the order of the calls."""
+        lock = self._missing[channel]
+        await lock.acquire()
+        try:
+            if channel in self._missing:
+                if not await self._threads.run(lambda: self._knows(channel)):
+                    return [ChannelMissing(channel)] * len(messages)
+                del self._missing[channel]
+            publishing = self._producing.publish(channel, messages).addCallback(self._published, channel)
+        except Exception as error:
+            return [NotDurable(f"Kafka: {describe(error)}")] * len(messages)
+        finally:
+            lock.release()
+        return await publishing
 
     @deferred
     async def _publish_those_that_fit(
         self, channel: str, messages: Sequence[Message], largest: int
     ) -> Sequence[NotDurable | None]:
-        published = self._producing.publish(channel, [each for each in messages if len(each.body) <= largest])
+        published = self.publish(channel, [each for each in messages if len(each.body) <= largest])
         outcomes = iter(await published)
         too_large = f"Kafka takes no message of more than {largest} bytes"
         return [NotDurable(too_large) if len(each.body) > largest else next(outcomes) for each in messages]
@@ -182,7 +213,7 @@ class KafkaBroker:
 
     def consume(self, channel: str, receiver: IReceiver) -> ISubscription:
         subscription = KafkaSubscription(
-            channel, self._reactor, receiver, self._look_whether_there, self._subscriptions.discard
+            channel, self._reactor, receiver, self._look_whether_there, self._erred, self._subscriptions.discard
         )
         self._subscriptions.add(subscription)
         self._reactor.callLater(0, self._look_whether_there, subscription)
@@ -257,11 +288,16 @@ class KafkaBroker:
         """In a thread: the producer refuses what it has for a missing topic until it has asked again."""
         due = time.monotonic() + VISIBLE_SECONDS
         while time.monotonic() < due:
-            found = self._producing.producer.list_topics(channel, VISIBLE_SECONDS).topics[channel]
-            if found.error is None and found.partitions and all(each.leader >= 0 for each in found.partitions.values()):
+            if self._knows(channel):
                 return
             time.sleep(0.02)
         raise NotDurable(f"Kafka has made the topic {channel}, and it has no leader yet")
+
+    def _knows(self, channel: str) -> bool:
+        """In a thread: whether the producer, asked again, can publish into the topic."""
+        found = self._producing.producer.list_topics(channel, VISIBLE_SECONDS).topics[channel]
+        has_leaders = all(each.leader >= 0 for each in found.partitions.values())
+        return found.error is None and bool(found.partitions) and has_leaders
 
     # Reaching the cluster
 
@@ -271,6 +307,8 @@ class KafkaBroker:
         self._attempt = probing = self._topics.probe()
         try:
             await probing
+            # The producer connects, too, and not with the first message: only it says when a connection is lost.
+            await self._threads.run(self._connect_producer)
         except (NotDurable, CancelledError) as error:
             if self._refused is None:
                 raise
@@ -278,6 +316,13 @@ class KafkaBroker:
         finally:
             self._attempt = None
         return _Reachable()
+
+    def _connect_producer(self) -> None:
+        """In a thread. Asking for one topic asks for little, whether there is such a topic or not."""
+        try:
+            self._producing.producer.list_topics(NO_TOPIC, ANSWER_SECONDS)
+        except Exception as error:
+            raise NotDurable(f"Kafka: {describe(error)}") from None
 
     async def _up(self, connection: _Reachable) -> None:
         self._warnings.clear()
@@ -291,19 +336,33 @@ class KafkaBroker:
             for subscription in list(self._subscriptions):
                 self._look_whether_there(subscription)
 
+    def _producer_erred(self, error: Any) -> None:
+        if error.fatal() and not self._stopped:
+            self._begin_again(error)
+        self._erred(error)
+
     def _erred(self, error: Any) -> None:
         """librdkafka connects again by itself, and says what it meets: it is looked whether the cluster answers."""
         if self._stopped:
             return
         name = error.name()
-        if error.fatal():
-            self._begin_again(error)
         if name in REFUSED_AT_ONCE:
             self._refused = describe(error)
             if self._attempt is not None:
                 self._attempt.cancel()
+        if name == "_TRANSPORT" and self._link.connection is not None and not self._looking:
+            self._looking = True
+            self._topics.probe().addBoth(self._looked, self._link.connection)
         if self._link.connection is not None and (error.fatal() or name in REFUSED_AT_ONCE | {"_ALL_BROKERS_DOWN"}):
             self._link.connection.fail(describe(error))
+
+    def _looked(self, result: Any, connection: _Reachable) -> None:
+        """A connection was lost. Others may be there, so the cluster was asked whether it answers."""
+        self._looking = False
+        if isinstance(result, Failure):
+            connection.fail(describe(result.value))
+        elif self._link.connection is connection:
+            self._connected()
 
     def _begin_again(self, error: Any) -> None:
         """An idempotent producer that cannot keep its order any more takes nothing: another one does."""

@@ -25,12 +25,12 @@ _SHORT = {
 }
 
 
-def check_installed() -> None:
-    """`ConfigurationError` where the package that Kafka needs is not installed."""
+def check_installed(product: str = "kafka", extra: str = "kafka") -> None:
+    """`ConfigurationError` where the package that Kafka, or a product like it, needs is not installed."""
     try:
         import confluent_kafka  # noqa: F401
     except ImportError as error:
-        reason = f"kafka needs more than is installed ({error}): {how_to_install('kafka')}"
+        reason = f"{product} needs more than is installed ({error}): {how_to_install(extra)}"
         raise ConfigurationError([Complaint("queue.type", reason)]) from None
 
 

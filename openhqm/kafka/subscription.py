@@ -99,8 +99,8 @@ class _Partition:
 
 @implementer(ISubscription)
 class KafkaSubscription:
-    """``member`` makes the member of the group. ``doubted`` is called where the topic seems to be missing, ``ended``
-    when nothing of the subscription is left.
+    """``member`` makes the member of the group. ``doubted`` is called where the topic seems to be missing,
+    ``unreachable`` with an error of the connection, ``ended`` when nothing of the subscription is left.
     """
 
     _log = Logger()
@@ -111,6 +111,7 @@ class KafkaSubscription:
         reactor: Any,
         receiver: IReceiver,
         doubted: Callable[[KafkaSubscription], None],
+        unreachable: Callable[[Any], None],
         ended: Callable[[KafkaSubscription], None],
     ) -> None:
         self.topic = topic
@@ -118,6 +119,7 @@ class KafkaSubscription:
         self._reactor = reactor
         self._receiver = receiver
         self._doubted = doubted
+        self._unreachable = unreachable
         self._ended = ended
         self._member: Member | None = None
         self._closing: Deferred[None] | None = None
@@ -254,6 +256,8 @@ class KafkaSubscription:
             self.warning = f"{self.topic} cannot be read: {describe(error)}"
         elif error.name() == "_MAX_POLL_EXCEEDED":
             self._log.warn("{topic}: {reason}", topic=self.topic, reason=describe(error))
+        else:
+            self._unreachable(error)
 
     # Delivering
 

@@ -405,7 +405,8 @@ class RefusalTests(FleetCase):
     def test_sqlite(self) -> None:
         """Several processes on SQLite are refused by key, with the reason."""
         (line,) = self.refused(OPENHQM_QUEUE__TYPE="sqlite", OPENHQM_QUEUE__REDIS_URL="")
-        self.assertIn("server.workers: 2 processes need queue.type redis or rabbitmq or mqtt or custom: sqlite", line)
+        shared = "redis or rabbitmq or mqtt or kafka or azure_eventhubs or custom"
+        self.assertIn(f"server.workers: 2 processes need queue.type {shared}: sqlite", line)
 
     def test_port(self) -> None:
         """A port that is taken is one line, and no process is started."""
