@@ -44,6 +44,7 @@ setup(
     entry_points={"console_scripts": ["openhqm = openhqm.command.main:run"]},
     package_data={"openhqm": ["py.typed", "redis/*.lua"]},
     extras_require={
+        "event-hubs": KAFKA,
         "kafka": KAFKA,
         "mqtt": MQTT,
         "rabbitmq": RABBITMQ,

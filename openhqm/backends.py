@@ -26,6 +26,10 @@ from openhqm.custom import making as custom
 from openhqm.custom import settings as custom_settings
 from openhqm.custom.settings import CustomSettings
 from openhqm.errors import Complaint, ConfigurationError
+from openhqm.event_hubs import settings as event_hubs_settings
+from openhqm.event_hubs.broker import EventHubsBroker
+from openhqm.event_hubs.settings import LARGEST_MESSAGE as LARGEST_EVENT
+from openhqm.event_hubs.settings import EventHubsSettings
 from openhqm.interfaces import IBroker, IForeignBroker
 from openhqm.kafka import settings as kafka_settings
 from openhqm.kafka.broker import KafkaBroker
@@ -126,6 +130,20 @@ def _kafka(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Ma
     return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
 
 
+def _event_hubs(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
+    check_confluent_kafka("azure_eventhubs", "event-hubs")
+    ours = settings.queue.of(EventHubsSettings)
+    broker = EventHubsBroker(
+        ours.properties,
+        clock,
+        random.random,
+        group=ours.consumer_group,
+        seconds=ours.timeout_seconds,
+        largest=LARGEST_EVENT,
+    )
+    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
+
+
 def _foreign_mqtt(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
     check_paho()
     return MQTTForeignBroker(ours.address, ours.client_id, clock, random.random, seconds=ours.timeout_seconds)
@@ -212,6 +230,14 @@ TABLE = (
         make=_kafka,
     ),
     Row(
+        name="azure_eventhubs",
+        kind=Kind.BROKER,
+        reach=Reach.SHARED,
+        settings=EventHubsSettings,
+        check=event_hubs_settings.check,
+        make=_event_hubs,
+    ),
+    Row(
         name="custom",
         kind=Kind.EITHER,
         reach=Reach.SHARED,
@@ -226,7 +252,6 @@ PRODUCTS = Products(
     TABLE,
     absent={
         "sqs": ("sqs_region", "sqs_queue_url"),
-        "azure_eventhubs": (),
         "gcp_pubsub": (),
     },
 )

@@ -19,6 +19,7 @@ SECONDS: Mapping[str, int] = {
     "tests.config.test_config": 5,
     "tests.config.test_endpoints": 12,
     "tests.delivery.test_documents": 6,
+    "tests.event_hubs.test_contract": 130,
     "tests.fleet.test_fleet": 120,
     "tests.http1.test_channel": 10,
     "tests.ingress.test_as_it_came": 8,

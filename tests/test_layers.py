@@ -28,6 +28,7 @@ LAYERS = (
     ("brokered",),
     ("pulled",),
     ("rabbitmq", "mqtt", "kafka", "custom"),
+    ("event_hubs",),
     ("storeless",),
     ("backends",),
     ("workers", "delivery", "bridges"),

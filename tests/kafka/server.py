@@ -52,7 +52,8 @@ def find_kafka() -> Path:
 class KafkaServer(ServerProcess):
     """``port`` is for clients without a network between, ``sasl_port`` for those that show `CONNECTION_STRING`.
 
-    ``networked`` has, for each network, the port that Kafka listens on and the port that it tells clients.
+    ``networked`` has, for each network, the port that Kafka listens on and the port that it tells clients;
+    ``networked_sasl`` the same for those that show it, too.
     """
 
     def __init__(self) -> None:
@@ -60,11 +61,13 @@ class KafkaServer(ServerProcess):
         self.directory = Path(tempfile.mkdtemp(prefix="openhqm-kafka-"))
         self.port, self.sasl_port, controller = free_port(), free_port(), free_port()
         self.networked = [(free_port(), free_port()) for _ in range(LISTENERS)]
+        self.networked_sasl = [(free_port(), free_port()) for _ in range(LISTENERS)]
         listeners = {"PLAINTEXT": (self.port, self.port), "SASL": (self.sasl_port, self.sasl_port)}
         listeners |= {f"NET{number}": ports for number, ports in enumerate(self.networked)}
+        listeners |= {f"SASL{number}": ports for number, ports in enumerate(self.networked_sasl)}
         own = ",".join(f"{name}://127.0.0.1:{port}" for name, (port, _) in listeners.items())
         told = ",".join(f"{name}://127.0.0.1:{port}" for name, (_, port) in listeners.items())
-        protocols = ",".join(f"{name}:{'SASL_' if name == 'SASL' else ''}PLAINTEXT" for name in listeners)
+        protocols = ",".join(f"{name}:{'SASL_' if name.startswith('SASL') else ''}PLAINTEXT" for name in listeners)
         jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         settings = {
             "process.roles": "broker,controller",
@@ -75,8 +78,6 @@ class KafkaServer(ServerProcess):
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
-            "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl.plain.sasl.jaas.config": f'{jaas} user_$ConnectionString="{CONNECTION_STRING}";',
             "log.dirs": f"{self.directory}/data",
             "num.partitions": "4",
             # A topic must not come into being because it is asked for: where it does by default, that is switched on.
@@ -95,6 +96,11 @@ class KafkaServer(ServerProcess):
             "background.threads": "2",
             "log.cleaner.dedupe.buffer.size": "4194304",
         }
+        for name in listeners:
+            if name.startswith("SASL"):
+                at = f"listener.name.{name.lower()}"
+                settings[f"{at}.sasl.enabled.mechanisms"] = "PLAIN"
+                settings[f"{at}.plain.sasl.jaas.config"] = f'{jaas} user_$ConnectionString="{CONNECTION_STRING}";'
         self.config = self.directory / "server.properties"
         self.config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
