@@ -21,7 +21,7 @@ POLL_SECONDS = 0.05
 MOST_AHEAD = 200
 BYTES_AHEAD = 4 * 1024 * 1024
 """How much is read, and not yet delivered, before the partitions are paused."""
-CHUNK = 25
+MOST_AT_ONCE = 100
 DRAIN_SECONDS = 5.0
 """How long a partition that is given to another consumer waits for what is being worked on."""
 
@@ -71,8 +71,10 @@ class Member:
         self._closed: Deferred[None] = Deferred()
         self.marks: dict[int, int] = {}
         """By partition the offset behind the last record that was acknowledged, where it is not committed yet."""
-        self.ahead = 0
-        self.bytes_ahead = 0
+        self._found: list[Any] = []
+        self._read_in_all = self._bytes_read = 0
+        self.taken_in_all = self.bytes_taken = 0
+        """How much of what was read is no longer ahead. The thread counts what it reads, the owner what it takes."""
         self._commit_wanted = False
         self.assigned = False
         """Whether the group has given it its share of the partitions."""
@@ -104,7 +106,7 @@ class Member:
         try:
             paused = False
             while not self._closing:
-                full = self.stopped or self.ahead >= MOST_AHEAD or self.bytes_ahead >= BYTES_AHEAD
+                full = self.stopped or self._is_far_ahead
                 if full != paused:
                     paused = self._pause(full)
                 if self._commit_wanted:
@@ -129,24 +131,26 @@ class Member:
             reason = describe(error)
         self._reactor.callFromThread(self._owner.committed, {}, reason)
 
+    @property
+    def _is_far_ahead(self) -> bool:
+        records, size = self._read_in_all - self.taken_in_all, self._bytes_read - self.bytes_taken
+        return records >= MOST_AHEAD or size >= BYTES_AHEAD
+
     def _read(self) -> None:
         record = self._consumer.poll(POLL_SECONDS)
-        if record is None:
-            return
-        records = [record]
-        while len(records) < MOST_AHEAD and sum(len(each) for each in records[-CHUNK:]) < BYTES_AHEAD // 8:
-            more = self._consumer.consume(CHUNK, 0)
-            records += more
-            if len(more) < CHUNK:
-                break
-        found = []
-        for each in records:
-            if each.error() is None:
-                found.append(each)
-                self.ahead += 1
-                self.bytes_ahead += len(each)
+        while record is not None:
+            if record.error() is not None:
+                self._reactor.callFromThread(self._owner.erred, record.error())
             else:
-                self._reactor.callFromThread(self._owner.erred, each.error())
+                self._found.append(record)
+                self._read_in_all += 1
+                self._bytes_read += len(record)
+            record = None if len(self._found) >= MOST_AT_ONCE or self._is_far_ahead else self._consumer.poll(0)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Before the owner hears that partitions change hands: a call of ``poll`` may be in the middle of a batch."""
+        found, self._found = self._found, []
         if found:
             self._reactor.callFromThread(self._owner.read, found)
 
@@ -164,6 +168,7 @@ class Member:
         """What is being worked on has a while to end. Then what was acknowledged is committed, before another consumer
         begins behind it.
         """
+        self._hand_over()
         numbers = [each.partition for each in partitions]
         if not self._closing:
             drained = Event()
@@ -173,6 +178,7 @@ class Member:
         self._reactor.callFromThread(self._owner.gave_up, numbers, committed, reason)
 
     def _on_lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        self._hand_over()
         numbers = [each.partition for each in partitions]
         self._reactor.callFromThread(self._owner.gave_up, numbers, {}, "the group went on without this consumer")
 

@@ -278,8 +278,8 @@ class KafkaSubscription:
 
     def _count_ahead(self, record: Any) -> None:
         assert self._member is not None
-        self._member.ahead -= 1
-        self._member.bytes_ahead -= len(record)
+        self._member.taken_in_all += 1
+        self._member.bytes_taken += len(record)
 
     def _forget_ahead(self, partitions: Sequence[int]) -> None:
         forgotten = [record for record in self._ahead if record.partition() in partitions]
