@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
+import struct
 from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReadDescriptor
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.components import proxyForInterface
 from zope.interface import implementer
 
 from openhqm.errors import CannotStart
@@ -21,6 +25,11 @@ from openhqm.runtime.unix_sockets import unix_endpoint
 
 BACKLOG = 1024
 PAUSE_SECONDS = 1.0
+HANDSHAKE_SECONDS = 0.1
+"""How long connections that have begun may take to be there, once no other ones begin."""
+_SO_ATTACH_FILTER = 26
+# Linux's classic packet filter over a segment of TCP: load its flags; with SYN, take nothing of it; else take it all.
+_NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 @deferred
@@ -39,7 +48,8 @@ async def listen(
     ports = []
     for endpoint in endpoints:
         try:
-            ports.append(await _endpoint(reactor, endpoint).listen(factory))
+            opened = await _endpoint(reactor, endpoint).listen(factory)
+            ports.append(_SharedPort(opened) if endpoint.startswith("systemd:") else opened)
         except CannotListenError as error:
             raise CannotStart(_cannot_listen(error)) from None
         except LookupError:
@@ -51,20 +61,36 @@ async def listen(
     return ports
 
 
-def stop_listening(reactor: Any, port: Any) -> Deferred[None]:
+class _SharedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
+    """A port whose socket another process has, too, which listens on when this one is closed: it resets nothing."""
+
+
+@deferred
+async def stop_listening(reactor: Any, port: Any) -> None:
     """Listen on ``port`` no more, and accept the connections that wait there, which closing would reset.
 
     Fires when the port is closed.
     """
     if isinstance(port, tcp.Port):
+        with suppress(OSError):  # only Linux can
+            _begin_none(port.socket)
+            await deferLater(reactor, HANDSHAKE_SECONDS)
         # Twisted closes it in the next turn of the reactor, and this comes just before.
         reactor.callLater(0, _accept_all, reactor, port)
-    return maybeDeferred(port.stopListening)
+    await maybeDeferred(port.stopListening)
+
+
+def _begin_none(listening: socket.socket) -> None:
+    """Have the kernel drop what would begin a connection (TCP's SYN), and finish those that have begun (socket(7)).
+
+    A client that is dropped so asks again after a second, and is refused then.
+    """
+    program = b"".join(struct.pack("=HBBI", *each) for each in _NO_SYN)
+    held = ctypes.create_string_buffer(program, len(program))
+    listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_NO_SYN), ctypes.addressof(held)))
 
 
 def _accept_all(reactor: Any, port: Any) -> None:
-    with suppress(OSError):
-        port.socket.listen(0)  # the kernel takes hardly any new ones while these are accepted
     while True:
         try:
             connection, _ = port.socket.accept()
