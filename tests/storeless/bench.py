@@ -18,6 +18,7 @@ from openhqm.messages import (
     Acceptance,
     DeadLetter,
     Depth,
+    Event,
     IdempotencyClaim,
     Load,
     Record,
@@ -289,7 +290,10 @@ class StorelessCase(SynchronousTestCase):
         return found
 
     def types(self, correlation_id: str) -> list[str]:
-        return [event.type for event in self.do(self.bench.store.history(correlation_id, 0))]
+        found: list[Event] = []
+        while piece := self.do(self.bench.store.history(correlation_id, found[-1].number if found else 0)):
+            found += piece
+        return [event.type for event in found]
 
     def depth(self, channel: str = REPLIES) -> int:
         """How many messages lie in the channel, or are out of it."""
