@@ -16,7 +16,6 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReadDescriptor
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.components import proxyForInterface
 from zope.interface import implementer
 
 from openhqm.errors import CannotStart
@@ -49,7 +48,8 @@ async def listen(
     for endpoint in endpoints:
         try:
             opened = await _endpoint(reactor, endpoint).listen(factory)
-            ports.append(_SharedPort(opened) if endpoint.startswith("systemd:") else opened)
+            opened.is_shared = endpoint.startswith("systemd:")
+            ports.append(opened)
         except CannotListenError as error:
             raise CannotStart(_cannot_listen(error)) from None
         except LookupError:
@@ -61,17 +61,13 @@ async def listen(
     return ports
 
 
-class _SharedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
-    """A port whose socket another process has, too, which listens on when this one is closed: it resets nothing."""
-
-
 @deferred
 async def stop_listening(reactor: Any, port: Any) -> None:
     """Listen on ``port`` no more, and accept the connections that wait there, which closing would reset.
 
-    Fires when the port is closed.
+    Fires when the port is closed. A socket that the service manager has, too, is left as it is: it resets nothing.
     """
-    if isinstance(port, tcp.Port):
+    if isinstance(port, tcp.Port) and not getattr(port, "is_shared", False):
         with suppress(OSError):  # only Linux can
             _begin_none(port.socket)
             await deferLater(reactor, HANDSHAKE_SECONDS)
