@@ -51,7 +51,7 @@ class EventHubsSettings:
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "PLAIN",
             "sasl.username": USER,
-            "sasl.password": self.connection_string,
+            "sasl.password": self.connection_string.strip(),  # a file ends with a line
         }
         return found if self.ca is None else {**found, "ssl.ca.location": self.ca}
 

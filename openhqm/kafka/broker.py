@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from openhqm.errors import NotDurable
+from openhqm.errors import CannotStart, NotDurable
 from openhqm.interfaces.broker import (
     Acks,
     BrokerTraits,
@@ -25,7 +25,7 @@ from openhqm.interfaces.broker import (
     Message,
 )
 from openhqm.kafka.consuming import Member
-from openhqm.kafka.errors import REFUSED_AT_ONCE, describe
+from openhqm.kafka.errors import REFUSED_AT_ONCE, UNREACHABLE, describe
 from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
 from openhqm.kafka.subscription import KafkaSubscription
@@ -145,8 +145,11 @@ class KafkaBroker:
     def start(self) -> Deferred[None]:
         if self._producing.producer is None:
             self._threads.start()
-            self._topics.start()
-            self._producing.start()
+            try:
+                self._topics.start()
+                self._producing.start()
+            except Exception as error:  # of librdkafka: a file with certificates that cannot be read, say
+                return fail(CannotStart(f"Kafka: {describe(error)}"))
         self._link.start()
         return succeed(None)
 
@@ -233,7 +236,10 @@ class KafkaBroker:
             subscription.lose(self._faults[channel])
         elif not subscription.joined and not subscription.stopped:
             group = {**self._properties, "group.id": self.group_of(channel)}
-            subscription.join(Member(group, channel, self._reactor, subscription))
+            try:
+                subscription.join(Member(group, channel, self._reactor, subscription))
+            except Exception as error:  # of librdkafka, which makes no consumer
+                subscription.lose(f"Kafka: {describe(error)}")
 
     def _not_told(self, failure: Any, subscription: KafkaSubscription) -> None:
         """It is looked again with the next connection, or in a while."""
@@ -353,6 +359,8 @@ class KafkaBroker:
         if name == "_TRANSPORT" and self._link.connection is not None and not self._looking:
             self._looking = True
             self._topics.probe().addBoth(self._looked, self._link.connection)
+        if name not in UNREACHABLE:
+            self._log.warn("Kafka: {reason}", reason=describe(error))
         if self._link.connection is not None and (error.fatal() or name in REFUSED_AT_ONCE | {"_ALL_BROKERS_DOWN"}):
             self._link.connection.fail(describe(error))
 

@@ -44,6 +44,9 @@ class Owner(Protocol):
     def erred(self, error: Any) -> None:
         """A ``KafkaError`` about the topic or the group."""
 
+    def ended(self, reason: str) -> None:
+        """The thread ended by an error, and nothing is read any more."""
+
 
 class Member:
     """A member of the group in ``properties``, which reads ``topic`` once it is started."""
@@ -76,8 +79,10 @@ class Member:
         self.taken_in_all = self.bytes_taken = 0
         """How much of what was read is no longer ahead. The thread counts what it reads, the owner what it takes."""
         self._commit_wanted = False
-        self.assigned = False
-        """Whether the group has given it its share of the partitions."""
+        self._paused: bool | None = False
+        """Whether the partitions are paused. None: there are others, and librdkafka decides."""
+        self.partitions: frozenset[int] | None = None
+        """Its share of the partitions; None: the group has given it none yet."""
         self.stopped = False
         """Whether to read no more records: what is out is still settled."""
 
@@ -104,18 +109,18 @@ class Member:
 
     def _run(self) -> None:
         try:
-            paused = False
             while not self._closing:
                 full = self.stopped or self._is_far_ahead
-                if full != paused:
-                    paused = self._pause(full)
+                if full != self._paused:
+                    self._pause(full)
                 if self._commit_wanted:
                     self._begin_to_commit()
                 self._read()
             self._commit_now(list(self.marks))
             self._consumer.close()
         except Exception as error:
-            self._log.error("a Kafka consumer of {topic} ended: {reason}", topic=self._topic, reason=describe(error))
+            self._log.failure("a Kafka consumer of {topic} broke down", topic=self._topic)
+            self._reactor.callFromThread(self._owner.ended, f"a consumer of {self._topic} ended: {describe(error)}")
         finally:
             self._reactor.callFromThread(self._closed.callback, None)
 
@@ -154,22 +159,22 @@ class Member:
         if found:
             self._reactor.callFromThread(self._owner.read, found)
 
-    def _pause(self, full: bool) -> bool:
+    def _pause(self, full: bool) -> None:
         partitions = self._consumer.assignment()
         if partitions:
             (self._consumer.pause if full else self._consumer.resume)(partitions)
-        return full
+        self._paused = full
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
-        """librdkafka takes the partitions over by itself."""
-        self.assigned = True
+        """librdkafka takes the partitions over by itself, once this returns. None of them is paused."""
+        self.partitions = (self.partitions or frozenset()) | {each.partition for each in partitions}
+        self._paused = None
 
     def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """What is being worked on has a while to end. Then what was acknowledged is committed, before another consumer
         begins behind it.
         """
-        self._hand_over()
-        numbers = [each.partition for each in partitions]
+        numbers = self._lose(partitions)
         if not self._closing:
             drained = Event()
             self._reactor.callFromThread(self._owner.drain, numbers, drained)
@@ -178,9 +183,14 @@ class Member:
         self._reactor.callFromThread(self._owner.gave_up, numbers, committed, reason)
 
     def _on_lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        numbers = self._lose(partitions)
+        self._reactor.callFromThread(self._owner.gave_up, numbers, {}, "the group went on without this consumer")
+
+    def _lose(self, partitions: Sequence[Any]) -> list[int]:
         self._hand_over()
         numbers = [each.partition for each in partitions]
-        self._reactor.callFromThread(self._owner.gave_up, numbers, {}, "the group went on without this consumer")
+        self.partitions = (self.partitions or frozenset()).difference(numbers)
+        return numbers
 
     def _commit_now(self, partitions: Sequence[int]) -> tuple[Mapping[int, int], str]:
         marks = {number: offset for number, offset in self.marks.copy().items() if number in partitions}

@@ -11,6 +11,8 @@ from openhqm.interfaces.broker import ChannelMissing
 MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID"})
 REFUSED_AT_ONCE = frozenset({"_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
 """The broker was reached and does not let us in: waiting longer says no more."""
+UNREACHABLE = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT"})
+"""There is no connection: `Reconnecting` says so, once."""
 _NOT_DONE = frozenset({"_PURGE_QUEUE", "_QUEUE_FULL", "MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED"})
 _SHORT = {
     "_TIMED_OUT": "it does not answer",

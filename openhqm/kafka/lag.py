@@ -7,6 +7,7 @@ librdkafka's admin client can be asked for offsets, too, and ended the process b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Lock
@@ -42,8 +43,12 @@ class Lag:
         client = self._client(group)
         places = [TopicPartition(topic.name, number) for number in topic.partitions]
         lag = 0
+        due = time.monotonic() + ANSWER_SECONDS  # for all partitions together
         for place in client.committed(places, timeout=ANSWER_SECONDS):
-            first, end = client.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
+            left = due - time.monotonic()
+            if left <= 0:
+                raise NotDurable(f"it has not told of all partitions within {ANSWER_SECONDS:g} s")
+            first, end = client.get_watermark_offsets(place, timeout=left)
             lag += max(0, end - max(first, place.offset))
         return lag
 

@@ -147,7 +147,7 @@ class KafkaSubscription:
     @property
     def reads(self) -> bool:
         """Whether it has its share of the partitions."""
-        return self._member is not None and self._member.assigned
+        return self._member is not None and self._member.partitions is not None
 
     def credit(self, most: int) -> None:
         self._credit = most
@@ -258,6 +258,9 @@ class KafkaSubscription:
             self._log.warn("{topic}: {reason}", topic=self.topic, reason=describe(error))
         else:
             self._unreachable(error)
+
+    def ended(self, reason: str) -> None:
+        self.lose(reason)
 
     # Delivering
 

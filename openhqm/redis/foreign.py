@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
@@ -105,7 +105,7 @@ class RedisStreams:
         await self._command("XADD", channel, "*", *fields(message))
 
     def ask(self, channel: str, message: Message, answers: str | None) -> Deferred[Message]:
-        raise NotImplementedError("answers in streams are not waited for")  # the configuration refuses it
+        return fail(NotDurable("answers cannot be waited for in a stream"))  # the configuration refuses it
 
     @deferred
     async def _command(self, *arguments: Any) -> Any:

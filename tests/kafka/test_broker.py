@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
@@ -13,11 +14,13 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from openhqm.errors import CannotStart
 from openhqm.interfaces import Message
 from openhqm.kafka.broker import KafkaBroker
+from openhqm.kafka.consuming import MOST_AHEAD, MOST_AT_ONCE
 from openhqm.kafka.settings import LARGEST_MESSAGE
 from openhqm.testing.broker_bench import Inbox
-from tests.kafka.bench import KafkaBench
+from tests.kafka.bench import PARTITIONS, KafkaBench
 from tests.kafka.server import CONNECTION_STRING, shared_kafka
 
 
@@ -113,6 +116,51 @@ class KafkaTests(TestCase):
         await self.until(lambda: inbox.lost_for)
         topics = await self.operator(lambda admin: admin.list_topics(timeout=10).topics)
         self.assertNotIn(channel, topics)
+
+    async def test_a_broken_consumer(self) -> None:
+        """A consumer whose thread ends by an error is told as lost, and another one goes on behind it."""
+        channel, broker, inbox = self.bench.channel("requests"), await self.bench.make(), Inbox()
+        await broker.ensure(channel)
+        subscription = broker.consume(channel, inbox)
+        subscription.credit(5)
+        await broker.publish(channel, [Message(b"1")])
+        await self.until(lambda: inbox.bodies)
+
+        def broken(seconds: float) -> None:
+            raise RuntimeError("broken")
+
+        consumer = subscription._member._consumer
+        subscription._member._consumer = SimpleNamespace(poll=broken, assignment=consumer.assignment)
+        await self.until(lambda: inbox.lost_for)
+        self.assertIn("RuntimeError: broken", inbox.lost_for[0])
+        self.assertEqual(inbox.revoked, inbox.deliveries)
+        self.flushLoggedErrors(RuntimeError)
+        await deferToThread(consumer.close)
+        again = Inbox()
+        broker.consume(channel, again).credit(5)
+        await self.until(lambda: again.bodies == [b"1"])
+
+    async def test_without_its_files(self) -> None:
+        """A file with certificates that is not there ends the start with librdkafka's reason, and no traceback."""
+        broker = self.client(**{"security.protocol": "SSL", "ssl.ca.location": "/nowhere/ca.pem"})
+        with self.assertRaises(CannotStart) as caught:
+            await broker.start()
+        self.assertIn("ssl.ca.location", str(caught.exception))
+
+    async def test_no_more_than_ahead(self) -> None:
+        """Without credit a bounded number of records is read, also of partitions that are assigned meanwhile."""
+        channel, first, second = self.bench.channel("requests"), await self.bench.make(), await self.bench.make()
+        await first.ensure(channel)
+        inboxes = [Inbox(), Inbox()]
+        subscriptions = [first.consume(channel, inboxes[0]), second.consume(channel, inboxes[1])]
+        await self.until(lambda: all(each.reads and each._member.partitions for each in subscriptions))
+        for _ in range(20):
+            await first.publish(channel, [Message(b"%d" % number) for number in range(100)])
+        await self.until(lambda: all(each._member._paused for each in subscriptions))
+        await second.stop()  # the first one gets the partitions of the second, while its own are paused
+        await self.until(lambda: len(subscriptions[0]._member.partitions) == PARTITIONS)
+        await deferLater(reactor, 2)  # type: ignore[arg-type]
+        self.assertLess(len(subscriptions[0]._ahead), MOST_AHEAD + MOST_AT_ONCE)
 
     async def test_another_worker_joins(self) -> None:
         """When another consumer joins and leaves, nothing that was acknowledged comes again, and nothing is lost."""
