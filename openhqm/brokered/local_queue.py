@@ -93,10 +93,13 @@ class LocalQueue:
         found = [self._reader.aside.warning, *(source.warning for source in self._prefetch.sources)]
         return [warning for warning in found if warning is not None]
 
-    def counts(self, queue: str) -> tuple[int, int]:
-        """How many messages of the queue wait here to be begun, and how many are being worked on."""
-        waiting = sum(each.queue == queue for each in self._prefetch)
-        return waiting, sum(delivery.handle.message.queue == queue for _, delivery in self._leases)
+    def counts(self, queue: str, channel: str | None = None) -> tuple[int, int]:
+        """How many messages of the queue, from that channel or all, wait here to be begun, and are being worked on."""
+
+        def is_counted(each: Prefetched) -> bool:
+            return each.queue == queue and channel in (None, each.source.channel)
+
+        return sum(map(is_counted, self._prefetch)), sum(is_counted(each.handle.message) for _, each in self._leases)
 
     def quiet_seconds(self, channel: str) -> float:
         """For how long a message that lies in the channel would have come here, and none came.

@@ -208,13 +208,19 @@ class BrokeredQueue:
         if queue == self._dead_letters:
             return await self._ledger.dead_letters_depth()
         published, waiting = await self._ledger.count(queue)
-        of_a_group = group_of(queue) == queue and self._broker.traits.depth is DepthKind.EXACT
-        channels = self._channels.names(queue) if of_a_group else ()
-        there = sum([await self._broker.depth(channel) or 0 for channel in channels])
-        # What the broker does not count any more has come by the time of its answer.
-        local = self._local.get(group_of(queue))
-        here, in_flight = local.counts(queue) if local is not None else (0, 0)
-        return Depth(here + there if of_a_group else published, waiting, in_flight, None)
+        if group_of(queue) != queue or self._broker.traits.depth is not DepthKind.EXACT:
+            local = self._local.get(group_of(queue))
+            return Depth(published, waiting, 0 if local is None else local.counts(queue)[1], None)
+        ready = in_flight = 0
+        for channel in self._channels.names(queue):
+            ready += await self._broker.depth(channel) or 0
+            # What the broker does not count any more has come by the time of its answer. What comes while the next
+            # channel is asked was counted by the broker.
+            local = self._local.get(queue)
+            here, begun = (0, 0) if local is None else local.counts(queue, channel)
+            ready += here
+            in_flight += begun
+        return Depth(ready, waiting, in_flight, None)
 
     def dead_letters(self, after: int, most: int) -> Deferred[Sequence[tuple[int, DeadLetter]]]:
         return self._ledger.dead_letters(after, most)

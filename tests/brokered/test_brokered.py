@@ -515,6 +515,23 @@ class WorkingTests(BrokeredCase):
         self.bench.pass_time(4)
         self.assertEqual(self.successResultOf(self.broker.depth(REQUESTS)), 7)
 
+    def test_delivered_while_the_depth_is_asked(self) -> None:
+        """A message that the broker delivers after it was counted there is counted once."""
+        for _ in range(4):
+            self.accepted()
+        ask, received = self.broker.depth, []
+
+        def receive_before_the_last(channel: str) -> Any:
+            if channel.endswith("_low") and not received:
+                received.append(channel)
+                self.one()
+            return ask(channel)
+
+        self.patch(self.broker, "depth", receive_before_the_last)
+        depth = self.do(self.bench.queue.depth(REQUESTS))
+        self.assertTrue(received)
+        self.assertEqual(depth.ready + depth.in_flight, 4)
+
 
 class UnwantedWithoutRequeueTests(BrokeredCase):
     """A product that cannot requeue"""
