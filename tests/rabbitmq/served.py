@@ -25,7 +25,9 @@ async def handle(work):
 
 
 class ServedOnRabbitMQ(ServerCase):
-    """Its queues begin with the name of the test."""
+    """Its queues begin with the name of the test. ``timeout_seconds``: how long RabbitMQ may take for an answer."""
+
+    timeout_seconds = TIMEOUT
 
     def setUp(self) -> None:
         super().setUp()
@@ -43,7 +45,7 @@ class ServedOnRabbitMQ(ServerCase):
                 "OPENHQM_QUEUE__TYPE": "rabbitmq",
                 "OPENHQM_QUEUE__RABBITMQ_URL": url or self.rabbitmq.url,
                 "OPENHQM_QUEUE__CONNECTION__RABBITMQ__PREFIX": f"{self.id()}.",
-                "OPENHQM_QUEUE__CONNECTION__RABBITMQ__TIMEOUT_SECONDS": str(TIMEOUT),
+                "OPENHQM_QUEUE__CONNECTION__RABBITMQ__TIMEOUT_SECONDS": str(self.timeout_seconds),
                 **more,
             },
             before,

@@ -19,7 +19,9 @@ ONE_SLOT = {"OPENHQM_WORKER__COUNT": "1"}
 
 
 class LosingMessages(ServedOnRabbitMQ):
-    """What is done to queues, and how it is found."""
+    """What is done to queues, and how it is found. RabbitMQ is busy with that, and has its time to answer."""
+
+    timeout_seconds = 10.0
 
     def setUp(self) -> None:
         super().setUp()
