@@ -10,19 +10,29 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import Message
 
 
+class Unreachable(NotDurable):
+    """A call has ended as calls end where the product cannot be reached: it is looked at once whether it can."""
+
+
 class Taken(NamedTuple):
-    """A message whose lease began when it was taken. ``receipt`` is what the product knows this delivery by."""
+    """A message whose lease began when it was taken. ``receipt`` is what the product knows this delivery by.
+
+    ``id`` is the same in every delivery of a message, where the product has such a thing: a message that comes while it
+    is out has lost its lease before.
+    """
 
     receipt: Any
     message: Message
     redelivery_count: int | None = None
+    id: str | None = None
 
 
 class Product(Protocol):
     """A product that is asked for messages and leases each of them, as SQS and Pub/Sub do.
 
-    Every function may block; whatever it raises means that nothing is known of what it was asked to do.
-    `ChannelMissing` says that there is no such channel.
+    Every function may block, or return a Deferred, as the broker's ``run`` takes them; whatever it raises means that
+    nothing is known of what it was asked to do. `ChannelMissing` says that there is no such channel, `Unreachable` that
+    the product may be away.
     """
 
     def probe(self) -> None:
@@ -32,7 +42,7 @@ class Product(Protocol):
         """Store the messages; one outcome for each, as `IBroker.publish` has them."""
 
     def take(self, channel: str, most: int) -> Sequence[Taken]:
-        """Lease up to ``most`` messages. It may wait a while for the first one."""
+        """Lease up to ``most`` messages. It may wait for the first one, as long as the broker's ``take_seconds``."""
 
     def ack(self, receipt: Any) -> None:
         """Forget the message."""

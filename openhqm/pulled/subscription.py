@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.testing.test_directory_broker -*-
+# -*- test-case-name: tests.testing.test_directory_broker,tests.testing.test_pulled -*-
 """A subscription to a channel that has to be asked for its messages, and the leases of what it was given."""
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from openhqm.pulled.product import Taken
 
 Ask = Callable[..., Deferred[Any]]
 """Calls a function of the product and fires with what it returns, or fails with `NotDurable`."""
+LONGEST_PAUSE = 5.0
+"""Seconds until a channel is asked again after one failure and another."""
 
 
 @implementer(IBrokerDelivery)
@@ -30,6 +32,7 @@ class PulledDelivery:
         self.redelivery_count = taken.redelivery_count
         self.revoked: Deferred[str] = Deferred()
         self.lease_end = lease_end
+        self.id = taken.id
         self._receipt = taken.receipt
         self._subscription = subscription
 
@@ -59,10 +62,20 @@ class PulledDelivery:
 
 @implementer(ISubscription)
 class PulledSubscription:
-    """``ask`` calls the product. A channel that had nothing is asked again after ``idle_seconds``."""
+    """``ask`` calls the product. A channel that had nothing is asked again after ``idle_seconds``.
+
+    ``waits``: the product keeps the question until there is a message, so that a lease counts from its arrival.
+    """
 
     def __init__(
-        self, channel: str, receiver: IReceiver, clock: IReactorTime, ask: Ask, lease: float, idle_seconds: float
+        self,
+        channel: str,
+        receiver: IReceiver,
+        clock: IReactorTime,
+        ask: Ask,
+        lease: float,
+        idle_seconds: float,
+        waits: bool = False,
     ) -> None:
         self.ask = ask
         self._channel = channel
@@ -71,8 +84,12 @@ class PulledSubscription:
         self._lease = lease
         self._idle_seconds = idle_seconds
         self._most = 0
+        self._waits = waits
+        self._pause = idle_seconds
         self._out: dict[PulledDelivery, None] = {}
-        self._taking = self._over = self._connected = False
+        self._ids: dict[str, PulledDelivery] = {}
+        self._taking: Deferred[Any] | None = None
+        self._over = self._connected = False
         self._again: Any = None
         self._expiry: Any = None
 
@@ -93,48 +110,75 @@ class PulledSubscription:
 
     def connected(self, yes: bool) -> None:
         """Whether the product can be asked now."""
+        if yes and not self._connected:
+            self._pause = self._idle_seconds
         self._connected = yes
-        self._take()
+        if yes:
+            self._take()
+        else:
+            self._take_no_more()
 
     def close(self, reason: str) -> None:
         """The client is stopped: what is out is delivered again when its lease ends."""
         self.stop()
+        self._take_no_more()
         self._revoke(list(self._out), reason)
 
     def settled(self, delivery: PulledDelivery) -> None:
         """The delivery is not out any more."""
-        self._out.pop(delivery, None)
+        self._forget(delivery)
         self._take()
+
+    def _forget(self, delivery: PulledDelivery) -> None:
+        self._out.pop(delivery, None)
+        if delivery.id is not None and self._ids.get(delivery.id) is delivery:
+            del self._ids[delivery.id]
+
+    def _take_no_more(self) -> None:
+        """Give up the question that the product has not answered."""
+        if self._taking is not None:
+            self._taking.cancel()
 
     def _take(self) -> None:
         most = self._most - len(self._out)
-        if most <= 0 or self._taking or self._over or not self._connected or self._again is not None:
+        if most <= 0 or self._taking is not None or self._over or not self._connected or self._again is not None:
             return
-        self._taking = True
-        lease_end = self.now() + self._lease  # before it is asked: the product's own lease ends later
-        self.ask("take", self._channel, most).addCallbacks(self._took, self._not_taken, (lease_end,))
+        self._taking = Deferred()  # a product that answers at once has answered before there is a name for the question
+        asked = self.now()
+        taking = self.ask("take", self._channel, most)
+        if not taking.called:
+            self._taking = taking
+        taking.addCallbacks(self._took, self._not_taken, (asked,))
 
-    def _took(self, found: Sequence[Taken], lease_end: float) -> None:
-        self._taking = False
+    def _took(self, found: Sequence[Taken], asked: float) -> None:
+        self._taking = None
+        self._pause = self._idle_seconds
+        # Before it was asked, where it answers at once: the product's own lease ends later.
+        lease_end = self._lease + (self.now() if self._waits else asked)
         for taken in found:
             if self._over:
                 self.ask("requeue", taken.receipt).addErrback(_comes_again)
                 continue
             delivery = PulledDelivery(taken, self, lease_end)
+            if taken.id is not None:
+                if (older := self._ids.get(taken.id)) is not None:
+                    self._revoke([older], "the message was delivered again")
+                self._ids[taken.id] = delivery
             self._out[delivery] = None
             self._receiver.received(delivery)
         self.watch()
         self._later(0.0 if found else self._idle_seconds)
 
     def _not_taken(self, failure: Failure) -> None:
-        self._taking = False
+        self._taking = None
         failure.trap(NotDurable)
         if failure.check(ChannelMissing) and not self._over:
             self._over = True
             self._revoke(list(self._out), "the channel is gone")
             self._receiver.lost(failure.getErrorMessage())
         else:
-            self._later(self._idle_seconds)
+            self._later(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _later(self, seconds: float) -> None:
         if not self._over and self._again is None:
@@ -162,7 +206,7 @@ class PulledSubscription:
 
     def _revoke(self, deliveries: Sequence[PulledDelivery], reason: str) -> None:
         for delivery in deliveries:
-            self._out.pop(delivery, None)
+            self._forget(delivery)
             delivery.revoked.callback(reason)
         if not self._out and self._expiry is not None:
             self._expiry.cancel()
