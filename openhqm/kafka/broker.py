@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,12 +23,14 @@ from openhqm.interfaces.broker import (
     ISubscription,
     Message,
 )
+from openhqm.kafka.client import common
 from openhqm.kafka.consuming import Member
 from openhqm.kafka.errors import REFUSED_AT_ONCE, UNREACHABLE, describe
 from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
 from openhqm.kafka.subscription import KafkaSubscription
 from openhqm.kafka.topics import ANSWER_SECONDS, Topic, Topics
+from openhqm.kafka.watching import TopicWatch
 from openhqm.runtime.deferreds import deferred, shielded
 from openhqm.runtime.reconnecting import Reconnecting
 from openhqm.runtime.threads import Threads
@@ -39,17 +40,6 @@ VISIBLE_SECONDS = 5.0
 """How long a topic that was made may take until the producer knows it."""
 STOPPED = "the client was stopped"
 NO_TOPIC = "openhqm-probe"
-_COMMON = {
-    "client.id": "openhqm",
-    "allow.auto.create.topics": False,
-    "topic.metadata.propagation.max.ms": 1000,
-    "topic.metadata.refresh.interval.ms": 60_000,  # more often than an idle connection is closed
-    "socket.keepalive.enable": True,
-    "socket.timeout.ms": 10_000,
-    "connections.max.idle.ms": 180_000,
-    "reconnect.backoff.ms": 50,
-    "reconnect.backoff.max.ms": 1000,
-}
 
 
 class _Reachable:
@@ -107,9 +97,10 @@ class KafkaBroker:
         self._reactor = reactor
         self._group = group
         self._partitions, self._replication = partitions, replication
-        self._properties = {**_COMMON, **properties, "logger": _quiet_logger()}
+        self._properties = common(properties)
         self._threads = Threads(reactor, "kafka", 4)
         self._topics = Topics(self._properties, reactor)
+        self._watch = TopicWatch(self._topics, reactor, self._ids, self._made_again)
         self._lag = Lag(self._properties)
         producer = {**self._properties, "enable.idempotence": idempotent}
         self._producing = Producing(producer, reactor, seconds, largest, self._producer_erred)
@@ -150,6 +141,7 @@ class KafkaBroker:
                 self._producing.start()
             except Exception as error:  # of librdkafka: a file with certificates that cannot be read, say
                 return fail(CannotStart(f"Kafka: {describe(error)}"))
+            self._watch.start()
         self._link.start()
         return succeed(None)
 
@@ -159,6 +151,7 @@ class KafkaBroker:
     @deferred
     async def stop(self) -> None:
         was_stopped, self._stopped = self._stopped, True
+        self._watch.stop()
         closing = [each.close(STOPPED) for each in list(self._subscriptions)]
         await DeferredList(closing, consumeErrors=True)
         await self._link.stop()
@@ -234,12 +227,24 @@ class KafkaBroker:
             subscription.lose(f"Kafka has no topic {channel}")
         elif channel in self._faults:
             subscription.lose(self._faults[channel])
+        elif subscription.joined and subscription.topic_id != topic.id:
+            subscription.lose(f"the topic {channel} was deleted and made again")
         elif not subscription.joined and not subscription.stopped:
             group = {**self._properties, "group.id": self.group_of(channel)}
             try:
-                subscription.join(Member(group, channel, self._reactor, subscription))
+                subscription.join(Member(group, channel, topic.id, self._reactor, subscription))
             except Exception as error:  # of librdkafka, which makes no consumer
                 subscription.lose(f"Kafka: {describe(error)}")
+
+    def _ids(self) -> Mapping[str, str]:
+        """The ids of the topics that are read, by name, while the cluster can be asked."""
+        if self.unavailable_reason is not None:
+            return {}
+        return {each.topic: each.topic_id for each in self._subscriptions if each.topic_id is not None}
+
+    def _made_again(self, topic: str) -> None:
+        for subscription in [each for each in self._subscriptions if each.topic == topic]:
+            self._look_whether_there(subscription)
 
     def _not_told(self, failure: Any, subscription: KafkaSubscription) -> None:
         """It is looked again with the next connection, or in a while."""
@@ -379,12 +384,3 @@ class KafkaBroker:
         self._threads.run(old.stop).addErrback(lambda failure: None)
         self._producing = old.again()
         self._producing.start()
-
-
-def _quiet_logger() -> logging.Logger:
-    """librdkafka writes into stderr otherwise. What matters of it comes as an error, too."""
-    logger = logging.getLogger("openhqm.kafka")
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    return logger

@@ -15,7 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from openhqm.errors import NotDurable
 from openhqm.kafka.errors import describe
+from openhqm.kafka.topics import ANSWER_SECONDS
 
 POLL_SECONDS = 0.05
 MOST_AHEAD = 200
@@ -49,12 +51,24 @@ class Owner(Protocol):
 
 
 class Member:
-    """A member of the group in ``properties``, which reads ``topic`` once it is started."""
+    """A member of the group in ``properties``, which reads ``topic`` once it is started.
+
+    ``topic_id`` is that of the topic, or None. It is committed with each offset: an offset of a topic of that name that
+    was deleted says nothing of this one, which is then read from its beginning.
+    """
 
     _log = Logger()
 
-    def __init__(self, properties: Mapping[str, Any], topic: str, reactor: IReactorFromThreads, owner: Owner) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, Any],
+        topic: str,
+        topic_id: str | None,
+        reactor: IReactorFromThreads,
+        owner: Owner,
+    ) -> None:
         self._topic = topic
+        self.topic_id = topic_id
         self._reactor = reactor
         self._owner = owner
         self._properties = {
@@ -167,8 +181,23 @@ class Member:
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """librdkafka takes the partitions over by itself, once this returns. None of them is paused."""
+        old = self._committed_for_another(partitions) if partitions and self.topic_id is not None else []
+        if old:
+            from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+
+            self._log.warn("{topic} was deleted and made again: it is read from its beginning", topic=self._topic)
+            begun = [TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in old]
+            consumer.incremental_assign([*begun, *(each for each in partitions if each.partition not in old)])
         self.partitions = (self.partitions or frozenset()) | {each.partition for each in partitions}
         self._paused = None
+
+    def _committed_for_another(self, partitions: Sequence[Any]) -> list[int]:
+        """Where the group has committed an offset of another topic, which had the same name."""
+        found = self._consumer.committed(partitions, timeout=ANSWER_SECONDS)
+        failed = next((each.error for each in found if each.error is not None), None)
+        if failed is not None:
+            raise NotDurable(describe(failed))
+        return [each.partition for each in found if each.offset >= 0 and each.metadata not in (None, "", self.topic_id)]
 
     def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """What is being worked on has a while to end. Then what was acknowledged is committed, before another consumer
@@ -211,4 +240,5 @@ class Member:
     def _offsets(self, marks: Mapping[int, int]) -> list[Any]:
         from confluent_kafka import TopicPartition
 
-        return [TopicPartition(self._topic, number, offset) for number, offset in marks.items()]
+        id = self.topic_id or ""
+        return [TopicPartition(self._topic, number, offset, id) for number, offset in marks.items()]

@@ -140,6 +140,11 @@ class KafkaSubscription:
             member.start()
 
     @property
+    def topic_id(self) -> str | None:
+        """The id of the topic that it reads, where the cluster says one."""
+        return None if self._member is None else self._member.topic_id
+
+    @property
     def joined(self) -> bool:
         """Whether it reads the topic."""
         return self._member is not None

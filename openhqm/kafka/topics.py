@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, DeferredList, fail
 
 from openhqm.errors import NotDurable
 from openhqm.kafka.errors import MISSING, describe, name_of
@@ -19,12 +19,16 @@ SHORT_RETENTION_HOURS = 24.0
 
 @attrs.frozen
 class Topic:
-    """One topic that exists. ``replicas``: how many brokers have its partition with the fewest."""
+    """One topic that exists. ``replicas``: how many brokers have its partition with the fewest.
+
+    ``id`` is another one when the topic was deleted and made again; None: the cluster does not say.
+    """
 
     name: str
     partitions: tuple[int, ...]
     replicas: int
     brokers: int
+    id: str | None = None
 
 
 class Topics:
@@ -63,7 +67,24 @@ class Topics:
                 return None
             raise
         replicas = min((len(each.replicas) for each in found.partitions), default=0)
-        return Topic(name, tuple(each.id for each in found.partitions), replicas, self._brokers)
+        return Topic(name, tuple(each.id for each in found.partitions), replicas, self._brokers, _id_of(found))
+
+    @deferred
+    async def made_again(self, ids: Mapping[str, str]) -> list[str]:
+        """Which of these topics, by name, have another id now. Of one that is missing, or not told of, nothing is said.
+
+        `NotDurable`.
+        """
+        from confluent_kafka import TopicCollection
+
+        try:
+            asked = self._admin.describe_topics(TopicCollection(list(ids)), request_timeout=ANSWER_SECONDS)
+        except Exception as error:
+            raise KafkaFailure(error) from None
+        answers = [self._answer(each) for each in asked.values()]
+        waiting = DeferredList(answers, consumeErrors=True).addTimeout(2 * ANSWER_SECONDS, self._reactor, _too_late)
+        found = zip(asked, await waiting, strict=True)
+        return [name for name, (was_told, topic) in found if was_told and _id_of(topic) != ids[name]]
 
     @deferred
     async def make(self, name: str, partitions: int, replication: int) -> None:
@@ -143,6 +164,12 @@ def look_at(topic: Topic, values: Mapping[str, str]) -> tuple[str | None, list[s
     elif topic.replicas > 1 and int(values.get("min.insync.replicas") or 1) < 2:
         warnings.append(f"{topic.name} has min.insync.replicas 1: what Kafka confirms may be on one disk alone")
     return None, warnings
+
+
+def _id_of(found: Any) -> str | None:
+    """A cluster that knows no ids of topics says that all bits of it are zero."""
+    id = str(found.topic_id)
+    return None if id.strip("A") == "" else id
 
 
 def _too_late(result: Any, seconds: float) -> Any:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -89,6 +89,15 @@ class KafkaTests(TestCase):
 
         return await deferToThread(lambda: call(AdminClient({"bootstrap.servers": self.server.bootstrap})))
 
+    def produce(self, channel: str, bodies: list[bytes]) -> None:
+        """What another program publishes."""
+        from confluent_kafka import Producer
+
+        producer = Producer({"bootstrap.servers": self.server.bootstrap})
+        for body in bodies:
+            producer.produce(channel, body)
+        self.assertEqual(producer.flush(20), 0)
+
     async def test_compacted(self) -> None:
         """A topic that is compacted is not published into, nor read."""
         from confluent_kafka.admin import NewTopic
@@ -139,6 +148,38 @@ class KafkaTests(TestCase):
         again = Inbox()
         broker.consume(channel, again).credit(5)
         await self.until(lambda: again.bodies == [b"1"])
+
+    async def test_made_again(self) -> None:
+        """A topic that is deleted and made again is read from its beginning, also where that is not noticed at once."""
+        from confluent_kafka.admin import NewTopic
+
+        channel, broker, inbox = self.bench.channel("requests"), await self.bench.make(), Inbox()
+
+        def again(admin: Any) -> None:
+            if channel in admin.list_topics(timeout=10).topics:
+                admin.delete_topics([channel], operation_timeout=10)[channel].result(20)
+            while True:
+                try:
+                    admin.create_topics([NewTopic(channel, 1, 1)])[channel].result(20)
+                except Exception:  # the old one is not gone yet
+                    continue
+                return
+
+        await self.operator(again)
+        subscription = broker.consume(channel, inbox)
+        subscription.credit(50)
+        await broker.publish(channel, [Message(b"old %d" % number) for number in range(5)])
+        await self.until(lambda: len(inbox.bodies) == 5)
+        await gatherResults([each.ack() for each in inbox.deliveries])
+        await self.operator(again)
+        new = [b"new %d" % number for number in range(10)]
+        await deferToThread(self.produce, channel, new)
+        inbox.on_received = lambda delivery: delivery.ack().addErrback(lambda failure: None)
+        await self.until(lambda: inbox.lost_for)
+        after = Inbox()
+        broker.consume(channel, after).credit(50)
+        await self.until(lambda: len(after.bodies) == 10)
+        self.assertEqual(after.bodies, new)
 
     async def test_without_its_files(self) -> None:
         """A file with certificates that is not there ends the start with librdkafka's reason, and no traceback."""
