@@ -46,24 +46,59 @@ class ResponseSink(Protocol):
         """The response will not be completed: 502 for an invalid response or a lost connection, 504 for a late one."""
 
 
+class _NoSink:
+    """Drops what is read after the request was given up."""
+
+    def responded(
+        self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None
+    ) -> None: ...
+
+    def received(self, piece: bytes) -> None: ...
+
+    def completed(self) -> None: ...
+
+    def failed(self, refusal: Refusal) -> None: ...
+
+
+_NONE = _NoSink()
+
+
 class ResponseReader:
-    """Reads the final response to a request with ``method``, and skips interim responses (RFC 9110, section 15.2).
+    """Reads the responses of one connection: of each the final one, without the interim ones before it (RFC 9110,
+    section 15.2).
 
     ``complete`` and ``responded`` say whether the response, and its head, were read. ``keep_alive`` says whether the
     connection can carry another request.
     """
 
-    def __init__(self, method: bytes, sink: ResponseSink) -> None:
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._ended = True  # the parser can read the next response: it has read the one before to its end
+        self._sink: ResponseSink = _NONE
+        self._reset()
+
+    def begin(self, method: bytes, sink: ResponseSink) -> None:
+        """Read the response to a request with ``method`` for ``sink``."""
+        self._reset()
+        self._method = method
+        self._sink = sink
+        if not self._ended:
+            self._parser = httptools.HttpResponseParser(self)
+        self._ended = False
+
+    def finish(self) -> None:
+        """The sink gets nothing more, and is forgotten with what it holds."""
+        self._sink = _NONE
+
+    def _reset(self) -> None:
         self.complete = False
         self.responded = False
         self.keep_alive = False
-        self._method = method
-        self._sink = sink
+        self._method = b""
         self._until_close = False
         self._surplus = False
         self._size = 0
         self._opening = b""  # the first bytes of the response
-        self._parser = httptools.HttpResponseParser(self)
         self._start()
 
     def feed(self, data: bytes) -> None:
@@ -143,6 +178,7 @@ class ResponseReader:
 
     def on_message_complete(self) -> None:
         self.complete = self.complete or self.responded
+        self._ended = self.responded and not self._surplus
 
 
 def _framing(fields: Sequence[tuple[bytes, bytes]], version: str) -> tuple[int | None, bool]:

@@ -40,7 +40,7 @@ class Upstream(Protocol):
     def __init__(self, clock: IReactorTime, released: Callable[[Upstream, bool], object], secure: bool = False) -> None:
         self._clock = clock
         self._released = released
-        self._reader: ResponseReader | None = None
+        self._reader = ResponseReader()
         self._sink: ResponseSink | None = None
         self._timeout = 0.0
         self._timer: IDelayedCall | None = None
@@ -85,7 +85,8 @@ class Upstream(Protocol):
 
     def send(self, request: bytes, method: bytes, sink: ResponseSink) -> None:
         """Send a whole ``request`` with ``method``. ``sink`` receives the response, without a timeout."""
-        self._reader, self._sink = ResponseReader(method, sink), sink
+        self._sink = sink
+        self._reader.begin(method, sink)
         self._request_sent = True
         write_now(self.transport, request)
 
@@ -99,7 +100,8 @@ class Upstream(Protocol):
         while it is its turn: until the head of its response is complete, counted from the last piece that was sent,
         and then for each piece of the body. None: for any time.
         """
-        self._reader, self._sink, self._body = ResponseReader(method, sink), sink, body
+        self._sink, self._body = sink, body
+        self._reader.begin(method, sink)
         self._chunked = chunked
         self._request_sent = self._upload_paused = False
         if timeout is not None:
@@ -132,7 +134,7 @@ class Upstream(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         reader, sink = self._reader, self._sink
-        if reader is None or sink is None:
+        if sink is None:
             self._released(self, False)
             self.transport.abortConnection()  # the server sent something without a request
             return
@@ -158,7 +160,7 @@ class Upstream(Protocol):
             self.secured.addErrback(lambda failure: None)  # none waits where it was refused as it was made
         reader, sink = self._reader, self._sink
         self._finish(False, lost=True)
-        if reader is None or sink is None:
+        if sink is None:
             return
         reader.ended(reason.check(ConnectionDone) is not None)
         if reader.complete:
@@ -219,7 +221,8 @@ class Upstream(Protocol):
             self._finish(False)
 
     def _finish(self, reusable: bool, lost: bool = False) -> None:
-        self._sink = self._reader = self._body = None
+        self._sink = self._body = None
+        self._reader.finish()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

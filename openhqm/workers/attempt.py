@@ -44,6 +44,40 @@ class _Revoked(Exception):
     """The request ended elsewhere, or the lease was lost, while the handler ran: its answer has no use."""
 
 
+class _Stopping:
+    """Ends an attempt before its handler has answered, by calling ``stop``. The first reason counts.
+
+    It refers to nothing once the attempt is `over`: it stays known to the delivery, which belongs to the attempt, and
+    each attempt would wait for the garbage collector.
+    """
+
+    __slots__ = ("_stop", "reason")
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop: Callable[[], None] | None = stop
+        self.reason: Exception | None = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether the attempt goes on, and can be stopped."""
+        return self._stop is not None
+
+    def stop(self, reason: Exception) -> None:
+        """End the attempt, which fails with ``reason``."""
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            self.reason = reason
+            stop()
+
+    def revoked(self, reason: str) -> None:
+        """The delivery was revoked."""
+        self.stop(_Revoked(reason))
+
+    def over(self) -> None:
+        """The attempt has ended."""
+        self._stop = None
+
+
 @attrs.define
 class AttemptContext:
     """What all attempts of one consumer share.
@@ -245,49 +279,42 @@ class Attempt:
 
     async def _until_ended(self, inner: Deferred[Any]) -> Any:
         """The answer of a handler that keeps the time limit itself, and that has ended when it is cancelled."""
-        stopped: Exception | None = None
-
-        def stop(error: Exception) -> None:
-            nonlocal stopped
-            if self._stop is stop and not inner.called:
-                stopped = error
-                inner.cancel()
-
-        self._stop = stop
-        self._delivery.revoked.addCallback(lambda reason: stop(_Revoked(reason)))
+        stopping = _Stopping(inner.cancel)
+        self._stop = stopping.stop
+        self._delivery.revoked.addCallback(stopping.revoked)
         try:
             return await inner
         except Exception as error:
-            raise (stopped or error) from None
+            raise (stopping.reason or error) from None
         finally:
             self._stop = None
+            stopping.over()
 
     async def _until_stopped(self, inner: Deferred[Any], limit: float) -> Any:
         """The answer of any other handler, which may go on after it was given up."""
         context = self._context
         outer: Deferred[Any] = Deferred()
         self.handler_returned = Deferred()
-
-        def stop(error: Exception) -> None:
-            if self._stop is stop and not outer.called:
-                outer.errback(error)
+        stopping = _Stopping(lambda: outer.errback(stopping.reason))
 
         def done(result: Any) -> None:
-            if self._stop is stop and not outer.called:
+            if stopping.stops:
+                stopping.over()
                 outer.callback(result)
             elif isinstance(result, Failure) and not result.check(CancelledError, AttemptTimedOut, RetryLater, Reject):
                 context.log.failure("the handler failed after it was given up", result, correlation_id=self._id)
             if self.handler_returned is not None:
                 self.handler_returned.callback(None)
 
-        self._stop = stop
+        self._stop = stopping.stop
         inner.addBoth(done)
-        timer = context.clock.callLater(limit, stop, AttemptTimedOut())
-        self._delivery.revoked.addCallback(lambda reason: stop(_Revoked(reason)))
+        timer = context.clock.callLater(limit, stopping.stop, AttemptTimedOut())
+        self._delivery.revoked.addCallback(stopping.revoked)
         try:
             return await outer
         finally:
             self._stop = None
+            stopping.over()
             if timer.active():
                 timer.cancel()
             self._cancel(inner)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -186,7 +187,7 @@ class Consumer:
         self._log.failure("a slot of {queue} broke down", failure, queue=self._name)
 
     async def _work(self, delivery: IDelivery) -> None:
-        attempt = Attempt(self._context, delivery, lambda: self._handled(delivery))
+        attempt = Attempt(self._context, delivery, partial(self._handled, delivery))
         self._in_progress[delivery] = attempt
         try:
             await attempt.run()

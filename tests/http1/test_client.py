@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.http_headers import Headers
 
 from openhqm.http1.bodies import content_producer, read_body
+from openhqm.http1.calls import Fetch
 from openhqm.http1.client import make_client
 from openhqm.http1.failures import AnswerTooLong, describe_failure, root_cause, was_cancelled
+from openhqm.http1.response_reader import ResponseReader
 from openhqm.runtime.tls import TLSPolicy
 from tests.http1.test_guarded import certificate
 from tests.targets import Peer, Target, answer, endless, raw, silence
@@ -45,6 +48,21 @@ class ClientCase(TestCase):
         except Exception as error:
             return root_cause(error)
         raise AssertionError(f"{response.code} {body!r}")
+
+
+class GarbageTests(ClientCase):
+    async def test_freed_at_once(self) -> None:
+        """What a call took is free once it has ended, without the garbage collector."""
+        target = Target(answer(b"200 OK", b"x"))
+        await self.ask(target)
+        url = b"http://127.0.0.1:%d/" % target.port  # type: ignore[attr-defined]
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for _ in range(40):
+            await self.agent.fetch(b"GET", url, [], None, 10)
+        before = {each for each in gc.get_objects() if isinstance(each, Fetch | ResponseReader)}
+        self.assertLess(len(before), 10)
 
 
 class UnchangedTests(ClientCase):
