@@ -26,14 +26,12 @@ from openhqm.custom import making as custom
 from openhqm.custom import settings as custom_settings
 from openhqm.custom.settings import CustomSettings
 from openhqm.errors import Complaint, ConfigurationError
+from openhqm.event_hubs import making as event_hubs
 from openhqm.event_hubs import settings as event_hubs_settings
-from openhqm.event_hubs.broker import EventHubsBroker
-from openhqm.event_hubs.settings import LARGEST_MESSAGE as LARGEST_EVENT
 from openhqm.event_hubs.settings import EventHubsSettings
 from openhqm.interfaces import IBroker, IForeignBroker
+from openhqm.kafka import making as kafka
 from openhqm.kafka import settings as kafka_settings
-from openhqm.kafka.broker import KafkaBroker
-from openhqm.kafka.errors import check_installed as check_confluent_kafka
 from openhqm.kafka.settings import KafkaSettings
 from openhqm.memory import backend as memory
 from openhqm.mqtt import settings as mqtt_settings
@@ -114,36 +112,6 @@ def _mqtt(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Mad
     return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
 
 
-def _kafka(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
-    check_confluent_kafka()
-    ours = settings.queue.of(KafkaSettings)
-    broker = KafkaBroker(
-        ours.properties,
-        clock,
-        random.random,
-        group=ours.consumer_group,
-        seconds=ours.timeout_seconds,
-        largest=ours.largest_message,
-        partitions=ours.partitions,
-        replication=ours.replication,
-    )
-    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
-
-
-def _event_hubs(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
-    check_confluent_kafka("azure_eventhubs", "event-hubs")
-    ours = settings.queue.of(EventHubsSettings)
-    broker = EventHubsBroker(
-        ours.properties,
-        clock,
-        random.random,
-        group=ours.consumer_group,
-        seconds=ours.timeout_seconds,
-        largest=LARGEST_EVENT,
-    )
-    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
-
-
 def _foreign_mqtt(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
     check_paho()
     return MQTTForeignBroker(ours.address, ours.client_id, clock, random.random, seconds=ours.timeout_seconds)
@@ -195,7 +163,7 @@ TABLE = (
         check=redis_settings.check,
         keeps_records=True,
         foreign_messages=True,
-        foreign=ForeignChannels("stream", stream_fault, stream_fault, without=("qos", "retain", "expiry")),
+        foreign=ForeignChannels("stream", stream_fault, stream_fault, without=("key", "qos", "retain", "expiry")),
         make=redis.make_backend,
         make_store=redis.make_store,
         make_foreign=_foreign_redis,
@@ -206,7 +174,9 @@ TABLE = (
         reach=Reach.SHARED,
         settings=RabbitMQSettings,
         check=rabbitmq_settings.check,
-        foreign=ForeignChannels("queue", queue_fault, queue_fault, unused=RABBITMQ_UNUSED, without=("qos", "retain")),
+        foreign=ForeignChannels(
+            "queue", queue_fault, queue_fault, unused=RABBITMQ_UNUSED, without=("key", "qos", "retain")
+        ),
         make=_rabbitmq,
         make_foreign=_foreign_rabbitmq,
     ),
@@ -217,7 +187,7 @@ TABLE = (
         settings=MQTTSettings,
         check=mqtt_settings.check,
         accept="journaled",
-        foreign=ForeignChannels("topics", filter_fault, topic_fault, covers, True, True, MQTT_UNUSED),
+        foreign=ForeignChannels("topics", filter_fault, topic_fault, covers, True, True, MQTT_UNUSED, ("key",)),
         make=_mqtt,
         make_foreign=_foreign_mqtt,
     ),
@@ -227,7 +197,9 @@ TABLE = (
         reach=Reach.SHARED,
         settings=KafkaSettings,
         check=kafka_settings.check,
-        make=_kafka,
+        foreign=kafka.FOREIGN,
+        make=kafka.make,
+        make_foreign=kafka.make_foreign,
     ),
     Row(
         name="azure_eventhubs",
@@ -235,7 +207,9 @@ TABLE = (
         reach=Reach.SHARED,
         settings=EventHubsSettings,
         check=event_hubs_settings.check,
-        make=_event_hubs,
+        foreign=event_hubs.FOREIGN,
+        make=event_hubs.make,
+        make_foreign=event_hubs.make_foreign,
     ),
     Row(
         name="custom",

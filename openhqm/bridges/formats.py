@@ -54,6 +54,8 @@ class Formats:
             if event is not None:
                 return self._event(event)
         headers = read_headers(_raw(message.headers))
+        if about.tombstone:
+            return Content(Submission(b"null", headers))
         if format == "envelope" or (format == "auto" and (is_envelope(body) or is_specified(body))):
             return self._envelope(body, headers, now)
         if format == "text":

@@ -30,6 +30,8 @@ LONGEST_TOPIC = 1024
 MOST_LEVELS = 100
 LONGEST_IDENTITY = 255
 REFUSED_STATUS = 422
+KEY = "key"
+"""The metadata of a message that its producer has given one. Where no other is named, it is the partition key."""
 REPLY = "reply_to"
 """The metadata of a reply that waits to be published: where to, and with which correlation."""
 
@@ -83,8 +85,8 @@ class Reader:
         if len(about.topic) > LONGEST_TOPIC or about.topic.count("/") >= MOST_LEVELS:
             raise UnreadableMessage(f"its topic has more than {LONGEST_TOPIC} characters or {MOST_LEVELS} levels")
         content = self._formats.content(message, bridge.from_.format, now)
-        submission = self._with_metadata(content.submission, about, now)
-        follow_up = self._follow_up(submission, about)
+        submission = self._with_metadata(content.submission, message.key, about, now)
+        follow_up = self._follow_up(submission, message.key, about)
         submission = self.addressing.addressed(submission)
         identity = content.identity or about.message_id or about.identity
         certain = identity is not None and identity != about.identity
@@ -103,6 +105,8 @@ class Reader:
         """
         about = message.properties or Properties()
         metadata = {**self._about(about), TOPIC: _storable(about.topic[:LONGEST_TOPIC])}
+        if message.key is not None:
+            metadata[KEY] = _storable(message.key)
         if message.headers:
             metadata["fields"] = {_storable(name): _storable(value) for name, value in message.headers.items()}
         reason = _storable(reason)
@@ -123,11 +127,18 @@ class Reader:
             found["retained"] = True
         if about.duplicate:
             found["duplicate"] = True
+        if about.tombstone:
+            found["tombstone"] = True
+        if about.position is not None:
+            found["position"] = about.position
         return found
 
-    def _with_metadata(self, found: Submission, about: Properties, now: float) -> Submission:
+    def _with_metadata(self, found: Submission, key: str | None, about: Properties, now: float) -> Submission:
         bridge = self._bridge
         metadata = {**found.metadata, **self._about(about), LEVELS: about.topic.split("/")}
+        if key is not None:
+            metadata[KEY] = key
+            metadata.setdefault("partition_key", key)
         if bridge.endpoint is not None:
             metadata["endpoint"] = bridge.endpoint
         if bridge.operation is not None:
@@ -146,7 +157,7 @@ class Reader:
             submission = attrs.evolve(submission, timeout=bridge.timeout)
         return submission
 
-    def _follow_up(self, submission: Submission, about: Properties) -> Submission | None:
+    def _follow_up(self, submission: Submission, key: str | None, about: Properties) -> Submission | None:
         broker = self._bridge.reply_broker
         if broker is None or self._bridge.reply == NONE:
             return None
@@ -162,6 +173,8 @@ class Reader:
         address: dict[str, Any] = {"broker": broker, "channel": channel}
         if about.correlation is not None:
             address["correlation"] = b64encode(about.correlation).decode()
+        if key is not None:
+            address[KEY] = key
         original = submission.metadata.get("correlation_id") or about.message_id
         if isinstance(original, str):
             address["in_reply_to"] = original

@@ -33,9 +33,13 @@ def plain(delivery: IBrokerDelivery, channel: str) -> Message:
     message, position = delivery.message, delivery.position
     headers = dict(message.headers)
     reply_to = headers.pop(REPLY_CHANNEL, None)
-    id = None if position is None else f"{position.partition}/{position.offset}"
+    place = None if position is None else f"{position.partition}/{position.offset}"
     about = Properties(
-        topic=channel, message_id=id, duplicate=True if delivery.redelivery_count else None, reply_to=reply_to
+        topic=channel,
+        message_id=place,
+        duplicate=True if delivery.redelivery_count else None,
+        reply_to=reply_to,
+        position=place,
     )
     return attrs.evolve(message, headers=headers, properties=about)
 
@@ -59,7 +63,9 @@ class _Delivery:
 
 
 @implementer(IReceiver)
-class _Receiver:
+class ForeignReceiver:
+    """``receiver``, with the messages from ``channel`` as ``read`` makes them."""
+
     def __init__(self, receiver: IReceiver, channel: str, read: Read) -> None:
         self._receiver = receiver
         self._channel = channel
@@ -99,7 +105,7 @@ class ForeignOverBroker:
 
     def subscribe(self, name: str, channels: Sequence[str], most: int, receiver: IReceiver) -> ISubscription:
         (channel,) = channels
-        subscription: ISubscription = self._broker.consume(channel, _Receiver(receiver, channel, self._read))
+        subscription: ISubscription = self._broker.consume(channel, ForeignReceiver(receiver, channel, self._read))
         return subscription
 
     @deferred

@@ -21,6 +21,8 @@ def about_bridges(settings: Settings, products: Products) -> Found:
         for field in foreign_channels(settings, products, name).unused:
             if getattr(broker.record, field) != getattr(default, field):
                 yield f"brokers.{name}.{field}", "has no effect, because it is for queue.connection: leave it out"
+        for field, reason in foreign_channels(settings, products, name).check(broker.record):
+            yield f"brokers.{name}.{field}", reason
     for index, bridge in enumerate(settings.bridges):
         key = f"bridges.{index}"
         if bridge.from_.broker in settings.brokers:
@@ -51,7 +53,7 @@ def foreign_channels(settings: Settings, products: Products, broker: str) -> For
 def _about_its_source(settings: Settings, products: Products, bridge: Bridge, key: str) -> Found:
     source, channels = bridge.from_, foreign_channels(settings, products, bridge.from_.broker)
     product = settings.brokers[source.broker].type
-    for name in ("topics", "queue", "stream"):
+    for name in ("topics", "topic", "queue", "stream"):
         if name != channels.key and source.channels(name):
             yield f"{key}.from.{name}", f"must be left out: the broker is {product}, which has {channels.key}"
     named = source.channels(channels.key)

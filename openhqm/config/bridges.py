@@ -41,6 +41,7 @@ class Source:
 
     broker: str = attrs.field(default="", validator=not_empty)
     topics: list[str] = attrs.field(factory=list)
+    topic: str | None = attrs.field(default=None, validator=optional(not_empty))
     queue: str | None = attrs.field(default=None, validator=optional(not_empty))
     stream: str | None = attrs.field(default=None, validator=optional(not_empty))
     client_id: str | None = attrs.field(default=None, validator=optional(not_empty))

@@ -30,11 +30,14 @@ def _headers(instance: object, attribute: object, value: dict[str, str]) -> None
 
 @attrs.frozen
 class Publish:
-    """Where a request is published. ``qos``, ``retain`` and ``expiry`` (in seconds) are for brokers that have them."""
+    """Where a request is published. ``key``, ``qos``, ``retain`` and ``expiry`` (in seconds) are for brokers that have
+    them.
+    """
 
     broker: str = attrs.field(default="", validator=not_empty)
     topic: str = attrs.field(default="", validator=[not_empty, _template])
     headers: dict[str, str] = attrs.field(factory=dict, validator=_headers)
+    key: str | None = attrs.field(default=None, validator=optional(_template))
     qos: int = attrs.field(default=1, validator=between(0, 2))
     retain: bool = False
     expiry: int | None = attrs.field(default=None, validator=optional(between(1, 0xFFFF_FFFF)))

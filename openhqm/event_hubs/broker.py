@@ -38,6 +38,7 @@ class EventHubsBroker(KafkaBroker):
         group: str,
         seconds: float,
         largest: int,
+        ours: bool = True,
     ) -> None:
         super().__init__(
             {**properties, **_DIFFERENT},
@@ -47,6 +48,7 @@ class EventHubsBroker(KafkaBroker):
             seconds=seconds,
             largest=largest,
             idempotent=False,
+            ours=ours,
             product="Event Hubs",
         )
         self.traits = attrs.evolve(self.traits, makes_channels=False, most_channels=MOST_HUBS, depth=DepthKind.NONE)

@@ -60,8 +60,9 @@ def check(settings: Settings) -> list[tuple[str, str]]:
     """What does not go together where the queue is in Event Hubs: each key with the reason."""
     ours = settings.queue.of(EventHubsSettings)
     key = settings.queue.key(EventHubsSettings, "connection_string")
-    if not ours.connection_string:
-        return [(key, "is needed: the connection string of a policy with Send and Listen")]
+    missing = check_connection(ours)
+    if missing:
+        return [(key, reason) for _, reason in missing]
     hub = parse_connection_string(ours.connection_string).hub
     requests = ours.prefix + settings.queue.request_queue
     found = []
@@ -72,3 +73,10 @@ def check(settings: Settings) -> list[tuple[str, str]]:
             ("queue.priorities", "is needed: a hub for each, made by you; [normal] takes one hub for an endpoint")
         )
     return found
+
+
+def check_connection(ours: EventHubsSettings) -> list[tuple[str, str]]:
+    """What is missing to reach a namespace: each field of the record with the reason."""
+    if ours.connection_string:
+        return []
+    return [("connection_string", "is needed: the connection string of a policy with Send and Listen")]

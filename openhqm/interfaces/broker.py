@@ -96,8 +96,10 @@ class Properties:
     producer. ``identity``, where it has no id, is the same in every delivery, and may be given to another message after
     some minutes. ``duplicate``: whether it may have been delivered before; None: the product does not say. The answer
     goes to ``reply_to``, with ``correlation``. ``retained`` (MQTT): the broker keeps it, or has kept it, for
-    subscribers to come. ``qos`` (MQTT) and ``expiry``, in seconds, are for a message that is published. ``fault`` says
-    why a message that came cannot be read, although the broker has delivered it.
+    subscribers to come. ``qos`` (MQTT) and ``expiry``, in seconds, are for a message that is published. ``tombstone``
+    (Kafka): it has no content at all, which says that what its key stands for is no more. ``position`` is where it lies
+    in its topic, for people: partition and offset. ``fault`` says why a message that came cannot be read, although the
+    broker has delivered it.
     """
 
     topic: str = ""
@@ -110,6 +112,8 @@ class Properties:
     retained: bool = False
     qos: int = 1
     expiry: int | None = None
+    tombstone: bool = False
+    position: str | None = None
     fault: str | None = None
 
 

@@ -65,7 +65,8 @@ class KafkaBroker:
 
     ``group`` is what the names of our consumer groups begin with. ``seconds`` is how long a confirmation may take.
     Channels that are made have ``partitions`` partitions, each on ``replication`` brokers (-1: as the cluster says).
-    ``random`` is as `random.random`.
+    ``ours``: the topics are those of our queue, so what of their settings breaks a promise is found. ``random`` is as
+    `random.random`.
     """
 
     _log = Logger()
@@ -82,6 +83,7 @@ class KafkaBroker:
         partitions: int = 12,
         replication: int = -1,
         idempotent: bool = True,
+        ours: bool = True,
         product: str = "Kafka",
     ) -> None:
         self.traits = BrokerTraits(
@@ -96,7 +98,7 @@ class KafkaBroker:
         self.on_connected: list[Callable[[], object]] = []
         self._reactor = reactor
         self._group = group
-        self._partitions, self._replication = partitions, replication
+        self._partitions, self._replication, self._ours = partitions, replication, ours
         self._properties = common(properties)
         self._threads = Threads(reactor, "kafka", 4)
         self._topics = Topics(self._properties, reactor)
@@ -207,9 +209,16 @@ class KafkaBroker:
 
     # Consuming
 
-    def consume(self, channel: str, receiver: IReceiver) -> ISubscription:
+    def consume(self, channel: str, receiver: IReceiver, group: str | None = None) -> ISubscription:
+        """As `IBroker.consume`; ``group`` is the consumer group, where it is not that of the channel."""
         subscription = KafkaSubscription(
-            channel, self._reactor, receiver, self._look_whether_there, self._erred, self._subscriptions.discard
+            channel,
+            group or self.group_of(channel),
+            self._reactor,
+            receiver,
+            self._look_whether_there,
+            self._erred,
+            self._subscriptions.discard,
         )
         self._subscriptions.add(subscription)
         self._reactor.callLater(0, self._look_whether_there, subscription)
@@ -230,7 +239,7 @@ class KafkaBroker:
         elif subscription.joined and subscription.topic_id != topic.id:
             subscription.lose(f"the topic {channel} was deleted and made again")
         elif not subscription.joined and not subscription.stopped:
-            group = {**self._properties, "group.id": self.group_of(channel)}
+            group = {**self._properties, "group.id": subscription.group}
             try:
                 subscription.join(Member(group, channel, topic.id, self._reactor, subscription))
             except Exception as error:  # of librdkafka, which makes no consumer
@@ -289,7 +298,7 @@ class KafkaBroker:
         if topic is None:
             self._warnings.pop(channel, None)
             self._faults.pop(channel, None)
-        elif channel not in self._warnings:
+        elif self._ours and channel not in self._warnings:
             fault, self._warnings[channel] = await self._topics.faults(topic)
             if fault is not None:
                 self._faults[channel] = fault

@@ -27,13 +27,13 @@ _SHORT = {
 }
 
 
-def check_installed(product: str = "kafka", extra: str = "kafka") -> None:
+def check_installed(product: str = "kafka", extra: str = "kafka", key: str = "queue.type") -> None:
     """`ConfigurationError` where the package that Kafka, or a product like it, needs is not installed."""
     try:
         import confluent_kafka  # noqa: F401
     except ImportError as error:
         reason = f"{product} needs more than is installed ({error}): {how_to_install(extra)}"
-        raise ConfigurationError([Complaint("queue.type", reason)]) from None
+        raise ConfigurationError([Complaint(key, reason)]) from None
 
 
 def describe(error: Any) -> str:

@@ -112,7 +112,6 @@ class KafkaSettings:
 def check(settings: Settings) -> list[tuple[str, str]]:
     """What does not go together where the queue is in Kafka: each key with the reason."""
     ours = settings.queue.of(KafkaSettings)
-    security = ours.security
 
     def key(name: str) -> str:
         return settings.queue.key(KafkaSettings, name)
@@ -125,14 +124,19 @@ def check(settings: Settings) -> list[tuple[str, str]]:
         found.append((key("prefix"), f"and queue.request_queue have more than {LONGEST_NAME} characters together"))
     if ours.replication == 0:
         found.append((key("replication"), "must be 1 or more, or -1 for the default of the cluster"))
-    at = key("security")
+    return [*found, *((key(name), reason) for name, reason in check_connection(ours))]
+
+
+def check_connection(ours: KafkaSettings) -> list[tuple[str, str]]:
+    """What does not go together about reaching a cluster: each field of the record with the reason."""
+    security, found = ours.security, []
     if not security.tls:
         for name in ("ca", "cert", "key"):
             if getattr(security, name) is not None:
-                found.append((f"{at}.{name}", f"has no effect without {at}.tls: true"))
+                found.append((f"security.{name}", "has no effect without security.tls: true"))
     if (security.cert is None) != (security.key is None):
-        found.append((f"{at}.cert", f"and {at}.key go together"))
-    return found + _about_sasl(security, at)
+        found.append(("security.cert", "and security.key go together"))
+    return found + _about_sasl(security, "security")
 
 
 def _about_sasl(security: Security, at: str) -> list[tuple[str, str]]:

@@ -32,11 +32,26 @@ AGAIN_SECONDS = 0.2
 
 @implementer(IBrokerDelivery)
 class KafkaDelivery:
-    """One record, out of ``partition``."""
+    """One record, out of ``partition`` of the topic with that id (None: the cluster does not say)."""
 
-    __slots__ = ("_acknowledge", "message", "offset", "over", "partition", "position", "redelivery_count", "revoked")
+    __slots__ = (
+        "_acknowledge",
+        "message",
+        "offset",
+        "over",
+        "partition",
+        "position",
+        "record",
+        "redelivery_count",
+        "revoked",
+        "topic_id",
+    )
 
-    def __init__(self, record: Any, acknowledge: Callable[[KafkaDelivery], Deferred[None]]) -> None:
+    def __init__(
+        self, record: Any, topic_id: str | None, acknowledge: Callable[[KafkaDelivery], Deferred[None]]
+    ) -> None:
+        self.record = record
+        self.topic_id = topic_id
         self.message: Message = from_record(record)
         self.partition: int = record.partition()
         self.offset: int = record.offset()
@@ -99,7 +114,7 @@ class _Partition:
 
 @implementer(ISubscription)
 class KafkaSubscription:
-    """``member`` makes the member of the group. ``doubted`` is called where the topic seems to be missing,
+    """As a member of the consumer group ``group``. ``doubted`` is called where the topic seems to be missing,
     ``unreachable`` with an error of the connection, ``ended`` when nothing of the subscription is left.
     """
 
@@ -108,6 +123,7 @@ class KafkaSubscription:
     def __init__(
         self,
         topic: str,
+        group: str,
         reactor: Any,
         receiver: IReceiver,
         doubted: Callable[[KafkaSubscription], None],
@@ -115,6 +131,7 @@ class KafkaSubscription:
         ended: Callable[[KafkaSubscription], None],
     ) -> None:
         self.topic = topic
+        self.group = group
         self.warning: str | None = None
         self._reactor = reactor
         self._receiver = receiver
@@ -296,7 +313,7 @@ class KafkaSubscription:
             self._count_ahead(record)
 
     def _deliver_one(self, record: Any) -> None:
-        delivery = KafkaDelivery(record, self._acknowledge)
+        delivery = KafkaDelivery(record, self.topic_id, self._acknowledge)
         partition = self._partitions.setdefault(delivery.partition, _Partition())
         if delivery.offset <= partition.last:  # the topic was made again, or its offsets were set back
             self._out -= len(partition.out)

@@ -69,6 +69,7 @@ class Publishing:
         self._routes = routes
         self._clock = clock
         self._topic = TextTemplate(publish.topic)
+        self._key = None if publish.key is None else TextTemplate(publish.key)
         self._headers = {header: TextTemplate(text) for header, text in publish.headers.items()}
         answers = None if answer is None else answer.topic
         self._answers = None if answers is None else TextTemplate(answers)
@@ -116,7 +117,8 @@ class Publishing:
             expiry=self._publish.expiry,
         )
         answers = None if self._answers is None else self._answers.fill(document, one_level)
-        return self._topic.fill(document, one_level), Message(content, headers, None, about), answers
+        key = None if self._key is None else self._key.fill(document)
+        return self._topic.fill(document, one_level), Message(content, headers, key, about), answers
 
     async def _ask(self, work: Work, channel: str, message: Message, answers: str | None, answer: Answer) -> Response:
         seconds = min(answer.timeout, work.time_left)
@@ -163,6 +165,7 @@ class ReplyPublishing:
             reply,
             None if correlation is None else b64decode(correlation),
             address.get("in_reply_to"),
+            address.get("key"),
         )
         try:
             await self._broker.publish(channel, message)
@@ -171,7 +174,7 @@ class ReplyPublishing:
         return Response({"published": channel}, status_code=202)
 
 
-def reply_message(reply: Reply, correlation: bytes | None, in_reply_to: str | None) -> Message:
+def reply_message(reply: Reply, correlation: bytes | None, in_reply_to: str | None, key: str | None = None) -> Message:
     """A reply as a message for another program. Without a result its content is a JSON object with the error."""
     headers = {
         "correlation_id": reply.correlation_id,
@@ -192,4 +195,4 @@ def reply_message(reply: Reply, correlation: bytes | None, in_reply_to: str | No
         told = {"correlation_id": reply.correlation_id, "status": reply.status.value, "error": reply.error}
         content = json.dumps(told).encode()
     about = Properties(content_type=None if content_type is None else readable(content_type), correlation=correlation)
-    return Message(content, headers, None, about)
+    return Message(content, headers, key, about)

@@ -16,6 +16,7 @@ from openhqm.bridges.reading import REPLY, Reader
 from openhqm.config.bridges import Bridge, Source
 from openhqm.ingress.submission import check_submission, read_submission
 from openhqm.interfaces import Message, Properties
+from openhqm.kafka.messages import to_record
 from openhqm.mqtt.messages import to_payload
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.cloud_events import binary
@@ -66,6 +67,16 @@ def in_redis(sent: Message) -> Mapping[str, Any]:
     return {f"field `{key!s}`": value for key, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
+def in_kafka(sent: Message) -> Mapping[str, Any]:
+    """The headers of the record."""
+    _, _, headers = to_record(sent)
+    return {f"header `{key}`": value if isinstance(value, str) else _text(value) for key, value in headers}
+
+
+def _text(value: bytes) -> Any:
+    return value if value in PARTS.values() else value.decode()
+
+
 def in_request(received: Message) -> Mapping[str, Any]:
     """Where the request has it."""
     reader = Reader(
@@ -103,8 +114,8 @@ def spaced(name: str) -> str:
 
 def table() -> str:
     """The table, in Markdown."""
-    products: list[Callable[[Message], Mapping[str, Any]]] = [in_mqtt, in_amqp, in_redis]
-    lines = ["| | MQTT 5 | AMQP 0-9-1 | Redis | request |", "|---|---|---|---|---|"]
+    products: list[Callable[[Message], Mapping[str, Any]]] = [in_mqtt, in_amqp, in_kafka, in_redis]
+    lines = ["| | MQTT 5 | AMQP 0-9-1 | Kafka | Redis | request |", "|---|---|---|---|---|---|"]
 
     def row(name: str, sent: Message, received: Message, probe: Any) -> None:
         cells = [where(each(sent), probe) or "-" for each in products]
@@ -116,9 +127,9 @@ def table() -> str:
         received = message(**{name: probe, **({"reply_to": "r"} if name == "correlation" else {})})
         row(name.replace("_", " "), sent, received, probe)
     for name, probe, cells in (
-        ("topic", "probe/topic", "Topic Name | routing key | the stream"),
-        ("retained", True, "RETAIN | - | -"),
-        ("duplicate", True, "DUP | redelivered | -"),
+        ("topic", "probe/topic", "Topic Name | routing key | the topic | the stream"),
+        ("retained", True, "RETAIN | - | - | -"),
+        ("duplicate", True, "DUP | redelivered | - | -"),
     ):
         lines.append(f"| {name} | {cells} | {where(in_request(message(**{name: probe})), probe)} |")
     for name in ("id", "source"):
@@ -128,10 +139,10 @@ def table() -> str:
 
 def row_of_event(lines: list[str], name: str) -> None:
     """An attribute of a CloudEvent."""
-    prefixes = {"": "user property", "cloudEvents:": "header", "ce_": "field"}
-    for prefix in prefixes:
+    kinds = (("", "user property"), ("cloudEvents:", "header"), ("ce_", "header"), ("ce_", "field"))
+    for prefix, _ in kinds:
         assert binary(b"", {f"{prefix}{key}": value for key, value in EVENT.items()}, None) is not None
-    cells = [f"{kind} `{prefix}{name}`" for prefix, kind in prefixes.items()]
+    cells = [f"{kind} `{prefix}{name}`" for prefix, kind in kinds]
     received = Message(b"1", EVENT, None, Properties())
     lines.append(f"| {' | '.join([f'CloudEvent `{name}`', *cells, where(in_request(received), EVENT[name])])} |")
 

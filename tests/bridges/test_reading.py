@@ -6,6 +6,7 @@ import json
 from base64 import b64decode
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.bridges.formats import Formats
@@ -53,6 +54,17 @@ class FormatTests(SynchronousTestCase):
         for body in (b"\xff\x00", b"NaN", b"{no", b"", b'{"a": 1} x', b"[" * 100):
             found = read(body, content_type="x/y").submission
             self.assertEqual((found.payload, found.body, found.headers), (b"null", body, {"Content-Type": "x/y"}))
+
+    def test_keyed(self) -> None:
+        """A key is the partition key, unless the bridge or the message names another; a tombstone is null."""
+        keyed = attrs.evolve(message(position="3/17"), key="k")
+        metadata = reader().read(keyed, 100.0).submission.metadata
+        self.assertEqual((metadata["key"], metadata["partition_key"], metadata["position"]), ("k", "k", "3/17"))
+        named = reader(partition_key="{{ topic[1] }}").read(keyed, 100.0).submission.metadata
+        self.assertEqual((named["key"], named["partition_key"]), ("k", "7"))
+        for format in ("auto", "json", "text", "bytes"):
+            found = read(b"", format, tombstone=True).submission
+            self.assertEqual((found.payload, found.body, found.metadata["tombstone"]), (b"null", None, True))
 
     def test_named(self) -> None:
         """A format that is named is demanded."""

@@ -61,7 +61,11 @@ class BridgesTests(SynchronousTestCase):
         """A broker has a type that other programs can use, and the keys of that one."""
         for broker, key, reason in (
             ({"host": "x"}, "brokers.p.type", "must be"),
-            ({"type": "sqlite"}, "brokers.p.type", "must be redis or rabbitmq or mqtt or custom"),
+            (
+                {"type": "sqlite"},
+                "brokers.p.type",
+                "must be redis or rabbitmq or mqtt or kafka or azure_eventhubs or custom",
+            ),
             ({"type": "mqtt", "hots": "x"}, "brokers.p.hots", "did you mean host?"),
             ({"type": "mqtt", "prefix": "x/"}, "brokers.p.prefix", "has no effect"),
             ({"type": "mqtt", "port": 0}, "brokers.p.port", "must be from 1"),
@@ -102,6 +106,38 @@ class BridgesTests(SynchronousTestCase):
             ({"publish": publish, "reply": {}}, "reply"),
         ):
             self.refused(f"proxy.endpoints.x.{key}", "", [], {"x": endpoint}, brokers=brokers)
+
+    def test_topic(self) -> None:
+        """A broker with logs has one topic for each bridge; what is published there may have a key."""
+        hubs = "Endpoint=sb://n.servicebus.windows.net/;SharedAccessKeyName=k;SharedAccessKey=secret-text"
+        for broker in ({"type": "kafka"}, {"type": "azure_eventhubs", "connection_string": hubs}):
+            brokers = {"plant": PLANT, "logs": broker}
+            bridge = {"name": "b", "from": {"broker": "logs", "topic": "in"}, "endpoint": "e", "acknowledge": "ending"}
+            read([bridge], brokers=brokers)
+            publish = {"broker": "logs", "topic": "out", "key": "{{ payload.id }}"}
+            read([], {"x": {"publish": publish}}, brokers=brokers)
+            self.refused("bridges.0.reply.topic", "is read by", [{**bridge, "reply": {"topic": "in"}}], brokers=brokers)
+            self.refused(
+                "bridges.0.from.topic",
+                "letters",
+                [{**bridge, "from": {"broker": "logs", "topic": "a b"}}],
+                brokers=brokers,
+            )
+            for endpoint, key in (
+                ({"publish": {**publish, "expiry": 5}}, "publish.expiry"),
+                ({"publish": {**publish, "key": "{{ a b }}"}}, "publish.key"),
+                ({"publish": publish, "reply": {}}, "reply"),
+            ):
+                self.refused(f"proxy.endpoints.x.{key}", "", [], {"x": endpoint}, brokers=brokers)
+        for broker, key in (
+            ({"type": "kafka", "prefix": "x."}, "prefix"),
+            ({"type": "kafka", "security": {"ca": "x.pem"}}, "security.ca"),
+            ({"type": "azure_eventhubs"}, "connection_string"),
+        ):
+            bridge = {"name": "b", "from": {"broker": "logs", "topic": "in"}, "endpoint": "e"}
+            self.refused(f"brokers.logs.{key}", "", [bridge], brokers={"logs": broker})
+        keyed = {"publish": {"broker": "plant", "topic": "out", "key": "k"}}
+        self.refused("proxy.endpoints.x.publish.key", "has no effect", [], {"x": keyed})
 
     def test_two_with_one_name(self) -> None:
         """Two bridges with one name, or one client id, would disconnect each other."""

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.interfaces import Message
+from openhqm.interfaces import Message, Properties
 from openhqm.kafka.messages import from_record, to_record
 
 
@@ -41,6 +41,12 @@ class MessagesTests(SynchronousTestCase):
         ):
             body, key, headers = to_record(message)
             self.assertEqual(from_record(Record(body, key, headers)), message)
+
+    def test_properties(self) -> None:
+        """What a message has besides is in headers: its type, its correlation, and where its reply goes."""
+        sent = Message(b"1", {"a": "b"}, None, Properties("t", "x/y", reply_to="r", correlation=b"\xff"))
+        headers = [("a", b"b"), ("content-type", b"x/y"), ("kafka_correlationId", b"\xff"), ("kafka_replyTopic", b"r")]
+        self.assertEqual(to_record(sent), (b"1", None, headers))
 
     def test_foreign(self) -> None:
         """A tombstone has an empty body; what is no UTF-8 is replaced; of two headers with one name the last counts."""
