@@ -117,6 +117,10 @@ class KafkaInstance(Instance):
         await super().start()
         await self.broker.read_by(self.queue, self.redis.clock)
 
+    @property
+    def waits(self) -> bool:
+        return super().waits or self.broker.busy
+
     @deferred
     async def quiet(self) -> None:
         await super().quiet()

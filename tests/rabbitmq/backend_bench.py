@@ -103,6 +103,10 @@ class RabbitMQInstance(Instance):
         await super().start()
         await self.broker.when_probed()
 
+    @property
+    def waits(self) -> bool:
+        return super().waits or self.broker.busy
+
     @deferred
     async def quiet(self) -> None:
         await super().quiet()
