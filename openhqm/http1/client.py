@@ -24,6 +24,7 @@ from zope.interface import implementer
 from openhqm.http1.bodies import Content
 from openhqm.http1.calls import Fetch, Fetched, Streamed, StreamedBody
 from openhqm.http1.failures import connecting_failure
+from openhqm.http1.field_lines import FRAMING, TOKEN, FieldLines, check_value, lower
 from openhqm.http1.response import ClientRequest
 from openhqm.http1.rules import is_authority, request_target
 from openhqm.http1.upstream_pool import UpstreamPool
@@ -33,13 +34,6 @@ CONNECT_SECONDS = 10.0
 MOST_SERVERS = 64  # whose idle connections one client keeps
 _URL = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
 _VISIBLE = re.compile(rb"[!-~]+")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-# The client frames the request itself.
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-
-MOST_NAMES = 256
-_NAMES: dict[bytes, bytes] = {}  # names of header fields that were found valid, in lower case
 
 Fields = Iterable[tuple[bytes, bytes]]
 
@@ -106,9 +100,9 @@ class Client:
     def fetch(self, method: bytes, url: bytes, fields: Fields, content: bytes | None, most: int) -> Deferred[Fetched]:
         """Call the server of ``url``, and fire with its whole response, whose body has at most ``most`` bytes.
 
-        ``fields`` are sent in their order; the client adds ``Host``, where it is not among them, and what frames the
-        ``content`` (None: the request has none). There is no time limit: cancel the Deferred, which closes the
-        connection.
+        ``fields`` are sent in their order (`FieldLines` cost the least); the client adds ``Host``, where it is not
+        among them, and what frames the ``content`` (None: the request has none). There is no time limit: cancel the
+        Deferred, which closes the connection.
 
         Fails with `NotConnected`, `CallFailed` or `AnswerTooLong`, and with `ValueError` where the request cannot be
         written: a URL, a method or a field that HTTP does not allow.
@@ -204,14 +198,16 @@ class Client:
     ) -> bytes:
         lines: list[bytes] = []
         hosted = False
-        for name, value in fields:
-            key = _NAMES.get(name) or _lower(name)
-            if _CONTROL.search(value) is not None:
-                raise ValueError(f"the header field {name[:64]!r} of the request has a control character")
-            if key not in _FRAMING:
-                hosted = hosted or key == b"host"
-                lines.append(b"%b: %b\r\n" % (name, value))
-        if _TOKEN.match(method) is None:
+        if isinstance(fields, FieldLines):
+            lines.append(fields.lines)
+        else:
+            for name, value in fields:
+                key = lower(name)
+                check_value(name, value)
+                if key not in FRAMING:
+                    hosted = hosted or key == b"host"
+                    lines.append(b"%b: %b\r\n" % (name, value))
+        if TOKEN.match(method) is None:
             raise ValueError("the method of the request is not a token")
         if not self._kept:
             lines.append(b"Connection: close\r\n")
@@ -221,15 +217,6 @@ class Client:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         host = b"" if hosted else b"Host: %b\r\n" % server.authority
         return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, host, b"".join(lines))
-
-
-def _lower(name: bytes) -> bytes:
-    """The name of a header field in lower case. `ValueError` where it is none."""
-    if _TOKEN.match(name) is None:
-        raise ValueError(f"{name[:64]!r} is not the name of a header field")
-    if len(_NAMES) >= MOST_NAMES:
-        _NAMES.clear()
-    return _NAMES.setdefault(name, name.lower())
 
 
 def _read_server(secure: bool, authority: bytes) -> Server:

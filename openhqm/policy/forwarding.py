@@ -29,6 +29,7 @@ _NEVER = HOP_BY_HOP | {"host", "cookie", "set-cookie"}
 # The gateway itself says who sent the request, and by which scheme and host.
 _NOT_FROM_CALLERS = _NEVER | {name.decode() for name in FORWARDING}
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SHAPING = ("method", "path", "query")  # the metadata that shape a request
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -52,6 +53,15 @@ class Target:
     retry_on: frozenset[int] = RETRY_ON
     failures: frozenset[int] = NOT_A_SUCCESS
     relays: bool = False
+
+
+class KeptFields(dict[str, str]):
+    """The header fields of a response that are kept. It is shared by the responses that have the same ones.
+
+    ``json``: they say that the body is JSON, and not compressed.
+    """
+
+    json = False
 
 
 @attrs.frozen
@@ -80,6 +90,19 @@ def is_relayed(submission: Submission, target: Target) -> bool:
     """
     metadata = submission.metadata
     return target.relays and submission.body is not None and "method" in metadata and "path" in metadata
+
+
+def is_plain(submission: Submission, target: Target, route: CompiledRoute | None) -> bool:
+    """Whether requests for ``target`` with such a submission differ only in their content and in what is said about an
+    attempt. What else there is to send can then be made once for all of them.
+    """
+    return (
+        route is None
+        and not submission.headers
+        and target.url is not None
+        and not target.relays
+        and submission.metadata.keys().isdisjoint(_SHAPING)
+    )
 
 
 def target_request(
@@ -187,7 +210,7 @@ def query_text(query: Any) -> str:
     return urlencode(pairs)
 
 
-def reply_fields(fields: Sequence[tuple[bytes, bytes]], *, bodiless: bool = False) -> dict[str, str]:
+def reply_fields(fields: Sequence[tuple[bytes, bytes]], *, bodiless: bool = False) -> KeptFields:
     """The header fields of a response that are kept with the reply. A repeated field becomes a list (RFC 9110, section
     5.3).
 
@@ -198,13 +221,13 @@ def reply_fields(fields: Sequence[tuple[bytes, bytes]], *, bodiless: bool = Fals
     Each byte becomes one character, so that the fields can go out as they came. An invalid field (with a control
     character in it, for example) is left out: the target has done its work, and its response must not be lost.
     """
-    return dict(_kept_fields(tuple(fields), bodiless))
+    return _kept_fields(tuple(fields), bodiless)
 
 
 @lru_cache(maxsize=64)
-def _kept_fields(fields: tuple[tuple[bytes, bytes], ...], bodiless: bool) -> Mapping[str, str]:
+def _kept_fields(fields: tuple[tuple[bytes, bytes], ...], bodiless: bool) -> KeptFields:
     # Cached, because a target's responses mostly have the same fields within a second.
-    kept: dict[str, str] = {}
+    kept = KeptFields()
     names: dict[str, str] = {}
     texts = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
     named = _named_by_connection(texts)
@@ -219,6 +242,9 @@ def _kept_fields(fields: tuple[tuple[bytes, bytes], ...], bodiless: bool) -> Map
         else:
             names[key] = name
             kept[name] = value
+    kind = next((value for name, value in kept.items() if name.lower() == "content-type"), "")
+    kind = kind.partition(";")[0].strip().lower()
+    kept.json = (kind == "application/json" or kind.endswith("+json")) and "content-encoding" not in names
     return kept
 
 

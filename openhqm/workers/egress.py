@@ -17,14 +17,15 @@ from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
 from openhqm.http1.failures import AnswerTooLong, NotConnected, describe_failure, of_tls, root_cause, was_cancelled
 from openhqm.policy.fields import Document
-from openhqm.policy.forwarding import Target, TargetRequest, reply_fields, target_request
+from openhqm.policy.forwarding import Target, TargetRequest, is_plain, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.routing import RouteTable
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
-from openhqm.workers.handlers import AttemptTimedOut, Response, Unreachable, Work
+from openhqm.workers.handlers import AttemptTimedOut, CheckedResponse, Unreachable, Work
+from openhqm.workers.plain_requests import PlainRequest, PlainRequests
 
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 
@@ -52,8 +53,9 @@ class Egress:
         self._routes = routes
         self._clock = clock
         self._most_body = most_body
+        self._plain = PlainRequests(target)
 
-    def __call__(self, work: Work) -> Deferred[Response]:
+    def __call__(self, work: Work) -> Deferred[CheckedResponse]:
         """Call the target. Fires with its answer where that is a success.
 
         `Unreachable`: there was no connection. `RetryLater`: the call failed, or `policy.outcome` says that the answer
@@ -69,16 +71,24 @@ class Egress:
             seconds = min(seconds, route.timeout)
         forwarding = _Forwarding(self._target, work, seconds, self._clock)
         about = _about(work, self._now() + seconds)
+        plain = is_plain(work.request.submission, self._target, route)
 
-        def call(credentials: Mapping[str, str]) -> Deferred[Response]:
+        def call(credentials: Mapping[str, str]) -> Deferred[CheckedResponse]:
+            made = self._plain.of(work.request, about, credentials) if plain else None
             try:
-                made = target_request(self._target, work.request, route, document, about=about, credentials=credentials)
-                answered = self._call(made).addErrback(forwarding.explain)
+                if made is not None:
+                    method, answered = made.method, self._send(work, made, about)
+                else:
+                    method, answered = self._call(
+                        target_request(
+                            self._target, work.request, route, document, about=about, credentials=credentials
+                        )
+                    )
             except TransformFailed as error:
                 raise Reject(str(error)) from None
             except UnicodeError as error:
                 raise Reject(f"the request cannot be sent to {self._target.name}: {error}") from None
-            return answered.addCallback(self._judged, made.method, credentials)
+            return answered.addErrback(forwarding.explain).addCallback(self._judged, method, credentials)
 
         # No coroutine, for this is done for each request.
         credentials = self._credentials.at_hand()
@@ -103,26 +113,30 @@ class Egress:
         except RetryLater:
             pass
 
-    def _call(self, call: TargetRequest) -> Deferred[Fetched]:
+    def _send(self, work: Work, made: PlainRequest, about: Mapping[str, str]) -> Deferred[Fetched]:
+        content = made.content(work.request.submission)
+        return self._client.fetch(made.raw_method, made.url, made.fields(about), content, self._most_body)
+
+    def _call(self, call: TargetRequest) -> tuple[str, Deferred[Fetched]]:
         fields = [(name.encode("ascii"), value) for name, value in call.raw_headers()]
-        return self._client.fetch(call.method.encode(), call.url.encode("ascii"), fields, call.content, self._most_body)
+        url = call.url.encode("ascii")
+        return call.method, self._client.fetch(call.method.encode(), url, fields, call.content, self._most_body)
 
     def _now(self) -> float:
         """The time of day: targets are told by it, and answer by it."""
         return self._clock.seconds() + ahead_of(self._clock)
 
-    def _judged(self, fetched: Fetched, method: str, credentials: Mapping[str, str]) -> Response:
+    def _judged(self, fetched: Fetched, method: str, credentials: Mapping[str, str]) -> CheckedResponse:
         status = fetched.status
+        answer = as_response(fetched, method == "HEAD" or status == 304)
+        if 200 <= status < 300:
+            return answer
         summary = f"{self._target.name} answered {status}"
 
         def field(name: bytes) -> str | None:
             value = fetched.field(name)
             return None if value is None else value.decode("latin-1")  # what is no ASCII there, is as if absent
 
-        kept = reply_fields(fetched.fields, bodiless=method == "HEAD" or status == 304)
-        answer = as_response(status, kept, fetched.body)
-        if 200 <= status < 300:
-            return answer
         outcome = judge(
             status,
             self._target.retry_on,
@@ -153,9 +167,9 @@ class _Forwarding:
         self._clock = clock
         self._late = False
         self._timer: IDelayedCall | None = None
-        self._answer: Deferred[Response] | None = None
+        self._answer: Deferred[CheckedResponse] | None = None
 
-    def within_limit(self, answer: Deferred[Response]) -> Deferred[Response]:
+    def within_limit(self, answer: Deferred[CheckedResponse]) -> Deferred[CheckedResponse]:
         """``answer``, which is cancelled when the time is over."""
         if not answer.called or answer.paused:
             self._answer = answer
@@ -199,14 +213,12 @@ class _Forwarding:
         return result
 
 
-def as_response(status: int, fields: dict[str, str], body: bytes) -> Response:
-    """A target's answer as a handler returns it: JSON as a result with the same bytes, any other content as a body."""
-    kind = next((value for name, value in fields.items() if name.lower() == "content-type"), "")
-    kind = kind.partition(";")[0].strip().lower()
-    encoded = any(name.lower() == "content-encoding" for name in fields)
-    if (kind == "application/json" or kind.endswith("+json")) and not encoded and _is_json(body):
-        return Response(result=msgspec.Raw(body), status_code=status, headers=fields)
-    return Response(body=body, status_code=status, headers=fields)
+def as_response(fetched: Fetched, bodiless: bool) -> CheckedResponse:
+    """A target's answer with the fields that are kept: JSON as a result with the same bytes, any other as a body."""
+    kept, body = reply_fields(fetched.fields, bodiless=bodiless), fetched.body
+    if kept.json and _is_json(body):
+        return CheckedResponse(fetched.status, kept, text=body)
+    return CheckedResponse(fetched.status, kept, body=body)
 
 
 def _is_json(body: bytes) -> bool:

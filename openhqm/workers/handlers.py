@@ -52,6 +52,16 @@ class Response:
     headers: Any = attrs.field(default=None, converter=_headers)
 
 
+@attrs.frozen
+class CheckedResponse:
+    """A target's answer. Its parts were checked, unlike a `Response`'s: ``text`` is JSON, ``headers`` are valid."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    text: bytes | None = None
+    body: bytes | None = None
+
+
 class AttemptTimedOut(Exception):
     """The attempt reached its time limit. The text, where there is one, names the limit."""
 
@@ -147,10 +157,14 @@ class Handlers:
         self._by_operation = by_operation
         self.keeps_time = not by_operation and bool(getattr(default, "keeps_time", False))
         """Whether each answer comes within `Work.time_left`, so that no other timer is needed."""
+        # No code of the operator's: it returns a Deferred, and sets nothing in its context.
+        self._forwards: Callable[[Work], Deferred[Any]] | None = default if self.keeps_time else None
 
     def run(self, work: Work) -> Deferred[Any]:
         """Fires with what the handler returned, or fails with what it raised."""
         try:
+            if self._forwards is not None:
+                return self._forwards(work)
             # What a handler sets in its context is not for the next one.
             return copy_context().run(maybeDeferred, self._start, work)
         except BaseException:  # an answer that breaks when Twisted asks for its class

@@ -13,7 +13,7 @@ import attrs
 from openhqm.errors import Reject, RetryLater
 from openhqm.messages import Reply, Status
 from openhqm.workers.delays import delay_seconds
-from openhqm.workers.handlers import Response
+from openhqm.workers.handlers import CheckedResponse, Response
 from openhqm.workers.results import result_text
 
 MOST_RESULT_BYTES = 10 * 1024 * 1024
@@ -58,15 +58,18 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply
 
 
 def _completed(reply: Reply, answer: Any, most: int) -> Reply:
-    response = answer if isinstance(answer, Response) else Response(answer)
-    headers = _fields(response.headers)
-    body = text = None
-    if response.body is None:
-        text = result_text(response.result)
-    elif isinstance(response.body, bytes | bytearray | memoryview):
-        body = bytes(response.body)
+    if isinstance(answer, CheckedResponse):
+        status_code, headers, text, body = answer.status_code, answer.headers, answer.text, answer.body
     else:
-        raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
+        response = answer if isinstance(answer, Response) else Response(answer)
+        status_code, headers = response.status_code, _fields(response.headers)
+        body = text = None
+        if response.body is None:
+            text = result_text(response.result)
+        elif isinstance(response.body, bytes | bytearray | memoryview):
+            body = bytes(response.body)
+        else:
+            raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
     if len(body or text or b"") > most:
         raise UnusableAnswer(f"the handler's answer is larger than {most} bytes")
     return Reply(  # which `attrs.evolve` would make, too, at a multiple of the cost
@@ -75,7 +78,7 @@ def _completed(reply: Reply, answer: Any, most: int) -> Reply:
         reply.completed_at,
         text,
         body,
-        response.status_code,
+        status_code,
         headers,
         reply.error,
         reply.attempt,
