@@ -18,6 +18,7 @@ SECONDS: Mapping[str, int] = {
     "tests.command.test_main": 12,
     "tests.config.test_config": 5,
     "tests.config.test_endpoints": 12,
+    "tests.custom.test_beanstalkd": 70,
     "tests.delivery.test_documents": 6,
     "tests.event_hubs.test_contract": 130,
     "tests.fleet.test_fleet": 120,

@@ -28,6 +28,7 @@ PART = "it is a part of a file, or a form to fill in"
 NOT_RUN = {
     "README.md: $(command -v sudo) apt-get update": INSTALLS,
     "README.md: python3 -m venv .venv && .venv/bin/pip install -e": INSTALLS,
+    "docs/beanstalkd.md: sudo apt-get": INSTALLS,
     "docs/bridges.md: curl": "it needs a lamp that answers",
     "docs/edge-gateway.md: sudo apt-get": INSTALLS,
     "docs/benchmarks.md: sudo apt-get install -y wrk": LONG,

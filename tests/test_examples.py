@@ -15,6 +15,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.brokers import find_mosquitto
+from tests.custom.beanstalkd import find_beanstalkd
 from tests.servers import ROOT, free_port
 
 EXAMPLES = ROOT / "examples"
@@ -25,6 +26,7 @@ def run(name: str, directory: str | None = None) -> str:
     # The programs of the environment, which lie beside the Python that runs this test.
     environment = {**os.environ, "BIN": str(Path(sys.executable).parent)}
     environment |= {"PORT": str(free_port()), "TARGET_PORT": str(free_port()), "MQTT_PORT": str(free_port())}
+    environment["BEANSTALKD_PORT"] = str(free_port())
     done = subprocess.run(
         ["bash", str(EXAMPLES / name / "run.sh")],
         env=environment,
@@ -119,9 +121,17 @@ class ExamplesTests(SynchronousTestCase):
         self.assertEqual([value for sensor, value in arrived if sensor == "2"], ["18.25"])
         self.assertIn('"result":{"lamp": 7, "done": {"id": 7, "on": true}}', out)
 
+    def test_beanstalkd(self) -> None:
+        """A product that OpenHQM does not know holds the queue, and jobs of other programs are answered in a tube."""
+        find_beanstalkd()
+        out = run("beanstalkd")
+        self.assertRegex(out, r'"status":"COMPLETED","result":\{.*"body": \{"customer": "ada"\}')
+        self.assertRegex(out, r'WATCHING 2\nRESERVED \d+ \d+\n\{.*"path": "/bills".*"body": \{"customer": "bob"\}')
+        self.assertIn("- openhqm-requests\n", out)
+
     def test_all_are_run(self) -> None:
         """Every example is run by a test above."""
         self.assertEqual(
             {path.parent.name for path in EXAMPLES.glob("*/run.sh")},
-            {"http-to-queue", "queue-to-http", "async-proxy", "sidecar", "mqtt-edge"},
+            {"http-to-queue", "queue-to-http", "async-proxy", "sidecar", "mqtt-edge", "beanstalkd"},
         )

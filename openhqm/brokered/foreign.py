@@ -29,7 +29,12 @@ Read = Callable[[IBrokerDelivery, str], Message]
 
 
 def plain(delivery: IBrokerDelivery, channel: str) -> Message:
-    """A message of a product that says nothing but headers. Where it lies in its channel says which one it is."""
+    """A message of a product that says nothing but headers. Where it lies in its channel says which one it is.
+
+    A message that has its `Properties` already is as it should be.
+    """
+    if delivery.message.properties is not None:
+        return delivery.message
     message, position = delivery.message, delivery.position
     headers = dict(message.headers)
     reply_to = headers.pop(REPLY_CHANNEL, None)

@@ -120,6 +120,13 @@ class PulledBroker:
         subscription.connected(self.unavailable_reason is None)
         return subscription
 
+    def connection_lost(self, reason: str) -> None:
+        """Where leases end with their connection: revoke what is out, and look at once whether the product is away."""
+        for subscription in self._subscriptions:
+            subscription.revoke_all(reason)
+        if not self._stopped:
+            self._doubt()
+
     def ensure(self, channel: str) -> Deferred[None]:
         return self._ask("make", channel).addCallback(lambda _: None)
 

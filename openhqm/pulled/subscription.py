@@ -122,6 +122,10 @@ class PulledSubscription:
         """The client is stopped: what is out is delivered again when its lease ends."""
         self.stop()
         self._take_no_more()
+        self.revoke_all(reason)
+
+    def revoke_all(self, reason: str) -> None:
+        """Every lease has ended."""
         self._revoke(list(self._out), reason)
 
     def settled(self, delivery: PulledDelivery) -> None:

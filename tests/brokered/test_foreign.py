@@ -52,6 +52,14 @@ class ForeignOverBrokerTests(SynchronousTestCase):
         self.successResultOf(delivery.ack())
         self.assertEqual(self.successResultOf(self.broker.depth("in")), 0)
 
+    def test_properties_of_its_own(self) -> None:
+        """A broker that knows more of its messages says so, and that stands."""
+        foreign, receiver = self.make(), Receiver()
+        foreign.subscribe("b", ["in"], 5, receiver).credit(5)
+        message = Message(b"1", {"X-A": "b"}, None, Properties("in", identity="7"))
+        self.successResultOf(foreign.publish("in", message))
+        self.assertEqual(receiver.deliveries[0].message, message)
+
     def test_position(self) -> None:
         """Where a message lies says which one it is."""
         foreign, receiver = self.make(acks=Acks.PREFIX, native_partitions=True, requeues=False), Receiver()

@@ -121,6 +121,15 @@ class PulledTests(SynchronousTestCase):
         self.assertIsNone(self.broker.unavailable_reason)
         self.assertEqual((self.product.probes, len(self.connected)), (2, 2))
 
+    def test_leases_end_with_the_connection(self) -> None:
+        """What is out is revoked when the connection that had it is lost, and the product is looked for at once."""
+        self.deliver("a", "b")
+        self.product.probing = NotDurable("no route")
+        self.broker.connection_lost("the connection was lost")
+        self.assertEqual(self.inbox.revoked, self.inbox.deliveries)
+        self.failureResultOf(self.inbox.deliveries[0].ack(), NotDurable)
+        self.assertEqual(self.broker.unavailable_reason, "no route")
+
     def test_no_answer(self) -> None:
         """A publish without an answer has an outcome in time, which says that it may have been done."""
         publishing = self.broker.publish("requests", [Message(b"1")])

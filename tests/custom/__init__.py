@@ -1,0 +1,1 @@
+"""Backends of an operator's own, loaded by their dotted path."""
