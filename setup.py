@@ -18,6 +18,18 @@ RABBITMQ = ["pika>=1.3.2"]
 MQTT = ["paho-mqtt>=2.1"]
 KAFKA = ["confluent-kafka>=2.6"]
 
+# A product adds its row here and nowhere else: ``all`` and ``test`` follow.
+EXTRAS = {
+    "event-hubs": KAFKA,
+    "kafka": KAFKA,
+    "mqtt": MQTT,
+    "rabbitmq": RABBITMQ,
+    "redis": REDIS,
+    "routing": ROUTING,
+    "tls": TLS,
+}
+ALL = sorted({each for extra in EXTRAS.values() for each in extra})
+
 setup(
     name="openhqm",
     version=version,
@@ -44,20 +56,10 @@ setup(
     entry_points={"console_scripts": ["openhqm = openhqm.command.main:run"]},
     package_data={"openhqm": ["py.typed", "redis/*.lua"]},
     extras_require={
-        "event-hubs": KAFKA,
-        "kafka": KAFKA,
-        "mqtt": MQTT,
-        "rabbitmq": RABBITMQ,
-        "redis": REDIS,
-        "routing": ROUTING,
-        "tls": TLS,
+        **EXTRAS,
+        "all": ALL,
         "test": [
-            *KAFKA,
-            *MQTT,
-            *RABBITMQ,
-            *REDIS,
-            *ROUTING,
-            *TLS,
+            *ALL,
             "build>=1.2",
             "coverage>=7.6",
             "hypothesis>=6.100",
