@@ -81,6 +81,7 @@ class _StepV1(msgspec.Struct, omit_defaults=True):
     letter: _DeadLetterV1 | None = None
 
 
+_PRIORITIES = {each.value: each for each in Priority}  # what Priority(value) finds, in a tenth of the time
 _encoder = msgspec.json.Encoder()
 _NO_ADDRESS = len(b'{"openhqm":%d,"correlation_id":"","submitted_at":0.0' % VERSION)
 _request_decoder = msgspec.json.Decoder(_RequestV1)
@@ -225,8 +226,8 @@ def _request_to_wire(request: Request) -> _RequestV1:
 
 def _request_from_wire(wire: _RequestV1) -> Request:
     try:
-        priority = Priority(wire.priority)
-    except ValueError:
+        priority = _PRIORITIES[wire.priority]
+    except KeyError:
         raise UnreadableMessage(f"the priority {wire.priority!r} is unknown") from None
     try:
         body = _from_base64(wire.body)

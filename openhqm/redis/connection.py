@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -183,11 +184,12 @@ class Redis:
         script = self._scripts[name]
         now = repr(self.clock.seconds()) if self._own_time else ""
         arguments = (2, self.prefix, self._witness, now, *values)
-        return self.link.ask("EVALSHA", script.digest, *arguments).addErrback(self._not_run, script, arguments)
+        refused = partial(self._not_run, script, arguments)
+        return self.link.ask("EVALSHA", script.digest, *arguments, refused=refused)
 
     def command(self, *arguments: Any) -> Deferred[Any]:
         """The answer to a plain command; `NotDurable`."""
-        return self.link.ask(*arguments).addErrback(lambda failure: self._explain(failure.value))
+        return self.link.ask(*arguments, refused=self._refusal)
 
     def not_answered(self, answer: bytes, correlation_id: str) -> None:
         """Log the reason behind a script's ``1``, if there is one: the reply could not be put into its stream."""
@@ -199,16 +201,15 @@ class Redis:
                 reason=reason,
             )
 
-    def _not_run(self, failure: Failure, script: Script, arguments: tuple[Any, ...]) -> Any:
+    def _not_run(self, script: Script, arguments: tuple[Any, ...], failure: Failure) -> Any:
         """Send the whole script where Redis does not know it, as after a restart; else explain."""
         if failure.getErrorMessage().startswith("NOSCRIPT"):
-            return self.link.ask("EVAL", script.source, *arguments).addErrback(lambda again: self._explain(again.value))
-        return self._explain(failure.value)
+            return self.link.ask("EVAL", script.source, *arguments, refused=self._refusal)
+        return self._refusal(failure)
 
-    def _explain(self, error: Any) -> Any:
-        """`NotDurable` with the reason, which is remembered, and probed until it is over."""
-        if not is_refusal(error):
-            raise error
+    def _refusal(self, failure: Failure) -> NoReturn:
+        """Raise `NotDurable` with the reason, which is remembered, and probed until it is over."""
+        error = failure.value
         if "FORGOTTEN" in str(error):
             self._forget_all()
             raise NotDurable(FORGOTTEN)

@@ -143,10 +143,11 @@ class LocalQueue:
         status = reply.status.value
         text = b"" if letter is None else encode_dead_letter(letter)
         fields = reply_fields(reply) if delivery.request.submission.reply_to is not None else ()
-        answer = self._step("settle", delivery, status, encode_reply(reply), self._ttl, self._letters, text, *fields)
-        return answer.addCallback(self._ended, delivery, status)
+        answer = self._run("settle", delivery, status, encode_reply(reply), self._ttl, self._letters, text, *fields)
+        return answer.addCallbacks(self._ended, self._unanswered, (delivery, status), errbackArgs=(delivery,))
 
     def _ended(self, answer: bytes, delivery: Delivery, status: str) -> bool:
+        _check_ours(answer, delivery)
         first = answer.startswith(b"1")  # 'gone' where the record has expired: it had ended before, too
         if first:
             self._redis.not_answered(answer, delivery.request.correlation_id)

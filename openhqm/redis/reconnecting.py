@@ -104,8 +104,11 @@ class Reconnecting:
         self._awaiting.append(waiter)
         return waiter
 
-    def ask(self, *arguments: Any) -> Deferred[Any]:
-        """The answer to one command; `NotDurable` where there is none. Cancelling does not take the command back."""
+    def ask(self, *arguments: Any, refused: Callable[[Failure], Any] | None = None) -> Deferred[Any]:
+        """The answer to one command; `NotDurable` where there is none. Cancelling does not take the command back.
+
+        ``refused`` is called with Redis's refusal, and what it returns or raises is the answer instead.
+        """
         protocol = self._protocol
         if protocol is None:
             return fail(NotDurable(self.unavailable_reason or "not connected to Redis"))
@@ -113,7 +116,7 @@ class Reconnecting:
             return fail(NotDurable("more is waiting for Redis than it can take", retry_after=1))
         if self._watchdog is None:
             self._watchdog = self._reactor.callLater(self._seconds, self._watch)
-        return protocol.execute_command(*arguments).addErrback(self._failed)  # type: ignore[no-any-return]
+        return protocol.execute_command(*arguments).addErrback(self._failed, refused)  # type: ignore[no-any-return]
 
     def reconnect(self, reason: str) -> None:
         """Close the connection because of ``reason``, and connect again."""
@@ -151,9 +154,11 @@ class Reconnecting:
         self._protocol = None
         self._down()
 
-    def _failed(self, failure: Failure) -> Any:
+    def _failed(self, failure: Failure, refused: Callable[[Failure], Any] | None) -> Any:
         """Redis's own refusals go to the caller; every other failure means that there was no answer."""
-        if failure.check(CancelledError) or is_refusal(failure.value):
+        if is_refusal(failure.value):
+            return failure if refused is None else refused(failure)
+        if failure.check(CancelledError):
             return failure
         reason = self.unavailable_reason or f"the connection to {self._address} was lost"
         return Failure(NotDurable(reason, maybe_done=True))

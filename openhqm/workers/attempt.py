@@ -151,7 +151,7 @@ class Attempt:
                 return
         started = context.clock.seconds()
         try:
-            answer = await self._call_handler()
+            answer = await self._call_handler(started)
             done = completed(self._blank(Status.COMPLETED, started), answer, context.most_result)
         except _Revoked:
             await self._settle(delivery.ack)
@@ -187,7 +187,7 @@ class Attempt:
             await self._failed(self._blank(Status.FAILED, started, describe(error)))
         else:
             if await self._settle(lambda: delivery.settle(done)):
-                context.metrics.finished(self._delivery.request, context.clock.seconds())
+                context.metrics.finished(delivery.request, context.clock.seconds())
         finally:
             context.metrics.processed(context.clock.seconds() - started)
 
@@ -230,12 +230,12 @@ class Attempt:
             self._entering = None
         return self._call is not None
 
-    async def _call_handler(self) -> Any:
+    async def _call_handler(self, now: float) -> Any:
         """The handler's answer. The gate learns what the outcome says about the target, before the slot is free."""
         success: bool | None = None  # None: the outcome says nothing about the target
         reached = True
         try:
-            answer = await self._call_within_limit()
+            answer = await self._call_within_limit(now)
             success = True
             return answer
         except Unreachable as error:
@@ -259,10 +259,9 @@ class Attempt:
             if self.handler_returned is None or self.handler_returned.called:
                 self._on_handled()
 
-    async def _call_within_limit(self) -> Any:
+    async def _call_within_limit(self, now: float) -> Any:
         """The handler's answer. `AttemptTimedOut` and `_Revoked` are raised also where the handler does not return."""
         context, delivery = self._context, self._delivery
-        now = context.clock.seconds()
         limit = context.timeout
         deadline = delivery.request.deadline
         if deadline is not None:

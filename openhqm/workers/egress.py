@@ -66,11 +66,11 @@ class Egress:
         route = self._routes.choose_for(document)
         if route is not None and route.endpoint not in (None, self._target.name):
             route = None  # the request names another endpoint than the route, whose transform is not for it
-        seconds = work.time_left
+        seconds = limit = work.time_left
         if route is not None and route.timeout is not None:
             seconds = min(seconds, route.timeout)
         forwarding = _Forwarding(self._target, work, seconds, self._clock)
-        about = _about(work, self._now() + seconds)
+        about = _about(work, work.deadline if seconds == limit else self._now() + seconds)
         plain = is_plain(work.request.submission, self._target, route)
 
         def call(credentials: Mapping[str, str]) -> Deferred[CheckedResponse]:

@@ -106,7 +106,10 @@ class Gate:
 
     def enter_now(self) -> Call | None:
         """A `Call`, where one may begin now and no other waits for its turn."""
-        return self._begin() if not self._entering and self._wait() == 0.0 else None
+        if self._entering:
+            return None
+        now = self._clock.seconds()
+        return self._begin(now) if self._wait(now) == 0.0 else None
 
     def ended(self, period: int, success: bool | None, reached: bool = True) -> None:
         """A call that began in ``period`` of the breaker has ended; see `Call.end`."""
@@ -118,16 +121,14 @@ class Gate:
             self._adaptive.end(now, success)
         self._reconsider()
 
-    def _begin(self) -> Call:
-        now = self._clock.seconds()
+    def _begin(self, now: float) -> Call:
         self._under_way += 1
         if self._pace is not None:
             self._pace.begin(now)
         return Call(self, self._breaker.begin(now))
 
-    def _wait(self) -> float | None:
+    def _wait(self, now: float) -> float | None:
         """Seconds until a call may begin, or None: when a call that is under way has ended."""
-        now = self._clock.seconds()
         limit = self._limit if self._adaptive is None else self._adaptive.limit
         closed = self._closed_for(now)
         if closed is None or (limit is not None and self._under_way >= limit):
@@ -183,9 +184,10 @@ class Gate:
             and self._breaker.wait(self._clock.seconds()) == 0.0
         ):
             self._start_probe(self.probe)
-        while self._entering and self._wait() == 0.0:
-            self._entering.popleft().callback(self._begin())
         now = self._clock.seconds()
+        while self._entering and self._wait(now) == 0.0:
+            self._entering.popleft().callback(self._begin(now))
+            now = self._clock.seconds()
         while self._awaiting_breaker and self._closed_for(now) == 0.0:
             self._awaiting_breaker.popleft().callback(None)
 
@@ -197,7 +199,7 @@ class Gate:
         waits = [
             wait
             for wait, waiters in (
-                (self._wait(), self._entering),
+                (self._wait(now), self._entering),
                 (self._closed_for(now), self._awaiting_breaker),
             )
             if waiters and wait  # None: the next call that ends leads to `_reconsider`
