@@ -17,12 +17,14 @@ REDIS = ["hiredis>=3", "txredisapi>=1.6"]
 RABBITMQ = ["pika>=1.3.2"]
 MQTT = ["paho-mqtt>=2.1"]
 KAFKA = ["confluent-kafka>=2.6"]
+PUBSUB = ["google-auth>=2.38", "Twisted[tls]>=26.10"]
 
 # A product adds its row here and nowhere else: ``all`` and ``test`` follow.
 EXTRAS = {
     "event-hubs": KAFKA,
     "kafka": KAFKA,
     "mqtt": MQTT,
+    "pubsub": PUBSUB,
     "rabbitmq": RABBITMQ,
     "redis": REDIS,
     "routing": ROUTING,

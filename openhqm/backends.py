@@ -44,6 +44,9 @@ from openhqm.policy.addressing import Addressing
 from openhqm.policy.channel_count import ChannelCount
 from openhqm.policy.channels import Channels
 from openhqm.policy.queue_names import queue_name
+from openhqm.pubsub import making as pubsub
+from openhqm.pubsub import settings as pubsub_settings
+from openhqm.pubsub.settings import PubSubSettings
 from openhqm.queue.backend import Backend, Beside, MadeBroker, RunCommit, Store
 from openhqm.queue.ledger import Ledger, window_of
 from openhqm.rabbitmq import settings as rabbitmq_settings
@@ -212,6 +215,16 @@ TABLE = (
         make_foreign=event_hubs.make_foreign,
     ),
     Row(
+        name="gcp_pubsub",
+        kind=Kind.BROKER,
+        reach=Reach.SHARED,
+        settings=PubSubSettings,
+        check=pubsub_settings.check,
+        foreign=pubsub.FOREIGN,
+        make=pubsub.make,
+        make_foreign=pubsub.make_foreign,
+    ),
+    Row(
         name="custom",
         kind=Kind.EITHER,
         reach=Reach.SHARED,
@@ -226,7 +239,6 @@ PRODUCTS = Products(
     TABLE,
     absent={
         "sqs": ("sqs_region", "sqs_queue_url"),
-        "gcp_pubsub": (),
     },
 )
 _ROWS = {row.name: row for row in TABLE}

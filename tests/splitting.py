@@ -39,6 +39,7 @@ SECONDS: Mapping[str, int] = {
     "tests.mqtt.test_connecting": 6,
     "tests.mqtt.test_contract": 190,
     "tests.policy.test_json_text": 5,
+    "tests.pubsub.test_contract": 110,
     "tests.queue.test_follow_up_kills": 26,
     "tests.queue.test_many_at_once": 6,
     "tests.queue.test_orphans": 9,

@@ -43,8 +43,10 @@ def run_commit(commit: Any) -> Deferred[None]:
 
 
 CONNECTION = "Endpoint=sb://a.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=b"
+HUBS = f"{{azure_eventhubs: {{connection_string: '{CONNECTION}'}}}}"
 NEEDS = {
-    "azure_eventhubs": f", priorities: [normal], connection: {{azure_eventhubs: {{connection_string: '{CONNECTION}'}}}}"
+    "azure_eventhubs": f", priorities: [normal], connection: {HUBS}",
+    "gcp_pubsub": ", connection: {gcp_pubsub: {project_id: a-project}}",
 }
 """What has no default."""
 

@@ -17,6 +17,7 @@ from openhqm.errors import ConfigurationError
 from tests.brokers import Mosquitto, RedisServer, shared_rabbitmq
 from tests.documentation import Block, Reader, blocks, pages, said
 from tests.kafka.server import shared_kafka
+from tests.pubsub.server import PubSubServer
 from tests.servers import ROOT
 
 INSTALLS = "it installs packages; the tests run in what was installed"
@@ -39,6 +40,8 @@ NOT_RUN = {
     "docs/mqtt.md: sudo apt-get": INSTALLS,
     "docs/mqtt.md: sudo systemctl": SYSTEM,
     "docs/deploying.md: docker build": INSTALLS,
+    "docs/pubsub.md: pip install": INSTALLS,
+    "docs/pubsub.md: gcloud": "it needs the service",
     "docs/rabbitmq.md: pip install": INSTALLS,
     "docs/rabbitmq.md: rabbitmqctl": SYSTEM,
     "docs/redis.md: pip install": INSTALLS,
@@ -180,6 +183,10 @@ class CommandsTests(SynchronousTestCase):
             ports[r"(?<=localhost:)5672"] = str(shared_rabbitmq().port)
         if "localhost:9092" in content:
             ports[r"(?<=localhost:)9092"] = str(shared_kafka().port)
+        if "localhost:8085" in content:
+            pubsub = PubSubServer().start()
+            self.addCleanup(pubsub.close)
+            ports[r"(?<=localhost:)8085"] = str(pubsub.port)
         if "mqtt_host" in content:
             mosquitto = Mosquitto().start()
             self.addCleanup(mosquitto.close)

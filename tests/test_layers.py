@@ -27,7 +27,7 @@ LAYERS = (
     ("memory", "sqlite", "redis"),
     ("brokered",),
     ("pulled",),
-    ("rabbitmq", "mqtt", "kafka", "custom"),
+    ("rabbitmq", "mqtt", "kafka", "pubsub", "custom"),
     ("event_hubs",),
     ("storeless",),
     ("backends",),

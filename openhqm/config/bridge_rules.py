@@ -53,7 +53,7 @@ def foreign_channels(settings: Settings, products: Products, broker: str) -> For
 def _about_its_source(settings: Settings, products: Products, bridge: Bridge, key: str) -> Found:
     source, channels = bridge.from_, foreign_channels(settings, products, bridge.from_.broker)
     product = settings.brokers[source.broker].type
-    for name in ("topics", "topic", "queue", "stream"):
+    for name in ("topics", "topic", "queue", "stream", "subscription"):
         if name != channels.key and source.channels(name):
             yield f"{key}.from.{name}", f"must be left out: the broker is {product}, which has {channels.key}"
     named = source.channels(channels.key)

@@ -43,6 +43,7 @@ class Source:
     topics: list[str] = attrs.field(factory=list)
     topic: str | None = attrs.field(default=None, validator=optional(not_empty))
     queue: str | None = attrs.field(default=None, validator=optional(not_empty))
+    subscription: str | None = attrs.field(default=None, validator=optional(not_empty))
     stream: str | None = attrs.field(default=None, validator=optional(not_empty))
     client_id: str | None = attrs.field(default=None, validator=optional(not_empty))
     format: str = attrs.field(default="auto", validator=one_of(FORMATS))

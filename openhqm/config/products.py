@@ -63,13 +63,13 @@ def _same(one: str, other: str) -> bool:
 class ForeignChannels:
     """How the channels of other programs are named in a product.
 
-    ``key`` is that of a bridge's source: ``topics``, ``topic``, ``queue`` or ``stream``. ``source_fault`` says what
-    keeps a name from being read from, ``fault`` what keeps it from being published to; None: nothing. ``covers``:
-    what is published to the second name comes to a reader of the first. ``one_reader``: a reader has its name for
-    itself, and its messages are acknowledged in their order. ``answers``: an answer to what was published can be
-    waited for. ``unused`` are the fields of the product's record that are for our own queue alone, ``without`` the
-    keys of ``publish`` that it does not have. ``check`` finds what is wrong with the product's record: each field
-    with the reason.
+    ``key`` is that of a bridge's source: ``topics``, ``topic``, ``queue``, ``stream`` or ``subscription``.
+    ``source_fault`` says what keeps a name from being read from, ``fault`` what keeps it from being published to; None:
+    nothing. ``covers``: what is published to the second name comes to a reader of the first. ``one_reader``: a reader
+    has its name for itself, and its messages are acknowledged in their order. ``answers``: an answer to what was
+    published can be waited for. ``unused`` are the fields of the product's record that are for our own queue alone,
+    ``without`` the keys of ``publish`` that it does not have. ``check`` finds what is wrong with the product's record:
+    each field with the reason.
     """
 
     key: str

@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from twisted.internet.defer import Deferred
+
 from openhqm.errors import NotDurable
 from openhqm.interfaces import Message
+
+Outcomes = Sequence[NotDurable | None] | Deferred[Sequence[NotDurable | None]]
 
 
 class Unreachable(NotDurable):
@@ -35,26 +39,26 @@ class Product(Protocol):
     the product may be away.
     """
 
-    def probe(self) -> None:
+    def probe(self) -> object:
         """Raise where the product cannot be reached."""
 
-    def publish(self, channel: str, messages: Sequence[Message]) -> Sequence[NotDurable | None]:
+    def publish(self, channel: str, messages: Sequence[Message]) -> Outcomes:
         """Store the messages; one outcome for each, as `IBroker.publish` has them."""
 
-    def take(self, channel: str, most: int) -> Sequence[Taken]:
+    def take(self, channel: str, most: int) -> Sequence[Taken] | Deferred[Sequence[Taken]]:
         """Lease up to ``most`` messages. It may wait for the first one, as long as the broker's ``take_seconds``."""
 
-    def ack(self, receipt: Any) -> None:
+    def ack(self, receipt: Any) -> object:
         """Forget the message."""
 
-    def requeue(self, receipt: Any) -> None:
+    def requeue(self, receipt: Any) -> object:
         """End the lease: the message can be taken again."""
 
     def extend(self, receipt: Any, seconds: float) -> Any:
         """Let the lease end in ``seconds`` from now. Returns the receipt that is valid from now on."""
 
-    def make(self, channel: str) -> None:
+    def make(self, channel: str) -> object:
         """Make the channel if it is missing."""
 
-    def depth(self, channel: str) -> int | None:
+    def depth(self, channel: str) -> int | Deferred[int | None] | None:
         """How many messages wait in the channel; None where the product does not tell. `ChannelMissing`."""

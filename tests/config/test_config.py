@@ -426,7 +426,7 @@ class AbsentTests(ConfigCase):
 
     def test_backends(self) -> None:
         """Every backend of the contract that is not built in is refused by its name, never replaced by another."""
-        for backend in ("sqs", "gcp_pubsub"):
+        for backend in ("sqs",):
             complaint = self.complaint(f"queue: {{type: {backend}}}")
             self.assertEqual((complaint.key, complaint.reason), ("queue.type", f"{backend}: not in this build"))
             self.assertEqual(self.load(f"queue: {{connection: {{{backend}: {{url: a}}}}}}"), load(None, {}, PRODUCTS))

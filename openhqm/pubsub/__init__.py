@@ -1,0 +1,1 @@
+"""Google Cloud Pub/Sub as a broker, over its REST interface: topics, subscriptions and leases."""
