@@ -30,7 +30,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_sidecar": 18,
     "tests.ingress.test_slow_readers": 55,
     "tests.ingress.test_stopped_process": 15,
-    "tests.kafka.test_backend": 420,
+    "tests.kafka.test_backend": 330,
     "tests.kafka.test_broker": 45,
     "tests.kafka.test_contract": 130,
     "tests.kafka.test_foreign": 40,

@@ -71,7 +71,6 @@ class Producing:
         self._reports: deque[tuple[Batch, int, Any]] = deque()
         self._lock = Lock()
         self._woken = self._stopping = False
-        self._thread: Thread | None = None
         self.producer: Any = None
 
     def again(self) -> Producing:
@@ -83,8 +82,7 @@ class Producing:
         from confluent_kafka import Producer
 
         self.producer = Producer(self._properties)
-        self._thread = Thread(target=self._poll, name="openhqm-kafka-producer", daemon=True)
-        self._thread.start()
+        Thread(target=self._poll, name="openhqm-kafka-producer", daemon=True).start()
 
     def publish(self, channel: str, messages: Sequence[Message]) -> Deferred[Sequence[NotDurable | None]]:
         """As `IBroker.publish`. It never waits: what librdkafka has no room for is refused."""
@@ -106,14 +104,16 @@ class Producing:
         return batch.done
 
     def stop(self) -> None:
-        """In a thread: give up what is not confirmed, and end. Each message has an outcome before it returns."""
+        """In a thread: give up what is not confirmed, and end. Each message has an outcome before it returns.
+
+        The thread that polls ends within `POLL_SECONDS`, and is not waited for: a message counts until its report was
+        made, in whichever thread.
+        """
         if self.producer is None:
             return
         self._stopping = True
         self.producer.purge()
         self.producer.flush(LINGER_AT_STOP)
-        if self._thread is not None:
-            self._thread.join(2 * POLL_SECONDS)
 
     def _poll(self) -> None:
         while not self._stopping:
