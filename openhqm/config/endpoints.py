@@ -116,7 +116,7 @@ def _url(instance: object, attribute: object, value: str) -> None:
         http_url(instance, attribute, value)
 
 
-_FOR_HTTP = ("url", "method", "auth_type", "auth_token", "rate", "adaptive", "failures")
+_FOR_EITHER = ("publish", "reply", "timeout", "max_in_flight")
 
 
 @attrs.frozen
@@ -158,7 +158,7 @@ class Endpoint:
             if self.reply is not None:
                 found.append((("reply",), "has no effect without publish"))
         else:
-            mistaken = [name for name in _FOR_HTTP if getattr(self, name) != _DEFAULTS[name].default]
+            mistaken = [name for name in _FOR_HTTP if getattr(self, name) != _default(name)]
             found += [((name,), "is for HTTP, and this endpoint publishes") for name in mistaken]
         found += [((key,), f"is missing: auth_type {self.auth_type} needs it") for key in self._missing()]
         for index, status in enumerate(self.retry_on):
@@ -197,7 +197,13 @@ class Endpoint:
         return [key for key in needed.get(self.auth_type or "", ()) if not getattr(self, key)]
 
 
-_DEFAULTS = {field.name: field for field in attrs.fields(Endpoint)}
+_DEFAULTS = {field.name: field.default for field in attrs.fields(Endpoint)}
+_FOR_HTTP = [name for name in _DEFAULTS if name not in _FOR_EITHER]
+
+
+def _default(name: str) -> object:
+    default: Any = _DEFAULTS[name]
+    return default.factory() if hasattr(default, "factory") else default
 
 
 def _ports(instance: object, attribute: object, value: list[int]) -> None:

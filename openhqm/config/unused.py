@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from openhqm.config.endpoints import CALLERS
-from openhqm.config.model import Settings, short_forms
+from openhqm.config.model import Settings, Worker, short_forms
 from openhqm.config.products import Kind, Product, Products, Reach
 from openhqm.config.structure import Text
 from openhqm.config.validators import ECHO
@@ -39,6 +39,7 @@ def unused(
         *_of_endpoints(settings),
         *_of_routes(settings),
         *_of_the_worker(settings),
+        *_of_retries(settings.worker),
         *_of_executors(settings),
         *_of_brokers(settings),
     ]
@@ -152,6 +153,22 @@ def _of_the_worker(settings: Settings) -> Found:
         if settings.proxy.sidecar.enabled:
             reason += ", and proxy.sidecar.timeout"
         yield "worker.timeout_seconds", reason
+
+
+def _of_retries(worker: Worker) -> Found:
+    """What shapes the pauses between attempts, where there is no other attempt, or no pause."""
+    changed = _changed(worker.retry)
+    if worker.max_retries == 0:
+        for name in changed:
+            yield f"worker.retry.{name}", "has no effect with worker.max_retries: 0: leave it out, or allow retries"
+        return
+    if worker.retry.base_seconds == 0 or worker.retry.max_seconds == 0:
+        none = "base_seconds" if worker.retry.base_seconds == 0 else "max_seconds"
+        for name in changed:
+            if name != none:
+                yield f"worker.retry.{name}", f"has no effect, because {none} is 0, so there is no pause: leave it out"
+    elif "base_seconds" in changed and worker.retry.base_seconds > worker.retry.max_seconds:
+        yield "worker.retry.base_seconds", "has no effect, because worker.retry.max_seconds is less: raise that"
 
 
 def _of_executors(settings: Settings) -> Found:

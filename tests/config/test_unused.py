@@ -56,6 +56,11 @@ class UnusedTests(ConfigCase):
                 "routing.routes.0.timeout",
                 "the timeout of a is 300 s: raise that",
             ),
+            ("worker: {max_retries: 0, retry: {base_seconds: 5}}", "worker.retry.base_seconds", "max_retries: 0"),
+            ("worker: {max_retries: 0, retry: {jitter: 0}}", "worker.retry.jitter", "allow retries"),
+            ("worker: {retry: {base_seconds: 0, factor: 3}}", "worker.retry.factor", "base_seconds is 0"),
+            ("worker: {retry: {max_seconds: 0, base_seconds: 3}}", "worker.retry.base_seconds", "max_seconds is 0"),
+            ("worker: {retry: {base_seconds: 61}}", "worker.retry.base_seconds", "max_seconds is less: raise that"),
             ("worker: {executors: {a: process}}", "worker.executors.a", "worker.handlers has no a"),
             ("worker: {handler: echo, executor: thread}", "worker.executor", "without a handler"),
             (PROXY + "}\nworker: {timeout_seconds: 5}", "worker.timeout_seconds", "timeout of each endpoint"),
@@ -132,6 +137,29 @@ class UnusedTests(ConfigCase):
         self.load(PROXY__SIDECAR='{"enabled": false, "upstream": "http://a.test"}')
         self.load(QUEUE__CONNECTION__REDIS='{"url": "redis://a"}')
         self.load("proxy: {default_endpoint: 'http://a.test'}", PROXY__ENABLED="false")
+
+
+class PublishingTests(ConfigCase):
+    """An endpoint that publishes"""
+
+    def test_for_http(self) -> None:
+        """It has nothing that only shapes an HTTP request, or guards its target."""
+        endpoint = "publish: {broker: p, topic: t}"
+        brokers = "\nbrokers: {p: {type: mqtt}}"
+        self.load(f"proxy: {{enabled: true, endpoints: {{a: {{{endpoint}, timeout: 5, max_in_flight: 2}}}}}}{brokers}")
+        for name, value in (
+            ("headers", "{X-A: b}"),
+            ("method", "PUT"),
+            ("auth_username", "u"),
+            ("retry_on", "[500]"),
+            ("circuit_breaker", "{open_seconds: 5}"),
+            ("tls", "{ca: /a}"),
+            ("rate", "{requests: 5}"),
+        ):
+            text = f"proxy: {{enabled: true, endpoints: {{a: {{{endpoint}, {name}: {value}}}}}}}{brokers}"
+            complaint = self.complaint(text)
+            self.assertEqual(complaint.key, f"proxy.endpoints.a.{name}")
+            self.assertIn("is for HTTP", complaint.reason)
 
 
 class TwiceTests(ConfigCase):
