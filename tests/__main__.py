@@ -2,10 +2,11 @@
 
     python -m tests [names of modules, cases or tests]
 
-With names, one process of trial runs those tests and its output appears as it comes. Without names, the modules are
-split over as many processes as the machine has cores, at most four; ``TEST_JOBS`` says another number. The
-output of a process appears when that process has ended. A module with the line ``ALONE = True`` runs after all
-others, when no other tests run. The exit code is 0 where at least one test passed and none failed.
+With names, it runs them in one process of trial, and prints their output as it comes. Without names, it splits the
+modules over processes: one more than the machine has cores, because many modules wait for a broker, and at most four.
+``TEST_JOBS`` sets another number. The output of a process appears when that process has ended. A module with the line
+``ALONE = True`` runs after all others, when no other tests run. The exit code is 0 where at least one test passed and
+none failed.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def run_all(scratch: str, jobs: int) -> Counts:
 
 def main(names: Sequence[str]) -> int:
     """The exit code: 0 where at least one test passed and none failed."""
-    jobs = int(os.environ.get("TEST_JOBS") or min(os.cpu_count() or 1, MOST_JOBS))
+    jobs = int(os.environ.get("TEST_JOBS") or min((os.cpu_count() or 1) + 1, MOST_JOBS))
     with tempfile.TemporaryDirectory(prefix="openhqm-trial-") as scratch:
         total = run_named(names, scratch) if names else run_all(scratch, jobs)
     print(total)

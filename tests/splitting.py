@@ -11,7 +11,7 @@ from pathlib import Path
 BUNDLE_SECONDS = 40
 """Modules of one folder share a process up to here: starting one takes a second, and RabbitMQ in it five."""
 SECONDS: Mapping[str, int] = {
-    "tests.brokered.test_forms": 170,
+    "tests.brokered.test_forms": 240,
     "tests.brokered.test_kills": 4,
     "tests.brokered.test_window": 15,
     "tests.command.test_dead": 8,
@@ -21,7 +21,7 @@ SECONDS: Mapping[str, int] = {
     "tests.custom.test_beanstalkd": 70,
     "tests.delivery.test_documents": 6,
     "tests.event_hubs.test_contract": 130,
-    "tests.fleet.test_fleet": 120,
+    "tests.fleet.test_fleet": 95,
     "tests.http1.test_channel": 10,
     "tests.ingress.test_as_it_came": 8,
     "tests.ingress.test_dead_letter_kills": 20,
@@ -44,7 +44,13 @@ SECONDS: Mapping[str, int] = {
     "tests.queue.test_many_at_once": 6,
     "tests.queue.test_orphans": 9,
     "tests.queue.test_promises": 15,
-    "tests.rabbitmq.test_backend": 170,
+    "tests.rabbitmq.test_backend": 300,
+    "tests.rabbitmq.test_broker": 60,
+    "tests.rabbitmq.test_connecting": 20,
+    "tests.rabbitmq.test_contract": 70,
+    "tests.rabbitmq.test_listeners_and_workers": 40,
+    "tests.rabbitmq.test_lost_messages": 87,
+    "tests.rabbitmq.test_outages": 60,
     "tests.redis.test_intake": 14,
     "tests.redis.test_listening": 6,
     "tests.redis.test_roles": 14,
