@@ -58,6 +58,17 @@ class _RequestV1(msgspec.Struct, omit_defaults=True):
     space: tuple[str, str] | None = None
 
 
+class _PlainV1(msgspec.Struct, omit_defaults=True):
+    """The first members of `_RequestV1`: those of most requests, whose envelopes take half the time to make so."""
+
+    openhqm: int
+    correlation_id: str
+    submitted_at: float
+    payload: msgspec.Raw
+    headers: dict[str, str] = {}
+    metadata: dict[str, Any] = {}
+
+
 class _DeadLetterV1(msgspec.Struct):
     openhqm: int
     reason: str
@@ -92,6 +103,31 @@ _step_decoder = msgspec.json.Decoder(_StepV1)
 
 def encode_request(request: Request) -> bytes:
     """A request as bytes, for `decode_request`."""
+    submission = request.submission
+    payload = submission.payload
+    if (
+        submission.priority is Priority.NORMAL
+        and submission.timeout is None
+        and submission.not_before is None
+        and submission.body is None
+        and submission.endpoint is None
+        and submission.partition is None
+        and submission.reply_to is None
+        and submission.tenant is None
+        and not submission.tags
+        and submission.parent_reply is None
+        and payload[:1] not in _SPACE
+        and payload[-1:] not in _SPACE
+    ):
+        plain = _PlainV1(
+            VERSION,
+            request.correlation_id,
+            request.submitted_at,
+            msgspec.Raw(payload),
+            dict(submission.headers),
+            dict(submission.metadata),
+        )
+        return _encoder.encode(plain)
     return _encoder.encode(_request_to_wire(request))
 
 

@@ -162,7 +162,7 @@ class OpenHQM(Service):
         self.bridges = Bridges(settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry)
         door_metrics = DoorMetrics(self.registry)
         self._waiting = LongPolls(store, reactor)
-        ahead = partial(ahead_of, reactor) if self.backend.own_time else never_ahead
+        ahead = ahead_of(reactor) if self.backend.own_time else never_ahead
         self._streams = EventStreams(store, reactor, door_metrics.open_streams.set, ahead)
         send_budget = SendBudget(settings.server.max_unsent_bytes)
         self._door = Door(

@@ -130,6 +130,16 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual((document["openhqm"], document["correlation_id"]), (1, request.correlation_id))
         self.assertIn(b'"payload":' + request.submission.payload.strip(b" \t\r\n"), data)
 
+    def test_plain(self) -> None:
+        """The envelope of a plain request has its members in the order of docs/wire-format.md, and no others."""
+        request = Request("an-id", 1.5, Submission(b'{ "a":1 }', {"X-A": "b"}, {"priority": "normal"}))
+        expected = (
+            b'{"openhqm":1,"correlation_id":"an-id","submitted_at":1.5,"payload":{ "a":1 },'
+            b'"headers":{"X-A":"b"},"metadata":{"priority":"normal"}}'
+        )
+        self.assertEqual(encode_request(request), expected)
+        self.assertEqual(decode_request(expected), request)
+
 
 class UnreadableTests(SynchronousTestCase):
     """Messages that cannot be decoded are `UnreadableMessage`, with a reason"""

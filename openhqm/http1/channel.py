@@ -126,8 +126,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         """
         if self._half_closed:
             return
-        self._half_closed = True
-        self._reader.due = float("inf")
+        self._half_closed, self._reader.due = True, float("inf")
         if isinstance(self._serving, Relay):
             self.transport.abortConnection()
         elif self._closing:
@@ -208,6 +207,8 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
 
     def update_reading(self) -> None:
         """Read from the client, or pause it where what it sends cannot be taken now."""
+        if self._reading and not (self._buffered or self._queue) and self._stalled_at is None and self._reader.empty():
+            return  # it goes on reading, as with most requests
         self._update_buffered()
         relay = self._reader.relay
         # A client that reads the response slowly does not slow down the relayed body, which goes elsewhere.
@@ -227,10 +228,9 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
             self.dataReceived(self._reader.take_unread())
 
     def _update_buffered(self) -> None:
-        buffered = self._queue.size + self._reader.collected + len(self._reader.unread)
-        if buffered != self._buffered:
-            self.site.buffered += buffered - self._buffered
-            self._buffered = buffered
+        more = self._queue.size + self._reader.collected + len(self._reader.unread) - self._buffered
+        self._buffered += more
+        self.site.buffered += more
 
     def _set_reading(self, reading: bool) -> None:
         if reading != self._reading and not self._closing and not self._half_closed:

@@ -204,6 +204,10 @@ class RequestReader:
         """The bytes read so far of a body that is being collected."""
         return self._body_size if self.relay is None else 0
 
+    def empty(self) -> bool:
+        """Whether it has no bytes of a body, no unread ones and no relay, and is not paused."""
+        return self.relay is None and not self._body_size and not self.unread and self._paused_at is None
+
     def discard(self) -> None:
         """Forget the request that is being read: nothing more of it is read."""
         self._held = self.unread = b""

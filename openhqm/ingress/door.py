@@ -82,6 +82,7 @@ class Door:
         self.closed = False
         self._has_room = has_room
         self.ahead = ahead
+        self._clock_ahead = ahead_of(clock)
         self._waiting = waiting
         self._queue = queue
         self._clock = clock
@@ -111,7 +112,7 @@ class Door:
         try:
             if self.closed:
                 raise NotDurable("the process is stopping", retry_after=1)
-            ahead = ahead_of(self._clock)
+            ahead = self._clock_ahead()
             submission, claim = read(started + ahead)
             if ahead and submission.not_before is not None:  # callers name times of day
                 submission = attrs.evolve(submission, not_before=submission.not_before - ahead)

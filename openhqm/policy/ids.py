@@ -16,6 +16,7 @@ from hashlib import blake2b
 
 NUMBER_BITS = 56
 _CHECK_BITS = 122 - NUMBER_BITS
+_SPARE_BITS = 72 - _CHECK_BITS
 _NUMBER_MASK = (1 << NUMBER_BITS) - 1
 _LOW = (1 << 62) - 1
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
@@ -33,8 +34,13 @@ class CorrelationIds:
 
     def issue(self, number: int) -> str:
         """The id of ``number``: the same one every time."""
-        check = self._check_of(number)
-        bits = check << NUMBER_BITS | (number ^ self._mask_of(check))
+        # Written out, for each accepted request pays for it.
+        digest = self._check.copy()
+        digest.update(number.to_bytes(7, "big"))
+        check = int.from_bytes(digest.digest(), "big") >> _SPARE_BITS
+        digest = self._mask.copy()
+        digest.update(check.to_bytes(9, "big"))
+        bits = check << NUMBER_BITS | (number ^ int.from_bytes(digest.digest(), "big"))
         # RFC 9562, section 5.4: 48 bits, version 4, 12 bits, variant 10, 62 bits
         text = "%032x" % ((bits >> 74) << 80 | 0x4 << 76 | (bits >> 62 & 0xFFF) << 64 | 0x2 << 62 | bits & _LOW)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -53,7 +59,7 @@ class CorrelationIds:
     def _check_of(self, number: int) -> int:
         digest = self._check.copy()
         digest.update(number.to_bytes(7, "big"))
-        return int.from_bytes(digest.digest(), "big") >> (72 - _CHECK_BITS)
+        return int.from_bytes(digest.digest(), "big") >> _SPARE_BITS
 
     def _mask_of(self, check: int) -> int:
         digest = self._mask.copy()

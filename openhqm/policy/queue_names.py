@@ -28,6 +28,8 @@ def queue_name(requests: str, endpoint: str | None = None, partition: int | None
 
 def queue_of(requests: str, submission: Submission) -> str:
     """The queue in which a submission waits."""
+    if submission.endpoint is None and submission.partition is None:
+        return requests
     return queue_name(requests, submission.endpoint, submission.partition)
 
 

@@ -30,11 +30,17 @@ class SteadyTime:
     """
 
     def __init__(self, time_of_day: Callable[[], float], elapsed: Callable[[], float] = _elapsed) -> None:
+        self._time_of_day = time_of_day
         self._elapsed = elapsed
         self.began = time_of_day() - elapsed()
 
     def __call__(self) -> float:
         return self.began + self._elapsed()
+
+    def ahead(self) -> float:
+        """By how many seconds the time of day is ahead, where it was set since this began; else 0.0."""
+        seconds = self._time_of_day() - self.began - self._elapsed()
+        return 0.0 if -TOLERATED_SECONDS <= seconds <= TOLERATED_SECONDS else seconds
 
     def set_back(self, reactor: Any, seconds: float) -> None:
         """Say ``seconds`` less from now on. What ``reactor``, which measures by it, has delayed is moved, too."""
@@ -45,21 +51,18 @@ class SteadyTime:
 
 
 def keep_steady(reactor: Any) -> None:
-    """Let ``reactor``, in which no call is delayed yet, measure by steady time. It gets a method `time_of_day`."""
-    reactor.time_of_day = time.time
-    reactor.seconds = SteadyTime(reactor.time_of_day)
+    """Let ``reactor``, in which no call is delayed yet, measure by steady time, which is its ``steady_time``."""
+    reactor.steady_time = SteadyTime(time.time)
+    reactor.seconds = reactor.steady_time.__call__  # as a method: the interpreter calls it faster than an object
 
 
-def ahead_of(clock: Any) -> float:
-    """By how many seconds the time of day is ahead of ``clock``, where it was set since that began; else 0.0.
+def ahead_of(clock: Any) -> Callable[[], float]:
+    """What tells by how many seconds the time of day is ahead of ``clock``.
 
-    A clock without a `time_of_day`, as in tests, shows the time of day.
+    A clock without a ``steady_time``, as in tests, shows the time of day.
     """
-    time_of_day = getattr(clock, "time_of_day", None)
-    if time_of_day is None:
-        return 0.0
-    seconds: float = time_of_day() - clock.seconds()
-    return seconds if abs(seconds) > TOLERATED_SECONDS else 0.0
+    steady: SteadyTime | None = getattr(clock, "steady_time", None)
+    return never_ahead if steady is None else steady.ahead
 
 
 def never_ahead() -> float:

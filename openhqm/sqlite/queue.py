@@ -8,11 +8,12 @@ process at a time, so a lease ends with its process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import apsw
+import attrs
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -172,12 +173,39 @@ class SqliteQueue:
         key = queue.rows.next_key(rank if due is None else DELAYED)
         correlation_id = self._file.ids.issue(key)
         body = encode_request(Request(correlation_id, now, submission))
-        held: Sequence[tuple[QueueRows, int, Request]] = ()
         acceptance = Acceptance(correlation_id, now)
+        if (
+            claim is None
+            and due is None
+            and submission.timeout is None
+            and not follow_ups
+            and not self._load.limits.any
+        ):
+            accepted: Deferred[Any] = self._file.write(partial(queue.rows.append, key, now, body, acceptance))
+        else:
+            accepted = self._file.write(self._adding(submission, claim, follow_ups, queue, key, due, body, acceptance))
+        queue.wake()
+        return accepted
+
+    def _adding(
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission],
+        queue: LocalQueue,
+        key: int,
+        due: float | None,
+        body: bytes,
+        acceptance: Acceptance,
+    ) -> Callable[[apsw.Connection], Acceptance | QueueFull]:
+        """The operation that accepts a request with whatever it can have."""
+        now = acceptance.submitted_at
+        rank = RANK[priority_of(submission)]
+        held: Sequence[tuple[QueueRows, int, Request]] = ()
         if follow_ups:
             held = [self._held_back(follow_up, now) for follow_up in follow_ups]
             ids = tuple(request.correlation_id for _, _, request in held)
-            acceptance = Acceptance(correlation_id, now, follow_ups=ids)
+            acceptance = attrs.evolve(acceptance, follow_ups=ids)
 
         def add(connection: apsw.Connection) -> Acceptance | QueueFull:
             if claim is not None:
@@ -204,9 +232,7 @@ class SqliteQueue:
                 self._held.add(connection, key, held_key)
             return acceptance
 
-        accepted = self._file.write(add)
-        queue.wake()
-        return accepted
+        return add
 
     def _held_back(self, submission: Submission, now: float) -> tuple[QueueRows, int, Request]:
         """A follow-up has a key that no fetch comes by before the request is due."""

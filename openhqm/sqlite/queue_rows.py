@@ -7,15 +7,26 @@ Everything that is given a connection runs inside an operation of `SqliteFile.wr
 from __future__ import annotations
 
 from functools import partial
+from typing import TypeVar
 
 import apsw
 
 from openhqm.messages import Depth
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
-from openhqm.sqlite.schema import BY_PRIORITY, RANK, RANKS, channel_of, first_key, last_key, queue_of_key
+from openhqm.sqlite.schema import (
+    BY_PRIORITY,
+    RANK,
+    RANKS,
+    RUNNING_BITS,
+    channel_of,
+    first_key,
+    last_key,
+    queue_of_key,
+)
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
+T = TypeVar("T")
 Row = tuple[int, int, bytes]
 """Key, attempt, body."""
 
@@ -64,6 +75,7 @@ class QueueRows:
         self._results = results
         self._file = file
         self._highest: dict[int, int] = {}
+        self._one_more = [partial(self._change, rank, 1) for rank in range(RANKS)]
         self._fresh: dict[int, int] = {}
         self._none_older = 0.0
         self.number: int = file.write_now(partial(self._prepare, name))
@@ -105,7 +117,13 @@ class QueueRows:
     def add(self, connection: apsw.Connection, key: int, at: float, body: bytes) -> None:
         """Add a message."""
         connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, at, body))
-        self._count(key, 1)
+        self._file.after_commit(self._one_more[(key >> RUNNING_BITS) % RANKS])
+
+    def append(self, key: int, at: float, body: bytes, result: T, connection: apsw.Connection) -> T:
+        """Add a message, and return ``result``: with its first arguments this is an operation of the file."""
+        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, at, body))
+        self._file.after_commit(self._one_more[(key >> RUNNING_BITS) % RANKS])
+        return result
 
     def remove(self, connection: apsw.Connection, key: int) -> None:
         """Remove a message that was never delivered. Its key is not given out again."""
@@ -114,12 +132,10 @@ class QueueRows:
         self._count(key, -1)
 
     def _count(self, key: int, change: int) -> None:
-        rank = channel_of(key) % RANKS
+        self._file.after_commit(partial(self._change, channel_of(key) % RANKS, change))
 
-        def count() -> None:
-            self._fresh[rank] += change
-
-        self._file.after_commit(count)
+    def _change(self, rank: int, change: int) -> None:
+        self._fresh[rank] += change
 
     def reschedule(self, connection: apsw.Connection, key: int, due: float) -> None:
         """The delivery is over: deliver the request again at ``due``, as the next attempt."""

@@ -15,7 +15,7 @@ import apsw
 import msgspec
 from twisted.logger import Logger
 
-from openhqm.runtime.steady_time import TOLERATED_SECONDS, SteadyTime, ahead_of
+from openhqm.runtime.steady_time import TOLERATED_SECONDS, SteadyTime
 from openhqm.sqlite.sql import fetch_one
 
 
@@ -45,7 +45,7 @@ class Timeline:
 
     def __init__(self, clock: Any, boot: str | None = None) -> None:
         self._clock = clock
-        self._steady = clock.seconds if isinstance(clock.seconds, SteadyTime) else None
+        self._steady: SteadyTime | None = getattr(clock, "steady_time", None)
         self._boot = boot_id() if boot is None else boot
         self._ahead = 0.0
 
@@ -66,12 +66,12 @@ class Timeline:
 
     def note(self, connection: apsw.Connection, now: float) -> int:
         """Write down that the time of day was set, where it was."""
-        if self._steady is not None and abs(ahead_of(self._clock) - self._ahead) > TOLERATED_SECONDS:
+        if self._steady is not None and abs(self._steady.ahead() - self._ahead) > TOLERATED_SECONDS:
             self._keep(connection)
         return 0
 
     def _keep(self, connection: apsw.Connection) -> None:
         assert self._steady is not None
-        self._ahead = ahead_of(self._clock)
+        self._ahead = self._steady.ahead()
         kept = msgspec.json.encode(_Kept(self._boot, self._steady.began, self._ahead))
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('time', ?)", (kept,))

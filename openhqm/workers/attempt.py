@@ -174,7 +174,7 @@ class Attempt:
                 context.log.warn("{reason}: what is for it waits, and spends no attempt", reason=str(error))
                 await self._settle(delivery.release)
         except RetryLater as error:
-            now = context.clock.seconds() + ahead_of(context.clock)  # a service names times of day
+            now = context.clock.seconds() + ahead_of(context.clock)()  # a service names times of day
             await self._failed(*asked_delays(self._failure(started, error), error, now))
         except AttemptTimedOut as error:
             limit = str(error) or self._exceeded()

@@ -124,7 +124,7 @@ class Egress:
 
     def _now(self) -> float:
         """The time of day: targets are told by it, and answer by it."""
-        return self._clock.seconds() + ahead_of(self._clock)
+        return self._clock.seconds() + ahead_of(self._clock)()
 
     def _judged(self, fetched: Fetched, method: str, credentials: Mapping[str, str]) -> CheckedResponse:
         status = fetched.status

@@ -117,7 +117,7 @@ class Work:
     @property
     def deadline(self) -> float:
         """When this attempt times out, in seconds since the epoch."""
-        return self._ends + ahead_of(self._clock)
+        return self._ends + ahead_of(self._clock)()
 
     @property
     def time_left(self) -> float:

@@ -40,7 +40,8 @@ from openhqm.workers.process_messages import (
 )
 from openhqm.workers.replies import UnusableAnswer, asked_delays, blank, completed, describe, failed
 
-_clock: Any = SimpleNamespace(seconds=SteadyTime(time.time), time_of_day=time.time)
+_steady_time = SteadyTime(time.time)
+_clock: Any = SimpleNamespace(seconds=_steady_time.__call__, steady_time=_steady_time)
 _load = cache(load_callable)
 
 

@@ -8,7 +8,7 @@ import apsw
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.steady_time import SteadyTime, ahead_of
+from openhqm.runtime.steady_time import SteadyTime
 from openhqm.sqlite.timeline import Timeline, boot_id
 from tests.runtime.test_steady_time import Machine
 
@@ -17,8 +17,7 @@ class Process:
     """A process on ``machine``, with a clock of its own."""
 
     def __init__(self, machine: Machine) -> None:
-        self.seconds = SteadyTime(lambda: machine.day, lambda: machine.elapsed)
-        self.time_of_day = lambda: machine.day
+        self.seconds = self.steady_time = SteadyTime(lambda: machine.day, lambda: machine.elapsed)
         self.delayed: list[Any] = []
 
     def getDelayedCalls(self) -> list[Any]:
@@ -53,7 +52,7 @@ class TimelineTests(SynchronousTestCase):
         self.restart_machine(200)
         process, _ = self.start()
         self.assertAlmostEqual(due - process.seconds(), 500, 3)
-        self.assertEqual(ahead_of(process), 0.0)
+        self.assertEqual(process.steady_time.ahead(), 0.0)
 
     def test_set(self) -> None:
         """It was set while a process ran, or while none did: what is due stays due, and the time of day is shown."""
@@ -70,7 +69,7 @@ class TimelineTests(SynchronousTestCase):
                 for _ in range(3):  # the second one finds what the first one has written
                     process, _ = self.start()
                     self.assertAlmostEqual(due - process.seconds(), 700, 2)
-                    self.assertAlmostEqual(ahead_of(process), step, 2)
+                    self.assertAlmostEqual(process.steady_time.ahead(), step, 2)
 
     def test_machine_restarted(self) -> None:
         """It was set while a process ran, and the machine was restarted after the process had noticed."""
