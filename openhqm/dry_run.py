@@ -12,6 +12,7 @@ from openhqm.errors import InvalidRequest, MalformedJSON, TransformFailed
 from openhqm.ingress.submission import read_submission
 from openhqm.policy.fields import Document
 from openhqm.policy.routing import CompiledRoute, Outgoing
+from openhqm.runtime.printing import print_lines
 
 # The correlation id for templates that use one. No request ever has this id.
 SAMPLE_ID = "00000000-0000-4000-8000-000000000000"
@@ -46,8 +47,7 @@ def dry_run(
     except TransformFailed as error:
         reason = str(error)
     else:
-        for line in _report(route, outgoing, default_endpoint):
-            print(line, file=out)
+        print_lines(_report(route, outgoing, default_endpoint), out)
         return 0
     print(f"openhqm: {_plain(reason)}", file=err)
     return 1

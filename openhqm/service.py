@@ -62,6 +62,7 @@ from openhqm.runtime.forks import end_forks_at, keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen, stop_listening
 from openhqm.runtime.logs import decouple, end_at_once, tell_repeats, warnings
 from openhqm.runtime.preparing import prepare
+from openhqm.runtime.printing import print_lines
 from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure, run_to_its_end
 from openhqm.runtime.steady_time import ahead_of, never_ahead
@@ -110,8 +111,7 @@ async def check(service: OpenHQM) -> None:
         await service.backend.check()
         await service.orphans.look()
         warnings = (*service.orphans.warnings, *await service.bridges.check())
-        for line in report(service.settings, service.backend, warnings):
-            print(line)
+        print_lines(report(service.settings, service.backend, warnings), sys.stdout)
     finally:
         await service.bridges.disconnect()
         await service.backend.stop()

@@ -370,6 +370,26 @@ class RefusalTests(ProcessCase):
         self.assertIn("durable: a 202 survives a crash and a power cut: no", out)
         self.refused(self.server(OPENHQM_QUEUE__TYPE="rabbitmq"), "--check")
 
+    def test_reader_has_gone(self) -> None:
+        """What is printed for a reader that has seen enough, like head, ends without a traceback, and with 0."""
+        (self.directory / "sample.json").write_text('{"payload":1}')
+        for arguments in (("--check",), ("--dry-run", "sample.json")):
+            server = self.server()
+            reading, writing = os.pipe()
+            os.close(reading)
+            try:
+                done = subprocess.run(
+                    server.command(*arguments),
+                    cwd=server.directory,
+                    env=server.variables(),
+                    stdout=writing,
+                    stderr=subprocess.PIPE,
+                    timeout=60,
+                )
+            finally:
+                os.close(writing)
+            self.assertEqual((done.returncode, done.stderr), (0, b""), arguments)
+
 
 class CustomTests(ProcessCase):
     OWN = """

@@ -22,6 +22,7 @@ from openhqm.command.server import NotReached, Refused, Server
 from openhqm.command.text import printable
 from openhqm.errors import ConfigurationError
 from openhqm.options import ROLES
+from openhqm.runtime.printing import discard
 
 DONE, FAILED, WRONG, NOT_REACHED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = """exit codes: 0 done; 1 it could not be done; 2 the command line or the configuration is wrong;
@@ -55,8 +56,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
     except ValueError as error:
         lines, code = [str(error)], WRONG
     except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more when it closes the stream (its own manual).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        discard(out)
         return FAILED
     except KeyboardInterrupt:
         lines, code = (
