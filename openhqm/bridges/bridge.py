@@ -14,10 +14,12 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from openhqm.bridges.failures import failed_message
 from openhqm.bridges.reading import Reader, Reading
 from openhqm.brokered.acks import AckTracker
 from openhqm.errors import (
@@ -29,8 +31,8 @@ from openhqm.errors import (
     TransformFailed,
     UnreadableMessage,
 )
-from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription
-from openhqm.messages import Acceptance, DeadLetter
+from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription, Message
+from openhqm.messages import Acceptance, DeadLetter, Reply, Status
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 
@@ -45,8 +47,8 @@ Line = tuple[str | None, int]
 class Endings(Protocol):
     """What knows when a request has ended."""
 
-    def when_ended(self, correlation_id: str) -> Deferred[None]:
-        """Fires once it has ended, or is not known any more. It does not fail."""
+    def when_ended(self, correlation_id: str) -> Deferred[Reply | None]:
+        """Fires with its reply once it has ended, or with None where it is not known any more. It does not fail."""
 
 
 @attrs.define(eq=False)
@@ -77,7 +79,9 @@ class Bridge:
 
     ``client_id`` is what the broker knows it by. At most ``most`` messages are neither accepted nor acknowledged: while
     the queue takes none, no further ones are asked for. ``endings``: a message is acknowledged when its request has
-    ended; None: when it is accepted. Messages of one partition are accepted one after the other.
+    ended; None: when it is accepted. With ``endings``, a message that fails for good is published into the channel
+    ``failures`` before it is acknowledged; None: its dead letter here is enough. Messages of one partition are accepted
+    one after the other.
     """
 
     _log = Logger()
@@ -96,6 +100,7 @@ class Bridge:
         *,
         most: int,
         endings: Endings | None = None,
+        failures: str | None = None,
     ) -> None:
         self.reader = reader
         self.name = name
@@ -108,6 +113,7 @@ class Bridge:
         self._counts = counts
         self._most = most
         self._endings = endings
+        self._failures = failures
         self._subscription: ISubscription | None = None
         self._acks = AckTracker(broker.acks, self._ack)
         self._lines: dict[Line, deque[_Entry]] = {}
@@ -245,11 +251,39 @@ class Bridge:
             reason = entry.letter.reason
             self._log.warn("a message to bridge {name} is a dead letter: {reason}", name=self.name, reason=reason)
         self._counts.inc(REJECTED if accepted is None else REPEATED if accepted.replayed else ACCEPTED)
-        if accepted is None or self._endings is None:
+        if accepted is None:
+            self._end(entry, None if entry.letter is None else entry.letter.reason)
+        elif self._endings is None:
             self._acks.done(entry.delivery)
         else:
-            self._endings.when_ended(accepted.correlation_id).addCallback(lambda _: self._acks.done(entry.delivery))
+            self._endings.when_ended(accepted.correlation_id).addCallback(self._ended, entry)
         self._go_on()
+
+    def _ended(self, reply: Reply | None, entry: _Entry) -> None:
+        failed = reply is not None and reply.status is Status.FAILED
+        self._end(entry, (reply.error or reply.status.value) if reply is not None and failed else None)
+
+    def _end(self, entry: _Entry, failure: str | None) -> None:
+        """Nothing is left to do for it but to keep what has failed, where that has a channel."""
+        if failure is None or self._failures is None:
+            self._acks.done(entry.delivery)
+        else:
+            self._run(self._keep(entry, failed_message(self.name, entry.delivery.message, failure), self._failures))
+
+    async def _keep(self, entry: _Entry, failed: Message, channel: str) -> None:
+        """Publish it, however long that takes: it is acknowledged after that, and comes again where it is revoked."""
+        pause = FIRST_PAUSE
+        while not entry.revoked and not self._stopped:
+            try:
+                await self._broker.publish(channel, failed)
+            except NotDurable as error:
+                self.warning = f"bridge {self.name} cannot publish what has failed to {channel}: {error.reason}"
+                await deferLater(self._clock, pause)  # type: ignore[arg-type]
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self._acks.done(entry.delivery)
+                self._go_on()
+                return
 
     def _ack(self, delivery: IBrokerDelivery) -> None:
         delivery.ack().addErrback(self._not_acknowledged)

@@ -65,6 +65,7 @@ class Bridges:
                 counts,
                 most=each.most,
                 endings=StoreEndings(store) if each.acknowledge == "ending" else None,
+                failures=each.dead_letters,
             )
             self._bridges.append(made)
 

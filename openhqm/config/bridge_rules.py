@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openhqm.config.bridges import REPLIES, Bridge
+from openhqm.config.bridges import NONE, REPLIES, Bridge
 from openhqm.config.model import Settings
-from openhqm.config.products import ForeignChannels, Products
+from openhqm.config.products import ForeignChannels, Products, Reach
 from openhqm.config.publishing import Answer, Publish
 from openhqm.policy.text_templates import TextTemplate
 
@@ -30,6 +30,7 @@ def about_bridges(settings: Settings, products: Products) -> Found:
         else:
             yield f"{key}.from.broker", _no_broker(settings, bridge.from_.broker)
         yield from _about_its_replies(settings, products, bridge, key)
+        yield from _about_its_failures(settings, products, bridge, key)
         yield from _about_its_destination(settings, bridge, key)
     yield from _about_client_ids(settings, products)
     if settings.bridges and settings.server.workers > 1:
@@ -92,6 +93,26 @@ def _about_its_replies(settings: Settings, products: Products, bridge: Bridge, k
                         f"{key}.reply.topic",
                         f"is read by the bridge {other.name} ({name}): a reply would be a request",
                     )
+
+
+def _about_its_failures(settings: Settings, products: Products, bridge: Bridge, key: str) -> Found:
+    if products[settings.queue.type].reach is Reach.PROCESS and not settings.server.enabled:
+        why = f"because {settings.queue.type} is gone with the process: what rests here alone would be lost"
+        if bridge.acknowledge != "ending":
+            yield f"{key}.acknowledge", f"must be ending, {why}"
+        if bridge.dead_letters is None:
+            yield f"{key}.dead_letters", f"is needed, {why}"
+        if bridge.reply != NONE:
+            yield f"{key}.reply", f"must be none, {why}"
+    if bridge.dead_letters is None or bridge.from_.broker not in settings.brokers:
+        return
+    if bridge.acknowledge != "ending":
+        yield f"{key}.dead_letters", "has no effect without acknowledge: ending"
+    channels = foreign_channels(settings, products, bridge.from_.broker)
+    if (fault := channels.fault(bridge.dead_letters)) is not None:
+        yield f"{key}.dead_letters", f"{bridge.dead_letters!r} {fault}"
+    elif any(channels.covers(name, bridge.dead_letters) for name in bridge.from_.channels(channels.key)):
+        yield f"{key}.dead_letters", "is read by this bridge: what fails would come again for ever"
 
 
 def _about_publishing(

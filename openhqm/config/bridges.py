@@ -86,6 +86,7 @@ class Bridge:
 
     ``endpoint`` and ``operation``: where they go; routes decide where both are None. ``most`` is how many messages may
     be neither accepted nor acknowledged. ``reply`` None: a reply goes to the message's own address, if it has one.
+    ``dead_letters`` is the channel of the same broker into which a message that fails for good is published.
     """
 
     name: str = ""
@@ -99,6 +100,7 @@ class Bridge:
     acknowledge: str | None = attrs.field(default=None, validator=optional(one_of(("acceptance", "ending"))))
     most: int = attrs.field(default=100, validator=between(1, 10_000))
     reply: ReplyChannel | str | None = attrs.field(default=None, validator=optional(_reply))
+    dead_letters: str | None = attrs.field(default=None, validator=optional(not_empty))
 
     def __attrs_post_init__(self) -> None:
         """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""

@@ -32,8 +32,13 @@ def about_the_queue(settings: Settings, products: Products) -> Found:
 
 
 def about_halves(settings: Settings, products: Products) -> Found:
-    """What is wrong with a process that only listens, or only works, on the queue that it has."""
+    """What is wrong with a process that only listens, or only works, on the queue that it has.
+
+    One that works on what its bridges bring needs no listener: `openhqm.config.bridge_rules` has what they need.
+    """
     product = products[settings.queue.type]
+    if settings.worker.enabled and settings.bridges:
+        return []
     if settings.server.enabled == settings.worker.enabled or product.reach is not Reach.PROCESS:
         return []
     reason = "server.enabled and worker.enabled are needed together, or what a listener accepts is never worked on"

@@ -75,6 +75,8 @@ class Foreign:
         self.kept: list[Message] = []
         self.credits: list[int] = []
         self.receiver: IReceiver | None = None
+        self.published: list[tuple[str, Message]] = []
+        self.refuses = False
 
     def deliver(self, *messages: Message) -> None:
         self.kept += messages
@@ -126,7 +128,10 @@ class Foreign:
         return None
 
     def publish(self, channel: str, message: Message) -> Deferred[None]:
-        raise AssertionError("a bridge publishes nothing")
+        if self.refuses:
+            return fail(NotDurable("away"))
+        self.published.append((channel, message))
+        return succeed(None)
 
     def ask(self, channel: str, message: Message, answers: str | None) -> Deferred[Message]:
         raise AssertionError("a bridge publishes nothing")
@@ -161,6 +166,8 @@ def message(body: bytes = b"1", id: str | None = None, duplicate: bool | None = 
 class BridgeTests(SynchronousTestCase):
     """One bridge into a queue in memory"""
 
+    failures: str | None = None
+
     def make(
         self,
         acks: Acks = Acks.IN_ORDER,
@@ -190,6 +197,7 @@ class BridgeTests(SynchronousTestCase):
             counts,
             most=MOST,
             endings=StoreEndings(self.store) if ending else None,
+            failures=self.failures,
         )
         self.counts = counts
         self.successResultOf(self.queue.start())
@@ -436,6 +444,29 @@ class BridgeTests(SynchronousTestCase):
         self.assertEqual(self.broker.acknowledged, [b"1"])
         self.broker.deliver(message(b"1", "7"))  # it was on its way again
         self.assertEqual(self.broker.acknowledged, [b"1", b"1"])
+
+    def test_failures_are_published(self) -> None:
+        """What fails for good is in its channel before it is acknowledged, also where its broker takes it later."""
+        self.failures = "failed"
+        self.make(Acks.EACH, ending=True)
+        self.broker.refuses = True
+        self.broker.deliver(message(b"1", headers={"a": "b"}, position="0/7"), message(b"no json"), message(b"3"))
+        self.payloads()
+        first, third = self.deliveries
+        for delivery, status in ((first, Status.FAILED), (third, Status.COMPLETED)):
+            error = "it said\nno" if status is Status.FAILED else None
+            self.successResultOf(delivery.settle(Reply(delivery.request.correlation_id, status, 1.0, error=error)))
+        self.assertEqual((self.broker.acknowledged, self.broker.published), ([b"3"], []))
+        self.assertIn("away", self.bridge.warning or "")
+        self.broker.refuses = False
+        self.clock.advance(5)
+        self.assertEqual(sorted(self.broker.acknowledged), [b"1", b"3", b"no json"])
+        self.assertIsNone(self.bridge.warning)
+        published = {each.body: each.headers for _, each in self.broker.published}
+        ours = {"openhqm-bridge": "b", "openhqm-topic": "a/b"}
+        failed = {"a": "b", "openhqm-error": "it said no", "openhqm-position": "0/7", **ours}
+        self.assertEqual(published[b"1"], failed)
+        self.assertIn("not JSON", published[b"no json"]["openhqm-error"])
 
     def test_stopped(self) -> None:
         """It waits for what is being accepted; what waits for room is not acknowledged."""

@@ -139,6 +139,28 @@ class BridgesTests(SynchronousTestCase):
         keyed = {"publish": {"broker": "plant", "topic": "out", "key": "k"}}
         self.refused("proxy.endpoints.x.publish.key", "has no effect", [], {"x": keyed})
 
+    def test_without_a_disk(self) -> None:
+        """Where the queue is gone with a process that has no listener, its bridges let nothing rest there alone."""
+        more = {"queue": {"type": "memory"}, "server": {"enabled": False}}
+        more["brokers"] = {"plant": {"type": "kafka"}}
+        bridge = {"name": "b", "from": {"broker": "plant", "topic": "in"}, "endpoint": "e", "acknowledge": "ending"}
+        sound = {**bridge, "dead_letters": "failed", "reply": "none"}
+        read([sound], **more)
+        for changed, key in (
+            ({"acknowledge": "acceptance"}, "acknowledge"),
+            ({"dead_letters": None}, "dead_letters"),
+            ({"reply": None}, "reply"),
+            ({"dead_letters": "in"}, "dead_letters"),
+            ({"dead_letters": "a b"}, "dead_letters"),
+        ):
+            error = self.assertRaises(ConfigurationError, read, [{**sound, **changed}], **more)
+            self.assertIn(f"bridges.0.{key}", [complaint.key for complaint in error.complaints])
+        self.refused(
+            "queue.type", "are needed together", [], server={"enabled": False}, queue={"type": "memory"}, brokers={}
+        )
+        accepted = {**sound, "acknowledge": "acceptance"}
+        self.refused("bridges.0.dead_letters", "no effect", [accepted], brokers=more["brokers"])
+
     def test_two_with_one_name(self) -> None:
         """Two bridges with one name, or one client id, would disconnect each other."""
         self.refused("bridges.1.name", "must be unique", [BRIDGE, BRIDGE])

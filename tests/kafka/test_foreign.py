@@ -188,3 +188,35 @@ class BridgeTests(BridgeTestCase):
         id = server.submit({"id": 8}, endpoint="out")  # there is no such topic yet: it is tried again
         self.programs.topic("state.8")
         self.assertEqual(server.response(id)["status"], "COMPLETED")
+
+
+class WithoutADiskTests(BridgeTestCase):
+    """Bridges on a queue in memory, in processes without a listener"""
+
+    def replica(self, topic: str, failed: str) -> Server:
+        bridge = self.bridge(topic, acknowledge="ending", reply="none", dead_letters=failed)
+        server = self.server(
+            [bridge],
+            OPENHQM_SERVER__ENABLED="false",
+            OPENHQM_QUEUE__TYPE="memory",
+            OPENHQM_WORKER__MAX_RETRIES="0",
+        )
+        server.launch()
+        self.addCleanup(server.stop)
+        return server
+
+    def test_killed(self) -> None:
+        """Of two replicas one is killed: what it had in hand comes to the other, and nothing is lost."""
+        topic, failed = self.programs.topic("in", 4), self.programs.topic("failed")
+        replicas = [self.replica(topic, failed) for _ in range(2)]
+        records = [{"value": b"%d" % number, "key": b"%d" % (number % 20)} for number in range(600)]
+        self.programs.publish(topic, *records[:200])
+        replicas[0].until(lambda: len(self.bodies()) >= 50, "nothing came")
+        self.programs.publish(topic, *records[200:], {"value": b"\xff", "headers": {"a b": b"no header"}, "key": b"k"})
+        replicas[0].kill()
+        replicas[1].until(lambda: len(set(self.bodies())) == 600, "not all came")
+        replicas[1].until(lambda: self.programs.committed(GROUP, topic) == 601, "not committed")
+        self.assertLessEqual(len(self.bodies()), 600 + 100)  # what `most` lets a replica have in hand
+        (letter,) = self.programs.read(failed, 1)
+        self.assertEqual((letter.value(), letter.key()), (b"\xff", b"k"))
+        self.assertIn(b"cannot be a header", dict(letter.headers())["openhqm-error"])
