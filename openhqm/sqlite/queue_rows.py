@@ -31,8 +31,10 @@ Row = tuple[int, int, bytes]
 """Key, attempt, body."""
 
 MOST_LOOKED_AT = 1000
-MOST_COUNTED = 100_000
+MOST_COUNTED = 100_000  # at the start, before the first request
+PORTION = 5_000  # keys, in an operation of a sweep
 NEVER = float("inf")
+MAX_KEY = 2**63 - 1
 
 
 def delay(connection: apsw.Connection, key: int, rank: int, due: float) -> None:
@@ -75,10 +77,15 @@ class QueueRows:
         self._results = results
         self._file = file
         self._highest: dict[int, int] = {}
-        self._one_more = [partial(self._change, rank, 1) for rank in range(RANKS)]
+        # A new key is above all those that were there at the start.
+        self._one_more = [partial(self._change, rank, 1, MAX_KEY) for rank in range(RANKS)]
         self._fresh: dict[int, int] = {}
+        self._uncounted_to: dict[int, int] = {}
         self._none_older = 0.0
         self.number: int = file.write_now(partial(self._prepare, name))
+        results.on_never_fetched[self.number] = self._forgotten
+        if any(self._uncounted_to.values()):
+            results.within_sweep.append(self.count_some)
 
     def _prepare(self, name: str, connection: apsw.Connection) -> int:
         connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
@@ -93,17 +100,36 @@ class QueueRows:
             )
             (newest,) = fetch_one(connection, "SELECT max(key) FROM messages WHERE key > ? AND key <= ?", (first, last))
             self._highest[rank] = max(highest, newest or 0)
-            self._fresh[rank] = self._count_fresh(connection, cursor, newest or 0)
+            many = (newest or 0) - cursor > MOST_COUNTED
+            self._uncounted_to[rank] = newest if many else 0
+            self._fresh[rank] = 0 if many else self._count_between(connection, cursor, newest or 0)
         return number
 
-    def _count_fresh(self, connection: apsw.Connection, cursor: int, newest: int) -> int:
-        """How many messages lie behind the cursor. Where counting would take long, their keys tell about how many."""
-        if newest - cursor > MOST_COUNTED:
-            return newest - cursor
-        (count,) = fetch_one(
-            connection, "SELECT count(*) FROM messages WHERE key > ? AND key <= ?", (cursor, max(cursor, newest))
-        )
+    def _count_between(self, connection: apsw.Connection, above: int, last: int) -> int:
+        (count,) = fetch_one(connection, "SELECT count(*) FROM messages WHERE key > ? AND key <= ?", (above, last))
         return int(count)
+
+    def count_some(self, connection: apsw.Connection, now: float) -> int:
+        """Within an operation of the file: count some of what was fresh at the start, the newest of it first.
+
+        `_fresh` has the messages above `_uncounted_to`, and what changes below that is not counted, for it was not
+        counted before. Until all are counted, their keys tell about how many they are. Returns how much was looked at.
+        """
+        for rank, to in self._uncounted_to.items():
+            if not to:
+                continue
+            channel = self.channel(rank)
+            (cursor,) = fetch_one(connection, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
+            above = max(cursor, to - PORTION)
+            self._file.after_commit(
+                partial(self._counted, rank, self._count_between(connection, above, to), above, above <= cursor)
+            )
+            return MOST_LOOKED_AT
+        return 0
+
+    def _counted(self, rank: int, count: int, above: int, all_of_them: bool) -> None:
+        self._fresh[rank] += count
+        self._uncounted_to[rank] = 0 if all_of_them else above
 
     def channel(self, rank: int) -> int:
         """The number of the channel for a rank."""
@@ -132,10 +158,27 @@ class QueueRows:
         self._count(key, -1)
 
     def _count(self, key: int, change: int) -> None:
-        self._file.after_commit(partial(self._change, channel_of(key) % RANKS, change))
+        self._file.after_commit(partial(self._change, channel_of(key) % RANKS, change, key))
 
-    def _change(self, rank: int, change: int) -> None:
-        self._fresh[rank] += change
+    def _change(self, rank: int, change: int, key: int) -> None:
+        if key > self._uncounted_to[rank]:
+            self._fresh[rank] += change
+
+    def _passed(self, connection: apsw.Connection, rank: int, before: int, last: int, count: int) -> None:
+        """The cursor of a channel has passed ``count`` messages above ``before``, up to ``last``."""
+        if before >= self._uncounted_to[rank]:
+            self._count(last, -count)
+            return
+        rows = fetch_all(connection, "SELECT key FROM messages WHERE key > ? AND key <= ?", (before, last))
+
+        def passed() -> None:
+            self._fresh[rank] -= sum(key > self._uncounted_to[rank] for (key,) in rows)
+
+        self._file.after_commit(passed)
+
+    def _forgotten(self, key: int) -> None:
+        """Within an operation: a message above the cursor was deleted, because its request had ended long ago."""
+        self._count(key, -1)
 
     def reschedule(self, connection: apsw.Connection, key: int, due: float) -> None:
         """The delivery is over: deliver the request again at ``due``, as the next attempt."""
@@ -234,7 +277,7 @@ class QueueRows:
             connection.execute("INSERT INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self.number, rank, attempt))
         if cursor != before:
             connection.execute("UPDATE channels SET cursor = ? WHERE channel = ?", (cursor, channel))
-            self._count(cursor, -looked_at)
+            self._passed(connection, rank, before, cursor, looked_at)
         return rows, looked_at == MOST_LOOKED_AT
 
     def oldest(self, connection: apsw.Connection) -> tuple[float, int] | None:
@@ -300,7 +343,7 @@ class QueueRows:
             passed = key
         if passed != cursor:
             connection.execute("UPDATE channels SET cursor = ? WHERE channel = ?", (passed, channel))
-            self._count(passed, -looked_at)
+            self._passed(connection, rank, cursor, passed, looked_at)
         return found, before if looked_at == MOST_LOOKED_AT else first
 
     def _next_due(self, connection: apsw.Connection) -> float:
@@ -314,11 +357,12 @@ class QueueRows:
 
     def depth(self, reader: apsw.Connection, now: float) -> Depth:
         """See `IMessageQueue.depth`. Requests cancelled while they waited count until a fetch passes over them."""
-        ready = sum(self._fresh[rank] for rank in RANK.values())
+        ready = 0
         oldest: list[float] = []
         for rank in RANK.values():
             channel = self.channel(rank)
             (cursor,) = fetch_one(reader, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
+            ready += self._fresh[rank] + max(0, self._uncounted_to[rank] - cursor)
             row = fetch_one(
                 reader,
                 "SELECT at FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",

@@ -26,7 +26,7 @@ from openhqm.queue.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.schema import channel_of, last_key
+from openhqm.sqlite.schema import channel_of, last_key, queue_of_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
 SWEEP_SECONDS = 1.0
@@ -57,6 +57,8 @@ class SqliteResults:
         self._running = False
         self.on_ending: list[Callable[[int, str], None]] = []
         self.within_sweep: list[Callable[[apsw.Connection, float], int]] = []
+        self.on_never_fetched: dict[int, Callable[[int], None]] = {}
+        """By queue: called within an operation with the key of a message that is deleted, and lies above its cursor."""
         self.within_ending: list[Callable[[apsw.Connection, int, Reply], None]] = []
 
     # IResultStore
@@ -191,9 +193,13 @@ class SqliteResults:
         )
         for (key,) in keys:
             # The number of the last one given out must outlive its row, or it would be given out again.
-            connection.execute(
-                "UPDATE channels SET highest = max(highest, ?) WHERE channel = ?", (key, channel_of(key))
-            )
+            for (cursor,) in fetch_all(
+                connection,
+                "UPDATE channels SET highest = max(highest, ?) WHERE channel = ? RETURNING cursor",
+                (key, channel_of(key)),
+            ):
+                if key > cursor and (queue := queue_of_key(key)) in self.on_never_fetched:
+                    self.on_never_fetched[queue](key)
             for table in ("inflight", "events", "endings", "messages"):
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         expired = "SELECT digest FROM claims WHERE expires <= ? ORDER BY expires LIMIT ?"
