@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.brokered.foreign import ForeignOverBroker
 from openhqm.brokered.queue import BrokeredQueue
+from openhqm.config.guarantees import anything_required, refuse_in_vain
 from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels, Kind, Product, Products, Reach
 from openhqm.config.queue_rules import about_the_kind, record_keeper
@@ -61,6 +62,7 @@ from openhqm.redis.address import parse_address as parse_redis_address
 from openhqm.redis.driver import check_installed as check_txredisapi
 from openhqm.redis.foreign import RedisStreams, stream_fault
 from openhqm.redis.settings import RedisSettings
+from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite import backend as sqlite
 from openhqm.sqlite.settings import SqliteSettings
 from openhqm.storeless.ledger import StorelessLedger
@@ -166,7 +168,9 @@ TABLE = (
         check=redis_settings.check,
         keeps_records=True,
         foreign_messages=True,
-        foreign=ForeignChannels("stream", stream_fault, stream_fault, without=("key", "qos", "retain", "expiry")),
+        foreign=ForeignChannels(
+            "stream", stream_fault, stream_fault, without=("key", "qos", "retain", "expiry"), in_order=True
+        ),
         make=redis.make_backend,
         make_store=redis.make_store,
         make_foreign=_foreign_redis,
@@ -190,7 +194,9 @@ TABLE = (
         settings=MQTTSettings,
         check=mqtt_settings.check,
         accept="journaled",
-        foreign=ForeignChannels("topics", filter_fault, topic_fault, covers, True, True, MQTT_UNUSED, ("key",)),
+        foreign=ForeignChannels(
+            "topics", filter_fault, topic_fault, covers, True, True, MQTT_UNUSED, ("key",), in_order=True
+        ),
         make=_mqtt,
         make_foreign=_foreign_mqtt,
     ),
@@ -256,6 +262,14 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         kind = Kind.BACKEND if isinstance(made, Backend) else Kind.BROKER
         _refuse(about_the_kind(settings, PRODUCTS, kind))
     return made if isinstance(made, Backend) else _over(made, settings, clock, run_commit)
+
+
+@deferred
+async def look_at_required(settings: Settings, backend: Backend) -> None:
+    """`ConfigurationError` where a started backend cannot keep what is required. Where nothing is, it does not wait."""
+    if anything_required(settings):
+        await backend.when_probed()
+        refuse_in_vain(settings, PRODUCTS, backend.queue)
 
 
 def make_foreign_brokers(settings: Settings, clock: IReactorTime) -> dict[str, IForeignBroker]:

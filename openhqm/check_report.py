@@ -10,6 +10,8 @@ from typing import Any
 import attrs
 
 from openhqm import __version__
+from openhqm.backends import PRODUCTS
+from openhqm.config.guarantees import guarantees
 from openhqm.config.model import Settings
 from openhqm.interfaces import QueueTraits
 from openhqm.queue.backend import Backend
@@ -47,6 +49,7 @@ def report(settings: Settings, backend: Backend, warnings: Sequence[str]) -> lis
         f"openhqm {__version__}: the configuration is sound",
         f"queue.type {settings.queue.type}",
         *(f"  {line}" for line in describe(backend.queue.traits, bool(backend.queue.warnings))),
+        *(f"  {line}" for line in guarantees(settings, PRODUCTS, backend.queue.traits)),
         *(f"  {line}" for line in _channels(backend)),
         *(f"  broker: {line}" for line in _broker(backend)),
         *(f"  note: {warning}" for warning in (*backend.queue.warnings, *warnings)),

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from openhqm.announcing import Announcing
 from openhqm.applied import reloading
-from openhqm.backends import PRODUCTS, make_backend, make_foreign_brokers
+from openhqm.backends import PRODUCTS, look_at_required, make_backend, make_foreign_brokers
 from openhqm.bridges.bridges import Bridges
 from openhqm.check_report import report
 from openhqm.config.handler_rules import FIRST_LOOK
@@ -109,6 +109,7 @@ async def check(service: OpenHQM) -> None:
     """Connect to the backend, and print what it can and cannot promise. `CannotStart` where it cannot be used."""
     try:
         await service.backend.check()
+        await look_at_required(service.settings, service.backend)
         await service.orphans.look()
         warnings = (*service.orphans.warnings, *await service.bridges.check())
         print_lines(report(service.settings, service.backend, warnings), sys.stdout)
@@ -283,6 +284,7 @@ class OpenHQM(Service):
     @deferred
     async def _start(self) -> None:
         await self.backend.start()
+        await look_at_required(self.settings, self.backend)
         self.orphans.start()
         if self._parent is None:
             await self._serve()

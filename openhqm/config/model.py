@@ -17,6 +17,7 @@ from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
 from openhqm.policy.foreign import FORMATS
+from openhqm.policy.guarantees import OF_A_QUEUE
 from openhqm.policy.limits import Limits
 from openhqm.policy.own_paths import SIDECAR_PREFIX, OwnPaths, check_prefix
 from openhqm.policy.proxying import TrustedProxies
@@ -114,8 +115,9 @@ class Queue:
     ``format`` says how messages of other programs are read, and ``response_queue`` where the replies to them go that
     name no place for theirs. With a broker, workers without a store report there. ``priorities`` are those that have
     a channel of their own in a broker; None: all three. ``accept`` says whether a 202 waits for the broker
-    (``confirmed``) or for the ledger alone (``journaled``); None: as `Product.accept` has it. The short forms of the
-    products are fields beside these (`openhqm.config.records`).
+    (``confirmed``) or for the ledger alone (``journaled``); None: as `Product.accept` has it. ``required`` is what has
+    to be kept (`openhqm.policy.guarantees`). The short forms of the products are fields beside these
+    (`openhqm.config.records`).
     """
 
     type: str
@@ -127,6 +129,7 @@ class Queue:
     priorities: list[str] | None = attrs.field(default=None, validator=optional(some_priorities))
     limits: QueueLimits = attrs.field(factory=QueueLimits)
     accept: str | None = attrs.field(default=None, validator=optional(one_of(("confirmed", "journaled"))))
+    required: str | None = attrs.field(default=None, validator=optional(one_of(OF_A_QUEUE)))
     connection: Connection
 
     @property

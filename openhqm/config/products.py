@@ -69,7 +69,8 @@ class ForeignChannels:
     has its name for itself, and its messages are acknowledged in their order. ``answers``: an answer to what was
     published can be waited for. ``unused`` are the fields of the product's record that are for our own queue alone,
     ``without`` the keys of ``publish`` that it does not have. ``check`` finds what is wrong with the product's record:
-    each field with the reason.
+    each field with the reason. ``in_order``: a bridge receives the messages of a key in the order in which they were
+    published, also those that it receives again. ``keyed``: a message has a key of its own, which partitions them.
     """
 
     key: str
@@ -81,6 +82,8 @@ class ForeignChannels:
     unused: Sequence[str] = ()
     without: Sequence[str] = ()
     check: Callable[[Any], Sequence[tuple[str, str]]] = _nothing_wrong_with
+    in_order: bool = False
+    keyed: bool = False
 
 
 @attrs.frozen

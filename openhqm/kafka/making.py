@@ -23,6 +23,8 @@ FOREIGN = ForeignChannels(
     unused=("consumer_group", "prefix", "partitions", "replication", "lost_after_seconds"),
     without=("qos", "retain", "expiry"),
     check=check_connection,
+    in_order=True,
+    keyed=True,
 )
 
 
