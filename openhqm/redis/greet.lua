@@ -4,6 +4,9 @@
 -- the secret, the number, the key; or 'layout', the layout of the keys that are there, and the one that is known here
 local run, secret, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local LEAP = 1000000
+-- Members with the same due time are in the order of their text in a sorted set. From here on all numbers have thirteen
+-- digits, for 9e12 requests, and so that is the order in which they were given out.
+local FIRST = 1000000000000
 local LAYOUT = '2'  -- of the keys; those of another one are not touched
 
 refuse_when_full()
@@ -13,11 +16,11 @@ if layout and layout ~= LAYOUT then return {'layout', layout, LAYOUT} end
 redis.call('SET', prefix .. 'layout', LAYOUT)
 redis.call('SET', prefix .. 'secret', secret, 'NX')
 local number = tonumber(redis.call('GET', prefix .. 'number') or '0')
-if redis.call('GET', prefix .. 'run') ~= run then
+if redis.call('GET', prefix .. 'run') ~= run or number < FIRST then
   -- Another server than last time: one that was restarted, or a replica that took over. It may have forgotten the last
   -- numbers given out. No number is given out twice, so it goes on beyond all of them.
   redis.call('SET', prefix .. 'run', run)
-  redis.call('SET', prefix .. 'number', string.format('%.0f', math.max(number, seen) + LEAP))
+  redis.call('SET', prefix .. 'number', string.format('%.0f', math.max(number, seen, FIRST) + LEAP))
 end
 local known = redis.call('GET', prefix .. 'secret')
 local witness = prefix .. 'known:' .. redis.sha1hex(known)

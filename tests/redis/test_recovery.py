@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import time
 
 from twisted.internet.defer import CancelledError
 
@@ -302,6 +303,21 @@ class RecoveryTests(RealRedisTestCase):
         second = await self.patiently(lambda: one.queue.accept(Submission(b"2"), None))
         self.assertNotEqual(first.correlation_id, second.correlation_id)
         self.assertIn("lost", " ".join(one.queue.warnings))
+
+    async def test_due_at_the_same_time(self) -> None:
+        """What is due at the same time is delivered in the order of acceptance, also where numbers get longer."""
+        server = await self.server()
+        before = await self.instance(server.url)
+        await before.redis.command("SET", "t:number", 10**7 - 3)  # as an earlier version counted
+        one = await self.instance(server.url)
+        due = time.time() + 0.5
+        payloads = [b"%d" % number for number in range(6)]
+        for payload in payloads:
+            await one.queue.accept(Submission(payload, not_before=due), None)
+        delivered = []
+        while len(delivered) < len(payloads):
+            delivered += await self.soon(one.queue.receive(REQUESTS, 6))
+        self.assertEqual([each.request.submission.payload for each in delivered], payloads)
 
     async def test_lost_answer(self) -> None:
         """A settling whose answer got lost is asked for again, and finds that it was done: one ending."""
