@@ -13,10 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm import __version__
 from tests.servers import ROOT, Server
+from tests.small_disk import small_disk
 
 JOBS = """
 import os
@@ -456,15 +457,7 @@ class DiskFullTests(ProcessCase):
     def setUp(self) -> None:
         super().setUp()
         self.disk = self.directory / "disk"
-        self.disk.mkdir()
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(self.disk)], capture_output=True, text=True
-        )
-        if mounted.returncode:
-            if os.environ.get("CI"):
-                raise AssertionError(mounted.stderr)
-            raise SkipTest("a small disk can only be mounted by root")
-        self.addCleanup(subprocess.run, ["umount", "-l", str(self.disk)])
+        self.grow = small_disk(self, self.disk)
 
     def test_full(self) -> None:
         """On a full disk no request is accepted, and all answers are readable.
@@ -486,7 +479,7 @@ class DiskFullTests(ProcessCase):
         self.assertEqual(server.ask("GET", "/health/ready")[0], 503)
         self.assertEqual(server.response(early), before)
         # Make room: here the disk becomes larger.
-        subprocess.run(["mount", "-o", "remount,size=64m", str(self.disk)], check=True)
+        self.grow("64m")
         deadline = time.monotonic() + 15
         while server.ask("GET", "/health/ready")[0] != 200 and time.monotonic() < deadline:
             time.sleep(0.1)

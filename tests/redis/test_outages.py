@@ -13,6 +13,7 @@ import socket
 from tests.brokers import RedisServer
 from tests.outages import NO_HANG, TIMEOUT, LoadedServerCase, ServerCase
 from tests.servers import Server
+from tests.small_disk import small_disk
 
 
 class WholeServerTestCase(ServerCase):
@@ -105,6 +106,37 @@ class OutageTests(WholeServerTestCase):
         redis.say("BGSAVE")
         self.recovers(server)
         self.assertNotIn("Traceback", server.log())
+
+    def test_full_disk(self) -> None:
+        """Redis's own disk is full: nothing is accepted, and what was accepted ends, once there is room again.
+
+        A Redis that syncs each second refuses until then. One that syncs each write exits, and is started again.
+        """
+        for appendfsync in ("everysec", "always"):
+            redis = self.redis_server(appendfsync=appendfsync)
+            grow = small_disk(self, redis.directory / "disk", "4m")
+            redis.settings["dir"] = str(redis.directory / "disk")
+            redis.start()
+            server = self.server(redis.url)
+            server.start()
+            accepted, status = [], 202
+            for number in range(200):
+                document = {"payload": {"number": number, "filling": "x" * 400_000}}
+                status, fields, body = server.ask("POST", "/api/v1/submit", document)
+                if status != 202:
+                    break
+                accepted.append(json.loads(body)["correlation_id"])
+            self.assertEqual(status, 503, body)
+            self.assertIn("retry-after", fields)
+            self.assertGreater(len(accepted), 1)
+            grow("64m")
+            if appendfsync == "always":
+                self.assertEqual(redis.process.wait(10), 1)
+                redis.start()
+            self.recovers(server)
+            for number, one in enumerate(accepted):
+                self.assertEqual(server.response(one, wait=30)["result"]["number"], number)
+            self.assertNotIn("Traceback", server.log())
 
     def test_busy(self) -> None:
         """A script that does not end is 503, and over when it is killed."""
