@@ -51,4 +51,5 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
 
 
 def _file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> SqliteFile:
-    return SqliteFile(os.path.abspath(settings.store_of(SqliteSettings).path), clock, run_commit)
+    ours = settings.store_of(SqliteSettings)
+    return SqliteFile(os.path.abspath(ours.path), clock, run_commit, wait=ours.sync_milliseconds / 1000)

@@ -51,6 +51,8 @@ STORAGE_ERRORS = (
 
 class SqliteFile:
     """The database in ``directory``. ``run_commit`` runs a blocking function, and fires when it is done.
+    A transaction begins ``wait`` seconds after the first write that it is for: the more writes share a sync, the fewer
+    syncs wear the disk.
 
     `write` is the one way to change anything. An operation is a function of the connection; it may run twice
     (when another one in its transaction failed), so all it does outside the database goes to `after_commit`.
@@ -58,13 +60,14 @@ class SqliteFile:
 
     _log = Logger()
 
-    def __init__(self, directory: str, clock: IReactorTime, run_commit: RunCommit) -> None:
+    def __init__(self, directory: str, clock: IReactorTime, run_commit: RunCommit, wait: float = 0.0) -> None:
         self.directory = directory
         self._path = os.path.join(directory, "openhqm.db")
         self._damage: str | None = None
         self._unwritable: str | None = None
         self._clock = clock
         self._run_commit = run_commit
+        self._wait = wait
         self._waiting: list[tuple[Operation[Any], Deferred[Any]]] = []
         self._after: list[Callable[[], None]] = []
         self._scheduled = False
@@ -146,7 +149,7 @@ class SqliteFile:
             self._waiting.append((operation, done))
             if not self._committing and not self._scheduled:
                 self._scheduled = True
-                self._clock.callLater(0, self._begin)
+                self._clock.callLater(self._wait, self._begin)
         return done
 
     @property
@@ -312,7 +315,7 @@ class SqliteFile:
     def _go_on(self) -> None:
         if not self._scheduled and not self._committing and (self._waiting or self._closing is not None):
             self._scheduled = True
-            self._clock.callLater(0, self._begin)
+            self._clock.callLater(0 if self._closing is not None else self._wait, self._begin)
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:

@@ -5,11 +5,18 @@ from __future__ import annotations
 
 import attrs
 
-from openhqm.config.validators import not_empty
+from openhqm.config.model import short_form
+from openhqm.config.validators import between, not_empty
 
 
 @attrs.frozen
 class SqliteSettings:
-    """``path`` is a directory of its own, relative to where the process was started; it is made if it is missing."""
+    """``path`` is a directory of its own, relative to where the process was started; it is made if it is missing.
+
+    ``sync_milliseconds`` is how long a commit waits for more writes to share its sync with.
+    """
 
     path: str = attrs.field(default="openhqm-data", validator=not_empty)
+    sync_milliseconds: float = attrs.field(
+        default=0.0, validator=between(0, 1000), metadata=short_form("sync_milliseconds")
+    )

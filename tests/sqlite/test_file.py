@@ -25,7 +25,7 @@ class SqliteFileTests(SynchronousTestCase):
         self.clock = Clock()
         self.commits: list[Deferred[None]] = []
 
-    def file(self, held: bool = False) -> SqliteFile:
+    def file(self, held: bool = False, wait: float = 0.0) -> SqliteFile:
         """``held``: a commit is done at once, and its completion is for the test to tell."""
 
         def run_commit(commit: Any) -> Deferred[None]:
@@ -38,7 +38,7 @@ class SqliteFileTests(SynchronousTestCase):
             self.commits.append(Deferred())
             return self.commits[-1] if held else succeed(None)
 
-        file = SqliteFile(self.directory, self.clock, run_commit)
+        file = SqliteFile(self.directory, self.clock, run_commit, wait)
         file.open()
         for close in (file._release_lock, file.connection.close, file.reader.close):
             self.addCleanup(close)
@@ -69,6 +69,38 @@ class SqliteFileTests(SynchronousTestCase):
         for waiting in later:
             self.successResultOf(waiting)
         self.assertEqual(self.names(file), list("abcde"))
+
+    def test_waits_for_more(self) -> None:
+        """Where commits wait, writes of that time share one, also those that come while another one is under way."""
+        file = self.file(held=True, wait=0.05)
+        first = self.put(file, "a")
+        self.clock.advance(0.04)
+        second = self.put(file, "b")
+        self.assertEqual(self.commits, [])
+        self.clock.advance(0.01)
+        self.assertEqual(len(self.commits), 1)
+        third = self.put(file, "c")
+        self.assertNoResult(first)
+        self.commits[0].callback(None)
+        for done in (first, second):
+            self.successResultOf(done)
+        self.clock.advance(0.04)
+        fourth = self.put(file, "d")
+        self.assertEqual(len(self.commits), 1)
+        self.clock.advance(0.02)
+        self.commits[1].callback(None)
+        for done in (third, fourth):
+            self.successResultOf(done)
+
+    def test_closed_while_a_commit_waits(self) -> None:
+        """What was asked for before the file is closed is written."""
+        file = self.file(wait=0.05)
+        put = self.put(file, "a")
+        closed = file.close()
+        self.clock.advance(0.05)
+        self.successResultOf(put)
+        self.clock.advance(0.05)
+        self.successResultOf(closed)
 
     def test_fails_alone(self) -> None:
         """An operation that raises fails by itself; the others in its transaction are kept."""
