@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.brokered.foreign import ForeignOverBroker
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.config.guarantees import anything_required, refuse_in_vain
+from openhqm.config.inbox import INBOX
 from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels, Kind, Product, Products, Reach
 from openhqm.config.queue_rules import about_the_kind, record_keeper
@@ -81,12 +82,14 @@ class Row(Product):
     """A product and how it is made. Neither function does I/O; each raises `ConfigurationError`.
 
     ``make`` makes a whole backend or a broker. ``make_store``, where the product keeps records beside a broker, makes
-    that store. ``make_foreign``, where it can be one of ``brokers``, makes that.
+    that store. ``make_foreign``, where it can be one of ``brokers``, makes that. ``make_inbox`` makes that from which
+    ``queue.request_queue`` is read; None: ``make_foreign`` does.
     """
 
     make: Make
     make_store: MakeStore | None = None
     make_foreign: MakeForeign | None = None
+    make_inbox: MakeForeign | None = None
 
 
 def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
@@ -137,6 +140,12 @@ def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
     )
 
 
+def _inbox_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
+    check_txredisapi()
+    address = parse_redis_address(ours.url)
+    return RedisStreams(address, ours.key_prefix, clock, random.random, seconds=ours.timeout_seconds, deletes=True)
+
+
 def _foreign_custom(ours: CustomSettings, clock: IReactorTime) -> IForeignBroker:
     return ForeignOverBroker(custom.make_broker(ours, clock))
 
@@ -174,6 +183,7 @@ TABLE = (
         make=redis.make_backend,
         make_store=redis.make_store,
         make_foreign=_foreign_redis,
+        make_inbox=_inbox_redis,
     ),
     Row(
         name="rabbitmq",
@@ -279,7 +289,8 @@ def make_foreign_brokers(settings: Settings, clock: IReactorTime) -> dict[str, I
     """
     made = {}
     for name, broker in settings.brokers.items() if settings.worker.enabled else ():
-        make = _ROWS[broker.type].make_foreign
+        row = _ROWS[broker.type]
+        make = (row.make_inbox if name == INBOX else None) or row.make_foreign
         assert make is not None, "the record of brokers has no other products"
         made[name] = make(broker.record, clock)
     return made

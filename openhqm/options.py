@@ -16,6 +16,7 @@ from twisted.python.usage import Options, UsageError
 from openhqm import __version__
 from openhqm.backends import PRODUCTS
 from openhqm.config.handler_rules import about_handlers, for_a_first_look
+from openhqm.config.inbox import about_the_inbox, with_inbox
 from openhqm.config.loading import configures, load, read_text
 from openhqm.config.queue_rules import about_halves
 from openhqm.dry_run import dry_run
@@ -113,10 +114,11 @@ class OpenHQMOptions(Options):
         halves = about_halves(settings, PRODUCTS)
         if halves:
             raise ConfigurationError([Complaint(f"--role {role}", f"{key}: {reason}") for key, reason in halves])
-        unanswered = about_handlers(settings)
-        if unanswered:
-            raise ConfigurationError([Complaint(key, reason) for key, reason in unanswered])
-        return Source(settings, text)
+        works_for_others = role == "worker"
+        found = [*about_handlers(settings), *(() if works_for_others else about_the_inbox(settings, PRODUCTS))]
+        if found:
+            raise ConfigurationError([Complaint(key, reason) for key, reason in found])
+        return Source(with_inbox(settings, PRODUCTS, is_a_worker=works_for_others), text)
 
     @property
     def unconfigured(self) -> bool:

@@ -158,7 +158,6 @@ class OpenHQM(Service):
         brokers, works = make_foreign_brokers(settings, reactor), settings.worker.enabled
         pool = WorkerPool(settings, addressing, queue, reactor, self.registry, brokers) if works else None
         self._pool = pool
-        self._intake = self.backend.make_intake(addressing, check_submission) if pool is not None else None
         rules = read_submission, check_submission
         self.bridges = Bridges(settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry)
         door_metrics = DoorMetrics(self.registry)
@@ -228,8 +227,6 @@ class OpenHQM(Service):
             self.settings = settings
             queues = _queues(settings, addressing)
             self._door.addressing = addressing
-            if self._intake is not None:
-                self._intake.addressing = addressing
             if exchange is not None:
                 exchange()
             self.bridges.exchange(addressing)
@@ -303,8 +300,6 @@ class OpenHQM(Service):
         self._serving = True
         if self._pool is not None:
             self._pool.start()
-        if self._intake is not None:
-            self._intake.start()
         self.bridges.start()
         self.backend.when_probed().addBoth(self._announcing.serving)
 
@@ -345,8 +340,6 @@ class OpenHQM(Service):
         for port in self.ports:
             await stop_listening(self._reactor, port)
         if self._serving:
-            if self._intake is not None:
-                await self._intake.stop()
             await self.bridges.stop()
             if self._pool is not None:
                 await self._pool.stop(drain)

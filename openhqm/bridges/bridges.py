@@ -18,6 +18,7 @@ from openhqm.bridges.formats import CheckSubmission, Formats, ReadSubmission
 from openhqm.bridges.reading import Reader
 from openhqm.config.bridge_rules import foreign_channels
 from openhqm.config.bridges import Bridge as BridgeSettings
+from openhqm.config.inbox import INBOX
 from openhqm.config.model import Settings
 from openhqm.config.products import Products
 from openhqm.interfaces import IForeignBroker, IMessageQueue, IResultStore
@@ -75,7 +76,7 @@ class Bridges:
         away = [
             f"broker {name}: {reason}"
             for name, each in self._brokers.items()
-            if (reason := each.unavailable_reason) is not None
+            if name != INBOX and (reason := each.unavailable_reason) is not None  # the queue says that by itself
         ]
         waiting = [each.warning for each in self._bridges if each.warning is not None]
         return [*away, *(warning for each in self._brokers.values() for warning in each.warnings), *waiting]
@@ -123,8 +124,7 @@ def _reply_fault(
     channel: str,
 ) -> str | None:
     """What keeps a channel from getting the reply to a message of ``bridge``, or None."""
-    broker = bridge.reply_broker
-    assert broker is not None
+    broker = bridge.reply_broker or bridge.from_.broker
     fault = brokers[broker].fault(channel)
     if fault is not None:
         return fault

@@ -16,7 +16,7 @@ from openhqm.interfaces import Message, Properties
 from openhqm.messages import Submission
 from openhqm.policy.cloud_events import STRUCTURED, CloudEvent, binary, structured
 from openhqm.policy.fields import to_json
-from openhqm.policy.foreign import is_envelope, read_foreign, read_headers
+from openhqm.policy.foreign import is_envelope, read_content, read_foreign, read_headers
 from openhqm.policy.json_text import members
 
 SPECIFIED = frozenset(("correlation_id", "timestamp", "payload", "metadata", "headers"))
@@ -26,10 +26,14 @@ _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @attrs.frozen
 class Content:
-    """``identity`` is what its producer says is the same in each copy of the message; None: nothing."""
+    """``identity`` is what its producer says is the same in each copy of the message; None: nothing.
+
+    ``reply_to`` is the address for the reply that the content itself has.
+    """
 
     submission: Submission
     identity: str | None = None
+    reply_to: str | None = None
 
 
 ReadSubmission = Callable[[bytes, float], Submission]
@@ -48,12 +52,12 @@ class Formats:
         """`UnreadableMessage`, `InvalidRequest` or `MalformedJSON`: it is not of this format."""
         about, body = message.properties or Properties(), message.body
         if format in ("auto", "cloudevents"):
-            event = binary(body, message.headers, about.content_type)
+            event = binary(body, message.headers, about.content_type) if message.headers else None
             if event is None and (format == "cloudevents" or _media_type(about) == STRUCTURED):
                 event = structured(body)
             if event is not None:
                 return self._event(event)
-        headers = read_headers(_raw(message.headers))
+        headers = read_headers(_raw(message.headers)) if message.headers else {}
         if about.tombstone:
             return Content(Submission(b"null", headers))
         if format == "envelope" or (format == "auto" and (is_envelope(body) or is_specified(body))):
@@ -63,10 +67,10 @@ class Formats:
                 return Content(Submission(to_json(body.decode()), headers))
             except UnicodeDecodeError:
                 raise UnreadableMessage("the message is not UTF-8") from None
-        found = read_foreign(body, {}, {"auto": "auto", "json": "json"}.get(format, "raw"))
-        if found.body is not None and about.content_type is not None:
+        payload, body_bytes = read_content(body, format if format in ("auto", "json") else "raw")
+        if body_bytes is not None and about.content_type is not None:
             headers = {"Content-Type": about.content_type, **headers}
-        return Content(attrs.evolve(found, headers=headers))
+        return Content(Submission(payload, headers, body=body_bytes))
 
     def _event(self, event: CloudEvent) -> Content:
         headers = {**event.others, **event.headers}
@@ -87,6 +91,7 @@ class Formats:
         if is_envelope(body):
             found = decode_request(body).submission
             self.check(found, now)
+            reply_to = found.reply_to
             # An envelope does not decide in which queue it waits, or who it is from.
             found = attrs.evolve(
                 found,
@@ -97,7 +102,7 @@ class Formats:
                 reply_to=None,
                 parent_reply=None,
             )
-            return Content(found)
+            return Content(found, reply_to=reply_to)
         parts = members(body)
         if "payload" not in parts:
             raise UnreadableMessage("it has no payload")

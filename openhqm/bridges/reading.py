@@ -14,11 +14,13 @@ import attrs
 
 from openhqm.bridges.formats import Formats
 from openhqm.config.bridges import NONE, Bridge, replies_of
+from openhqm.config.inbox import Inbox
 from openhqm.errors import UnreadableMessage
 from openhqm.interfaces import Message, Properties
 from openhqm.messages import DeadLetter, IdempotencyClaim, Priority, Reply, Request, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.fields import Document
+from openhqm.policy.foreign import MESSAGE_ID
 from openhqm.policy.reason_classes import ReasonClass
 from openhqm.policy.text_templates import LEVELS, TOPIC, TextTemplate, one_level
 
@@ -74,6 +76,7 @@ class Reader:
         reply = bridge.reply_channel
         self._reply_topic = _compiled(None if reply is None else reply.topic)
         self._scope = f"bridge {bridge.name}"
+        self._inbox = bridge if isinstance(bridge, Inbox) and bridge.queue_replies else None
 
     def read(self, message: Message, now: float) -> Reading:
         """`UnreadableMessage`, `MalformedJSON`, `InvalidRequest` or `TransformFailed` where it can be no request."""
@@ -85,8 +88,13 @@ class Reader:
         if len(about.topic) > LONGEST_TOPIC or about.topic.count("/") >= MOST_LEVELS:
             raise UnreadableMessage(f"its topic has more than {LONGEST_TOPIC} characters or {MOST_LEVELS} levels")
         content = self._formats.content(message, bridge.from_.format, now)
+        if content.reply_to is not None and about.reply_to is None:
+            about = attrs.evolve(about, reply_to=content.reply_to)
         submission = self._with_metadata(content.submission, message.key, about, now)
         follow_up = self._follow_up(submission, message.key, about)
+        if self._inbox is not None and (reply_to := about.reply_to or self._inbox.answers) is not None:
+            self._check_reply_to(reply_to)
+            submission = attrs.evolve(submission, reply_to=reply_to)
         submission = self.addressing.addressed(submission)
         identity = content.identity or about.message_id or about.identity
         certain = identity is not None and identity != about.identity
@@ -116,13 +124,19 @@ class Reader:
         body, size = message.body, len(message.body)
         if size > self._most_bytes:
             body, reason = body[: self._most_bytes], f"{reason}; of its {size} bytes these are the first ones"
-        request = Request(id, now, Submission(b"null", metadata=metadata, body=body))
+        reply_to = None
+        if self._inbox is not None:
+            asked = about.reply_to
+            reply_to = asked if asked is not None and self._reply_fault(asked) is None else self._inbox.answers
+        request = Request(id, now, Submission(b"null", metadata=metadata, body=body, reply_to=reply_to))
         kind = ReasonClass.NOT_A_REQUEST.value
         reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason, reason_class=kind)
         return DeadLetter(request, f"not a request: {reason}", reply, now)
 
     def _about(self, about: Properties) -> dict[str, Any]:
         found: dict[str, Any] = {"bridge": self._bridge.name, TOPIC: about.topic[:LONGEST_TOPIC]}
+        if self._inbox is not None and about.message_id is not None:
+            found[MESSAGE_ID] = about.message_id
         if about.retained:
             found["retained"] = True
         if about.duplicate:
@@ -143,7 +157,12 @@ class Reader:
             metadata["endpoint"] = bridge.endpoint
         if bridge.operation is not None:
             metadata["operation"] = bridge.operation
-        submission = attrs.evolve(found, metadata=metadata)
+        # `attrs.evolve` costs a multiple, and most messages have nothing but a payload or a body.
+        plain = found.priority is Priority.NORMAL and found.timeout is None and found.not_before is None
+        if plain and not found.tags and bridge.priority is None and bridge.timeout is None:
+            submission = Submission(found.payload, found.headers, metadata, body=found.body)
+        else:
+            submission = attrs.evolve(found, metadata=metadata)
         if self._partition_key is not None or self._path is not None:
             document = Document(submission)
             if self._partition_key is not None:
@@ -167,9 +186,7 @@ class Reader:
             channel = about.reply_to
         else:
             return None
-        fault = self._reply_fault(channel)
-        if fault is not None:
-            raise UnreadableMessage(f"its reply cannot go to {channel[:80]!r}, which {fault}")
+        self._check_reply_to(channel)
         address: dict[str, Any] = {"broker": broker, "channel": channel}
         if about.correlation is not None:
             address["correlation"] = b64encode(about.correlation).decode()
@@ -179,6 +196,11 @@ class Reader:
         if isinstance(original, str):
             address["in_reply_to"] = original
         return Submission(b"null", metadata={REPLY: address}, endpoint=replies_of(broker))
+
+    def _check_reply_to(self, channel: str) -> None:
+        fault = self._reply_fault(channel)
+        if fault is not None:
+            raise UnreadableMessage(f"its reply cannot go to {channel[:80]!r}, which {fault}")
 
 
 def _compiled(text: str | None) -> TextTemplate | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from openhqm.config.bridges import NONE, REPLIES, Bridge
+from openhqm.config.inbox import INBOX, Inbox
 from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels, Products, Reach
 from openhqm.config.publishing import Answer, Publish
@@ -17,13 +18,16 @@ Found = Iterator[tuple[str, str]]
 def about_bridges(settings: Settings, products: Products) -> Found:
     """Each key with what is wrong with it."""
     for name, broker in settings.brokers.items():
+        if name == INBOX:  # its record is that of the queue
+            continue
         default = type(broker.record)()
         for field in foreign_channels(settings, products, name).unused:
             if getattr(broker.record, field) != getattr(default, field):
                 yield f"brokers.{name}.{field}", "has no effect, because it is for queue.connection: leave it out"
         for field, reason in foreign_channels(settings, products, name).check(broker.record):
             yield f"brokers.{name}.{field}", reason
-    for index, bridge in enumerate(settings.bridges):
+    written = [each for each in settings.bridges if not isinstance(each, Inbox)]
+    for index, bridge in enumerate(written):
         key = f"bridges.{index}"
         if bridge.from_.broker in settings.brokers:
             yield from _about_its_source(settings, products, bridge, key)
@@ -33,7 +37,7 @@ def about_bridges(settings: Settings, products: Products) -> Found:
         yield from _about_its_failures(settings, products, bridge, key)
         yield from _about_its_destination(settings, bridge, key)
     yield from _about_client_ids(settings, products)
-    if settings.bridges and settings.server.workers > 1:
+    if written and settings.server.workers > 1:
         yield "bridges", f"read with one process: server.workers must be 1, not {settings.server.workers}"
     for name, endpoint in settings.proxy.endpoints.items():
         if endpoint.publish is not None:

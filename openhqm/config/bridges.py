@@ -49,6 +49,12 @@ class Source:
     client_id: str | None = attrs.field(default=None, validator=optional(not_empty))
     format: str = attrs.field(default="auto", validator=one_of(FORMATS))
 
+    @classmethod
+    def of(cls, broker: str, key: str, channel: str, format: str) -> Source:
+        """The source that is one channel, where the broker's product has ``key`` for channels."""
+        named: dict[str, Any] = {key: [channel] if key == "topics" else channel}
+        return cls(broker, format=format, **named)
+
     def channels(self, key: str) -> Sequence[str]:
         """What the key for channels of the broker's product says."""
         value = getattr(self, key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from openhqm.config.inbox import is_fed_by_others
 from openhqm.config.model import RESPONSES, Settings, short_forms
 from openhqm.config.products import Kind, Product, Products, Reach
 from openhqm.messages import Priority
@@ -19,7 +20,8 @@ def about_the_queue(settings: Settings, products: Products) -> Found:
     """Each key with what is wrong with it, as far as that can be told before the product is made."""
     product = products[settings.queue.type]
     found = [*about_halves(settings, products), *_about_processes(settings, products), *_about_names(settings)]
-    if settings.queue.format not in ("auto", "envelope") and not product.foreign_messages:
+    is_fed = product.foreign_messages or (product.foreign is not None and is_fed_by_others(settings))
+    if settings.queue.format not in ("auto", "envelope") and not is_fed:
         reason = f"{settings.queue.format} is for messages of other programs, which do not reach {product.name}"
         found.append(("queue.format", reason))
     limits = settings.queue.limits.limits

@@ -13,11 +13,13 @@ from openhqm.messages import Reply, Submission
 from openhqm.policy.field_text import readable
 from openhqm.policy.json_text import members
 
-FORMATS = ("auto", "envelope", "json", "raw")
+RAW = "raw"
+FORMATS = ("auto", "envelope", "json", RAW)
 CONTENT = (b"payload", b"body", b"data")
 REPLY_TO = "reply_to"
+MESSAGE_ID = "message_id"
+"""The metadata of a request that a message became: the id of that message, which a reply quotes."""
 MOST_HEADERS = 100
-LONGEST_NAME = 1024
 # Fields of a reply message that the gateway sets. A header of the reply must not replace one of them.
 OWN_FIELDS = frozenset(("correlation_id", "in_reply_to", "status", "status_code", "payload", "error", REPLY_TO))
 _VERSIONED = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -97,16 +99,6 @@ def read_headers(fields: Mapping[bytes, bytes]) -> dict[str, str]:
             )
         headers[text[0]] = text[1]
     return headers
-
-
-def check_reply_to(name: str, inbox: str, prefix: str) -> None:
-    """Raise `UnreadableMessage` where ``name`` must not get a reply: the ``inbox`` itself, or a key of
-    OpenHQM's own.
-    """
-    if name == inbox or name.startswith(prefix):
-        raise UnreadableMessage(f"{REPLY_TO} must not name a stream that OpenHQM reads")
-    if len(name) > LONGEST_NAME or not name.isprintable() or "\N{REPLACEMENT CHARACTER}" in name:
-        raise UnreadableMessage(f"{REPLY_TO} must be printable, and at most {LONGEST_NAME} characters")
 
 
 def reply_fields(reply: Reply) -> list[str | bytes]:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from openhqm.errors import CannotStart
 from openhqm.interfaces import IBroker, IMessageQueue, IResultStore
-from openhqm.messages import DeadLetter, Submission
+from openhqm.messages import DeadLetter
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.channel_count import ChannelCount
 from openhqm.policy.channels import Channels
@@ -33,30 +33,10 @@ class Timekeeper(Protocol):
         """Keep them no longer."""
 
 
-class Intake(Protocol):
-    """What turns messages of other programs into requests, which go where ``addressing`` says by then."""
-
-    addressing: Addressing
-
-    def start(self) -> None:
-        """Begin to read them."""
-
-    def stop(self) -> Deferred[None]:
-        """Read no more of them; fires once the last one is a request, or is left where it was."""
-
-
-CheckSubmission = Callable[[Submission, float], None]
-"""Raises `InvalidRequest` for a submission that the door would refuse at that time."""
-
-
 class CountChannels(Protocol):
     """Counts channels; see `Backend`."""
 
     def __call__(self, addressing: Addressing | None = None) -> ChannelCount: ...
-
-
-def _no_intake(addressing: Addressing, check: CheckSubmission) -> Intake | None:
-    return None
 
 
 def _known_at_once() -> Deferred[None]:
@@ -68,7 +48,7 @@ class Backend:
     """Where requests and answers are.
 
     ``timekeeper``: None where the queue keeps the time itself. ``when_probed`` fires once it is known whether a server
-    can be reached. ``make_intake`` makes what reads messages of other programs, or None where there are none.
+    can be reached.
     ``channels`` counts the channels that the queue takes in ``broker``, with the addressing that it was made with or
     with another one; None: there is no broker. ``limit`` has the queue keep other limits from then on; None: those that
     it has are its own. ``own_time``: the times in the store are those of this process's clock.
@@ -78,7 +58,6 @@ class Backend:
     store: IResultStore
     timekeeper: Timekeeper | None = None
     when_probed: Callable[[], Deferred[None]] = _known_at_once
-    make_intake: Callable[[Addressing, CheckSubmission], Intake | None] = _no_intake
     channels: CountChannels | None = None
     broker: IBroker | None = None
     limit: Callable[[Limits], None] | None = None

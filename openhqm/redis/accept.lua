@@ -1,6 +1,6 @@
 -- Take responsibility for a request: idempotency key, record, place in the queue and deadline, or nothing of it.
 -- queue, priority, body, not before ('': at once), timeout ('': none), idempotency key ('': none), fingerprint, lifetime,
--- source, entry ('': none; else the request stands there until it is accepted), reply to ('': none is asked for), about,
+-- source, entry ('': none; else a dead letter that stands there until it is accepted), reply to ('': none is asked for), about,
 -- the most requests and bytes ('': no limit), '1' where they do not keep it out, '1' where a limit asks which request
 -- has waited longest, the follow-ups (see hold_back)
 -- {'new', number, time, numbers of the follow-ups, if any}; {'full', requests, bytes}: there is no room; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
@@ -22,8 +22,7 @@ end
 local counted = ARGV[14] ~= '' or ARGV[15] ~= ''
 local full = ARGV[16] == '' and too_much(#body, ARGV[14], ARGV[15])
 if full then return full end
--- A dead letter that is redriven, or another program's message, is deleted in the step that accepts it. Another process
--- may have done so already.
+-- A dead letter that is redriven is deleted in the step that accepts it. Another process may have done so already.
 if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'} end
 
 local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))

@@ -8,12 +8,10 @@ import random
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.model import Settings
-from openhqm.policy.addressing import Addressing
-from openhqm.queue.backend import Backend, Beside, CheckSubmission, RunCommit, Store
+from openhqm.queue.backend import Backend, Beside, RunCommit, Store
 from openhqm.redis.address import parse_address
 from openhqm.redis.connection import Redis
 from openhqm.redis.driver import check_installed
-from openhqm.redis.intake import RedisIntake
 from openhqm.redis.ledger import RedisLedger
 from openhqm.redis.queue import RedisQueue
 from openhqm.redis.results import RedisResults
@@ -40,12 +38,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
 
     store.sweeps.extend(queue.sweeps)
 
-    def make_intake(addressing: Addressing, check: CheckSubmission) -> RedisIntake:
-        most_bytes = settings.server.max_body_bytes
-        answers = names.response_queue
-        return RedisIntake(redis, queue, names.request_queue, names.format, addressing, check, most_bytes, answers)
-
-    return Backend(queue, store, store, redis.when_probed, make_intake, limit=queue.limit)
+    return Backend(queue, store, store, redis.when_probed, limit=queue.limit)
 
 
 def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, beside: Beside) -> Store[RedisLedger]:

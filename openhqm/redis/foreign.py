@@ -29,6 +29,8 @@ def stream_fault(name: str) -> str | None:
         return "is empty"
     if len(name) > LONGEST_NAME or not name.isprintable():
         return f"is not printable, or has more than {LONGEST_NAME} characters"
+    if "\N{REPLACEMENT CHARACTER}" in name:
+        return "is not UTF-8"
     return None
 
 
@@ -36,14 +38,23 @@ def stream_fault(name: str) -> str | None:
 class RedisStreams:
     """The streams of the Redis at ``address``. Keys that begin with ``prefix`` may be those of a queue of ours.
 
-    ``seconds`` is how long an answer may take. ``random`` is as `random.random`.
+    ``seconds`` is how long an answer may take. ``random`` is as `random.random`. ``deletes``: an entry that is
+    acknowledged is deleted, because no other group reads the streams.
     """
 
     acks = Acks.EACH
 
     def __init__(
-        self, address: Address, prefix: str, reactor: Any, random: Callable[[], float], *, seconds: float
+        self,
+        address: Address,
+        prefix: str,
+        reactor: Any,
+        random: Callable[[], float],
+        *,
+        seconds: float,
+        deletes: bool = False,
     ) -> None:
+        self._deletes = deletes
         self._address = address
         self._prefix = prefix
         self._reactor = reactor
@@ -86,7 +97,14 @@ class RedisStreams:
     def subscribe(self, name: str, channels: Sequence[str], most: int, receiver: IReceiver) -> ISubscription:
         (stream,) = channels
         made = StreamSubscription(
-            stream, name, receiver, self._new_link(BLOCK_SECONDS), self._command, self._reactor, self._random
+            stream,
+            name,
+            receiver,
+            self._new_link(BLOCK_SECONDS),
+            self._command,
+            self._reactor,
+            self._random,
+            deletes=self._deletes,
         )
         self._subscriptions.append(made)
         made.start()

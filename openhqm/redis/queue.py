@@ -26,7 +26,7 @@ from openhqm.messages import (
     Request,
     Submission,
 )
-from openhqm.policy.foreign import reply_fields
+from openhqm.policy.foreign import MESSAGE_ID, reply_fields
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
@@ -39,7 +39,7 @@ from openhqm.redis.local_queue import LocalQueue
 from openhqm.runtime.deferreds import deferred
 
 NO_SOURCE = ("", "")
-MESSAGE_ID = "message_id"
+"""Where a request stood before, and is deleted in the step that accepts it: nowhere."""
 LARGEST_BYTES = 512 * 1024 * 1024  # a string in Redis holds no more (proto-max-bulk-len)
 TRAITS = QueueTraits(durable=True, ordered=True, atomic_settle=True, largest_message=LARGEST_BYTES)
 NOT_DURABLE = attrs.evolve(TRAITS, durable=False)
@@ -107,35 +107,10 @@ class RedisQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
-        return self._accept_within(submission, claim, NO_SOURCE, follow_ups)
-
-    def _accept_within(
-        self,
-        submission: Submission,
-        claim: IdempotencyClaim | None,
-        source: tuple[str, str],
-        follow_ups: Sequence[Submission] = (),
-    ) -> Deferred[Acceptance]:
-        accept = partial(self._accept, submission, claim, source, follow_ups, self._load.values)
+        accept = partial(self._accept, submission, claim, NO_SOURCE, follow_ups, self._load.values)
         if not self._load.limits.any:
             return cast(Deferred[Acceptance], accept())
         return self._load.accept(request_size(submission), accept)
-
-    def adopt(self, submission: Submission, source: str, entry: str) -> Deferred[Acceptance]:
-        """Accept a request for the message ``entry`` of the stream ``source``, and delete it there, in one step.
-
-        `UnknownRequest` where the message is gone: another process was quicker. `QueueFull`: it stays there.
-        """
-        return self._accept_within(submission, None, (source, entry))
-
-    @deferred
-    async def refuse(self, letter: DeadLetter, source: str, entry: str) -> bool:
-        """Make the message ``entry`` of ``source`` a dead letter, in one step. False where it is gone."""
-        reply, submission = letter.reply, letter.request.submission
-        asked = (submission.reply_to or "", about(submission), *reply_fields(reply))
-        answer = await self._redis.run("refuse", source, entry, self._letters.key, encode_dead_letter(letter), *asked)
-        self._redis.not_answered(answer, reply.correlation_id)
-        return bool(answer != b"0")
 
     def _accept(
         self,
@@ -204,7 +179,10 @@ class RedisQueue:
 
     @deferred
     async def reject(self, letter: DeadLetter) -> None:
-        await self._redis.run("dead_letter", self._letters.key, encode_dead_letter(letter))
+        reply, submission = letter.reply, letter.request.submission
+        asked = (submission.reply_to, about(submission), *reply_fields(reply)) if submission.reply_to else ()
+        answer = await self._redis.run("dead_letter", self._letters.key, encode_dead_letter(letter), *asked)
+        self._redis.not_answered(answer, reply.correlation_id)
 
     def last_dead_letter(self) -> Deferred[int]:
         return self._letters.last()

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable, UnreadableMessage
@@ -29,6 +30,8 @@ IDLE_SECONDS = 60.0
 TAKE_OVER_SECONDS = 20.0
 """How often to look for what another consumer has left."""
 MANY_BYTES = 1024 * 1024
+ACKNOWLEDGE = """redis.call('XACK', KEYS[1], unpack(ARGV)) return redis.call('XDEL', KEYS[1], unpack(ARGV, 2))"""
+"""Acknowledged and not deleted, an entry would stay for ever."""
 Entry = tuple[str, list[tuple[bytes, bytes]]]
 Command = Callable[..., Deferred[Any]]
 
@@ -61,7 +64,10 @@ class StreamDelivery:
 
 @implementer(ISubscription)
 class StreamSubscription:
-    """The consumer ``name`` of the group ``name``. It waits over ``link``; ``command`` asks over another connection."""
+    """The consumer ``name`` of the group ``name``. It waits over ``link``; ``command`` asks over another connection.
+
+    ``deletes``: an entry that is acknowledged is deleted in the same step.
+    """
 
     _log = Logger()
 
@@ -74,7 +80,11 @@ class StreamSubscription:
         command: Command,
         clock: Any,
         random: Callable[[], float],
+        *,
+        deletes: bool = False,
     ) -> None:
+        self._deletes = deletes
+        self._done: dict[str, Deferred[None]] = {}  # what is acknowledged with the next command
         self.warning: str | None = None
         self._stream = stream
         self._name = name
@@ -199,11 +209,28 @@ class StreamSubscription:
         )
         return _entries(answer[0][1]) if answer else []
 
-    @deferred
-    async def _acknowledge(self, delivery: StreamDelivery) -> None:
-        del self._out[delivery.id]
+    def _acknowledge(self, delivery: StreamDelivery) -> Deferred[None]:
+        """What is acknowledged in one turn of the reactor, as what was accepted together is, goes in one command."""
+        if not self._done:
+            self._clock.callLater(0, self._acknowledge_all)
+        acknowledged = self._done[delivery.id] = Deferred()
+        return acknowledged
+
+    def _acknowledge_all(self) -> None:
+        done, self._done = self._done, {}
+        for id in done:
+            del self._out[id]
         self._wake()
-        await self._command("XACK", self._stream, self._name, delivery.id)
+        if self._deletes:
+            asked = self._command("EVAL", ACKNOWLEDGE, 1, self._stream, self._name, *done)
+        else:
+            asked = self._command("XACK", self._stream, self._name, *done)
+
+        def tell(result: Any) -> None:
+            for each in done.values():
+                each.callback(None) if not isinstance(result, Failure) else each.errback(result)
+
+        asked.addBoth(tell)
 
     def _wake(self) -> None:
         while self._waiting and len(self._out) < self._most:

@@ -151,7 +151,7 @@ class StreamTests(RealRedisTestCase):
         expected = {"payload": b"1", "content_type": b"a/b", "correlation": b"\xff", "reply_to": b"r", "X-A": b"b"}
         self.assertEqual(entry, expected)
         server.command("SET", "text", "x")
-        for name in ("own:queue", "", "text", "a\nb"):
+        for name in ("own:queue", "", "text", "a\nb", "a" * 1025, "\N{REPLACEMENT CHARACTER}"):
             await self.assertFailure(broker.publish(name, Message(b"1")), NotDurable)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import threading
 import time
@@ -11,15 +12,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.bridges.bridge import OUTCOMES, Bridge
+from openhqm.bridges.formats import Formats
+from openhqm.bridges.reading import Reader
 from openhqm.codec import decode_dead_letter, encode_request
-from openhqm.ingress.submission import check_submission
+from openhqm.config.bridges import Source
+from openhqm.config.inbox import MOST, Inbox
+from openhqm.ingress.submission import check_submission, read_submission
 from openhqm.messages import Reply, Request, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.limits import NO_LIMITS, Limits
-from openhqm.redis.intake import RedisIntake
+from openhqm.redis.address import parse_address
+from openhqm.redis.foreign import RedisStreams
+from openhqm.runtime.counting import Counts
 from openhqm.testing import DEAD_LETTERS, REQUESTS
 from tests.brokers import RedisServer
 from tests.redis.bench import Instance
@@ -50,14 +61,46 @@ class IntakeTests(RealRedisTestCase):
         lease: float = 60.0,
         answers: str | None = None,
         limits: Limits = NO_LIMITS,
-    ) -> tuple[Instance, RedisIntake]:
+    ) -> tuple[Instance, Bridge]:
         one = await self.instance(url, lease, limits)
-        made = RedisIntake(
-            one.redis, one.queue, INBOX, format, addressing or Addressing(), check_submission, MOST_BYTES, answers
-        )
-        self.addCleanup(made.stop)
+        made = self.bridge(one, url, format, addressing, answers)
         made.start()
         return one, made
+
+    def bridge(
+        self,
+        one: Instance,
+        url: str,
+        format: str = "auto",
+        addressing: Addressing | None = None,
+        answers: str | None = None,
+    ) -> Bridge:
+        broker = RedisStreams(parse_address(url), "t:", reactor, random.random, seconds=5.0, deletes=True)
+        settings = Inbox("b", Source.of("b", "stream", INBOX, format), queue_replies=True, answers=answers)
+
+        def fault(channel: str) -> str | None:
+            return "is read here" if channel == INBOX else broker.fault(channel)
+
+        rules = Formats(read_submission, check_submission)
+        made = Bridge(
+            "b",
+            broker,
+            [INBOX],
+            "openhqm/b",
+            Reader(settings, addressing or Addressing(), rules, fault, MOST_BYTES),
+            one.queue,
+            reactor,
+            random.random,
+            Counts("messages", "Messages.", "outcome", OUTCOMES, CollectorRegistry()),
+            most=MOST,
+        )
+
+        def stop() -> Deferred[None]:
+            return made.stop().addCallback(lambda _: broker.stop())
+
+        self.addCleanup(stop)
+        broker.start()
+        return made
 
     async def receive_one(self, one: Instance) -> Any:
         (delivery,) = await one.queue.receive(REQUESTS, 1)
@@ -85,7 +128,7 @@ class IntakeTests(RealRedisTestCase):
         server.command("XADD", INBOX, "*", "payload", "9" * 600)
         (letter,) = await self.letters(one, server, 1)
         self.assertIn("500", letter.reason)
-        self.assertEqual(server.command("XLEN", INBOX), 0)
+        await self.until(lambda: server.command("XLEN", INBOX) == 0, "it is not deleted")
 
     async def test_dropped(self) -> None:
         """A message that makes room ends in its stream, too, with the id of its message."""
@@ -103,8 +146,7 @@ class IntakeTests(RealRedisTestCase):
         self.addCleanup(server.close)
         one = Instance(server.url, "t:", None)
         self.addCleanup(one.stop)
-        intake = RedisIntake(one.redis, one.queue, INBOX, "auto", Addressing(), check_submission, MOST_BYTES)
-        self.addCleanup(intake.stop)
+        intake = self.bridge(one, server.url)
         with capturedLogs() as logged:
             await one.queue.start()
             intake.start()
@@ -228,15 +270,15 @@ class IntakeTests(RealRedisTestCase):
         self.assertEqual(delivery.request.submission.payload, b"5")
         found = await self.letters(one, server, 5)
         by_body = {letter.request.submission.body: letter for letter in found}
-        self.assertEqual(set(by_body), {b"\xff\x00{", b"2", b"a: 2\nb: \xff", b"3", b"4" * (MOST_BYTES + 1)})
+        self.assertEqual(set(by_body), {b"\xff\x00{", b"2", b"a: 2\nb: \xff", b"3", b"4" * MOST_BYTES})
         letter = by_body[b"\xff\x00{"]
         self.assertIn("not JSON", letter.reason)
-        self.assertEqual(letter.request.submission.headers, {"X-A": "1"})
+        self.assertEqual(letter.request.submission.metadata["fields"], {"X-A": "1"})
         self.assertEqual(by_body[b"2"].request.submission.metadata["fields"], {"X-A": "a\nb", "X-B": "2"})
         (answer,) = entries(server, "answers")
         self.assertEqual((answer["status"], answer["in_reply_to"]), (b"FAILED", id))
         self.assertEqual(answer["correlation_id"].decode(), letter.request.correlation_id)
-        self.assertEqual(server.command("XLEN", INBOX), 0)
+        await self.until(lambda: server.command("XLEN", INBOX) == 0, "not all are deleted")
 
     async def test_envelopes(self) -> None:
         """Ours is taken with all that it asks for; what the door would not take is not taken here either."""
@@ -366,6 +408,7 @@ class ProcessTests(SynchronousTestCase):
             OPENHQM_SERVER__ENABLED="false",
             OPENHQM_QUEUE__TYPE="redis",
             OPENHQM_QUEUE__REDIS_URL=self.redis.url,
+            OPENHQM_QUEUE__LEASE_SECONDS="2",
             OPENHQM_PROXY__ENABLED="true",
             OPENHQM_PROXY__DEFAULT_ENDPOINT="a",
             OPENHQM_PROXY__ENDPOINTS=json.dumps({"a": {"url": self.target.url}}),
@@ -409,12 +452,12 @@ class ProcessTests(SynchronousTestCase):
         process.terminate()
         self.assertEqual(process.wait(30), 0)
 
-    def test_killed_between(self) -> None:
-        """A process that is killed after reading and before adopting loses nothing; another one does the work."""
+    def killed(self, method: str) -> None:
+        """A process is killed inside ``method``, and two others go on."""
         killed = self.start(
             "import os, signal\n"
-            "from openhqm.redis.queue import RedisQueue\n"
-            "RedisQueue.adopt = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
+            "from openhqm.bridges.bridge import Bridge\n"
+            f"Bridge.{method} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
         )
         for number in range(20):
             self.redis.command("XADD", INBOX, "*", "payload", str(number), "reply_to", "answers")
@@ -422,6 +465,17 @@ class ProcessTests(SynchronousTestCase):
         self.assertEqual(self.redis.command("XLEN", INBOX), 20)
         for _ in range(2):
             self.start()
-        self.until(lambda: self.redis.command("XLEN", "answers") == 20, "not all are answered")
-        bodies = sorted(int(body) for _, body in self.target.asked)
-        self.assertEqual(bodies, list(range(20)))
+        self.until(lambda: self.redis.command("XLEN", "answers") >= 20, "not all are answered")
+        self.until(lambda: self.redis.command("XLEN", INBOX) == 0, "not all are deleted")
+        self.until(lambda: self.redis.command("ZCARD", "{openhqm}:open") == 0, "not all have ended")
+        self.assertEqual(len(self.redis.command("KEYS", "{openhqm}:r:*")), 20)
+        self.assertEqual(self.redis.command("XLEN", "answers"), 20)
+        self.assertEqual({int(body) for _, body in self.target.asked}, set(range(20)))
+
+    def test_killed_before(self) -> None:
+        """A process that is killed after reading and before accepting loses nothing; another one does the work."""
+        self.killed("_accept")
+
+    def test_killed_between(self) -> None:
+        """What is accepted and not acknowledged when a process is killed is recognised: it is one request."""
+        self.killed("_ack")
