@@ -343,6 +343,7 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         channels=count,
         broker=broker,
         limit=limit,
+        on_redelivered=queue.redeliveries.on_redelivered,
         own_time=store.own_time,
     )
 

@@ -23,6 +23,7 @@ from openhqm.brokered.messages import same_message
 from openhqm.brokered.prefetch import Prefetch
 from openhqm.brokered.prefetched import Prefetched
 from openhqm.brokered.reader import Reader
+from openhqm.brokered.redeliveries import Redeliveries
 from openhqm.errors import LeaseLost, NotDurable, OpenHQMError
 from openhqm.interfaces import IBroker, IDelivery
 from openhqm.messages import DeadLetter, Reply
@@ -61,8 +62,10 @@ class LocalQueue:
         channels: Sequence[str],
         lease: float,
         restore: Callable[[str], Deferred[None]],
+        redeliveries: Redeliveries,
     ) -> None:
         self.clock = clock
+        self._redeliveries = redeliveries
         self.lease = lease
         self._broker = broker
         self._ledger = ledger
@@ -165,6 +168,7 @@ class LocalQueue:
         if not each.source.is_out(each.delivery):
             return None
         if self._is_here(each):
+            self._redeliveries.count()
             self._pass_over(each)
             return None
         beginning = self._beginnings.add(each)
@@ -177,8 +181,10 @@ class LocalQueue:
         finally:
             self._beginnings.remove(beginning)
         if begun is None:
+            self._redeliveries.worth_nothing(incoming)
             self._pass_over(each)
             return None
+        self._redeliveries.begun(incoming, begun)
         handle = Handle(begun, each)
         # The message says when the store accepted it, by its clock. The worker compares that with its own.
         request = attrs.evolve(incoming.request, submitted_at=self._ledger.to_ours(incoming.request.submitted_at))

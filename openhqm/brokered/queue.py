@@ -19,6 +19,7 @@ from zope.interface import implementer
 from openhqm.brokered.local_queue import LocalQueue
 from openhqm.brokered.losses import Losses
 from openhqm.brokered.outbox import Outbox
+from openhqm.brokered.redeliveries import Redeliveries
 from openhqm.errors import NotDurable
 from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Submission
@@ -83,6 +84,7 @@ class BrokeredQueue:
         names = [name for queue in queues for name in channels.names(queue)]
         self._losses = Losses(broker, ledger, clock, lambda channel: self._outbox.doubt(channel), self._quiet, names)
         self._outbox = Outbox(broker, ledger, clock, self._losses, None if steps is None else steps.channel)
+        self.redeliveries = Redeliveries(ledger)
         self._local: dict[str, LocalQueue] = {}
         self._traits: tuple[BrokerTraits, bool, QueueTraits] | None = None
         ledger.on_ending.append(self._ended)
@@ -263,6 +265,7 @@ class BrokeredQueue:
                 channels=self._channels.names(name),
                 lease=self._lease,
                 restore=self._losses.restore,
+                redeliveries=self.redeliveries,
             )
         return local
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from openhqm import __version__
 from openhqm.http1.site import HTTP1Site
@@ -13,8 +14,16 @@ from openhqm.interfaces import IResultStore
 from openhqm.runtime.counting import Counts
 
 
-def register_process_metrics(registry: CollectorRegistry, site: HTTP1Site, store: IResultStore) -> None:
-    """Register them in ``registry``, for the connections of ``site`` and the requests in ``store``."""
+def register_process_metrics(
+    registry: CollectorRegistry,
+    site: HTTP1Site,
+    store: IResultStore,
+    on_redelivered: list[Callable[[], object]] | None,
+) -> None:
+    """Register them in ``registry``, for the connections of ``site`` and the requests in ``store``.
+
+    ``on_redelivered`` is that of the backend.
+    """
     ProcessCollector(registry=registry)
     build = Gauge("openhqm_build_info", "What is running.", ["version", "python"], registry=registry)
     build.labels(__version__, platform.python_version()).set(1)
@@ -30,3 +39,10 @@ def register_process_metrics(registry: CollectorRegistry, site: HTTP1Site, store
         registry,
     )
     store.on_ending.append(lambda key, status: endings[status.lower()].inc())
+    if on_redelivered is not None:
+        redelivered = Counter(
+            "openhqm_redelivered",
+            "Messages of requests that the broker delivered again although their work had begun before.",
+            registry=registry,
+        )
+        on_redelivered.append(redelivered.inc)

@@ -51,7 +51,9 @@ class Backend:
     can be reached.
     ``channels`` counts the channels that the queue takes in ``broker``, with the addressing that it was made with or
     with another one; None: there is no broker. ``limit`` has the queue keep other limits from then on; None: those that
-    it has are its own. ``own_time``: the times in the store are those of this process's clock.
+    it has are its own. ``on_redelivered`` are functions that are called for each message which the broker delivers
+    again although its work has begun before; None: there is no broker. ``own_time``: the times in the store are those
+    of this process's clock.
     """
 
     queue: IMessageQueue
@@ -61,6 +63,7 @@ class Backend:
     channels: CountChannels | None = None
     broker: IBroker | None = None
     limit: Callable[[Limits], None] | None = None
+    on_redelivered: list[Callable[[], object]] | None = None
     own_time: bool = False
 
     @deferred

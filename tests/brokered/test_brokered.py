@@ -431,6 +431,30 @@ class WorkingTests(BrokeredCase):
         self.assertTrue(self.settle(again))
         self.assertEqual(self.status(accepted), Status.COMPLETED)
 
+    def test_counted_redeliveries(self) -> None:
+        """What comes again although it was begun is counted; a retry, and what was cancelled as it waited, is not."""
+        counted: list[None] = []
+        self.bench.queue.redeliveries.on_redelivered.append(lambda: counted.append(None))
+        cancelled = self.accepted()
+        self.do(self.bench.store.cancel(cancelled.correlation_id))
+        self.accepted()
+        delivery = self.one()
+        self.do(delivery.retry(1, "no luck"))
+        self.bench.pass_time(2)
+        again = self.one()
+        self.assertEqual((again.attempt, len(counted)), (2, 0))
+        self.broker.lose_connection()  # in the middle of the work
+        self.broker.come_back()
+        self.bench.pass_time(3)
+        third = self.one()
+        self.assertEqual((third.attempt, len(counted)), (3, 1))
+        settling = third.settle(self.reply(third))
+        self.broker.lose_connection()  # it has ended, and the broker was not told
+        self.assertTrue(self.do(settling))
+        self.broker.come_back()
+        self.assertNoResult(self.receive())
+        self.assertEqual(len(counted), 2)
+
     def test_connection_lost_while_it_is_settled(self) -> None:
         """An ending that is in the ledger stands; the message that comes again is passed over."""
         accepted = self.accepted()

@@ -112,7 +112,8 @@ class KafkaServer(ServerProcess):
     def start(self) -> KafkaServer:
         """Start it, and come back once it answers."""
         if not (self.directory / "data").exists():
-            cluster = urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+            # One that begins with a hyphen would be an option of the tool.
+            cluster = urlsafe_b64encode(b"k" + uuid4().bytes[1:]).decode().rstrip("=")
             subprocess.run(
                 self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c"),
                 check=True,

@@ -1,0 +1,62 @@
+"""The crash test on Kafka with its ledger in Redis: listener, worker, Redis and Kafka are killed in turn.
+
+    python -m tests.crash_kafka --rounds 60 [--seed N] [--wipe]
+
+Kafka does not sync its log before it confirms a message. What is killed here is its process, not the machine: the
+system has what was written. With ``--wipe`` the topic of the requests is deleted, in place of a kill.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from openhqm.kafka.settings import KafkaSettings
+from tests.crash_redis import Installation, main
+from tests.kafka.programs import Programs
+from tests.kafka.server import KafkaServer
+
+
+class KafkaInstallation(Installation):
+    """A Kafka in addition to the Redis."""
+
+    def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
+        self.kafka = KafkaServer()
+        super().__init__(directory, before, **settings)
+        self.parts["kafka"] = (self.kafka.kill, self.kafka.start)
+
+    def backend(self) -> dict[str, str]:
+        return {
+            "OPENHQM_QUEUE__TYPE": "kafka",
+            "OPENHQM_QUEUE__CONNECTION__KAFKA__BOOTSTRAP_SERVERS": f'["{self.kafka.bootstrap}"]',
+            "OPENHQM_QUEUE__CONNECTION__KAFKA__PARTITIONS": "4",
+            "OPENHQM_CACHE__TYPE": "redis",
+            "OPENHQM_CACHE__REDIS_URL": self.redis.url,
+        }
+
+    def start(self) -> None:
+        self.kafka.start()
+        super().start()
+
+    def close(self) -> None:
+        super().close()
+        self.kafka.close()
+
+
+class Wiped(KafkaInstallation):
+    """An operator deletes the topic of the requests."""
+
+    def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
+        super().__init__(directory, before, **settings)
+        self.parts["kafka"] = (lambda: None, self.delete)
+
+    def delete(self) -> None:
+        """The gateway makes it again, and publishes what was lost with it."""
+        programs = Programs(self.kafka, KafkaSettings().prefix)
+        topic = f"{programs.prefix}openhqm-requests"
+        if topic in programs.operator.list_topics(timeout=10).topics:
+            programs.operator.delete_topics([topic], operation_timeout=10)[topic].result(20)
+
+
+if __name__ == "__main__":
+    sys.exit(main("tests.crash_kafka", KafkaInstallation, wipe=Wiped))
