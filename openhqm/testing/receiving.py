@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
@@ -31,16 +32,11 @@ class Receiving(Base):
         """A request is delivered as it was submitted, down to the byte."""
         payload = b'{"z": 1e400, "a": 12345678901234567890123,  "k": "\\u00e4 \xc3\xa4"}'
         metadata = {"own": [1, {"deep": None}], "priority": "high"}
-        accepted = await self.accept(payload, headers={"X-A": "b"}, metadata=metadata, priority=Priority.HIGH)
+        fields: dict[str, Any] = {"tenant": "acme", "tags": ("a", "\u00e4 b")}
+        accepted = await self.accept(payload, headers={"X-A": "b"}, metadata=metadata, priority=Priority.HIGH, **fields)
         delivery = await self.receive_one()
-        self.assertEqual(
-            delivery.request,
-            Request(
-                accepted.correlation_id,
-                accepted.submitted_at,
-                Submission(payload, {"X-A": "b"}, metadata, Priority.HIGH),
-            ),
-        )
+        submission = Submission(payload, {"X-A": "b"}, metadata, Priority.HIGH, **fields)
+        self.assertEqual(delivery.request, Request(accepted.correlation_id, accepted.submitted_at, submission))
         self.assertEqual(delivery.attempt, 1)
 
     async def test_oldest_first(self) -> None:

@@ -56,7 +56,7 @@ class Settling(Base):
                 delivery = await self.receive_one()
                 reply = attrs.evolve(self.reply(delivery), result=result, body=body, headers=headers, status_code=207)
                 if kept:
-                    reply = attrs.evolve(reply, status=Status.FAILED, error="why", status_code=404)
+                    reply = attrs.evolve(reply, status=Status.FAILED, error="why", reason_class="no")
                     await self.do(delivery.dead_letter("rejected", reply))
                     *_, (_, letter) = await self.do(self.bench.queue.dead_letters(0, 100))
                     self.assertEqual(letter.reply, reply)

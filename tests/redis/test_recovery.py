@@ -8,8 +8,9 @@ import time
 
 from twisted.internet.defer import CancelledError
 
-from openhqm.errors import UnknownRequest
-from openhqm.messages import Event, Submission
+from openhqm.codec import encode_request
+from openhqm.errors import AlreadyEnded, UnknownRequest
+from openhqm.messages import Event, Request, Status, Submission
 from openhqm.queue import waiters
 from openhqm.redis import local_queue
 from openhqm.testing import REQUESTS
@@ -318,6 +319,25 @@ class RecoveryTests(RealRedisTestCase):
         while len(delivered) < len(payloads):
             delivered += await self.soon(one.queue.receive(REQUESTS, 6))
         self.assertEqual([each.request.submission.payload for each in delivered], payloads)
+
+    async def test_parent_record(self) -> None:
+        """A record that stands in no other key is known, is never delivered, and ends once (decision 48)."""
+        server = await self.server()
+        one = await self.instance(server.url)
+        number = await one.redis.command("INCR", "t:number")
+        id, at = one.redis.ids.issue(number), time.time()
+        body = encode_request(Request(id, at, Submission(b"null")))
+        fields = ("at", at, "body", body, "queue", REQUESTS, "priority", "normal", "attempt", 0, "last", 1)
+        await one.redis.command("HSET", f"t:r:{number}", *fields)
+        await one.queue.accept(Submission(b"1"), None)
+        other = await self.instance(server.url)
+        self.assertEqual((await other.store.find(id)).status, Status.PENDING)
+        (delivery,) = await other.queue.receive(REQUESTS, 10)
+        self.assertEqual(delivery.request.submission.payload, b"1")
+        await other.store.cancel(id)
+        self.assertEqual((await one.store.find(id)).status, Status.CANCELLED)
+        with self.assertRaises(AlreadyEnded):
+            await one.store.cancel(id)
 
     async def test_lost_answer(self) -> None:
         """A settling whose answer got lost is asked for again, and finds that it was done: one ending."""
