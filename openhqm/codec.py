@@ -56,6 +56,7 @@ class _RequestV1(msgspec.Struct, omit_defaults=True):
     tags: tuple[str, ...] = ()
     parent_reply: _ReplyV1 | None = None
     space: tuple[str, str] | None = None
+    keeps_result: bool = True
 
 
 class _PlainV1(msgspec.Struct, omit_defaults=True):
@@ -116,6 +117,7 @@ def encode_request(request: Request) -> bytes:
         and submission.tenant is None
         and not submission.tags
         and submission.parent_reply is None
+        and submission.keeps_result
         and payload[:1] not in _SPACE
         and payload[-1:] not in _SPACE
     ):
@@ -257,6 +259,7 @@ def _request_to_wire(request: Request) -> _RequestV1:
         submission.tags,
         None if submission.parent_reply is None else _reply_to_wire(submission.parent_reply),
         space,
+        submission.keeps_result,
     )
 
 
@@ -283,6 +286,7 @@ def _request_from_wire(wire: _RequestV1) -> Request:
         wire.tenant,
         wire.tags,
         None if wire.parent_reply is None else _reply_from_wire(wire.parent_reply),
+        wire.keeps_result,
     )
     return Request(wire.correlation_id, wire.submitted_at, submission)
 

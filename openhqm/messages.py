@@ -60,7 +60,8 @@ class Submission:
     a copy of the reply; only a message of that broker can ask for it.
 
     ``tenant`` is on whose behalf the caller asks, ``tags`` are words to find the request by. ``parent_reply`` is the
-    reply of the request that this one follows up (`IMessageQueue.accept`), once that has ended.
+    reply of the request that this one follows up (`IMessageQueue.accept`), once that has ended. Where not
+    ``keeps_result``, no caller asks for what a completed one results in: its reply has the status alone.
     """
 
     payload: bytes
@@ -76,6 +77,7 @@ class Submission:
     tenant: str | None = None
     tags: tuple[str, ...] = ()
     parent_reply: Reply | None = None
+    keeps_result: bool = True
 
 
 @attrs.frozen

@@ -101,6 +101,7 @@ class Formats:
                 tenant=None,
                 reply_to=None,
                 parent_reply=None,
+                keeps_result=True,
             )
             return Content(found, reply_to=reply_to)
         parts = members(body)

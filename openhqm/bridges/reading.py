@@ -96,6 +96,8 @@ class Reader:
             self._check_reply_to(reply_to)
             submission = attrs.evolve(submission, reply_to=reply_to)
         submission = self.addressing.addressed(submission)
+        if follow_up is None and submission.reply_to is None:
+            submission = attrs.evolve(submission, keeps_result=False)  # each would wait on the disk for its expiry
         identity = content.identity or about.message_id or about.identity
         certain = identity is not None and identity != about.identity
         claim = None

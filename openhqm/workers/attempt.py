@@ -152,7 +152,8 @@ class Attempt:
         started = context.clock.seconds()
         try:
             answer = await self._call_handler(started)
-            done = completed(self._blank(Status.COMPLETED, started), answer, context.most_result)
+            keeps_result = delivery.request.submission.keeps_result
+            done = completed(self._blank(Status.COMPLETED, started), answer, context.most_result, keeps_result)
         except _Revoked:
             await self._settle(delivery.ack)
         except CancelledError:

@@ -45,10 +45,14 @@ class _There(Exception):
         return f"\n{self.args[0]}"
 
 
-def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES) -> Reply:
-    """``reply`` with ``answer``, a `Response` or a JSON value of at most ``most`` bytes. `UnusableAnswer`."""
+def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES, keeps_result: bool = True) -> Reply:
+    """``reply`` with ``answer``, a `Response` or a JSON value of at most ``most`` bytes. `UnusableAnswer`.
+
+    Where not ``keeps_result``, ``answer`` is checked the same, and only its status code is in the reply.
+    """
     try:
-        return _completed(reply, answer, most)
+        made = _completed(reply, answer, most)
+        return made if keeps_result else attrs.evolve(made, result=None, body=None, headers={})
     except (UnusableAnswer, MemoryError):
         raise
     except ValueError as error:

@@ -218,6 +218,8 @@ class ReplyTests(SynchronousTestCase):
     def test_own_address(self) -> None:
         """A reply goes where the message says, with its correlation; without an address there is none."""
         self.assertEqual(read().follow_ups, ())
+        self.assertFalse(read().submission.keeps_result)
+        self.assertTrue(read(reply_to="answers/1").submission.keeps_result)
         address = self.follow_up(reader(), reply_to="answers/1", correlation=b"\x00\xff")
         self.assertEqual((address["broker"], address["channel"]), ("plant", "answers/1"))
         self.assertEqual(b64decode(address["correlation"]), b"\x00\xff")

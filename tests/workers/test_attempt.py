@@ -62,6 +62,25 @@ class AnswersTests(SynchronousTestCase):
             (reply.body, reply.status_code, reply.headers), (b"\x00\xff", 201, {"Content-Type": "image/x"})
         )
 
+    def test_result_not_kept(self) -> None:
+        """Where no caller asks for it, a completed request keeps its status code; a failed one keeps the answer."""
+        for answer in (
+            Response({"a": 1}, status_code=202, headers={"X-A": "b"}),
+            Response(body=b"bytes", status_code=202),
+        ):
+            for backend in (None, SqliteBench()):
+                bench = WorkerBench(lambda work, answer=answer: answer, backend=backend)  # type: ignore[arg-type]
+                reply = bench.record(bench.submit(keeps_result=False)).reply
+                self.assertEqual((reply.status, reply.status_code), (Status.COMPLETED, 202))
+                self.assertEqual((reply.result, reply.body, reply.headers), (None, None, {}))
+
+        def refuse(work: Work) -> None:
+            raise Reject("no", Response("why", status_code=409))
+
+        bench = WorkerBench(refuse)
+        reply = bench.record(bench.submit(keeps_result=False)).reply
+        self.assertEqual((reply.status, reply.result, reply.status_code), (Status.FAILED, b'"why"', 409))
+
     def test_not_json(self) -> None:
         """An answer that JSON cannot carry fails the request at once and is named in the error; the request is
         dead-lettered."""
