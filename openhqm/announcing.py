@@ -1,14 +1,16 @@
-# -*- test-case-name: tests.runtime.test_systemd -*-
+# -*- test-case-name: tests.test_announcing,tests.runtime.test_systemd -*-
 """Tells the log and systemd when this process is ready, reads its configuration again, and stops."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.logger import Logger
 
 from openhqm import __version__
+from openhqm.config.endpoints import Endpoint
 from openhqm.config.model import Settings
 from openhqm.interfaces import IMessageQueue
 from openhqm.runtime.readiness import Readiness
@@ -65,15 +67,26 @@ class Announcing:
             port=", ".join(_url(port.getHost()) for port in self._ports) or "no door: this process is a worker",
             queue=self._settings.queue.type,
             durable="durable" if self._queue.traits.durable else "not durable",
-            handler=_handler(self._settings) if worker.enabled else "no workers in this process",
+            handler=answers(self._settings) if worker.enabled else "no workers in this process",
         )
         self._systemd.ready()
 
 
-def _handler(settings: Settings) -> str:
+def answers(settings: Settings) -> str:
     """What answers requests, for a person."""
-    found = [settings.worker.handler or "", *settings.worker.handlers.values(), *settings.proxy.names]
+    endpoints = [_endpoint(name, settings.proxy.all_endpoints.get(name)) for name in settings.proxy.names]
+    found = [settings.worker.handler or "", *settings.worker.handlers.values(), *endpoints]
     return f"answered by {', '.join(filter(None, found))}"
+
+
+def _endpoint(name: str, endpoint: Endpoint | None) -> str:
+    """An endpoint with where it leads: no more of a URL than its server, for the rest may hold secrets."""
+    if endpoint is None:
+        return name
+    if endpoint.publish is not None:
+        return f"{name} (broker {endpoint.publish.broker})"
+    url = urlsplit(endpoint.url)
+    return f"{name} ({url.scheme}://{url.netloc.rpartition('@')[2]})"
 
 
 def _url(address: Any) -> str:
