@@ -208,7 +208,7 @@ class OpenHQM(Service):
             send_budget,
         )
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
-        register_process_metrics(self.registry, self._site, store, self.backend.on_redelivered)
+        register_process_metrics(self.registry, self._site, store, self.backend.on_redelivered, lambda: self.settings)
         limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit)
         self._reloading = reloading(settings, read or (lambda: settings), self.prepare, limit)
 
