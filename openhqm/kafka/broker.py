@@ -25,7 +25,7 @@ from openhqm.interfaces.broker import (
 )
 from openhqm.kafka.client import common
 from openhqm.kafka.consuming import Member
-from openhqm.kafka.errors import REFUSED_AT_ONCE, UNREACHABLE, describe
+from openhqm.kafka.errors import UNREACHABLE, describe, refuses
 from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
 from openhqm.kafka.subscription import KafkaSubscription
@@ -366,7 +366,7 @@ class KafkaBroker:
         if self._stopped:
             return
         name = error.name()
-        if name in REFUSED_AT_ONCE:
+        if refuses(error):
             self._refused = describe(error)
             if self._attempt is not None:
                 self._attempt.cancel()
@@ -375,7 +375,7 @@ class KafkaBroker:
             self._topics.probe().addBoth(self._looked, self._link.connection)
         if name not in UNREACHABLE:
             self._log.warn("Kafka: {reason}", reason=describe(error))
-        if self._link.connection is not None and (error.fatal() or name in REFUSED_AT_ONCE | {"_ALL_BROKERS_DOWN"}):
+        if self._link.connection is not None and (error.fatal() or refuses(error) or name == "_ALL_BROKERS_DOWN"):
             self._link.connection.fail(describe(error))
 
     def _looked(self, result: Any, connection: _Reachable) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from openhqm.errors import Complaint, ConfigurationError, NotDurable, how_to_install
@@ -14,6 +15,7 @@ REFUSED_AT_ONCE = frozenset({"_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAI
 UNREACHABLE = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT"})
 """There is no connection: `Reconnecting` says so, once."""
 _NOT_DONE = frozenset({"_PURGE_QUEUE", "_QUEUE_FULL", "MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED"})
+_SIZE = re.compile(r"Invalid response size (\d+)")
 _SHORT = {
     "_TIMED_OUT": "it does not answer",
     "_MSG_TIMED_OUT": "it did not confirm the message in time",
@@ -36,6 +38,24 @@ def check_installed(product: str = "kafka", extra: str = "kafka", key: str = "qu
         raise ConfigurationError([Complaint(key, reason)]) from None
 
 
+def refuses(error: Any) -> bool:
+    """Whether a ``KafkaError`` says that waiting longer helps nothing: a server was reached, and it is none for us."""
+    return error.name() in REFUSED_AT_ONCE or _foreign_server(error) is not None
+
+
+def _foreign_server(error: Any) -> str | None:
+    """What answers in place of Kafka: librdkafka takes the first four bytes for the size of an answer."""
+    size = _SIZE.search(error.str()) if error.name() == "_BAD_MSG" else None
+    if size is None:
+        return None
+    begins = int(size[1]).to_bytes(8, "big")[4:]
+    if begins == b"HTTP":
+        return "it answers HTTP, and is no Kafka broker: check the port"
+    if begins[:2] in (b"\x15\x03", b"\x16\x03"):
+        return "it expects TLS: say tls: true, or use its other port"
+    return "it answers something else than the protocol of Kafka: check host and port"
+
+
 def describe(error: Any) -> str:
     """A ``KafkaError``, or an exception with one, in plain text."""
     if isinstance(error, NotDurable):
@@ -46,6 +66,8 @@ def describe(error: Any) -> str:
         return f"{type(error).__name__}: {error}"
     name = error.name()
     said: str = error.str()
+    if (foreign := _foreign_server(error)) is not None:
+        return foreign
     if name in ("_SSL", "_RESOLVE", "_TRANSPORT"):  # what librdkafka adds says where and why
         said = said.rpartition("]: ")[2].partition(" (after ")[0]
         return said if name != "_TRANSPORT" or not said.startswith("Broker transport failure") else _SHORT[name]

@@ -20,6 +20,7 @@ from uuid import uuid4
 from twisted.trial.unittest import SkipTest
 
 from tests.brokers import ServerProcess
+from tests.certificates import certify
 from tests.servers import free_port
 
 LISTENERS = 8
@@ -65,9 +66,12 @@ class KafkaServer(ServerProcess):
         listeners = {"PLAINTEXT": (self.port, self.port), "SASL": (self.sasl_port, self.sasl_port)}
         listeners |= {f"NET{number}": ports for number, ports in enumerate(self.networked)}
         listeners |= {f"SASL{number}": ports for number, ports in enumerate(self.networked_sasl)}
+        listeners |= self.more_listeners()
         own = ",".join(f"{name}://127.0.0.1:{port}" for name, (port, _) in listeners.items())
-        told = ",".join(f"{name}://127.0.0.1:{port}" for name, (_, port) in listeners.items())
-        protocols = ",".join(f"{name}:{'SASL_' if name.startswith('SASL') else ''}PLAINTEXT" for name in listeners)
+        # A certificate is for a name.
+        hosts = {name: "localhost" if name.endswith("TLS") else "127.0.0.1" for name in listeners}
+        told = ",".join(f"{name}://{hosts[name]}:{port}" for name, (_, port) in listeners.items())
+        protocols = ",".join(f"{name}:{_protocol(name)}" for name in listeners)
         jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         settings = {
             "process.roles": "broker,controller",
@@ -101,8 +105,19 @@ class KafkaServer(ServerProcess):
                 at = f"listener.name.{name.lower()}"
                 settings[f"{at}.sasl.enabled.mechanisms"] = "PLAIN"
                 settings[f"{at}.plain.sasl.jaas.config"] = f'{jaas} user_$ConnectionString="{CONNECTION_STRING}";'
+        settings |= self.more_settings()
         self.config = self.directory / "server.properties"
         self.config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    users: tuple[str, ...] = ()
+
+    def more_listeners(self) -> dict[str, tuple[int, int]]:
+        """By name, the port that Kafka listens on and the port that it tells. TLS and SASL are parts of the names."""
+        return {}
+
+    def more_settings(self) -> dict[str, str]:
+        """What the server is told besides."""
+        return {}
 
     @property
     def bootstrap(self) -> str:
@@ -115,7 +130,7 @@ class KafkaServer(ServerProcess):
             # One that begins with a hyphen would be an option of the tool.
             cluster = urlsafe_b64encode(b"k" + uuid4().bytes[1:]).decode().rstrip("=")
             subprocess.run(
-                self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c"),
+                self._java("kafka.tools.StorageTool", "format", "-t", cluster, *self.users, "-c"),
                 check=True,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -143,6 +158,34 @@ class KafkaServer(ServerProcess):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class SecuredKafka(KafkaServer):
+    """With listeners for TLS, for SCRAM, and for a connection string over TLS. ``ca`` is the file to verify it with."""
+
+    users = ("--add-scram", "SCRAM-SHA-512=[name=alice,password=scr4m]")
+
+    def more_listeners(self) -> dict[str, tuple[int, int]]:
+        self.tls_port, self.scram_port, self.hubs_port = ports = free_port(), free_port(), free_port()
+        return {name: (port, port) for name, port in zip(("TLS", "SASLSCRAM", "SASLTLS"), ports, strict=True)}
+
+    def more_settings(self) -> dict[str, str]:
+        self.ca, key = certify(self.directory)
+        both = self.directory / "keystore.pem"
+        both.write_bytes(key.read_bytes() + self.ca.read_bytes())
+        scram = "listener.name.saslscram"
+        return {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(both),
+            f"{scram}.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            f"{scram}.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            ),
+        }
+
+
+def _protocol(listener: str) -> str:
+    return ("SASL_" if listener.startswith("SASL") else "") + ("SSL" if listener.endswith("TLS") else "PLAINTEXT")
+
+
 _shared: list[KafkaServer] = []
 
 
@@ -152,3 +195,16 @@ def shared_kafka() -> KafkaServer:
         _shared.append(KafkaServer().start())
         atexit.register(_shared[0].close)
     return _shared[0]
+
+
+_secured: list[SecuredKafka] = []
+
+
+def shared_secured_kafka() -> SecuredKafka:
+    """The same for tests of who is let in."""
+    if not _secured:
+        made = SecuredKafka()
+        atexit.register(made.close)
+        made.start()
+        _secured.append(made)
+    return _secured[0]
