@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_contract,tests.pubsub.test_faults -*-
 """Pub/Sub as an `IBroker`: a topic and its subscription for each channel, pulled from, each delivery on a lease."""
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PubSubBroker(PulledBroker):
     ) -> None:
         self._threads = Threads(reactor, "pubsub", 1)
         self._client = _client(address, reactor)
-        rest = Rest(self._client, self._authorization(address, reactor), reactor, random, address.base)
+        rest = self._rest = Rest(self._client, self._authorization(address, reactor), reactor, random, address.base)
         self._channels = Subscriptions(rest, address.project, wanted, seconds)
         product = PubSubProduct(
             rest,
@@ -117,6 +117,7 @@ class PubSubBroker(PulledBroker):
     async def stop(self) -> None:
         was_stopped = self._stopped
         await super().stop()
+        self._rest.close()
         await self._client.close_idle()
         if not was_stopped:
             self._threads.stop()

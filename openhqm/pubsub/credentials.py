@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_faults -*-
 """The access token of the account that this process has: found by google-auth, and renewed in a thread.
 
 Application default credentials (https://cloud.google.com/docs/authentication/application-default-credentials): a file

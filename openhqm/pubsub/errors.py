@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_faults -*-
 """What Pub/Sub answers where it does not do what it was asked: https://cloud.google.com/pubsub/docs/reference/error-codes."""
 
 from __future__ import annotations

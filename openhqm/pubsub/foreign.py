@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_foreign -*-
 """Subscriptions of other programs, which are pulled from, and topics of theirs, which are published to."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_messages -*-
 """A message as Pub/Sub carries it: data, attributes from text to text, and an ordering key.
 
 https://cloud.google.com/pubsub/docs/reference/rest/v1/PubsubMessage, and the limits:

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_foreign -*-
 """The names of topics and subscriptions: https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names."""
 
 from __future__ import annotations

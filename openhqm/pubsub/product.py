@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_contract,tests.pubsub.test_faults -*-
 """Pub/Sub as a `Product` that is pulled: it publishes, pulls, acknowledges and extends by calls of the REST interface.
 
 A channel of ours is a topic and its one subscription, both of the same name. A channel of other programs is a topic

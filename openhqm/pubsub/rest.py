@@ -1,15 +1,16 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_faults -*-
 """Calls of Pub/Sub's REST interface: each with an account and a deadline, and again where it was only busy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from openhqm.errors import NotDurable
 from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
 from openhqm.http1.failures import CallFailed, NotConnected, describe_failure
@@ -65,36 +66,55 @@ class Rest:
         self._clock = clock
         self._random = random
         self._base = base
-        self._not_before: dict[str, float] = {}
+        self._calls: set[Deferred[bytes]] = set()
+        self._closed = False
+        self._not_before: dict[str, tuple[float, str]] = {}
 
-    @deferred
-    async def call(self, method: str, name: str, verb: str, content: bytes | None, seconds: float) -> bytes:
+    def close(self) -> None:
+        """Give up every call, and make no more."""
+        self._closed = True
+        for calling in list(self._calls):
+            calling.cancel()
+
+    def call(self, method: str, name: str, verb: str, content: bytes | None, seconds: float) -> Deferred[bytes]:
         """The answer to ``verb`` (``publish``, say; or "") of a resource, within ``seconds``.
 
         Fails with `Missing`, `Forbidden`, `AlreadyThere` or another `NotDurable`; with `Busy` where Pub/Sub was busy
         until the time was over; with `Unreachable` where there was no answer; with `AnswerTooLong`.
         """
+        if self._closed:
+            return fail(NotDurable("the client was stopped"))
+        calling = self._call(method, name, verb, content, seconds)
+        self._calls.add(calling)
+        return calling.addBoth(self._called, calling)
+
+    def _called(self, result: Any, calling: Deferred[bytes]) -> Any:
+        self._calls.discard(calling)
+        return result
+
+    @deferred
+    async def _call(self, method: str, name: str, verb: str, content: bytes | None, seconds: float) -> bytes:
         due = self._clock.seconds() + seconds
         # A percent sign may stand in a name, and begins something else in a URL.
         url = f"{self._base}/v1/{name.replace('%', '%25')}" + (f":{verb}" if verb else "")
-        pause, tries, said = FIRST_PAUSE, 0, f"{self._base} has not answered in time"
+        pause = FIRST_PAUSE
         while True:
             now = self._clock.seconds()
-            wait = self._not_before.get(verb, now) - now
+            not_before, said = self._not_before.get(verb, (now, ""))
+            wait = not_before - now
             if wait > 0:
                 if now + wait >= due - min(LEAST_SECONDS, seconds / 4):
-                    raise Busy(said if tries else f"Pub/Sub asks to wait for another {wait:.0f} s")
+                    raise Busy(f"{said}; it is asked again in {wait:.1f} s")
                 await deferLater(self._clock, wait)  # type: ignore[arg-type]
-            tries += 1
             answer = await self._once(method, url, content, due)
             if answer.status == 200:
                 return answer.body
             if answer.status not in BUSY:
                 raise refusal(answer.status, answer.body)
-            said = refusal(answer.status, answer.body).reason
             wait = _retry_after(answer) or pause * (0.5 + self._random())
             pause = min(2 * pause, LONGEST_PAUSE)
-            self._not_before[verb] = self._clock.seconds() + min(wait, LONGEST_PAUSE)
+            not_before = self._clock.seconds() + min(wait, LONGEST_PAUSE)
+            self._not_before[verb] = not_before, refusal(answer.status, answer.body).reason
 
     async def _once(self, method: str, url: str, content: bytes | None, due: float) -> Fetched:
         """One answer; a second one where another token can be had."""

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_settings -*-
 """What an operator decides about Pub/Sub, and what of it does not go together."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_subscriptions,tests.pubsub.test_faults -*-
 """The topics and subscriptions that are used: made where they are missing, and looked at for what breaks a promise.
 
 https://cloud.google.com/pubsub/docs/reference/rest/v1/projects.subscriptions has the fields of a subscription.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.pubsub.test_contract -*-
+# -*- test-case-name: tests.pubsub.test_faults -*-
 """HTTP for google-auth, which blocks: run it in a thread. It follows no redirect, and limits what it reads."""
 
 from __future__ import annotations

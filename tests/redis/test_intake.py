@@ -359,7 +359,9 @@ class IntakeTests(RealRedisTestCase):
 
 
 class Target:
-    """An HTTP service that keeps what it was asked."""
+    """An HTTP service that keeps what it was asked, and answers after ``delay`` seconds."""
+
+    delay = 0.0
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict[str, str], bytes]] = []
@@ -371,6 +373,7 @@ class Target:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 target.paths.append(self.path)
                 target.asked.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                time.sleep(target.delay)
                 self.send_response(200)
                 self.send_header("Content-Type", "application/octet-stream")
                 self.send_header("X-Target", "yes")

@@ -9,7 +9,8 @@
 //	{"tokens": ["a"], "refuse": [{"verb": "pull", "times": 2, "status": 429, "retryAfter": "1"}]}
 //
 // From then on a call needs one of the tokens (none: no call does), and the next calls of a verb are answered with the
-// status. Each process ends with its standard input.
+// status. /counts tells how many calls of each verb there were, and how many messages were "delivered". Each process ends
+// with its standard input.
 package main
 
 import (
@@ -84,8 +85,16 @@ type front struct {
 	faults        faults
 	epoch         string
 
-	lock sync.Mutex
-	news chan struct{} // closed when a pull that waits may find something
+	lock   sync.Mutex
+	counts map[string]int
+	news   chan struct{} // closed when a pull that waits may find something
+}
+
+// Count what was done, for /counts.
+func (f *front) count(verb string, number int) {
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	f.counts[verb] += number
 }
 
 // Something was published, or is free again.
@@ -98,13 +107,14 @@ func (f *front) tell() {
 
 // Wait for the first message, as the service does. What is free again by its lease is found by looking.
 func (f *front) pull(x context.Context, asked *pb.PullRequest) (*pb.PullResponse, error) {
+	atOnce := asked.ReturnImmediately
 	asked.ReturnImmediately = true
 	for end := time.Now().Add(pullSeconds * time.Second); ; {
 		f.lock.Lock()
 		news := f.news
 		f.lock.Unlock()
 		answer, err := f.subscriptions.Pull(x, asked)
-		if err != nil || len(answer.ReceivedMessages) > 0 || time.Now().After(end) {
+		if err != nil || len(answer.ReceivedMessages) > 0 || atOnce || time.Now().After(end) {
 			return answer, err
 		}
 		select {
@@ -159,7 +169,7 @@ func serve(address, store, epoch string) error {
 	if err != nil {
 		return err
 	}
-	made := &front{topics: pb.NewPublisherClient(connection), subscriptions: pb.NewSubscriberClient(connection), epoch: epoch, news: make(chan struct{})}
+	made := &front{topics: pb.NewPublisherClient(connection), subscriptions: pb.NewSubscriberClient(connection), epoch: epoch, news: make(chan struct{}), counts: map[string]int{}}
 	go http.Serve(listener, made)
 	return nil
 }
@@ -179,6 +189,12 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	if r.URL.Path == "/counts" {
+		f.lock.Lock()
+		defer f.lock.Unlock()
+		json.NewEncoder(w).Encode(f.counts)
+		return
+	}
 	name, verb, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v1/"), ":")
 	if verb == "" {
 		verb = r.Method
@@ -190,6 +206,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, met.Status, "FAULT", "as the test has said")
 		return
 	}
+	f.count(verb, 1)
 	answer, err := f.call(r.Context(), verb, name, body)
 	if verb != "pull" && verb != "GET" {
 		f.tell()
@@ -231,6 +248,7 @@ func (f *front) call(x context.Context, verb, name string, body []byte) (proto.M
 		}
 		asked.Subscription = name
 		answer, err := f.pull(x, asked)
+		f.count("delivered", len(answer.GetReceivedMessages()))
 		for _, each := range answer.GetReceivedMessages() {
 			each.AckId = f.epoch + each.AckId
 			each.Message.MessageId = f.epoch + each.Message.MessageId
