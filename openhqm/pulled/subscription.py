@@ -93,13 +93,18 @@ class PulledSubscription:
         self._again: Any = None
         self._expiry: Any = None
 
+    @property
+    def asks(self) -> bool:
+        """Whether a question is on its way, or waits for a message at the product."""
+        return self._taking is not None
+
     def now(self) -> float:
         """The time, by our clock."""
         return self._clock.seconds()
 
     def credit(self, most: int) -> None:
         self._most = most
-        self._take()
+        self._later(0.0)  # what is said in one turn of the reactor is one question
 
     def stop(self) -> Deferred[None]:
         self._over = True

@@ -72,6 +72,7 @@ class PulledTests(SynchronousTestCase):
         self.broker.start()
         self.inbox.subscription = self.broker.consume("requests", self.inbox)
         self.inbox.subscription.credit(5)
+        self.clock.advance(0)
 
     def deliver(self, *ids: str) -> None:
         """Answer the question that waits."""
