@@ -24,6 +24,7 @@ FOREIGN = ForeignChannels(
     covers=lambda subscription, topic: False,  # which topic a subscription is of, only Pub/Sub knows
     unused=("prefix", "create", "retention_seconds", "dead_letter_topic", "lost_after_seconds"),
     without=("qos", "retain", "expiry"),
+    keyed=True,
     check=check_project,
 )
 
