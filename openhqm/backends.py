@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -55,7 +56,7 @@ from openhqm.rabbitmq import settings as rabbitmq_settings
 from openhqm.rabbitmq.address import parse_address
 from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.rabbitmq.connecting import check_installed
-from openhqm.rabbitmq.foreign import foreign_message, queue_fault
+from openhqm.rabbitmq.foreign import RabbitMQForeignBroker, queue_fault
 from openhqm.rabbitmq.settings import RabbitMQSettings
 from openhqm.redis import backend as redis
 from openhqm.redis import settings as redis_settings
@@ -127,10 +128,8 @@ def _foreign_mqtt(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
 
 def _foreign_rabbitmq(ours: RabbitMQSettings, clock: IReactorTime) -> IForeignBroker:
     check_installed()
-    broker = RabbitMQBroker(
-        parse_address(ours.url), clock, random.random, seconds=ours.timeout_seconds, consumer_timeout=None
-    )
-    return ForeignOverBroker(broker, foreign_message, queue_fault)
+    make = partial(RabbitMQBroker, parse_address(ours.url), clock, random.random, seconds=ours.timeout_seconds)
+    return RabbitMQForeignBroker(lambda answered: make(consumer_timeout=None, answered=answered))
 
 
 def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
@@ -178,7 +177,12 @@ TABLE = (
         keeps_records=True,
         foreign_messages=True,
         foreign=ForeignChannels(
-            "stream", stream_fault, stream_fault, without=("key", "qos", "retain", "expiry"), in_order=True
+            "stream",
+            stream_fault,
+            stream_fault,
+            answers=True,
+            without=("key", "qos", "retain", "expiry"),
+            in_order=True,
         ),
         make=redis.make_backend,
         make_store=redis.make_store,
@@ -192,7 +196,13 @@ TABLE = (
         settings=RabbitMQSettings,
         check=rabbitmq_settings.check,
         foreign=ForeignChannels(
-            "queue", queue_fault, queue_fault, unused=RABBITMQ_UNUSED, without=("key", "qos", "retain")
+            "queue",
+            queue_fault,
+            queue_fault,
+            answers=True,
+            unused=RABBITMQ_UNUSED,
+            without=("key", "qos", "retain"),
+            exchanges=True,
         ),
         make=_rabbitmq,
         make_foreign=_foreign_rabbitmq,
@@ -205,7 +215,16 @@ TABLE = (
         check=mqtt_settings.check,
         accept="journaled",
         foreign=ForeignChannels(
-            "topics", filter_fault, topic_fault, covers, True, True, MQTT_UNUSED, ("key",), in_order=True
+            "topics",
+            filter_fault,
+            topic_fault,
+            covers,
+            True,
+            True,
+            MQTT_UNUSED,
+            ("key",),
+            in_order=True,
+            answers_by_topic=True,
         ),
         make=_mqtt,
         make_foreign=_foreign_mqtt,

@@ -132,10 +132,14 @@ def _about_publishing(
     for name in channels.without:
         if getattr(publish, name) != getattr(Publish("-", "-"), name):
             yield f"{key}.publish.{name}", f"has no effect, because {product} has none: leave it out"
+    if publish.exchange is not None and not channels.exchanges:
+        yield f"{key}.publish.exchange", f"has no effect, because {product} has none: leave it out"
     if answer is None:
         return
     if not channels.answers:
         yield f"{key}.reply", f"{product} is published to only: leave it out"
+    elif answer.topic is not None and not channels.answers_by_topic:
+        yield f"{key}.reply.topic", f"must be left out: in {product} the answer comes to an address of our own"
     elif answer.topic is not None and (fault := channels.fault(TextTemplate(answer.topic).example)) is not None:
         yield f"{key}.reply.topic", f"{answer.topic!r} {fault}"
 

@@ -71,6 +71,8 @@ class ForeignChannels:
     ``without`` the keys of ``publish`` that it does not have. ``check`` finds what is wrong with the product's record:
     each field with the reason. ``in_order``: a bridge receives the messages of a key in the order in which they were
     published, also those that it receives again. ``keyed``: a message has a key of its own, which partitions them.
+    ``answers_by_topic``: the answer may come into a channel that the request names. ``exchanges``: what is published
+    may go to an exchange, which routes it by its topic.
     """
 
     key: str
@@ -84,6 +86,8 @@ class ForeignChannels:
     check: Callable[[Any], Sequence[tuple[str, str]]] = _nothing_wrong_with
     in_order: bool = False
     keyed: bool = False
+    answers_by_topic: bool = False
+    exchanges: bool = False
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ from openhqm.config.validators import between, not_empty
 from openhqm.policy.text_templates import TextTemplate
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
+LONGEST_EXCHANGE = 255
 
 
 def _template(instance: object, attribute: object, value: str) -> None:
@@ -28,15 +29,21 @@ def _headers(instance: object, attribute: object, value: dict[str, str]) -> None
             raise ValueError(f"{name}: {error}") from None
 
 
+def _exchange(instance: object, attribute: object, value: str) -> None:
+    if not 0 < len(value.encode()) <= LONGEST_EXCHANGE:
+        raise ValueError(f"must have 1 to {LONGEST_EXCHANGE} bytes")
+
+
 @attrs.frozen
 class Publish:
-    """Where a request is published. ``key``, ``qos``, ``retain`` and ``expiry`` (in seconds) are for brokers that have
-    them.
+    """Where a request is published. ``exchange``, ``key``, ``qos``, ``retain`` and ``expiry`` (in seconds) are for
+    brokers that have them. ``exchange`` None: ``topic`` is the queue, and else the routing key.
     """
 
     broker: str = attrs.field(default="", validator=not_empty)
     topic: str = attrs.field(default="", validator=[not_empty, _template])
     headers: dict[str, str] = attrs.field(factory=dict, validator=_headers)
+    exchange: str | None = attrs.field(default=None, validator=optional(_exchange))
     key: str | None = attrs.field(default=None, validator=optional(_template))
     qos: int = attrs.field(default=1, validator=between(0, 2))
     retain: bool = False

@@ -99,7 +99,7 @@ class Properties:
     subscribers to come. ``qos`` (MQTT) and ``expiry``, in seconds, are for a message that is published. ``tombstone``
     (Kafka): it has no content at all, which says that what its key stands for is no more. ``position`` is where it lies
     in its topic, for people: partition and offset. ``fault`` says why a message that came cannot be read, although the
-    broker has delivered it.
+    broker has delivered it. ``exchange`` (AMQP) is what routes a message that is published; None: to the queue itself.
     """
 
     topic: str = ""
@@ -115,6 +115,7 @@ class Properties:
     tombstone: bool = False
     position: str | None = None
     fault: str | None = None
+    exchange: str | None = None
 
 
 @attrs.frozen

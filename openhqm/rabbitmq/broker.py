@@ -21,7 +21,7 @@ from openhqm.interfaces.broker import (
 from openhqm.rabbitmq.address import Address
 from openhqm.rabbitmq.connecting import connect
 from openhqm.rabbitmq.connection import Connection, describe
-from openhqm.rabbitmq.publishing import Publisher
+from openhqm.rabbitmq.publishing import Answered, Publisher
 from openhqm.rabbitmq.queues import Queues
 from openhqm.rabbitmq.subscription import Subscription
 from openhqm.runtime.deferreds import deferred
@@ -67,6 +67,7 @@ class RabbitMQBroker:
 
     ``seconds`` is how long a confirmation may take, and each step of connecting. ``consumer_timeout`` is what the
     server has as its ``consumer_timeout``, in seconds; None: it has none. ``random`` is as `random.random`.
+    ``answered`` is called with each answer to what was published.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class RabbitMQBroker:
         *,
         seconds: float,
         consumer_timeout: float | None,
+        answered: Answered | None = None,
     ) -> None:
         self.traits = BrokerTraits(
             longest_lease_seconds=consumer_timeout,
@@ -86,7 +88,7 @@ class RabbitMQBroker:
         self.on_connected: list[Callable[[], object]] = []
         self._reactor = reactor
         self._queues = Queues(reactor, seconds)
-        self._publisher = Publisher(reactor, random, seconds, self._queues.gone)
+        self._publisher = Publisher(reactor, random, seconds, self._queues.gone, answered)
         self._shared = _Subscriptions()
         self._apart = _Subscriptions()
 

@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 
+from openhqm.brokered.foreign import ForeignOverBroker
 from openhqm.interfaces import IBrokerDelivery, Message, Properties
 from openhqm.interfaces.broker import REPLY_CHANNEL
+from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.rabbitmq.delivery import KEY, RabbitMQDelivery
+from openhqm.rabbitmq.publishing import DIRECT_REPLY, Answered
+from openhqm.runtime.answers import Answers, is_given_up
+from openhqm.runtime.deferreds import deferred
 
 LONGEST_NAME = 255
 """In bytes: names are short strings (AMQP 0-9-1, section 4.2.5.3)."""
@@ -20,6 +28,36 @@ def queue_fault(name: str) -> str | None:
     except UnicodeEncodeError:
         return "is not UTF-8"
     return "is empty" if not name else f"has more than {LONGEST_NAME} bytes" if size > LONGEST_NAME else None
+
+
+class RabbitMQForeignBroker(ForeignOverBroker):
+    """The queues and exchanges of other programs, over a broker that ``make`` makes with what takes the answers.
+
+    An answer comes to the connection that has published the question. Where that is lost, there is none.
+    """
+
+    def __init__(self, make: Callable[[Answered], RabbitMQBroker]) -> None:
+        super().__init__(make(self._answered), foreign_message, queue_fault)
+        self._answers = Answers()
+
+    def _answered(self, method: Any, properties: Any, body: bytes) -> None:
+        correlation = properties.correlation_id
+        about = Properties(
+            content_type=properties.content_type,
+            correlation=None if correlation is None else correlation.encode("utf-8", "surrogateescape"),
+        )
+        self._answers.received(Message(body, {}, None, about))
+
+    @deferred
+    async def ask(self, channel: str, message: Message, answers: str | None) -> Message:
+        about = message.properties or Properties()
+        answer = self._answers.expect(about.correlation or b"")
+        try:
+            about = attrs.evolve(about, reply_to=DIRECT_REPLY)
+            await self.publish(channel, attrs.evolve(message, properties=about))
+            return await answer
+        finally:
+            answer.addErrback(is_given_up).cancel()
 
 
 def foreign_message(delivery: IBrokerDelivery, queue: str) -> Message:

@@ -40,7 +40,7 @@ class Framing:
     def __init__(self, channel: int, largest: int) -> None:
         self._channel = channel
         self._largest = largest - _OVERHEAD
-        self._methods: dict[str, bytes] = {}
+        self._methods: dict[tuple[str, str], bytes] = {}
         self._known: dict[tuple[tuple[str, str], ...], _Properties] = {}
 
     def publish(
@@ -53,9 +53,10 @@ class Framing:
     ) -> bytes:
         """All frames of a persistent, mandatory message to ``queue``. `ValueError` for what AMQP cannot carry.
 
-        ``about``: it is for another program.
+        ``about``: it is for another program; its exchange gets it with ``queue`` as the routing key.
         """
-        method = self._methods.get(queue) or self._method(queue)
+        exchange = (about.exchange if about is not None else None) or ""
+        method = self._methods.get((exchange, queue)) or self._method(exchange, queue)
         flags, properties = self._properties(headers) if about is None else _properties(dict(headers), about)
         content = _content(_BASIC, 0, len(body), flags)
         content = b"%b%b%c%b" % (content, properties, len(message_id), message_id)
@@ -63,12 +64,13 @@ class Framing:
             raise ValueError(f"its headers take more than {self._largest} bytes")
         return b"%b%b%b" % (method, self._frame(_HEADER, content), self._body(body))
 
-    def _method(self, queue: str) -> bytes:
+    def _method(self, exchange: str, queue: str) -> bytes:
         if len(self._methods) >= MOST_QUEUES:
             self._methods.clear()
         # The default exchange, which has no name, leads to the queue that is named.
-        method = b"%b%b%b%c" % (_method(_BASIC, _PUBLISH, 0), _short_string(""), _short_string(queue), _MANDATORY)
-        frame = self._methods[queue] = self._frame(_METHOD, method)
+        names = _short_string(exchange) + _short_string(queue)
+        method = b"%b%b%c" % (_method(_BASIC, _PUBLISH, 0), names, _MANDATORY)
+        frame = self._methods[exchange, queue] = self._frame(_METHOD, method)
         return frame
 
     def _properties(self, headers: Mapping[str, str]) -> _Properties:

@@ -31,6 +31,10 @@ MOST_LATE = 1000
 OPEN_SECONDS = 5.0
 HELD_UP_SECONDS = 60.0
 
+DIRECT_REPLY = "amq.rabbitmq.reply-to"
+"""The reply address of what is published over a channel that consumes from it."""
+Answered = Callable[[Any, Any, bytes], None]
+"""Called with the method, the properties and the body of an answer."""
 Outcomes = Deferred[Sequence[NotDurable | None]]
 
 
@@ -55,11 +59,19 @@ class _Late:
 
 class Publisher:
     """``seconds`` is how long a confirmation may take. ``random`` is as `random.random`. ``missing`` is called with the
-    name of a queue that does not exist.
+    name of a queue that does not exist. ``answered`` is called with what comes to `DIRECT_REPLY`; None: nothing does.
     """
 
-    def __init__(self, clock: Any, random: Callable[[], float], seconds: float, missing: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        clock: Any,
+        random: Callable[[], float],
+        seconds: float,
+        missing: Callable[[str], None],
+        answered: Answered | None = None,
+    ) -> None:
         self._missing = missing
+        self._answered = answered
         self._clock = clock
         self._random = random
         self._seconds = seconds
@@ -104,6 +116,11 @@ class Publisher:
         channel = await connection.channel(OPEN_SECONDS)
         await channel.call("confirm_delivery", OPEN_SECONDS, ack_nack_callback=partial(self._confirmed, channel))
         channel.raw.add_on_return_callback(self._returned)
+        if self._answered is not None:  # https://www.rabbitmq.com/docs/direct-reply-to: over the channel that publishes
+            take = partial(_pass_on, self._answered)
+            await channel.call(
+                "basic_consume", OPEN_SECONDS, queue=DIRECT_REPLY, auto_ack=True, on_message_callback=take
+            )
         channel.on_closed = partial(self._closed, connection)
         return channel
 
@@ -262,3 +279,7 @@ def _settle(entries: Iterable[_Entry], failure: NotDurable | None) -> None:
 
 def _refused(messages: Sequence[Message], reason: NotDurable) -> Outcomes:
     return succeed([reason] * len(messages))
+
+
+def _pass_on(answered: Answered, raw: Any, method: Any, properties: Any, body: bytes) -> None:
+    answered(method, properties, body)

@@ -6,17 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+import attrs
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import Acks, IForeignBroker, IReceiver, ISubscription, Message, Properties
 from openhqm.policy.field_text import readable
 from openhqm.redis.address import Address
+from openhqm.redis.answers import StreamAnswers
 from openhqm.redis.driver import factory, is_refusal
 from openhqm.redis.errors import refusal
 from openhqm.redis.reconnecting import Reconnecting
 from openhqm.redis.streams import BLOCK_SECONDS, StreamSubscription
+from openhqm.runtime.answers import is_given_up
 from openhqm.runtime.deferreds import deferred
 
 LONGEST_NAME = 1024
@@ -63,6 +66,8 @@ class RedisStreams:
         self._subscriptions: list[StreamSubscription] = []
         self._link = self._new_link(0.0)
         self.when_probed = self._link.when_probed
+        own = f"openhqm-answers:{int(random() * 2**53):x}"
+        self._answers = StreamAnswers(own, self._new_link(BLOCK_SECONDS), self._command, reactor, random)
 
     def _new_link(self, seconds: float) -> Reconnecting:
         return Reconnecting(
@@ -92,6 +97,7 @@ class RedisStreams:
     async def stop(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, []
         await DeferredList([each.close() for each in subscriptions], consumeErrors=True)
+        await self._answers.stop()
         await self._link.stop()
 
     def subscribe(self, name: str, channels: Sequence[str], most: int, receiver: IReceiver) -> ISubscription:
@@ -122,8 +128,17 @@ class RedisStreams:
             raise NotDurable(f"{channel[:80]!r} {fault}")
         await self._command("XADD", channel, "*", *fields(message))
 
-    def ask(self, channel: str, message: Message, answers: str | None) -> Deferred[Message]:
-        return fail(NotDurable("answers cannot be waited for in a stream"))  # the configuration refuses it
+    @deferred
+    async def ask(self, channel: str, message: Message, answers: str | None) -> Message:
+        """The answers come into a stream of our own: the configuration refuses another one."""
+        about = message.properties or Properties()
+        answer = self._answers.expect(about.correlation or b"")
+        try:
+            about = attrs.evolve(about, reply_to=self._answers.name)
+            await self.publish(channel, attrs.evolve(message, properties=about))
+            return await answer
+        finally:
+            answer.addErrback(is_given_up).cancel()
 
     @deferred
     async def _command(self, *arguments: Any) -> Any:

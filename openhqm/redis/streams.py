@@ -190,7 +190,7 @@ class StreamSubscription:
             self._look_at = now + TAKE_OVER_SECONDS
             idle = int(IDLE_SECONDS * 1000)
             answer = await self._link.ask("XAUTOCLAIM", self._stream, self._name, self._name, idle, "0", "COUNT", count)
-            found = _entries(answer[1])
+            found = entries_of(answer[1])
             if found:
                 self._look_at = now
         else:
@@ -207,7 +207,7 @@ class StreamSubscription:
         answer: Any = await self._link.ask(
             "XREADGROUP", "GROUP", self._name, self._name, "COUNT", count, *waits, "STREAMS", self._stream, after
         )
-        return _entries(answer[0][1]) if answer else []
+        return entries_of(answer[0][1]) if answer else []
 
     def _acknowledge(self, delivery: StreamDelivery) -> Deferred[None]:
         """What is acknowledged in one turn of the reactor, as what was accepted together is, goes in one command."""
@@ -260,7 +260,7 @@ def read(id: str, fields: list[tuple[bytes, bytes]], stream: str) -> Message:
     return Message(content, headers, None, about)
 
 
-def _entries(found: Any) -> list[Entry]:
+def entries_of(found: Any) -> list[Entry]:
     """Entries that were deleted since are None, or have no fields."""
     return [
         (entry[0].decode("ascii"), list(zip(entry[1][::2], entry[1][1::2], strict=True)))

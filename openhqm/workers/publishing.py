@@ -115,6 +115,7 @@ class Publishing:
             retained=self._publish.retain,
             qos=self._publish.qos,
             expiry=self._publish.expiry,
+            exchange=self._publish.exchange,
         )
         answers = None if self._answers is None else self._answers.fill(document, one_level)
         key = None if self._key is None else self._key.fill(document)

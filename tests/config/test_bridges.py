@@ -89,12 +89,12 @@ class BridgesTests(SynchronousTestCase):
         self.refused("bridges.0.from.queue", "must be left out", [self.source(queue="q")])
 
     def test_queue(self) -> None:
-        """A broker with queues has one for each bridge; it is acknowledged one by one, and keeps no answers."""
+        """A broker with queues has one for each bridge, acknowledged one by one; answers come to an address of ours."""
         brokers = {"plant": PLANT, "office": {"type": "rabbitmq"}}
         bridge = {"name": "b", "from": {"broker": "office", "queue": "in"}, "endpoint": "e", "acknowledge": "ending"}
         read([bridge], brokers=brokers)
         publish = {"broker": "office", "topic": "out"}
-        read([], {"x": {"publish": {**publish, "expiry": 5}}}, brokers=brokers)
+        read([], {"x": {"publish": {**publish, "expiry": 5, "exchange": "e"}, "reply": {}}}, brokers=brokers)
         self.refused("bridges.0.reply.topic", "is read by", [{**bridge, "reply": {"topic": "in"}}], brokers=brokers)
         other = {**bridge, "from": {"broker": "office", "topics": ["a"]}}
         error = self.assertRaises(ConfigurationError, read, [other], brokers=brokers)
@@ -103,7 +103,10 @@ class BridgesTests(SynchronousTestCase):
         for endpoint, key in (
             ({"publish": {**publish, "qos": 0}}, "publish.qos"),
             ({"publish": {**publish, "retain": True}}, "publish.retain"),
-            ({"publish": publish, "reply": {}}, "reply"),
+            ({"publish": {**publish, "exchange": ""}}, "publish.exchange"),
+            ({"publish": {**publish, "exchange": "e" * 256}}, "publish.exchange"),
+            ({"publish": publish, "reply": {"topic": "answers"}}, "reply.topic"),
+            ({"publish": {"broker": "plant", "topic": "out", "exchange": "e"}}, "publish.exchange"),
         ):
             self.refused(f"proxy.endpoints.x.{key}", "", [], {"x": endpoint}, brokers=brokers)
 

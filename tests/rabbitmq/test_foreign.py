@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ class BridgeTests(SynchronousTestCase):
         self.addCleanup(connection.close)
         self.channel = connection.channel()
 
-    def start(self, endpoints: dict[str, Any] | None = None, **bridge: Any) -> Server:
+    def start(self, endpoints: dict[str, Any] | None = None, max_retries: str = "3", **bridge: Any) -> Server:
         made = {"name": "b", "from": {"broker": "office", "queue": "in"}, "endpoint": "collector", **bridge}
         server = Server(
             self.directory,
@@ -37,6 +39,7 @@ class BridgeTests(SynchronousTestCase):
             OPENHQM_PROXY__ENABLED="true",
             OPENHQM_PROXY__ENDPOINTS=json.dumps({"collector": {"url": self.target.url}, **(endpoints or {})}),
             OPENHQM_PROXY__FORWARD_HEADERS=json.dumps(["X-Kind", "Content-Type", "ce-id"]),
+            OPENHQM_WORKER__MAX_RETRIES=max_retries,
         )
         server.start()
         self.addCleanup(server.stop)
@@ -46,6 +49,30 @@ class BridgeTests(SynchronousTestCase):
         self.channel.queue_declare(name, durable=True)
         self.channel.queue_purge(name)
         self.addCleanup(self.channel.queue_delete, name)
+
+    def answerer(self, queue: str) -> None:
+        """Answers what comes to the queue with what it was sent, as any client of AMQP does."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        channel = connection.channel()
+
+        def answer(channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            about = pika.BasicProperties(correlation_id=properties.correlation_id)
+            channel.basic_publish("", properties.reply_to, b'{"got":%b}' % body, about)
+
+        channel.basic_consume(queue, answer, auto_ack=True)
+
+        def consume() -> None:
+            with contextlib.suppress(Exception):
+                channel.start_consuming()
+
+        thread = threading.Thread(target=consume, daemon=True)
+        thread.start()
+
+        def end() -> None:
+            connection.add_callback_threadsafe(connection.close)
+            thread.join(10)
+
+        self.addCleanup(end)
 
     def publish(self, body: bytes, **properties: Any) -> None:
         self.channel.basic_publish("", "in", body, pika.BasicProperties(**properties))
@@ -117,3 +144,41 @@ class BridgeTests(SynchronousTestCase):
         id = server.submit({"id": 8}, endpoint="out")
         self.queue("out.8")
         self.assertEqual(server.response(id)["status"], "COMPLETED")
+
+    def test_exchange(self) -> None:
+        """A request goes to an exchange with a routing key of its own; what it routes nowhere is tried again."""
+        self.queue("in")
+        self.queue("billed")
+        self.channel.exchange_declare("shop", "topic", durable=True)
+        self.addCleanup(self.channel.exchange_delete, "shop")
+        self.channel.queue_bind("billed", "shop", "orders.*.paid")
+        publish = {"broker": "office", "exchange": "shop", "topic": "orders.{{ payload.id }}.paid"}
+        server = self.start({"out": {"publish": publish}})
+        self.assertEqual(server.response(server.submit({"id": 7}, endpoint="out"))["status"], "COMPLETED")
+        method, _, body = self.channel.basic_get("billed", auto_ack=True)
+        self.assertEqual((method.exchange, method.routing_key), ("shop", "orders.7.paid"))
+        self.assertEqual(json.loads(body), {"id": 7})
+        self.channel.queue_unbind("billed", "shop", "orders.*.paid")
+        id = server.submit({"id": 8}, endpoint="out")
+        self.channel.queue_bind("billed", "shop", "orders.8.*")
+        self.assertEqual(server.response(id)["status"], "COMPLETED")
+
+    def test_command(self) -> None:
+        """A caller that waits has the answer of another program; where none comes, the attempt has timed out."""
+        self.queue("in")
+        self.queue("commands")
+        self.queue("silent")
+        publish = {"broker": "office", "topic": "commands"}
+        server = self.start(
+            {
+                "lamp": {"publish": publish, "reply": {"timeout": 10}},
+                "silent": {"publish": {**publish, "topic": "silent"}, "reply": {"timeout": 0.2}},
+            },
+            max_retries="0",
+        )
+        self.answerer("commands")
+        for number in range(3):
+            asked = {"payload": {"id": number}, "metadata": {"endpoint": "lamp"}}
+            status, _, body = server.ask("POST", "/api/v1/submit", asked, {"Prefer": "wait=10"})
+            self.assertEqual((status, json.loads(body)["result"]), (200, {"got": {"id": number}}), body)
+        self.assertEqual(server.response(server.submit({"id": 1}, endpoint="silent"))["status"], "TIMEOUT")

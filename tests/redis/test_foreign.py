@@ -166,9 +166,11 @@ class ProcessTests(SynchronousTestCase):
         self.directory = Path(self.mktemp()).resolve()
         self.directory.mkdir()
 
-    def start(self, **more: Any) -> Server:
+    def start(self, reply_of_out: dict[str, Any] | None = None, **more: Any) -> Server:
         bridge = {"name": "b", "from": {"broker": "shop", "stream": "orders"}, "endpoint": "collector", **more}
-        publish = {"publish": {"broker": "shop", "topic": "out"}}
+        publish: dict[str, Any] = {"publish": {"broker": "shop", "topic": "out"}}
+        if reply_of_out is not None:
+            publish["reply"] = reply_of_out
         server = Server(
             self.directory,
             OPENHQM_BROKERS=json.dumps({"shop": {"type": "redis", "url": self.redis.url}}),
@@ -196,6 +198,21 @@ class ProcessTests(SynchronousTestCase):
         done = server.response(server.submit({"x": 1}, endpoint="out"))
         self.assertEqual(done["status"], "COMPLETED")
         self.assertEqual(entries(self.redis, "out")[0]["payload"], b'{"x": 1}')
+
+    def test_command(self) -> None:
+        """A caller that waits has the answer that another program adds to the stream in reply_to."""
+        server = self.start(reply_of_out={"timeout": 10})
+        for number in range(3):
+            id = server.submit({"id": number}, endpoint="out")
+            server.until(lambda: self.redis.command("XLEN", "out") == number + 1, "nothing is asked")  # noqa: B023
+            asked = entries(self.redis, "out")[-1]
+            add = self.redis.command
+            add("XADD", asked["reply_to"], "*", "payload", b'"other"', "correlation", "other")
+            add("XADD", asked["reply_to"], "*", "payload", b'{"on":true}', "correlation", asked["correlation"])
+            self.assertEqual(server.response(id)["result"], {"on": True})
+            server.until(lambda: add("XLEN", asked["reply_to"]) == 0, "the answers are not deleted")  # noqa: B023
+        server.stop()
+        self.assertEqual(self.redis.command("EXISTS", asked["reply_to"]), 0)
 
     def test_killed(self) -> None:
         """What a gateway had not acknowledged when it was killed is one request each."""
