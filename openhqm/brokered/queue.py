@@ -141,20 +141,25 @@ class BrokeredQueue:
     def accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Deferred[Acceptance]:
-        accept = self._accept_into_journal if self._journaled else self._accept
-        return shielded(accept(submission, claim, follow_ups))
+        if not self._journaled:
+            return shielded(self._accept(submission, claim, follow_ups))
+        if self._without_a_broker is None:
+            return shielded(self._accept_into_journal(submission, claim, follow_ups))
+        # Nothing is published now: there is one step, and a coroutine would cost more than the rest of it.
+        accepted: Deferred[Acceptance] = Deferred()  # cancelled, it is recorded all the same
+        recorded = self._ledger.record(submission, claim, follow_ups, at_once=False)
+        recorded.addCallbacks(lambda outgoing: accepted.callback(_acceptance(outgoing)), accepted.errback)
+        return accepted
 
     async def _accept_into_journal(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
     ) -> Acceptance:
-        at_once = self._under_way < MOST_UNDER_WAY and self._without_a_broker is None
+        at_once = self._under_way < MOST_UNDER_WAY
         self._under_way += at_once  # before the ledger answers: many may be asked of it at the same time
         published = None
         try:
             outgoing = await self._ledger.record(submission, claim, follow_ups, at_once=at_once)
-            if isinstance(outgoing, Acceptance):
-                return outgoing
-            if not outgoing.waits:
+            if isinstance(outgoing, Outgoing) and not outgoing.waits:
                 published = self._outbox.publish(outgoing).addBoth(self._is_published, outgoing)
             return _acceptance(outgoing)
         finally:
@@ -284,6 +289,8 @@ def _together(traits: BrokerTraits, durable: bool) -> QueueTraits:
     )
 
 
-def _acceptance(outgoing: Outgoing) -> Acceptance:
+def _acceptance(outgoing: Outgoing | Acceptance) -> Acceptance:
+    if isinstance(outgoing, Acceptance):
+        return outgoing
     request = outgoing.request
     return Acceptance(request.correlation_id, request.submitted_at, follow_ups=outgoing.follow_ups)

@@ -21,7 +21,6 @@ from openhqm.errors import LeaseLost, QueueFull
 from openhqm.messages import Acceptance, DeadLetter, IdempotencyClaim, Load, Priority, Reply, Request, Submission
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import NO_LIMITS, Limits
-from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import Attempt, Incoming, Outgoing
 from openhqm.queue.limits import accept_within
@@ -29,6 +28,7 @@ from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
+from openhqm.sqlite.journal import Journal
 from openhqm.sqlite.ledger_losses import LedgerLosses
 from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.outbox_rows import OutboxRows
@@ -69,7 +69,7 @@ class SqliteLedger:
         self._channels = channels
         self.counts_redeliveries = reply_channel is not None
         self.has_workers = False
-        self._named: set[str] = set()
+        self._journal = Journal(file, channels, self._fell_due)
         self._load = SqliteLoad(file, store, limits, clock)
         self.unbegun = Unbegun(file, clock, lambda: self._load.limits.ends_what_waits)
         self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun, window)
@@ -145,9 +145,9 @@ class SqliteLedger:
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
-        recorded = partial(self._record, submission, claim, follow_ups, at_once)
         if not self._load.limits.any:
-            return cast(Deferred[Outgoing | Acceptance], recorded())
+            return cast(Deferred[Outgoing | Acceptance], self._record(submission, claim, follow_ups, at_once))
+        recorded = partial(self._record, submission, claim, follow_ups, at_once)
         return accept_within(self._load.limits, request_size(submission), recorded)
 
     def load(self) -> Deferred[Load | None]:
@@ -168,6 +168,9 @@ class SqliteLedger:
         at_once: bool,
     ) -> Deferred[Outgoing | Acceptance | QueueFull]:
         now = self._clock.seconds()
+        if not at_once and claim is None and self._journal.takes(submission, follow_ups, self._load.limits):
+            key = self._rows.next_key(_RANK)
+            return self._file.write(self._journal.appending(self._rows, key, submission, now))
         outgoing = self._new(submission, now)
         held = [self._new(follow_up, now) for follow_up in follow_ups] if follow_ups else []
         if held:
@@ -186,7 +189,7 @@ class SqliteLedger:
                     drop_claim(connection, claim, outgoing.number)
                 return refusal
             for each in held:
-                self._note_queue(connection, each.request)
+                self._journal.note_queue(connection, each.request.submission)
                 self._load.add(connection, len(each.body))
                 self._rows.add(connection, each.number, now, each.body)
                 self._held.add(connection, outgoing.number, each.number)
@@ -235,19 +238,13 @@ class SqliteLedger:
         self, connection: apsw.Connection, outgoing: Outgoing, now: float, *, told: bool, at_once: bool = True
     ) -> Outgoing:
         request = outgoing.request
-        self._note_queue(connection, request)
+        self._journal.note_queue(connection, request.submission)
         self._load.add(connection, len(outgoing.body))
         self._rows.add(connection, outgoing.number, now, outgoing.body)
         if request.deadline is not None:
             self._store.note_deadline(connection, outgoing.number, request.deadline)
         waits = self.outbox.add(connection, outgoing, now, told, at_once)
         return attrs.evolve(outgoing, waits=True) if waits else outgoing
-
-    def _note_queue(self, connection: apsw.Connection, request: Request) -> None:
-        queue = queue_of(self._channels.requests, request.submission)
-        if queue not in self._named:
-            connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
-            self._file.after_commit(lambda: self._named.add(queue))
 
     def queues(self) -> Deferred[Sequence[str]]:
         return succeed([name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())])
