@@ -153,6 +153,9 @@ def _about_its_destination(settings: Settings, bridge: Bridge, key: str) -> Foun
         yield f"{key}.operation", "must be left out beside endpoint"
     if bridge.partition_key is not None and not settings.partitioning.enabled:
         yield f"{key}.partition_key", "has no effect: set partitioning.enabled, or leave it out"
+    if bridge.replay.rate is not None and not settings.partitioning.enabled:
+        why = "for in one queue, what comes now would wait behind the backlog"
+        yield f"{key}.replay.rate", f"needs partitioning.enabled, {why}"
 
 
 def _about_client_ids(settings: Settings, products: Products) -> Found:

@@ -82,6 +82,13 @@ class ReplyChannel:
             raise Wrong([(("broker",), "has no effect without topic: an address is one of the message's own broker")])
 
 
+@attrs.frozen
+class Replay:
+    """How the backlog goes, once its target has recovered: at ``rate`` requests a second. None: as all others go."""
+
+    rate: float | None = attrs.field(default=None, validator=optional(between(0.001, 1_000_000)))
+
+
 def _reply(instance: object, attribute: object, value: Any) -> None:
     if isinstance(value, str) and value != NONE:
         raise ValueError(f"must be none, or the broker and the topic for replies, not {value!r}")
@@ -107,6 +114,7 @@ class Bridge:
     path: str | None = attrs.field(default=None, validator=optional(_template))
     acknowledge: str | None = attrs.field(default=None, validator=optional(one_of(("acceptance", "ending"))))
     most: int = attrs.field(default=100, validator=between(1, 10_000))
+    replay: Replay = attrs.field(factory=Replay)
     reply: ReplyChannel | str | None = attrs.field(default=None, validator=optional(_reply))
     dead_letters: str | None = attrs.field(default=None, validator=optional(not_empty))
     required: str | None = attrs.field(default=None, validator=optional(one_of(OF_A_BRIDGE)))

@@ -305,6 +305,11 @@ class Settings:
         found = [broker for each in self.bridges if (broker := each.reply_broker) is not None]
         return tuple(dict.fromkeys(found))
 
+    @property
+    def replay_rates(self) -> dict[str, float]:
+        """The bridges whose backlog goes at a rate of its own, in requests a second."""
+        return {each.name: each.replay.rate for each in self.bridges if each.replay.rate is not None}
+
     def addressing(self) -> Addressing:
         """Where submissions go."""
         proxy, worker, partitions = self.proxy, self.worker, self.partitioning

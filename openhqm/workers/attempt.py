@@ -146,7 +146,7 @@ class Attempt:
             await self._dead_letter("poison", ReasonClass.POISON, attrs.evolve(reply, error=error))
             return
         if context.gate is not None:
-            self._call = context.gate.enter_now()
+            self._call = context.gate.enter_now(delivery.request)
             if self._call is None and not await self._pass_gate(context.gate):
                 return
         started = context.clock.seconds()
@@ -214,7 +214,7 @@ class Attempt:
 
     async def _pass_gate(self, gate: Gate) -> bool:
         """Wait until ``gate`` admits this attempt. False: the delivery was settled, and no handler was called."""
-        entering = self._entering = gate.enter()
+        entering = self._entering = gate.enter(self._delivery.request)
 
         def give_up(reason: str) -> str:
             entering.cancel()
@@ -269,7 +269,8 @@ class Attempt:
             self._limited_by_deadline = deadline - now < limit
             limit = min(limit, max(0.0, deadline - now))
         most = context.policy.max_retries + 1
-        work = Work(delivery.request, delivery.attempt, limit, context.clock, self._report, most)
+        replayed = self._call is not None and self._call.replayed
+        work = Work(delivery.request, delivery.attempt, limit, context.clock, self._report, most, replayed)
         inner = context.handlers.run(work).addErrback(_as_failure)
         if inner.called and not inner.paused:
             return await inner

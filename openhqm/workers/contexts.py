@@ -160,7 +160,7 @@ class ContextMaker:
         self, settings: Settings, broker: str, handler: Handler, timeout: float, slots: int
     ) -> AttemptContext:
         breaker = BrokerBreaker(lambda: self._brokers[broker].unavailable_reason)
-        gate = Gate(self._reactor, breaker, limit=slots)
+        gate = Gate(self._reactor, breaker, limit=slots, replay_rates=settings.replay_rates)
         return self._context(settings, Handlers(handler, {}), timeout, gate)
 
     def _callers(self, settings: Settings, routes: RouteTable, before: Contexts | None) -> AttemptContext:
@@ -209,7 +209,8 @@ class ContextMaker:
         """Each partition has a consumer of its own. Together they work on at most ``worker.count`` requests."""
         if not settings.partitioning.enabled:
             return None
-        return Gate(self._reactor, Breaker(NEVER), limit=settings.worker.count)
+        breaker, rates = Breaker(NEVER), settings.replay_rates
+        return Gate(self._reactor, breaker, limit=settings.worker.count, replay_rates=rates)
 
     def _parts(self, settings: Settings, name: str, old: Parts | None) -> Parts:
         endpoint, slots = settings.proxy.all_endpoints[name], slots_of(settings, name)
@@ -219,20 +220,21 @@ class ContextMaker:
             client = old.client
         else:
             client = self._client(_read_certificates(name, endpoint), kept=slots)
-        gate = self._gate(endpoint, slots)
+        gate = self._gate(endpoint, slots, settings.replay_rates)
         if old is not None and _limits(old.endpoint, old.slots) == _limits(endpoint, slots):
             gate = old.gate
         elif old is not None:
             gate.ended_calls = old.gate.ended_calls  # a counter does not begin again at 0
         return Parts(endpoint, slots, gate, client, self._credentials(endpoint))
 
-    def _gate(self, endpoint: Endpoint, slots: int) -> Gate:
+    def _gate(self, endpoint: Endpoint, slots: int, replay_rates: Mapping[str, float]) -> Gate:
         return Gate(
             self._reactor,
             Breaker(endpoint.circuit_breaker.policy),
             limit=slots,
             pace=Pace(endpoint.rate.requests, endpoint.rate.per_seconds) if endpoint.rate is not None else None,
             adaptive=AdaptiveLimit(slots) if endpoint.adaptive else None,
+            replay_rates=replay_rates,
         )
 
     def _client(self, tls: IPolicyForHTTPS | None, kept: int) -> Client:

@@ -71,7 +71,7 @@ class Egress:
             seconds = min(seconds, route.timeout)
         forwarding = _Forwarding(self._target, work, seconds, self._clock)
         about = _about(work, work.deadline if seconds == limit else self._now() + seconds)
-        plain = is_plain(work.request.submission, self._target, route)
+        plain = is_plain(work.request.submission, self._target, route) and not work.replayed
 
         def call(credentials: Mapping[str, str]) -> Deferred[CheckedResponse]:
             made = self._plain.of(work.request, about, credentials) if plain else None
@@ -232,10 +232,14 @@ def _is_json(body: bytes) -> bool:
 
 def _about(work: Work, deadline: float) -> dict[str, str]:
     """The header fields that tell the target about this attempt."""
-    return {
+    about = {
         "OpenHQM-Correlation-Id": work.correlation_id,
         "OpenHQM-Attempt": str(work.attempt),
         "OpenHQM-Max-Attempts": str(work.max_attempts),
         "OpenHQM-Deadline": rfc3339(deadline),
         "Idempotency-Key": work.correlation_id,
     }
+    if work.replayed:
+        about["OpenHQM-Replayed"] = "true"
+        about["OpenHQM-Submitted-At"] = rfc3339(work.submitted_at)
+    return about

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from openhqm.messages import Request
 from openhqm.policy.breaker import Breaker, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 
 PROBE_SECONDS = 5.0
+BRIDGE = "bridge"
+"""The metadata of a bridged request that names its bridge."""
 
 
 class GateClosed(Exception):
@@ -24,10 +28,14 @@ class GateClosed(Exception):
 
 @attrs.frozen(eq=False)
 class Call:
-    """A call that the gate has admitted. The caller has to call `end` exactly once."""
+    """A call that the gate has admitted. The caller has to call `end` exactly once.
+
+    ``replayed``: it is for a request of the backlog, which was accepted before the target recovered.
+    """
 
     _gate: Gate
     _period: int
+    replayed: bool = False
 
     def end(self, success: bool | None, *, reached: bool = True) -> None:
         """The call has ended. ``success`` says whether the target is well; None: the outcome says nothing about it.
@@ -35,6 +43,14 @@ class Call:
         Not ``reached``: it failed for want of a connection.
         """
         self._gate.ended(self._period, success, reached)
+
+
+@attrs.frozen(eq=False)
+class _Replay:
+    """The backlog of one bridge: at which rate it goes, and the calls that wait for their turn, in order."""
+
+    pace: Pace
+    waiting: deque[Deferred[Call]] = attrs.field(factory=deque)
 
 
 class Gate:
@@ -45,6 +61,9 @@ class Gate:
 
     ``probe``, where there is one, finds out whether the target can be reached: then its Deferred fires. While the
     breaker is open for want of a connection, the gate probes, and admits no call before that has succeeded.
+
+    ``replay_rates`` has the bridges whose backlog goes at a rate of its own, in requests a second: what was accepted
+    before the target recovered, or before this gate was made. All other calls go first.
     """
 
     def __init__(
@@ -55,6 +74,7 @@ class Gate:
         limit: int | None = None,
         pace: Pace | None = None,
         adaptive: AdaptiveLimit | None = None,
+        replay_rates: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self._clock = clock
         self._breaker = breaker
@@ -65,6 +85,9 @@ class Gate:
         self.ended_calls: dict[bool | None, int] = {True: 0, False: 0, None: 0}
         self._entering: deque[Deferred[Call]] = deque()
         self._awaiting_breaker: deque[Deferred[None]] = deque()
+        self._replays = {bridge: _Replay(Pace(rate, 1.0)) for bridge, rate in replay_rates.items()}
+        self._recovered_at = clock.seconds()
+        self._is_away = False
         self._timer: Any = None
         self.probe: Callable[[], Deferred[Any]] | None = None
         self._admitting = self._admit_again = False
@@ -91,24 +114,30 @@ class Gate:
         self._reconsider()
         return waiter
 
-    def enter(self) -> Deferred[Call]:
-        """Fires with a `Call` once one may begin, or fails with `GateClosed` when the breaker opens before.
+    def enter(self, request: Request | None = None) -> Deferred[Call]:
+        """Fires with a `Call` once one for ``request`` may begin, or fails with `GateClosed` when the breaker opens
+        before.
 
         Cancelling the Deferred gives up the place in the order.
         """
-        call = self.enter_now()
+        call = self.enter_now(request)
         if call is not None:
             return succeed(call)
-        waiter: Deferred[Call] = Deferred(lambda waiter: self._remove(self._entering, waiter))
-        self._entering.append(waiter)
+        replay = self._replay_of(request, self._clock.seconds())
+        waiters = self._entering if replay is None else replay.waiting
+        waiter: Deferred[Call] = Deferred(lambda waiter: self._remove(waiters, waiter))
+        waiters.append(waiter)
         self._reconsider()
         return waiter
 
-    def enter_now(self) -> Call | None:
-        """A `Call`, where one may begin now and no other waits for its turn."""
+    def enter_now(self, request: Request | None = None) -> Call | None:
+        """A `Call` for ``request``, where one may begin now and no other waits for its turn."""
         if self._entering:
             return None
         now = self._clock.seconds()
+        replay = self._replay_of(request, now)
+        if replay is not None:
+            return self._begin(now, replay) if not replay.waiting and self._replay_wait(now, replay) == 0.0 else None
         return self._begin(now) if self._wait(now) == 0.0 else None
 
     def ended(self, period: int, success: bool | None, reached: bool = True) -> None:
@@ -119,13 +148,38 @@ class Gate:
         self._breaker.end(now, period, success, reached=reached)
         if self._adaptive is not None:
             self._adaptive.end(now, success)
+        self._look(now)
         self._reconsider()
 
-    def _begin(self, now: float) -> Call:
+    def _begin(self, now: float, replay: _Replay | None = None) -> Call:
         self._under_way += 1
         if self._pace is not None:
             self._pace.begin(now)
-        return Call(self, self._breaker.begin(now))
+        if replay is not None:
+            replay.pace.begin(now)
+        return Call(self, self._breaker.begin(now), replay is not None)
+
+    def _replay_of(self, request: Request | None, now: float) -> _Replay | None:
+        """The backlog that ``request`` belongs to, or None. While the target is away, all that waits is."""
+        if not self._replays or request is None:
+            return None
+        bridge = request.submission.metadata.get(BRIDGE)  # a caller may have put anything there
+        replay = self._replays.get(bridge) if isinstance(bridge, str) else None
+        if replay is None:
+            return None
+        self._look(now)
+        return replay if self._is_away or request.submitted_at < self._recovered_at else None
+
+    def _look(self, now: float) -> None:
+        """Notice that the target went away, or that it recovered."""
+        if self._replays:
+            was_away, self._is_away = self._is_away, self._breaker.state(now) is not State.CLOSED
+            if was_away and not self._is_away:
+                self._recovered_at = now
+
+    def _replay_wait(self, now: float, replay: _Replay) -> float | None:
+        wait = self._wait(now)
+        return None if wait is None else max(wait, replay.pace.wait(now))
 
     def _wait(self, now: float) -> float | None:
         """Seconds until a call may begin, or None: when a call that is under way has ended."""
@@ -151,13 +205,14 @@ class Gate:
 
         def done(reached: bool) -> None:
             self._breaker.end(began, period, reached, reached=reached)
+            self._look(self._clock.seconds())
             self._reconsider()
 
         probing = maybeDeferred(probe).addTimeout(PROBE_SECONDS, self._clock)
         probing.addCallbacks(lambda result: done(True), lambda failure: done(False))
 
     def _reconsider(self) -> None:
-        if not self._entering and not self._awaiting_breaker and self._timer is None:
+        if not self._entering and not self._awaiting_breaker and self._timer is None and not self._replays_wait:
             return
         # An admitted call may end at once and so come back here. Then the outer run repeats its loop. Recursion would
         # need a deep stack, with a timer on each level, for a long queue before a target that refuses at once.
@@ -176,7 +231,8 @@ class Gate:
     def _admit(self) -> None:
         if self.state is State.OPEN:
             self._close()
-        waiting = self._entering or self._awaiting_breaker
+        self._look(self._clock.seconds())
+        waiting = self._entering or self._awaiting_breaker or self._replays_wait
         if (
             waiting
             and self.probe is not None
@@ -188,6 +244,10 @@ class Gate:
         while self._entering and self._wait(now) == 0.0:
             self._entering.popleft().callback(self._begin(now))
             now = self._clock.seconds()
+        for replay in self._replays.values():
+            while replay.waiting and not self._entering and self._replay_wait(now, replay) == 0.0:
+                replay.waiting.popleft().callback(self._begin(now, replay))
+                now = self._clock.seconds()
         while self._awaiting_breaker and self._closed_for(now) == 0.0:
             self._awaiting_breaker.popleft().callback(None)
 
@@ -201,6 +261,7 @@ class Gate:
             for wait, waiters in (
                 (self._wait(now), self._entering),
                 (self._closed_for(now), self._awaiting_breaker),
+                *((self._replay_wait(now, each), each.waiting) for each in self._replays.values()),
             )
             if waiters and wait  # None: the next call that ends leads to `_reconsider`
         ]
@@ -208,9 +269,17 @@ class Gate:
             self._timer = self._clock.callLater(min(waits), self._timer_fired)
 
     def _close(self) -> None:
-        entering, self._entering = self._entering, deque()
-        for waiter in entering:
+        closed = list(self._entering)
+        self._entering.clear()
+        for replay in self._replays.values():
+            closed += replay.waiting
+            replay.waiting.clear()
+        for waiter in closed:
             waiter.errback(GateClosed())
+
+    @property
+    def _replays_wait(self) -> bool:
+        return bool(self._replays) and any(each.waiting for each in self._replays.values())
 
     def _timer_fired(self) -> None:
         self._timer = None

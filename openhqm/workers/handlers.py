@@ -81,6 +81,7 @@ class Work:
     """What a handler is called with: one attempt at one request.
 
     ``attempt`` counts from 1, up to ``max_attempts``. ``time_left`` is in seconds. ``report`` stores a progress event.
+    ``replayed``: the request is of the backlog that goes at the rate of its bridge; see `Gate`.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Work:
         clock: IReactorTime,
         report: Report,
         max_attempts: int = 1,
+        replayed: bool = False,
     ) -> None:
+        self.replayed = replayed
         self.request = request
         self.correlation_id = request.correlation_id
         self.attempt = attempt
@@ -113,6 +116,11 @@ class Work:
         """``metadata.operation``, else ``payload.operation``; None where it is not a string."""
         # Nothing else of the payload is parsed here, in the reactor.
         return Document(self.request.submission).operation
+
+    @property
+    def submitted_at(self) -> float:
+        """When the request was accepted, in seconds since the epoch."""
+        return self.request.submitted_at + ahead_of(self._clock)()
 
     @property
     def deadline(self) -> float:

@@ -187,6 +187,8 @@ class BridgesTests(SynchronousTestCase):
     def test_contradictions(self) -> None:
         """Keys without an effect, or with a bad one, are refused."""
         self.refused("bridges.0.partition_key", "partitioning.enabled", [self.bridge(partition_key="{{ topic[1] }}")])
+        self.refused("bridges.0.replay.rate", "partitioning.enabled", [self.bridge(replay={"rate": 5})])
+        self.refused("bridges.0.replay.rate", "0.001", [self.bridge(replay={"rate": 0})])
         self.refused("bridges.0.operation", "beside endpoint", [self.bridge(operation="x")])
         self.refused("bridges.0.acknowledge", "in order", [self.bridge(acknowledge="ending")])
         self.refused("bridges.0.path", "placeholder", [self.bridge(path="/{{ a b }}")])

@@ -21,7 +21,7 @@ from openhqm.http1.calls import Fetched
 from openhqm.http1.failures import AnswerTooLong, CallFailed, NotConnected
 from openhqm.ingress.door import Door
 from openhqm.ingress.metrics import DoorMetrics
-from openhqm.messages import Status
+from openhqm.messages import Status, Submission
 from openhqm.policy.breaker import Breaker, BreakerPolicy
 from openhqm.policy.fields import Field
 from openhqm.policy.forwarding import Target
@@ -129,6 +129,27 @@ class RequestTests(SynchronousTestCase):
         )
         self.assertEqual(second[2]["openhqm-attempt"], "2")
         self.assertEqual(second[2]["idempotency-key"], rig.id)
+
+    def test_replayed(self) -> None:
+        """The target is told which requests are of a bridge's backlog, and when they were accepted."""
+        backend, client = MemoryBench(), Client(Answer(200, b"1"))
+        for name in ("plant", "plant", "other"):
+            backend.queue.accept(Submission(b"1", metadata={"bridge": name}), None)
+        backend.pass_time(60)
+        egress = Egress(Target("billing", "http://billing.test/"), client, Fixed({}), RouteTable(), backend.clock, 1000)
+        gate = Gate(backend.clock, Breaker(BreakerPolicy()), limit=64, replay_rates={"plant": 0.1})
+        client.bench = SimpleNamespace(backend=backend)
+        bench = WorkerBench(egress, backend=backend, gate=gate, count=3)
+        bench.submit(metadata={"bridge": "plant"})
+        backend.pass_time(10)
+        told = [
+            (fields.get("openhqm-replayed"), fields.get("openhqm-submitted-at"), at - client.times[0])
+            for (_, _, fields, _), at in zip(client.calls, client.times, strict=True)
+        ]
+        accepted = "1970-01-12T13:46:40.000Z"  # at 1,000,000 s
+        self.assertEqual(
+            told, [("true", accepted, 0.0), (None, None, 0.0), (None, None, 0.0), ("true", accepted, 10.0)]
+        )
 
     def test_route(self) -> None:
         """A route sets method, content, headers, query and time limit; the deadline header names the limit that is

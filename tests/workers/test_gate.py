@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.messages import Request, Submission
 from openhqm.policy.breaker import FIRST_PAUSE, NEVER, UNREACHABLE_CALLS, Breaker, BreakerPolicy, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.workers.gate import Call, Gate, GateClosed
@@ -290,3 +291,109 @@ class ProbeTests(SynchronousTestCase):
         self.rig.gate.probe = lambda: succeed(None)
         self.rig.clock.advance(FIRST_PAUSE)
         self.successResultOf(self.rig.gate.passable())
+
+
+def bridged(submitted_at: float, bridge: Any = "plant") -> Request:
+    """A request of a bridge."""
+    return Request("7f9c", submitted_at, Submission(b"1", metadata={"bridge": bridge}))
+
+
+class ReplayTests(SynchronousTestCase):
+    """A target was away for a hundred seconds, and what came in that time goes at a rate of its own."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.gate = Gate(self.clock, Breaker(POLICY), limit=4, replay_rates={"plant": 2.0, "other": 1.0})
+        self.clock.advance(1)
+        self.begun: list[tuple[str, float, bool]] = []
+        for _ in range(2):
+            call = self.gate.enter_now(bridged(self.clock.seconds()))
+            assert call is not None
+            self.assertFalse(call.replayed)
+            call.end(False)
+        self.assertEqual(self.gate.state, State.OPEN)
+        self.clock.advance(99)
+
+    def ask(self, name: str, request: Request) -> Deferred[None]:
+        """Ask for a call, which ends as soon as it has begun, and well."""
+
+        def entered(call: Call) -> None:
+            self.begun.append((name, self.clock.seconds(), call.replayed))
+            call.end(True)
+
+        def refused(failure: Any) -> None:
+            failure.trap(GateClosed, CancelledError)
+            self.begun.append((name, self.clock.seconds(), False))
+
+        return self.gate.enter(request).addCallbacks(entered, refused)
+
+    def recover(self) -> None:
+        """The first request of the backlog finds that the target is back, at 100 s."""
+        self.ask("first", bridged(50.0))
+        self.assertEqual(self.begun, [("first", 100.0, True)])
+        self.assertEqual(self.gate.state, State.CLOSED)
+        self.begun.clear()
+
+    def test_at_its_rate(self) -> None:
+        """The backlog goes at its rate, in order, and is marked."""
+        self.recover()
+        for number in range(4):
+            self.ask(f"{number}", bridged(60.0 + number))
+        self.clock.pump([0.125] * 20)
+        self.assertEqual(
+            [(name, replayed) for name, _, replayed in self.begun], [(f"{each}", True) for each in range(4)]
+        )
+        self.assertEqual([at for _, at, _ in self.begun], [100.5, 101.0, 101.5, 102.0])
+
+    def test_live_first(self) -> None:
+        """What comes now, or from elsewhere, waits for no backlog; neither does the backlog of another bridge."""
+        self.recover()
+        for number in range(4):
+            self.ask(f"{number}", bridged(60.0))
+        self.ask("live", bridged(100.0))
+        self.ask("caller", Request("7f9c", 60.0, Submission(b"1")))
+        self.ask("unhashable", bridged(60.0, []))
+        self.ask("of no bridge", bridged(60.0, "unknown"))
+        self.ask("elsewhere", bridged(60.0, "other"))
+        expected = [("live", False), ("caller", False), ("unhashable", False), ("of no bridge", False)]
+        self.assertEqual([(name, replayed) for name, _, replayed in self.begun], [*expected, ("elsewhere", True)])
+
+    def test_while_it_is_away(self) -> None:
+        """What asks while the target is away is backlog once it is back, also where it came a moment before."""
+        probing = self.gate.enter_now(bridged(99.0))
+        assert probing is not None
+        self.assertTrue(probing.replayed)
+        for name in ("a", "b"):
+            self.ask(name, bridged(100.0))
+        self.assertEqual(self.begun, [])
+        probing.end(True)
+        self.clock.pump([0.125] * 8)
+        self.assertEqual([(name, replayed) for name, _, replayed in self.begun], [("a", True), ("b", True)])
+
+    def test_fails_again(self) -> None:
+        """Where the target goes away again, the backlog that waits is turned away, and no timer is left."""
+        self.recover()
+        for name in ("a", "b"):
+            self.ask(name, bridged(60.0))
+        for _ in range(2):
+            call = self.gate.enter_now(bridged(100.0))
+            assert call is not None
+            call.end(False)
+        self.assertEqual([name for name, _, _ in self.begun], ["a", "b"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_gives_up_its_place(self) -> None:
+        """A call that gives up waiting lets the others move up."""
+        self.recover()
+        waiting = [self.ask(name, bridged(60.0)) for name in "abc"]
+        waiting[0].cancel()
+        self.clock.advance(0.5)
+        self.assertEqual([(name, at) for name, at, _ in self.begun], [("a", 100.0), ("b", 100.5)])
+        waiting[2].cancel()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_before_the_start(self) -> None:
+        """What was accepted before this process began is backlog, too: it may have begun because power is back."""
+        gate = Gate(self.clock, Breaker(NEVER), replay_rates={"plant": 2.0})
+        found = gate.enter_now(bridged(99.0)), gate.enter_now(bridged(99.0)), gate.enter_now(bridged(100.0))
+        self.assertEqual([call and call.replayed for call in found], [True, None, False])
