@@ -41,6 +41,7 @@ from benchmarks.peers import (
     redis,
 )
 from benchmarks.processes import processes
+from benchmarks.replay import replay
 from benchmarks.table import Table
 
 
@@ -276,6 +277,7 @@ PARTS = (
     "rabbitmq",
     "consume",
     "drain",
+    "replay",
     "processes",
     "memory",
     "slow",
@@ -307,6 +309,7 @@ def main() -> int:
         "rabbitmq": lambda: rabbitmq(table, seconds, rounds),
         "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
         "drain": lambda: drain(table, 5000 if options.quick else 20_000, rounds),
+        "replay": lambda: replay(table, 2000 if options.quick else 100_000, 3 if options.quick else 60),
         "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
