@@ -39,6 +39,7 @@ from openhqm.http1.rules import always_own
 from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
+from openhqm.ingress.access import access_of
 from openhqm.ingress.access_log import note
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
@@ -191,11 +192,11 @@ class OpenHQM(Service):
         self._own_paths = settings.own_paths()
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
-        fast_path = FastPath(self._door, self._streams)
+        shown = letters if settings.admin.enabled else None
+        access = access_of(settings.auth, reactor)
+        fast_path = FastPath(self._door, self._streams, access)
         self._site = HTTP1Site(
-            Routes(
-                self._door, self._streams, self._health, letters if settings.admin.enabled else None, self._own_paths
-            ).resource(),
+            Routes(self._door, self._streams, self._health, shown, self._own_paths, access).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.command.test_main -*-
-"""The command line ``openhqm``: serve, check, and what operators do with dead letters of a process that runs.
+"""The command line ``openhqm``: serve, check, the dead letters of a process that runs, and the file of keys.
 
 Exit codes: 0 it is done; 1 it could not be done; 2 the command line or the configuration is wrong; 3 the process does
 not answer; 130 interrupted.
@@ -18,6 +18,7 @@ from typing import TextIO
 from openhqm import __version__
 from openhqm.command.addresses import default_url
 from openhqm.command.dead import add_dead, run_dead
+from openhqm.command.keys import add_keys, run_keys
 from openhqm.command.server import NotReached, Refused, Server
 from openhqm.command.text import printable
 from openhqm.errors import ConfigurationError
@@ -40,11 +41,15 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
         asked = parser().parse_args(arguments)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else WRONG
-    if asked.command != "dead":
+    if asked.command not in ("dead", "keys"):
         twistd(asked)
+    say, tell = partial(print, file=out), partial(print, file=err)
     try:
-        url = asked.url or default_url(asked.config, environment)
-        code = run_dead(asked, Server(url), partial(print, file=out), partial(print, file=err), time)
+        if asked.command == "keys":
+            code = run_keys(asked, say, tell, time.time())
+        else:
+            url = asked.url or default_url(asked.config, environment)
+            code = run_dead(asked, Server(url, environment.get("OHQM_KEY")), say, tell, time)
         out.flush()
         return code
     except ConfigurationError as error:
@@ -86,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("-c", "--config", metavar="FILE", help="YAML file; OPENHQM_* variables override it")
         command.add_argument("-r", "--role", choices=ROLES, default="all", help="the part of the work it does")
     add_dead(commands)
+    add_keys(commands)
     return root
 
 

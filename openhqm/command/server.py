@@ -41,10 +41,14 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Server:
-    """The process at ``url``: ``http://host:port``, ``https://host:port`` or ``unix:/path``. `ValueError`."""
+    """The process at ``url``: ``http://host:port``, ``https://host:port`` or ``unix:/path``. `ValueError`.
 
-    def __init__(self, url: str) -> None:
+    ``key`` is the API key to send, where the process asks for one.
+    """
+
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
+        self._fields = {} if key is None else {"Authorization": f"Bearer {key}"}
         if url.startswith("unix:"):
             self._make: Any = lambda: _UnixConnection(url.removeprefix("unix:").removeprefix("//"))
             return
@@ -71,7 +75,8 @@ class Server:
         connection = self._make()
         sent = None if document is None else json.dumps(document).encode()
         try:
-            connection.request(method, path, sent, {} if sent is None else {"Content-Type": "application/json"})
+            fields = {} if sent is None else {"Content-Type": "application/json"}
+            connection.request(method, path, sent, {**fields, **self._fields})
             answer = connection.getresponse()
             body: bytes = answer.read(MOST_ANSWER)
         except (OSError, http.client.HTTPException) as error:

@@ -30,7 +30,7 @@ SECRETS = ("admin.key",)
 """Their values are not repeated in a complaint. Neither is what is inside of a list or a section."""
 
 VALUES = {
-    "auth.type": ("api_key", "jwt", "any"),
+    "auth.type": ("jwt", "mtls", "any"),
 }
 
 

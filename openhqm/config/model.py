@@ -234,9 +234,13 @@ class Cache:
 
 @attrs.frozen
 class Auth:
-    """Who may. None is only good for the loopback interface; ``none`` says that everybody may."""
+    """Who may. None is only good for the loopback interface; ``none`` says that everybody may.
+
+    ``keys_file`` is the file of API keys, for ``api_key``.
+    """
 
     type: str | None = None
+    keys_file: str | None = attrs.field(default=None, validator=optional(not_empty))
 
 
 @attrs.frozen

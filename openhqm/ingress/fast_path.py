@@ -13,9 +13,11 @@ from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import Answer, Fields, FullRequest, StreamedAnswer
 from openhqm.http1.rules import METHODS, Refusal
+from openhqm.ingress.access import Access
 from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
+from openhqm.policy.api_keys import Role
 
 _SUBMIT = SUBMIT.encode()
 _STATUS = b"/api/v1/status/"
@@ -28,13 +30,17 @@ _log = Logger()
 class FastPath:
     """Serves submit, status, response and events where the request has no query and no unusual form."""
 
-    def __init__(self, door: Door, streams: EventStreams) -> None:
+    def __init__(self, door: Door, streams: EventStreams, access: Access | None = None) -> None:
         self._door = door
         self._streams = streams
+        self._access = access
 
     def __call__(self, message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
         """A coroutine that serves ``message``, or None where the routes have to serve it."""
         target, method = message.head.target, message.head.method
+        # Before a coroutine is made. What is refused is answered by the routes, which ask again.
+        if self._access is not None and self._refused(self._access, method, target, message):
+            return None
         if method == b"POST":
             if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
                 return served(self._door.submit(message.body, message.field), target)
@@ -47,6 +53,10 @@ class FastPath:
             if len(target) == len(_EVENTS) + _ID_LENGTH and target.startswith(_EVENTS):
                 return served(self._events(_id(target), message), target)
         return None
+
+    def _refused(self, access: Access, method: bytes, target: bytes, message: FullRequest) -> bool:
+        role = Role.SUBMIT if method == b"POST" and target == _SUBMIT else Role.READ
+        return access.refusal(role, target, message.head.headers) is not None
 
     async def _events(self, correlation_id: str, message: FullRequest) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])

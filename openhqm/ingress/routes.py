@@ -17,6 +17,7 @@ from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import SERVER, Answer
+from openhqm.ingress.access import Access, role_for
 from openhqm.ingress.answers import INTERNAL_ERROR, HTTPProblem, field, problem, problem_for
 from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redrive
 from openhqm.ingress.dead_letters import DeadLetters
@@ -42,14 +43,19 @@ class _Exact(Resource):
 
     isLeaf = True
 
-    def __init__(self, routes: Any, own_paths: OwnPaths) -> None:
+    def __init__(self, routes: Any, own_paths: OwnPaths, access: Access | None) -> None:
         super().__init__()
+        self._access = access
         self._routes = routes
         self._own_paths = own_paths
         self._skipped = own_paths.prefix.count("/")
 
     def render(self, request: Any) -> Any:
         route = self._own_paths.unprefixed(request.path)
+        if self._access is not None:
+            refusal = self._access.refusal(role_for(request.method, route or b""), request.uri, _fields(request))
+            if refusal is not None:
+                return send(request, refusal)
         if route is None or route.startswith(b"//"):
             detail = _NO_PATH.format(self._own_paths.prefix)
             return send(request, problem(404, detail, instance=instance(request.uri)))
@@ -61,7 +67,8 @@ class _Exact(Resource):
 class Routes:
     """The public API as a Klein application: ``Routes(...).resource()``.
 
-    ``dead_letters`` is None where the routes for operators are switched off.
+    ``dead_letters`` is None where the routes for operators are switched off, ``access`` where everybody may use the
+    others.
     """
 
     app = Klein()
@@ -75,16 +82,18 @@ class Routes:
         health: Health,
         dead_letters: DeadLetters | None,
         own_paths: OwnPaths = ROOT,
+        access: Access | None = None,
     ) -> None:
         self._door = door
         self._streams = streams
         self._health = health
         self._dead_letters = dead_letters
         self._own_paths = own_paths
+        self._access = access
 
     def resource(self) -> Resource:
         """The root resource for ``twisted.web``."""
-        return _Exact(self.app.resource(), self._own_paths)
+        return _Exact(self.app.resource(), self._own_paths, self._access)
 
     @app.route("/api/v1/submit", methods=["POST"])
     @deferred
@@ -271,7 +280,11 @@ def _check_json(request: Any) -> None:
 
 def _check_local(request: Any) -> None:
     """`HTTPProblem` 403 unless a program on this host has sent ``request``."""
-    fields = [(name.lower(), value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
-    reason = why_not_local(request.getClientAddress(), request.clientproto, fields)
+    reason = why_not_local(request.getClientAddress(), request.clientproto, _fields(request))
     if reason is not None:
         raise HTTPProblem(403, reason)
+
+
+def _fields(request: Any) -> list[tuple[bytes, bytes]]:
+    """The header fields of a request, with names in lower case."""
+    return [(name.lower(), value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]

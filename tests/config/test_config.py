@@ -440,7 +440,7 @@ class AbsentTests(ConfigCase):
             ("queue.spool", "/var/spool"),
             ("queue.sqs_region", "us-east-1"),
             ("queue.sqs_queue_url", "https://a"),
-            ("auth.type", "api_key"),
+            ("auth.type", "mtls"),
             ("auth.type", "jwt"),
             ("auth.type", "any"),
             ("auth.api_keys", ["a"]),
@@ -977,6 +977,15 @@ class ContradictionsTests(ConfigCase):
         """An unknown kind of authentication is not taken for none."""
         self.assertEqual(self.complaint("auth: {type: basic}").key, "auth.type")
         self.assertEqual(self.load("auth: {type: none}").auth.type, "none")
+        keys = "auth: {type: api_key, keys_file: keys.json}\n"
+        self.assertEqual(self.load(keys + "server: {host: 0.0.0.0}").auth.keys_file, "keys.json")
+        sidecar = "proxy: {sidecar: {enabled: true, upstream: 'http://localhost:8080'}}\n"
+        for text, key in (
+            ("auth: {type: api_key}", "auth.keys_file"),
+            ("auth: {keys_file: keys.json}", "auth.keys_file"),
+            (keys + sidecar, "auth.type"),
+        ):
+            self.assertEqual(self.complaint(text).key, key)
 
     def test_other_contradictions(self) -> None:
         """Two stores for one record, two queues of one name, and a process without anything to do are refused."""

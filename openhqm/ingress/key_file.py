@@ -1,0 +1,86 @@
+# -*- test-case-name: tests.ingress.test_access -*-
+"""The file of API keys, which is read again when it has changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from hashlib import sha256
+from hmac import compare_digest
+
+from twisted.logger import Logger
+
+from openhqm.policy.api_keys import Caller, Key, read_keys
+
+LOOK_SECONDS = 1.0
+"""How long a change of the file may be without effect."""
+MOST_BYTES = 4 * 1024 * 1024
+_MOST_KEY = 64
+_Keys = dict[str, tuple[Key, Caller]]
+
+
+class KeyFile:
+    """The keys in the file at ``path``. ``seconds`` is a clock that only goes on, ``now`` the time of day.
+
+    A file that has become wrong changes nothing: the last good keys stand, and the log says what is wrong.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str, seconds: Callable[[], float], now: Callable[[], float]) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._now = now
+        self._look_at = 0.0
+        self._version: tuple[int, ...] | None = None
+        self._keys: _Keys = {}
+
+    def open(self) -> None:
+        """Read it for the first time. `ValueError` with a sentence that says what is wrong."""
+        self._look_at = self._seconds() + LOOK_SECONDS
+        self._version, self._keys = self._read()
+
+    def caller(self, secret: bytes) -> Caller | None:
+        """Whose key this is; None: it is unknown, or has expired."""
+        if self._seconds() >= self._look_at:
+            self._look()
+        if len(secret) > _MOST_KEY:
+            return None
+        # How long the table takes tells something of a digest, from which no key follows.
+        digest = sha256(secret).hexdigest()
+        found = self._keys.get(digest)
+        if found is None:
+            return None
+        key, caller = found
+        return caller if compare_digest(key.digest, digest) and key.is_live(self._now()) else None
+
+    def _look(self) -> None:
+        self._look_at = self._seconds() + LOOK_SECONDS
+        try:
+            if self._version == _version(os.stat(self._path)):
+                return
+            self._version, self._keys = self._read()
+            self._log.info("read {path} again: {count} keys", path=self._path, count=len(self._keys))
+        except (OSError, ValueError) as error:
+            if self._version is not None:  # it is said once
+                self._log.error("{path} is not used: {reason}; the keys before stand", path=self._path, reason=error)
+            self._version = None
+
+    def _read(self) -> tuple[tuple[int, ...], _Keys]:
+        try:
+            with open(self._path, "rb") as file:
+                about = os.fstat(file.fileno())
+                text = file.read(MOST_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror or error}") from None
+        if not stat.S_ISREG(about.st_mode) or len(text) > MOST_BYTES:
+            raise ValueError(f"must be a file of at most {MOST_BYTES} bytes")
+        if about.st_mode & (stat.S_IWGRP | stat.S_IRWXO):
+            raise ValueError("can be read by others, or written by its group: chmod 640, or 600")
+        keys = read_keys(text)
+        return _version(about), {key.digest: (key, key.caller) for key in keys}
+
+
+def _version(about: os.stat_result) -> tuple[int, ...]:
+    return about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size, about.st_mode
