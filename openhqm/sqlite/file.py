@@ -26,7 +26,7 @@ from openhqm.policy.ids import CorrelationIds
 from openhqm.runtime.forks import keep_from_forks
 from openhqm.sqlite.opening import check_layout, create, open_database
 from openhqm.sqlite.patience import LOCKED, begin, begin_patiently
-from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages
+from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages, frames_in_log, torn_frames
 from openhqm.sqlite.sql import Reader, fetch_all, fetch_one
 
 T = TypeVar("T")
@@ -322,9 +322,13 @@ class SqliteFile:
             self.connection.execute("ROLLBACK")
 
     def _connect(self, path: str) -> apsw.Connection:
+        frames = frames_in_log(path)
         connection = open_database(path, apsw.SQLITE_OPEN_READWRITE, apsw.Connection)
         try:
             check_layout(connection, path)
+            if torn := torn_frames(connection, frames):
+                text = "the end of {path}-wal was torn: {frames} pages of a commit that was never confirmed are cut off"
+                self._log.warn(text, path=path, frames=torn)
             check_pages(connection, path)
             self._configure(connection, path)
         except BaseException:

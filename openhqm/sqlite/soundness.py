@@ -10,9 +10,11 @@ from contextlib import suppress
 import apsw
 
 from openhqm.errors import CannotStart
+from openhqm.sqlite.sql import fetch_one
 
 CHECK_SECONDS = 5.0
 STEPS_BETWEEN_LOOKS = 100_000
+LOG_HEADER, FRAME_HEADER = 32, 24
 DAMAGE = "restore it from a backup, or move the directory away to begin with an empty one"
 
 
@@ -44,6 +46,39 @@ def check_pages(connection: apsw.Connection, path: str, seconds: float = CHECK_S
         connection.set_progress_handler(None)
     if found != "ok":
         raise CannotStart(f"{path} is damaged ({' '.join(str(found).split())}): {DAMAGE}")
+
+
+def frames_in_log(path: str) -> int:
+    """How many frames the current generation of the log of ``path`` has, whole and torn; 0 where there is no log.
+
+    A frame of it has the salts of the log's header, and one that an older generation left behind has others
+    (https://www.sqlite.org/fileformat2.html#walformat).
+    """
+    try:
+        size = os.path.getsize(f"{path}-wal")
+        with open(f"{path}-wal", "rb") as log:
+            header = log.read(LOG_HEADER)
+            if len(header) < LOG_HEADER:
+                return 0
+            frame = FRAME_HEADER + int.from_bytes(header[8:12], "big")
+            found = 0
+            for start in range(LOG_HEADER, size, frame):
+                log.seek(start + 8)
+                if log.read(8) != header[16:24]:
+                    break
+                found += 1
+            return found
+    except FileNotFoundError:
+        return 0
+
+
+def torn_frames(connection: apsw.Connection, before: int) -> int:
+    """How many of the frames that were in the log ``before`` SQLite does not read: they were never confirmed.
+
+    Nothing is written, for the disk may be full.
+    """
+    _, whole, _ = fetch_one(connection, "PRAGMA wal_checkpoint(NOOP)")
+    return max(0, before - whole) if whole >= 0 else 0  # below 0: it was locked
 
 
 class Presence:

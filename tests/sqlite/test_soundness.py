@@ -102,6 +102,48 @@ class SoundnessTests(SynchronousTestCase):
         self.assertIn("is missing", self.refused())
         self.assertFalse(os.path.exists(self.path))
 
+    def test_torn(self) -> None:
+        """A log that was torn at any byte is cut there, which is counted and said; what was whole before it is kept."""
+        file = self.file()
+        written: list[tuple[str, int]] = []
+        for number in range(5):
+            self.successResultOf(self.put(file, f"name {number}", b"x" * 9000))
+            written.append((f"name {number}", os.path.getsize(f"{self.path}-wal")))
+        saved = f"{self.directory}-saved"
+        shutil.copytree(self.directory, saved)
+        self.addCleanup(shutil.rmtree, saved)
+        whole = written[-1][1]
+        frame = 4096 + 24
+        for size in (*range(whole, written[0][1], -1711), 33, 31, 1, 0):
+            for spoiled in (False, True):
+                said: list[Any] = []
+                shutil.rmtree(self.directory)
+                shutil.copytree(saved, self.directory)
+                with open(f"{self.path}-wal", "r+b") as log:
+                    if spoiled and size > 5000:  # as a disk leaves it that has room for a file, and not its content
+                        log.seek(size - 3000)
+                        log.write(b"\x5a" * min(2000, whole - size + 2000))
+                    else:
+                        log.truncate(size)
+                globalLogPublisher.addObserver(said.append)
+                try:
+                    opened = self.file()
+                finally:
+                    globalLogPublisher.removeObserver(said.append)
+                names = {name for (name,) in fetch_all(opened.reader, "SELECT name FROM meta WHERE name LIKE 'name%'")}
+                reach = size - 3000 if spoiled and size > 5000 else size
+                expected = {name for name, end in written if end <= reach}
+                self.assertEqual(names, expected)
+                torn = [event["frames"] for event in said if "frames" in event]
+                ends = [end for _, end in written if end <= reach]
+                if ends and reach > ends[-1] + frame:
+                    self.assertEqual(len(torn), 1, (size, spoiled))
+                if size == whole and not spoiled:
+                    self.assertEqual(torn, [])
+                opened.connection.close()
+                opened.reader.close()
+                opened._release_lock()
+
     def test_killed_at_the_first_start(self) -> None:
         """What a first start left behind half done does not stop the next one."""
         Path(f"{self.path}.new").write_bytes(b"half")
