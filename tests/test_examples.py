@@ -16,17 +16,18 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.brokers import find_mosquitto
 from tests.custom.beanstalkd import find_beanstalkd
+from tests.kafka.server import shared_kafka
 from tests.servers import ROOT, free_port
 
 EXAMPLES = ROOT / "examples"
 
 
-def run(name: str, directory: str | None = None) -> str:
+def run(name: str, directory: str | None = None, **more: str) -> str:
     """The output of an example, run in ``directory``. `AssertionError` with all of it where the example fails."""
     # The programs of the environment, which lie beside the Python that runs this test.
     environment = {**os.environ, "BIN": str(Path(sys.executable).parent)}
     environment |= {"PORT": str(free_port()), "TARGET_PORT": str(free_port()), "MQTT_PORT": str(free_port())}
-    environment["BEANSTALKD_PORT"] = str(free_port())
+    environment |= {"BEANSTALKD_PORT": str(free_port()), **more}
     done = subprocess.run(
         ["bash", str(EXAMPLES / name / "run.sh")],
         env=environment,
@@ -129,9 +130,17 @@ class ExamplesTests(SynchronousTestCase):
         self.assertRegex(out, r'WATCHING 2\nRESERVED \d+ \d+\n\{.*"path": "/bills".*"body": \{"customer": "bob"\}')
         self.assertIn("- openhqm-requests\n", out)
 
+    def test_kafka_orders(self) -> None:
+        """Orders of another program reach the service in the order of their keys, and are answered in a topic."""
+        out = run("kafka-orders", KAFKA=shared_kafka().bootstrap)
+        answered = re.findall(r"^(\w+-\w+) COMPLETED \{", out, re.MULTILINE)
+        self.assertEqual(sorted(answered), ["ada-chair", "ada-lamp", "ada-table", "bob-clock"])
+        items = re.findall(r'^200 .*"customer": "ada", "item": "(\w+)"', out, re.MULTILINE)
+        self.assertEqual(items, ["lamp", "table", "chair"])
+
     def test_all_are_run(self) -> None:
         """Every example is run by a test above."""
         self.assertEqual(
             {path.parent.name for path in EXAMPLES.glob("*/run.sh")},
-            {"http-to-queue", "queue-to-http", "async-proxy", "sidecar", "mqtt-edge", "beanstalkd"},
+            {"http-to-queue", "queue-to-http", "async-proxy", "sidecar", "mqtt-edge", "beanstalkd", "kafka-orders"},
         )
