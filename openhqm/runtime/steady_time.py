@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 TOLERATED_SECONDS = 0.5
@@ -20,7 +19,13 @@ TOLERATED_SECONDS = 0.5
 
 # The seconds since the machine was started. On Linux those count in which it was suspended.
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-_elapsed = partial(time.clock_gettime, _BOOTTIME) if _BOOTTIME is not None else time.monotonic
+
+
+def _since_start(read: Callable[[int], float] = time.clock_gettime, clock: int = _BOOTTIME or 0) -> float:
+    return read(clock)
+
+
+_elapsed = _since_start if _BOOTTIME is not None else time.monotonic
 
 
 class SteadyTime:
@@ -40,7 +45,7 @@ class SteadyTime:
     def ahead(self) -> float:
         """By how many seconds the time of day is ahead, where it was set since this began; else 0.0."""
         seconds = self._time_of_day() - self.began - self._elapsed()
-        return 0.0 if -TOLERATED_SECONDS <= seconds <= TOLERATED_SECONDS else seconds
+        return seconds if abs(seconds) > TOLERATED_SECONDS else 0.0
 
     def set_back(self, reactor: Any, seconds: float) -> None:
         """Say ``seconds`` less from now on. What ``reactor``, which measures by it, has delayed is moved, too."""

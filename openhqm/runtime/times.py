@@ -14,7 +14,11 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d
 
 def rfc3339(moment: float) -> str:
     """``2026-02-07T10:30:00.125Z`` for seconds since the epoch."""
-    thousandths = round(moment * 1000)
+    return _to_the_millisecond(round(moment * 1000))
+
+
+@lru_cache(maxsize=16)  # requests that are accepted together have the same one
+def _to_the_millisecond(thousandths: int) -> str:
     return f"{_to_the_second(thousandths // 1000)}.{thousandths % 1000:03d}Z"
 
 
