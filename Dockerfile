@@ -3,7 +3,7 @@ WORKDIR /src
 COPY . .
 # The plugin cache is written here: the user of the image below cannot write it.
 RUN python -m venv /opt/openhqm \
-    && /opt/openhqm/bin/pip install --no-cache-dir '.[tls,routing,redis,rabbitmq,mqtt,kafka]' \
+    && /opt/openhqm/bin/pip install --no-cache-dir '.[tls,routing,redis,rabbitmq,mqtt,kafka,sqs]' \
     && /opt/openhqm/bin/twistd --help > /dev/null
 
 FROM python:3.12-slim

@@ -17,6 +17,7 @@ REDIS = ["hiredis>=3", "txredisapi>=1.6"]
 RABBITMQ = ["pika>=1.3.2"]
 MQTT = ["paho-mqtt>=2.1"]
 KAFKA = ["confluent-kafka>=2.6"]
+SQS = ["boto3>=1.42"]
 PUBSUB = ["google-auth>=2.38", "Twisted[tls]>=26.10"]
 
 # A product adds its row here and nowhere else: ``all`` and ``test`` follow.
@@ -28,6 +29,7 @@ EXTRAS = {
     "rabbitmq": RABBITMQ,
     "redis": REDIS,
     "routing": ROUTING,
+    "sqs": SQS,
     "tls": TLS,
 }
 ALL = sorted({each for extra in EXTRAS.values() for each in extra})

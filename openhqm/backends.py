@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -37,6 +36,7 @@ from openhqm.kafka import making as kafka
 from openhqm.kafka import settings as kafka_settings
 from openhqm.kafka.settings import KafkaSettings
 from openhqm.memory import backend as memory
+from openhqm.messages import Priority
 from openhqm.mqtt import settings as mqtt_settings
 from openhqm.mqtt.address import covers, filter_fault, topic_fault
 from openhqm.mqtt.broker import MQTTBroker
@@ -52,11 +52,8 @@ from openhqm.pubsub import settings as pubsub_settings
 from openhqm.pubsub.settings import PubSubSettings
 from openhqm.queue.backend import Backend, Beside, MadeBroker, RunCommit, Store
 from openhqm.queue.ledger import Ledger, window_of
+from openhqm.rabbitmq import making as rabbitmq
 from openhqm.rabbitmq import settings as rabbitmq_settings
-from openhqm.rabbitmq.address import parse_address
-from openhqm.rabbitmq.broker import RabbitMQBroker
-from openhqm.rabbitmq.connecting import check_installed
-from openhqm.rabbitmq.foreign import RabbitMQForeignBroker, queue_fault
 from openhqm.rabbitmq.settings import RabbitMQSettings
 from openhqm.redis import backend as redis
 from openhqm.redis import settings as redis_settings
@@ -67,6 +64,9 @@ from openhqm.redis.settings import RedisSettings
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite import backend as sqlite
 from openhqm.sqlite.settings import SqliteSettings
+from openhqm.sqs import making as sqs
+from openhqm.sqs import settings as sqs_settings
+from openhqm.sqs.settings import SqsSettings
 from openhqm.storeless.ledger import StorelessLedger
 from openhqm.storeless.results import NullResultStore
 from openhqm.storeless.steps_consumer import StepsConsumer
@@ -93,19 +93,6 @@ class Row(Product):
     make_inbox: MakeForeign | None = None
 
 
-def _rabbitmq(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
-    check_installed()
-    ours = settings.queue.of(RabbitMQSettings)
-    broker = RabbitMQBroker(
-        parse_address(ours.url),
-        clock,
-        random.random,
-        seconds=ours.timeout_seconds,
-        consumer_timeout=ours.consumer_timeout_seconds or None,
-    )
-    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
-
-
 def _mqtt(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
     check_paho()
     ours = settings.queue.of(MQTTSettings)
@@ -126,12 +113,6 @@ def _foreign_mqtt(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
     return MQTTForeignBroker(ours.address, ours.client_id, clock, random.random, seconds=ours.timeout_seconds)
 
 
-def _foreign_rabbitmq(ours: RabbitMQSettings, clock: IReactorTime) -> IForeignBroker:
-    check_installed()
-    make = partial(RabbitMQBroker, parse_address(ours.url), clock, random.random, seconds=ours.timeout_seconds)
-    return RabbitMQForeignBroker(lambda answered: make(consumer_timeout=None, answered=answered))
-
-
 def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
     check_txredisapi("brokers")
     return RedisStreams(
@@ -149,7 +130,6 @@ def _foreign_custom(ours: CustomSettings, clock: IReactorTime) -> IForeignBroker
     return ForeignOverBroker(custom.make_broker(ours, clock))
 
 
-RABBITMQ_UNUSED = ("prefix", "consumer_timeout_seconds", "lost_after_seconds")
 MQTT_UNUSED = ("prefix", "keeps", "message_expiry_seconds", "lost_after_seconds")
 
 TABLE = (
@@ -195,17 +175,9 @@ TABLE = (
         reach=Reach.SHARED,
         settings=RabbitMQSettings,
         check=rabbitmq_settings.check,
-        foreign=ForeignChannels(
-            "queue",
-            queue_fault,
-            queue_fault,
-            answers=True,
-            unused=RABBITMQ_UNUSED,
-            without=("key", "qos", "retain"),
-            exchanges=True,
-        ),
-        make=_rabbitmq,
-        make_foreign=_foreign_rabbitmq,
+        foreign=rabbitmq.FOREIGN,
+        make=rabbitmq.make,
+        make_foreign=rabbitmq.make_foreign,
     ),
     Row(
         name="mqtt",
@@ -260,6 +232,17 @@ TABLE = (
         make_foreign=pubsub.make_foreign,
     ),
     Row(
+        name="sqs",
+        kind=Kind.BROKER,
+        reach=Reach.SHARED,
+        settings=SqsSettings,
+        check=sqs_settings.check,
+        priorities=["normal"],
+        foreign=sqs.FOREIGN,
+        make=sqs.make,
+        make_foreign=sqs.make_foreign,
+    ),
+    Row(
         name="custom",
         kind=Kind.EITHER,
         reach=Reach.SHARED,
@@ -270,12 +253,7 @@ TABLE = (
         make_foreign=_foreign_custom,
     ),
 )
-PRODUCTS = Products(
-    TABLE,
-    absent={
-        "sqs": ("sqs_region", "sqs_queue_url"),
-    },
-)
+PRODUCTS = Products(TABLE)
 _ROWS = {row.name: row for row in TABLE}
 
 
@@ -318,9 +296,10 @@ def make_foreign_brokers(settings: Settings, clock: IReactorTime) -> dict[str, I
 def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
     """The queue over a broker, with the store that the settings name beside it."""
     broker = made.broker
-    channels = Channels(settings.queue.request_queue, made.prefix, settings.queue.channel_priorities)
+    channels = Channels(settings.queue.request_queue, made.prefix, _priorities(settings))
 
-    reply_channel = made.prefix + settings.queue.steps_queue if broker.traits.counts_redeliveries else None
+    may_report = made.reports and broker.traits.counts_redeliveries
+    reply_channel = made.prefix + settings.queue.steps_queue if may_report else None
     store = _store(
         Beside(channels, reply_channel, made.lost_after, window_of(broker.traits.keeps)), settings, clock, run_commit
     )
@@ -365,6 +344,12 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         on_redelivered=queue.redeliveries.on_redelivered,
         own_time=store.own_time,
     )
+
+
+def _priorities(settings: Settings) -> Sequence[Priority]:
+    """Those that have a channel of their own."""
+    given = settings.queue.priorities or PRODUCTS[settings.queue.type].priorities
+    return attrs.evolve(settings.queue, priorities=given).channel_priorities
 
 
 def _store(beside: Beside, settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Store[Ledger] | None:

@@ -63,6 +63,8 @@ SECONDS: Mapping[str, int] = {
     "tests.redis.test_listening": 6,
     "tests.redis.test_roles": 14,
     "tests.runtime.test_log_writer": 16,
+    "tests.sqs.test_broker": 23,
+    "tests.sqs.test_contract": 150,
     "tests.storeless.test_forms": 6,
     "tests.storeless.test_kills": 6,
     "tests.storeless.test_pubsub": 15,

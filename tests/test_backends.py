@@ -108,7 +108,7 @@ class TableTests(BackendsCase):
                 ("server: {enabled: false}", NullResultStore),
                 ("server: {enabled: false}\ncache: {type: redis}", RedisResults),
             ):
-                counts = broker == "rabbitmq"  # workers without a store report where redeliveries are counted
+                counts = broker in ("rabbitmq", "sqs")  # workers without a store report where redeliveries are counted
                 queue = f"{{type: {broker}{NEEDS.get(broker, '')}}}"
                 if store is NullResultStore and not counts:
                     error = self.assertRaises(ConfigurationError, self.make, f"queue: {queue}\n{text}")
@@ -118,7 +118,8 @@ class TableTests(BackendsCase):
                 self.assertIsInstance(backend.queue, BrokeredQueue)
                 self.assertIsInstance(backend.store, store, text)
                 assert backend.channels is not None
-                channels = 1 if "priorities" in queue else 4 if counts and store is not RedisResults else 3
+                one = "priorities" in queue or broker == "sqs"  # one channel for requests, and not three
+                channels = (1 if one else 3) + (counts and store is not RedisResults)
                 self.assertEqual(backend.channels().total, channels, text)
 
     def test_the_seams(self) -> None:
@@ -156,6 +157,7 @@ class TableTests(BackendsCase):
                 "'.[redis]'",
             ),
             ("pika", "pika", "queue: {type: rabbitmq}", "queue.type", "'.[rabbitmq]'"),
+            ("boto3", "boto3", "queue: {type: sqs}", "queue.type", "'.[sqs]'"),
         ):
             with mock.patch.dict(sys.modules):
                 sys.modules.pop(module, None)

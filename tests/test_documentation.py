@@ -46,6 +46,7 @@ NOT_RUN = {
     "docs/rabbitmq.md: rabbitmqctl": SYSTEM,
     "docs/redis.md: pip install": INSTALLS,
     "docs/running.md: python3 -m venv": INSTALLS,
+    "docs/sqs.md: pip install": INSTALLS,
     "docs/running.md: . .venv/bin/activate": "the tests have the programs of the environment already",
     "docs/writing-a-backend.md: python -m": LONG,
 }

@@ -27,7 +27,7 @@ LAYERS = (
     ("memory", "sqlite", "redis"),
     ("brokered",),
     ("pulled",),
-    ("rabbitmq", "mqtt", "kafka", "pubsub", "custom"),
+    ("rabbitmq", "mqtt", "kafka", "pubsub", "sqs", "custom"),
     ("event_hubs",),
     ("storeless",),
     ("backends",),

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from openhqm.brokered.leases import Leases
 from openhqm.errors import NotDurable
 from openhqm.interfaces import (
     Acks,
@@ -57,27 +59,41 @@ def _no_fault(channel: str) -> str | None:
 class _Delivery:
     """``delivery``, with the message as a bridge reads it."""
 
-    def __init__(self, delivery: IBrokerDelivery, message: Message) -> None:
+    def __init__(self, delivery: IBrokerDelivery, message: Message, leases: Leases | None = None) -> None:
+        self._delivery = delivery
+        self._leases = leases
         self.message = message
         self.position: Position | None = delivery.position
         self.redelivery_count: int | None = delivery.redelivery_count
         self.revoked: Deferred[str] = delivery.revoked
-        self.ack = delivery.ack
-        self.requeue = delivery.requeue
         self.extend = delivery.extend
+        if leases is not None:
+            leases.keep(delivery)
+
+    def ack(self) -> Deferred[None]:
+        return self._settled().ack()
+
+    def requeue(self) -> Deferred[None]:
+        return self._settled().requeue()
+
+    def _settled(self) -> IBrokerDelivery:
+        if self._leases is not None:
+            self._leases.drop(self._delivery)
+        return self._delivery
 
 
 @implementer(IReceiver)
 class ForeignReceiver:
-    """``receiver``, with the messages from ``channel`` as ``read`` makes them."""
+    """``receiver``, with the messages from ``channel`` as ``read`` makes them, and with ``leases`` that are kept."""
 
-    def __init__(self, receiver: IReceiver, channel: str, read: Read) -> None:
+    def __init__(self, receiver: IReceiver, channel: str, read: Read, leases: Leases | None = None) -> None:
         self._receiver = receiver
         self._channel = channel
         self._read = read
+        self._leases = leases
 
     def received(self, delivery: IBrokerDelivery) -> None:
-        self._receiver.received(_Delivery(delivery, self._read(delivery, self._channel)))
+        self._receiver.received(_Delivery(delivery, self._read(delivery, self._channel), self._leases))
 
     def lost(self, reason: str) -> None:
         self._receiver.lost(reason)
@@ -85,15 +101,31 @@ class ForeignReceiver:
 
 @implementer(IForeignBroker)
 class ForeignOverBroker:
-    """``read`` makes the message of a delivery. ``fault`` says what keeps a name from being a channel, or None."""
+    """``read`` makes the message of a delivery. ``fault`` says what keeps a name from being a channel, or None.
 
-    def __init__(self, broker: IBroker, read: Read = plain, fault: Callable[[str], str | None] = _no_fault) -> None:
+    ``clock`` is needed where the broker's deliveries are leased: each lease is kept until the delivery is settled.
+    """
+
+    def __init__(
+        self,
+        broker: IBroker,
+        read: Read = plain,
+        fault: Callable[[str], str | None] = _no_fault,
+        clock: IReactorTime | None = None,
+    ) -> None:
         self._broker = broker
         self._read = read
         self.fault = fault
         self.start = broker.start
-        self.stop = broker.stop
+        leased = clock is not None and broker.traits.lease_seconds is not None
+        self._leases = Leases(broker.traits, clock) if leased and clock is not None else None
         self.when_probed = broker.when_probed
+
+    def stop(self) -> Deferred[None]:
+        if self._leases is not None:
+            self._leases.stop()
+        stopping: Deferred[None] = self._broker.stop()
+        return stopping
 
     @property
     def acks(self) -> Acks:
@@ -110,7 +142,8 @@ class ForeignOverBroker:
 
     def subscribe(self, name: str, channels: Sequence[str], most: int, receiver: IReceiver) -> ISubscription:
         (channel,) = channels
-        subscription: ISubscription = self._broker.consume(channel, ForeignReceiver(receiver, channel, self._read))
+        reading = ForeignReceiver(receiver, channel, self._read, self._leases)
+        subscription: ISubscription = self._broker.consume(channel, reading)
         return subscription
 
     @deferred

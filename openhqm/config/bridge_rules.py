@@ -68,6 +68,8 @@ def _about_its_source(settings: Settings, products: Products, bridge: Bridge, ke
         fault = channels.source_fault(name)
         if fault is not None:
             yield f"{key}.from.{channels.key}", f"{name!r} {fault}"
+        elif bridge.partition_key is not None and not channels.ordered(name):
+            yield f"{key}.partition_key", f"asks for an order that {name} does not keep: leave it out"
     if bridge.acknowledge == "ending" and channels.one_reader:
         yield f"{key}.acknowledge", f"must be acceptance: {product} is acknowledged in order, and one would hold up all"
 
@@ -129,6 +131,8 @@ def _about_publishing(
     fault = channels.fault(TextTemplate(publish.topic).example)
     if fault is not None:
         yield f"{key}.publish.topic", f"{publish.topic!r} {fault}"
+    if publish.key is None and channels.needs_key(publish.topic):
+        yield f"{key}.publish.key", f"is missing: {publish.topic} takes no message without one"
     for name in channels.without:
         if getattr(publish, name) != getattr(Publish("-", "-"), name):
             yield f"{key}.publish.{name}", f"has no effect, because {product} has none: leave it out"

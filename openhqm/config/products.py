@@ -55,6 +55,14 @@ def _nothing_wrong_with(record: Any) -> Sequence[tuple[str, str]]:
     return ()
 
 
+def _always(name: str) -> bool:
+    return True
+
+
+def _never(name: str) -> bool:
+    return False
+
+
 def _same(one: str, other: str) -> bool:
     return one == other
 
@@ -73,6 +81,8 @@ class ForeignChannels:
     published, also those that it receives again. ``keyed``: a message has a key of its own, which partitions them.
     ``answers_by_topic``: the answer may come into a channel that the request names. ``exchanges``: what is published
     may go to an exchange, which routes it by its topic.
+    ``ordered``: the messages of one key stay in order in the channel of that name. ``needs_key``: a message that is
+    published there must have a key.
     """
 
     key: str
@@ -88,6 +98,8 @@ class ForeignChannels:
     keyed: bool = False
     answers_by_topic: bool = False
     exchanges: bool = False
+    ordered: Callable[[str], bool] = _always
+    needs_key: Callable[[str], bool] = _never
 
 
 @attrs.frozen
@@ -98,7 +110,7 @@ class Product:
     ``check`` finds what is wrong with the settings where the queue is in this product. ``keeps_records``: it can be
     the result store beside a broker. ``foreign_messages``: other programs put messages into its queues, which
     ``queue.format`` says how to read. ``foreign``: it can be one of ``brokers``. ``accept`` is what ``queue.accept`` is
-    where it is left out, over a broker.
+    where it is left out, over a broker, and ``priorities`` what ``queue.priorities`` is; None: all three.
     """
 
     name: str
@@ -109,6 +121,7 @@ class Product:
     keeps_records: bool = False
     foreign_messages: bool = False
     accept: str = "confirmed"
+    priorities: list[str] | None = None
     foreign: ForeignChannels | None = None
 
 

@@ -111,6 +111,8 @@ class PulledSubscription:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+        if self._waits:
+            self._take_no_more()  # or what comes much later would be received once more, and go back
         return succeed(None)
 
     def connected(self, yes: bool) -> None:

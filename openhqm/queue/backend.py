@@ -98,12 +98,14 @@ class MadeBroker:
     """A broker as its product makes it, for a queue over it (`openhqm.brokered`).
 
     ``prefix`` is what the names of its channels begin with. ``lost_after``: where a shared store alone knows of a
-    request whose message the broker does not have, the request ends after so many seconds.
+    request whose message the broker does not have, the request ends after so many seconds. ``reports``: it may have a
+    channel in which workers without a store report.
     """
 
     broker: IBroker
     prefix: str = ""
     lost_after: float = 60.0
+    reports: bool = True
 
 
 @attrs.frozen

@@ -52,6 +52,26 @@ class ForeignOverBrokerTests(SynchronousTestCase):
         self.successResultOf(delivery.ack())
         self.assertEqual(self.successResultOf(self.broker.depth("in")), 0)
 
+    def test_leases(self) -> None:
+        """Where deliveries are leased, each lease is kept until it is settled, or for as long as the product allows."""
+        clock, receiver = Clock(), Receiver()
+        self.broker = FakeBroker(FakeServer(), clock, BrokerTraits(lease_seconds=3.0, longest_lease_seconds=60.0))
+        foreign = ForeignOverBroker(self.broker, clock=clock)
+        self.successResultOf(foreign.start())
+        self.successResultOf(self.broker.ensure("in"))
+        foreign.subscribe("b", ["in"], 5, receiver).credit(5)
+        for body in (b"1", b"2"):
+            self.successResultOf(foreign.publish("in", Message(body)))
+        first, second = receiver.deliveries
+        self.successResultOf(first.ack())
+        clock.pump([0.5] * 60)
+        self.assertEqual((len(receiver.deliveries), second.revoked.called), (2, False))
+        clock.pump([0.5] * 80)
+        self.assertTrue(second.revoked.called)
+        self.assertEqual(receiver.deliveries[2].message.body, b"2")
+        self.successResultOf(foreign.stop())
+        self.assertEqual(clock.getDelayedCalls(), [])
+
     def test_properties_of_its_own(self) -> None:
         """A broker that knows more of its messages says so, and that stands."""
         foreign, receiver = self.make(), Receiver()

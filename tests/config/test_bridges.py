@@ -64,7 +64,7 @@ class BridgesTests(SynchronousTestCase):
             (
                 {"type": "sqlite"},
                 "brokers.p.type",
-                "must be redis or rabbitmq or mqtt or kafka or azure_eventhubs or gcp_pubsub or custom",
+                "must be redis or rabbitmq or mqtt or kafka or azure_eventhubs or gcp_pubsub or sqs or custom",
             ),
             ({"type": "mqtt", "hots": "x"}, "brokers.p.hots", "did you mean host?"),
             ({"type": "mqtt", "prefix": "x/"}, "brokers.p.prefix", "has no effect"),

@@ -104,7 +104,7 @@ class FileTests(ConfigCase):
         found = self.complaints(
             "sever: {}\n"
             "server: {port: 70000, hots: '::1'}\n"
-            "queue: {type: sqs, connection: {sqlite: {path: 3}}}\n"
+            "queue: {type: cloud, connection: {sqlite: {path: 3}}}\n"
             "worker: {count: 0, handlers: {a: nonsense}, retry: {jitter: 2}}\n"
             "monitoring: {log_level: LOUD}\n",
             CACHE__TTL_SECONDS="soon",
@@ -361,7 +361,7 @@ class EnvironmentTests(ConfigCase):
             ("SERVER__ENDPOINTS", '{"a": 1}', "list"),
             ("WORKER__HANDLERS", "a:b", "JSON"),
             ("SERVER__PORTS", "1", "did you mean port?"),
-            ("QUEUE__TYPE", "sqs", "not in this build"),
+            ("AUTH__TYPE", "jwt", "not in this build"),
             ("SERVER__HOST", "0.0.0.0", "auth.type"),
         ):
             complaint = self.complaint(**{name: value})
@@ -424,22 +424,10 @@ class EnvironmentTests(ConfigCase):
 class AbsentTests(ConfigCase):
     """Keys and values of the contract that this build lacks"""
 
-    def test_backends(self) -> None:
-        """Every backend of the contract that is not built in is refused by its name, never replaced by another."""
-        for backend in ("sqs",):
-            complaint = self.complaint(f"queue: {{type: {backend}}}")
-            self.assertEqual((complaint.key, complaint.reason), ("queue.type", f"{backend}: not in this build"))
-            self.assertEqual(self.load(f"queue: {{connection: {{{backend}: {{url: a}}}}}}"), load(None, {}, PRODUCTS))
-            complaint = self.complaint(**{f"QUEUE__CONNECTION__{backend.upper()}__URL": "a"})
-            self.assertEqual(complaint.key, f"queue.connection.{backend}")
-            self.assertIn("not in this build", complaint.reason)
-
     def test_features(self) -> None:
         """Every other missing feature is refused by its key."""
         for key, value in (
             ("queue.spool", "/var/spool"),
-            ("queue.sqs_region", "us-east-1"),
-            ("queue.sqs_queue_url", "https://a"),
             ("auth.type", "mtls"),
             ("auth.type", "jwt"),
             ("auth.type", "any"),

@@ -129,7 +129,7 @@ class UnusedTests(ConfigCase):
             "proxy: {enabled: false, default_endpoint: 'http://a.test', endpoints: {a: {url: 'http://a.test'}}}",
             "proxy: {sidecar: {enabled: false, upstream: 'http://a.test'}}",
             "partitioning: {enabled: false, partition_count: 4}",
-            "queue: {connection: {redis: {url: 'redis://a'}, gcp_pubsub: {prefix: a}, sqs: {a: 1}}}",
+            "queue: {connection: {redis: {url: 'redis://a'}, gcp_pubsub: {prefix: a}, sqs: {prefix: a}}}",
             "server: {endpoints: ['unix:/a'], host: 127.0.0.1, port: 8000}",
         ):
             self.load(text)

@@ -405,7 +405,7 @@ class RefusalTests(FleetCase):
     def test_sqlite(self) -> None:
         """Several processes on SQLite are refused by key, with the reason."""
         (line,) = self.refused(OPENHQM_QUEUE__TYPE="sqlite", OPENHQM_QUEUE__REDIS_URL="")
-        shared = "redis or rabbitmq or mqtt or kafka or azure_eventhubs or custom"
+        shared = "redis or rabbitmq or mqtt or kafka or azure_eventhubs or gcp_pubsub or sqs or custom"
         self.assertIn(f"server.workers: 2 processes need queue.type {shared}: sqlite", line)
 
     def test_port(self) -> None:
