@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from openhqm.brokered.foreign import ForeignOverBroker
@@ -22,10 +23,10 @@ CLOUD_EVENTS_TYPE = "content-type"
 
 @implementer(IForeignBroker)
 class PubSubForeignBroker(ForeignOverBroker):
-    """The subscriptions and topics in ``broker``."""
+    """The subscriptions and topics in ``broker``. A lease is kept until its delivery is settled."""
 
-    def __init__(self, broker: PubSubBroker) -> None:
-        super().__init__(broker, foreign_message, topic_fault)
+    def __init__(self, broker: PubSubBroker, clock: IReactorTime) -> None:
+        super().__init__(broker, foreign_message, topic_fault, clock)
 
     @deferred
     async def publish(self, channel: str, message: Message) -> None:

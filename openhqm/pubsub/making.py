@@ -53,4 +53,4 @@ def make_foreign(ours: PubSubSettings, clock: IReactorTime) -> IForeignBroker:
         seconds=ours.timeout_seconds,
         makes=False,
     )
-    return PubSubForeignBroker(broker)
+    return PubSubForeignBroker(broker, clock)
