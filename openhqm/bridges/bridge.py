@@ -31,7 +31,7 @@ from openhqm.errors import (
     TransformFailed,
     UnreadableMessage,
 )
-from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription, Message
+from openhqm.interfaces import Acks, IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription, Message
 from openhqm.messages import Acceptance, DeadLetter, Reply, Status
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
@@ -63,6 +63,7 @@ class _Entry:
     letter: DeadLetter | None
     revoked: bool = False
     maybe_accepted: bool = False
+    watch: _Watch | None = None
 
     @property
     def line(self) -> Line | None:
@@ -71,6 +72,28 @@ class _Entry:
         if submission is None or submission.partition is None:
             return None
         return submission.endpoint, submission.partition
+
+
+class _Watch:
+    """What a delivery knows of the entry that is made of it, until that is `over`.
+
+    A delivery that went on to know it would wait for the garbage collector with all that was read in it.
+    """
+
+    __slots__ = ("_entry", "_tell")
+
+    def __init__(self, entry: _Entry, tell: Callable[[str, _Entry], None]) -> None:
+        self._entry: _Entry | None = entry
+        self._tell = tell
+
+    def revoked(self, reason: str) -> None:
+        """The delivery was revoked."""
+        if self._entry is not None:
+            self._tell(reason, self._entry)
+
+    def over(self) -> None:
+        """The delivery was acknowledged."""
+        self._entry = None
 
 
 @implementer(IReceiver)
@@ -149,7 +172,8 @@ class Bridge:
             return
         self._acks.arrived(delivery)
         entry = self._read(delivery)
-        delivery.revoked.addCallback(self._revoked, entry)
+        entry.watch = _Watch(entry, self._revoked)
+        delivery.revoked.addCallback(entry.watch.revoked)
         line = entry.line
         if line is None:
             self._run(self._take(entry))
@@ -254,7 +278,7 @@ class Bridge:
         if accepted is None:
             self._end(entry, None if entry.letter is None else entry.letter.reason)
         elif self._endings is None:
-            self._acks.done(entry.delivery)
+            self._done(entry)
         else:
             self._endings.when_ended(accepted.correlation_id).addCallback(self._ended, entry)
         self._go_on()
@@ -266,7 +290,7 @@ class Bridge:
     def _end(self, entry: _Entry, failure: str | None) -> None:
         """Nothing is left to do for it but to keep what has failed, where that has a channel."""
         if failure is None or self._failures is None:
-            self._acks.done(entry.delivery)
+            self._done(entry)
         else:
             self._run(self._keep(entry, failed_message(self.name, entry.delivery.message, failure), self._failures))
 
@@ -281,9 +305,15 @@ class Bridge:
                 await deferLater(self._clock, pause)  # type: ignore[arg-type]
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self._acks.done(entry.delivery)
+                self._done(entry)
                 self._go_on()
                 return
+
+    def _done(self, entry: _Entry) -> None:
+        """Nothing is left to do for it."""
+        self._acks.done(entry.delivery)
+        if self._broker.acks is Acks.EACH and entry.watch is not None:  # else it may be revoked before it is its turn
+            entry.watch.over()
 
     def _ack(self, delivery: IBrokerDelivery) -> None:
         delivery.ack().addErrback(self._not_acknowledged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -210,6 +211,17 @@ class BridgeTests(SynchronousTestCase):
             self.deliveries = self.successResultOf(self.queue.receive(queue, 100))
             found += [each.request.submission.payload for each in self.deliveries]
         return found
+
+    def test_freed_at_once(self) -> None:
+        """What was read in a message is free once that is acknowledged, without the garbage collector."""
+        self.make(Acks.EACH)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.broker.deliver(*(message(b"%d" % number) for number in range(40)))
+        self.assertEqual(len(self.broker.acknowledged), 40)
+        left = [each for each in gc.get_objects() if isinstance(each, Delivery | Message)]
+        self.assertLess(len(left), 10)
 
     def test_acknowledged_when_accepted(self) -> None:
         """A message is acknowledged once it is a request, and not before."""
