@@ -1,4 +1,4 @@
-"""The crash test of a bridge: gateway, Mosquitto and target are killed in turn, and no acknowledged message is lost.
+"""The crash test of a bridge: gateway, Mosquitto and target fail in turn, and no acknowledged message is lost.
 
     python -m tests.crash_bridges --rounds 200 [--seed N]
 
@@ -6,6 +6,9 @@ Devices publish with QoS 1, and repeat what was not confirmed. A proxy before Mo
 acknowledges. At the end each acknowledged message is a request at least, each request has ended, once and well, and
 what a device has sent has begun in its order. Mosquitto writes down what it has once a second: what it confirms to a
 device and has forgotten when it is killed, the gateway never saw.
+
+Each of the three is killed. Mosquitto also loses what it has written down, or is stopped with its connections open;
+and another client takes the gateway's session over.
 """
 
 from __future__ import annotations
@@ -116,6 +119,26 @@ class Target:
         return [json.loads(line) for line in lines if line.endswith(b"}")]
 
 
+class Intruder:
+    """Another client with the id of the gateway's, which acknowledges nothing."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def come(self) -> None:
+        """Take the session over: the broker disconnects the gateway."""
+        self._client = Client(
+            CallbackAPIVersion.VERSION2, "openhqm/b", protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
+        )
+        self._client.connect("127.0.0.1", self._port, clean_start=False)
+        self._client.loop_start()
+
+    def go(self) -> None:
+        """Leave the session to the gateway."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
 def settings(mosquitto: AcknowledgementProxy, target: Target) -> dict[str, str]:
     """The environment of the gateway."""
     bridge = {
@@ -171,7 +194,7 @@ def check(directory: Path, acknowledged: list[bytes], target: Target) -> dict[st
 
 
 def run(rounds: int, seed: int, say: Any = print, before: str = "") -> dict[str, int]:
-    """Kill one of the three ``rounds`` times, and return what was done. `Broken`: a message was lost, or overtaken.
+    """Let one of the parts fail ``rounds`` times, and return what was done. `Broken`: a message was lost, or overtaken.
 
     ``before`` is Python that the gateway runs first.
     """
@@ -190,6 +213,13 @@ def run(rounds: int, seed: int, say: Any = print, before: str = "") -> dict[str,
         "mosquitto": (mosquitto.kill, mosquitto.start),
         "target": (target.kill, target.start),
     }
+    if not before:
+        intruder = Intruder(mosquitto.port)
+        parts |= {
+            "mosquitto's state": (mosquitto.lose_everything, lambda: None),
+            "connections": (mosquitto.freeze, mosquitto.thaw),
+            "session": (intruder.come, intruder.go),
+        }
     try:
         try:
             for number in range(1, rounds + 1):

@@ -67,7 +67,7 @@ class KillTests(SynchronousTestCase):
         self.assertGreater(done["accepted"], 200)
 
     def test_nothing_is_lost_by_a_bridge(self) -> None:
-        """Ten kills of gateway, Mosquitto and target: each acknowledged message is a request, in the device's order."""
+        """Ten faults of gateway, Mosquitto and target: each acknowledged message is a request, in its order."""
         done = crash_bridges.run(10, seed=20261127, say=lambda line: None)
         self.assertGreater(done["acknowledged"], 200)
 
