@@ -48,7 +48,8 @@ _PATTERNS = tuple(
 UNAUTHORIZED = "this needs a key: Authorization: Bearer ohqm_..., or OpenHQM-Key: ohqm_..."
 IN_THE_URL = "a key must not be in a URL, which is written into logs: send it in Authorization, and revoke this one"
 _PREFIX = PREFIX.encode()
-_AUTHORIZATION, _OPENHQM_KEY = b"authorization", b"openhqm-key"
+CARRIERS = _AUTHORIZATION, _OPENHQM_KEY = b"authorization", b"openhqm-key"
+"""The header fields that a key comes in."""
 
 _UNAUTHORIZED = problem(401, UNAUTHORIZED, fields=((b"WWW-Authenticate", b'Bearer realm="openhqm"'),))
 
@@ -111,7 +112,7 @@ def _secret(fields: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
     With ``OpenHQM-Key``, ``Authorization`` is not ours.
     """
-    found = [(name, value) for name, value in fields if name in (_AUTHORIZATION, _OPENHQM_KEY)]
+    found = [(name, value) for name, value in fields if name in CARRIERS]
     ours = [value for name, value in found if name == _OPENHQM_KEY] or [value for _, value in found]
     if len(ours) != 1:
         return None

@@ -20,6 +20,17 @@ _COUNT: Json = {"type": "integer", "minimum": 0}
 _STATUS_CODE: Json = {"type": "integer", "minimum": 100, "maximum": 599}
 
 
+SECURITY: Json = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server asks for one."},
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "OpenHQM-Key",
+        "description": "The same, where Authorization is for another reader.",
+    },
+}
+
+
 @cache
 def document(prefix: str = "") -> bytes:
     """The description as JSON text. ``prefix`` is that of the paths for operators."""
@@ -34,10 +45,10 @@ def document(prefix: str = "") -> bytes:
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
             "servers": [{"url": "/", "description": "This server."}],
-            "security": [],  # no authentication is in this build: the server listens where it may be left out
+            "security": [{}, {"bearer": []}, {"key": []}],  # without auth.type: api_key none is needed
             "tags": TAGS,
             "paths": described(_paths(prefix), prefix),
-            "components": {"schemas": _schemas(), "responses": _problems()},
+            "components": {"schemas": _schemas(), "responses": _problems(), "securitySchemes": SECURITY},
         }
     )
 
