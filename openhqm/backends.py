@@ -37,11 +37,8 @@ from openhqm.kafka import settings as kafka_settings
 from openhqm.kafka.settings import KafkaSettings
 from openhqm.memory import backend as memory
 from openhqm.messages import Priority
+from openhqm.mqtt import making as mqtt
 from openhqm.mqtt import settings as mqtt_settings
-from openhqm.mqtt.address import covers, filter_fault, topic_fault
-from openhqm.mqtt.broker import MQTTBroker
-from openhqm.mqtt.connecting import check_installed as check_paho
-from openhqm.mqtt.foreign import MQTTForeignBroker
 from openhqm.mqtt.settings import MQTTSettings
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.channel_count import ChannelCount
@@ -93,26 +90,6 @@ class Row(Product):
     make_inbox: MakeForeign | None = None
 
 
-def _mqtt(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
-    check_paho()
-    ours = settings.queue.of(MQTTSettings)
-    broker = MQTTBroker(
-        ours.address,
-        ours.client_id,
-        clock,
-        random.random,
-        seconds=ours.timeout_seconds,
-        keeps=ours.keeps,
-        expiry=ours.message_expiry_seconds or None,
-    )
-    return MadeBroker(broker, ours.prefix, ours.lost_after_seconds)
-
-
-def _foreign_mqtt(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
-    check_paho()
-    return MQTTForeignBroker(ours.address, ours.client_id, clock, random.random, seconds=ours.timeout_seconds)
-
-
 def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
     check_txredisapi("brokers")
     return RedisStreams(
@@ -129,8 +106,6 @@ def _inbox_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
 def _foreign_custom(ours: CustomSettings, clock: IReactorTime) -> IForeignBroker:
     return ForeignOverBroker(custom.make_broker(ours, clock))
 
-
-MQTT_UNUSED = ("prefix", "keeps", "message_expiry_seconds", "lost_after_seconds")
 
 TABLE = (
     Row(
@@ -186,20 +161,9 @@ TABLE = (
         settings=MQTTSettings,
         check=mqtt_settings.check,
         accept="journaled",
-        foreign=ForeignChannels(
-            "topics",
-            filter_fault,
-            topic_fault,
-            covers,
-            True,
-            True,
-            MQTT_UNUSED,
-            ("key",),
-            in_order=True,
-            answers_by_topic=True,
-        ),
-        make=_mqtt,
-        make_foreign=_foreign_mqtt,
+        foreign=mqtt.FOREIGN,
+        make=mqtt.make,
+        make_foreign=mqtt.make_foreign,
     ),
     Row(
         name="kafka",

@@ -24,6 +24,7 @@ from zope.interface import implementer
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address
 from openhqm.mqtt.connecting import describe, tls_context, too_late
+from openhqm.mqtt.reason_codes import granted
 from openhqm.mqtt.websocket import WholeSocket
 
 KEEPALIVE_LOOK_SECONDS = 1.0
@@ -31,9 +32,6 @@ MOST_AT_ONCE = 100
 """Packets that are read in one turn of the reactor, so that other connections have theirs."""
 MOST_UNCONFIRMED = 10_000
 NEVER_EXPIRES = 0xFFFF_FFFF
-NO_SUBSCRIBERS = 0x10
-REFUSED = 0x80
-"""From here on a reason code is a failure (MQTT 5, section 2.4)."""
 
 Run = Callable[[Callable[[], Any]], Deferred[Any]]
 """Runs a function that blocks, in a thread, and fires with what it returns."""
@@ -68,7 +66,8 @@ class Client:
 
     ``session``: the broker keeps what comes for ``client_id`` while there is no connection; else it forgets all with
     the connection. ``receive_maximum`` is how many messages the broker may send that were not acknowledged (MQTT 5; in
-    3.1.1 that is the broker's to say). ``received`` is called with each message, as paho has it.
+    3.1.1 that is the broker's to say). ``received`` is called with each message, as paho has it. ``will`` is a topic
+    and what the broker retains there where the connection ends without a DISCONNECT.
     """
 
     _log = Logger()
@@ -82,6 +81,7 @@ class Client:
         *,
         session: bool = False,
         receive_maximum: int = 65_535,
+        will: tuple[str, bytes] | None = None,
     ) -> None:
         from paho.mqtt.client import Client as Paho
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -125,6 +125,8 @@ class Client:
             **clean,
         )
         paho.max_inflight_messages = 0  # paho does not keep to what the broker allows: that is done here
+        if will is not None:
+            paho.will_set(*will, 1, True)
         if address.username is not None:
             paho.username_pw_set(address.username, address.password)
         if address.path is not None:
@@ -213,7 +215,7 @@ class Client:
         ``options`` are paho's, for MQTT 5.
         """
         qos = 1 if options is None else 0  # paho takes either
-        return self._ask(self._paho.subscribe, topic_filter, qos, options).addCallback(_granted, topic_filter)
+        return self._ask(self._paho.subscribe, topic_filter, qos, options).addCallback(granted, topic_filter)
 
     def unsubscribe(self, topic_filter: str) -> Deferred[None]:
         """Unsubscribe. What the broker had sent before has come when it fires. `NotDurable`."""
@@ -390,11 +392,3 @@ class Client:
 
 _SILENT = "it closes the connection without a word: is that the port of MQTT?"
 _ANNOUNCED = ("ReceiveMaximum", "MaximumQoS", "RetainAvailable", "MaximumPacketSize", "SessionExpiryInterval")
-
-
-def _granted(codes: list[Any], topic_filter: str) -> None:
-    value = codes[0].value
-    if value >= REFUSED:
-        raise NotDurable(f"the broker refuses the subscription to {topic_filter}: {codes[0]}")
-    if value < 1:
-        raise NotDurable(f"the broker grants QoS 0 only for {topic_filter}, which may lose messages")

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,6 +26,8 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
 from openhqm.runtime.threads import Threads
 
+ONLINE, OFFLINE = b"online", b"offline"
+
 
 class _EveryTopic:
     """Topics of other programs need no session of ours."""
@@ -41,18 +44,30 @@ class MQTTForeignBroker:
     """One connection publishes; its session ends with it. Each subscription has one of its own, whose session is kept.
 
     ``client_id`` is what the client id of the publishing connection begins with; a subscription's is its name.
-    ``seconds`` is how long a PUBACK may take. ``random`` is as `random.random`.
+    ``seconds`` is how long a PUBACK may take. ``random`` is as `random.random`. In ``status_topic`` the broker retains
+    `ONLINE` while the publishing connection is there, and `OFFLINE` after it.
     """
 
     acks = Acks.IN_ORDER
+    _log = Logger()
 
     def __init__(
-        self, address: Address, client_id: str, reactor: Any, random: Callable[[], float], *, seconds: float
+        self,
+        address: Address,
+        client_id: str,
+        reactor: Any,
+        random: Callable[[], float],
+        *,
+        seconds: float,
+        status_topic: str | None = None,
     ) -> None:
         self._address = address
         self._client_id = client_id
         self._reactor = reactor
         self._random = random
+        self._seconds = seconds
+        self._status_topic = status_topic
+        self._client: Client | None = None
         self._threads = Threads(reactor, "mqtt-foreign", MOST_THREADS)
         self._publisher = Publisher(reactor, seconds, _EveryTopic(), None)
         self._answers = Answers(reactor, f"{client_id}/answers/{int(random() * 2**53):x}")
@@ -90,6 +105,9 @@ class MQTTForeignBroker:
         running, self._running = self._running, False
         subscriptions, self._subscriptions = self._subscriptions, []
         await DeferredList([each.close() for each in subscriptions], consumeErrors=True)
+        if self._client is not None and self._status_topic is not None:
+            said = self._client.publish(self._status_topic, OFFLINE, retain=True)
+            await DeferredList([said.addTimeout(self._seconds, self._reactor)], consumeErrors=True)
         await self._link.stop()
         if running:
             self._threads.stop()
@@ -132,14 +150,23 @@ class MQTTForeignBroker:
 
     def _connect(self) -> Deferred[Client]:
         name = f"{self._client_id}/{int(self._random() * 2**53):x}"
-        client = Client(self._address, name, self._reactor, self._answers.received)
+        will = None if self._status_topic is None else (self._status_topic, OFFLINE)
+        client = Client(self._address, name, self._reactor, self._answers.received, will=will)
         return client.connect(self._threads.run, CONNECT_SECONDS)
 
     async def _up(self, client: Client) -> None:
+        self._client = client
+        if self._status_topic is not None:
+            client.publish(self._status_topic, ONLINE, retain=True).addErrback(self._not_told)
         self._publisher.up(client)
         self._answers.up(client)
 
+    def _not_told(self, failure: Failure) -> None:
+        reason = failure.getErrorMessage()
+        self._log.warn("the status cannot be published to {topic}: {reason}", topic=self._status_topic, reason=reason)
+
     def _down(self, reason: str) -> None:
+        self._client = None
         self._publisher.down()
         self._answers.down()
 

@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import topic_fault
-from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
+from openhqm.mqtt.client import Client
 from openhqm.mqtt.connecting import too_late
+from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
 from openhqm.runtime.deferreds import deferred
 
 T = TypeVar("T")

@@ -12,9 +12,10 @@ from twisted.python.failure import Failure
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import ChannelMissing, Message, Properties
 from openhqm.mqtt.address import topic_fault
-from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
+from openhqm.mqtt.client import Client
 from openhqm.mqtt.marks import NOTHING
 from openhqm.mqtt.messages import to_payload
+from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
 
 Outcomes = Deferred[Sequence[NotDurable | None]]
 LARGEST_PACKET = 268_435_455

@@ -41,6 +41,11 @@ class TLS:
         return TLSFiles(self.ca, self.cert, self.key) if used else None
 
 
+def _topic(instance: object, attribute: object, value: str) -> None:
+    if (fault := topic_fault(value)) is not None:
+        raise ValueError(fault)
+
+
 @attrs.frozen
 class MQTTSettings:
     """Where the broker is, and who we are there.
@@ -51,7 +56,8 @@ class MQTTSettings:
     ``keepalive_seconds``. ``timeout_seconds`` is how long a PUBACK may take. ``keeps`` is how many messages the broker
     holds for a session (Mosquitto: ``max_queued_messages``). After ``message_expiry_seconds`` the broker drops what it
     could not deliver; 0: never. ``lost_after_seconds`` is how long a broker that has none of our channels is not
-    believed, before requests whose only message was there end.
+    believed, before requests whose only message was there end. ``status_topic`` is where a broker of other programs
+    retains whether this gateway is ``online`` or ``offline``; None: nowhere.
     """
 
     host: str = attrs.field(default="localhost", validator=not_empty, metadata=short_form("mqtt_host"))
@@ -70,6 +76,7 @@ class MQTTSettings:
     keeps: int = attrs.field(default=1000, validator=between(1, 10**9))
     message_expiry_seconds: int = attrs.field(default=0, validator=between(0, 0xFFFF_FFFF))
     lost_after_seconds: float = attrs.field(default=60.0, validator=between(0, 366 * 86400))
+    status_topic: str | None = attrs.field(default=None, validator=optional(_topic))
 
     @property
     def address(self) -> Address:
@@ -98,6 +105,8 @@ def check(settings: Settings) -> list[tuple[str, str]]:
         found.append((key("prefix"), f"{fault}: all topics of OpenHQM begin with it"))
     if (fault := topic_fault(settings.queue.request_queue)) is not None:
         found.append(("queue.request_queue", f"{fault}: it is part of a topic"))
+    if ours.status_topic is not None:
+        found.append((key("status_topic"), "is for brokers: the processes that share a queue would overwrite it"))
     if ours.transport != "websockets" and ours.path != MQTTSettings().path:
         found.append((key("path"), "has no effect without transport: websockets"))
     if ours.password is not None and ours.username is None:

@@ -11,8 +11,8 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces import ChannelMissing, Message
 from openhqm.mqtt.address import LONGEST_TOPIC
 from openhqm.mqtt.broker import MQTTBroker
-from openhqm.mqtt.client import NO_SUBSCRIBERS
 from openhqm.mqtt.marks import MADE
+from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
 from openhqm.mqtt.session import MOST_BUFFERED, STANDING_BY
 from openhqm.testing.broker_case import BrokerCase, numbered
 from tests.brokers import Mosquitto, shared_mosquitto

@@ -14,7 +14,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from openhqm.errors import NotDurable
-from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
+from openhqm.mqtt.client import Client
+from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
 from tests.mqtt.scripted import PUBLISH, ScriptedServer, packet
 
 MOST_SECONDS = 10.0

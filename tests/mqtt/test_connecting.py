@@ -13,7 +13,8 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address, TLSFiles
-from openhqm.mqtt.client import NO_SUBSCRIBERS, Client
+from openhqm.mqtt.client import Client
+from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
 from tests.brokers import Mosquitto, find_mosquitto
 from tests.certificates import certify
 from tests.servers import free_port

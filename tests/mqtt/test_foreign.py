@@ -341,6 +341,34 @@ class FaultTests(Base):
             await self.until(lambda: not broker.warnings, "it does not try again")  # noqa: B023
 
     @deferred
+    async def test_status(self) -> None:
+        """Who subscribes to the status is told whether the gateway is there, also when it just vanished."""
+        threads = Threads(reactor, "thief", 1)
+        threads.start()
+        self.addCleanup(threads.stop)
+        for protocol in (5, 4):
+            self.prefix = f"foreign{next(_tests)}"
+            topic = f"{self.prefix}/status"
+            address = Address("127.0.0.1", self.server.port, protocol=protocol)
+            broker = MQTTForeignBroker(address, self.prefix, reactor, lambda: 0.5, seconds=5.0, status_topic=topic)
+            broker.start()
+            self.addCleanup(broker.stop)
+            device = self.device()
+            await deferToThread(device.subscribe, topic)
+            seen = [(await deferToThread(device.next)).payload]
+            thief = Client(address, f"{self.prefix}/{int(0.5 * 2**53):x}", reactor, lambda message: None)
+            await thief.connect(threads.run, 5.0)
+            while seen[-1] != b"offline":
+                seen.append((await deferToThread(device.next)).payload)
+            seen.append((await deferToThread(device.next)).payload)
+            await broker.stop()
+            seen.append((await deferToThread(device.next)).payload)
+            self.assertEqual(seen, [b"online", b"offline", b"online", b"offline"])
+            late = self.device()
+            await deferToThread(late.subscribe, topic)
+            self.assertEqual((await deferToThread(late.next)).payload, b"offline")
+
+    @deferred
     async def test_small_packets(self) -> None:
         """What is larger than the broker's largest packet is not published, and the connection stays."""
         await deferToThread(self.server.kill)
