@@ -25,7 +25,9 @@ class OutageTests(ServedOnRabbitMQ):
         server = self.make_server()
         self.launch(server)
         self.refuses(server, "refused")
-        said, *_ = [line for line in server.log().splitlines() if "a submission was not accepted (503)" in line]
+        refusal = "a submission was not accepted (503)"
+        server.until(lambda: refusal in server.log(), "the log does not say so")  # lines go through a thread
+        said, *_ = [line for line in server.log().splitlines() if refusal in line]
         self.assertIn("refused", said)
         self.rabbitmq.start()
         self.recovers(server)

@@ -49,7 +49,9 @@ class OutageTests(WholeServerTestCase):
         server = self.server(redis.url)
         self.launch(server)
         self.refuses(server, "refused")
-        said, *_ = [line for line in server.log().splitlines() if "a submission was not accepted (503)" in line]
+        refusal = "a submission was not accepted (503)"
+        server.until(lambda: refusal in server.log(), "the log does not say so")  # lines go through a thread
+        said, *_ = [line for line in server.log().splitlines() if refusal in line]
         self.assertIn("refused", said)
         redis.start()
         self.recovers(server)
