@@ -65,6 +65,7 @@ SECONDS: Mapping[str, int] = {
     "tests.runtime.test_log_writer": 16,
     "tests.sqs.test_broker": 23,
     "tests.sqs.test_contract": 150,
+    "tests.sqs.test_foreign": 11,
     "tests.storeless.test_forms": 6,
     "tests.storeless.test_kills": 6,
     "tests.storeless.test_pubsub": 15,

@@ -20,7 +20,7 @@ from openhqm.sqs.batches import MOST_ENTRIES, Batches
 from openhqm.sqs.calls import Calls, Poll
 from openhqm.sqs.errors import CLOCK_SECONDS, clock_warning, skew
 from openhqm.sqs.messages import DEDUPLICATION, GROUP, Unsendable, from_sqs, to_entry
-from openhqm.sqs.names import is_fifo
+from openhqm.sqs.names import is_fifo, is_url
 
 RETENTION_SECONDS = 14 * 86400
 """For a queue that is made: as long as SQS keeps a message."""
@@ -106,7 +106,7 @@ class SqsProduct:
 
     def url(self, channel: str) -> Deferred[str]:
         """The URL of the channel's queue. `ChannelMissing`. Callers of one channel hear in their order."""
-        known = self._known.get(channel) or self._urls.get(channel)
+        known = channel if is_url(channel) else self._known.get(channel) or self._urls.get(channel)
         if known is not None:
             return succeed(known)
         waiting: Deferred[str] = Deferred()
