@@ -34,6 +34,7 @@ BROKER_WORDS: Mapping[str, str] = {
     "keeps": "messages that a channel keeps",
     "largest_message": "largest body, in bytes",
     "largest_batch": "messages in one publish",
+    "in_order": "a channel is delivered in the order of publishing",
     "native_partitions": "messages with the same key stay in order",
     "competing_consumers": "several consumers share a channel",
     "makes_channels": "missing channels are made",

@@ -282,7 +282,7 @@ class BrokeredQueue:
 def _together(traits: BrokerTraits, durable: bool) -> QueueTraits:
     return QueueTraits(
         durable=traits.durable and durable,
-        ordered=not traits.native_partitions,
+        ordered=traits.in_order and not traits.native_partitions,
         atomic_settle=False,
         largest_message=traits.largest_message,
         tells_oldest=False,

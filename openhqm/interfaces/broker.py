@@ -49,7 +49,8 @@ class BrokerTraits:
     ``counts_redeliveries``: a delivery says how often this very message was delivered before. ``keeps``: how many
     messages a channel holds (None: all that the disk takes); no more than half as many are published before they are
     begun. ``largest_message``: bytes of a body (None: no limit that matters). ``largest_batch``: how many messages
-    one `IBroker.publish` should carry. ``native_partitions``: messages with the same key stay in order, in one channel.
+    one `IBroker.publish` should carry. ``in_order``: a channel is delivered in the order of publishing, where nothing
+    is delivered again. ``native_partitions``: messages with the same key stay in order, in one channel.
     ``competing_consumers``: several subscriptions of a channel share
     its messages. ``makes_channels``: `IBroker.ensure` makes what is missing. ``most_channels``: how many there may be
     (None: no limit that matters). ``depth``: what `IBroker.depth` is worth.
@@ -64,6 +65,7 @@ class BrokerTraits:
     keeps: int | None = None
     largest_message: int | None = None
     largest_batch: int = 100
+    in_order: bool = True
     native_partitions: bool = False
     competing_consumers: bool = True
     makes_channels: bool = True

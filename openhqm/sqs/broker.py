@@ -54,6 +54,7 @@ class SqsBroker(PulledBroker):
             longest_lease_seconds=LONGEST_LEASE_SECONDS,
             largest_message=LARGEST_BODY,
             largest_batch=BATCH,
+            in_order=fifo,
             native_partitions=fifo,
             makes_channels=makes,
             most_channels=None if makes or named else len(urls),
