@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from openhqm.errors import NotDurable
 from openhqm.http1.client import Client, make_client
 from openhqm.interfaces import BrokerTraits, DepthKind
 from openhqm.pubsub.credentials import GoogleCredentials, find
@@ -66,6 +67,7 @@ class PubSubBroker(PulledBroker):
         take_seconds: float = TAKE_SECONDS,
         probe_seconds: float = PROBE_SECONDS,
     ) -> None:
+        self._missing: dict[str, str] = {}
         self._threads = Threads(reactor, "pubsub", 1)
         self._client = _client(address, reactor)
         rest = self._rest = Rest(self._client, self._authorization(address, reactor), reactor, random, address.base)
@@ -103,11 +105,22 @@ class PubSubBroker(PulledBroker):
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        return self._channels.warnings
+        return [*self._channels.warnings, *self._missing.values()]
 
     @warnings.setter
     def warnings(self, value: Sequence[str]) -> None:
         """There are none of a pulled product itself."""
+
+    @deferred
+    async def ensure(self, channel: str) -> None:
+        if self.traits.makes_channels:
+            await super().ensure(channel)
+        elif await self.exists(channel):
+            self._missing.pop(channel, None)
+        else:
+            reason = f"Pub/Sub has no topic {channel} with a subscription of that name: make both, in this order"
+            self._missing[channel] = reason
+            raise NotDurable(reason)
 
     def start(self) -> Deferred[None]:
         self._threads.start()

@@ -291,6 +291,20 @@ class ChannelTests(FaultCase):
             self.assertTrue(any(reason in warning for warning in broker.warnings), broker.warnings)
             await self.assertFailure(broker.ensure(channel), NotDurable)
 
+    async def test_made_by_an_operator(self) -> None:
+        """Where an operator makes them, none is made: what is missing is refused and named, until it is there."""
+        address = Address(PROJECT, f"http://{self.server.host}", emulator=True)
+        broker = PubSubBroker(address, reactor, random.random, Wanted(10.0), seconds=SECONDS, makes=False)
+        self.addCleanup(broker.stop)
+        broker.start()
+        await broker.when_probed()
+        await self.assertFailure(broker.ensure("requests"), NotDurable)
+        self.assertIn("no topic requests with a subscription", "".join(broker.warnings))
+        self.assertEqual(self.server.ask("GET", f"v1/{self.server.topic('requests')}")[0], 404)
+        self.server.make("requests", "requests", enableMessageOrdering=True, expirationPolicy={"ttl": "0s"})
+        await broker.ensure("requests")
+        self.assertNotIn("no topic", "".join(broker.warnings))
+
     async def test_topic_without_a_subscription(self) -> None:
         """A topic alone is no channel: what is published there would be lost."""
         self.server.make("alone")
