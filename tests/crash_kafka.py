@@ -1,9 +1,9 @@
 """The crash test on Kafka with its ledger in Redis: listener, worker, Redis and Kafka are killed in turn.
 
-    python -m tests.crash_kafka --rounds 60 [--seed N] [--wipe]
+    python -m tests.crash_kafka --rounds 60 [--seed N]
 
 Kafka does not sync its log before it confirms a message. What is killed here is its process, not the machine: the
-system has what was written. With ``--wipe`` the topic of the requests is deleted, in place of a kill.
+system has what was written.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from openhqm.kafka.settings import KafkaSettings
 from tests.crash_redis import Installation, main
-from tests.kafka.programs import Programs
 from tests.kafka.server import KafkaServer
 
 
@@ -43,20 +41,5 @@ class KafkaInstallation(Installation):
         self.kafka.close()
 
 
-class Wiped(KafkaInstallation):
-    """An operator deletes the topic of the requests."""
-
-    def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
-        super().__init__(directory, before, **settings)
-        self.parts["kafka"] = (lambda: None, self.delete)
-
-    def delete(self) -> None:
-        """The gateway makes it again, and publishes what was lost with it."""
-        programs = Programs(self.kafka, KafkaSettings().prefix)
-        topic = f"{programs.prefix}openhqm-requests"
-        if topic in programs.operator.list_topics(timeout=10).topics:
-            programs.operator.delete_topics([topic], operation_timeout=10)[topic].result(20)
-
-
 if __name__ == "__main__":
-    sys.exit(main("tests.crash_kafka", KafkaInstallation, wipe=Wiped))
+    sys.exit(main("tests.crash_kafka", KafkaInstallation))
