@@ -12,14 +12,18 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import attrs
 
+from openhqm.policy.own_paths import SIDECAR_PREFIX
 from tests.servers import ROOT, free_port
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([\w-]+\.(?:yaml|py|json))`[^`]*\Z")
+READY_SECONDS = 15
+"""How long a server has, after it listens, before the commands of the page go on."""
 # A command line that serves until it is stopped, in the foreground.
 _SERVES = re.compile(r"(?:twistd -n openhqm|openhqm serve)(?!.*--(?:check|dry-run|version))[^&\n]*\Z")
 _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{8}-(?=\.\.\.)")
@@ -191,6 +195,10 @@ class Reader:
         while not _answers(port):
             assert process.poll() is None and time.monotonic() < deadline, f"{block.where}: not up\n{log.read_text()}"
             time.sleep(0.05)  # asking again until the deadline
+        # As a reader does, who sees in the log that it is ready. A target, and what cannot be ready, does not say so.
+        deadline = time.monotonic() + READY_SECONDS
+        while port == self._port and not _is_ready(port) and time.monotonic() < deadline:
+            time.sleep(0.05)  # asking again until the deadline
         return process
 
     def _end(self, process: subprocess.Popen[bytes], number: int) -> None:
@@ -201,6 +209,20 @@ class Reader:
                 process.poll()
                 os.killpg(process.pid, 0)
                 time.sleep(0.02)  # looking again until the deadline
+
+
+def _is_ready(port: int) -> bool:
+    for path in ("/health/ready", f"{SIDECAR_PREFIX}/health/ready"):
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", path)
+            if connection.getresponse().status == 200:
+                return True
+        except (OSError, HTTPException):
+            pass
+        finally:
+            connection.close()
+    return False
 
 
 def _answers(port: int) -> bool:
