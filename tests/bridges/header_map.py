@@ -20,8 +20,10 @@ from openhqm.kafka.messages import to_record
 from openhqm.mqtt.messages import to_payload
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.cloud_events import binary
+from openhqm.pubsub.foreign import with_attributes
 from openhqm.rabbitmq.framing import Framing
 from openhqm.redis.foreign import fields
+from openhqm.sqs.messages import to_entry
 
 BEGIN, END = "<!-- header map -->", "<!-- end of the header map -->"
 PARTS = {
@@ -73,6 +75,17 @@ def in_kafka(sent: Message) -> Mapping[str, Any]:
     return {f"header `{key}`": value if isinstance(value, str) else _text(value) for key, value in headers}
 
 
+def in_pubsub(sent: Message) -> Mapping[str, Any]:
+    """The attributes of the message."""
+    return {f"attribute `{key}`": value for key, value in with_attributes(sent).headers.items()}
+
+
+def in_sqs(sent: Message) -> Mapping[str, Any]:
+    """The attributes of the message."""
+    attributes = to_entry(sent)[0]["MessageAttributes"]
+    return {f"attribute `{key}`": value["StringValue"] for key, value in attributes.items()}
+
+
 def _text(value: bytes) -> Any:
     return value if value in PARTS.values() else value.decode()
 
@@ -114,8 +127,8 @@ def spaced(name: str) -> str:
 
 def table() -> str:
     """The table, in Markdown."""
-    products: list[Callable[[Message], Mapping[str, Any]]] = [in_mqtt, in_amqp, in_kafka, in_redis]
-    lines = ["| | MQTT 5 | AMQP 0-9-1 | Kafka | Redis | request |", "|---|---|---|---|---|---|"]
+    products: list[Callable[[Message], Mapping[str, Any]]] = [in_mqtt, in_amqp, in_kafka, in_redis, in_pubsub, in_sqs]
+    lines = ["| | MQTT 5 | AMQP 0-9-1 | Kafka | Redis | Pub/Sub | SQS | request |", f"|{8 * '---|'}"]
 
     def row(name: str, sent: Message, received: Message, probe: Any) -> None:
         cells = [where(each(sent), probe) or "-" for each in products]
@@ -127,9 +140,9 @@ def table() -> str:
         received = message(**{name: probe, **({"reply_to": "r"} if name == "correlation" else {})})
         row(name.replace("_", " "), sent, received, probe)
     for name, probe, cells in (
-        ("topic", "probe/topic", "Topic Name | routing key | the topic | the stream"),
-        ("retained", True, "RETAIN | - | - | -"),
-        ("duplicate", True, "DUP | redelivered | - | -"),
+        ("topic", "probe/topic", "Topic Name | routing key | the topic | the stream | the subscription | the queue"),
+        ("retained", True, "RETAIN | - | - | - | - | -"),
+        ("duplicate", True, "DUP | redelivered | - | - | the delivery attempt | `ApproximateReceiveCount`"),
     ):
         lines.append(f"| {name} | {cells} | {where(in_request(message(**{name: probe})), probe)} |")
     for name in ("id", "source"):
@@ -139,7 +152,14 @@ def table() -> str:
 
 def row_of_event(lines: list[str], name: str) -> None:
     """An attribute of a CloudEvent."""
-    kinds = (("", "user property"), ("cloudEvents:", "header"), ("ce_", "header"), ("ce_", "field"))
+    kinds = (
+        ("", "user property"),
+        ("cloudEvents:", "header"),
+        ("ce_", "header"),
+        ("ce_", "field"),
+        ("ce-", "attribute"),
+        ("ce-", "attribute"),
+    )
     for prefix, _ in kinds:
         assert binary(b"", {f"{prefix}{key}": value for key, value in EVENT.items()}, None) is not None
     cells = [f"{kind} `{prefix}{name}`" for prefix, kind in kinds]
