@@ -309,7 +309,7 @@ class RefusalTests(ProcessCase):
 
     def test_keys(self) -> None:
         """Each key with an error is a line of its own, with the name of the file."""
-        path = self.config("server: {prot: 1, port: x}\nqueue: {type: sqs}\n")
+        path = self.config("server: {prot: 1, port: x}\nqueue: {type: nats}\n")
         lines = self.refused(self.server(), "--config", path)
         self.assertEqual(len(lines), 2, lines)  # server.port is overridden by the environment here
         self.assertTrue(all(path in line for line in lines))
