@@ -9,7 +9,7 @@ echo
 "$bin/python" feed.py cfg.yaml
 
 echo; echo "# It is forwarded. One event of a customer goes after the other, also where one takes two attempts:"
-start openhqm - "$bin/twistd" -n openhqm --config cfg.yaml
+start openhqm - "$bin/twistd" -n openhqm --config cfg.yaml --role worker
 for _ in $(seq 300); do
     if [ "$(grep -c '^200' "$work/target.log")" -ge 4 ]; then break; fi
     sleep 0.1
