@@ -102,6 +102,7 @@ class SqliteBesideABroker(SqliteBench):
 
     @deferred
     async def close(self) -> None:  # type: ignore[override]
+        await pause(0)  # as in crash: what else is due in that turn needs the file
         self._turning.stop()
         await self.broker.stop()
         await super().close()
