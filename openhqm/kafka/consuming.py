@@ -15,11 +15,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
-from openhqm.errors import NotDurable
 from openhqm.kafka.errors import describe
-from openhqm.kafka.topics import ANSWER_SECONDS
 
 POLL_SECONDS = 0.05
+ASKED_SECONDS = 1.0
 MOST_AHEAD = 200
 BYTES_AHEAD = 4 * 1024 * 1024
 """How much is read, and not yet delivered, before the partitions are paused."""
@@ -88,6 +87,7 @@ class Member:
         self._closed: Deferred[None] = Deferred()
         self.marks: dict[int, int] = {}
         """By partition the offset behind the last record that was acknowledged, where it is not committed yet."""
+        self._of_another: frozenset[int] = frozenset()
         self._found: list[Any] = []
         self._read_in_all = self._bytes_read = 0
         self.taken_in_all = self.bytes_taken = 0
@@ -105,9 +105,6 @@ class Member:
         from confluent_kafka import Consumer
 
         self._consumer = Consumer(self._properties)
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
         Thread(target=self._run, name="openhqm-kafka-consumer", daemon=True).start()
 
     def commit(self) -> None:
@@ -123,6 +120,11 @@ class Member:
 
     def _run(self) -> None:
         try:
+            if self.topic_id is not None:
+                self._of_another = self._committed_for_another()
+            self._consumer.subscribe(
+                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
             while not self._closing:
                 full = self.stopped or self._is_far_ahead
                 if full != self._paused:
@@ -181,7 +183,9 @@ class Member:
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """librdkafka takes the partitions over by itself, once this returns. None of them is paused."""
-        old = self._committed_for_another(partitions) if partitions and self.topic_id is not None else []
+        # Only at first: in what is given later, the member before has begun at the right place.
+        old = [each.partition for each in partitions if each.partition in self._of_another]
+        self._of_another = frozenset()
         if old:
             from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
@@ -191,13 +195,32 @@ class Member:
         self.partitions = (self.partitions or frozenset()) | {each.partition for each in partitions}
         self._paused = None
 
-    def _committed_for_another(self, partitions: Sequence[Any]) -> list[int]:
-        """Where the group has committed an offset of another topic, which had the same name."""
-        found = self._consumer.committed(partitions, timeout=ANSWER_SECONDS)
-        failed = next((each.error for each in found if each.error is not None), None)
-        if failed is not None:
-            raise NotDurable(describe(failed))
-        return [each.partition for each in found if each.offset >= 0 and each.metadata not in (None, "", self.topic_id)]
+    def _committed_for_another(self) -> frozenset[int]:
+        """In which partitions the group has committed an offset of another topic, which had the same name.
+
+        Another client asks, which joins nothing: after such a question, a member now and then fetched nothing.
+        """
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+        asking = Consumer({key: value for key, value in self._properties.items() if key != "on_commit"})
+        try:
+            while not self._closing:
+                try:
+                    known = asking.list_topics(self._topic, timeout=ASKED_SECONDS).topics[self._topic].partitions
+                    asked = [TopicPartition(self._topic, number) for number in known]
+                    found = asking.committed(asked, timeout=ASKED_SECONDS)
+                except KafkaException as error:
+                    self._log.debug(
+                        "the offsets of {topic} are asked for again: {error}", topic=self._topic, error=error
+                    )
+                    continue
+                if not any(each.error for each in found):
+                    ids = (None, "", self.topic_id)
+                    return frozenset(each.partition for each in found if each.offset >= 0 and each.metadata not in ids)
+                asking.poll(POLL_SECONDS)
+        finally:
+            asking.close()
+        return frozenset()
 
     def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """What is being worked on has a while to end. Then what was acknowledged is committed, before another consumer
