@@ -205,6 +205,7 @@ class Member:
         asking = Consumer({key: value for key, value in self._properties.items() if key != "on_commit"})
         try:
             while not self._closing:
+                asking.poll(0)  # tokens are fetched in its callbacks
                 try:
                     known = asking.list_topics(self._topic, timeout=ASKED_SECONDS).topics[self._topic].partitions
                     asked = [TopicPartition(self._topic, number) for number in known]
