@@ -4,9 +4,9 @@
 
 With names, it runs them in one process of trial, and prints their output as it comes. Without names, it splits the
 modules over processes: one more than the machine has cores, because many modules wait for a broker, and at most four.
-``TEST_JOBS`` sets another number. The output of a process appears when that process has ended. A module with the line
-``ALONE = True`` runs after all others, when no other tests run. The exit code is 0 where at least one test passed and
-none failed.
+``TEST_JOBS`` sets another number. The output of a process appears when that process has ended, and everything that
+failed is repeated at the end. A module with the line ``ALONE = True`` runs after all others, when no other tests run.
+The exit code is 0 where at least one test passed and none failed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.splitting import Counts, bundle, count, find_modules
+from tests.splitting import Counts, bundle, count, find_failures, find_modules
 
 MOST_JOBS = 4
 
@@ -49,6 +49,7 @@ def run_all(scratch: str, jobs: int) -> Counts:
     modules = find_modules(Path(__file__).resolve().parent)
     started = time.monotonic()
     total = Counts()
+    failures: list[str] = []
 
     def run(number: int, names: list[str]) -> tuple[str, int, float]:
         begun = time.monotonic()
@@ -63,11 +64,17 @@ def run_all(scratch: str, jobs: int) -> Counts:
             try:
                 for done in as_completed(running):
                     output, code, seconds = done.result()
-                    total += count(output, code)
+                    counts = count(output, code)
+                    total += counts
+                    if counts.failed:
+                        names = " ".join(running[done])
+                        failures += find_failures(output) or [f"{names}: exit code {code} and no summary"]
                     print(f"{output}== {' '.join(running[done])}: {seconds:.1f} s, exit code {code}\n", flush=True)
             except BaseException:  # Ctrl-C, which the processes that run get, too
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+    for failure in failures:
+        print(f"{failure}\n")
     print(f"{jobs} processes at a time, {time.monotonic() - started:.0f} s")
     return total
 

@@ -89,6 +89,9 @@ OTHERS = 1
 """How long every other module is assumed to take, in seconds."""
 _ALONE = re.compile(r"^ALONE = True$", re.MULTILINE)
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)\b(.*)$", re.MULTILINE)
+_FAILURES = re.compile(r"^={79}\n(\[(?:FAIL|ERROR|SUCCESS!\?!)\]\n.*?)(?=^[=-]{79}$|\Z)", re.MULTILINE | re.DOTALL)
+MOST_LINES = 40
+"""A failure is repeated at the end of a run with its last lines, up to here: a test's name is the last of all."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,11 @@ def count(output: str, code: int) -> Counts:
     failed = sum(numbers.get(kind, 0) for kind in ("failures", "errors", "unexpectedSuccesses"))
     passed = numbers.get("successes", 0) + numbers.get("expectedFailures", 0)
     return Counts(passed, failed or int(code != 0), numbers.get("skips", 0))
+
+
+def find_failures(output: str) -> list[str]:
+    """What trial prints about each failure, ``MOST_LINES`` lines of each: a traceback, and the names of its tests."""
+    return ["\n".join(text.strip().splitlines()[-MOST_LINES:]) for text in _FAILURES.findall(output)]
 
 
 def _folder(module: Module) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import tests.hypothesis_profile  # noqa: F401
-from tests.splitting import SECONDS, Counts, Module, bundle, count, find_modules
+from tests.splitting import MOST_LINES, SECONDS, Counts, Module, bundle, count, find_failures, find_modules
 
 ROOT = Path(__file__).resolve().parent
 
@@ -99,3 +99,19 @@ class CountTests(SynchronousTestCase):
     def test_sum(self) -> None:
         """The closing line is the sum, in the form that CI reads."""
         self.assertEqual(str(Counts(3, 0, 1) + Counts(4, 2, 0)), "7 passed, 2 failed, 1 skipped")
+
+    def test_failures(self) -> None:
+        """Whatever trial prints about failures is found, with the names of the tests, and nothing of what passed."""
+        line = "=" * 79
+        long = "".join(f"  frame {number}\n" for number in range(MOST_LINES))
+        output = (
+            f"test_a ... [OK]\ntest_b ... [FAIL]\n\n{line}\n[FAIL]\nTraceback\n{long}\n"
+            "tests.a.A.test_b\ntests.a.A.test_c\n"
+            f"{line}\n[ERROR]\nTraceback\nValueError: 3\n\ntests.a.A.test_d\n{'-' * 79}\nRan 4 tests in 1.0s\n\n"
+            "FAILED (failures=2, errors=1, successes=1)\n"
+        )
+        first, second = find_failures(output)
+        self.assertTrue(first.endswith(f"frame {MOST_LINES - 1}\n\ntests.a.A.test_b\ntests.a.A.test_c"), first)
+        self.assertEqual(len(first.splitlines()), MOST_LINES)
+        self.assertEqual(second, "[ERROR]\nTraceback\nValueError: 3\n\ntests.a.A.test_d")
+        self.assertEqual(find_failures("test_a ... [OK]\n\nPASSED (successes=1)\n"), [])
