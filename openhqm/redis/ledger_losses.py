@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -46,17 +47,31 @@ class LedgerLosses:
     ) -> Recovered:
         """See `openhqm.queue.ledger.Ledger.recover`."""
         token = await self._take_turn()
-        try:
-            if not await is_lost():
-                self._suspected.pop(channel, None)
-                return Recovered()
+        recovering: Deferred[Any] = self._recover_in_turn(token, channel, is_lost, make, sure)
+        recovered: Recovered = await recovering.addBoth(self._end_turn, token)
+        return recovered
+
+    @deferred
+    async def _recover_in_turn(
+        self,
+        token: str,
+        channel: str,
+        is_lost: Callable[[], Deferred[bool]],
+        make: Callable[[], Deferred[None]] | None,
+        sure: bool,
+    ) -> Recovered:
+        found = Recovered()
+        if await is_lost():
             found = await self._recover(token, channel, make is not None, sure)
             if make is not None:
                 await make()
-            self._suspected.pop(channel, None)
-            return found
-        finally:
-            await self._redis.run("ledger_turn", token).addErrback(lambda failure: failure.trap(NotDurable))
+        self._suspected.pop(channel, None)
+        return found
+
+    def _end_turn(self, result: Any, token: str) -> Deferred[Any]:
+        """``result``, once the turn is another process's. A turn that cannot be given back ends by itself."""
+        ended = self._redis.run("ledger_turn", token).addErrback(lambda failure: failure.trap(NotDurable))
+        return ended.addCallback(lambda _: result)
 
     async def _take_turn(self) -> str:
         """This process's turn at finding out what was lost; `NotDurable` where another one is at it for long."""
