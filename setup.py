@@ -12,6 +12,9 @@ ROUTING = ["jq>=1.10", "python-jsonpath>=2.0.2"]
 # https towards endpoints, and tokens for them
 TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 
+# JSON Web Tokens. Versions before 2.13 take a public JWK for a secret (CVE-2026-48526).
+JWT = ["PyJWT[crypto]>=2.13"]
+
 # hiredis packs what is asked (from 3 on), and parses the answers: txredisapi does either in Python, far slower.
 REDIS = ["hiredis>=3", "txredisapi>=1.6"]
 RABBITMQ = ["pika>=1.3.2"]
@@ -23,6 +26,7 @@ PUBSUB = ["google-auth>=2.38", "Twisted[tls]>=26.10"]
 # A product adds its row here and nowhere else: ``all`` and ``test`` follow.
 EXTRAS = {
     "event-hubs": KAFKA,
+    "jwt": JWT,
     "kafka": KAFKA,
     "mqtt": MQTT,
     "pubsub": PUBSUB,

@@ -39,8 +39,8 @@ from openhqm.http1.rules import always_own
 from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
-from openhqm.ingress.access import access_of
 from openhqm.ingress.access_log import note
+from openhqm.ingress.authentication import make_authentication
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
@@ -185,7 +185,10 @@ class OpenHQM(Service):
             settings.queue.type,
             self._metrics if settings.monitoring.metrics_enabled else None,
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
-            lambda: (*self.orphans.warnings, *self.bridges.warnings, *warnings()),
+            lambda: (
+                *(*self.orphans.warnings, *self.bridges.warnings, *warnings()),
+                *self._authentication.warnings(),
+            ),
             None if self._parent is None else partial(self._parent.fleet_status, False),
             settings.queue.limits.limits,
         )
@@ -193,7 +196,8 @@ class OpenHQM(Service):
         sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
         shown = letters if settings.admin.enabled else None
-        access = access_of(settings.auth, reactor)
+        self._authentication = make_authentication(settings.auth, reactor)
+        access = self._authentication.access
         fast_path = FastPath(self._door, self._streams, access)
         self._site = HTTP1Site(
             Routes(self._door, self._streams, self._health, shown, self._own_paths, access).resource(),
@@ -284,6 +288,7 @@ class OpenHQM(Service):
         await self.backend.start()
         await look_at_required(self.settings, self.backend)
         self.orphans.start()
+        self._authentication.start()
         if self._parent is None:
             await self._serve()
             return
@@ -361,6 +366,7 @@ class OpenHQM(Service):
             )
         self._door.closed = True
         self._site.stop()
+        self._authentication.stop()
         if self._sidecar is not None:
             self._sidecar.stop()
         self.orphans.stop()

@@ -21,7 +21,6 @@ KEYS = {
     "queue.spool": "the spool",
     **dict.fromkeys(("admin.host", "admin.port", "admin.key"), "the admin listener"),
     "auth.api_keys": "API keys",
-    "auth.jwt": "JSON web tokens",
     "monitoring.redact": "redaction (no header is ever logged)",
     "monitoring.tracing": "tracing",
 }
@@ -30,7 +29,7 @@ SECRETS = ("admin.key",)
 """Their values are not repeated in a complaint. Neither is what is inside of a list or a section."""
 
 VALUES = {
-    "auth.type": ("jwt", "mtls", "any"),
+    "auth.type": ("mtls",),
 }
 
 

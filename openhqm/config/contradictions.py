@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from openhqm.config.auth_rules import about_who_may
 from openhqm.config.bridge_rules import about_bridges
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.model import Settings
@@ -15,7 +16,6 @@ from openhqm.config.validators import has_tls
 from openhqm.errors import how_to_install
 from openhqm.policy.queue_names import MOST_WORKED_QUEUES
 
-API_KEY = "api_key"
 HANDED_ON = ("tcp", "tcp6", "unix", "systemd")
 """Kinds of endpoints that are a listening socket and nothing more."""
 
@@ -24,14 +24,14 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
     """Each key with what is wrong with it beside the others."""
     found = []
     server, auth = settings.server, settings.auth
-    found += _about_who_may(settings)
+    found += about_who_may(settings)
     if server.enabled and auth.type is None:
         if not server.endpoints and not _is_loopback(server.host):
             found.append(
                 (
                     "server.host",
                     f"{server.host} can be reached from other machines, and a caller needs no key: "
-                    "bind to 127.0.0.1, say auth.type: api_key, or auth.type: none if that is meant",
+                    "bind to 127.0.0.1, say auth.type: api_key or jwt, or auth.type: none if that is meant",
                 )
             )
         if any(not _endpoint_is_local(endpoint) for endpoint in server.endpoints):
@@ -39,7 +39,8 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
                 (
                     "server.endpoints",
                     "one can be reached from other machines, and a caller needs no key: "
-                    "use interface=127.0.0.1 or unix:, say auth.type: api_key, or auth.type: none if that is meant",
+                    "use interface=127.0.0.1 or unix:, say auth.type: api_key or jwt, "
+                    "or auth.type: none if that is meant",
                 )
             )
     if server.max_buffered_bytes < server.max_body_bytes:
@@ -66,21 +67,6 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
     if not server.enabled and not settings.worker.enabled:
         found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
     return found
-
-
-def _about_who_may(settings: Settings) -> list[tuple[str, str]]:
-    auth = settings.auth
-    if auth.type not in (None, "none", API_KEY):
-        return [("auth.type", f"must be none or {API_KEY}, not {auth.type!r}")]
-    if auth.type != API_KEY:
-        return [] if auth.keys_file is None else [("auth.keys_file", f"has no effect without auth.type: {API_KEY}")]
-    if settings.proxy.sidecar.enabled:
-        return [
-            ("auth.type", f"{API_KEY} is not for a sidecar: what it passes on has the application's own credentials")
-        ]
-    if auth.keys_file is None:
-        return [("auth.keys_file", "is missing: name the file that openhqm keys new has made")]
-    return []
 
 
 def _about_too_many_queues(settings: Settings) -> list[tuple[str, str]]:

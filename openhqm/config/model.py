@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import attrs
 from attrs.validators import optional
 
+from openhqm.config.auth import JWT
 from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
@@ -232,15 +233,20 @@ class Cache:
     ttl_seconds: float = attrs.field(default=3600.0, validator=between(1, 10 * 365 * 86400))
 
 
+AUTH_TYPES = ("none", "api_key", "jwt", "any")
+
+
 @attrs.frozen
 class Auth:
     """Who may. None is only good for the loopback interface; ``none`` says that everybody may.
 
-    ``keys_file`` is the file of API keys, for ``api_key``.
+    ``keys_file`` is the file of API keys, for ``api_key``, and ``jwt`` has the issuers of tokens. ``any``: what of
+    these is configured.
     """
 
-    type: str | None = None
+    type: str | None = attrs.field(default=None, validator=optional(one_of(AUTH_TYPES)))
     keys_file: str | None = attrs.field(default=None, validator=optional(not_empty))
+    jwt: JWT = attrs.field(factory=JWT)
 
 
 @attrs.frozen

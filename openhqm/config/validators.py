@@ -78,3 +78,8 @@ def some_priorities(instance: object, attribute: object, value: list[str]) -> No
 def has_tls() -> bool:
     """Whether what TLS needs is installed."""
     return all(find_spec(package) is not None for package in ("OpenSSL", "service_identity", "treq"))
+
+
+def has_jwt() -> bool:
+    """Whether what JSON Web Tokens need is installed."""
+    return all(find_spec(package) is not None for package in ("jwt", "cryptography"))

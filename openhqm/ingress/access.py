@@ -5,16 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from time import time
 from typing import Protocol
 
-from twisted.internet.interfaces import IReactorTime
-
-from openhqm.config.model import Auth
-from openhqm.errors import Complaint, ConfigurationError
 from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import problem
-from openhqm.ingress.key_file import KeyFile
+from openhqm.ingress.tokens import KeysUnavailable
 from openhqm.policy.api_keys import PREFIX, Caller, Role
 
 OPEN = None
@@ -45,19 +40,26 @@ _PATTERNS = tuple(
     for method, path, role in TABLE
     if "<" in path
 )
-UNAUTHORIZED = "this needs a key: Authorization: Bearer ohqm_..., or OpenHQM-Key: ohqm_..."
+UNAUTHORIZED = "this needs a key or a token: Authorization: Bearer ..., or OpenHQM-Key: ..."
 IN_THE_URL = "a key must not be in a URL, which is written into logs: send it in Authorization, and revoke this one"
 _PREFIX = PREFIX.encode()
+_TOKEN = re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.")
 CARRIERS = _AUTHORIZATION, _OPENHQM_KEY = b"authorization", b"openhqm-key"
 """The header fields that a key comes in."""
 
 _UNAUTHORIZED = problem(401, UNAUTHORIZED, fields=((b"WWW-Authenticate", b'Bearer realm="openhqm"'),))
 
 
-class Keys(Protocol):
-    """What knows whose a key is."""
+_UNAVAILABLE = problem(
+    503, "the keys that prove this token cannot be had now; repeat the request", fields=((b"Retry-After", b"2"),)
+)
 
-    def caller(self, secret: bytes) -> Caller | None: ...
+
+class Keys(Protocol):
+    """What knows whose a key or a token is."""
+
+    def caller(self, secret: bytes) -> Caller | None:
+        """Whose it is; None: it is not good. `KeysUnavailable` where that is not known now."""
 
 
 def role_for(method: bytes, path: bytes) -> Role | None:
@@ -82,29 +84,20 @@ class Access:
 
         A key that is missing and one that is wrong get the same bytes.
         """
-        if _PREFIX in target:
+        if _PREFIX in target or (b"eyJ" in target and _TOKEN.search(target) is not None):
             return problem(400, IN_THE_URL)
         if role is OPEN:
             return None
         secret = _secret(fields)
-        caller = None if secret is None else self._keys.caller(secret)
+        try:
+            caller = None if secret is None else self._keys.caller(secret)
+        except KeysUnavailable:
+            return _UNAVAILABLE
         if caller is None:
             return _UNAUTHORIZED
         if role not in caller.roles:
             return problem(403, f"this needs a key with the role {role.value}")
         return None
-
-
-def access_of(auth: Auth, clock: IReactorTime) -> Access | None:
-    """What `Auth` asks for; None: everybody may. `ConfigurationError` where the file of keys cannot be used."""
-    if auth.keys_file is None:
-        return None
-    keys = KeyFile(auth.keys_file, clock.seconds, time)
-    try:
-        keys.open()
-    except ValueError as error:
-        raise ConfigurationError([Complaint("auth.keys_file", f"{auth.keys_file}: {error}")]) from None
-    return Access(keys)
 
 
 def _secret(fields: Iterable[tuple[bytes, bytes]]) -> bytes | None:

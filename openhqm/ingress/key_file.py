@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
@@ -12,6 +11,7 @@ from hmac import compare_digest
 from twisted.logger import Logger
 
 from openhqm.policy.api_keys import Caller, Key, read_keys
+from openhqm.runtime.private_files import read_private
 
 LOOK_SECONDS = 1.0
 """How long a change of the file may be without effect."""
@@ -68,16 +68,7 @@ class KeyFile:
             self._version = None
 
     def _read(self) -> tuple[tuple[int, ...], _Keys]:
-        try:
-            with open(self._path, "rb") as file:
-                about = os.fstat(file.fileno())
-                text = file.read(MOST_BYTES + 1)
-        except OSError as error:
-            raise ValueError(f"cannot be read: {error.strerror or error}") from None
-        if not stat.S_ISREG(about.st_mode) or len(text) > MOST_BYTES:
-            raise ValueError(f"must be a file of at most {MOST_BYTES} bytes")
-        if about.st_mode & (stat.S_IWGRP | stat.S_IRWXO):
-            raise ValueError("can be read by others, or written by its group: chmod 640, or 600")
+        about, text = read_private(self._path, MOST_BYTES)
         keys = read_keys(text)
         return _version(about), {key.digest: (key, key.caller) for key in keys}
 

@@ -361,7 +361,7 @@ class EnvironmentTests(ConfigCase):
             ("SERVER__ENDPOINTS", '{"a": 1}', "list"),
             ("WORKER__HANDLERS", "a:b", "JSON"),
             ("SERVER__PORTS", "1", "did you mean port?"),
-            ("AUTH__TYPE", "jwt", "not in this build"),
+            ("AUTH__TYPE", "mtls", "not in this build"),
             ("SERVER__HOST", "0.0.0.0", "auth.type"),
         ):
             complaint = self.complaint(**{name: value})
@@ -429,10 +429,7 @@ class AbsentTests(ConfigCase):
         for key, value in (
             ("queue.spool", "/var/spool"),
             ("auth.type", "mtls"),
-            ("auth.type", "jwt"),
-            ("auth.type", "any"),
             ("auth.api_keys", ["a"]),
-            ("auth.jwt", {"issuer": "a"}),
             ("tenants", ["a"]),
             ("rate_limit", {"requests": 5}),
             ("callbacks", {"enabled": True}),

@@ -1,0 +1,121 @@
+# -*- test-case-name: tests.ingress.test_authentication -*-
+"""Makes what `Auth` asks for: the ways in which a caller may prove who it is, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import time
+from typing import Any
+
+from openhqm.config.auth import JWT, TokenIssuer, key_set_policy
+from openhqm.config.model import Auth
+from openhqm.errors import Complaint, ConfigurationError
+from openhqm.http1.guarded import guarded_client
+from openhqm.ingress.access import Access
+from openhqm.ingress.key_file import KeyFile
+from openhqm.ingress.key_sets import FetchedKeys, FixedKeys
+from openhqm.ingress.tokens import Issuer, Tokens
+from openhqm.policy.api_keys import PREFIX, Caller
+from openhqm.policy.token_keys import TokenKey, read_key_file, shared_key
+from openhqm.runtime.private_files import read_private
+
+MOST_BYTES = 1024 * 1024
+_PREFIX = PREFIX.encode()
+
+
+class Authentication:
+    """API keys, tokens, both or neither: the form of a credential says which one it is."""
+
+    def __init__(self, keys: KeyFile | None, tokens: Tokens | None) -> None:
+        self._keys = keys
+        self._tokens = tokens
+
+    @property
+    def access(self) -> Access | None:
+        """The table of routes, with this; None: everybody may."""
+        return None if self._keys is None and self._tokens is None else Access(self)
+
+    def start(self) -> None:
+        """Begin to fetch the keys of issuers."""
+        if self._tokens is not None:
+            self._tokens.start()
+
+    def stop(self) -> None:
+        """End what goes on."""
+        if self._tokens is not None:
+            self._tokens.stop()
+
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know."""
+        return () if self._tokens is None else self._tokens.warnings
+
+    def caller(self, secret: bytes) -> Caller | None:
+        """See `openhqm.ingress.access.Keys`."""
+        known = self._keys if secret.startswith(_PREFIX) else self._tokens
+        return None if known is None else known.caller(secret)
+
+
+def make_authentication(auth: Auth, reactor: Any) -> Authentication:
+    """What ``auth`` asks for. `ConfigurationError` where a file cannot be used."""
+    found: list[Complaint] = []
+    keys = tokens = None
+    if auth.keys_file is not None:
+        keys = KeyFile(auth.keys_file, reactor.seconds, time)
+        try:
+            keys.open()
+        except ValueError as error:
+            found.append(Complaint("auth.keys_file", f"{auth.keys_file}: {error}"))
+    if auth.jwt.issuers:
+        issuers = [_issuer(auth.jwt, index, reactor, found) for index in range(len(auth.jwt.issuers))]
+        tokens = Tokens(issuers, reactor.seconds, time)
+    if found:
+        raise ConfigurationError(found)
+    return Authentication(keys, tokens)
+
+
+def _issuer(jwt: JWT, index: int, reactor: Any, found: list[Complaint]) -> Issuer:
+    issuer, key = jwt.issuers[index], f"auth.jwt.issuers.{index}"
+    if issuer.jwks_url is not None:
+        policy = key_set_policy(issuer.jwks_url, jwt.allow)
+        client = guarded_client(reactor, policy.check, policy.permits, tls=_tls(issuer, f"{key}.ca", found))
+        return Issuer(issuer.rules(), FetchedKeys(issuer.jwks_url, client, reactor))
+    keys: list[TokenKey] = []
+    try:
+        if issuer.secret_file is not None:
+            key += ".secret_file"
+            _, secret = read_private(issuer.secret_file, MOST_BYTES)
+            keys.append(shared_key(secret.strip(), issuer.algorithms))
+    except ValueError as error:
+        found.append(Complaint(key, f"{issuer.secret_file}: {error}"))
+    for number, path in enumerate(issuer.key_files):
+        try:
+            keys += read_key_file(_read(path))
+        except ValueError as error:
+            found.append(Complaint(f"{key}.key_files.{number}", f"{path}: {error}"))
+    if keys and not any(each.algorithms & set(issuer.algorithms) for each in keys):
+        found.append(Complaint(f"auth.jwt.issuers.{index}.key_files", "has no key for any of its algorithms"))
+    return Issuer(issuer.rules(), FixedKeys(keys))
+
+
+def _tls(issuer: TokenIssuer, key: str, found: list[Complaint]) -> Any:
+    if issuer.ca is None:
+        return None
+    from openhqm.runtime.tls import TLSPolicy  # here, because it imports OpenSSL
+
+    try:
+        return TLSPolicy.from_files(issuer.ca, None, None)
+    except ValueError as error:
+        found.append(Complaint(key, str(error)))
+        return None
+
+
+def _read(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"must be a file of at most {MOST_BYTES} bytes")
+    return text
