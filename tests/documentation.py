@@ -22,8 +22,8 @@ from tests.servers import ROOT, free_port
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([\w-]+\.(?:yaml|py|json))`[^`]*\Z")
-READY_SECONDS = 15
-"""How long a server has, after it listens, before the commands of the page go on."""
+READY_SECONDS = 90
+"""How long a server has until it is ready for the commands of the page."""
 # A command line that serves until it is stopped, in the foreground.
 _SERVES = re.compile(r"(?:twistd -n openhqm|openhqm serve)(?!.*--(?:check|dry-run|version))[^&\n]*\Z")
 _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{8}-(?=\.\.\.)")
@@ -191,13 +191,15 @@ class Reader:
             process = subprocess.Popen(
                 command, cwd=self.directory, env=self._environment(), stdout=out, stderr=out, start_new_session=True
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + READY_SECONDS
         while not _answers(port):
             assert process.poll() is None and time.monotonic() < deadline, f"{block.where}: not up\n{log.read_text()}"
             time.sleep(0.05)  # asking again until the deadline
-        # As a reader does, who sees in the log that it is ready. A target, and what cannot be ready, does not say so.
-        deadline = time.monotonic() + READY_SECONDS
-        while port == self._port and not _is_ready(port) and time.monotonic() < deadline:
+        # As a reader does, who sees in the log that it is ready. A target does not say so.
+        while port == self._port and not _is_ready(port):
+            assert process.poll() is None and time.monotonic() < deadline, (
+                f"{block.where}: not ready\n{log.read_text()}"
+            )
             time.sleep(0.05)  # asking again until the deadline
         return process
 

@@ -21,7 +21,7 @@ from openhqm.redis.ledger import RedisLedger
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.brokered_bench import TURN_SECONDS, Observed, SqliteBesideABroker, pause
+from tests.brokered_bench import TURN_SECONDS, Observed, SqliteBesideABroker, pause, pause_for_deliveries
 from tests.redis.bench import Instance, RedisBench
 
 PRIORITIES = 3
@@ -62,7 +62,7 @@ class Delivered(BrokeredQueue):
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Acceptance:
         accepted = await super().accept(submission, claim, follow_ups)
-        await pause(self._broker.pulled_seconds)  # type: ignore[attr-defined]
+        await pause_for_deliveries(self._broker.pulled_seconds)  # type: ignore[attr-defined]
         return accepted
 
 
@@ -84,11 +84,12 @@ class SqliteAndPulled(SqliteBesideABroker):
     @deferred
     async def pass_time(self, seconds: float) -> None:  # type: ignore[override]
         end = self.clock.seconds() + seconds
-        await pause(self.broker.pulled_seconds)
+        await pause_for_deliveries(self.broker.pulled_seconds)
         while self.clock.seconds() < end:
             await self.broker.quiet()
             self.clock.advance(min(self.step, end - self.clock.seconds()))
-        await pause(self.broker.pulled_seconds)
+        await self.broker.quiet()
+        await pause_for_deliveries(self.broker.pulled_seconds)
 
     @deferred
     async def crash(self) -> None:  # type: ignore[override]
@@ -142,9 +143,10 @@ class RedisAndPulled(RedisBench):
 
     @deferred
     async def pass_time(self, seconds: float) -> None:
-        await pause(self.instance.broker.pulled_seconds)
+        await pause_for_deliveries(self.instance.broker.pulled_seconds)
         await super().pass_time(seconds)
-        await pause(self.instance.broker.pulled_seconds)
+        await self.instance.quiet()
+        await pause_for_deliveries(self.instance.broker.pulled_seconds)
 
     @deferred
     async def crash(self) -> None:

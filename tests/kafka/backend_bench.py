@@ -25,7 +25,14 @@ from openhqm.redis.ledger import RedisLedger
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.brokered_bench import DELIVERED_SECONDS, TURN_SECONDS, Observed, SqliteBesideABroker, pause
+from tests.brokered_bench import (
+    DELIVERED_SECONDS,
+    TURN_SECONDS,
+    Observed,
+    SqliteBesideABroker,
+    pause,
+    pause_for_deliveries,
+)
 from tests.kafka.server import KafkaServer, shared_kafka
 from tests.redis.bench import Instance, RedisBench
 
@@ -73,7 +80,7 @@ class Delivered(BrokeredQueue):
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Acceptance:
         accepted = await super().accept(submission, claim, follow_ups)
-        await pause(DELIVERED_SECONDS)
+        await pause_for_deliveries(DELIVERED_SECONDS)
         return accepted
 
 
@@ -143,9 +150,9 @@ class RedisAndKafka(RedisBench):
 
     @deferred
     async def pass_time(self, seconds: float) -> None:
-        await pause(DELIVERED_SECONDS)
+        await pause_for_deliveries(DELIVERED_SECONDS)
         await super().pass_time(seconds)
-        await pause(DELIVERED_SECONDS)
+        await pause_for_deliveries(DELIVERED_SECONDS)
 
     @deferred
     async def crash(self) -> None:

@@ -26,7 +26,14 @@ from openhqm.redis.ledger import RedisLedger
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.testing import DEAD_LETTERS, LEASE, REQUESTS, TTL
-from tests.brokered_bench import DELIVERED_SECONDS, TURN_SECONDS, Observed, SqliteBesideABroker, pause
+from tests.brokered_bench import (
+    DELIVERED_SECONDS,
+    TURN_SECONDS,
+    Observed,
+    SqliteBesideABroker,
+    pause,
+    pause_for_deliveries,
+)
 from tests.brokers import RabbitMQServer, shared_rabbitmq
 from tests.redis.bench import Instance, RedisBench
 
@@ -128,9 +135,9 @@ class RedisAndRabbitMQ(RedisBench):
 
     @deferred
     async def pass_time(self, seconds: float) -> None:
-        await pause(DELIVERED_SECONDS)
+        await pause_for_deliveries(DELIVERED_SECONDS)
         await super().pass_time(seconds)
-        await pause(DELIVERED_SECONDS)
+        await pause_for_deliveries(DELIVERED_SECONDS)
 
     @deferred
     async def crash(self) -> None:
