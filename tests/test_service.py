@@ -512,12 +512,13 @@ class PackagingTests(ProcessCase):
         for needed in ("twisted/plugins/openhqm_plugin.py", "LICENSE", "tests/test_service.py", "docs/", "tox.ini"):
             self.assertIn(needed, names)
         clean = self.directory / "venv"
+        # With the variable, pip would take the tree for an installation, and install nothing.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         subprocess.run([sys.executable, "-m", "venv", str(clean)], check=True)
         installed = subprocess.run(
-            [str(clean / "bin" / "pip"), "install", "-q", str(wheel)], capture_output=True, text=True
+            [str(clean / "bin" / "pip"), "install", "-q", str(wheel)], env=environment, capture_output=True, text=True
         )
         self.assertEqual(installed.returncode, 0, installed.stderr)
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         checked = subprocess.run(
             [str(clean / "bin" / "twistd"), "-n", "openhqm", "--check"],
             cwd=self.directory,
