@@ -33,6 +33,7 @@ class Announcing:
         self._settings = settings
         self._queue = queue
         self._ports = ports
+        self._scheme = "http" if settings.server.tls.cert is None else "https"
         self._stopping = False
         self._systemd = Systemd(environment, reactor)
         self._readiness = Readiness(reactor, lambda: queue.unavailable_reason, self._is_ready)
@@ -64,12 +65,19 @@ class Announcing:
         self._log.info(
             "openhqm {version} is ready: {port}; queue {queue}, {durable}; {handler}",
             version=__version__,
-            port=", ".join(_url(port.getHost()) for port in self._ports) or "no door: this process is a worker",
+            port=", ".join(self._url(port.getHost()) for port in self._ports) or "no door: this process is a worker",
             queue=self._settings.queue.type,
             durable="durable" if self._queue.traits.durable else "not durable",
             handler=answers(self._settings) if worker.enabled else "no workers in this process",
         )
         self._systemd.ready()
+
+    def _url(self, address: Any) -> str:
+        """Where a port listens: a URL, or the path of a socket."""
+        host = getattr(address, "host", None)
+        if host is None:
+            return str(address)
+        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{address.port}"
 
 
 def answers(settings: Settings) -> str:
@@ -87,11 +95,3 @@ def _endpoint(name: str, endpoint: Endpoint | None) -> str:
         return f"{name} (broker {endpoint.publish.broker})"
     url = urlsplit(endpoint.url)
     return f"{name} ({url.scheme}://{url.netloc.rpartition('@')[2]})"
-
-
-def _url(address: Any) -> str:
-    """Where a port listens: a URL, or the path of a socket."""
-    host = getattr(address, "host", None)
-    if host is None:
-        return str(address)
-    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"

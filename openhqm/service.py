@@ -59,8 +59,8 @@ from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.ending import end_late, end_within
-from openhqm.runtime.forks import end_forks_at, keep_from_forks
-from openhqm.runtime.listening import InheritedPort, listen, stop_listening
+from openhqm.runtime.forks import end_forks_at
+from openhqm.runtime.listening import stop_listening
 from openhqm.runtime.logs import decouple, end_at_once, tell_repeats, warnings
 from openhqm.runtime.preparing import prepare
 from openhqm.runtime.printing import print_lines
@@ -68,6 +68,7 @@ from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure, run_to_its_end
 from openhqm.runtime.steady_time import ahead_of, never_ahead
 from openhqm.runtime.threads import SerialThread
+from openhqm.sockets import Sockets
 from openhqm.workers.pool import WorkerPool
 
 FLUSH_SECONDS = 0.2
@@ -212,6 +213,7 @@ class OpenHQM(Service):
             always_own if sidecar is None else sidecar.is_own,
             send_budget,
         )
+        self._sockets = Sockets(settings.server, self._site, reactor)
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         register_process_metrics(self.registry, self._site, store, self.backend.on_redelivered, lambda: self.settings)
         limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit)
@@ -310,15 +312,8 @@ class OpenHQM(Service):
         self.backend.when_probed().addBoth(self._announcing.serving)
 
     async def _listen(self) -> None:
-        server = self.settings.server
-        if self._inheritance is None:
-            self.ports += await listen(self._reactor, self._site, server.host, server.port, server.endpoints)
-            keep_from_forks(port.fileno() for port in self.ports if hasattr(port, "fileno"))
-            return
-        for descriptor in self._inheritance.sockets:
-            shared = InheritedPort(descriptor, self._site, self._reactor)
-            shared.start()
-            self.ports.append(shared)
+        sockets = None if self._inheritance is None else self._inheritance.sockets
+        self.ports += await self._sockets.open(sockets)
 
     def _report(self) -> Report:
         return Report(self._health.process_health(), snapshot(self.registry), self._serving)

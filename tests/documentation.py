@@ -7,12 +7,13 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 import attrs
@@ -214,8 +215,15 @@ class Reader:
 
 
 def _is_ready(port: int) -> bool:
-    for path in ("/health/ready", f"{SIDECAR_PREFIX}/health/ready"):
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    # A server with TLS answers, whether or not it is to be trusted.
+    untrusted = ssl._create_unverified_context()
+    plain, prefixed = "/health/ready", f"{SIDECAR_PREFIX}/health/ready"
+    for path, secure in ((plain, False), (prefixed, False), (plain, True)):
+        connection = (
+            HTTPSConnection("127.0.0.1", port, timeout=5, context=untrusted)
+            if secure
+            else HTTPConnection("127.0.0.1", port, timeout=5)
+        )
         try:
             connection.request("GET", path)
             if connection.getresponse().status == 200:

@@ -30,6 +30,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_access": 6,
     "tests.ingress.test_authentication": 12,
     "tests.ingress.test_key_sets": 5,
+    "tests.ingress.test_tls": 36,
     "tests.ingress.test_as_it_came": 8,
     "tests.ingress.test_dead_letter_kills": 20,
     "tests.ingress.test_http": 17,

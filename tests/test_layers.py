@@ -35,7 +35,7 @@ LAYERS = (
     ("fleet",),
     ("ingress",),
     ("dry_run", "check_report", "announcing", "draining"),
-    ("options", "applied"),
+    ("options", "applied", "sockets"),
     ("service",),
     ("plugin", "command"),
 )

@@ -22,8 +22,9 @@ def default_url(config: str | None, environment: Mapping[str, str]) -> str:
             "server.enabled is false, and this process answers no HTTP: ask another process that has the same store, "
             "or let this one listen on a Unix socket (server.endpoints)"
         )
+    secure = server.tls.cert is not None
     if not server.endpoints:
-        return _url(server.host, server.port)
+        return _url(server.host, server.port, secure)
     for endpoint in server.endpoints:
         kind, *parts = endpoint.replace("\\:", "\0").split(":")
         named = dict(part.split("=", 1) for part in parts if "=" in part)
@@ -32,10 +33,10 @@ def default_url(config: str | None, environment: Mapping[str, str]) -> str:
             return "unix:" + (named.get("address") or plain[0]).replace("\0", ":")
         if kind in ("tcp", "tcp6"):
             default = "::1" if kind == "tcp6" else "127.0.0.1"
-            return _url(named.get("interface", default).replace("\0", ":"), int(named.get("port") or plain[0]))
+            return _url(named.get("interface", default).replace("\0", ":"), int(named.get("port") or plain[0]), secure)
     raise ValueError("server.endpoints has neither tcp nor unix: say with --url where the process listens")
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, port: int, secure: bool) -> str:
     host = _EVERYWHERE.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

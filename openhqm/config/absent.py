@@ -28,10 +28,6 @@ KEYS = {
 SECRETS = ("admin.key",)
 """Their values are not repeated in a complaint. Neither is what is inside of a list or a section."""
 
-VALUES = {
-    "auth.type": ("mtls",),
-}
-
 
 def asks_for_nothing(key: str, value: Any) -> bool:
     """Whether a setting of a missing feature leaves the feature off."""
@@ -62,7 +58,7 @@ def take_out(
         if name in holder and not asks_for_nothing(key, value := holder.pop(name)):
             shown = "" if isinstance(value, Mapping | list) or key in SECRETS else f" {value!r}"
             refused.append((key, f"not in this build{shown and ':'}{shown} ({feature})"))
-    for key, values in {**VALUES, "queue.type": tuple(products.absent)}.items():
+    for key, values in {"queue.type": tuple(products.absent)}.items():
         holder, name = _holder(document, key)
         if isinstance(holder.get(name), str) and holder[name] in values:
             refused.append((key, f"{holder.pop(name)}: not in this build"))

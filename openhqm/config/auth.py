@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import attrs
 from attrs.validators import optional
@@ -178,5 +177,87 @@ class JWT:
             raise Wrong(found)
 
 
-def _role_set(names: list[str]) -> Any:
+def _version(instance: object, attribute: object, value: str | float) -> None:
+    if str(value) not in ("1.2", "1.3"):
+        raise ValueError(f"must be 1.2 or 1.3, not {value}")
+
+
+@attrs.frozen
+class ServerTLSFiles:
+    """TLS of the door: PEM files, which are read again when they change. ``cert`` None: there is no TLS.
+
+    ``client_ca`` has the CAs whose client certificates are taken. None: clients are not asked for one.
+    """
+
+    cert: str | None = attrs.field(default=None, validator=optional(not_empty))
+    key: str | None = attrs.field(default=None, validator=optional(not_empty))
+    client_ca: str | None = attrs.field(default=None, validator=optional(not_empty))
+    minimum_version: str | float = attrs.field(default="1.2", validator=_version)
+
+    def __attrs_post_init__(self) -> None:
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
+        if self.cert is None:
+            found = [name for name in ("key", "client_ca") if getattr(self, name) is not None]
+            if found:
+                raise Wrong([(("cert",), f"is missing: {found[0]} needs it")])
+        elif self.key is None:
+            raise Wrong([(("key",), "is missing: the file with the key of cert")])
+
+
+_ALTERNATIVE = re.compile(r"(?:DNS|URI|email|IP):.+")
+
+
+@attrs.frozen
+class CertifiedClient:
+    """Whom a client certificate stands for that has this name: ``san``, or the whole ``subject``."""
+
+    san: str | None = None
+    subject: str | None = attrs.field(default=None, validator=optional(not_empty))
+    tenant: str = ""
+    roles: list[str] = attrs.field(factory=list, validator=_roles)
+
+    def __attrs_post_init__(self) -> None:
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
+        found = []
+        if (self.san is None) == (self.subject is None):
+            found.append(("san", "or subject has to say which certificate it is, and not both"))
+        elif self.san is not None and _ALTERNATIVE.fullmatch(self.san) is None:
+            found.append(
+                ("san", f"must be as DNS:billing.internal, URI:spiffe://acme/billing, email: or IP:, not {self.san!r}")
+            )
+        try:
+            check_tenant(self.tenant)
+        except ValueError as error:
+            found.append(("tenant", f"is missing, or cannot be one: {error}"))
+        if not self.roles:
+            found.append(("roles", f"is missing: what the client may do ({', '.join(ROLES)})"))
+        if found:
+            raise Wrong([((key,), reason) for key, reason in found])
+
+    @property
+    def name(self) -> str:
+        """What the certificate has to have."""
+        return self.san or f"subject:{self.subject}"
+
+    @property
+    def role_set(self) -> frozenset[Role]:
+        """Its roles."""
+        return _role_set(self.roles)
+
+
+@attrs.frozen
+class MTLS:
+    """The client certificates that are known by name."""
+
+    clients: list[CertifiedClient] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
+        names = [each.name for each in self.clients]
+        found = [index for index, name in enumerate(names) if name in names[:index]]
+        if found:
+            raise Wrong([(("clients", str(index)), "has the name of one before it") for index in found])
+
+
+def _role_set(names: list[str]) -> frozenset[Role]:
     return frozenset(Role(name) for name in names)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from openhqm.config.auth_rules import about_who_may
+from openhqm.config.auth_rules import about_tls, about_who_may
 from openhqm.config.bridge_rules import about_bridges
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.model import Settings
@@ -25,6 +25,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
     found = []
     server, auth = settings.server, settings.auth
     found += about_who_may(settings)
+    found += about_tls(settings)
     if server.enabled and auth.type is None:
         if not server.endpoints and not _is_loopback(server.host):
             found.append(

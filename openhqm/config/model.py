@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import attrs
 from attrs.validators import optional
 
-from openhqm.config.auth import JWT
+from openhqm.config.auth import JWT, MTLS, ServerTLSFiles
 from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
@@ -67,6 +67,7 @@ class Server:
     host: str = attrs.field(default="127.0.0.1", validator=not_empty)
     port: int = attrs.field(default=8000, validator=between(0, 65535))
     endpoints: list[str] = attrs.field(factory=list)
+    tls: ServerTLSFiles = attrs.field(factory=ServerTLSFiles)
     prefix: str | None = attrs.field(default=None, validator=_prefix)
     trusted_proxies: list[str] = attrs.field(factory=list, validator=_trusted_proxies)
     max_body_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
@@ -233,20 +234,21 @@ class Cache:
     ttl_seconds: float = attrs.field(default=3600.0, validator=between(1, 10 * 365 * 86400))
 
 
-AUTH_TYPES = ("none", "api_key", "jwt", "any")
+AUTH_TYPES = ("none", "api_key", "jwt", "mtls", "any")
 
 
 @attrs.frozen
 class Auth:
     """Who may. None is only good for the loopback interface; ``none`` says that everybody may.
 
-    ``keys_file`` is the file of API keys, for ``api_key``, and ``jwt`` has the issuers of tokens. ``any``: what of
-    these is configured.
+    ``keys_file`` is the file of API keys, for ``api_key``, and ``jwt`` has the issuers of tokens, and ``mtls`` the
+    clients with certificates. ``any``: what of these is configured.
     """
 
     type: str | None = attrs.field(default=None, validator=optional(one_of(AUTH_TYPES)))
     keys_file: str | None = attrs.field(default=None, validator=optional(not_empty))
     jwt: JWT = attrs.field(factory=JWT)
+    mtls: MTLS = attrs.field(factory=MTLS)
 
 
 @attrs.frozen

@@ -85,6 +85,8 @@ class FullRequest:
     scheme: str = "http"
     size: int = 0
     """About the bytes that it takes in memory while it waits (`http1.pipeline`)."""
+    connection: Any = None
+    """The channel that has read it."""
 
 
 FastPath = Callable[[FullRequest], Coroutine[Any, Any, Answer | StreamedAnswer] | None]

@@ -126,7 +126,7 @@ class RequestReader:
             return False
         head, body = found
         self.due = float("inf")
-        self._on_request(FullRequest(head, body, True, head.field))
+        self._on_request(FullRequest(head, body, True, head.field, connection=self._channel))
         return True
 
     def _feed(self, data: bytes) -> bytes:
@@ -335,7 +335,7 @@ class RequestReader:
         self._last_head = head
         if relay is None:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            request = FullRequest(head, body, self._between, head.field)
+            request = FullRequest(head, body, self._between, head.field, connection=self._channel)
             if self._site.select_sink is not None:
                 request.peer = getattr(self._channel.getPeer(), "host", None)
                 request.scheme = "https" if self._channel.isSecure() else "http"

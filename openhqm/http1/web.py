@@ -39,6 +39,9 @@ class WebChannel:
     """Mix-in for a channel: what ``twisted.web`` requests call on it, passed on to the transport."""
 
     transport: Any
+    identified = False
+    identity: Any = None
+    """Whom the client of the connection has proved to be, for the door, once that is ``identified``."""
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: WebHeaders) -> None:
         lines = [version, b" ", code, b" ", reason, b"\r\n"]

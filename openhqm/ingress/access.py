@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import problem
@@ -61,6 +61,9 @@ class Keys(Protocol):
     def caller(self, secret: bytes) -> Caller | None:
         """Whose it is; None: it is not good. `KeysUnavailable` where that is not known now."""
 
+    def certified(self, connection: Any) -> Caller | None:
+        """Whose certificate the connection has; None: it has none that is known."""
+
 
 def role_for(method: bytes, path: bytes) -> Role | None:
     """The role that a request needs; None: it needs no key. HEAD is GET (RFC 9110, section 9.3.2)."""
@@ -79,7 +82,9 @@ class Access:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def refusal(self, role: Role | None, target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> Answer | None:
+    def refusal(
+        self, role: Role | None, target: bytes, fields: Iterable[tuple[bytes, bytes]], connection: Any = None
+    ) -> Answer | None:
         """Why a request must not be served, or None. ``fields`` have names in lower case.
 
         A key that is missing and one that is wrong get the same bytes.
@@ -88,9 +93,8 @@ class Access:
             return problem(400, IN_THE_URL)
         if role is OPEN:
             return None
-        secret = _secret(fields)
         try:
-            caller = None if secret is None else self._keys.caller(secret)
+            caller = self._caller(fields, connection)
         except KeysUnavailable:
             return _UNAVAILABLE
         if caller is None:
@@ -99,13 +103,20 @@ class Access:
             return problem(403, f"this needs a key with the role {role.value}")
         return None
 
+    def _caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> Caller | None:
+        """A credential in a field decides alone: it may be of another caller than the certificate."""
+        found = [(name, value) for name, value in fields if name in CARRIERS]
+        if not found:
+            return self._keys.certified(connection)
+        secret = _secret(found)
+        return None if secret is None else self._keys.caller(secret)
 
-def _secret(fields: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The one key of a request. None where there is none, or more than one field could be it.
+
+def _secret(found: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """The one key in the fields ``found``. None where there is none, or more than one field could be it.
 
     With ``OpenHQM-Key``, ``Authorization`` is not ours.
     """
-    found = [(name, value) for name, value in fields if name in CARRIERS]
     ours = [value for name, value in found if name == _OPENHQM_KEY] or [value for _, value in found]
     if len(ours) != 1:
         return None

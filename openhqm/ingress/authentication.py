@@ -8,15 +8,17 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from openhqm.config.auth import JWT, TokenIssuer, key_set_policy
+from openhqm.config.auth import JWT, MTLS, TokenIssuer, key_set_policy
 from openhqm.config.model import Auth
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.http1.guarded import guarded_client
 from openhqm.ingress.access import Access
+from openhqm.ingress.certificates import Certificates
 from openhqm.ingress.key_file import KeyFile
 from openhqm.ingress.key_sets import FetchedKeys, FixedKeys
 from openhqm.ingress.tokens import Issuer, Tokens
 from openhqm.policy.api_keys import PREFIX, Caller
+from openhqm.policy.certificate_names import same_name
 from openhqm.policy.token_keys import TokenKey, read_key_file, shared_key
 from openhqm.runtime.private_files import read_private
 
@@ -25,16 +27,18 @@ _PREFIX = PREFIX.encode()
 
 
 class Authentication:
-    """API keys, tokens, both or neither: the form of a credential says which one it is."""
+    """API keys, tokens and certificates, as far as there are any: the form of a credential says which one it is."""
 
-    def __init__(self, keys: KeyFile | None, tokens: Tokens | None) -> None:
+    def __init__(self, keys: KeyFile | None, tokens: Tokens | None, certificates: Certificates | None) -> None:
         self._keys = keys
         self._tokens = tokens
+        self._certificates = certificates
 
     @property
     def access(self) -> Access | None:
         """The table of routes, with this; None: everybody may."""
-        return None if self._keys is None and self._tokens is None else Access(self)
+        ways = self._keys, self._tokens, self._certificates
+        return None if ways == (None, None, None) else Access(self)
 
     def start(self) -> None:
         """Begin to fetch the keys of issuers."""
@@ -55,6 +59,10 @@ class Authentication:
         known = self._keys if secret.startswith(_PREFIX) else self._tokens
         return None if known is None else known.caller(secret)
 
+    def certified(self, connection: Any) -> Caller | None:
+        """See `openhqm.ingress.access.Keys`."""
+        return None if self._certificates is None else self._certificates.caller(connection)
+
 
 def make_authentication(auth: Auth, reactor: Any) -> Authentication:
     """What ``auth`` asks for. `ConfigurationError` where a file cannot be used."""
@@ -69,9 +77,23 @@ def make_authentication(auth: Auth, reactor: Any) -> Authentication:
     if auth.jwt.issuers:
         issuers = [_issuer(auth.jwt, index, reactor, found) for index in range(len(auth.jwt.issuers))]
         tokens = Tokens(issuers, reactor.seconds, time)
+    certificates = Certificates(_clients(auth.mtls, found), time) if auth.mtls.clients else None
     if found:
         raise ConfigurationError(found)
-    return Authentication(keys, tokens)
+    return Authentication(keys, tokens, certificates)
+
+
+def _clients(mtls: MTLS, found: list[Complaint]) -> dict[str, Caller]:
+    clients = {}
+    for index, each in enumerate(mtls.clients):
+        try:
+            name = same_name(each.name)
+        except ValueError as error:
+            kind = "san" if each.subject is None else "subject"
+            found.append(Complaint(f"auth.mtls.clients.{index}.{kind}", str(error)))
+        else:
+            clients[name] = Caller(each.tenant, each.role_set, f"mtls:{name}")
+    return clients
 
 
 def _issuer(jwt: JWT, index: int, reactor: Any, found: list[Complaint]) -> Issuer:

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.ingress.test_certificate_metrics -*-
-"""How long the certificates are valid that this process shows to endpoints and brokers."""
+"""How long the certificates are valid that this process shows to clients, endpoints and brokers."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class FastPath:
 
     def _refused(self, access: Access, method: bytes, target: bytes, message: FullRequest) -> bool:
         role = Role.SUBMIT if method == b"POST" and target == _SUBMIT else Role.READ
-        return access.refusal(role, target, message.head.headers) is not None
+        return access.refusal(role, target, message.head.headers, message.connection) is not None
 
     async def _events(self, correlation_id: str, message: FullRequest) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])

@@ -53,7 +53,8 @@ class _Exact(Resource):
     def render(self, request: Any) -> Any:
         route = self._own_paths.unprefixed(request.path)
         if self._access is not None:
-            refusal = self._access.refusal(role_for(request.method, route or b""), request.uri, _fields(request))
+            role = role_for(request.method, route or b"")
+            refusal = self._access.refusal(role, request.uri, _fields(request), request.channel)
             if refusal is not None:
                 return send(request, refusal)
         if route is None or route.startswith(b"//"):

@@ -25,7 +25,7 @@ from twisted.internet.ssl import (
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
+PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
 @implementer(IPolicyForHTTPS)
@@ -48,19 +48,19 @@ class TLSPolicy:
         """
         trust = own = None
         if ca is not None:
-            pems = _PEM.findall(_read(ca))
-            with _complain(f"{ca} holds no certificates in PEM"):
+            pems = PEM.findall(read_pem(ca))
+            with complain(f"{ca} holds no certificates in PEM"):
                 trust = trustRootFromCertificates([Certificate.loadPEM(pem) for pem in pems])
             if not pems:
                 raise ValueError(f"{ca} holds no certificates in PEM")
         if cert is not None:
-            shown, secret = _read(cert), _read(key or cert)
-            with _complain(f"{cert} holds no certificate in PEM"):
+            shown, secret = read_pem(cert), read_pem(key or cert)
+            with complain(f"{cert} holds no certificate in PEM"):
                 Certificate.loadPEM(shown)
-            with _complain(f"{key or cert} holds no private key in PEM, or one under a password"):
+            with complain(f"{key or cert} holds no private key in PEM, or one under a password"):
                 # For a key under a password, OpenSSL would prompt at the terminal.
                 load_pem_private_key(secret, None)
-            with _complain(f"{key or cert} is not the key of {cert}"):
+            with complain(f"{key or cert} is not the key of {cert}"):
                 own = PrivateCertificate.loadPEM(shown + b"\n" + secret)
                 own.options().getContext().check_privatekey()
         return cls(trust, own)
@@ -83,7 +83,8 @@ def client_tls(host: str, *, trust: Any = None, own: Any = None) -> Any:
     return options
 
 
-def _read(path: str) -> bytes:
+def read_pem(path: str) -> bytes:
+    """The content of a file. `ValueError` says why it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -91,7 +92,8 @@ def _read(path: str) -> bytes:
 
 
 @contextmanager
-def _complain(message: str) -> Iterator[None]:
+def complain(message: str) -> Iterator[None]:
+    """`ValueError` with ``message`` in place of any error."""
     try:
         yield
     except Exception:  # OpenSSL names bytes; the operator needs the name of the file

@@ -29,6 +29,13 @@ class AddressTests(SynchronousTestCase):
             variables = {"OPENHQM_SERVER__HOST": host, "OPENHQM_SERVER__PORT": port, "OPENHQM_AUTH__TYPE": "none"}
             self.assertEqual(default_url(None, variables), url)
 
+    def test_secure(self) -> None:
+        """A process with TLS is asked over https."""
+        variables = {"OPENHQM_SERVER__TLS": '{"cert": "a.pem", "key": "a.key"}'}
+        self.assertEqual(default_url(None, variables), "https://127.0.0.1:8000")
+        variables["OPENHQM_SERVER__ENDPOINTS"] = '["tcp6:9001:interface=\\\\:\\\\:1"]'
+        self.assertEqual(default_url(None, variables), "https://[::1]:9001")
+
     def test_endpoints(self) -> None:
         """The first endpoint of a kind that a client can connect to."""
         for endpoints, url in (

@@ -34,6 +34,16 @@ def jwt_allowing(*allow: str, **others: Any) -> dict[str, Any]:
     return document
 
 
+TLS = {"cert": "a.pem", "key": "a.key"}
+
+
+def mtls(*clients: dict[str, Any], tls: dict[str, Any] | None = None) -> dict[str, Any]:
+    """``auth`` with clients that have certificates."""
+    made = [{"tenant": "shop", "roles": ["submit"], **each} for each in clients]
+    files = {**TLS, "client_ca": "ca.pem"} if tls is None else tls
+    return {"server": {"tls": files}, "auth": {"type": "mtls", "mtls": {"clients": made}}}
+
+
 AT = "auth.jwt.issuers.0."
 FILES = {"jwks_url": None, "key_files": ["a.pem"]}
 REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
@@ -81,6 +91,26 @@ REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"auth": {"type": "none", "keys_file": "keys.json"}}, "auth.keys_file", "auth.type: api_key"),
     ({"auth": {**jwt()["auth"], "keys_file": "keys.json"}}, "auth.keys_file", "any"),
     ({"auth": {"type": "token"}}, "auth.type", "jwt"),
+    (mtls({"san": "billing"}), "auth.mtls.clients.0.san", "DNS:"),
+    (mtls({}), "auth.mtls.clients.0.san", "subject"),
+    (mtls({"san": "DNS:a", "subject": "CN=a"}), "auth.mtls.clients.0.san", "not both"),
+    (mtls({"san": "DNS:a", "tenant": "../a"}), "auth.mtls.clients.0.tenant", "small letters"),
+    (mtls({"san": "DNS:a", "tenant": ""}), "auth.mtls.clients.0.tenant", "missing"),
+    (mtls({"san": "DNS:a", "roles": []}), "auth.mtls.clients.0.roles", "missing"),
+    (mtls({"san": "DNS:a", "roles": ["root"]}), "auth.mtls.clients.0.roles", "submit"),
+    (mtls({"san": "DNS:a"}, {"san": "DNS:a"}), "auth.mtls.clients.1", "before it"),
+    (mtls(), "auth.mtls.clients", "missing"),
+    (mtls({"san": "DNS:a"}, tls={}), "server.tls.client_ca", "missing"),
+    ({"server": {"tls": {**TLS, "client_ca": "ca.pem"}}}, "server.tls.client_ca", "auth.mtls.clients"),
+    ({"server": {"tls": {"cert": "a.pem"}}}, "server.tls.key", "missing"),
+    ({"server": {"tls": {"key": "a.key"}}}, "server.tls.cert", "missing"),
+    ({"server": {"tls": {**TLS, "minimum_version": "1.1"}}}, "server.tls.minimum_version", "1.2 or 1.3"),
+    ({"server": {"tls": TLS, "endpoints": ["unix:/tmp/a"]}}, "server.endpoints", "server.tls"),
+    (
+        {"server": {"tls": TLS, "endpoints": ["ssl:443:interface=127.0.0.1"]}},
+        "server.endpoints",
+        "leave out server.tls",
+    ),
 )
 
 
@@ -116,3 +146,8 @@ class AuthTests(SynchronousTestCase):
             {"auth": {"type": "any", "keys_file": "keys.json"}},
         ):
             self.load({**document, "server": {"host": "0.0.0.0"}})
+        for document in (
+            mtls({"san": "DNS:a"}, {"san": "URI:a:b"}, {"san": "IP:::1"}, {"subject": "CN=a,O=b"}),
+            {"server": {"tls": {**TLS, "minimum_version": 1.3}, "endpoints": ["tcp:443:interface=127.0.0.1"]}},
+        ):
+            self.load(document)

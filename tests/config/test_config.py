@@ -361,7 +361,7 @@ class EnvironmentTests(ConfigCase):
             ("SERVER__ENDPOINTS", '{"a": 1}', "list"),
             ("WORKER__HANDLERS", "a:b", "JSON"),
             ("SERVER__PORTS", "1", "did you mean port?"),
-            ("AUTH__TYPE", "mtls", "not in this build"),
+            ("AUTH__TYPE", "any", "auth.keys_file"),
             ("SERVER__HOST", "0.0.0.0", "auth.type"),
         ):
             complaint = self.complaint(**{name: value})
@@ -428,7 +428,6 @@ class AbsentTests(ConfigCase):
         """Every other missing feature is refused by its key."""
         for key, value in (
             ("queue.spool", "/var/spool"),
-            ("auth.type", "mtls"),
             ("auth.api_keys", ["a"]),
             ("tenants", ["a"]),
             ("rate_limit", {"requests": 5}),

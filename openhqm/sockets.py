@@ -1,0 +1,52 @@
+# -*- test-case-name: tests.ingress.test_tls -*-
+"""The listening sockets of the door, with what stands between a socket and HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openhqm.config.model import Server
+from openhqm.errors import Complaint, ConfigurationError
+from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.forks import keep_from_forks
+from openhqm.runtime.listening import InheritedPort, listen
+
+
+class Sockets:
+    """What ``server`` asks for, in front of ``site``. `ConfigurationError` where the files of TLS cannot be used."""
+
+    def __init__(self, server: Server, site: Any, reactor: Any) -> None:
+        self._server = server
+        self._reactor = reactor
+        self._factory = _with_tls(server, site, reactor)
+
+    @deferred
+    async def open(self, inherited: list[int] | None) -> list[Any]:
+        """Listen, and fire with the ports. ``inherited`` are the descriptors that a parent has passed on, if any.
+
+        `CannotStart` where a socket cannot be opened.
+        """
+        if inherited is None:
+            server = self._server
+            ports = await listen(self._reactor, self._factory, server.host, server.port, server.endpoints)
+            keep_from_forks(port.fileno() for port in ports if hasattr(port, "fileno"))
+            return ports
+        shared = [InheritedPort(descriptor, self._factory, self._reactor) for descriptor in inherited]
+        for each in shared:
+            each.start()
+        return list(shared)
+
+
+def _with_tls(server: Server, site: Any, reactor: Any) -> Any:
+    files = server.tls
+    if files.cert is None or files.key is None:
+        return site
+    from openhqm.runtime.server_tls import ServerTLS  # here, because it imports OpenSSL
+
+    tls = ServerTLS(files.cert, files.key, files.client_ca, str(files.minimum_version), reactor.seconds)
+    try:
+        tls.open()
+    except ValueError as error:
+        key, _, reason = str(error).partition(": ")
+        raise ConfigurationError([Complaint(f"server.tls.{key}", reason)]) from None
+    return tls.wrap(site, reactor)
