@@ -7,9 +7,11 @@ from typing import Any
 
 from openhqm.config.model import Server
 from openhqm.errors import Complaint, ConfigurationError
+from openhqm.policy.proxying import TrustedProxies
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.forks import keep_from_forks
 from openhqm.runtime.listening import InheritedPort, listen
+from openhqm.runtime.proxy_protocol import ProxyProtocolFactory
 
 
 class Sockets:
@@ -19,6 +21,9 @@ class Sockets:
         self._server = server
         self._reactor = reactor
         self._factory = _with_tls(server, site, reactor)
+        if server.proxy_protocol:  # it comes before TLS
+            trusts = TrustedProxies(server.trusted_proxies)
+            self._factory = ProxyProtocolFactory(self._factory, trusts, reactor)
 
     @deferred
     async def open(self, inherited: list[int] | None) -> list[Any]:

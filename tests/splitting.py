@@ -68,6 +68,7 @@ SECONDS: Mapping[str, int] = {
     "tests.redis.test_listening": 6,
     "tests.redis.test_roles": 14,
     "tests.runtime.test_log_writer": 16,
+    "tests.runtime.test_proxy_protocol": 13,
     "tests.sqs.test_broker": 23,
     "tests.sqs.test_contract": 150,
     "tests.sqs.test_foreign": 11,

@@ -46,12 +46,14 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
             )
     if server.max_buffered_bytes < server.max_body_bytes:
         found.append(("server.max_buffered_bytes", "must not be less than server.max_body_bytes"))
-    if server.trusted_proxies and not settings.proxy.sidecar.enabled:
+    if server.proxy_protocol and not server.trusted_proxies:
+        found.append(("server.trusted_proxies", "is missing: server.proxy_protocol needs the addresses of the proxies"))
+    if server.trusted_proxies and not settings.proxy.sidecar.enabled and not server.proxy_protocol:
         found.append(
             (
                 "server.trusted_proxies",
                 "has no effect, because X-Forwarded-* is for the application behind a sidecar: "
-                "leave it out, or set proxy.sidecar",
+                "leave it out, or set proxy.sidecar or server.proxy_protocol",
             )
         )
     found += _about_endpoints(settings)

@@ -57,7 +57,8 @@ class Server:
     """The door. ``endpoints`` (Twisted endpoint strings) stand in for ``host`` and ``port``.
 
     ``prefix`` is where the paths for operators lie (`Settings.own_paths`). ``trusted_proxies`` are the peers whose
-    ``X-Forwarded-*`` is believed (`policy.proxying.TrustedProxies`).
+    ``X-Forwarded-*`` is believed (`policy.proxying.TrustedProxies`). With ``proxy_protocol``, their connections begin
+    with the PROXY protocol.
 
     ``workers``: how many processes there are, each of them the whole service, on the same sockets.
     """
@@ -69,6 +70,7 @@ class Server:
     endpoints: list[str] = attrs.field(factory=list)
     tls: ServerTLSFiles = attrs.field(factory=ServerTLSFiles)
     prefix: str | None = attrs.field(default=None, validator=_prefix)
+    proxy_protocol: bool = False
     trusted_proxies: list[str] = attrs.field(factory=list, validator=_trusted_proxies)
     max_body_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=between(1, 1 << 30))
     max_connections: int = attrs.field(default=20_000, validator=between(1, 1_000_000))

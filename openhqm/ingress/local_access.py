@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from twisted.internet.interfaces import IAddress
 
 from openhqm.policy.networks import read_address, unwrapped
+from openhqm.runtime.proxy_protocol import ProxiedAddress
 
 LOCAL_ONLY = "this path is for programs on the same host only"
 # What proxies and load balancers add to a request that they pass on, beside X-Forwarded-*.
@@ -31,6 +32,8 @@ def why_not_local(peer: IAddress, version: bytes, fields: Iterable[tuple[bytes, 
     ``peer`` is the other end of the connection, ``version`` that of HTTP (``HTTP/1.1``), ``fields`` are the header
     fields, with names in lower case. A Unix socket is local: the file system says who may open it.
     """
+    if isinstance(peer, ProxiedAddress):
+        return f"{LOCAL_ONLY}, and this connection came through a proxy"
     socket = getattr(peer, "host", None) is None
     if not socket and not _is_loopback(peer.host):  # type: ignore[attr-defined]
         return f"{LOCAL_ONLY}, and the connection is from another one"

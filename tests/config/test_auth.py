@@ -105,6 +105,8 @@ REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"server": {"tls": {"cert": "a.pem"}}}, "server.tls.key", "missing"),
     ({"server": {"tls": {"key": "a.key"}}}, "server.tls.cert", "missing"),
     ({"server": {"tls": {**TLS, "minimum_version": "1.1"}}}, "server.tls.minimum_version", "1.2 or 1.3"),
+    ({"server": {"proxy_protocol": True}}, "server.trusted_proxies", "addresses of the proxies"),
+    ({"server": {"trusted_proxies": ["10.0.0.1"]}}, "server.trusted_proxies", "server.proxy_protocol"),
     ({"server": {"tls": TLS, "endpoints": ["unix:/tmp/a"]}}, "server.endpoints", "server.tls"),
     (
         {"server": {"tls": TLS, "endpoints": ["ssl:443:interface=127.0.0.1"]}},

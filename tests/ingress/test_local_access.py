@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.ingress.local_access import why_not_local
+from openhqm.runtime.proxy_protocol import ProxiedAddress
 
 HERE = IPv4Address("TCP", "127.0.0.1", 5)
 SOCKET = UNIXAddress(b"/run/openhqm.sock")
@@ -78,6 +79,13 @@ class LocalAccessTests(SynchronousTestCase):
             self.assertIn("Host", asked(host=host) or "", host)
         self.assertIn("Host", why_not_local(HERE, b"HTTP/1.1", []) or "")
         self.assertIn("Host", asked(HERE, (b"host", b"localhost")) or "", "two of them")
+
+    def test_proxied(self) -> None:
+        """A client that a proxy has named is not on this host, whatever address the proxy says."""
+        for host in ("127.0.0.1", "::1", "192.0.2.1"):
+            self.assertIn(
+                "through a proxy", why_not_local(ProxiedAddress(host, 1), b"HTTP/1.1", [(b"host", b"localhost")]) or ""
+            )
 
     def test_pages(self) -> None:
         """A browser says that a page of another origin asks, and is refused; what a person typed is not."""
