@@ -74,6 +74,7 @@ setup(
             "mypy>=1.13",
             "mypy-zope>=1.0.9",
             "ruff>=0.8",
+            "standardwebhooks>=1.0",
             "tox>=4.20",
         ],
     },

@@ -95,8 +95,9 @@ class Reader:
         if self._inbox is not None and (reply_to := about.reply_to or self._inbox.answers) is not None:
             self._check_reply_to(reply_to)
             submission = attrs.evolve(submission, reply_to=reply_to)
+        follow_ups = (*self.addressing.follow_ups(submission), *(() if follow_up is None else (follow_up,)))
         submission = self.addressing.addressed(submission)
-        if follow_up is None and submission.reply_to is None:
+        if not follow_ups and submission.reply_to is None:
             submission = attrs.evolve(submission, keeps_result=False)  # each would wait on the disk for its expiry
         identity = content.identity or about.message_id or about.identity
         certain = identity is not None and identity != about.identity
@@ -106,7 +107,7 @@ class Reader:
             digest.update(about.topic.encode("utf-8", "surrogatepass"))
             seconds = SEEN_SECONDS if certain else SEEN_BRIEFLY_SECONDS
             claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
-        return Reading(submission, claim, certain, () if follow_up is None else (follow_up,))
+        return Reading(submission, claim, certain, follow_ups)
 
     def letter(self, message: Message, reason: str, now: float) -> DeadLetter:
         """The dead letter for a message that can be no request: with its bytes, its topic and what it had besides.

@@ -14,7 +14,6 @@ from openhqm.config.structure import Text
 SECTIONS = {
     "tenants": "tenants",
     "rate_limit": "rate limits",
-    "callbacks": "signed callbacks",
 }
 
 KEYS = {

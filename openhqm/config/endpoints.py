@@ -15,6 +15,7 @@ from openhqm.config.sidecar import Sidecar
 from openhqm.config.structure import SECRET, Wrong
 from openhqm.config.validators import between, not_empty, one_of, statuses
 from openhqm.policy.breaker import BreakerPolicy
+from openhqm.policy.callbacks import CALLBACKS
 from openhqm.policy.destinations import DestinationPolicy
 from openhqm.policy.forwarding import METHODS, Target
 from openhqm.policy.host_lists import parse_host_list
@@ -38,6 +39,7 @@ APPLICATION = "application"
 _RESERVED = {
     CALLERS: "is reserved for the URLs that requests name themselves: use another name",
     APPLICATION: "is reserved for the application behind the sidecar: use another name",
+    CALLBACKS: "is reserved for callbacks: use another name",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HEADER = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]{1,256}")  # without "_", which most servers drop

@@ -11,11 +11,13 @@ from attrs.validators import optional
 
 from openhqm.config.auth import JWT, MTLS, ServerTLSFiles
 from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
+from openhqm.config.callbacks import CallbackSettings
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, each_value, not_empty, one_of, some_priorities
 from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
+from openhqm.policy.callbacks import CALLBACKS, Callbacks, refuse
 from openhqm.policy.fields import Field
 from openhqm.policy.foreign import FORMATS
 from openhqm.policy.guarantees import OF_A_QUEUE
@@ -283,6 +285,7 @@ class Settings:
     proxy: Proxy = attrs.field(factory=Proxy)
     routing: Routing = attrs.field(factory=Routing)
     partitioning: Partitions = attrs.field(factory=Partitions)
+    callbacks: CallbackSettings = attrs.field(factory=CallbackSettings)
     auth: Auth = attrs.field(factory=Auth)
     admin: Admin = attrs.field(factory=Admin)
     monitoring: Monitoring = attrs.field(factory=Monitoring)
@@ -326,10 +329,11 @@ class Settings:
 
     def addressing(self) -> Addressing:
         """Where submissions go."""
-        proxy, worker, partitions = self.proxy, self.worker, self.partitioning
+        proxy, worker, partitions, callbacks = self.proxy, self.worker, self.partitioning, self.callbacks
         return Addressing(
             endpoints=proxy.names,
-            hidden=tuple(replies_of(each) for each in self.reply_brokers),
+            hidden=(*map(replies_of, self.reply_brokers), *((CALLBACKS,) if callbacks.sends else ())),
+            follow_ups=Callbacks(callbacks.policy().check).of if callbacks.sends else refuse,
             callers=CALLERS if CALLERS in proxy.names else None,
             check_url=proxy.caller_targets.policy().check,
             default=proxy.default,

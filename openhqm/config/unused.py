@@ -36,6 +36,7 @@ def unused(
         *_of_the_store(settings, products),
         *_switched_off(settings, document),
         *_of_the_door(settings),
+        *_of_callbacks(settings),
         *_of_endpoints(settings),
         *_of_routes(settings),
         *_of_the_worker(settings),
@@ -121,6 +122,16 @@ def _of_the_door(settings: Settings) -> Found:
         for name in _changed(settings.server):
             if name in ("host", "port"):
                 yield f"server.{name}", "has no effect beside server.endpoints, which say where to listen: leave it out"
+
+
+def _of_callbacks(settings: Settings) -> Found:
+    if settings.callbacks.enabled and not settings.callbacks.secrets:
+        for name in _changed(settings.callbacks):
+            cure = "name a secret, or leave it out"
+            yield (
+                f"callbacks.{name}",
+                f"has no effect, because callbacks are signed, and callbacks.secrets is empty: {cure}",
+            )
 
 
 def _of_endpoints(settings: Settings) -> Found:

@@ -116,13 +116,14 @@ class Door:
             submission, claim = read(started + ahead)
             if ahead and submission.not_before is not None:  # callers name times of day
                 submission = attrs.evolve(submission, not_before=submission.not_before - ahead)
+            follow_ups = self.addressing.follow_ups(submission)
             submission = self.addressing.addressed(submission)
             largest = self._queue.traits.largest_message
             if largest is not None:
                 check_size(submission, received(), largest)
             publishing = self._clock.seconds()
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
-            acceptance = await self._queue.accept(submission, claim)
+            acceptance = await self._queue.accept(submission, claim, follow_ups)
         except NotDurable as error:
             metrics.unavailable.inc()
             self._unavailable.note(error.reason)

@@ -13,11 +13,13 @@ from openhqm.ingress.answers import field, problem
 from openhqm.ingress.door import Door, acceptance_fields
 from openhqm.ingress.preferences import claim_of
 from openhqm.messages import IdempotencyClaim, Reply, Submission
+from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.field_text import field_bytes
 from openhqm.policy.proxying import NO_PROXIES, end_to_end, forwarded_fields, with_via
 
-# Cookies must not be stored. Prefer is for the gateway.
-_NOT_STORED = frozenset((b"cookie", b"prefer", b"host"))
+# Cookies must not be stored. Prefer and X-Callback-Url are for the gateway.
+_CALLBACK_URL = b"x-callback-url"
+_NOT_STORED = frozenset((b"cookie", b"prefer", b"host", _CALLBACK_URL))
 _SET_BY_GATEWAY = frozenset(("date", "server", "connection", "content-length"))
 
 
@@ -54,8 +56,6 @@ def proxied_submission(message: FullRequest, name: bytes, trusted: bool = False)
     ``name`` is that of this process in ``Via``. Where the peer is ``trusted``, what it says about the client is kept.
     """
     head = message.head
-    if message.field(b"x-callback-url") is not None:
-        raise InvalidRequest("X-Callback-Url", "callbacks are not in this build")
     host = message.field(b"host")
     try:
         passed = forwarded_fields(
@@ -68,6 +68,9 @@ def proxied_submission(message: FullRequest, name: bytes, trusted: bool = False)
     metadata = {"endpoint": APPLICATION, "method": head.method.decode("ascii"), "path": path}
     if mark:  # /a and /a? are two targets
         metadata["query"] = query
+    callback = field(message.field, _CALLBACK_URL)
+    if callback is not None:
+        metadata[CALLBACK_URL] = callback
     kept = _joined([each for each in passed if each[0] not in _NOT_STORED])
     if host is not None:
         kept["Host"] = host.decode("latin-1")

@@ -12,6 +12,7 @@ import msgspec
 
 from openhqm.errors import InvalidRequest
 from openhqm.messages import Priority, Submission
+from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.forwarding import METHODS, query_text
 from openhqm.policy.json_text import MAX_DEPTH, members, parse_object
 from openhqm.runtime.times import parse_rfc3339
@@ -127,12 +128,10 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
             not_before = _moment(value, now)
         elif name == "tags":
             _tags(value)
-        elif name in ("partition_key", "operation", "endpoint"):
+        elif name in ("partition_key", "operation", "endpoint", CALLBACK_URL):
             _string(f"metadata.{name}", value)
         elif name in _TARGET_FIELDS:
             _TARGET_FIELDS[name](value)
-        elif name == "callback_url":
-            raise InvalidRequest("metadata.callback_url", "callbacks are not in this build")
     if "delay" in metadata and "not_before" in metadata:
         raise InvalidRequest("metadata.delay", "cannot be used together with not_before")
     if timeout is not None and not_before is not None and not_before >= now + timeout:

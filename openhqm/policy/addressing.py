@@ -9,6 +9,7 @@ import attrs
 
 from openhqm.errors import DestinationRefused, InvalidRequest
 from openhqm.messages import Submission
+from openhqm.policy.callbacks import refuse
 from openhqm.policy.fields import Document, Field, to_text
 from openhqm.policy.queue_names import partition_of
 from openhqm.policy.routing import RouteTable
@@ -35,6 +36,7 @@ class Addressing:
     ``endpoints`` are the names of all endpoints, and ``default`` the one for submissions that name none and match no
     route. Where ``handler`` is true, or for one of ``operations``, a Python handler takes the place of the default.
     ``hidden`` are endpoints that no submission can name: what waits there, the gateway itself has put there.
+    ``follow_ups`` says what a submission leaves to be done once it has ended, and raises `InvalidRequest`.
     ``callers``, one of the endpoints, is for URLs that requests name themselves: ``check_url`` checks those, and raises
     `DestinationRefused`.
     """
@@ -44,6 +46,7 @@ class Addressing:
     default: str | None = None
     callers: str | None = None
     check_url: Callable[[str], object] = _refuse
+    follow_ups: Callable[[Submission], tuple[Submission, ...]] = refuse
     handler: bool = False
     operations: Collection[str] = ()
     routes: RouteTable = attrs.field(factory=RouteTable)

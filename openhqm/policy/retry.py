@@ -1,11 +1,26 @@
 # -*- test-case-name: tests.policy.test_retry -*-
-"""When an attempt is repeated: exponential back-off with jitter and a cap, up to a number of retries."""
+"""When an attempt is repeated: after an exponential back-off up to a number of retries, or by a schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
+
+
+class Retries(Protocol):
+    """When an attempt is repeated, and how often."""
+
+    @property
+    def max_retries(self) -> int:
+        """How many attempts may follow the first."""
+
+    def exhausted(self, attempt: int) -> bool:
+        """Whether attempt number ``attempt`` (from 1) was the last one allowed."""
+
+    def delay(self, attempt: int, random: Callable[[], float]) -> float:
+        """Seconds to wait after attempt number ``attempt`` failed. ``random`` returns numbers in [0, 1)."""
 
 
 @attrs.frozen
@@ -23,13 +38,29 @@ class RetryPolicy:
     jitter: float = 0.1
 
     def exhausted(self, attempt: int) -> bool:
-        """Whether attempt number ``attempt`` (from 1) was the last one allowed."""
         return attempt > self.max_retries
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
-        """Seconds to wait after attempt number ``attempt`` failed. ``random`` returns numbers in [0, 1)."""
         try:
             delay = min(self.max_seconds, self.base_seconds * self.factor ** (attempt - 1))
         except OverflowError:  # a float power raises where the result is too large
             delay = self.max_seconds if self.base_seconds else 0.0
         return delay * (1 + self.jitter * (2 * random() - 1))
+
+
+@attrs.frozen
+class Schedule:
+    """``seconds`` are those between one attempt and the next. ``jitter`` is the share by which each may differ."""
+
+    seconds: tuple[float, ...]
+    jitter: float = 0.1
+
+    @property
+    def max_retries(self) -> int:
+        return len(self.seconds)
+
+    def exhausted(self, attempt: int) -> bool:
+        return attempt > len(self.seconds)
+
+    def delay(self, attempt: int, random: Callable[[], float]) -> float:
+        return self.seconds[attempt - 1] * (1 + self.jitter * (2 * random() - 1))

@@ -22,7 +22,7 @@ from openhqm.errors import DeliveryClosed, NotDurable, Reject, RetryLater
 from openhqm.interfaces import IDelivery
 from openhqm.messages import Reply, Status
 from openhqm.policy.reason_classes import ReasonClass
-from openhqm.policy.retry import RetryPolicy
+from openhqm.policy.retry import Retries
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.workers.gate import Call, Gate, GateClosed
 from openhqm.workers.handlers import AttemptTimedOut, Handlers, Unreachable, Work
@@ -90,7 +90,7 @@ class AttemptContext:
     """
 
     handlers: Handlers
-    policy: RetryPolicy
+    policy: Retries
     timeout: float
     clock: IReactorTime
     random: Callable[[], float]

@@ -22,9 +22,11 @@ from openhqm.http1.client import Client, IFetch, make_client
 from openhqm.http1.guarded import guarded_client
 from openhqm.interfaces import IForeignBroker
 from openhqm.policy.breaker import NEVER, Breaker
+from openhqm.policy.callbacks import CALLBACKS
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.routing import RouteTable
 from openhqm.workers.attempt import AttemptContext
+from openhqm.workers.callbacks import Calling
 from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, TokenRequest, basic
 from openhqm.workers.egress import Egress
 from openhqm.workers.executors import Executors
@@ -110,6 +112,8 @@ class ContextMaker:
         for broker in settings.reply_brokers:
             handler, timeout = ReplyPublishing(self._brokers[broker]), settings.worker.timeout_seconds
             targets[replies_of(broker)] = self._publishing(settings, broker, handler, timeout, settings.worker.count)
+        if settings.callbacks.sends:
+            targets[CALLBACKS] = self._callbacks(settings, before)
         if CALLERS in settings.proxy.names:
             targets[CALLERS] = self._callers(settings, routes, before)
         return Contexts(settings, own, targets, parts)
@@ -177,6 +181,17 @@ class ContextMaker:
         gate = self._order_gate(settings) if old is None else old.gate
         most = proxy.max_response_bytes
         return self._context(settings, Handlers(egress, {}), worker.timeout_seconds, gate, most)
+
+    def _callbacks(self, settings: Settings, before: Contexts | None) -> AttemptContext:
+        """For callbacks. They have no gate, because each may have another target, and no connection is kept."""
+        callbacks = settings.callbacks
+        if before is not None and before.settings.callbacks == callbacks:
+            return before.targets[CALLBACKS]
+        policy = callbacks.policy()
+        client = guarded_client(self._reactor, policy.check, policy.permits)
+        handler = Calling(client, callbacks.keys, self._reactor)
+        context = self._context(settings, Handlers(handler, {}), callbacks.timeout, None)
+        return attrs.evolve(context, policy=callbacks.retries)
 
     def _egress(
         self, settings: Settings, name: str, client: IFetch, credentials: Credentials, routes: RouteTable
@@ -263,6 +278,8 @@ class ContextMaker:
 
 def slots_of(settings: Settings, endpoint: str | None) -> int:
     """How many requests the consumer of ``endpoint`` works on at once."""
+    if endpoint == CALLBACKS:
+        return settings.callbacks.max_in_flight
     configured = settings.proxy.all_endpoints.get(endpoint or "")
     return (configured.max_in_flight if configured is not None else None) or settings.worker.count
 

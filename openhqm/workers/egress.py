@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
-from openhqm.errors import DestinationRefused, Reject, RetryLater, TransformFailed
+from openhqm.errors import Reject, RetryLater, TransformFailed
 from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
-from openhqm.http1.failures import AnswerTooLong, NotConnected, describe_failure, of_tls, root_cause, was_cancelled
+from openhqm.http1.failures import NotConnected, of_tls
 from openhqm.policy.fields import Document
 from openhqm.policy.forwarding import Target, TargetRequest, is_plain, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
@@ -24,7 +21,8 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
-from openhqm.workers.handlers import AttemptTimedOut, CheckedResponse, Unreachable, Work
+from openhqm.workers.handlers import CheckedResponse, Unreachable, Work
+from openhqm.workers.outgoing import Outgoing
 from openhqm.workers.plain_requests import PlainRequest, PlainRequests
 
 _RAW = msgspec.json.Decoder(msgspec.Raw)
@@ -69,7 +67,7 @@ class Egress:
         seconds = limit = work.time_left
         if route is not None and route.timeout is not None:
             seconds = min(seconds, route.timeout)
-        forwarding = _Forwarding(self._target, work, seconds, self._clock)
+        forwarding: Outgoing[CheckedResponse] = Outgoing(self._target.name, work.correlation_id, seconds, self._clock)
         about = _about(work, work.deadline if seconds == limit else self._now() + seconds)
         plain = is_plain(work.request.submission, self._target, route) and not work.replayed
 
@@ -153,64 +151,6 @@ class Egress:
         if outcome.verdict is Verdict.RETRY:
             raise RetryLater(None, summary, answer, at_least=outcome.not_before)
         raise Reject(summary, answer)
-
-
-class _Forwarding:
-    """The time limit of one call, and what its failure means."""
-
-    _log = Logger()
-
-    def __init__(self, target: Target, work: Work, seconds: float, clock: IReactorTime) -> None:
-        self._name = target.name
-        self._id = work.correlation_id
-        self._seconds = seconds
-        self._clock = clock
-        self._late = False
-        self._timer: IDelayedCall | None = None
-        self._answer: Deferred[CheckedResponse] | None = None
-
-    def within_limit(self, answer: Deferred[CheckedResponse]) -> Deferred[CheckedResponse]:
-        """``answer``, which is cancelled when the time is over."""
-        if not answer.called or answer.paused:
-            self._answer = answer
-            self._timer = self._clock.callLater(self._seconds, self._give_up)
-            answer.addBoth(self._over)
-        return answer
-
-    def explain(self, failure: Failure) -> NoReturn:
-        """Raise what a failure of the connection, the name, the certificate or the parser means for the attempt."""
-        error = failure.value
-        assert error is not None
-        limit = f"{round(self._seconds, 3):.12g} s"
-        reason = root_cause(error)
-        if isinstance(error, Reject | RetryLater):
-            raise error
-        if isinstance(error, ValueError):  # no attempt can send it
-            raise Reject(f"the request cannot be sent to {self._name}: {error}") from None
-        if isinstance(reason, AnswerTooLong):
-            raise Reject(str(reason)) from None
-        if isinstance(reason, DestinationRefused):  # the reason is for the operator alone
-            self._log.warn("refused to call: {reason}", reason=reason.reason, correlation_id=self._id)
-        if self._late and isinstance(error, NotConnected):
-            raise Unreachable(f"{self._name} cannot be reached: not connected within {limit}", timed_out=True) from None
-        if self._late:
-            raise AttemptTimedOut(f"no answer within {limit}") from None
-        if was_cancelled(error):
-            raise CancelledError() from None
-        if isinstance(error, NotConnected) and not of_tls(error):
-            raise Unreachable(f"{self._name} cannot be reached: {describe_failure(error)}") from None
-        raise RetryLater(None, f"{self._name} could not be called: {describe_failure(error)}") from None
-
-    def _give_up(self) -> None:
-        self._timer, self._late = None, True
-        if self._answer is not None:
-            self._answer.cancel()
-
-    def _over(self, result: Any) -> Any:
-        self._answer = None
-        if self._timer is not None:
-            self._timer.cancel()
-        return result
 
 
 def as_response(fetched: Fetched, bodiless: bool) -> CheckedResponse:

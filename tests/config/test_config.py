@@ -431,7 +431,6 @@ class AbsentTests(ConfigCase):
             ("auth.api_keys", ["a"]),
             ("tenants", ["a"]),
             ("rate_limit", {"requests": 5}),
-            ("callbacks", {"enabled": True}),
             ("admin.host", "127.0.0.1"),
             ("admin.port", 8001),
             ("admin.key", "secret"),
@@ -489,7 +488,7 @@ class AbsentTests(ConfigCase):
             "proxy: {enabled: false}",
             "proxy: {enabled: false, sidecar: {enabled: false}}",
             "admin: {enabled: true, key: null}",
-            "callbacks: {enabled: false}",
+            "rate_limit: {enabled: false}",
             "partitioning: {enabled: false, partition_count: 16}",
             "server: {workers: 1, trusted_proxies: []}",
             "queue: {format: auto, spool: null, response_queue: null}",
@@ -504,8 +503,8 @@ class AbsentTests(ConfigCase):
         """So are variables that leave it off."""
         for environment in (
             {"SERVER__WORKERS": "1"},
-            {"CALLBACKS__ENABLED": "false"},
-            {"CALLBACKS": '{"enabled": false}'},
+            {"RATE_LIMIT__ENABLED": "false"},
+            {"RATE_LIMIT": '{"enabled": false}'},
             {"ADMIN__KEY": "null"},
             {"BRIDGES": "[]"},
             {"QUEUE__SPOOL": "null"},
@@ -518,7 +517,7 @@ class AbsentTests(ConfigCase):
 
     def test_where_it_was_asked_for(self) -> None:
         """A missing or misspelt section that only a variable sets is refused with the name of the variable."""
-        for name in ("CALLBACKS__ENABLED", "SEVER__PORT"):
+        for name in ("RATE_LIMIT__ENABLED", "SEVER__PORT"):
             self.assertEqual(self.complaint(**{name: "true"}).source, f"OPENHQM_{name}")
 
     def test_the_design_documents_own_example(self) -> None:

@@ -51,6 +51,8 @@ class UnusedTests(ConfigCase):
                 "worker.handler takes",
             ),
             ("brokers: {plant: {type: mqtt, host: a}}", "brokers", "no bridge"),
+            ("callbacks: {schedule: [5]}", "callbacks.schedule", "name a secret"),
+            ("callbacks: {allow: [10.0.0.0/8]}", "callbacks.allow", "name a secret"),
             (
                 PROXY + "}\nrouting: {routes: [{name: a, is_default: true, endpoint: a, timeout: 301}]}",
                 "routing.routes.0.timeout",

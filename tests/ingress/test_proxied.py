@@ -11,9 +11,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.errors import InvalidRequest
 from openhqm.http1.messages import FullRequest
 from openhqm.http1.rules import check_head
+from openhqm.ingress.answers import HTTPProblem
 from openhqm.ingress.proxied import passed_on, proxied_submission
 from openhqm.messages import Reply, Status
 from tests.servers import ROOT, Server, free_port
@@ -68,14 +68,12 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual({"Cookie", "Connection", "X-Own", "Te"} & set(taken.headers), set())
 
     def test_callback(self) -> None:
-        """A callback, which this build does not have, is refused by name."""
-        error = self.assertRaises(
-            InvalidRequest,
-            proxied_submission,
-            message(b"GET", b"/", [(b"x-callback-url", b"https://a.example/")]),
-            NAME,
-        )
-        self.assertEqual(error.field, "X-Callback-Url")
+        """The URL of a callback is for the gateway, and not for the application; two of them are refused."""
+        url = (b"x-callback-url", b"https://a.example/")
+        taken = proxied_submission(message(b"GET", b"/", [url]), NAME)
+        self.assertEqual(taken.metadata["callback_url"], "https://a.example/")
+        self.assertNotIn("X-Callback-Url", taken.headers)
+        self.assertRaises(HTTPProblem, proxied_submission, message(b"GET", b"/", [url, url]), NAME)
 
     def test_passed_on(self) -> None:
         """The application's answer keeps its own status, fields and bytes, also where it is an error."""
