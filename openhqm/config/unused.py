@@ -127,11 +127,8 @@ def _of_the_door(settings: Settings) -> Found:
 def _of_callbacks(settings: Settings) -> Found:
     if settings.callbacks.enabled and not settings.callbacks.secrets:
         for name in _changed(settings.callbacks):
-            cure = "name a secret, or leave it out"
-            yield (
-                f"callbacks.{name}",
-                f"has no effect, because callbacks are signed, and callbacks.secrets is empty: {cure}",
-            )
+            reason = "has no effect, because callbacks are signed, and callbacks.secrets is empty"
+            yield f"callbacks.{name}", f"{reason}: name a secret, or leave it out"
 
 
 def _of_endpoints(settings: Settings) -> Found:

@@ -68,6 +68,8 @@ def proxied_submission(message: FullRequest, name: bytes, trusted: bool = False)
     metadata = {"endpoint": APPLICATION, "method": head.method.decode("ascii"), "path": path}
     if mark:  # /a and /a? are two targets
         metadata["query"] = query
+    if sum(name == _CALLBACK_URL for name, _ in head.headers) > 1:
+        raise InvalidRequest("X-Callback-Url", "stands twice: a request has one callback")
     callback = field(message.field, _CALLBACK_URL)
     if callback is not None:
         metadata[CALLBACK_URL] = callback

@@ -11,9 +11,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.errors import InvalidRequest
 from openhqm.http1.messages import FullRequest
 from openhqm.http1.rules import check_head
-from openhqm.ingress.answers import HTTPProblem
 from openhqm.ingress.proxied import passed_on, proxied_submission
 from openhqm.messages import Reply, Status
 from tests.servers import ROOT, Server, free_port
@@ -73,7 +73,7 @@ class ProxiedTests(SynchronousTestCase):
         taken = proxied_submission(message(b"GET", b"/", [url]), NAME)
         self.assertEqual(taken.metadata["callback_url"], "https://a.example/")
         self.assertNotIn("X-Callback-Url", taken.headers)
-        self.assertRaises(HTTPProblem, proxied_submission, message(b"GET", b"/", [url, url]), NAME)
+        self.assertRaises(InvalidRequest, proxied_submission, message(b"GET", b"/", [url, url]), NAME)
 
     def test_passed_on(self) -> None:
         """The application's answer keeps its own status, fields and bytes, also where it is an error."""
