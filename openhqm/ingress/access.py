@@ -105,7 +105,7 @@ class Access:
 
     def _caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> Caller | None:
         """A credential in a field decides alone: it may be of another caller than the certificate."""
-        found = [(name, value) for name, value in fields if name in CARRIERS]
+        found = [field for field in fields if field[0] in CARRIERS]
         if not found:
             return self._keys.certified(connection)
         secret = _secret(found)
@@ -117,10 +117,12 @@ def _secret(found: Sequence[tuple[bytes, bytes]]) -> bytes | None:
 
     With ``OpenHQM-Key``, ``Authorization`` is not ours.
     """
-    ours = [value for name, value in found if name == _OPENHQM_KEY] or [value for _, value in found]
-    if len(ours) != 1:
-        return None
-    if found[0][0] == _OPENHQM_KEY or len(found) > 1:
-        return ours[0]
-    scheme, _, secret = ours[0].partition(b" ")
-    return secret if scheme.lower() == b"bearer" else None
+    if len(found) == 1:
+        name, value = found[0]
+        if name == _OPENHQM_KEY:
+            return value
+        scheme, _, secret = value.partition(b" ")
+        return secret if scheme.lower() == b"bearer" else None
+    # Beside our own field, Authorization is for another reader.
+    ours = [value for name, value in found if name == _OPENHQM_KEY]
+    return ours[0] if len(ours) == 1 else None
