@@ -199,9 +199,10 @@ class OpenHQM(Service):
         shown = letters if settings.admin.enabled else None
         self._authentication = make_authentication(settings.auth, reactor)
         access = self._authentication.access
-        fast_path = FastPath(self._door, self._streams, access)
+        cors = settings.cors.cors
+        fast_path = FastPath(self._door, self._streams, access, cors)
         self._site = HTTP1Site(
-            Routes(self._door, self._streams, self._health, shown, self._own_paths, access).resource(),
+            Routes(self._door, self._streams, self._health, shown, self._own_paths, access, cors).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,

@@ -12,6 +12,7 @@ from attrs.validators import optional
 from openhqm.config.auth import JWT, MTLS, ServerTLSFiles
 from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
 from openhqm.config.callbacks import CallbackSettings
+from openhqm.config.cors import CorsSettings
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
 from openhqm.config.validators import between, dotted_path, each_value, not_empty, one_of, some_priorities
@@ -287,6 +288,7 @@ class Settings:
     partitioning: Partitions = attrs.field(factory=Partitions)
     callbacks: CallbackSettings = attrs.field(factory=CallbackSettings)
     auth: Auth = attrs.field(factory=Auth)
+    cors: CorsSettings = attrs.field(factory=CorsSettings)
     admin: Admin = attrs.field(factory=Admin)
     monitoring: Monitoring = attrs.field(factory=Monitoring)
 

@@ -113,7 +113,7 @@ def render(answer: Answer, version: bytes, keep_alive: bool, head_only: bool = F
         pieces.append(b"Cache-Control: no-store\r\n")
     else:
         pieces += (b"Content-Type: ", answer.content_type, b"\r\nContent-Length: %d\r\n" % len(answer.body))
-        pieces.append(b"Cache-Control: no-store\r\n")
+        pieces.append(b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n")
     for name, value in answer.fields:
         pieces += (name, b": ", value, b"\r\n")
     pieces += (b"\r\n", b"" if head_only else answer.body)

@@ -38,6 +38,7 @@ CARRIED = (b"traceparent", b"tracestate")
 STREAM_FIELDS: Fields = (
     (b"Content-Type", b"text/event-stream"),
     (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
     (b"X-Accel-Buffering", b"no"),  # else nginx buffers the events (proxy_buffering)
 )
 # The header fields that a handler may set on the body of its reply. The gateway sets all others.

@@ -18,6 +18,7 @@ from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
 from openhqm.policy.api_keys import Role
+from openhqm.policy.cors import Cors
 
 _SUBMIT = SUBMIT.encode()
 _STATUS = b"/api/v1/status/"
@@ -30,10 +31,13 @@ _log = Logger()
 class FastPath:
     """Serves submit, status, response and events where the request has no query and no unusual form."""
 
-    def __init__(self, door: Door, streams: EventStreams, access: Access | None = None) -> None:
+    def __init__(
+        self, door: Door, streams: EventStreams, access: Access | None = None, cors: Cors | None = None
+    ) -> None:
         self._door = door
         self._streams = streams
         self._access = access
+        self._cors = cors
 
     def __call__(self, message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
         """A coroutine that serves ``message``, or None where the routes have to serve it."""
@@ -41,6 +45,8 @@ class FastPath:
         # Before a coroutine is made. What is refused is answered by the routes, which ask again.
         if self._access is not None and self._refused(self._access, method, target, message):
             return None
+        if self._cors is not None and message.field(b"origin") is not None:
+            return None  # the routes know what pages of other origins are told
         if method == b"POST":
             if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
                 return served(self._door.submit(message.body, message.field), target)

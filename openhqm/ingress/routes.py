@@ -29,6 +29,7 @@ from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import check_encoding, check_json_type, last_event_id, query_wait, wants_events
 from openhqm.ingress.sending import WebStreamSink, send
 from openhqm.messages import Acceptance, Event
+from openhqm.policy.cors import Cors
 from openhqm.policy.own_paths import ROOT, OwnPaths
 from openhqm.runtime.deferreds import deferred
 
@@ -43,15 +44,21 @@ class _Exact(Resource):
 
     isLeaf = True
 
-    def __init__(self, routes: Any, own_paths: OwnPaths, access: Access | None) -> None:
+    def __init__(self, routes: Any, own_paths: OwnPaths, access: Access | None, cors: Cors | None) -> None:
         super().__init__()
         self._access = access
+        self._cors = cors
         self._routes = routes
         self._own_paths = own_paths
         self._skipped = own_paths.prefix.count("/")
 
     def render(self, request: Any) -> Any:
         route = self._own_paths.unprefixed(request.path)
+        if self._cors is not None:
+            if request.method == b"OPTIONS" and (fields := self._cors.preflight(request.getHeader)) is not None:
+                return send(request, Answer(204, fields=fields))  # a browser sends no credential with this
+            for name, value in self._cors.fields(request.getHeader(b"origin")):
+                request.responseHeaders.setRawHeaders(name, [value])
         if self._access is not None:
             role = role_for(request.method, route or b"")
             refusal = self._access.refusal(role, request.uri, _fields(request), request.channel)
@@ -69,7 +76,7 @@ class Routes:
     """The public API as a Klein application: ``Routes(...).resource()``.
 
     ``dead_letters`` is None where the routes for operators are switched off, ``access`` where everybody may use the
-    others.
+    others, and ``cors`` where pages of other origins may use none.
     """
 
     app = Klein()
@@ -84,6 +91,7 @@ class Routes:
         dead_letters: DeadLetters | None,
         own_paths: OwnPaths = ROOT,
         access: Access | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self._door = door
         self._streams = streams
@@ -91,10 +99,11 @@ class Routes:
         self._dead_letters = dead_letters
         self._own_paths = own_paths
         self._access = access
+        self._cors = cors
 
     def resource(self) -> Resource:
         """The root resource for ``twisted.web``."""
-        return _Exact(self.app.resource(), self._own_paths, self._access)
+        return _Exact(self.app.resource(), self._own_paths, self._access, self._cors)
 
     @app.route("/api/v1/submit", methods=["POST"])
     @deferred

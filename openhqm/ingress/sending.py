@@ -20,6 +20,8 @@ def send(request: IRequest, answer: Answer) -> bytes:
         headers.setRawHeaders(b"content-type", [answer.content_type])
         headers.setRawHeaders(b"content-length", [b"%d" % len(answer.body)])
     headers.setRawHeaders(b"cache-control", [b"no-store"])
+    if answer.status != 204:
+        headers.setRawHeaders(b"x-content-type-options", [b"nosniff"])
     for name, value in answer.fields:
         headers.setRawHeaders(name, [value])
     return answer.body
