@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import running
+from benchmarks.batch import BATCHES, MANY, ONE, batch
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.drain import drain
 from benchmarks.open_model import measure, percentile
@@ -269,6 +270,7 @@ def machine() -> dict[str, Any]:
 
 PARTS = (
     "accept",
+    "batch",
     "read",
     "latency",
     "sidecar",
@@ -301,6 +303,7 @@ def main() -> int:
     seconds, rounds = (1, 1) if options.quick else (5, 3)
     parts: dict[str, Callable[[], None]] = {
         "accept": lambda: accepting(table, seconds, rounds),
+        "batch": lambda: batch(table, seconds, rounds),
         "read": lambda: reading(table, seconds),
         "latency": lambda: latency(table, 3 if options.quick else 20),
         "sidecar": lambda: sidecar(table, 3 if options.quick else 20),
@@ -323,6 +326,8 @@ def main() -> int:
     table.ratio("accept, SQLite FULL / floor", ours, "accept: floor (llhttp, constant)", 0.2)
     table.ratio("accept, SQLite FULL / FastAPI + Taskiq", ours, "accept: FastAPI + Taskiq + Redis", 3)
     table.ratio("accept, SQLite FULL / FastAPI + Celery", ours, "accept: FastAPI + Celery + Redis", 8)
+    table.ratio("batches / one by one, one caller", BATCHES, ONE, 5)
+    table.ratio("batches / one by one, 64 callers", BATCHES, MANY, 5)
     table.ratio("read / floor", finished, "read: floor", 0.25)
     table.ratio("accept, Redis / FastAPI + redis.asyncio", ON_REDIS, REDIS_BY_HAND, 4)
     table.ratio("accept, Redis / SQLite FULL", ON_REDIS, EMBEDDED, 0.8)

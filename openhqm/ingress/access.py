@@ -16,6 +16,7 @@ OPEN = None
 """In the table: without a key. Probes have none."""
 TABLE: tuple[tuple[str, str, Role | None], ...] = (
     ("POST", "/api/v1/submit", Role.SUBMIT),
+    ("POST", "/api/v1/batch", Role.SUBMIT),
     ("GET", "/api/v1/status/<correlation_id>", Role.READ),
     ("GET", "/api/v1/response/<correlation_id>", Role.READ),
     ("GET", "/api/v1/response/<correlation_id>/body", Role.READ),

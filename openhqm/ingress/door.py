@@ -142,7 +142,7 @@ class Door:
         check_json_type(field(fields, b"content-type"))
         check_encoding(field(fields, b"content-encoding"))
         claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
-        return read_submission(body, now, _carried(fields)), claim
+        return read_submission(body, now, carried(fields)), claim
 
     async def submit(self, body: bytes, fields: HeaderField) -> Answer:
         """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time, and can be sent."""
@@ -283,7 +283,7 @@ class Door:
         return self._waiting.wait_for_ending(correlation_id, wait)
 
 
-def _carried(fields: HeaderField) -> dict[str, str] | None:
+def carried(fields: HeaderField) -> dict[str, str] | None:
     """The header fields of the trace context (W3C Trace Context, section 3), or None where there is none."""
     if fields(CARRIED[0]) is None:
         return None

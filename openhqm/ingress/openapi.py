@@ -8,6 +8,7 @@ from functools import cache
 import msgspec
 
 from openhqm import __version__
+from openhqm.ingress.batch import MOST_REQUESTS
 from openhqm.ingress.openapi_dead_letters import dead_letter_paths, dead_letter_schemas
 from openhqm.ingress.openapi_operations import TAGS, described
 from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
@@ -53,6 +54,20 @@ def document(prefix: str = "") -> bytes:
     )
 
 
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_REFUSALS = {
+    "400": ref("responses/malformed"),
+    "413": ref("responses/too_large"),
+    "415": ref("responses/not_json"),
+    "422": ref("responses/invalid"),
+    "503": ref("responses/unavailable"),
+}
+
+
 def _paths(prefix: str) -> Json:
     one = [{"name": "correlation_id", "in": "path", "required": True, "schema": _IDENTITY}]
     wait = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999}}
@@ -67,11 +82,7 @@ def _paths(prefix: str) -> Json:
                 "summary": "Submit a request",
                 "parameters": [
                     prefer,
-                    {
-                        "name": "Idempotency-Key",
-                        "in": "header",
-                        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-                    },
+                    _IDEMPOTENCY_KEY,
                 ],
                 "requestBody": {
                     "required": True,
@@ -88,16 +99,24 @@ def _paths(prefix: str) -> Json:
                             "text/event-stream": {"schema": {"type": "string"}},
                         },
                     },
-                    **{
-                        str(status): ref(f"responses/{name}")
-                        for status, name in (
-                            (400, "malformed"),
-                            (413, "too_large"),
-                            (415, "not_json"),
-                            (422, "invalid"),
-                            (503, "unavailable"),
-                        )
+                    **_REFUSALS,
+                },
+            }
+        },
+        "/api/v1/batch": {
+            "post": {
+                "summary": "Submit many requests",
+                "parameters": [_IDEMPOTENCY_KEY],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {"schema": ref("schemas/batch")},
+                        "application/x-ndjson": {"schema": {"type": "string"}},
                     },
+                },
+                "responses": {
+                    "202": json_answer("What was accepted, and what was not and why.", "batch_outcome"),
+                    **_REFUSALS,
                 },
             }
         },
@@ -193,6 +212,7 @@ def _paths(prefix: str) -> Json:
 def _schemas() -> Json:
     moment = {"type": "string", "format": "date-time"}
     statuses = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]
+    acceptance = {"correlation_id": _IDENTITY, "status": {"const": "PENDING"}, "submitted_at": moment}
     return {
         "submission": {
             "type": "object",
@@ -224,11 +244,31 @@ def _schemas() -> Json:
                         "method": {"enum": list(METHODS)},
                         "path": {"type": "string", "pattern": "^/", "maxLength": 12_289},
                         "query": {"type": ["string", "object", "null"]},
+                        "callback_url": {"type": "string", "maxLength": 2048},
                     },
                 },
             },
         },
-        "acceptance": object_of({"correlation_id": _IDENTITY, "status": {"const": "PENDING"}, "submitted_at": moment}),
+        "batch": {
+            **object_of({"requests": {"type": "array", "items": {}, "minItems": 1, "maxItems": MOST_REQUESTS}}),
+            "additionalProperties": False,
+        },
+        "batch_outcome": object_of(
+            {
+                "accepted": {
+                    "type": "array",
+                    "items": object_of(
+                        {"index": _COUNT, **acceptance},
+                        {"replayed": {"const": True}},
+                    ),
+                },
+                "rejected": {
+                    "type": "array",
+                    "items": object_of({"index": _COUNT, "problem": ref("schemas/problem")}),
+                },
+            }
+        ),
+        "acceptance": object_of(acceptance),
         "status": object_of(
             {
                 "correlation_id": _IDENTITY,

@@ -23,6 +23,12 @@ _OPERATIONS: dict[tuple[str, str], tuple[str, str, str]] = {
         "The 202 comes once the request is stored durably. With `Prefer: wait=N` the response comes instead where the "
         "request ends in time. A repetition under the same `Idempotency-Key` is the same request.",
     ),
+    ("/api/v1/batch", "post"): (
+        "submitBatch",
+        _REQUESTS,
+        "The 202 comes once every request in `accepted` is stored durably. Under an `Idempotency-Key` a batch can be "
+        "repeated: each request is known by its place in it.",
+    ),
     ("/api/v1/status/{correlation_id}", "get"): (
         "getStatus",
         _REQUESTS,

@@ -19,6 +19,7 @@ from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import SERVER, Answer
 from openhqm.ingress.access import Access, role_for
 from openhqm.ingress.answers import INTERNAL_ERROR, HTTPProblem, field, problem, problem_for
+from openhqm.ingress.batch import BATCH, submit_batch
 from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redrive
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
@@ -115,6 +116,12 @@ class Routes:
             history = await self._door.first_events(acceptance)
             return await self._stream(request, acceptance.correlation_id, 0, history, acceptance)
         return send(request, await self._door.submit(body, request.getHeader))
+
+    @app.route(BATCH, methods=["POST"])
+    @deferred
+    async def batch(self, request: IRequest) -> bytes:
+        """Accept many requests."""
+        return send(request, await submit_batch(self._door, request.content.read(), request.getHeader))
 
     @app.route("/api/v1/status/<correlation_id>", methods=["GET"])
     @deferred

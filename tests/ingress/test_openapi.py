@@ -86,6 +86,8 @@ class DescriptionTests(Case):
             ("/api/v1/submit", "post", "", {}, 422),
             ("/api/v1/submit", "post", "", b"{", 400),
             ("/api/v1/submit", "post", "", b"x" * 100_001, 413),
+            ("/api/v1/batch", "post", "", {"requests": [good, {}, {"payload": 2}]}, 202),
+            ("/api/v1/batch", "post", "", {"requests": []}, 422),
             ("/api/v1/status" + one, "get", waiting, None, 200),
             ("/api/v1/status" + one, "get", done, None, 200),
             ("/api/v1/status" + one, "get", str(uuid.uuid4()), None, 404),

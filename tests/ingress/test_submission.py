@@ -106,11 +106,6 @@ class ReadSubmissionTests(SynchronousTestCase):
         ):
             self.assertEqual(self.field({"payload": 1, **wrong}), field, wrong)
 
-    def test_absent_features(self) -> None:
-        """A request that this server would not do is refused at once."""
-        url = "https://example.com/"
-        self.assertEqual(self.field({"payload": 1, "metadata": {"callback_url": url}}), "metadata.callback_url")
-
     def test_targets(self) -> None:
         """Method, path and query for a target are as HTTP has them, and a path stays below the endpoint's."""
         for name, value in (

@@ -1,0 +1,43 @@
+"""Submitting in batches, beside submitting one by one: by one caller who waits for each answer, and by 64 at once."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import time
+
+from benchmarks import running
+from benchmarks.table import Table
+
+SUBMIT, BATCH = "/api/v1/submit", "/api/v1/batch"
+IN_A_BATCH = 1000
+BATCHES, ONE, MANY = (
+    "batch: a caller with batches of 1000",
+    "batch: a caller one by one",
+    "batch: 64 callers one by one",
+)
+
+
+def batch(table: Table, seconds: float, rounds: int) -> None:
+    """Requests accepted in a second, on SQLite FULL; nothing works on them."""
+    found: dict[str, list[float]] = {BATCHES: [], ONE: [], MANY: []}
+    lines = (running.BODY.strip() + b"\n") * IN_A_BATCH
+    for _ in range(rounds):
+        port = running.free_port()
+        with running.openhqm(port, "--role", "listener"):
+            found[ONE].append(_by_one(port, SUBMIT, running.BODY, "application/json", seconds))
+            found[BATCHES].append(_by_one(port, BATCH, lines, "application/x-ndjson", seconds))
+            found[MANY].append(running.wrk(port, SUBMIT, seconds))
+    for name, rates in found.items():
+        table.add(name, statistics.median(rates), "requests/s")
+
+
+def _by_one(port: int, path: str, body: bytes, content_type: str, seconds: float) -> float:
+    connection, accepted = http.client.HTTPConnection("127.0.0.1", port), 0
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        connection.request("POST", path, body, {"Content-Type": content_type})
+        answer = json.loads(connection.getresponse().read())
+        accepted += len(answer["accepted"]) if path == BATCH else len([answer["correlation_id"]])
+    return accepted / (time.perf_counter() - began)

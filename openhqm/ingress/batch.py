@@ -1,0 +1,106 @@
+# -*- test-case-name: tests.ingress.test_batch -*-
+"""Many submissions in one request: each is accepted or refused for itself, and the answer says which."""
+
+from __future__ import annotations
+
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredList
+
+from openhqm.delivery.documents import acceptance_document
+from openhqm.errors import InvalidRequest, MalformedJSON, NotDurable, OpenHQMError
+from openhqm.http1.messages import Answer
+from openhqm.ingress.answers import field, problem, problem_for
+from openhqm.ingress.door import Door, HeaderField, carried
+from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of
+from openhqm.ingress.submission import read_submission
+from openhqm.messages import Acceptance, IdempotencyClaim, Submission
+from openhqm.policy.json_text import members
+
+BATCH = "/api/v1/batch"
+MOST_REQUESTS = 1000
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_MEMBER = "requests"
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_RAW = msgspec.json.Encoder()
+
+
+def read_batch(body: bytes, content_type: str | None) -> list[bytes]:
+    """The submissions in ``body``, each as it came: the lines of NDJSON, or the list ``requests`` of a JSON object.
+
+    `HTTPProblem` 415, `MalformedJSON`, `InvalidRequest`.
+    """
+    if (content_type or "").partition(";")[0].strip().lower() in NDJSON:
+        found = [line for line in body.split(b"\n") if line.strip()]
+    else:
+        check_json_type(content_type)
+        found = _read_list(body)
+    if not found:
+        raise InvalidRequest(_MEMBER, "must have at least one request")
+    if len(found) > MOST_REQUESTS:
+        raise InvalidRequest(_MEMBER, f"must have at most {MOST_REQUESTS} requests, not {len(found)}")
+    return found
+
+
+def _read_list(body: bytes) -> list[bytes]:
+    outer = members(body)
+    for name in outer:
+        if name != _MEMBER:
+            raise InvalidRequest(name, f"unknown field; a batch has {_MEMBER}")
+    if _MEMBER not in outer:
+        raise InvalidRequest(_MEMBER, "is missing")
+    try:
+        return [bytes(each) for each in _LIST.decode(outer[_MEMBER])]
+    except msgspec.ValidationError:
+        raise InvalidRequest(_MEMBER, "must be a list") from None
+    except msgspec.DecodeError as error:
+        raise MalformedJSON(str(error)) from None
+
+
+async def submit_batch(door: Door, body: bytes, fields: HeaderField) -> Answer:
+    """Have each submission accepted that can be, all of them at once: 202, where at least one is.
+
+    With an ``Idempotency-Key``, each is known by that and its place in the batch, so that the batch can be repeated.
+    `HTTPProblem`, `MalformedJSON` or `InvalidRequest` where it is no batch, `NotDurable` where nothing can be stored.
+    """
+    check_encoding(field(fields, b"content-encoding"))
+    found = read_batch(body, field(fields, b"content-type"))
+    whole, trace = claim_of(field(fields, b"idempotency-key"), BATCH, b""), carried(fields)
+
+    def read(index: int, text: bytes, now: float) -> tuple[Submission, IdempotencyClaim | None]:
+        return read_submission(text, now, trace), None if whole is None else _claim(whole.key, index, text)
+
+    taking = [
+        Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text)))
+        for index, text in enumerate(found)
+    ]
+    outcomes: list[tuple[bool, Any]] = await DeferredList(taking, consumeErrors=True)
+    accepted, rejected, failure = [], [], None
+    for index, (success, outcome) in enumerate(outcomes):
+        if success:
+            accepted.append(_accepted(index, outcome, door.ahead()))
+            continue
+        error = outcome.value
+        if not isinstance(error, OpenHQMError):  # a bug of ours
+            outcome.raiseException()
+        failure = error if isinstance(error, NotDurable) else failure
+        rejected.append({"index": index, "problem": msgspec.Raw(problem_for(error, BATCH).body)})
+    if not accepted:
+        if failure is not None:
+            raise failure
+        return problem(422, f"none of the {len(found)} requests is one", instance=BATCH, rejected=rejected)
+    return Answer(202, _RAW.encode({"accepted": accepted, "rejected": rejected}))
+
+
+def _accepted(index: int, acceptance: Acceptance, ahead: float) -> dict[str, Any]:
+    document: dict[str, Any] = {"index": index, **msgspec.json.decode(acceptance_document(acceptance, ahead))}
+    if acceptance.replayed:
+        document["replayed"] = True
+    return document
+
+
+def _claim(key: str, index: int, text: bytes) -> IdempotencyClaim:
+    return IdempotencyClaim(f"{key} {index}", blake2b(text, digest_size=16).digest(), scope=BATCH)
