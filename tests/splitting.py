@@ -29,6 +29,7 @@ SECONDS: Mapping[str, int] = {
     "tests.http1.test_channel": 10,
     "tests.ingress.test_access": 6,
     "tests.ingress.test_authentication": 12,
+    "tests.ingress.test_browser": 6,
     "tests.ingress.test_key_sets": 5,
     "tests.ingress.test_tls": 36,
     "tests.ingress.test_as_it_came": 8,
