@@ -40,6 +40,7 @@ from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
 from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.access_log import note
+from openhqm.ingress.admin import AdminListener, scaled_queues
 from openhqm.ingress.authentication import make_authentication
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
@@ -215,6 +216,8 @@ class OpenHQM(Service):
             send_budget,
         )
         self._sockets = Sockets(settings.server, self._site, reactor)
+        scaled = lambda: scaled_queues(self.settings, self._door.addressing)  # noqa: E731
+        self._admin = AdminListener(settings.admin, reactor, self._health, queue, scaled)
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         register_process_metrics(self.registry, self._site, store, self.backend.on_redelivered, lambda: self.settings)
         limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit)
@@ -304,6 +307,7 @@ class OpenHQM(Service):
     async def _serve(self) -> None:
         if self._health.draining:  # the parent has told it to end first
             return
+        await self._admin.start()
         if self.settings.server.enabled:
             await self._listen()
         self._serving = True
@@ -366,6 +370,7 @@ class OpenHQM(Service):
         if self._sidecar is not None:
             self._sidecar.stop()
         self.orphans.stop()
+        await self._admin.stop()
         await self.bridges.disconnect()
         await self.backend.stop()
         self.commits.stop()

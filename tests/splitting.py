@@ -28,6 +28,7 @@ SECONDS: Mapping[str, int] = {
     "tests.fleet.test_fleet": 95,
     "tests.http1.test_channel": 10,
     "tests.ingress.test_access": 6,
+    "tests.ingress.test_admin": 5,
     "tests.ingress.test_authentication": 12,
     "tests.ingress.test_browser": 6,
     "tests.ingress.test_key_sets": 5,

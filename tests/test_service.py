@@ -57,7 +57,7 @@ class StartingTests(ProcessCase):
         """The version is ours; what is no option is refused, with the key that was meant where there is one."""
         self.assertEqual(self.server().run("--version")[:2], (0, f"openhqm {__version__}\n"))
         for arguments, expected in (
-            (("--port", "8000"), "Did you mean server.port in the file, or the variable OPENHQM_SERVER__PORT?"),
+            (("--port", "8000"), "Did you mean server.port or admin.port in the file"),
             (("--log-level", "DEBUG"), "monitoring.log_level"),
             (("--handler", "a:b"), "worker.handler"),
             (("--colour",), "option --colour not recognized"),

@@ -18,14 +18,10 @@ SECTIONS = {
 
 KEYS = {
     "queue.spool": "the spool",
-    **dict.fromkeys(("admin.host", "admin.port", "admin.key"), "the admin listener"),
     "auth.api_keys": "API keys",
     "monitoring.redact": "redaction (no header is ever logged)",
     "monitoring.tracing": "tracing",
 }
-
-SECRETS = ("admin.key",)
-"""Their values are not repeated in a complaint. Neither is what is inside of a list or a section."""
 
 
 def asks_for_nothing(key: str, value: Any) -> bool:
@@ -55,7 +51,7 @@ def take_out(
     for key, feature in {**SECTIONS, **KEYS, **_keys_of_absent(products)}.items():
         holder, name = _holder(document, key)
         if name in holder and not asks_for_nothing(key, value := holder.pop(name)):
-            shown = "" if isinstance(value, Mapping | list) or key in SECRETS else f" {value!r}"
+            shown = "" if isinstance(value, Mapping | list) else f" {value!r}"
             refused.append((key, f"not in this build{shown and ':'}{shown} ({feature})"))
     for key, values in {"queue.type": tuple(products.absent)}.items():
         holder, name = _holder(document, key)

@@ -57,6 +57,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
             )
         )
     found += _about_endpoints(settings)
+    found += _about_the_admin_listener(settings)
     found += about_the_queue(settings, products)
     found += _about_too_many_queues(settings)
     found += about_bridges(settings, products)
@@ -69,6 +70,21 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
     found += [(key, f"{what} needs TLS: {how_to_install('tls')}") for key, what in _without_tls(settings.proxy)]
     if not server.enabled and not settings.worker.enabled:
         found.append(("server.enabled", "false, and worker.enabled too: nothing is left to do"))
+    return found
+
+
+def _about_the_admin_listener(settings: Settings) -> list[tuple[str, str]]:
+    admin, found = settings.admin, []
+    if not admin.enabled or admin.port is None:
+        return []
+    if admin.key is None and not _is_loopback(admin.host):
+        reason = f"is missing: admin.host {admin.host} can be reached from other machines, and has no key"
+        found.append(("admin.key", f"{reason}: name one, or bind to 127.0.0.1"))
+    if settings.server.workers > 1:
+        reason = f"is for one process, and server.workers is {settings.server.workers}"
+        found.append(("admin.port", f"{reason}: leave it out, /health and /metrics at server.port are those of all"))
+    if settings.server.enabled and not settings.server.endpoints and admin.port == settings.server.port != 0:
+        found.append(("admin.port", f"is {admin.port}, as server.port: use another one"))
     return found
 
 

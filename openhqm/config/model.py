@@ -15,6 +15,7 @@ from openhqm.config.callbacks import CallbackSettings
 from openhqm.config.cors import CorsSettings
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.routing import Routing
+from openhqm.config.structure import SECRET
 from openhqm.config.validators import between, dotted_path, each_value, not_empty, one_of, some_priorities
 from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
@@ -256,11 +257,26 @@ class Auth:
     mtls: MTLS = attrs.field(factory=MTLS)
 
 
+SHORTEST_KEY = 16
+
+
+def a_key(instance: object, attribute: object, value: str) -> None:
+    """The value can be sent in a header field, and cannot be guessed soon."""
+    if len(value) < SHORTEST_KEY or not (value.isascii() and value.isprintable()) or " " in value:
+        raise ValueError(f"must have at least {SHORTEST_KEY} characters of ASCII, without spaces")
+
+
 @attrs.frozen
 class Admin:
-    """The routes for operators. Until they have a listener and keys, programs on the same host use them."""
+    """What is for operators: routes that programs on the same host use, and at ``host`` and ``port`` a listener.
+
+    ``port`` None: there is no such listener. Its routes need ``key``, where there is one, but for the probes.
+    """
 
     enabled: bool = True
+    host: str = attrs.field(default="127.0.0.1", validator=not_empty)
+    port: int | None = attrs.field(default=None, validator=optional(between(0, 65535)))
+    key: str | None = attrs.field(default=None, validator=optional(a_key), repr=False, metadata=SECRET)
 
 
 @attrs.frozen

@@ -37,6 +37,7 @@ def unused(
         *_switched_off(settings, document),
         *_of_the_door(settings),
         *_of_callbacks(settings),
+        *_of_the_admin_listener(settings),
         *_of_endpoints(settings),
         *_of_routes(settings),
         *_of_the_worker(settings),
@@ -129,6 +130,15 @@ def _of_callbacks(settings: Settings) -> Found:
         for name in _changed(settings.callbacks):
             reason = "has no effect, because callbacks are signed, and callbacks.secrets is empty"
             yield f"callbacks.{name}", f"{reason}: name a secret, or leave it out"
+
+
+def _of_the_admin_listener(settings: Settings) -> Found:
+    if settings.admin.enabled and settings.admin.port is None:
+        for name in _changed(settings.admin):
+            yield (
+                f"admin.{name}",
+                "has no effect without admin.port, where the admin listener is: set it, or leave this out",
+            )
 
 
 def _of_endpoints(settings: Settings) -> Found:

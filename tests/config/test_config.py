@@ -431,9 +431,6 @@ class AbsentTests(ConfigCase):
             ("auth.api_keys", ["a"]),
             ("tenants", ["a"]),
             ("rate_limit", {"requests": 5}),
-            ("admin.host", "127.0.0.1"),
-            ("admin.port", 8001),
-            ("admin.key", "secret"),
             ("monitoring.redact", ["Authorization"]),
             ("monitoring.tracing", {"otlp_endpoint": "http://a"}),
         ):
@@ -979,6 +976,10 @@ class ContradictionsTests(ConfigCase):
             ("queue: {type: memory}\nworker: {enabled: false}", "queue.type"),
             ("queue: {type: memory}\nserver: {enabled: false}", "queue.type"),
             ("server: {enabled: false}\nworker: {enabled: false}", "server.enabled"),
+            ("admin: {host: 0.0.0.0, port: 8001}", "admin.key"),
+            ("admin: {port: 8000}", "admin.port"),
+            ("admin: {port: 8001}\nserver: {workers: 2}\nqueue: {type: redis}", "admin.port"),
+            ("admin: {port: 8001, key: short}", "admin.key"),
         ):
             self.assertEqual(self.complaint(text).key, key)
         self.assertEqual(self.load("queue: {type: memory}\ncache: {type: memory}").cache.type, "memory")

@@ -51,6 +51,8 @@ class UnusedTests(ConfigCase):
                 "worker.handler takes",
             ),
             ("brokers: {plant: {type: mqtt, host: a}}", "brokers", "no bridge"),
+            ("admin: {key: correct-horse-battery}", "admin.key", "without admin.port"),
+            ("admin: {host: '::1'}", "admin.host", "without admin.port"),
             ("callbacks: {schedule: [5]}", "callbacks.schedule", "name a secret"),
             ("callbacks: {allow: [10.0.0.0/8]}", "callbacks.allow", "name a secret"),
             (
