@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import attrs
+import jwt
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -85,6 +86,11 @@ def resigned(header_text: bytes) -> bytes:
     return signed(rsa_key(), header_text + b"." + base64(json.dumps(claims()).encode()))
 
 
+def by_pyjwt(number: int, key_id: str, algorithm: str) -> bytes:
+    """A token that is signed well, by another algorithm."""
+    return jwt.encode(claims(), rsa_key(number=number), algorithm, {"kid": key_id}).encode()
+
+
 UNSIGNED = base64(b'{"alg":"none"}') + b"." + base64(json.dumps(claims()).encode()) + b"."
 STRAY = base64(b"{ }x")  # its last character may carry two bits that are not read
 
@@ -100,6 +106,8 @@ ATTACKS: dict[str, bytes] = {
     "alg HS256 with an oct key of the set": token(b"\0\0\0", header(alg="HS256", kid="public-secret")),
     "alg PS256, which the issuer does not use": good(alg="PS256"),
     "alg ES256, which the issuer does not use": token(ec_key(), header(alg="ES256")),
+    "alg PS256, signed well": by_pyjwt(1, "two", "PS256"),
+    "alg RS512, signed well": by_pyjwt(1, "two", "RS512"),
     "alg missing": token(header={"typ": "JWT"}),
     "alg a list": good(alg=["RS256"]),
     "alg null": good(alg=None),
@@ -257,6 +265,14 @@ class TokensTests(SynchronousTestCase):
         self.assertIsNotNone(self.tokens.caller(good()))
         for name, attack in ATTACKS.items():
             self.assertIsNone(self.tokens.caller(attack), name)
+
+    def test_key_for_one_algorithm(self) -> None:
+        """A key whose set says RS256 verifies nothing else, also where the issuer may use more."""
+        rules = attrs.evolve(RULES, algorithms=["RS256", "RS512"])
+        tokens = Tokens([Issuer(rules, self.keys)], self.clock.seconds, self.wall)
+        self.assertIsNotNone(tokens.caller(by_pyjwt(1, "two", "RS512")))
+        self.assertIsNotNone(tokens.caller(by_pyjwt(0, "one", "RS256")))
+        self.assertIsNone(tokens.caller(by_pyjwt(0, "one", "RS512")))
 
     def test_changed_anywhere(self) -> None:
         """No character of a good token can be changed."""
