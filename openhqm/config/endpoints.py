@@ -63,6 +63,21 @@ def http_url(instance: object, attribute: object, value: Any) -> None:
         raise ValueError("must be ASCII without spaces, backslashes or a fragment: percent-encode other characters")
 
 
+def proxy_url(instance: object, attribute: object, value: Any) -> None:
+    """None, or the URL of an HTTP proxy: a host, and a port if it is not 80."""
+    if value is None:
+        return
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # its text may contain a password
+        raise ValueError("is not a URL") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not contain credentials: set egress_proxy_username and egress_proxy_password instead")
+    if parts.scheme != "http" or parts.path not in ("", "/") or parts.query:
+        raise ValueError("must be like http://proxy.internal:3128: what goes through it is within TLS of its own")
+    http_url(instance, attribute, value)
+
+
 def header_values(instance: object, attribute: object, value: dict[str, str]) -> None:
     """A mapping from header names to values that a header can have."""
     for name, text in value.items():
@@ -150,6 +165,9 @@ class Endpoint:
     adaptive: bool = False
     circuit_breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
     tls: TLS = attrs.field(factory=TLS)
+    egress_proxy: str | None = attrs.field(default=None, validator=proxy_url)
+    egress_proxy_username: str | None = None
+    egress_proxy_password: str | None = attrs.field(default=None, repr=False, metadata=SECRET)
 
     def __attrs_post_init__(self) -> None:
         """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
@@ -170,6 +188,14 @@ class Endpoint:
             value = getattr(self, key)
             if value is not None and not _VALUE.fullmatch(value):
                 found.append(((key,), "must be ASCII without line breaks and control characters"))
+        name, password = self.egress_proxy_username, self.egress_proxy_password
+        if (name is None) != (password is None):
+            missing = "egress_proxy_password" if password is None else "egress_proxy_username"
+            found.append(((missing,), "is missing: a name and a password go together"))
+        if name is not None and ":" in name:
+            found.append((("egress_proxy_username",), "must not have a colon, which ends it (RFC 7617)"))
+        if name is not None and self.egress_proxy is None:
+            found.append((("egress_proxy_username",), "has no effect without egress_proxy"))
         if self.tls.key is not None and self.tls.cert is None:
             found.append((("tls", "cert"), "is missing: tls.key needs the certificate it belongs to"))
         if found:

@@ -29,6 +29,7 @@ from openhqm.http1.response import ClientRequest
 from openhqm.http1.rules import is_authority, request_target
 from openhqm.http1.upstream_pool import UpstreamPool
 from openhqm.runtime.connecting import host_endpoint
+from openhqm.runtime.tunnels import HTTPProxy
 
 CONNECT_SECONDS = 10.0
 MOST_SERVERS = 64  # whose idle connections one client keeps
@@ -62,14 +63,18 @@ class IFetch(Protocol):
         """See `Client.connect`."""
 
 
-def make_client(reactor: Any, tls: IPolicyForHTTPS | None = None, *, kept: int = 64) -> Client:
+def make_client(
+    reactor: Any, tls: IPolicyForHTTPS | None = None, *, kept: int = 64, through: HTTPProxy | None = None
+) -> Client:
     """A client that keeps up to ``kept`` idle connections to each server.
 
     ``tls`` is the policy for https (`runtime.tls.TLSPolicy`); without it, https URLs fail with `SchemeNotSupported`.
+    ``through``: a proxy that opens a tunnel to each server. TLS is within the tunnel.
     """
+    reach = host_endpoint if through is None else through.endpoint
 
     def endpoint(server: Server) -> Any:
-        plain = host_endpoint(reactor, server.host, server.port, CONNECT_SECONDS)
+        plain = reach(reactor, server.host, server.port, CONNECT_SECONDS)
         if not server.secure:
             return plain
         if tls is None:

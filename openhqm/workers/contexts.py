@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import attrs
@@ -25,6 +26,7 @@ from openhqm.policy.breaker import NEVER, Breaker
 from openhqm.policy.callbacks import CALLBACKS
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.routing import RouteTable
+from openhqm.runtime.tunnels import HTTPProxy
 from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.callbacks import Calling
 from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, TokenRequest, basic
@@ -234,7 +236,7 @@ class ContextMaker:
         if old is not None and _identity(old.endpoint, old.slots) == _identity(endpoint, slots):
             client = old.client
         else:
-            client = self._client(_read_certificates(name, endpoint), kept=slots)
+            client = self._client(_read_certificates(name, endpoint), kept=slots, through=_through(endpoint))
         gate = self._gate(endpoint, slots, settings.replay_rates)
         if old is not None and _limits(old.endpoint, old.slots) == _limits(endpoint, slots):
             gate = old.gate
@@ -252,8 +254,8 @@ class ContextMaker:
             replay_rates=replay_rates,
         )
 
-    def _client(self, tls: IPolicyForHTTPS | None, kept: int) -> Client:
-        client = make_client(self._reactor, tls, kept=kept)
+    def _client(self, tls: IPolicyForHTTPS | None, kept: int, through: HTTPProxy | None = None) -> Client:
+        client = make_client(self._reactor, tls, kept=kept, through=through)
         self._clients.add(client)
         return client
 
@@ -272,7 +274,8 @@ class ContextMaker:
                 endpoint.auth_client_secret or "",
                 endpoint.auth_scope,
             )
-            return ClientCredentials(request, self._client(_tls_policy(request.url), kept=1), self._reactor)
+            client = self._client(_tls_policy(request.url), kept=1, through=_through(endpoint))
+            return ClientCredentials(request, client, self._reactor)
         return Fixed({})
 
 
@@ -297,7 +300,19 @@ def _same_for_targets(settings: Settings, before: Settings) -> bool:
 
 def _identity(endpoint: Endpoint, slots: int) -> tuple[object, ...]:
     """What the connections to a target depend on."""
-    return endpoint.url, endpoint.tls, slots
+    proxy = endpoint.egress_proxy, endpoint.egress_proxy_username, endpoint.egress_proxy_password
+    return endpoint.url, endpoint.tls, proxy, slots
+
+
+def _through(endpoint: Endpoint) -> HTTPProxy | None:
+    """The proxy that connections to a target go through."""
+    if endpoint.egress_proxy is None:
+        return None
+    parts = urlsplit(endpoint.egress_proxy)
+    host, port = parts.hostname or "", parts.port or 80
+    if endpoint.egress_proxy_username is None or endpoint.egress_proxy_password is None:
+        return HTTPProxy(host, port)
+    return HTTPProxy.with_password(host, port, endpoint.egress_proxy_username, endpoint.egress_proxy_password)
 
 
 def _limits(endpoint: Endpoint, slots: int) -> tuple[object, ...]:

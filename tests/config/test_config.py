@@ -1002,6 +1002,31 @@ class ProxyTests(ConfigCase):
         found = self.wrong(endpoints={"a": {"url": "https://a.test", **keys}})
         return {key.removeprefix("endpoints.a."): reason for key, reason in found.items()}
 
+    def test_egress_proxy(self) -> None:
+        """The proxy of an endpoint is spoken to in HTTP. Its password stands neither in its URL nor in a complaint."""
+        for url in (
+            "https://proxy:3128",
+            "socks5://proxy",
+            "http://ada:canary@proxy:3128",
+            "http://proxy/path",
+            "http://proxy?a",
+            "proxy:3128",
+            "http://",
+            "http://proxy:port",
+        ):
+            found = self.endpoint(egress_proxy=url)
+            self.assertEqual(set(found), {"egress_proxy"}, url)
+            self.assertNotIn("canary", str(found))
+        url = "http://proxy:3128"
+        self.assertEqual(set(self.endpoint(egress_proxy=url, egress_proxy_username="a")), {"egress_proxy_password"})
+        self.assertEqual(
+            set(self.endpoint(egress_proxy=url, egress_proxy_password="canary")), {"egress_proxy_username"}
+        )
+        both = {"egress_proxy_username": "a", "egress_proxy_password": "canary"}
+        self.assertEqual(set(self.endpoint(**both)), {"egress_proxy_username"})
+        good = self.proxy(endpoints={"a": {"url": "https://a.test", "egress_proxy": url, **both}})
+        self.assertNotIn("canary", repr(good))
+
     def test_defaults(self) -> None:
         """The proxy is off by default. An endpoint needs a URL, and everything else has a default."""
         self.assertEqual(self.load().proxy.names, ())
