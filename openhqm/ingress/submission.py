@@ -15,6 +15,7 @@ from openhqm.messages import Priority, Submission
 from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.forwarding import METHODS, query_text
 from openhqm.policy.json_text import MAX_DEPTH, members, parse_object
+from openhqm.policy.redrive import OWN_METADATA
 from openhqm.runtime.times import parse_rfc3339
 
 MEMBERS = ("payload", "headers", "metadata")
@@ -130,6 +131,8 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
             _tags(value)
         elif name in ("partition_key", "operation", "endpoint", CALLBACK_URL):
             _string(f"metadata.{name}", value)
+        elif name in OWN_METADATA:
+            raise InvalidRequest(f"metadata.{name}", "is set by OpenHQM alone, where a dead letter is redriven")
         elif name in _TARGET_FIELDS:
             _TARGET_FIELDS[name](value)
     if "delay" in metadata and "not_before" in metadata:

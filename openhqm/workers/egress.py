@@ -16,6 +16,7 @@ from openhqm.http1.failures import NotConnected, of_tls
 from openhqm.policy.fields import Document
 from openhqm.policy.forwarding import Target, TargetRequest, is_plain, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
+from openhqm.policy.redrive import first_id
 from openhqm.policy.routing import RouteTable
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.steady_time import ahead_of
@@ -176,8 +177,9 @@ def _about(work: Work, deadline: float) -> dict[str, str]:
         "OpenHQM-Correlation-Id": work.correlation_id,
         "OpenHQM-Attempt": str(work.attempt),
         "OpenHQM-Max-Attempts": str(work.max_attempts),
+        "OpenHQM-Last-Attempt": "true" if work.attempt >= work.max_attempts else "false",
         "OpenHQM-Deadline": rfc3339(deadline),
-        "Idempotency-Key": work.correlation_id,
+        "Idempotency-Key": first_id(work.request),
     }
     if work.replayed:
         about["OpenHQM-Replayed"] = "true"

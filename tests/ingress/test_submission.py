@@ -67,6 +67,12 @@ class ReadSubmissionTests(SynchronousTestCase):
         for document in ({}, {"metadata": {}}, {"headers": {"A": "b"}}):
             self.assertEqual(self.field(document), "payload")
 
+    def test_metadata_of_redrives(self) -> None:
+        """No caller can name the request that a target takes its own for: the names are refused, whatever they hold."""
+        for name in ("redriven_from", "redriven_first"):
+            for value in ("e2459c70-87e2-405c-b8a1-8ec252fd5be0", None, 1, {}):
+                self.assertEqual(self.field({"payload": 1, "metadata": {name: value}}), f"metadata.{name}")
+
     def test_unknown_field(self) -> None:
         """An unknown field is refused and named."""
         for name in ("payloads", "Payload", "priority", "correlation_id", ""):

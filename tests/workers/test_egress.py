@@ -122,6 +122,7 @@ class RequestTests(SynchronousTestCase):
                 "openhqm-correlation-id": rig.id,
                 "openhqm-attempt": "1",
                 "openhqm-max-attempts": "4",
+                "openhqm-last-attempt": "false",
                 "openhqm-deadline": "1970-01-12T13:47:30.000Z",  # 1,000,000 s and the 50 s of an attempt
                 "idempotency-key": rig.id,
                 "traceparent": trace["traceparent"],
@@ -129,6 +130,24 @@ class RequestTests(SynchronousTestCase):
         )
         self.assertEqual(second[2]["openhqm-attempt"], "2")
         self.assertEqual(second[2]["idempotency-key"], rig.id)
+
+    def test_each_attempt(self) -> None:
+        """Each attempt says which it is and whether it is the last. The idempotency key stays, also over redrives."""
+        rig = Rig(Answer(503))
+        rig.done(seconds=60)
+        first = rig.id
+        for _ in range(2):
+            ((number, _),) = self.successResultOf(rig.bench.backend.queue.dead_letters(0, 100))
+            self.successResultOf(rig.bench.backend.queue.redrive(number))
+            rig.bench.pass_time(60)
+        told = [
+            tuple(fields[f"openhqm-{name}"] for name in ("attempt", "max-attempts", "last-attempt"))
+            for _, _, fields, _ in rig.client.calls
+        ]
+        once = [("1", "4", "false"), ("2", "4", "false"), ("3", "4", "false"), ("4", "4", "true")]
+        self.assertEqual(told, once * 3)
+        self.assertEqual({fields["idempotency-key"] for _, _, fields, _ in rig.client.calls}, {first})
+        self.assertEqual(len({fields["openhqm-correlation-id"] for _, _, fields, _ in rig.client.calls}), 3)
 
     def test_replayed(self) -> None:
         """The target is told which requests are of a bridge's backlog, and when they were accepted."""
