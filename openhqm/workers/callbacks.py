@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from openhqm import __version__
 from openhqm.delivery.documents import response_document
 from openhqm.errors import Reject, RetryLater
 from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
+from openhqm.http1.failures import AnswerTooLong, root_cause
 from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.webhooks import signature
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.workers.delays import delay_seconds
 from openhqm.workers.handlers import Response, Work
+from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.outgoing import Outgoing
 
 MOST_ANSWER_BYTES = 64 * 1024
@@ -35,8 +38,9 @@ class Calling:
 
     keeps_time = True
 
-    def __init__(self, client: IFetch, secrets: Sequence[bytes], clock: IReactorTime) -> None:
+    def __init__(self, client: IFetch, secrets: Sequence[bytes], clock: IReactorTime, metrics: WorkerMetrics) -> None:
         self._client = client
+        self._metrics = metrics
         self._secrets = secrets
         self._clock = clock
 
@@ -62,7 +66,16 @@ class Calling:
         outgoing: Outgoing[Response] = Outgoing(_RECEIVER, work.correlation_id, work.time_left, self._clock)
         url = str(work.metadata[CALLBACK_URL]).encode("utf-8")
         answered = self._client.fetch(b"POST", url, fields, content, MOST_ANSWER_BYTES)
-        return outgoing.within_limit(answered.addErrback(outgoing.explain).addCallback(self._judged))
+        answered.addErrback(_too_long).addErrback(outgoing.explain)
+        return outgoing.within_limit(answered.addCallback(self._judged)).addBoth(self._counted, work)
+
+    def _counted(self, result: Response | Failure, work: Work) -> Response | Failure:
+        if not isinstance(result, Failure):
+            self._metrics.called_back("delivered")
+        elif not result.check(CancelledError):  # the process stops: the attempt did not count
+            dead = result.check(Reject) is not None or work.attempt >= work.max_attempts
+            self._metrics.called_back("dead" if dead else "retried")
+        return result
 
     def _judged(self, fetched: Fetched) -> Response:
         status = fetched.status
@@ -82,3 +95,10 @@ class Calling:
         except ValueError:
             return None
         return min(seconds, LONGEST_PAUSE_SECONDS)
+
+
+def _too_long(failure: Failure) -> Failure:
+    """An answer that is too long has not said that the callback is unwanted: there is another attempt."""
+    if failure.value is not None and isinstance(root_cause(failure.value), AnswerTooLong):
+        raise RetryLater(None, f"{_RECEIVER} answered with more than {MOST_ANSWER_BYTES} bytes")
+    return failure

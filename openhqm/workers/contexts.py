@@ -191,7 +191,7 @@ class ContextMaker:
             return before.targets[CALLBACKS]
         policy = callbacks.policy()
         client = guarded_client(self._reactor, policy.check, policy.permits)
-        handler = Calling(client, callbacks.keys, self._reactor)
+        handler = Calling(client, callbacks.keys, self._reactor, self._metrics)
         context = self._context(settings, Handlers(handler, {}), callbacks.timeout, None)
         return attrs.evolve(context, policy=callbacks.retries)
 

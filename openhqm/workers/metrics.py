@@ -6,9 +6,12 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter
 
 from openhqm.messages import Request
-from openhqm.runtime.counting import Durations
+from openhqm.runtime.counting import Counts, Durations
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+OUTCOMES = ("delivered", "retried", "dead")
+"""What becomes of an attempt at a callback."""
 
 
 class WorkerMetrics:
@@ -34,6 +37,13 @@ class WorkerMetrics:
             "Settlements of deliveries that were closed before, which were dropped.",
             registry=registry,
         )
+        self._callbacks = Counts(
+            "openhqm_callbacks", "Attempts at callbacks, by what became of them.", "outcome", OUTCOMES, registry
+        )
+
+    def called_back(self, outcome: str) -> None:
+        """Count an attempt at a callback with one of `OUTCOMES`."""
+        self._callbacks[outcome].inc()
 
     def processed(self, seconds: float) -> None:
         """Count an attempt that took ``seconds``."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import attrs
+from prometheus_client import CollectorRegistry
 from standardwebhooks import Webhook
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
@@ -20,6 +21,7 @@ from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.retry import Schedule
 from openhqm.policy.webhooks import read_secret
 from openhqm.workers.callbacks import Calling
+from openhqm.workers.metrics import WorkerMetrics
 from tests.benches import MemoryBench
 from tests.config.test_callbacks import SECRET
 from tests.workers.bench import WorkerBench
@@ -40,7 +42,9 @@ class Rig:
 
     def __init__(self, *answers: Any) -> None:
         self.client, backend = Client(*answers), MemoryBench()
-        handler: Any = Calling(self.client, [read_secret(SECRET), read_secret(OTHER)], backend.clock)
+        self.registry = CollectorRegistry()
+        secrets, metrics = [read_secret(SECRET), read_secret(OTHER)], WorkerMetrics(self.registry)
+        handler: Any = Calling(self.client, secrets, backend.clock, metrics)
         policy: Any = Schedule((5.0, 300.0), jitter=0)
         self.bench = self.client.bench = WorkerBench(handler, backend=backend, timeout=15.0, policy=policy)
         self.begun = backend.now()
@@ -54,6 +58,13 @@ class Rig:
         id = self.begin(reply)
         self.bench.pass_time(seconds)
         return self.bench.record(id)
+
+    def counted(self) -> dict[str, float | None]:
+        """How many attempts the metric has, by their outcome."""
+        return {
+            each: self.registry.get_sample_value("openhqm_callbacks_total", {"outcome": each})
+            for each in ("delivered", "retried", "dead")
+        }
 
     @property
     def times(self) -> list[float]:
@@ -119,11 +130,24 @@ class AnswerTests(SynchronousTestCase):
         """A receiver that cannot be reached, or does not answer in time, spends an attempt like any other."""
         for given, times in (
             (UNREACHABLE, [0.0, 5.0, 305.0]),
+            (AnswerTooLong("more than 65536 bytes"), [0.0, 5.0, 305.0]),
             (None, [0.0, 20.0, 335.0]),
         ):
             rig = Rig(given)
             rig.send()
             self.assertEqual(rig.times, times, given)
+
+    def test_metric(self) -> None:
+        """The metric says what became of each attempt: delivered, followed by another, or the last in vain."""
+        for answers, expected in (
+            ((answer(500), answer(200)), (1, 1, 0)),
+            ((answer(500),), (0, 2, 1)),
+            ((answer(410),), (0, 0, 1)),
+            ((None,), (0, 2, 1)),
+        ):
+            rig = Rig(*answers)
+            rig.send()
+            self.assertEqual(tuple(rig.counted().values()), expected, answers)
 
     def test_gone(self) -> None:
         """410 says that the receiver wants no more: nothing is sent again."""
