@@ -39,6 +39,7 @@ def about_bridges(settings: Settings, products: Products) -> Found:
     yield from _about_client_ids(settings, products)
     if written and settings.server.workers > 1:
         yield "bridges", f"read with one process: server.workers must be 1, not {settings.server.workers}"
+    yield from _about_reply_channels(settings, products)
     for name, endpoint in settings.proxy.endpoints.items():
         if endpoint.publish is not None:
             yield from _about_publishing(
@@ -99,6 +100,32 @@ def _about_its_replies(settings: Settings, products: Products, bridge: Bridge, k
                         f"{key}.reply.topic",
                         f"is read by the bridge {other.name} ({name}): a reply would be a request",
                     )
+
+
+def _about_reply_channels(settings: Settings, products: Products) -> Found:
+    """About the channels that requests may name for their replies."""
+    for name, topics in settings.callbacks.reply_topics.items():
+        key = f"callbacks.channels.{name}"
+        if name not in settings.brokers or name == INBOX:
+            yield key, _no_broker(settings, name)
+            continue
+        channels = foreign_channels(settings, products, name)
+        read = [
+            each
+            for bridge in settings.bridges
+            if bridge.from_.broker == name
+            for each in bridge.from_.channels(channels.key)
+        ]
+        for topic in topics:
+            if topic.endswith("*"):
+                if read:
+                    yield key, f"{topic!r} may stand for what a bridge reads there: name each topic"
+            elif (fault := channels.fault(topic)) is not None:
+                yield key, f"{topic!r} {fault}"
+            elif channels.needs_key(topic):
+                yield key, f"{topic!r} takes no message without a key"
+            elif any(channels.source_fault(each) is None and channels.covers(each, topic) for each in read):
+                yield key, f"{topic!r} is read by a bridge: a reply would be a request"
 
 
 def _about_its_failures(settings: Settings, products: Products, bridge: Bridge, key: str) -> Found:

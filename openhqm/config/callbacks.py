@@ -36,6 +36,12 @@ def _schedule(instance: object, attribute: object, value: list[float]) -> None:
         raise ValueError(f"must be at most {MOST_ATTEMPTS - 1} numbers of seconds, each at most {A_MONTH:.0f}")
 
 
+def _channels(instance: object, attribute: object, value: dict[str, list[str]]) -> None:
+    for broker, topics in value.items():
+        if not topics or not all(topics) or any("*" in each[:-1] for each in topics):
+            raise ValueError(f"{broker}: must be topics, in which a * may stand at the end alone")
+
+
 def _policy(allow: list[str]) -> DestinationPolicy:
     origins = [each for each in allow if "://" in each]
     return DestinationPolicy(allow=[each for each in allow if "://" not in each], origins=origins)
@@ -47,6 +53,7 @@ class CallbackSettings:
 
     ``allow`` are networks, host names and origins that may be called although they are not public; an origin also
     without https and at any port. ``schedule`` has the seconds between one attempt and the next, and so their number.
+    ``channels`` has, for brokers of ``brokers``, the topics that ``metadata.reply_to`` may name: they need no secret.
     ``timeout`` is how long the answer to one may take, and ``max_in_flight`` how many are under way at once.
     """
 
@@ -58,6 +65,13 @@ class CallbackSettings:
     )
     timeout: float = attrs.field(default=15.0, validator=between(0.001, 300))
     max_in_flight: int = attrs.field(default=50, validator=between(1, 10_000))
+
+    channels: dict[str, list[str]] = attrs.field(factory=dict, validator=_channels)
+
+    @property
+    def reply_topics(self) -> dict[str, list[str]]:
+        """The topics that requests may name for their replies, by their broker."""
+        return self.channels if self.enabled else {}
 
     @property
     def sends(self) -> bool:

@@ -19,7 +19,7 @@ from openhqm.config.structure import SECRET
 from openhqm.config.validators import between, dotted_path, each_value, not_empty, one_of, some_priorities
 from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
-from openhqm.policy.callbacks import CALLBACKS, Callbacks, refuse
+from openhqm.policy.callbacks import CALLBACKS, Callbacks, Channel
 from openhqm.policy.fields import Field
 from openhqm.policy.foreign import FORMATS
 from openhqm.policy.guarantees import OF_A_QUEUE
@@ -336,9 +336,9 @@ class Settings:
 
     @property
     def reply_brokers(self) -> Sequence[str]:
-        """The brokers that replies to bridged messages go to."""
+        """The brokers that replies go to: to bridged messages, and to requests that name them."""
         found = [broker for each in self.bridges if (broker := each.reply_broker) is not None]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys((*found, *self.callbacks.reply_topics)))
 
     @property
     def replay_rates(self) -> dict[str, float]:
@@ -351,7 +351,10 @@ class Settings:
         return Addressing(
             endpoints=proxy.names,
             hidden=(*map(replies_of, self.reply_brokers), *((CALLBACKS,) if callbacks.sends else ())),
-            follow_ups=Callbacks(callbacks.policy().check).of if callbacks.sends else refuse,
+            follow_ups=Callbacks(
+                callbacks.policy().check if callbacks.sends else None,
+                {name: Channel(replies_of(name), topics) for name, topics in callbacks.reply_topics.items()},
+            ).of,
             callers=CALLERS if CALLERS in proxy.names else None,
             check_url=proxy.caller_targets.policy().check,
             default=proxy.default,

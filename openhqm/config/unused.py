@@ -127,7 +127,7 @@ def _of_the_door(settings: Settings) -> Found:
 
 def _of_callbacks(settings: Settings) -> Found:
     if settings.callbacks.enabled and not settings.callbacks.secrets:
-        for name in _changed(settings.callbacks):
+        for name in set(_changed(settings.callbacks)) - {"channels"}:
             reason = "has no effect, because callbacks are signed, and callbacks.secrets is empty"
             yield f"callbacks.{name}", f"{reason}: name a secret, or leave it out"
 
@@ -203,8 +203,11 @@ def _of_executors(settings: Settings) -> Found:
 
 def _of_brokers(settings: Settings) -> Found:
     published = any(endpoint.publish is not None for endpoint in settings.proxy.endpoints.values())
-    if settings.brokers and not settings.bridges and not published:
-        yield "brokers", "has no effect, because there is no bridge, and no endpoint publishes: leave it out"
+    if settings.brokers and not settings.bridges and not published and not settings.callbacks.reply_topics:
+        yield (
+            "brokers",
+            "has no effect, because no bridge, no endpoint and no callbacks.channels uses one: leave it out",
+        )
 
 
 def _changed(section: Any) -> list[str]:

@@ -245,6 +245,10 @@ def _schemas() -> Json:
                         "path": {"type": "string", "pattern": "^/", "maxLength": 12_289},
                         "query": {"type": ["string", "object", "null"]},
                         "callback_url": {"type": "string", "maxLength": 2048},
+                        "reply_to": {
+                            **object_of({"broker": {"type": "string"}, "topic": {"type": "string"}}),
+                            "additionalProperties": False,
+                        },
                     },
                 },
             },

@@ -112,7 +112,7 @@ class ContextMaker:
         for name in (name for name in settings.proxy.names if name in published):
             targets[name] = self._published(settings, name, published[name], routes)
         for broker in settings.reply_brokers:
-            handler, timeout = ReplyPublishing(self._brokers[broker]), settings.worker.timeout_seconds
+            handler, timeout = ReplyPublishing(self._brokers[broker], self._reactor), settings.worker.timeout_seconds
             targets[replies_of(broker)] = self._publishing(settings, broker, handler, timeout, settings.worker.count)
         if settings.callbacks.sends:
             targets[CALLBACKS] = self._callbacks(settings, before)

@@ -10,26 +10,29 @@ import json
 from base64 import b64decode
 from collections.abc import Callable
 
+import attrs
 import msgspec
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.publishing import Answer, Publish
+from openhqm.delivery.documents import response_document
 from openhqm.errors import NotDurable, Reject, RetryLater, TransformFailed
 from openhqm.interfaces import IForeignBroker, Message, Properties
 from openhqm.messages import Reply
 from openhqm.policy.breaker import Breaker, BreakerPolicy, State
+from openhqm.policy.callbacks import DOCUMENT, REPLY_TO
 from openhqm.policy.field_text import readable
 from openhqm.policy.fields import Document
 from openhqm.policy.foreign import read_foreign
 from openhqm.policy.routing import RouteTable
 from openhqm.policy.text_templates import TextTemplate, one_level
+from openhqm.runtime.steady_time import ahead_of
 from openhqm.workers.handlers import AttemptTimedOut, Response, Work
 
 LOOK_AGAIN_SECONDS = 0.2
 """How soon it is noticed that a broker is back."""
 BREAKER = BreakerPolicy(minimum_calls=5, open_seconds=5.0)
-REPLY = "reply_to"
 JSON = "application/json"
 
 
@@ -150,14 +153,18 @@ class Publishing:
 
 
 class ReplyPublishing:
-    """A `Handler` that publishes the reply to a bridged message: what its follow-up says, to ``broker``."""
+    """A `Handler` that publishes a reply, to a bridged message or to the channel that its request has named.
 
-    def __init__(self, broker: IForeignBroker) -> None:
+    The follow-up says to which channel of ``broker``, and in which of both forms.
+    """
+
+    def __init__(self, broker: IForeignBroker, clock: IReactorTime) -> None:
         self._broker = broker
+        self._clock = clock
 
     async def __call__(self, work: Work) -> Response:
-        """Publish it. `RetryLater`: the broker did not take it."""
-        address, reply = work.metadata[REPLY], work.request.submission.parent_reply
+        """Publish it. `RetryLater`: the broker did not take it. `Reject`: nothing can be published there."""
+        address, reply = work.metadata[REPLY_TO], work.request.submission.parent_reply
         if reply is None:
             raise Reject("there is no reply to publish")
         channel = str(address["channel"])
@@ -168,6 +175,11 @@ class ReplyPublishing:
             address.get("in_reply_to"),
             address.get("key"),
         )
+        if address.get(DOCUMENT):
+            content = response_document(reply, ahead=ahead_of(self._clock)())
+            message = attrs.evolve(message, body=content, properties=Properties(content_type=JSON))
+            if (fault := self._broker.fault(channel)) is not None:
+                raise Reject(f"{channel[:80]!r} {fault}: no reply can be published there")
         try:
             await self._broker.publish(channel, message)
         except NotDurable as error:

@@ -51,6 +51,21 @@ class BridgesTests(SynchronousTestCase):
         self.assertEqual(settings.reply_brokers, ("plant",))
         self.assertNotIn("secret-text", repr(settings))
 
+    def test_reply_channels(self) -> None:
+        """Requests may name channels of a known broker that can be published to, and that no bridge reads."""
+        for channels, reason in (
+            ({"other": ["x"]}, "there is no broker 'other'"),
+            ({"plant": ["x/#"]}, "'x/#'"),
+            ({"plant": ["a/b"]}, "is read by a bridge"),
+            ({"plant": ["x/*"]}, "name each topic"),
+        ):
+            key = f"callbacks.channels.{next(iter(channels))}"
+            self.refused(key, reason, [BRIDGE], callbacks={"channels": channels})
+        settings = read([BRIDGE], callbacks={"channels": {"plant": ["x/b"]}})
+        self.assertEqual(settings.reply_brokers, ("plant",))
+        self.assertIn("replies-plant", settings.addressing().hidden)
+        self.assertEqual(read([], callbacks={"channels": {"plant": ["x/*"]}}).reply_brokers, ("plant",))
+
     def test_environment(self) -> None:
         """Brokers and bridges can come from the environment, as JSON."""
         environment = {"OPENHQM_BROKERS": json.dumps({"plant": PLANT}), "OPENHQM_BRIDGES": json.dumps([BRIDGE])}

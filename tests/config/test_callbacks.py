@@ -39,6 +39,9 @@ class CallbackSettingsTests(SynchronousTestCase):
             ({"allow": ["ftp://example.com"]}, "allow"),
             ({"allow": ["http://user@example.com"]}, "allow"),
             ({"allow": ["10.0.0.0/33"]}, "allow"),
+            ({"channels": {"plant": []}}, "channels"),
+            ({"channels": {"plant": [""]}}, "channels"),
+            ({"channels": {"plant": ["a/*/b"]}}, "channels"),
         ):
             wrong = self.assertRaises(Wrong, structure, section, CallbackSettings)
             self.assertEqual([".".join(path).split(".")[0] for path, _ in wrong.found], [key], section)

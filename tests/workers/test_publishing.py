@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from openhqm.config.publishing import Answer, Publish
+from openhqm.delivery.documents import response_document
 from openhqm.errors import NotDurable, Reject, RetryLater
 from openhqm.interfaces import Acks, IForeignBroker, IReceiver, ISubscription, Message, Properties
 from openhqm.messages import Reply, Request, Status, Submission
@@ -147,14 +148,27 @@ class ReplyTests(SynchronousTestCase):
         reply = Reply("the-id", Status.COMPLETED, 1.0, b"[2]")
         submission = Submission(b"null", metadata={"reply_to": address}, parent_reply=reply)
         work = Work(Request("other", 0.0, submission), 1, 60.0, clock, lambda detail: None)
-        self.successResultOf(Deferred.fromCoroutine(ReplyPublishing(broker)(work)))
+        self.successResultOf(Deferred.fromCoroutine(ReplyPublishing(broker, clock)(work)))
         ((channel, message),) = broker.published
         self.assertEqual((channel, message.body), ("answers/1", b"[2]"))
         expected = {"correlation_id": "the-id", "status": "COMPLETED", "status_code": "200", "in_reply_to": "x"}
         self.assertEqual(message.headers, expected)
         self.assertEqual(message.properties, Properties(content_type="application/json", correlation=b"\x00\xff"))
         broker.failure = NotDurable("away")
-        self.failureResultOf(Deferred.fromCoroutine(ReplyPublishing(broker)(work)), RetryLater)
+        self.failureResultOf(Deferred.fromCoroutine(ReplyPublishing(broker, clock)(work)), RetryLater)
+
+    def test_document(self) -> None:
+        """To a channel that the request has named goes the response document; what it cannot have is rejected."""
+        broker, clock = Broker(), Clock()
+        reply = Reply("the-id", Status.FAILED, 1.0, error="no", status_code=502)
+        address = {"broker": "plant", "channel": "answers/1", "document": True}
+        submission = Submission(b"null", metadata={"reply_to": address}, parent_reply=reply)
+        work = Work(Request("other", 0.0, submission), 1, 60.0, clock, lambda detail: None)
+        self.successResultOf(Deferred.fromCoroutine(ReplyPublishing(broker, clock)(work)))
+        ((channel, message),) = broker.published
+        self.assertEqual((channel, message.body), ("answers/1", response_document(reply)))
+        self.assertEqual(message.properties, Properties(content_type="application/json"))
+        self.assertEqual((message.headers["correlation_id"], message.headers["status"]), ("the-id", "FAILED"))
 
     def test_contents(self) -> None:
         """Bytes keep their type. A failure without a result says what went wrong."""
