@@ -1,30 +1,40 @@
+# VARIANT: all, redis, kafka, sqs, azure, gcp, mqtt, rabbitmq or minimal (the embedded file, and http endpoints alone).
+# The packages of each, with their hashes, are in deploy/image; scripts/lock.sh writes them.
 FROM python:3.12-slim AS build
+ARG VARIANT=all
 WORKDIR /src
+RUN python -m venv /opt/openhqm
+COPY deploy/image/${VARIANT}.txt requirements.txt
+RUN /opt/openhqm/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt
 COPY . .
 # The plugin cache is written here: the user of the image below cannot write it.
-RUN python -m venv /opt/openhqm \
-    && /opt/openhqm/bin/pip install --no-cache-dir '.[tls,routing,redis,rabbitmq,mqtt,kafka,sqs]' \
+RUN /opt/openhqm/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps . \
     && /opt/openhqm/bin/twistd --help > /dev/null
 
 FROM python:3.12-slim
-RUN useradd --system --uid 10001 --no-create-home openhqm \
-    && install --directory --owner=openhqm --mode=0700 /data \
-    && install --directory /app
+ARG VARIANT=all
+LABEL org.opencontainers.image.title="OpenHQM" \
+      org.opencontainers.image.description="A durable queue between HTTP callers and the code that answers them" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="0.1.0-${VARIANT}"
+RUN install --directory --owner=10001 --group=10001 --mode=0700 /data && install --directory /app
 COPY --from=build /opt/openhqm /opt/openhqm
+COPY --chmod=0755 deploy/image/healthcheck /usr/local/bin/openhqm-healthcheck
 
-# Inside a container loopback reaches nobody, so it listens everywhere, and says that this is meant: whoever can
-# reach the port may call. Publish it to a network you trust.
-ENV OPENHQM_SERVER__HOST=0.0.0.0 \
+# Inside a container loopback reaches nobody, so it listens everywhere. Who may call is for the operator to say: without
+# OPENHQM_AUTH__TYPE it does not start. The admin listener is for the health check, in every role.
+ENV PATH=/opt/openhqm/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    OPENHQM_SERVER__HOST=0.0.0.0 \
     OPENHQM_SERVER__PORT=8000 \
-    OPENHQM_AUTH__TYPE=none \
+    OPENHQM_ADMIN__PORT=8001 \
     OPENHQM_QUEUE__CONNECTION__SQLITE='{"path": "/data"}'
 
-USER openhqm
+USER 10001:10001
 # Handlers are imported from here.
 WORKDIR /app
 VOLUME /data
 EXPOSE 8000
-# In front of an application the path lies below /_openhqm. Another server.prefix needs another check.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["/opt/openhqm/bin/python", "-c", "import http.client, sys\nfor prefix in ('/_openhqm', ''):\n    server = http.client.HTTPConnection('127.0.0.1', 8000, timeout=4)\n    server.request('GET', prefix + '/health/ready')\n    status = server.getresponse().status\n    if status != 404:\n        break\nsys.exit(status != 200)"]
-CMD ["/opt/openhqm/bin/twistd", "-n", "openhqm"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["openhqm-healthcheck"]
+ENTRYPOINT ["twistd", "-n", "--pidfile=", "openhqm"]

@@ -84,6 +84,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_documentation": 110,
     "tests.test_examples": 25,
     "tests.test_extras": 5,
+    "tests.test_deploying": 6,
     "tests.test_draining": 40,
     "tests.test_layers": 6,
     "tests.test_service": 72,

@@ -1,0 +1,23 @@
+#!/bin/bash
+# Writes deploy/image/VARIANT.txt for each variant of the image: every package that it installs, with its version and
+# the hashes of its files. Needs uv (PyPI).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+usual=tls,jwt,routing
+declare -A extras=(
+    [all]=all
+    [redis]=$usual,redis
+    [kafka]=$usual,kafka
+    [sqs]=$usual,sqs
+    [azure]=$usual,event-hubs
+    [gcp]=$usual,pubsub
+    [mqtt]=$usual,mqtt
+    [rabbitmq]=$usual,rabbitmq
+    [minimal]=
+)
+for variant in "${!extras[@]}"; do
+    flags=()
+    for extra in ${extras[$variant]//,/ }; do flags+=(--extra "$extra"); done
+    uv pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.12 \
+        --no-emit-index-url "${flags[@]}" --output-file "deploy/image/$variant.txt" setup.py
+done

@@ -1,0 +1,57 @@
+#!/bin/bash
+# Builds the image of a variant without a registry or Docker, runs it as its own user with a read-only root, submits a
+# request, reads the answer, and prints the size of the image.
+#
+#   scripts/try-image.sh VARIANT [DIRECTORY]
+#
+# The base is a Debian of mmdebstrap's, with its Python 3.11 in the place of python:3.12-slim: what it proves are the steps of the
+# Dockerfile and the packages of the variant. DIRECTORY keeps the base between runs. Needs root, and the Debian packages buildah,
+# crun and mmdebstrap.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+variant=${1:?which variant?} work=${2:-$(mktemp -d)}
+mkdir -p "$work"
+export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+buildah() { command buildah --root "$work/root" --runroot "$work/runroot" "$@"; }
+if ! buildah inspect --type image docker.io/library/python:3.12-slim > /dev/null 2>&1; then
+    [ -e "$work/base.tar" ] ||
+        mmdebstrap --quiet --variant=minbase --include=python3-minimal,python3-venv,ca-certificates bookworm "$work/base.tar"
+    base=$(buildah from scratch)
+    buildah add --quiet "$base" "$work/base.tar" /
+    buildah run "$base" -- ln -sf /usr/bin/python3 /usr/bin/python
+    buildah commit --quiet --rm "$base" docker.io/library/python:3.12-slim > /dev/null
+fi
+mounts=()
+[ ! -e /etc/pip.conf ] || mounts+=(-v /etc/pip.conf:/etc/pip.conf:ro)
+[ -z "${PIP_CERT:-}" ] || mounts+=(-v "$PIP_CERT:$PIP_CERT:ro" --env "PIP_CERT=$PIP_CERT")
+for name in PIP_INDEX_URL PIP_TRUSTED_HOST; do [ -z "${!name:-}" ] || mounts+=(--env "$name=${!name}"); done
+buildah bud --quiet --pull-never --format docker --network host "${mounts[@]}" --build-arg "VARIANT=$variant" \
+    -t "openhqm:$variant" . > /dev/null
+container=$(buildah from --pull-never "openhqm:$variant")
+trap 'kill "$server" 2> /dev/null || true; wait; buildah rm "$container" > /dev/null' EXIT
+root=$(buildah mount "$container")
+added=$(du -sm "$root/opt/openhqm" | cut -f1)
+mount --bind "$root" "$root"
+mount -o remount,ro,bind "$root"
+mount -t tmpfs -o uid=10001,gid=10001,mode=0700 tmpfs "$root/data"
+trap 'kill "$server" 2> /dev/null || true; wait; umount --lazy "$root/data" "$root"; buildah rm "$container" > /dev/null' EXIT
+inside() {
+    chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/openhqm/bin:/usr/local/bin:/usr/bin:/bin \
+        PYTHONDONTWRITEBYTECODE=1 OPENHQM_SERVER__PORT=18000 OPENHQM_ADMIN__PORT=18001 OPENHQM_AUTH__TYPE=none \
+        OPENHQM_WORKER__HANDLER=echo 'OPENHQM_QUEUE__CONNECTION__SQLITE={"path": "/data"}' "$@"
+}
+inside twistd -n --pidfile= openhqm --check > /dev/null
+inside twistd -n --pidfile= openhqm > "$work/log" 2>&1 &
+server=$!
+for _ in $(seq 100); do
+    ! inside openhqm-healthcheck 2> /dev/null || break
+    kill -0 "$server" || { cat "$work/log"; exit 1; }
+    sleep 0.1
+done
+inside openhqm-healthcheck
+answer=$(curl -sS localhost:18000/api/v1/submit -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '{"payload": "done"}')
+[[ $answer == *'"result":"done"'* ]] || { echo "it answered $answer"; cat "$work/log"; exit 1; }
+! chroot --userspec=10001:10001 "$root" /bin/sh -c 'touch /opt/openhqm/x /app/x' 2> /dev/null
+kill "$server"
+wait "$server" || true
+echo "$variant: answered; OpenHQM and its packages take $added MB beside the base"

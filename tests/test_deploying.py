@@ -1,0 +1,227 @@
+"""What is there to deploy with: the manifests, the image's parts, and the scripts that build it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+from ruamel.yaml import YAML
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.backends import PRODUCTS
+from openhqm.config.loading import load
+from tests.servers import ROOT, Server, free_port
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+IMAGE = ROOT / "deploy" / "image"
+CUSTOM = ("keda.sh/", "kustomize.config.k8s.io/")
+VARIANTS = {
+    "all": [
+        "boto3",
+        "confluent-kafka",
+        "google-auth",
+        "hiredis",
+        "jq",
+        "paho-mqtt",
+        "pika",
+        "pyjwt",
+        "pyopenssl",
+        "txredisapi",
+    ],
+    "redis": ["hiredis", "jq", "pyjwt", "pyopenssl", "txredisapi"],
+    "kafka": ["confluent-kafka", "jq", "pyjwt", "pyopenssl"],
+    "azure": ["confluent-kafka", "jq", "pyjwt", "pyopenssl"],
+    "sqs": ["boto3", "jq", "pyjwt", "pyopenssl"],
+    "gcp": ["google-auth", "jq", "pyjwt", "pyopenssl"],
+    "mqtt": ["jq", "paho-mqtt", "pyjwt", "pyopenssl"],
+    "rabbitmq": ["jq", "pika", "pyjwt", "pyopenssl"],
+    "minimal": [],
+}
+OPTIONAL = {each for variant in VARIANTS.values() for each in variant}
+
+
+def documents(folder: str = "") -> Iterator[tuple[str, Any]]:
+    """Every document of the manifests, with the file that it is in."""
+    for path in sorted((KUBERNETES / folder).rglob("*.yaml")):
+        for document in YAML(typ="safe").load_all(path.read_text()):
+            yield str(path.relative_to(KUBERNETES)), document
+
+
+def pods() -> Iterator[tuple[str, Any]]:
+    for where, document in documents():
+        if document["kind"] == "Deployment":
+            yield where, document["spec"]["template"]["spec"]
+
+
+class ManifestTests(SynchronousTestCase):
+    def test_valid(self) -> None:
+        """Kubernetes' own schemas take every document, strictly: no key is unknown, no value of another type."""
+        kinds = set()
+        for where, document in documents():
+            if document["apiVersion"].startswith(CUSTOM):
+                continue
+            kinds.add(document["kind"])
+            try:
+                kubernetes_validate.validate(document, "1.37", strict=True)
+            except kubernetes_validate.ValidationError as error:
+                self.fail(f"{where}: {error}")
+        self.assertGreaterEqual(kinds, {"Deployment", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget"})
+
+    def test_named(self) -> None:
+        """Every file is named in its kustomization, and every selector finds the pods that it is for."""
+        for folder in ("base", "sidecar", "keda"):
+            named = set(YAML(typ="safe").load((KUBERNETES / folder / "kustomization.yaml").read_text())["resources"])
+            files = {path.name for path in (KUBERNETES / folder).glob("*.yaml")} - {"kustomization.yaml"}
+            self.assertEqual({each for each in named if not each.startswith("..")}, files)
+        labels = [
+            document["spec"]["template"]["metadata"]["labels"]
+            for _, document in documents()
+            if document["kind"] == "Deployment"
+        ]
+        for where, document in documents():
+            spec = document.get("spec") or {}
+            selector = spec.get("podSelector") or spec.get("selector")
+            if selector and document["kind"] != "ScaledObject":
+                wanted = selector.get("matchLabels", selector)
+                self.assertTrue(any(wanted.items() <= each.items() for each in labels), (where, wanted))
+
+    def test_restricted(self) -> None:
+        """Every pod keeps the pod security standard "restricted", and its sidecar has a read-only root."""
+        for where, pod in pods():
+            self.assertIs(pod["securityContext"]["runAsNonRoot"], True, where)
+            self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"}, where)
+            for container in (*pod.get("initContainers", ()), *pod["containers"]):
+                context = container["securityContext"]
+                self.assertIs(context["allowPrivilegeEscalation"], False, where)
+                self.assertEqual(context["capabilities"], {"drop": ["ALL"]}, where)
+                if container["name"] == "openhqm":
+                    self.assertIs(context["readOnlyRootFilesystem"], True, where)
+                    self.assertIn("memory", container["resources"]["limits"], where)
+
+    def test_time_to_drain(self) -> None:
+        """A pod has the time to drain, and those of the door leave the Service before."""
+        for where, pod in pods():
+            containers = {each["name"]: each for each in (*pod.get("initContainers", ()), *pod["containers"])}
+            before = (
+                containers["openhqm"].get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", 0])
+            )
+            self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], 30 + int(before[1]) + 5, where)
+            self.assertIs(pod["enableServiceLinks"], False, where)
+
+    def test_configuration(self) -> None:
+        """OpenHQM takes the configuration of the ConfigMap, and the variables of the sidecar."""
+        (text,) = (each["data"]["cfg.yaml"] for _, each in documents("base") if each["kind"] == "ConfigMap")
+        path = Path(self.mktemp())
+        path.write_text(text)
+        variables = {"REDIS_URL": "redis://redis:6379", "ADMIN_KEY": "0" * 64}
+        settings = load(str(path), variables, PRODUCTS)
+        self.assertEqual((settings.queue.type, settings.admin.port, settings.auth.type), ("redis", 8001, "api_key"))
+        (sidecar,) = (pod["initContainers"][0] for where, pod in pods() if where.startswith("sidecar"))
+        image = dict(re.findall(r"(OPENHQM_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
+        image.pop("OPENHQM_QUEUE__CONNECTION__SQLITE")
+        own = {each["name"]: each.get("value", "redis://redis:6379") for each in sidecar["env"]}
+        settings = load(None, {**image, **own}, PRODUCTS)
+        self.assertTrue(settings.proxy.sidecar.enabled)
+        self.assertEqual((settings.admin.port, settings.server.host), (None, "0.0.0.0"))
+
+    def test_scaled(self) -> None:
+        """The autoscaler asks for a queue that there is, and for members that the answer has."""
+        (scaled,) = (each for _, each in documents("keda") if each["kind"] == "ScaledObject")
+        for trigger in scaled["spec"]["triggers"]:
+            self.assertTrue(trigger["metadata"]["url"].endswith(":8001/admin/api/v1/scaler/openhqm-requests"))
+            self.assertIn(trigger["metadata"]["valueLocation"], ("backlog", "in_flight"))
+
+
+class ImageTests(SynchronousTestCase):
+    def test_packages(self) -> None:
+        """Each variant installs what its products need and no other optional package, each with its hashes."""
+        self.assertEqual({path.stem for path in IMAGE.glob("*.txt")}, set(VARIANTS))
+        for variant, needed in VARIANTS.items():
+            text = (IMAGE / f"{variant}.txt").read_text()
+            installed = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
+            self.assertEqual(installed & OPTIONAL - {"pyopenssl"}, set(needed) - {"pyopenssl"}, variant)
+            for entry in re.split(r"\n(?=\S)", text.strip()):
+                self.assertIn("--hash=sha256:", entry, variant)
+
+    def test_no_secrets(self) -> None:
+        """The image says nothing of who may call, and runs as a number, which Kubernetes can tell from root."""
+        text = (ROOT / "Dockerfile").read_text()
+        self.assertNotIn("AUTH__TYPE=", text)
+        self.assertIn("\nUSER 10001:10001\n", text)
+
+    def test_health_check(self) -> None:
+        """It follows the port, the role and the prefix, and fails where nothing is ready."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        admin = free_port()
+        check = str(IMAGE / "healthcheck")
+
+        def run(**variables: str) -> int:
+            return subprocess.run(
+                ["bash", check], env={"PATH": "/usr/bin:/bin", **variables}, capture_output=True
+            ).returncode
+
+        self.assertNotEqual(run(OPENHQM_ADMIN__PORT=str(admin)), 0)
+        for variables in (
+            {"OPENHQM_ADMIN__PORT": str(admin)},
+            {"OPENHQM_ADMIN__PORT": "null"},
+            {
+                "OPENHQM_ADMIN__PORT": "null",
+                "OPENHQM_WORKER__HANDLER": "",
+                "OPENHQM_PROXY__SIDECAR__ENABLED": "true",
+                "OPENHQM_PROXY__SIDECAR__UPSTREAM": "http://127.0.0.1:9",
+            },
+        ):
+            server = Server(directory, **variables)
+            server.start()
+            self.addCleanup(lambda server=server: server.process.poll() is None and server.kill())
+            asked = {"OPENHQM_SERVER__PORT": str(server.port), "OPENHQM_ADMIN__PORT": variables["OPENHQM_ADMIN__PORT"]}
+            self.assertEqual(run(**asked), 0, variables)
+            server.stop()
+            self.assertNotEqual(run(**asked), 0, variables)
+
+
+class BuildTests(SynchronousTestCase):
+    """``scripts/build-multiarch.sh``, with a ``docker`` that writes down what it was asked for"""
+
+    def build(self, *arguments: str) -> tuple[int, list[list[str]], str]:
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        docker = directory / "docker"
+        docker.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {directory}/called-$(ls {directory} | wc -l)\n')
+        docker.chmod(0o755)
+        done = subprocess.run(
+            ["bash", str(ROOT / "scripts" / "build-multiarch.sh"), *arguments],
+            env={"PATH": f"{directory}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+        )
+        called = sorted(directory.glob("called-*"), key=lambda path: int(path.name.split("-")[1]))
+        return done.returncode, [path.read_text().splitlines() for path in called], done.stderr
+
+    def test_variants(self) -> None:
+        """One variant, or all of them; the image of all packages has the plain name, too."""
+        code, ((*words,),), _ = self.build("--backend", "redis", "--platforms", "x86_64,aarch64", "--push")
+        self.assertEqual(code, 0)
+        self.assertEqual(words[words.index("--platform") + 1], "linux/amd64,linux/arm64")
+        self.assertIn("VARIANT=redis", words)
+        self.assertEqual([words[at + 1] for at, word in enumerate(words) if word == "--tag"], ["openhqm:latest-redis"])
+        code, calls, _ = self.build("--build-all", "--platforms", "linux/arm64")
+        built = {word.removeprefix("VARIANT=") for words in calls for word in words if word.startswith("VARIANT=")}
+        self.assertEqual((code, built), (0, set(VARIANTS)))
+        self.assertIn("openhqm:latest", calls[0])
+
+    def test_refused(self) -> None:
+        """What cannot be built is refused before anything is."""
+        for arguments, text in (
+            (("--backend", "oracle"), "there is no variant oracle"),
+            (("--platforms", "amd64,arm64"), "--push"),
+            (("--what",), "unknown argument"),
+        ):
+            code, calls, errors = self.build(*arguments)
+            self.assertEqual((code, calls), (2, []), arguments)
+            self.assertIn(text, errors)
