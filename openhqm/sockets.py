@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from openhqm.config.model import Server
-from openhqm.errors import Complaint, ConfigurationError
+from openhqm.ingress.securing import with_tls
 from openhqm.policy.proxying import TrustedProxies
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.forks import keep_from_forks
@@ -20,7 +20,7 @@ class Sockets:
     def __init__(self, server: Server, site: Any, reactor: Any) -> None:
         self._server = server
         self._reactor = reactor
-        self._factory = _with_tls(server, site, reactor)
+        self._factory = with_tls(server.tls, "server.tls", site, reactor)
         if server.proxy_protocol:  # it comes before TLS
             trusts = TrustedProxies(server.trusted_proxies)
             self._factory = ProxyProtocolFactory(self._factory, trusts, reactor)
@@ -40,18 +40,3 @@ class Sockets:
         for each in shared:
             each.start()
         return list(shared)
-
-
-def _with_tls(server: Server, site: Any, reactor: Any) -> Any:
-    files = server.tls
-    if files.cert is None or files.key is None:
-        return site
-    from openhqm.runtime.server_tls import ServerTLS  # here, because it imports OpenSSL
-
-    tls = ServerTLS(files.cert, files.key, files.client_ca, str(files.minimum_version), reactor.seconds)
-    try:
-        tls.open()
-    except ValueError as error:
-        key, _, reason = str(error).partition(": ")
-        raise ConfigurationError([Complaint(f"server.tls.{key}", reason)]) from None
-    return tls.wrap(site, reactor)

@@ -55,11 +55,15 @@ def about_who_may(settings: Settings) -> list[tuple[str, str]]:
 
 
 def about_tls(settings: Settings) -> list[tuple[str, str]]:
-    """Each key of ``server`` that does not fit ``server.tls``."""
-    server = settings.server
-    if server.tls.cert is None:
-        return []
+    """Each key of ``server`` and ``admin`` that does not fit TLS."""
+    server, admin = settings.server, settings.admin
     found = []
+    if admin.tls.client_ca is not None:
+        found.append(("admin.tls.client_ca", "has no effect: callers of the admin listener have admin.key"))
+    if admin.tls.cert is not None and not has_tls():
+        found.append(("admin.tls", f"needs TLS: {how_to_install('tls')}"))
+    if server.tls.cert is None:
+        return found
     for endpoint in server.endpoints:
         kind = endpoint.partition(":")[0]
         if kind in ("ssl", "unix"):

@@ -277,6 +277,7 @@ class Admin:
     host: str = attrs.field(default="127.0.0.1", validator=not_empty)
     port: int | None = attrs.field(default=None, validator=optional(between(0, 65535)))
     key: str | None = attrs.field(default=None, validator=optional(a_key), repr=False, metadata=SECRET)
+    tls: ServerTLSFiles = attrs.field(factory=ServerTLSFiles)
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from openhqm.http1.site import HTTP1Site
 from openhqm.ingress.answers import HTTPProblem, problem
 from openhqm.ingress.fast_path import instance, refused, served
 from openhqm.ingress.health import Health
+from openhqm.ingress.securing import with_tls
 from openhqm.interfaces import IMessageQueue
 from openhqm.messages import Depth
 from openhqm.policy.addressing import Addressing
@@ -56,13 +57,14 @@ class AdminListener:
         self._queue = queue
         self._queues = queues
         self._site = HTTP1Site(Resource(), reactor, self._serve, refused, MOST_BODY)
+        self._factory = with_tls(admin.tls, "admin.tls", self._site, reactor)
         self._ports: list[IListeningPort] = []
 
     @deferred
     async def start(self) -> None:
         """Listen. `CannotStart` where that cannot be done."""
         if self._admin.enabled and self._admin.port is not None:
-            self._ports = await listen(self._reactor, self._site, self._admin.host, self._admin.port, [])
+            self._ports = await listen(self._reactor, self._factory, self._admin.host, self._admin.port, [])
 
     @deferred
     async def stop(self) -> None:

@@ -22,13 +22,14 @@ _STATUS_CODE: Json = {"type": "integer", "minimum": 100, "maximum": 599}
 
 
 SECURITY: Json = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server asks for one."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a JSON Web Token."},
     "key": {
         "type": "apiKey",
         "in": "header",
         "name": "OpenHQM-Key",
         "description": "The same, where Authorization is for another reader.",
     },
+    "certificate": {"type": "mutualTLS", "description": "A client certificate that the server knows by its name."},
 }
 
 
@@ -46,7 +47,7 @@ def document(prefix: str = "") -> bytes:
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
             "servers": [{"url": "/", "description": "This server."}],
-            "security": [{}, {"bearer": []}, {"key": []}],  # without auth.type: api_key none is needed
+            "security": [{}, {"bearer": []}, {"key": []}, {"certificate": []}],  # auth.type says which are good
             "tags": TAGS,
             "paths": described(_paths(prefix), prefix),
             "components": {"schemas": _schemas(), "responses": _problems(), "securitySchemes": SECURITY},

@@ -34,7 +34,7 @@ class ServerTLS:
 
     ``client_ca``: CAs whose client certificates are taken. A client without one is let in, and has to prove by other
     means who it is; one with a certificate of another CA is not. None: clients are not asked. ``minimum_version`` is
-    one of `MINIMUM`. ``seconds`` is a clock that only goes on.
+    one of `MINIMUM`. ``section`` is where the configuration has this. ``seconds`` is a clock that only goes on.
 
     Files that have become wrong change nothing: the last good ones stand, and the log says what is wrong.
     """
@@ -42,8 +42,15 @@ class ServerTLS:
     _log = Logger()
 
     def __init__(
-        self, cert: str, key: str, client_ca: str | None, minimum_version: str, seconds: Callable[[], float]
+        self,
+        cert: str,
+        key: str,
+        client_ca: str | None,
+        minimum_version: str,
+        section: str,
+        seconds: Callable[[], float],
     ) -> None:
+        self._section = section
         self._cert, self._key, self._client_ca = cert, key, client_ca
         self._minimum = MINIMUM[minimum_version]
         self._seconds = seconds
@@ -76,9 +83,11 @@ class ServerTLS:
         try:
             self._context = self._read()
         except ValueError as error:
-            self._log.error("server.tls.{error}; the certificate before stands", error=str(error))
+            self._log.error("{section}.{error}; the certificate before stands", section=self._section, error=str(error))
         else:
-            self._log.info("server.tls: read {cert} and {key} again", cert=self._cert, key=self._key)
+            self._log.info(
+                "{section}: read {cert} and {key} again", section=self._section, cert=self._cert, key=self._key
+            )
 
     def _versions(self) -> object:
         return [_version(path) for path in (self._cert, self._key, self._client_ca) if path is not None]

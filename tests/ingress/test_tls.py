@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.ingress.access import OPEN, TABLE
 from tests.authorities import CLIENT, SERVER, Authority
 from tests.ingress.test_access import path_of
-from tests.servers import Server
+from tests.servers import Server, free_port
 from tests.signing import ISSUER, claims, jwk, jwks, rsa_key, token
 
 TREQ = """
@@ -172,6 +172,23 @@ class TLSTests(TLSCase):
         metrics = self.ask(server, "GET", "/metrics")[1].decode()
         (line,) = [each for each in metrics.splitlines() if f'expiry_seconds{{file="{self.cert}"}}' in each]
         self.assertTrue(0 < float(line.split()[-1]) <= 600, line)
+
+    def test_admin(self) -> None:
+        """The admin listener has TLS of its own."""
+        port = free_port()
+        admin = {"port": port, "key": "a-key-of-an-operator", "tls": {"cert": str(self.cert), "key": str(self.key)}}
+        server = Server(self.directory, OPENHQM_QUEUE__TYPE="memory", OPENHQM_ADMIN=json.dumps(admin))
+        server.start()
+        self.addCleanup(server.stop)
+        for key, status in (("a-key-of-an-operator", 200), ("another", 401)):
+            connection = HTTPSConnection("localhost", port, timeout=20, context=self.context())
+            connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {key}"})
+            self.assertEqual(connection.getresponse().status, status)
+            connection.close()
+        (self.directory / "empty.key").touch(0o600)
+        admin["tls"] = {"cert": str(self.cert), "key": "empty.key"}
+        server = Server(self.directory, OPENHQM_QUEUE__TYPE="memory", OPENHQM_ADMIN=json.dumps(admin))
+        self.assertIn("admin.tls.key: empty.key holds no private key", server.run()[2])
 
     def test_not_started(self) -> None:
         """What cannot be used ends the process with a line that has the key, the file and the cure."""
