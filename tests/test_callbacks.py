@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import tempfile
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Condition, Thread
@@ -33,11 +36,13 @@ class Receiver:
         self.statuses = list(statuses)
         self.received: list[tuple[dict[str, str], bytes]] = []
         self.came = Condition()
+        self.on_callback: Callable[[], object] = lambda: None
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.on_callback()
                 with receiver.came:
                     receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, content))
                     status = receiver.statuses.pop(0) if len(receiver.statuses) > 1 else receiver.statuses[0]
@@ -63,6 +68,47 @@ class Receiver:
         with self.came:
             assert self.came.wait_for(lambda: len(self.received) >= count, 30), f"{len(self.received)} of {count}"
             return [(fields, Webhook(SECRET).verify(content, fields)) for fields, content in self.received]
+
+
+class BadReceiver:
+    """Hangs, redirects to ``elsewhere``, or answers 10 GiB; it counts its ``connections`` and what it has ``sent``."""
+
+    def __init__(self, kind: str, elsewhere: str) -> None:
+        self.connections = self.sent = 0
+        self._kind = kind
+        self._elsewhere = elsewhere
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._kept: list[socket.socket] = []
+        self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._kept.append(connection)
+            Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            connection.recv(65536)
+            if self._kind == "redirect":
+                head = f"HTTP/1.1 307 Elsewhere\r\nLocation: {self._elsewhere}/\r\nContent-Length: 0\r\n\r\n"
+                connection.sendall(head.encode())
+            elif self._kind == "endless":
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n")
+                while True:
+                    self.sent += connection.send(b"x" * 65536)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self._socket.close()
+        for each in self._kept:
+            each.close()
 
 
 class CallbackTests(SynchronousTestCase):
@@ -130,6 +176,64 @@ class CallbackTests(SynchronousTestCase):
         (first, before), (second, after) = receiver.wait(2)[:2]
         self.assertEqual((first["webhook-id"], before), (second["webhook-id"], after))
         self.assertEqual(first["webhook-id"], accepted["correlation_id"])
+
+    def test_killed_before_it_is_sent(self) -> None:
+        """The process is killed after the ending, before any worker was there: the next one sends the callback.
+
+        It is the workers that send callbacks: a process without them keeps them for one that has some.
+        """
+        receiver = self.receiver(204)
+        server = self.server(receiver, OPENHQM_WORKER__ENABLED="false", OPENHQM_WORKER__HANDLER="")
+        _, accepted = self.submit(server, "well", f"{receiver.origin}/")
+        status, _, _ = server.ask("POST", f"/api/v1/cancel/{accepted['correlation_id']}")
+        self.assertEqual(status, 200)
+        server.kill()
+        self.assertEqual(receiver.received, [])
+        self.server(receiver)
+        ((fields, document),) = receiver.wait(1)
+        self.assertEqual((fields["webhook-id"], document["status"]), (accepted["correlation_id"], "CANCELLED"))
+
+    def test_killed_before_it_is_noted(self) -> None:
+        """The process is killed when the receiver has the callback, before that is stored: it comes again."""
+        receiver = self.receiver(204)
+        server = self.server(receiver)
+        receiver.on_callback = server.kill
+        self.submit(server, "well", f"{receiver.origin}/")
+        receiver.wait(1)
+        receiver.on_callback = lambda: None
+        server.start()
+        (first, before), (second, after) = receiver.wait(2)
+        self.assertEqual((first["webhook-id"], before), (second["webhook-id"], after))
+
+    def test_bad_receivers(self) -> None:
+        """One that hangs, redirects to loopback or answers 10 GiB holds up no request, and is called by the schedule.
+
+        The redirect is not followed, and no more of the long answer is read than is allowed.
+        """
+        elsewhere = self.receiver(204)
+        for kind in ("hang", "redirect", "endless"):
+            bad = BadReceiver(kind, elsewhere.origin)
+            self.addCleanup(bad.close)
+            callbacks = {"secrets": [SECRET], "allow": [bad.origin], "schedule": [0.1], "timeout": 1}
+            server = self.server(elsewhere, OPENHQM_CALLBACKS=json.dumps(callbacks), OPENHQM_WORKER__COUNT="1")
+            for _ in range(3):
+                self.submit(server, "well", f"{bad.origin}/")
+            began = time.monotonic()
+            status, _, answer = server.ask(
+                "POST", "/api/v1/submit", {"payload": 1}, {"Content-Type": "application/json", "Prefer": "wait=20"}
+            )
+            self.assertEqual((status, json.loads(answer)["status"]), (200, "COMPLETED"), kind)
+            self.assertLess(time.monotonic() - began, 20)
+            server.until(lambda: self.dead(server) == 3, f"{kind}: no dead letters")  # noqa: B023
+            self.assertEqual(bad.connections, 6, kind)
+            self.assertLess(bad.sent, 64 << 20)
+            server.kill()
+            shutil.rmtree(self.directory / "data")
+        self.assertEqual(elsewhere.received, [])
+
+    def dead(self, server: Server) -> int:
+        """How many callbacks are dead letters."""
+        return len(json.loads(server.ask("GET", "/api/v1/dead-letters?endpoint=callbacks")[2])["dead_letters"])
 
     def test_dead(self) -> None:
         """What no attempt delivers is a dead letter of the callbacks; redriven, it is sent again under the same id."""
