@@ -185,6 +185,30 @@ class ImageTests(SynchronousTestCase):
             self.assertNotEqual(run(**asked), 0, variables)
 
 
+class ComposeTests(SynchronousTestCase):
+    """``compose.yaml``"""
+
+    def test_configuration(self) -> None:
+        """OpenHQM takes the variables of its service with every queue that there is a profile for."""
+        services = YAML(typ="safe").load((ROOT / "compose.yaml").read_text())["services"]
+        image = dict(re.findall(r"(OPENHQM_\w+)='?([^'\s]+)", (ROOT / "Dockerfile").read_text()))
+        image["OPENHQM_QUEUE__CONNECTION__SQLITE"] = '{"path": "/data"}'
+        chosen = {"HANDLER": "jobs:handle", **image, **services["openhqm"]["environment"]}
+        profiles = {each for service in services.values() for each in service.get("profiles", ())}
+        self.assertEqual(profiles, {"redis", "rabbitmq", "kafka", "mqtt"})
+        for queue in ("sqlite", *profiles):
+            said = {"${QUEUE:-sqlite}": queue, "${HANDLER:-jobs:handle}": "jobs:handle"}
+            variables = {name: said.get(value, value) for name, value in chosen.items()}
+            settings = load(None, variables, PRODUCTS)
+            self.assertEqual((settings.queue.type, settings.worker.handler), (queue, "jobs:handle"))
+
+    def test_files(self) -> None:
+        """Every file of the repository that a service mounts is there."""
+        text = (ROOT / "compose.yaml").read_text()
+        for path in re.findall(r"\./([\w./-]+):", text):
+            self.assertTrue((ROOT / path).is_file(), path)
+
+
 class BuildTests(SynchronousTestCase):
     """``scripts/build-multiarch.sh``, with a ``docker`` that writes down what it was asked for"""
 

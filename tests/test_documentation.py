@@ -40,6 +40,7 @@ NOT_RUN = {
     "docs/mqtt.md: sudo apt-get": INSTALLS,
     "docs/mqtt.md: sudo systemctl": SYSTEM,
     "docs/DOCKER_IMAGES.md: docker": "it needs Docker",
+    "docs/deploying.md: docker compose": "it needs Docker",
     "docs/KUBERNETES_SIDECAR.md: kubectl": "it needs a cluster",
     "docs/pubsub.md: pip install": INSTALLS,
     "docs/pubsub.md: gcloud": "it needs the service",

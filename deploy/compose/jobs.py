@@ -1,0 +1,6 @@
+"""The handler of compose.yaml. A change of this file restarts the gateway."""
+
+
+def handle(work):
+    """Answer with the payload."""
+    return {"received": work.payload, "attempt": work.attempt}
