@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks import running
 from benchmarks.batch import BATCHES, MANY, ONE, batch
+from benchmarks.callbacks import callbacks
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.drain import drain
 from benchmarks.open_model import measure, percentile
@@ -279,6 +280,7 @@ PARTS = (
     "rabbitmq",
     "consume",
     "drain",
+    "callbacks",
     "replay",
     "processes",
     "memory",
@@ -312,6 +314,7 @@ def main() -> int:
         "rabbitmq": lambda: rabbitmq(table, seconds, rounds),
         "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
         "drain": lambda: drain(table, 5000 if options.quick else 20_000, rounds),
+        "callbacks": lambda: callbacks(table, 2000 if options.quick else 5000, rounds),
         "replay": lambda: replay(table, 2000 if options.quick else 100_000, 3 if options.quick else 60),
         "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),

@@ -69,15 +69,15 @@ def _ours(url: str, count: int) -> tuple[float, float]:
                 assert worker.poll() is None, "the worker has ended"
                 assert time.monotonic() < deadline, f"only {done} of {count} were done"
                 if first is None and done >= WARM * count:
-                    first = done, _cpu(worker.pid), time.perf_counter()
+                    first = done, cpu(worker.pid), time.perf_counter()
                 time.sleep(PAUSE)
             assert first is not None, "all messages were done before the first count"
             before, spent, began = first
             rate = (count - before) / (time.perf_counter() - began)
-            return (_cpu(worker.pid) - spent) / (count - before) * 1e6, rate
+            return (cpu(worker.pid) - spent) / (count - before) * 1e6, rate
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     """The seconds of CPU that a process has used, with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
