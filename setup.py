@@ -71,6 +71,7 @@ setup(
             "build>=1.2",
             "coverage>=7.6",
             "hypothesis>=6.100",
+            "jsonschema>=4.23",
             "kubernetes-validate>=1.37",
             "mypy>=1.13",
             "mypy-zope>=1.0.9",

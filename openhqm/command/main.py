@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.command.test_main -*-
-"""The command line ``openhqm``: serve, check, the dead letters of a process that runs, and the file of keys.
+"""The command line ``openhqm``: serve, check, the schema of the configuration, dead letters, and the file of keys.
 
 Exit codes: 0 it is done; 1 it could not be done; 2 the command line or the configuration is wrong; 3 the process does
 not answer; 130 interrupted.
@@ -8,12 +8,13 @@ not answer; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 from openhqm import __version__
 from openhqm.command.addresses import default_url
@@ -41,11 +42,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
         asked = parser().parse_args(arguments)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else WRONG
-    if asked.command not in ("dead", "keys"):
+    if asked.command not in ("config", "dead", "keys"):
         twistd(asked)
     say, tell = partial(print, file=out), partial(print, file=err)
     try:
-        if asked.command == "keys":
+        if asked.command == "config":
+            code = print_schema(say)
+        elif asked.command == "keys":
             code = run_keys(asked, say, tell, time.time())
         else:
             url = asked.url or default_url(asked.config, environment)
@@ -90,9 +93,28 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
         command.add_argument("-c", "--config", metavar="FILE", help="YAML file; OPENHQM_* variables override it")
         command.add_argument("-r", "--role", choices=ROLES, default="all", help="the part of the work it does")
+    add_config(commands)
     add_dead(commands)
     add_keys(commands)
     return root
+
+
+def add_config(commands: Any) -> None:
+    """Add ``config`` and its action to the subcommands of a parser."""
+    config = commands.add_parser("config", help="what a configuration file may have", allow_abbrev=False)
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    summary = "print the JSON Schema of the file, for editors"
+    actions.add_parser("schema", help=summary, description=f"{summary}.", allow_abbrev=False)
+
+
+def print_schema(out: Callable[[str], object]) -> int:
+    """Print the JSON Schema of a configuration file."""
+    from openhqm.backends import PRODUCTS
+    from openhqm.config.json_schema import json_schema
+    from openhqm.config.records import settings_record
+
+    out(json.dumps(json_schema(settings_record(PRODUCTS)), indent=2))
+    return DONE
 
 
 def twistd(asked: argparse.Namespace) -> None:

@@ -57,6 +57,11 @@ def tagged(base: type[Tagged], records: Mapping[str, type[Any]]) -> type[Tagged]
 _records: dict[type[Any], Mapping[str, type[Any]]] = {}
 
 
+def records_of(kind: type[Tagged]) -> Mapping[str, type[Any]]:
+    """The records that a class made by `tagged` reads, by what ``type`` says."""
+    return _records[kind]
+
+
 class Text(str):
     """A string from the environment or from a ``${VARIABLE}``: its type is that of its key."""
 

@@ -1,7 +1,8 @@
 # -*- test-case-name: tests.config.test_config -*-
 """Validators of single settings.
 
-A validator raises `ValueError`, whose text continues a sentence that begins with the key.
+A validator raises `ValueError`, whose text continues a sentence that begins with the key. Its ``schema``, where it has
+one, says the same in JSON Schema.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def between(least: float, most: float) -> Validator:
         if not least <= value <= most:
             raise ValueError(f"must be from {least} to {most}, not {value}")
 
+    check.schema = {"minimum": least, "maximum": most}  # type: ignore[attr-defined]
     return check
 
 
@@ -33,6 +35,7 @@ def one_of(allowed: Collection[str]) -> Validator:
         if value not in allowed:
             raise ValueError(f"must be {' or '.join(sorted(allowed))}, not {value!r}")
 
+    check.schema = {"enum": sorted(allowed)}  # type: ignore[attr-defined]
     return check
 
 
