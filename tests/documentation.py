@@ -144,7 +144,7 @@ class Reader:
     def _run(self, block: Block) -> str:
         """Run the commands of the block, and return what they print; nothing for those that serve."""
         text = self._placed(block.text.rstrip())
-        if "examples/target.py" in text:
+        if "examples/target.py" in text or text == "python receiver.py":
             self._targets.append(self._start(["bash", "-c", text], self._target, block))
             return ""
         background = text.endswith("&")
