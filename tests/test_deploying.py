@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import kubernetes_validate
 from ruamel.yaml import YAML
@@ -207,6 +209,28 @@ class ComposeTests(SynchronousTestCase):
         text = (ROOT / "compose.yaml").read_text()
         for path in re.findall(r"\./([\w./-]+):", text):
             self.assertTrue((ROOT / path).is_file(), path)
+
+
+class SystemdTests(SynchronousTestCase):
+    """The unit of systemd"""
+
+    def test_exposure(self) -> None:
+        """systemd counts it among what is well confined: at most 2.5 of 10."""
+        if shutil.which("systemd-analyze") is None:
+            raise SkipTest("systemd-analyze is missing")
+        unit = str(ROOT / "deploy" / "systemd" / "openhqm.service")
+        done = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--threshold=25", unit], capture_output=True, text=True
+        )
+        self.assertEqual(done.returncode, 0, done.stdout[-200:] + done.stderr)
+
+    def test_told(self) -> None:
+        """It waits until the process is ready, and gives it more time to stop than that takes to drain."""
+        text = (ROOT / "deploy" / "systemd" / "openhqm.service").read_text()
+        self.assertIn("\nType=notify\n", text)
+        stop = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+        assert stop is not None
+        self.assertGreater(int(stop[1]), load(None, {}, PRODUCTS).server.drain_seconds)
 
 
 class BuildTests(SynchronousTestCase):
