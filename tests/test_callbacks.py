@@ -16,6 +16,7 @@ from typing import Any
 from standardwebhooks import Webhook
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.brokers import Mosquitto, RedisServer
 from tests.config.test_callbacks import SECRET
 from tests.servers import Server, free_port
 
@@ -66,7 +67,7 @@ class Receiver:
     def wait(self, count: int) -> list[tuple[dict[str, str], Any]]:
         """The header fields and the verified documents of the callbacks, once so many have come."""
         with self.came:
-            assert self.came.wait_for(lambda: len(self.received) >= count, 30), f"{len(self.received)} of {count}"
+            assert self.came.wait_for(lambda: len(self.received) >= count, 60), f"{len(self.received)} of {count}"
             return [(fields, Webhook(SECRET).verify(content, fields)) for fields, content in self.received]
 
 
@@ -164,6 +165,41 @@ class CallbackTests(SynchronousTestCase):
             self.assertEqual(found[id], shown)
             if status != "TIMEOUT":  # it may have begun, and been done, before its deadline
                 self.assertEqual(found[id]["status"], status)
+
+    def elsewhere(self, **queue: str) -> None:
+        """An attempt is refused, the process is killed, and the next one sends the callback under the same id."""
+        receiver = self.receiver(503, 200)
+        server = self.server(receiver, **queue)
+        code, accepted = self.submit(server, "well", f"{receiver.origin}/")
+        self.assertEqual(code, 202, accepted)
+        receiver.wait(1)
+        server.kill()
+        server.start()
+        (first, before), (second, after) = receiver.wait(2)[:2]
+        self.assertEqual((first["webhook-id"], before), (second["webhook-id"], after))
+        self.assertEqual(first["webhook-id"], accepted["correlation_id"])
+
+    def test_redis(self) -> None:
+        """In Redis."""
+        redis = RedisServer().start()
+        self.addCleanup(redis.close)
+        # It may be killed before the outcome of the attempt is stored: then its lease has to end.
+        lease = {"OPENHQM_QUEUE__LEASE_SECONDS": "3"}
+        self.elsewhere(OPENHQM_QUEUE__TYPE="redis", OPENHQM_QUEUE__REDIS_URL=redis.url, **lease)
+
+    def test_over_a_broker(self) -> None:
+        """Over a broker, with the ledger in the file, and in Redis."""
+        for ledger in ("file", "redis"):
+            mosquitto, redis = Mosquitto().start(), RedisServer().start()
+            self.addCleanup(mosquitto.close)
+            self.addCleanup(redis.close)
+            beside = {"OPENHQM_CACHE__TYPE": "redis", "OPENHQM_CACHE__REDIS_URL": redis.url}
+            self.elsewhere(
+                OPENHQM_QUEUE__TYPE="mqtt",
+                OPENHQM_QUEUE__MQTT_HOST="127.0.0.1",
+                OPENHQM_QUEUE__CONNECTION__MQTT__PORT=str(mosquitto.port),
+                **(beside if ledger == "redis" else {}),
+            )
 
     def test_killed(self) -> None:
         """The process is killed after an attempt that the receiver refused: the next process sends it, under one id."""
