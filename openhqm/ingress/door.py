@@ -10,8 +10,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
 from openhqm.delivery.long_polling import LongPolls
@@ -21,13 +22,20 @@ from openhqm.http1.send_budget import SENDING
 from openhqm.ingress.answers import HTTPProblem, field, problem
 from openhqm.ingress.message_size import check_size
 from openhqm.ingress.metrics import DoorMetrics
-from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of, prefer_wait
+from openhqm.ingress.preferences import (
+    cancels_on_disconnect,
+    check_encoding,
+    check_json_type,
+    claim_of,
+    prefer_wait,
+)
 from openhqm.ingress.submission import read_submission
 from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.field_text import field_bytes
+from openhqm.runtime.deferreds import Running
 from openhqm.runtime.steady_time import ahead_of, never_ahead
 
 HeaderField = Callable[[bytes], bytes | None]
@@ -151,12 +159,22 @@ class Door:
         acceptance = await self.accept(body, fields)
         headers = acceptance_fields(acceptance)
         if wait is not None:
-            record = await self.ended(acceptance, wait)
+            try:
+                record = await self.ended(acceptance, wait)
+            except CancelledError:  # the connection has ended
+                if not self.closed and cancels_on_disconnect(field(fields, b"openhqm-cancel-on-disconnect")):
+                    Running(self._cancel_queued(acceptance.correlation_id), lambda _: None, _give_up)
+                raise
             if record is not None and record.reply is not None and self.can_send(record.reply):
                 return self._response(record, (*without_retry(headers), _applied(wait)))
         elif prefer is not None and "respond-async" in prefer.lower():
             headers = (*headers, (b"Preference-Applied", b"respond-async"))
         return Answer(202, acceptance_document(acceptance, self.ahead()), fields=headers)
+
+    async def _cancel_queued(self, correlation_id: str) -> None:
+        record = await self.store.find(correlation_id)
+        if record.status is Status.PENDING:
+            await self.store.cancel(correlation_id)
 
     async def status(self, correlation_id: str) -> Answer:
         """The status document. `UnknownRequest`, `ExpiredRequest`, `NotDurable`."""
@@ -281,6 +299,11 @@ class Door:
         if wait is None:
             return self.store.find(correlation_id)
         return self._waiting.wait_for_ending(correlation_id, wait)
+
+
+def _give_up(failure: Failure) -> None:
+    """A request that cannot be cancelled now is done like any other."""
+    failure.trap(OpenHQMError)
 
 
 def carried(fields: HeaderField) -> dict[str, str] | None:

@@ -42,6 +42,11 @@ def prefers_async(value: str | None) -> bool:
     return any(name.strip().lower() == "respond-async" for name in names)
 
 
+def cancels_on_disconnect(value: str | None) -> bool:
+    """Whether ``OpenHQM-Cancel-On-Disconnect`` asks for that."""
+    return value is not None and value.lower() == "true"
+
+
 def query_wait(values: list[bytes], most: float) -> float | None:
     """The seconds of ``?wait=N``, at most ``most``. `InvalidRequest` unless it is one whole number from 0 up."""
     if not values:

@@ -305,3 +305,38 @@ class PrefixTests(SynchronousTestCase):
         self.assertTrue(server.ask("GET", "/api/v1/submit").startswith(b"HTTP/1.1 405 "))
         submitted = server.ask("POST", "/api/v1/submit", GOOD, content_type="application/json")
         self.assertTrue(submitted.startswith(b"HTTP/1.1 202 "))
+
+
+class CancelOnDisconnectTests(SynchronousTestCase):
+    """A caller that waits, and whose connection ends"""
+
+    def after(self, body: bytes, *, closed: bool = False, **headers: str) -> list[str]:
+        """The status of the request after that, with the fast path and without."""
+        found = []
+        for fast in (True, False):
+            server = InMemoryServer(fast)
+            fields = {"content_type": "application/json", "idempotency_key": "k"}
+            accepted = json.loads(server.ask("POST", "/api/v1/submit", body, **fields).split(b"\r\n\r\n")[1])
+            waiting = server.ask("POST", "/api/v1/submit", body, prefer="wait=50", **fields, **headers)
+            self.assertEqual(waiting, b"")
+            server.door.closed = closed
+            server.protocol.connectionLost()
+            server.bench.backend.turn()
+            found.append(server.bench.status(accepted["correlation_id"]).value)
+        return found
+
+    def test_queued(self) -> None:
+        """What waits in the queue is cancelled where that was asked for, and only there."""
+        later = b'{"payload":1,"metadata":{"delay":60}}'
+        self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="true"), ["CANCELLED"] * 2)
+        self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="false"), ["PENDING"] * 2)
+        self.assertEqual(self.after(later), ["PENDING"] * 2)
+
+    def test_begun(self) -> None:
+        """What has begun goes on."""
+        self.assertEqual(self.after(GOOD, openhqm_cancel_on_disconnect="true"), ["PROCESSING"] * 2)
+
+    def test_stopping(self) -> None:
+        """A connection that the process itself cuts when it stops cancels nothing."""
+        later = b'{"payload":1,"metadata":{"delay":60}}'
+        self.assertEqual(self.after(later, closed=True, openhqm_cancel_on_disconnect="true"), ["PENDING"] * 2)
