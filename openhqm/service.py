@@ -50,6 +50,7 @@ from openhqm.ingress.metrics import DoorMetrics, StraightMetrics
 from openhqm.ingress.process_metrics import register_process_metrics
 from openhqm.ingress.proxied import Proxied
 from openhqm.ingress.queue_metrics import Metrics
+from openhqm.ingress.rate_limiting import make_limiter
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.ingress.submission import check_submission, read_submission
@@ -159,8 +160,7 @@ class OpenHQM(Service):
         self._announcing = Announcing(settings, queue, self.ports, os.environ, reactor)
         addressing = settings.addressing()
         brokers, works = make_foreign_brokers(settings, reactor), settings.worker.enabled
-        pool = WorkerPool(settings, addressing, queue, reactor, self.registry, brokers) if works else None
-        self._pool = pool
+        pool = self._pool = WorkerPool(settings, addressing, queue, reactor, self.registry, brokers) if works else None
         rules = read_submission, check_submission
         self.bridges = Bridges(settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry)
         door_metrics = DoorMetrics(self.registry)
@@ -201,9 +201,10 @@ class OpenHQM(Service):
         self._authentication = make_authentication(settings.auth, reactor)
         access = self._authentication.access
         cors = settings.cors.cors
-        fast_path = FastPath(self._door, self._streams, access, cors)
+        limiter = make_limiter(settings.rate_limit, reactor, access is not None, door_metrics.limited.inc)
+        fast_path = FastPath(self._door, self._streams, access, cors, limiter)
         self._site = HTTP1Site(
-            Routes(self._door, self._streams, self._health, shown, self._own_paths, access, cors).resource(),
+            Routes(self._door, self._streams, self._health, shown, self._own_paths, access, cors, limiter).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,

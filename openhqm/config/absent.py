@@ -13,7 +13,6 @@ from openhqm.config.structure import Text
 
 SECTIONS = {
     "tenants": "tenants",
-    "rate_limit": "rate limits",
 }
 
 KEYS = {

@@ -281,6 +281,18 @@ class Admin:
 
 
 @attrs.frozen
+class RateLimit:
+    """How often each caller may submit: ``requests`` in ``per_seconds``, and ``burst`` of them at once. None: no limit.
+
+    ``burst`` None: as many as ``requests``.
+    """
+
+    requests: int | None = attrs.field(default=None, validator=optional(between(1, 1_000_000)))
+    per_seconds: float = attrs.field(default=1.0, validator=between(0.001, 86400))
+    burst: int | None = attrs.field(default=None, validator=optional(between(1, 1_000_000)))
+
+
+@attrs.frozen
 class Monitoring:
     """What is told about the process. ``log_format`` None: text on a terminal, else JSON."""
 
@@ -304,6 +316,7 @@ class Settings:
     routing: Routing = attrs.field(factory=Routing)
     partitioning: Partitions = attrs.field(factory=Partitions)
     callbacks: CallbackSettings = attrs.field(factory=CallbackSettings)
+    rate_limit: RateLimit = attrs.field(factory=RateLimit)
     auth: Auth = attrs.field(factory=Auth)
     cors: CorsSettings = attrs.field(factory=CorsSettings)
     admin: Admin = attrs.field(factory=Admin)

@@ -37,6 +37,7 @@ def unused(
         *_switched_off(settings, document),
         *_of_the_door(settings),
         *_of_callbacks(settings),
+        *_of_rate_limits(settings),
         *_of_the_admin_listener(settings),
         *_of_endpoints(settings),
         *_of_routes(settings),
@@ -130,6 +131,12 @@ def _of_callbacks(settings: Settings) -> Found:
         for name in set(_changed(settings.callbacks)) - {"channels"}:
             reason = "has no effect, because callbacks are signed, and callbacks.secrets is empty"
             yield f"callbacks.{name}", f"{reason}: name a secret, or leave it out"
+
+
+def _of_rate_limits(settings: Settings) -> Found:
+    if settings.rate_limit.requests is None:
+        for name in _changed(settings.rate_limit):
+            yield f"rate_limit.{name}", "has no effect without rate_limit.requests: set that, or leave this out"
 
 
 def _of_the_admin_listener(settings: Settings) -> Found:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -60,14 +61,18 @@ def _read_list(body: bytes) -> list[bytes]:
         raise MalformedJSON(str(error)) from None
 
 
-async def submit_batch(door: Door, body: bytes, fields: HeaderField) -> Answer:
+async def submit_batch(
+    door: Door, body: bytes, fields: HeaderField, limit: Callable[[int], object] = lambda count: None
+) -> Answer:
     """Have each submission accepted that can be, all of them at once: 202, where at least one is.
 
+    ``limit`` is told how many there are, and raises where its caller may not send so many now.
     With an ``Idempotency-Key``, each is known by that and its place in the batch, so that the batch can be repeated.
     `HTTPProblem`, `MalformedJSON` or `InvalidRequest` where it is no batch, `NotDurable` where nothing can be stored.
     """
     check_encoding(field(fields, b"content-encoding"))
     found = read_batch(body, field(fields, b"content-type"))
+    limit(len(found))
     whole, trace = claim_of(field(fields, b"idempotency-key"), BATCH, b""), carried(fields)
 
     def read(index: int, text: bytes, now: float) -> tuple[Submission, IdempotencyClaim | None]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
@@ -17,6 +18,7 @@ from openhqm.ingress.access import Access
 from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
+from openhqm.ingress.rate_limiting import RateLimiter
 from openhqm.policy.api_keys import Role
 from openhqm.policy.cors import Cors
 
@@ -32,12 +34,18 @@ class FastPath:
     """Serves submit, status, response and events where the request has no query and no unusual form."""
 
     def __init__(
-        self, door: Door, streams: EventStreams, access: Access | None = None, cors: Cors | None = None
+        self,
+        door: Door,
+        streams: EventStreams,
+        access: Access | None = None,
+        cors: Cors | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
         self._door = door
         self._streams = streams
         self._access = access
         self._cors = cors
+        self._limiter = limiter
 
     def __call__(self, message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
         """A coroutine that serves ``message``, or None where the routes have to serve it."""
@@ -49,6 +57,8 @@ class FastPath:
             return None  # the routes know what pages of other origins are told
         if method == b"POST":
             if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
+                if self._limiter is not None:
+                    return served(self._submit_limited(self._limiter, message), target)
                 return served(self._door.submit(message.body, message.field), target)
         elif method == b"GET":
             # A target of exactly this length has neither a query nor a longer path.
@@ -63,6 +73,13 @@ class FastPath:
     def _refused(self, access: Access, method: bytes, target: bytes, message: FullRequest) -> bool:
         role = Role.SUBMIT if method == b"POST" and target == _SUBMIT else Role.READ
         return access.refusal(role, target, message.head.headers, message.connection) is not None
+
+    async def _submit_limited(self, limiter: RateLimiter, message: FullRequest) -> Answer:
+        refusal, told = limiter.take(message.head.headers, message.connection)
+        if refusal is not None:
+            return refusal
+        answer = await self._door.submit(message.body, message.field)
+        return attrs.evolve(answer, fields=(*answer.fields, *told))
 
     async def _events(self, correlation_id: str, message: FullRequest) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])

@@ -16,9 +16,11 @@ class DoorMetrics:
     """The metrics of the door, registered in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        outcomes = ("accepted", "replayed", "refused", "unavailable")
+        outcomes = ("accepted", "replayed", "refused", "unavailable", "limited")
         submissions = Counts("openhqm_submissions", "Submissions, by outcome.", "outcome", outcomes, registry)
-        self.accepted, self.replayed, self.refused, self.unavailable = (submissions[outcome] for outcome in outcomes)
+        self.accepted, self.replayed, self.refused, self.unavailable, self.limited = (
+            submissions[outcome] for outcome in outcomes
+        )
         self.ingest = Durations(
             "openhqm_ingest_duration_seconds",
             "From the last byte of a submission to its answer, without the time of a long poll.",

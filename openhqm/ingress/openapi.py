@@ -65,6 +65,7 @@ _REFUSALS = {
     "413": ref("responses/too_large"),
     "415": ref("responses/not_json"),
     "422": ref("responses/invalid"),
+    "429": ref("responses/limited"),
     "503": ref("responses/unavailable"),
 }
 
@@ -337,6 +338,7 @@ def _problems() -> Json:
             ("too_large", "The body is too long, or the message that it makes is longer than the queue takes."),
             ("not_json", "The content is not application/json."),
             ("invalid", "A field is unknown or has the wrong type or range; the problem names it."),
+            ("limited", "The caller submits too often: `Retry-After` says when to come again."),
             ("unavailable", "This could not be stored safely now. Repeat a submission under the same Idempotency-Key."),
         )
     }

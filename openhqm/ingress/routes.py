@@ -28,6 +28,7 @@ from openhqm.ingress.health import Health
 from openhqm.ingress.local_access import why_not_local
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import check_encoding, check_json_type, last_event_id, query_wait, wants_events
+from openhqm.ingress.rate_limiting import RateLimiter
 from openhqm.ingress.sending import WebStreamSink, send
 from openhqm.messages import Acceptance, Event
 from openhqm.policy.cors import Cors
@@ -93,7 +94,9 @@ class Routes:
         own_paths: OwnPaths = ROOT,
         access: Access | None = None,
         cors: Cors | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
+        self._limiter = limiter
         self._door = door
         self._streams = streams
         self._health = health
@@ -111,6 +114,7 @@ class Routes:
     async def submit(self, request: IRequest) -> bytes:
         """Accept a request, and answer with its id, its response, or its events."""
         body = request.content.read()
+        self._limit(request, 1)
         if wants_events(field(request.getHeader, b"accept")):
             acceptance = await self._door.accept(body, request.getHeader)
             history = await self._door.first_events(acceptance)
@@ -121,7 +125,10 @@ class Routes:
     @deferred
     async def batch(self, request: IRequest) -> bytes:
         """Accept many requests."""
-        return send(request, await submit_batch(self._door, request.content.read(), request.getHeader))
+        body = request.content.read()
+        return send(
+            request, await submit_batch(self._door, body, request.getHeader, lambda count: self._limit(request, count))
+        )
 
     @app.route("/api/v1/status/<correlation_id>", methods=["GET"])
     @deferred
@@ -258,6 +265,16 @@ class Routes:
 
     def _wait(self, request: IRequest) -> float | None:
         return query_wait(request.args.get(b"wait", []), self._door.longest_wait)
+
+    def _limit(self, request: Any, count: int) -> None:
+        """Count so many submissions of the caller, and tell it what is left. `HTTPProblem` 429 where it is too many."""
+        if self._limiter is None:
+            return
+        refusal, told = self._limiter.take(_fields(request), request.channel, count)
+        if refusal is not None:
+            raise HTTPProblem(429, self._limiter.detail, refusal.fields)
+        for name, value in told:
+            request.responseHeaders.setRawHeaders(name, [value])
 
     def _letters(self, request: IRequest) -> DeadLetters:
         """The dead letters, for a program on this host. `HTTPProblem` 404 where they are switched off, and 403."""

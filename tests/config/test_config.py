@@ -430,7 +430,6 @@ class AbsentTests(ConfigCase):
             ("queue.spool", "/var/spool"),
             ("auth.api_keys", ["a"]),
             ("tenants", ["a"]),
-            ("rate_limit", {"requests": 5}),
             ("monitoring.redact", ["Authorization"]),
             ("monitoring.tracing", {"otlp_endpoint": "http://a"}),
         ):
@@ -485,7 +484,7 @@ class AbsentTests(ConfigCase):
             "proxy: {enabled: false}",
             "proxy: {enabled: false, sidecar: {enabled: false}}",
             "admin: {enabled: true, key: null}",
-            "rate_limit: {enabled: false}",
+            "tenants: {enabled: false}",
             "partitioning: {enabled: false, partition_count: 16}",
             "server: {workers: 1, trusted_proxies: []}",
             "queue: {format: auto, spool: null, response_queue: null}",
@@ -500,8 +499,8 @@ class AbsentTests(ConfigCase):
         """So are variables that leave it off."""
         for environment in (
             {"SERVER__WORKERS": "1"},
-            {"RATE_LIMIT__ENABLED": "false"},
-            {"RATE_LIMIT": '{"enabled": false}'},
+            {"TENANTS__ENABLED": "false"},
+            {"TENANTS": '{"enabled": false}'},
             {"ADMIN__KEY": "null"},
             {"BRIDGES": "[]"},
             {"QUEUE__SPOOL": "null"},
@@ -514,7 +513,7 @@ class AbsentTests(ConfigCase):
 
     def test_where_it_was_asked_for(self) -> None:
         """A missing or misspelt section that only a variable sets is refused with the name of the variable."""
-        for name in ("RATE_LIMIT__ENABLED", "SEVER__PORT"):
+        for name in ("TENANTS__ENABLED", "SEVER__PORT"):
             self.assertEqual(self.complaint(**{name: "true"}).source, f"OPENHQM_{name}")
 
     def test_the_design_documents_own_example(self) -> None:

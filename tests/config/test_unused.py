@@ -53,6 +53,7 @@ class UnusedTests(ConfigCase):
             ("brokers: {plant: {type: mqtt, host: a}}", "brokers", "no bridge"),
             ("admin: {key: correct-horse-battery}", "admin.key", "without admin.port"),
             ("admin: {host: '::1'}", "admin.host", "without admin.port"),
+            ("rate_limit: {burst: 5}", "rate_limit.burst", "rate_limit.requests"),
             ("callbacks: {schedule: [5]}", "callbacks.schedule", "name a secret"),
             ("callbacks: {allow: [10.0.0.0/8]}", "callbacks.allow", "name a secret"),
             (
