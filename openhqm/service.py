@@ -201,7 +201,7 @@ class OpenHQM(Service):
         self._authentication = make_authentication(settings.auth, reactor)
         access = self._authentication.access
         cors = settings.cors.cors
-        limiter = make_limiter(settings.rate_limit, reactor, access is not None, door_metrics.limited.inc)
+        limiter = make_limiter(settings.rate_limit, reactor, access, door_metrics.limited.inc)
         fast_path = FastPath(self._door, self._streams, access, cors, limiter)
         self._site = HTTP1Site(
             Routes(self._door, self._streams, self._health, shown, self._own_paths, access, cors, limiter).resource(),

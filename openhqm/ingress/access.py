@@ -95,7 +95,7 @@ class Access:
         if role is OPEN:
             return None
         try:
-            caller = self._caller(fields, connection)
+            caller = self.caller(fields, connection)
         except KeysUnavailable:
             return _UNAVAILABLE
         if caller is None:
@@ -104,8 +104,11 @@ class Access:
             return problem(403, f"this needs a key with the role {role.value}")
         return None
 
-    def _caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> Caller | None:
-        """A credential in a field decides alone: it may be of another caller than the certificate."""
+    def caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> Caller | None:
+        """Who has sent a request; None: it has no credential that is good. `KeysUnavailable`.
+
+        A credential in a field decides alone: it may be of another caller than the certificate.
+        """
         found = [field for field in fields if field[0] in CARRIERS]
         if not found:
             return self._keys.certified(connection)

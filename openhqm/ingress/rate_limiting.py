@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
@@ -16,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.model import RateLimit
 from openhqm.http1.messages import Answer, Fields
-from openhqm.ingress.access import CARRIERS
+from openhqm.ingress.access import Access
 from openhqm.ingress.answers import problem
 from openhqm.policy.rate_limits import RateLimits, Taken
 
@@ -25,14 +24,14 @@ _NETWORK_BITS = 64
 
 
 class RateLimiter:
-    """Counts submissions against ``limits``: by credential where those were checked before, else by address."""
+    """Counts submissions against ``limits``. ``access`` knows whose they are; None: the client's address has to do."""
 
     def __init__(
-        self, limits: RateLimits, clock: IReactorTime, by_credential: bool, refused: Callable[[], None]
+        self, limits: RateLimits, clock: IReactorTime, access: Access | None, refused: Callable[[], None]
     ) -> None:
         self._limits = limits
         self._clock = clock
-        self._by_credential = by_credential
+        self._access = access
         self._refused = refused
         self.detail = f"too many submissions: at most {limits.requests} in {limits.per_seconds:g} s"
         self._policy = b'"default";q=%d;w=%d' % (limits.requests, max(1, math.ceil(limits.per_seconds)))
@@ -54,10 +53,9 @@ class RateLimiter:
         return (b"RateLimit-Policy", self._policy), (b"RateLimit", left)
 
     def _caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> bytes:
-        if self._by_credential:
-            found = b"\n".join(value for name, value in fields if name in CARRIERS)
-            if found:
-                return blake2b(found, digest_size=16).digest()
+        caller = None if self._access is None else self._access.caller(fields, connection)
+        if caller is not None:  # the key or the login, however many tokens it has
+            return f"{caller.tenant} {caller.key_id}".encode()
         return client_network(getattr(connection.getPeer(), "host", "") or "")
 
 
@@ -74,10 +72,10 @@ def client_network(host: str) -> bytes:
 
 
 def make_limiter(
-    limit: RateLimit, clock: IReactorTime, by_credential: bool, refused: Callable[[], None]
+    limit: RateLimit, clock: IReactorTime, access: Access | None, refused: Callable[[], None]
 ) -> RateLimiter | None:
     """What ``limit`` asks for; None: callers may submit as often as they like."""
     if limit.requests is None:
         return None
     limits = RateLimits(limit.requests, limit.per_seconds, limit.burst)
-    return RateLimiter(limits, clock, by_credential, refused)
+    return RateLimiter(limits, clock, access, refused)

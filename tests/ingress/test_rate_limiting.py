@@ -10,7 +10,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.ingress.access import Access
 from openhqm.ingress.rate_limiting import RateLimiter, client_network
+from openhqm.policy.api_keys import Caller, Role
 from openhqm.policy.rate_limits import RateLimits
 from tests.servers import Server
 
@@ -26,26 +28,43 @@ class Connection:
         return self
 
 
+class Keys:
+    """Every credential is good, and its first letter says whose it is."""
+
+    def caller(self, secret: bytes) -> Caller | None:
+        return Caller("acme", frozenset(Role), secret[:1].decode())
+
+    def certified(self, connection: Any) -> Caller | None:
+        return None
+
+
 class CallerTests(SynchronousTestCase):
-    def test_who(self) -> None:
-        """With credentials the credential counts, and without them the network that a client cannot leave."""
-        for by_credential, first, second, same in (
-            (False, ("192.0.2.1", b"a"), ("192.0.2.1", b"b"), True),
-            (False, ("192.0.2.1", None), ("192.0.2.2", None), False),
-            (False, ("2001:db8::1", None), ("2001:db8::ffff:1", None), True),
-            (False, ("2001:db8::1", None), ("2001:db8:0:1::1", None), False),
-            (False, ("::ffff:192.0.2.1", None), ("192.0.2.1", None), True),
-            (True, ("192.0.2.1", b"a"), ("192.0.2.2", b"a"), True),
-            (True, ("192.0.2.1", b"a"), ("192.0.2.1", b"b"), False),
-            (True, ("192.0.2.1", None), ("192.0.2.2", None), False),
+    def limited(self, access: Access | None, *requests: tuple[str, list[tuple[bytes, bytes]]]) -> list[bool]:
+        """Which of the requests, each from an address and with fields, are refused where one is allowed."""
+        limiter = RateLimiter(RateLimits(1, 60.0), Clock(), access, lambda: None)
+        return [limiter.take(fields, Connection(host))[0] is not None for host, fields in requests]
+
+    def test_address(self) -> None:
+        """Where callers need no key, the network that a client cannot leave counts, and no field does."""
+        for first, second, same in (
+            ("192.0.2.1", "192.0.2.1", True),
+            ("192.0.2.1", "192.0.2.2", False),
+            ("2001:db8::1", "2001:db8::ffff:1", True),
+            ("2001:db8::1", "2001:db8:0:1::1", False),
+            ("::ffff:192.0.2.1", "192.0.2.1", True),
         ):
-            limiter = RateLimiter(RateLimits(1, 60.0), Clock(), by_credential, lambda: None)
-            refusals = []
-            for host, key in (first, second):
-                fields = [] if key is None else [(b"openhqm-key", key)]
-                refusals.append(limiter.take(fields, Connection(host))[0])
-            self.assertEqual([each is not None for each in refusals], [False, same], (by_credential, first, second))
+            asked = self.limited(None, (first, [(b"openhqm-key", b"a")]), (second, [(b"openhqm-key", b"b")]))
+            self.assertEqual(asked, [False, same], (first, second))
         self.assertEqual(client_network("/run/socket"), b"")
+
+    def test_caller(self) -> None:
+        """Where they need one, the caller counts, whatever else its requests have and wherever they are from."""
+        access = Access(Keys())
+        key, other, noise = (b"openhqm-key", b"a"), (b"openhqm-key", b"b"), (b"authorization", b"Basic eA==")
+        self.assertEqual(self.limited(access, ("192.0.2.1", [key]), ("192.0.2.2", [key, noise])), [False, True])
+        self.assertEqual(self.limited(access, ("192.0.2.1", [key]), ("192.0.2.1", [other])), [False, False])
+        token = (b"authorization", b"Bearer a2")  # another credential of the same login
+        self.assertEqual(self.limited(access, ("192.0.2.1", [key]), ("192.0.2.1", [token])), [False, True])
 
 
 class LimitedTests(SynchronousTestCase):
