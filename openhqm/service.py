@@ -38,7 +38,6 @@ from openhqm.fleet.protocol import Report
 from openhqm.http1.rules import always_own
 from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
-from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
 from openhqm.ingress.access_log import note
 from openhqm.ingress.admin import AdminListener, scaled_queues
 from openhqm.ingress.authentication import make_authentication
@@ -46,17 +45,16 @@ from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
-from openhqm.ingress.metrics import DoorMetrics, StraightMetrics
+from openhqm.ingress.hooks import Hooks
+from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.process_metrics import register_process_metrics
-from openhqm.ingress.proxied import Proxied
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.rate_limiting import make_limiter
 from openhqm.ingress.routes import Routes
-from openhqm.ingress.sidecar import Sidecar
+from openhqm.ingress.sidecar import make_sidecar
 from openhqm.ingress.submission import check_submission, read_submission
 from openhqm.options import OpenHQMOptions
 from openhqm.policy.addressing import Addressing
-from openhqm.policy.proxying import TrustedProxies
 from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
 from openhqm.runtime.deferreds import deferred
@@ -195,7 +193,7 @@ class OpenHQM(Service):
             settings.queue.limits.limits,
         )
         self._own_paths = settings.own_paths()
-        sidecar = self._sidecar = self._make_sidecar() if settings.proxy.sidecar.enabled else None
+        sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
         shown = letters if settings.admin.enabled else None
         self._authentication = make_authentication(settings.auth, reactor)
@@ -204,7 +202,17 @@ class OpenHQM(Service):
         limiter = make_limiter(settings.rate_limit, reactor, access, door_metrics.limited.inc)
         fast_path = FastPath(self._door, self._streams, access, cors, limiter)
         self._site = HTTP1Site(
-            Routes(self._door, self._streams, self._health, shown, self._own_paths, access, cors, limiter).resource(),
+            Routes(
+                self._door,
+                self._streams,
+                self._health,
+                shown,
+                self._own_paths,
+                access,
+                cors,
+                limiter,
+                Hooks(settings.hooks, self._door),
+            ).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,
@@ -256,22 +264,6 @@ class OpenHQM(Service):
     def _connect_to_parent(self, reactor: Any) -> ParentConnection:
         return ParentConnection(
             reactor, self._report, serve=self._serve, leave=self._leave, stop=lambda: stop_reactor(reactor)
-        )
-
-    def _make_sidecar(self) -> Sidecar:
-        config = self.settings.proxy.sidecar
-        name = b"openhqm-%b" % os.urandom(4).hex().encode()
-        trusts = TrustedProxies(self.settings.server.trusted_proxies)
-        return Sidecar(
-            UpstreamPool(endpoint_for(config.upstream or "", self._reactor), self._reactor),
-            name=name,
-            rules=[each.rule for each in config.async_rules],
-            queue=Proxied(self._door, name, trusts),
-            timeout=config.timeout,
-            longest_wait=self.settings.server.max_wait_seconds,
-            trusts=trusts,
-            is_own=self._own_paths,
-            metrics=StraightMetrics(self.registry, self._reactor),
         )
 
     @deferred

@@ -36,6 +36,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_tls": 36,
     "tests.ingress.test_as_it_came": 8,
     "tests.ingress.test_dead_letter_kills": 20,
+    "tests.ingress.test_hooks": 6,
     "tests.ingress.test_http": 17,
     "tests.ingress.test_proxied": 5,
     "tests.ingress.test_rate_limiting": 5,

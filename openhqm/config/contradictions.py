@@ -58,6 +58,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
         )
     found += _about_endpoints(settings)
     found += _about_the_admin_listener(settings)
+    found += _about_hooks(settings)
     found += about_the_queue(settings, products)
     found += _about_too_many_queues(settings)
     found += about_bridges(settings, products)
@@ -86,6 +87,16 @@ def _about_the_admin_listener(settings: Settings) -> list[tuple[str, str]]:
     if settings.server.enabled and not settings.server.endpoints and admin.port == settings.server.port != 0:
         found.append(("admin.port", f"is {admin.port}, as server.port: use another one"))
     return found
+
+
+def _about_hooks(settings: Settings) -> list[tuple[str, str]]:
+    if settings.hooks and settings.proxy.sidecar.enabled:
+        return [("hooks", "has no effect behind a sidecar, where /hooks/ is a path of the application: leave it out")]
+    return [
+        (f"hooks.{name}.endpoint", f"there is no endpoint {hook.endpoint!r}")
+        for name, hook in settings.hooks.items()
+        if hook.endpoint is not None and hook.endpoint not in settings.proxy.names
+    ]
 
 
 def _about_too_many_queues(settings: Settings) -> list[tuple[str, str]]:

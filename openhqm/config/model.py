@@ -14,6 +14,7 @@ from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
 from openhqm.config.callbacks import CallbackSettings
 from openhqm.config.cors import CorsSettings
 from openhqm.config.endpoints import CALLERS, Proxy
+from openhqm.config.hooks import Hook, hook_names
 from openhqm.config.routing import Routing
 from openhqm.config.structure import SECRET
 from openhqm.config.validators import between, dotted_path, each_value, not_empty, one_of, some_priorities
@@ -317,6 +318,7 @@ class Settings:
     partitioning: Partitions = attrs.field(factory=Partitions)
     callbacks: CallbackSettings = attrs.field(factory=CallbackSettings)
     rate_limit: RateLimit = attrs.field(factory=RateLimit)
+    hooks: dict[str, Hook] = attrs.field(factory=dict, validator=hook_names)
     auth: Auth = attrs.field(factory=Auth)
     cors: CorsSettings = attrs.field(factory=CorsSettings)
     admin: Admin = attrs.field(factory=Admin)

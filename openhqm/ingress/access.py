@@ -13,7 +13,7 @@ from openhqm.ingress.tokens import KeysUnavailable
 from openhqm.policy.api_keys import PREFIX, Caller, Role
 
 OPEN = None
-"""In the table: without a key. Probes have none."""
+"""In the table: without a key. Probes and the senders of webhooks have none."""
 TABLE: tuple[tuple[str, str, Role | None], ...] = (
     ("POST", "/api/v1/submit", Role.SUBMIT),
     ("POST", "/api/v1/batch", Role.SUBMIT),
@@ -28,6 +28,7 @@ TABLE: tuple[tuple[str, str, Role | None], ...] = (
     ("POST", "/api/v1/dead-letters/<number>/redrive", Role.ADMIN),
     ("DELETE", "/api/v1/dead-letters", Role.ADMIN),
     ("DELETE", "/api/v1/dead-letters/<number>", Role.ADMIN),
+    ("POST", "/hooks/<name>", OPEN),  # its signature is the credential
     ("GET", "/health", Role.ADMIN),
     ("GET", "/health/live", OPEN),
     ("GET", "/health/ready", OPEN),

@@ -122,6 +122,22 @@ def _paths(prefix: str) -> Json:
                 },
             }
         },
+        "/hooks/{name}": {
+            "post": {
+                "summary": "Deliver a webhook",
+                "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+                "requestBody": {"required": True, "content": {"*/*": {"schema": {}}}},
+                "security": [],
+                "responses": {
+                    "202": json_answer("The webhook is stored, and will be worked on.", "acceptance"),
+                    "401": ref("responses/not_genuine"),
+                    "404": ref("responses/unknown_hook"),
+                    "413": ref("responses/too_large"),
+                    "422": ref("responses/invalid"),
+                    "503": ref("responses/unavailable"),
+                },
+            }
+        },
         "/api/v1/status/{correlation_id}": {
             "get": {
                 "summary": "The status of a request",
@@ -338,6 +354,8 @@ def _problems() -> Json:
             ("too_large", "The body is too long, or the message that it makes is longer than the queue takes."),
             ("not_json", "The content is not application/json."),
             ("invalid", "A field is unknown or has the wrong type or range; the problem names it."),
+            ("not_genuine", "The signature is missing, too old or another one."),
+            ("unknown_hook", "There is no hook with this name."),
             ("limited", "The caller submits too often: `Retry-After` says when to come again."),
             ("unavailable", "This could not be stored safely now. Repeat a submission under the same Idempotency-Key."),
         )

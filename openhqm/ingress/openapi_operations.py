@@ -29,6 +29,11 @@ _OPERATIONS: dict[tuple[str, str], tuple[str, str, str]] = {
         "The 202 comes once every request in `accepted` is stored durably. Under an `Idempotency-Key` a batch can be "
         "repeated: each request is known by its place in it.",
     ),
+    ("/hooks/{name}", "post"): (
+        "deliverHook",
+        _REQUESTS,
+        "The signature of the sender is its credential. A delivery that is repeated is the same request.",
+    ),
     ("/api/v1/status/{correlation_id}", "get"): (
         "getStatus",
         _REQUESTS,

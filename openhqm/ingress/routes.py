@@ -25,6 +25,7 @@ from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
 from openhqm.ingress.fast_path import instance
 from openhqm.ingress.health import Health
+from openhqm.ingress.hooks import Hooks
 from openhqm.ingress.local_access import why_not_local
 from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import check_encoding, check_json_type, last_event_id, query_wait, wants_events
@@ -95,7 +96,9 @@ class Routes:
         access: Access | None = None,
         cors: Cors | None = None,
         limiter: RateLimiter | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
+        self._hooks = hooks
         self._limiter = limiter
         self._door = door
         self._streams = streams
@@ -207,6 +210,14 @@ class Routes:
         """Drop a dead letter."""
         letters = self._letters(request)
         return send(request, await letters.drop_one(number))
+
+    @app.route("/hooks/<name>", methods=["POST"])
+    @deferred
+    async def hook(self, request: IRequest, name: str) -> bytes:
+        """Accept the webhook of a sender whose signature holds."""
+        if self._hooks is None:
+            raise HTTPProblem(404, "there is no such hook")
+        return send(request, await self._hooks.accept(name, request.content.read(), tuple(_fields(request))))
 
     @app.route("/health", methods=["GET"])
     @deferred

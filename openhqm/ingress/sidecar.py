@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
+from openhqm.config.model import Settings
 from openhqm.http1.messages import Answer, FastPath, FullRequest, StreamedAnswer
 from openhqm.http1.pass_through import RequestSink
 from openhqm.http1.rules import Head, IsOwn
-from openhqm.http1.upstream_pool import UpstreamPool
+from openhqm.http1.upstream_pool import UpstreamPool, endpoint_for
+from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import served
 from openhqm.ingress.metrics import StraightMetrics
 from openhqm.ingress.pass_through import PassThrough, RefusalSink
 from openhqm.ingress.preferences import MOST_PREFER, prefer_wait, prefers_async
-from openhqm.policy.proxying import NO_PROXIES
+from openhqm.ingress.proxied import Proxied
+from openhqm.policy.proxying import NO_PROXIES, TrustedProxies
 from openhqm.policy.sidecar_rules import Queued, Rule, decide
 
 Queueing = Callable[[FullRequest, float | None], Coroutine[Any, Any, Answer | StreamedAnswer]]
@@ -94,6 +100,28 @@ class Sidecar:
         if self._queue is None:
             return None
         return decide(self._rules, head.method, path, head.headers, prefers_async(_prefer(head)))
+
+
+def make_sidecar(
+    settings: Settings, reactor: Any, door: Door, is_own: IsOwn, registry: CollectorRegistry
+) -> Sidecar | None:
+    """What ``proxy.sidecar`` asks for; None: there is no application behind this process."""
+    config = settings.proxy.sidecar
+    if not config.enabled:
+        return None
+    name = b"openhqm-%b" % os.urandom(4).hex().encode()
+    trusts = TrustedProxies(settings.server.trusted_proxies)
+    return Sidecar(
+        UpstreamPool(endpoint_for(config.upstream or "", reactor), reactor),
+        name=name,
+        rules=[each.rule for each in config.async_rules],
+        queue=Proxied(door, name, trusts),
+        timeout=config.timeout,
+        longest_wait=settings.server.max_wait_seconds,
+        trusts=trusts,
+        is_own=is_own,
+        metrics=StraightMetrics(registry, reactor),
+    )
 
 
 def _prefer(head: Head) -> str | None:
