@@ -35,11 +35,11 @@ mount --bind "$root" "$root"
 mount -o remount,ro,bind "$root"
 mount -t tmpfs -o uid=10001,gid=10001,mode=0700 tmpfs "$root/data"
 trap 'kill "$server" 2> /dev/null || true; wait; umount --lazy "$root/data" "$root"; buildah rm "$container" > /dev/null' EXIT
-inside() {
-    chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/openhqm/bin:/usr/local/bin:/usr/bin:/bin \
+inside() ( # with exec, so that its number is that of the program
+    exec chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/openhqm/bin:/usr/local/bin:/usr/bin:/bin \
         PYTHONDONTWRITEBYTECODE=1 OPENHQM_SERVER__PORT=18000 OPENHQM_ADMIN__PORT=18001 OPENHQM_AUTH__TYPE=none \
         OPENHQM_WORKER__HANDLER=echo 'OPENHQM_QUEUE__CONNECTION__SQLITE={"path": "/data"}' "$@"
-}
+)
 inside twistd -n --pidfile= openhqm --check > /dev/null
 inside twistd -n --pidfile= openhqm > "$work/log" 2>&1 &
 server=$!
