@@ -78,7 +78,8 @@ class FastPath:
         refusal, told = limiter.take(message.head.headers, message.connection)
         if refusal is not None:
             return refusal
-        answer = await self._door.submit(message.body, message.field)
+        answer = await served(self._door.submit(message.body, message.field), message.head.target)
+        assert isinstance(answer, Answer), "it is no stream"
         return attrs.evolve(answer, fields=(*answer.fields, *told))
 
     async def _events(self, correlation_id: str, message: FullRequest) -> Answer | StreamedAnswer:

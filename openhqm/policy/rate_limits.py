@@ -45,6 +45,8 @@ class RateLimits:
         due = before + min(count, self._burst) * self._interval
         wait = due - now - whole
         if wait > 1e-9:
+            self._due[caller] = before
+            self._due.move_to_end(caller)  # one that is refused is not quiet
             return Taken(wait, self._left(before - now), before - now)
         self._due[caller] = due
         self._due.move_to_end(caller)

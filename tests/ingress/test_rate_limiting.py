@@ -84,6 +84,19 @@ class LimitedTests(SynchronousTestCase):
             self.assertEqual((status, fields["ratelimit-policy"]), (202, '"default";q=5;w=3600'))
             left.append(fields["ratelimit"].split(";")[1])
         self.assertEqual(left, ["r=4", "r=3", "r=2"])
+        self.setUp()  # another process, in which nothing is taken
+        for path, body, extra in (
+            ("/api/v1/submit", {"more": 1}, JSON),
+            ("/api/v1/submit", b"{", JSON),
+            ("/api/v1/batch", b"{}", LINES),
+            ("/api/v1/submit", {"more": 1}, {**JSON, "Accept": "text/event-stream"}),
+        ):
+            status, fields, _ = self.server.ask("POST", path, body, extra)
+            self.assertIn(status, (400, 422))
+            self.assertIn("ratelimit", fields, (path, body))
+        self.setUp()
+        for _ in range(3):
+            self.server.ask("POST", "/api/v1/submit", {"payload": 1}, JSON)
         status, fields, body = self.server.ask("POST", "/api/v1/batch", b'{"payload":1}\n' * 3, LINES)
         self.assertEqual((status, json.loads(body)["status"]), (429, 429))
         self.assertGreaterEqual(int(fields["retry-after"]), 1)
