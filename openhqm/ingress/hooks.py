@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from openhqm.config.hooks import Hook
 from openhqm.delivery.documents import acceptance_document
-from openhqm.errors import IdempotencyConflict, InvalidRequest
+from openhqm.errors import InvalidRequest
 from openhqm.http1.messages import Answer, Fields
 from openhqm.ingress.answers import HTTPProblem
 from openhqm.ingress.door import Door
@@ -34,20 +34,16 @@ class Hooks:
         hook = self._hooks.get(name)
         if hook is None:
             raise HTTPProblem(404, "there is no such hook")
-        found: list[str | None] = []
 
-        def read(now: float) -> tuple[Submission, IdempotencyClaim | None]:
-            found.append(self._genuine(hook, fields, body, now))
-            return _submission(name, hook, body, fields), _claim(name, found[0], body)
+        def read(now: float) -> tuple[Submission, IdempotencyClaim]:
+            claim = _claim(name, self._genuine(hook, fields, body, now))
+            return _submission(name, hook, body, fields), claim
 
-        try:
-            acceptance = await self._door.take(read, lambda: len(body) + sum(len(a) + len(b) for a, b in fields))
-        except IdempotencyConflict:
-            raise InvalidRequest("id", "was that of another delivery") from None
+        acceptance = await self._door.take(read, lambda: len(body) + sum(len(a) + len(b) for a, b in fields))
         replayed: Fields = ((b"Idempotency-Replayed", b"true"),) if acceptance.replayed else ()
         return Answer(202, acceptance_document(acceptance, self._door.ahead()), fields=replayed)
 
-    def _genuine(self, hook: Hook, fields: Fields, body: bytes, now: float) -> str | None:
+    def _genuine(self, hook: Hook, fields: Fields, body: bytes, now: float) -> str:
         def one(name: bytes) -> bytes | None:
             values = [value for each, value in fields if each == name]
             return values[0] if len(values) == 1 else None
@@ -73,7 +69,8 @@ def _submission(name: str, hook: Hook, body: bytes, fields: Fields) -> Submissio
     return Submission(payload, headers, metadata, body=raw)
 
 
-def _claim(name: str, id: str | None, body: bytes) -> IdempotencyClaim | None:
-    if id is None or len(id) > MOST_ID or not id.isprintable():
-        return None
-    return IdempotencyClaim(id, blake2b(body, digest_size=16).digest(), scope=f"hook {name}")
+def _claim(name: str, id: str) -> IdempotencyClaim:
+    """The id alone decides: a sender may tell more in a repetition, as how many deliveries are open."""
+    if len(id) > MOST_ID or not (id.isascii() and id.isprintable()):
+        id = blake2b(id.encode("utf-8", "surrogatepass")).hexdigest()
+    return IdempotencyClaim(id, b"", scope=f"hook {name}")

@@ -122,8 +122,10 @@ def check_secret(preset: str, secret: str) -> None:
         raise ValueError("must not be empty")
 
 
-def verify(preset: str, secrets: Sequence[str], field: Field, body: bytes, now: float, tolerance: float) -> str | None:
-    """The id of the delivery, or None where it has none. `NotGenuine` without saying why: it may be a stranger.
+def verify(preset: str, secrets: Sequence[str], field: Field, body: bytes, now: float, tolerance: float) -> str:
+    """The id of the delivery: the sender's, or else what it has signed it with, which is the same for the same bytes.
+
+    `NotGenuine` without saying why: it may be a stranger.
 
     ``field`` returns the one value of a header field; None: there is none. A signature whose time is more than
     ``tolerance`` seconds from ``now`` is none.
@@ -143,12 +145,11 @@ def verify(preset: str, secrets: Sequence[str], field: Field, body: bytes, now: 
     signed = row.signed(id or b"", at or b"", body)
     expected = [row.written(hmac.digest(row.secret(secret), signed, "sha256")) for secret in secrets]
     # Each is compared, whatever came before: the time says nothing about which was right.
-    equal = [hmac.compare_digest(one, other) for one in expected for other in said[:MOST_SIGNATURES]]
-    if not any(equal):
+    equal = [one for one in expected for other in said[:MOST_SIGNATURES] if hmac.compare_digest(one, other)]
+    if not equal:
         raise NotGenuine
-    if row.member is not None:
-        return _member(body, row.member)
-    return None if id is None else id.decode("ascii", "replace")
+    found = id.decode("latin-1") if id is not None else _member(body, row.member or "")
+    return found or equal[0].decode("ascii")
 
 
 def _member(body: bytes, name: str) -> str | None:

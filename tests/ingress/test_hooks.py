@@ -52,16 +52,20 @@ class HooksTests(SynchronousTestCase):
         self.assertEqual((result["metadata"], result["event"]), ({"hook": "code", "operation": "built"}, "push"))
 
     def test_once(self) -> None:
-        """A delivery that the sender repeats is the same request; another body under its id is refused."""
+        """A delivery that the sender repeats is the same request, also where it tells more this time."""
         body = b'{"a": 1}'
         first = self.deliver("code", body, github("one", body, 0))
         again = self.deliver("code", body, github("two", body, 0))
         self.assertEqual(again[2], first[2])
         self.assertEqual(again[1]["idempotency-replayed"], "true")
-        self.assertEqual(self.deliver("code", b"{}", github("one", b"{}", 0))[0], 422)
+        self.assertEqual(self.deliver("code", b"{}", github("one", b"{}", 0))[2], first[2])
         body, at = b'{"event_id": "Ev9"}', int(time.time())
         one, two = (self.deliver("chat", body, slack("three", body, at + each))[2] for each in (0, 1))
         self.assertEqual(one, two)
+        body = b"command=%2Fdeploy"
+        one, two = (self.deliver("chat", body, slack("three", body, at))[2] for _ in range(2))
+        self.assertEqual(one, two)
+        self.assertNotEqual(one, self.deliver("chat", body, slack("three", body, at + 1))[2])
 
     def test_refused(self) -> None:
         """A wrong signature, none, an old one, and one of another hook get the same words, and are not accepted."""
