@@ -307,6 +307,7 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         limit=limit,
         on_redelivered=queue.redeliveries.on_redelivered,
         own_time=store.own_time,
+        endings=store.endings,
     )
 
 

@@ -8,7 +8,7 @@ order of keys and white space survive, and no step has to parse them.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -206,3 +206,33 @@ class Load:
 
     requests: int
     bytes: int
+
+
+@attrs.frozen
+class LoggedEnding:
+    """An ending as the log of endings has it: its number there, whose it is, and when it was written down."""
+
+    number: int
+    correlation_id: str
+    status: Status
+    at: float
+    tags: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class LogPage:
+    """A piece of the log of endings.
+
+    ``first`` is the number of the oldest ending that is kept, and ``last`` that of the newest; where there is none,
+    ``first`` is the number of the next one. ``name`` is empty where the log is not kept. Endings of logs with different
+    names have nothing to do with each other.
+    """
+
+    name: str
+    first: int
+    last: int
+    endings: Sequence[LoggedEnding] = ()
+
+    def follows(self, name: str, after: int) -> bool:
+        """Whether a reader that knows all of the log ``name`` up to the number ``after`` has missed nothing."""
+        return bool(name) and self.name == name and self.first - 1 <= after <= self.last

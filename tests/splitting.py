@@ -69,6 +69,7 @@ SECONDS: Mapping[str, int] = {
     "tests.rabbitmq.test_listeners_and_workers": 40,
     "tests.rabbitmq.test_lost_messages": 87,
     "tests.rabbitmq.test_outages": 60,
+    "tests.redis.test_ending_log": 25,
     "tests.redis.test_intake": 14,
     "tests.redis.test_listening": 6,
     "tests.redis.test_roles": 14,

@@ -16,6 +16,7 @@ from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.forwarding import METHODS, query_text
 from openhqm.policy.json_text import MAX_DEPTH, members, parse_object
 from openhqm.policy.redrive import OWN_METADATA
+from openhqm.policy.tags import MOST_TAG_CHARACTERS, MOST_TAGS, TAGS, is_tag
 from openhqm.runtime.times import parse_rfc3339
 
 MEMBERS = ("payload", "headers", "metadata")
@@ -23,8 +24,6 @@ LONGEST_TIMEOUT = 30 * 86400.0
 LONGEST_DELAY = 30 * 86400.0
 MOST_HEADERS = 100
 MOST_METADATA_BYTES = 64 * 1024
-MOST_TAGS = 20
-MOST_TAG_CHARACTERS = 128
 _PRIORITIES = {priority.value: priority for priority in Priority}
 
 # RFC 9110, section 5.6.2 (token) and 5.5 (field value, without the obsolete bytes above 127)
@@ -127,7 +126,7 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
             not_before = now + _seconds("metadata.delay", value, LONGEST_DELAY, above_zero=False)
         elif name == "not_before":
             not_before = _moment(value, now)
-        elif name == "tags":
+        elif name == TAGS:
             _tags(value)
         elif name in ("partition_key", "operation", "endpoint", CALLBACK_URL):
             _string(f"metadata.{name}", value)
@@ -230,5 +229,5 @@ def _tags(value: Any) -> None:
     if not isinstance(value, list) or len(value) > MOST_TAGS:
         raise InvalidRequest("metadata.tags", f"must be a list of at most {MOST_TAGS} strings")
     for tag in value:
-        if not isinstance(tag, str) or not 0 < len(tag) <= MOST_TAG_CHARACTERS:
+        if not is_tag(tag):
             raise InvalidRequest("metadata.tags", f"must be strings of 1 to {MOST_TAG_CHARACTERS} characters")

@@ -17,6 +17,7 @@ from openhqm.interfaces.broker import (
     Position,
     Properties,
 )
+from openhqm.interfaces.endings import IEndingLog
 from openhqm.interfaces.foreign import IForeignBroker
 from openhqm.interfaces.queue import DEAD_LETTER_PAGE_BYTES, IDelivery, IMessageQueue, IResultStore, QueueTraits
 
@@ -29,6 +30,7 @@ __all__ = [
     "IBroker",
     "IBrokerDelivery",
     "IDelivery",
+    "IEndingLog",
     "IForeignBroker",
     "IMessageQueue",
     "IReceiver",

@@ -27,4 +27,4 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         lease=settings.queue.lease_seconds,
         limits=settings.queue.limits.limits,
     )
-    return Backend(queue, store, store, limit=queue.limit, own_time=True)
+    return Backend(queue, store, store, limit=queue.limit, own_time=True, endings=store.log)

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
+from openhqm.memory.ending_log import MemoryEndingLog
 from openhqm.messages import Event, Record, Reply, Status
 from openhqm.policy.history import PIECE_EVENTS, check_progress
 from openhqm.policy.ids import CorrelationIds
@@ -26,6 +27,7 @@ from openhqm.runtime.timer_queue import TimerQueue
 class _Entry:
     events: list[Event]
     expires: float | None = None
+    tags: tuple[str, ...] | None = ()
 
     @property
     def reply(self) -> Reply | None:
@@ -44,6 +46,7 @@ class MemoryResults:
         self._watchers = Watchers()
         self._entries: dict[int, _Entry] = {}
         self._newest = 0
+        self.log = MemoryEndingLog(clock)
         self._held: dict[int, list[Callable[[Reply], None]]] = {}
         self.on_ending: list[Callable[[int, str], None]] = []
 
@@ -74,10 +77,10 @@ class MemoryResults:
 
     # For the queue in memory, as part of its own steps
 
-    def note_request(self, key: int, now: float, deadline: float | None) -> None:
-        """A request was accepted."""
+    def note_request(self, key: int, now: float, deadline: float | None, tags: tuple[str, ...] | None) -> None:
+        """A request was accepted. ``tags``: see `openhqm.policy.tags.logged_tags`."""
         self._newest = max(self._newest, key)
-        self._entries[key] = _Entry([Event(1, "pending", now)])
+        self._entries[key] = _Entry([Event(1, "pending", now)], None, tags)
         if deadline is not None:
             self._timers.at(deadline, lambda: self._overdue(key))
 
@@ -108,6 +111,7 @@ class MemoryResults:
         self._timers.at(entry.expires, lambda: self._expire(key))
         event = Event(len(entry.events) + 1, reply.status.value.lower(), reply.completed_at, reply=reply)
         self._add(key, entry, event)
+        self.log.note(reply.correlation_id, reply.status, entry.tags)
         for due in self._held.pop(key, ()):
             due(reply)
         for call in self.on_ending:

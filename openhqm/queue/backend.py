@@ -10,7 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from openhqm.errors import CannotStart
-from openhqm.interfaces import IBroker, IMessageQueue, IResultStore
+from openhqm.interfaces import IBroker, IEndingLog, IMessageQueue, IResultStore
 from openhqm.messages import DeadLetter
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.channel_count import ChannelCount
@@ -53,7 +53,7 @@ class Backend:
     with another one; None: there is no broker. ``limit`` has the queue keep other limits from then on; None: those that
     it has are its own. ``on_redelivered`` are functions that are called for each message which the broker delivers
     again although its work has begun before; None: there is no broker. ``own_time``: the times in the store are those
-    of this process's clock.
+    of this process's clock. ``endings`` is the log of endings; None: the store keeps none.
     """
 
     queue: IMessageQueue
@@ -65,6 +65,7 @@ class Backend:
     limit: Callable[[Limits], None] | None = None
     on_redelivered: list[Callable[[], object]] | None = None
     own_time: bool = False
+    endings: IEndingLog | None = None
 
     @deferred
     async def start(self) -> None:
@@ -140,7 +141,7 @@ class Store(Generic[L_co]):
     """The result store beside a broker, and the ledger in it, which a queue over the broker opens and closes.
 
     ``steps`` is for a store of one process, to which workers without a store report; None: the store is shared.
-    ``timekeeper``, ``when_probed`` and ``own_time``: see `Backend`.
+    ``timekeeper``, ``when_probed``, ``own_time`` and ``endings``: see `Backend`.
     """
 
     ledger: L_co
@@ -149,3 +150,4 @@ class Store(Generic[L_co]):
     when_probed: Callable[[], Deferred[None]] = _known_at_once
     steps: StepLog | None = None
     own_time: bool = False
+    endings: IEndingLog | None = None

@@ -37,3 +37,25 @@ class Watchers:
 
     def __bool__(self) -> bool:
         return bool(self._listeners)
+
+
+class Nudges:
+    """Listeners that are told that there is something to look at, and not what."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def add(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Tell ``listener`` until the function returned is called."""
+        self._listeners.append(listener)
+
+        def remove() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return remove
+
+    def tell(self) -> None:
+        """Call each listener. A listener must not raise."""
+        for listener in tuple(self._listeners):
+            listener()

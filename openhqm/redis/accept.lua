@@ -2,7 +2,7 @@
 -- queue, priority, body, not before ('': at once), timeout ('': none), idempotency key ('': none), fingerprint, lifetime,
 -- source, entry ('': none; else a dead letter that stands there until it is accepted), reply to ('': none is asked for), about,
 -- the most requests and bytes ('': no limit), '1' where they do not keep it out, '1' where a limit asks which request
--- has waited longest, the follow-ups (see hold_back)
+-- has waited longest, the tags ('': none; see log_ending), the follow-ups (see hold_back)
 -- {'new', number, time, numbers of the follow-ups, if any}; {'full', requests, bytes}: there is no room; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
 -- gone
 local queue, priority, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -29,6 +29,7 @@ local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
 local due = tonumber(not_before) or clock
 redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'priority', priority, 'attempt', 0, 'last', 1)
 if counted then take_room(number, #body) end
+if ARGV[18] ~= '' then redis.call('HSET', record(number), 'tags', ARGV[18]) end
 if ARGV[17] ~= '' then waits_since(number, due > clock and exact(due) or now) end
 if due > clock then
   redis.call('ZADD', delayed(queue, priority), exact(due), number)
@@ -47,4 +48,4 @@ if claim ~= '' then
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
 wake(queue)
-return {'new', number, now, ARGV[18] and hold_back(number, counted, ARGV[17] ~= '', 18)}
+return {'new', number, now, ARGV[19] and hold_back(number, counted, ARGV[17] ~= '', 19)}

@@ -38,7 +38,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
 
     store.sweeps.extend(queue.sweeps)
 
-    return Backend(queue, store, store, redis.when_probed, limit=queue.limit)
+    return Backend(queue, store, store, redis.when_probed, limit=queue.limit, endings=store.log)
 
 
 def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, beside: Beside) -> Store[RedisLedger]:
@@ -59,7 +59,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
         window=beside.window,
     )
     results.sweeps.extend(ledger.sweeps)
-    return Store(ledger, results, results, redis.when_probed)
+    return Store(ledger, results, results, redis.when_probed, endings=results.log)
 
 
 def _connect(settings: Settings, clock: IReactorTime) -> Redis:

@@ -20,6 +20,7 @@ if redis.call('GET', prefix .. 'run') ~= run or number < FIRST then
   -- Another server than last time: one that was restarted, or a replica that took over. It may have forgotten the last
   -- numbers given out. No number is given out twice, so it goes on beyond all of them.
   redis.call('SET', prefix .. 'run', run)
+  redis.call('DEL', prefix .. 'log')  -- it may have forgotten endings that were read: readers have to know
   redis.call('SET', prefix .. 'number', string.format('%.0f', math.max(number, seen, FIRST) + LEAP))
 end
 local known = redis.call('GET', prefix .. 'secret')

@@ -7,9 +7,11 @@ import attrs
 
 from openhqm.codec import encode_submission
 from openhqm.messages import Submission
+from openhqm.redis.ending_log import log_mark
 
 
-def held_values(submission: Submission) -> tuple[str, bytes]:
-    """The timeout of a follow-up, and its envelope, as the scripts take them."""
+def held_values(submission: Submission) -> tuple[str, bytes, bytes | str]:
+    """The timeout of a follow-up, its envelope, and what the log of endings is told of it, as the scripts take them."""
     timeout = submission.timeout
-    return "" if timeout is None else repr(timeout), encode_submission(attrs.evolve(submission, not_before=None))
+    envelope = encode_submission(attrs.evolve(submission, not_before=None))
+    return "" if timeout is None else repr(timeout), envelope, log_mark(submission)

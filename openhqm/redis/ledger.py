@@ -34,6 +34,7 @@ from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Rec
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
+from openhqm.redis.ending_log import log_mark
 from openhqm.redis.held import held_values
 from openhqm.redis.ledger_losses import LedgerLosses
 from openhqm.redis.load import RedisLoad
@@ -177,6 +178,7 @@ class RedisLedger:
             CLAIM_SECONDS if at_once else "",
             *(limits or self._load.exempt),
             self._window,
+            log_mark(submission),
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         outcome = answer[0]

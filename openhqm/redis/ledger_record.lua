@@ -3,7 +3,7 @@
 -- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
 -- ('': the outbox publishes it), the most requests and bytes ('': no limit), '1' where they do not
 -- keep it out, '1' where a limit asks which request has waited longest, the window of a channel
--- ('': none), the follow-ups (see hold_back)
+-- ('': none), the tags ('': none; see log_ending), the follow-ups (see hold_back)
 -- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups}, {'repeat',
 -- number, at}, {'conflict'}, {'full', requests, bytes}, or {'unknown'}: the entry is gone.
 local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -31,6 +31,7 @@ local key, due, waits = record(number), tonumber(not_before) or 0, '1'
 redis.call('HSET', key, 'at', now, 'body', body, 'queue', queue, 'priority', '', 'channel', channel, 'line', name,
   'attempt', 0, 'last', 1, 'generation', 0)
 if counted then take_room(number, #body) end
+if ARGV[19] ~= '' then redis.call('HSET', key, 'tags', ARGV[19]) end
 if ARGV[17] ~= '' then waits_since(number, due > clock and exact(due) or now) end
 if due > clock then
   redis.call('ZADD', outbox, exact(due), number)
@@ -52,4 +53,4 @@ if claim ~= '' then
     'expires', exact(clock + tonumber(lifetime)))
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
-return {'new', number, now, waits, ARGV[19] and hold_back(number, counted, ARGV[17] ~= '', 19)}
+return {'new', number, now, waits, ARGV[20] and hold_back(number, counted, ARGV[17] ~= '', 20)}

@@ -17,15 +17,16 @@ local function too_much(size, most_requests, most_bytes)
 end
 
 -- The follow-ups of a request, held back until it has ended. They are recorded, and stand nowhere else.
--- from `first` on, six values for each: queue, priority ('': its message goes to a broker), channel, line, timeout ('':
--- none), body
+-- from `first` on, seven values for each: queue, priority ('': its message goes to a broker), channel, line, timeout
+-- ('': none), body, tags ('': none; see log_ending)
 local function hold_back(parent, counted, ordered, first)
   local numbers = {}
-  for index = first, #ARGV, 6 do
+  for index = first, #ARGV, 7 do
     local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
     redis.call('HSET', record(number), 'at', now, 'queue', ARGV[index], 'priority', ARGV[index + 1],
       'channel', ARGV[index + 2], 'line', ARGV[index + 3], 'timeout', ARGV[index + 4], 'body', ARGV[index + 5],
       'attempt', 0, 'last', 1, 'generation', 0, 'told', 1)
+    if ARGV[index + 6] ~= '' then redis.call('HSET', record(number), 'tags', ARGV[index + 6]) end
     if counted then take_room(number, #ARGV[index + 5]) end
     if ordered then redis.call('HSET', record(number), 'since', '') end  -- it does not wait yet
     redis.call('SADD', prefix .. 'queues', ARGV[index])

@@ -87,6 +87,19 @@ local function add_reply(reply_to, about, first)
   return type(added) == 'table' and added.err or nil
 end
 
+-- Write an ending down where there are readers (log_keep.lua). What a record says of it: its tags as JSON; '-': no caller
+-- asks for it.
+local function log_ending(number, status, tags)
+  local log, endings = prefix .. 'log', prefix .. 'log:endings'
+  local kept = redis.call('HMGET', log, 'until', 'most')
+  if tags == '-' or not kept[1] or tonumber(kept[1]) <= clock then return end
+  local last = string.format('%.0f', redis.call('HINCRBY', log, 'last', 1))
+  redis.call('XADD', endings, 'MAXLEN', '~', kept[2], last .. '-0',
+    'number', number, 'status', status, 'at', now, 'tags', tags or '')
+  if last == '1' then redis.call('PEXPIRE', endings, redis.call('PTTL', log)) end
+  tell(log, last)
+end
+
 -- The one ending. The caller has looked that there is none. What is wrong with the reply's stream is returned.
 local function end_request(number, queue, priority, status, reply, ttl, first)
   local key = record(number)
@@ -96,7 +109,8 @@ local function end_request(number, queue, priority, status, reply, ttl, first)
   redis.call('HDEL', key, 'body')
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
   tell(prefix .. 'e:' .. number, count)
-  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size')
+  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size', 'tags')
+  log_ending(number, status, asked[5])
   if asked[4] then count_load(-1, -tonumber(asked[4])) end
   if asked[3] then
     for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, reply) end

@@ -33,6 +33,7 @@ from openhqm.policy.redrive import redriven
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
+from openhqm.redis.ending_log import log_mark
 from openhqm.redis.held import held_values
 from openhqm.redis.load import RedisLoad
 from openhqm.redis.local_queue import LocalQueue
@@ -134,6 +135,7 @@ class RedisQueue:
             submission.reply_to or "",
             about(submission),
             *(limits or self._load.exempt),
+            log_mark(submission),
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         return asked.addCallback(self._accepted, claim, source)

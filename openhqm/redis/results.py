@@ -17,6 +17,7 @@ from openhqm.policy.history import PIECE_BYTES, PIECE_EVENTS
 from openhqm.queue.endings import cancelled
 from openhqm.redis.connection import Redis
 from openhqm.redis.deadlines import Deadlines
+from openhqm.redis.ending_log import RedisEndingLog
 from openhqm.redis.watching import Watching
 from openhqm.runtime.deferreds import deferred
 
@@ -30,6 +31,7 @@ class RedisResults:
         self._ttl = ttl
         self._watching = Watching(redis, self.history)
         self._deadlines = Deadlines(redis, self._end)
+        self.log = RedisEndingLog(redis)
         self.sweeps = self._deadlines.sweeps
         self.on_ending: list[Callable[[int, str], None]] = redis.on_ending
 

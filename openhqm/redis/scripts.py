@@ -35,6 +35,8 @@ NAMES = (
     "ledger_take_due",
     "ledger_turn",
     "ledger_withdraw",
+    "log_keep",
+    "log_read",
     "oldest",
     "overdue",
     "probe",

@@ -30,7 +30,7 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
         lease=settings.queue.lease_seconds,
         limits=settings.queue.limits.limits,
     )
-    return Backend(queue, store, store, limit=queue.limit, own_time=True)
+    return Backend(queue, store, store, limit=queue.limit, own_time=True, endings=store.log)
 
 
 def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, beside: Beside) -> Store[SqliteLedger]:
@@ -47,7 +47,8 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
         limits=limits,
         window=beside.window,
     )
-    return Store(ledger, results, results, steps=SqliteSteps(file, results, ledger), own_time=True)
+    steps = SqliteSteps(file, results, ledger)
+    return Store(ledger, results, results, steps=steps, own_time=True, endings=results.log)
 
 
 def _file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> SqliteFile:

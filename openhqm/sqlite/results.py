@@ -25,6 +25,7 @@ from openhqm.queue.endings import cancelled, past_deadline
 from openhqm.queue.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reactor_budget import ReactorBudget
+from openhqm.sqlite.ending_log import SqliteEndingLog
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.schema import channel_of, last_key, queue_of_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
@@ -50,13 +51,14 @@ class SqliteResults:
         self._clock = clock
         self._ttl = ttl
         self._watchers = Watchers()
+        self.log = SqliteEndingLog(file, clock)
         self._budget = ReactorBudget(clock, MOST_IN_ONE_TURN)
         self._keeper: Any = None
         self._keeper_due = float("inf")
         self._sweep: Any = None
         self._running = False
         self.on_ending: list[Callable[[int, str], None]] = []
-        self.within_sweep: list[Callable[[apsw.Connection, float], int]] = []
+        self.within_sweep: list[Callable[[apsw.Connection, float], int]] = [self.log.trim]
         self.on_never_fetched: dict[int, Callable[[int], None]] = {}
         """By queue: called within an operation with the key of a message that is deleted, and lies above its cursor."""
         self.within_ending: list[Callable[[apsw.Connection, int, Reply], None]] = []
@@ -114,6 +116,7 @@ class SqliteResults:
         )
         if not connection.changes():
             return False
+        self.log.note(connection, key, reply)
         for call in self.within_ending:
             call(connection, key, reply)
         event = Event(number, reply.status.value.lower(), reply.completed_at, reply=reply)
@@ -129,6 +132,7 @@ class SqliteResults:
     def start(self) -> None:
         """Begin to keep deadlines and to let what has expired go."""
         self._running = True
+        self.log.start()
         self._arm(self._clock.seconds())
         self._sweep = self._clock.callLater(SWEEP_SECONDS, self._sweep_expired)
 
