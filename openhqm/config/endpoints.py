@@ -133,6 +133,11 @@ def _url(instance: object, attribute: object, value: str) -> None:
         http_url(instance, attribute, value)
 
 
+def _without_query(url: str | None) -> str:
+    """An URL for people: its query may hold a secret."""
+    return repr(None if url is None else url.partition("?")[0])
+
+
 _FOR_EITHER = ("publish", "reply", "timeout", "max_in_flight")
 
 
@@ -143,7 +148,7 @@ class Endpoint:
     ``reply``: the answer that is waited for after publishing; None: it has succeeded once it is published.
     """
 
-    url: str = attrs.field(default="", validator=_url)
+    url: str = attrs.field(default="", validator=_url, repr=_without_query)
     publish: Publish | None = None
     reply: Answer | None = None
     method: str = attrs.field(default="POST", validator=one_of(METHODS))
@@ -154,7 +159,7 @@ class Endpoint:
     auth_username: str | None = None
     auth_password: str | None = attrs.field(default=None, repr=False, metadata=SECRET)
     auth_header_name: str | None = attrs.field(default=None, validator=optional(header_name))
-    auth_token_url: str | None = attrs.field(default=None, validator=http_url)
+    auth_token_url: str | None = attrs.field(default=None, validator=http_url, repr=_without_query)
     auth_client_id: str | None = None
     auth_client_secret: str | None = attrs.field(default=None, repr=False, metadata=SECRET)
     auth_scope: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
@@ -35,12 +36,16 @@ _SERVICE_LINK = re.compile(
 _LINKED_PORT = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 _CURES = (
     ("duplicate key", "write each section and each key once"),
+    ("undefined alias", "put a value that begins with * in quotes"),
+    ("for the tag", "put a value that begins with ! in quotes"),
     ("unhashable", "put a value that begins with { in quotes, as in '{{ payload.id }}'"),
     ("mapping values are not allowed", "check the indentation, and put a value that contains ': ' in quotes"),
     ("cannot start any token", "indent with spaces, and put a value that begins with @, ` or % in quotes"),
     ("block end", "begin all keys of one section in the same column"),
     ("expected ',' or", "put a value that begins with { or [ in quotes"),
 )
+# What the parser quotes of the file, except keys: a password that begins with * is an alias for it, one with ! a tag.
+_QUOTED = re.compile(r" with value .*|(?<=alias) .*|(?<=anchor) .*|(?<=tag) .*", re.DOTALL)
 _log = Logger()
 MOST_BYTES = 1024 * 1024
 
@@ -109,7 +114,8 @@ def read_text(path: str) -> bytes:
 
 def _parse(path: str, text: bytes) -> dict[str, Any]:
     try:
-        document = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
+        with warnings.catch_warnings(action="ignore"):  # they quote what begins with &
+            document = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigurationError([Complaint(path, f"is not UTF-8: {error}")]) from None
     except YAMLError as error:
@@ -119,7 +125,7 @@ def _parse(path: str, text: bytes) -> dict[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigurationError([Complaint(path, f"must be a mapping of sections, not {document!r}")])
+        raise ConfigurationError([Complaint(path, "must be a mapping of sections")])
     return document
 
 
@@ -128,7 +134,7 @@ def _one_line(error: YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     cure = next((f": {cure}" for sign, cure in _CURES if sign in str(problem)), "")
-    return f"{problem}{where}{cure}"
+    return f"{_QUOTED.sub('', str(problem))}{where}{cure}"
 
 
 def _replace(

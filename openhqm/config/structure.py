@@ -80,7 +80,19 @@ def _wrong(reason: str) -> Wrong:
 
 
 def _shown(value: Any) -> str:
+    """A single value; of what has several only the kind, because one of them may be a secret."""
+    if isinstance(value, Mapping | list):
+        return _described(value)
     return repr(str(value) if isinstance(value, Text) else value)
+
+
+def _described(value: Any) -> str:
+    """What a value is that is not shown: it stands where there should be several, and may be a secret."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "empty" if value is None else "a single value"
 
 
 def _bool(value: Any, _: Any) -> bool:
@@ -152,15 +164,16 @@ def _from_json(value: Any) -> Any:
     if isinstance(value, Text):
         try:
             return json.loads(value)
-        except ValueError:
-            raise _wrong(f"must be JSON, not {_shown(value)}") from None
+        except ValueError as error:
+            where = f": {error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise _wrong(f"must be JSON{where}") from None
     return value
 
 
 def _list(value: Any, kind: Any) -> list[Any]:
     value = _from_json(value)
     if not isinstance(value, list):
-        raise _wrong(f"must be a list, not {_shown(value)}")
+        raise _wrong(f"must be a list, not {_described(value)}")
     (inner,) = typing.get_args(kind)
     return _each([(str(index), item, inner) for index, item in enumerate(value)])
 
@@ -168,7 +181,7 @@ def _list(value: Any, kind: Any) -> list[Any]:
 def _dict(value: Any, kind: Any) -> dict[str, Any]:
     value = _from_json(value)
     if not isinstance(value, Mapping):
-        raise _wrong(f"must be a mapping, not {_shown(value)}")
+        raise _wrong(f"must be a mapping, not {_described(value)}")
     _, inner = typing.get_args(kind)
     return dict(zip(value, _each([(str(key), item, inner) for key, item in value.items()]), strict=True))
 
@@ -189,7 +202,7 @@ def _each(entries: list[tuple[str, Any, Any]]) -> list[Any]:
 def _record(value: Any, kind: Any) -> Any:
     value = _from_json({} if value is None else value)
     if not isinstance(value, Mapping):
-        raise _wrong(f"must be a mapping, not {_shown(value)}")
+        raise _wrong(f"must be a mapping, not {_described(value)}")
     # A key that is a word of Python's has an underscore in the record.
     fields = {field.name.rstrip("_"): field for field in attrs.fields(kind)}
     hints = typing.get_type_hints(kind)
@@ -238,7 +251,7 @@ def _is_overridden(name: str, item: Any, value: Mapping[str, Any], fields: Colle
 def _tagged(value: Any, kind: Any) -> Tagged:
     value = _from_json(value)
     if not isinstance(value, Mapping):
-        raise _wrong(f"must be a mapping, not {_shown(value)}")
+        raise _wrong(f"must be a mapping, not {_described(value)}")
     records, name = _records[kind], value.get("type")
     if name not in records:
         raise Wrong([(("type",), f"must be {' or '.join(records)}, not {_shown(name)}")])

@@ -108,8 +108,8 @@ async def served(work: Coroutine[Any, Any, Answer | StreamedAnswer], target: byt
 
 
 def instance(target: bytes) -> str:
-    """The ``instance`` of a problem document: the target, cut after 512 characters."""
-    return target.decode("ascii", "replace")[:512]
+    """The ``instance`` of a problem document: the target without its query, which may hold a secret, cut after 512."""
+    return target.partition(b"?")[0].decode("ascii", "replace")[:512]
 
 
 def refused(refusal: Refusal) -> Answer:

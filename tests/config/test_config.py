@@ -245,12 +245,12 @@ class FileTests(ConfigCase):
             ("worker: {timeout_seconds: '5'}", "worker.timeout_seconds", "number, not '5'"),
             ("queue: {request_queue: 3}", "queue.request_queue", "string, not 3"),
             ("worker: {handler: 3}", "worker.handler", "string, not 3"),
-            ("worker: {handlers: [a]}", "worker.handlers", "mapping, not ['a']"),
+            ("worker: {handlers: [a]}", "worker.handlers", "mapping, not a list"),
             ("worker: {handlers: {a: 3}}", "worker.handlers.a", "string, not 3"),
-            ("server: {endpoints: 'tcp:1'}", "server.endpoints", "list, not 'tcp:1'"),
+            ("server: {endpoints: 'tcp:1'}", "server.endpoints", "list, not a single value"),
             ("server: {endpoints: [unix:/a, 3]}", "server.endpoints.1", "string, not 3"),
-            ("server: 8000", "server", "mapping, not 8000"),
-            ("worker: {retry: 3}", "worker.retry", "mapping, not 3"),
+            ("server: 8000", "server", "mapping, not a single value"),
+            ("worker: {retry: 3}", "worker.retry", "mapping, not a single value"),
         ):
             complaint = self.complaint(text)
             self.assertEqual(complaint.key, key, text)
