@@ -100,9 +100,12 @@ SECONDS: Mapping[str, int] = {
 """How long the modules take that take four seconds or more, measured on two cores. The order is all it decides."""
 OTHERS = 1
 """How long every other module is assumed to take, in seconds."""
+MOST_AGAIN = 8
+"""Up to so many tests that failed beside others are run again alone. Where more fail, it was not the machine."""
 _ALONE = re.compile(r"^ALONE = True$", re.MULTILINE)
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)\b(.*)$", re.MULTILINE)
 _FAILURES = re.compile(r"^={79}\n(\[(?:FAIL|ERROR|SUCCESS!\?!)\]\n.*?)(?=^[=-]{79}$|\Z)", re.MULTILINE | re.DOTALL)
+_TEST = re.compile(r"^tests(?:\.\w+){3,}$", re.MULTILINE)
 MOST_LINES = 40
 """A failure is repeated at the end of a run with its last lines, up to here: a test's name is the last of all."""
 
@@ -171,6 +174,12 @@ def count(output: str, code: int) -> Counts:
 def find_failures(output: str) -> list[str]:
     """What trial prints about each failure, ``MOST_LINES`` lines of each: a traceback, and the names of its tests."""
     return ["\n".join(text.strip().splitlines()[-MOST_LINES:]) for text in _FAILURES.findall(output)]
+
+
+def failed_tests(failures: Iterable[str]) -> list[str]:
+    """The names of the tests that these failures are of, each once; none where one of them names no test."""
+    names = [_TEST.findall(failure) for failure in failures]
+    return list(dict.fromkeys(name for some in names for name in some)) if all(names) else []
 
 
 def _folder(module: Module) -> str:

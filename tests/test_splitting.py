@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import tests.hypothesis_profile  # noqa: F401
-from tests.splitting import MOST_LINES, SECONDS, Counts, Module, bundle, count, find_failures, find_modules
+from tests.splitting import (
+    MOST_LINES,
+    SECONDS,
+    Counts,
+    Module,
+    bundle,
+    count,
+    failed_tests,
+    find_failures,
+    find_modules,
+)
 
 ROOT = Path(__file__).resolve().parent
 
@@ -115,3 +125,12 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(len(first.splitlines()), MOST_LINES)
         self.assertEqual(second, "[ERROR]\nTraceback\nValueError: 3\n\ntests.a.A.test_d")
         self.assertEqual(find_failures("test_a ... [OK]\n\nPASSED (successes=1)\n"), [])
+
+    def test_failed(self) -> None:
+        """The tests of all failures, each once; where a failure is of no test, none, for all would not be run again."""
+        first = "[FAIL]\nTraceback\n  tests.a.not_this in a line\n\ntests.a.test_a.A.test_b\ntests.a.test_a.A.test_c"
+        second = "[ERROR]\nValueError: 3\n\ntests.test_d.D.test_d\ntests.a.test_a.A.test_b"
+        expected = ["tests.a.test_a.A.test_b", "tests.a.test_a.A.test_c", "tests.test_d.D.test_d"]
+        self.assertEqual(failed_tests([first, second]), expected)
+        self.assertEqual(failed_tests([first, "[ERROR]\nSyntaxError\n\nsomething else"]), [])
+        self.assertEqual(failed_tests([]), [])
