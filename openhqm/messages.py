@@ -175,7 +175,7 @@ class Event:
 
 @attrs.frozen
 class Record:
-    """Everything that is known of a request now."""
+    """Everything that is known of a request now. ``tenant`` is on whose behalf it was submitted; None: it has none."""
 
     correlation_id: str
     status: Status
@@ -185,6 +185,7 @@ class Record:
     next_attempt_at: float | None = None
     reply: Reply | None = None
     expires_at: float | None = None
+    tenant: str | None = None
 
 
 @attrs.frozen

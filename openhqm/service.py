@@ -193,13 +193,13 @@ class OpenHQM(Service):
             settings.queue.limits.limits,
         )
         self._own_paths = settings.own_paths()
-        sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
         shown = letters if settings.admin.enabled else None
         self._authentication = make_authentication(settings.auth, reactor)
         access = self._authentication.access
+        sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
         cors = settings.cors.cors
-        limiter = make_limiter(settings.rate_limit, reactor, access, door_metrics.limited.inc)
+        limiter = make_limiter(settings.rate_limit, reactor, door_metrics.limited.inc)
         fast_path = FastPath(self._door, self._streams, access, cors, limiter)
         self._site = HTTP1Site(
             Routes(

@@ -43,6 +43,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_sidecar": 18,
     "tests.ingress.test_slow_readers": 55,
     "tests.ingress.test_stopped_process": 15,
+    "tests.ingress.test_tenants": 30,
     "tests.kafka.test_backend": 330,
     "tests.kafka.test_broker": 45,
     "tests.kafka.test_contract": 130,

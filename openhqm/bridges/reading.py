@@ -177,6 +177,8 @@ class Reader:
             submission = attrs.evolve(submission, priority=Priority(bridge.priority))
         if bridge.timeout is not None:
             submission = attrs.evolve(submission, timeout=bridge.timeout)
+        if bridge.tenant is not None:
+            submission = attrs.evolve(submission, tenant=bridge.tenant)
         return submission
 
     def _follow_up(self, submission: Submission, key: str | None, about: Properties) -> Submission | None:

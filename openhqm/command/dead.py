@@ -71,6 +71,7 @@ def _add_filter(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--reason-class", choices=[str(kind) for kind in ReasonClass], metavar="CLASS", help=", ".join(ReasonClass)
     )
+    action.add_argument("--tenant", metavar="NAME", help="requests on behalf of this tenant; '': those without one")
     action.add_argument("--since", metavar="TIME", help="what failed since 2026-11-27T10:00:00Z, or in the last 2h")
 
 
@@ -207,7 +208,7 @@ def _ask(server: Server, time: Time, method: str, path: str, document: Any = Non
 
 
 def _filter(asked: argparse.Namespace, time: Time) -> dict[str, str]:
-    found = {"endpoint": asked.endpoint, "reason_class": asked.reason_class}
+    found = {"endpoint": asked.endpoint, "reason_class": asked.reason_class, "tenant": asked.tenant}
     if asked.since is not None:
         ago = _AGO.match(asked.since)
         if ago is not None:

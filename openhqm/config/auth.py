@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.structure import Wrong
-from openhqm.config.validators import between, not_empty
+from openhqm.config.validators import between, not_empty, tenant_name
 from openhqm.errors import DestinationRefused
 from openhqm.policy.api_keys import Role, check_tenant
 from openhqm.policy.destinations import DestinationPolicy
@@ -20,10 +20,6 @@ from openhqm.policy.token_rules import SHARED, SIGNING, IssuerRules
 ROLES = tuple(role.value for role in Role)
 _HTTPS = re.compile(r"https://.+")
 _PORT = re.compile(r"https://[^/?]*:(\d{1,5})(?:[/?]|\Z)")
-
-
-def _tenant(instance: object, attribute: object, value: str) -> None:
-    check_tenant(value)
 
 
 def _roles(instance: object, attribute: object, value: list[str]) -> None:
@@ -75,7 +71,7 @@ class TokenIssuer:
     ca: str | None = attrs.field(default=None, validator=optional(not_empty))
     key_files: list[str] = attrs.field(factory=list)
     secret_file: str | None = attrs.field(default=None, validator=optional(not_empty))
-    tenant: str | None = attrs.field(default=None, validator=optional(_tenant))
+    tenant: str | None = attrs.field(default=None, validator=optional(tenant_name))
     tenant_claim: str | None = attrs.field(default=None, validator=optional(not_empty))
     roles: list[str] = attrs.field(factory=list, validator=_roles)
     roles_claim: str | None = attrs.field(default=None, validator=optional(not_empty))

@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.structure import Tagged, Wrong
-from openhqm.config.validators import between, not_empty, one_of
+from openhqm.config.validators import between, not_empty, one_of, tenant_name
 from openhqm.messages import Priority
 from openhqm.policy.guarantees import OF_A_BRIDGE
 from openhqm.policy.text_templates import TextTemplate
@@ -101,7 +101,8 @@ class Bridge:
     ``endpoint`` and ``operation``: where they go; routes decide where both are None. ``most`` is how many messages may
     be neither accepted nor acknowledged. ``reply`` None: a reply goes to the message's own address, if it has one.
     ``dead_letters`` is the channel of the same broker into which a message that fails for good is published.
-    ``required`` is what has to be kept (`openhqm.policy.guarantees`).
+    ``required`` is what has to be kept (`openhqm.policy.guarantees`). The requests are on behalf of ``tenant``, whose
+    keys may read them.
     """
 
     name: str = ""
@@ -118,6 +119,7 @@ class Bridge:
     reply: ReplyChannel | str | None = attrs.field(default=None, validator=optional(_reply))
     dead_letters: str | None = attrs.field(default=None, validator=optional(not_empty))
     required: str | None = attrs.field(default=None, validator=optional(one_of(OF_A_BRIDGE)))
+    tenant: str | None = attrs.field(default=None, validator=optional(tenant_name))
 
     def __attrs_post_init__(self) -> None:
         """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""

@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.structure import SECRET, Wrong
-from openhqm.config.validators import between, not_empty, one_of
+from openhqm.config.validators import between, not_empty, one_of, tenant_name
 from openhqm.policy.hook_signatures import PRESETS, TIMED, check_secret
 
 MOST_SECRETS = 5
@@ -22,7 +22,7 @@ class Hook:
     """``POST /hooks/NAME`` of a sender that signs as ``preset`` says, by one of ``secrets``.
 
     What comes is for ``endpoint`` or ``operation``; for neither: routes and the handler decide. ``tolerance_seconds``
-    is how far the time of a signature may be off.
+    is how far the time of a signature may be off. The requests are on behalf of ``tenant``, whose keys may read them.
     """
 
     preset: str | None = attrs.field(default=None, validator=optional(one_of(list(PRESETS))))
@@ -30,6 +30,7 @@ class Hook:
     endpoint: str | None = attrs.field(default=None, validator=optional(not_empty))
     operation: str | None = attrs.field(default=None, validator=optional(not_empty))
     tolerance_seconds: float = attrs.field(default=300.0, validator=between(1, 86400))
+    tenant: str | None = attrs.field(default=None, validator=optional(tenant_name))
 
     def __attrs_post_init__(self) -> None:
         """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from openhqm.messages import Priority
+from openhqm.policy.api_keys import TENANT_PATTERN, check_tenant
 from openhqm.policy.outcome import read_statuses
 
 Validator = Callable[[Any, Any, Any], None]
@@ -76,6 +77,14 @@ def some_priorities(instance: object, attribute: object, value: list[str]) -> No
     names = [priority.value for priority in Priority]
     if not value or len(set(value)) < len(value) or not set(value) <= set(names):
         raise ValueError(f"must be a list of {', '.join(names)}, of one of them or more and none twice, not {value!r}")
+
+
+def tenant_name(instance: object, attribute: object, value: str) -> None:
+    """The value can be the name of a tenant."""
+    check_tenant(value)
+
+
+tenant_name.schema = {"pattern": f"^(?:{TENANT_PATTERN})$"}  # type: ignore[attr-defined]
 
 
 def has_tls() -> bool:

@@ -45,6 +45,7 @@ def summary(number: int, letter: DeadLetter) -> dict[str, Any]:
         "number": number,
         "correlation_id": request.correlation_id,
         "endpoint": _short(request.submission.endpoint),
+        "tenant": request.submission.tenant,
         "reason_class": reason_class(letter).value,
         "reason": _short(letter.reason),
         "status": reply.status.value,

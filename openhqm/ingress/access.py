@@ -84,26 +84,26 @@ class Access:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def refusal(
+    def check(
         self, role: Role | None, target: bytes, fields: Iterable[tuple[bytes, bytes]], connection: Any = None
-    ) -> Answer | None:
-        """Why a request must not be served, or None. ``fields`` have names in lower case.
+    ) -> tuple[Answer | None, Caller | None]:
+        """Why a request must not be served, or None, and who has sent it. ``fields`` have names in lower case.
 
-        A key that is missing and one that is wrong get the same bytes.
+        A key that is missing and one that is wrong get the same bytes. Who uses an open route is not asked.
         """
         if _PREFIX in target or (b"eyJ" in target and _TOKEN.search(target) is not None):
-            return problem(400, IN_THE_URL)
+            return problem(400, IN_THE_URL), None
         if role is OPEN:
-            return None
+            return None, None
         try:
             caller = self.caller(fields, connection)
         except KeysUnavailable:
-            return _UNAVAILABLE
+            return _UNAVAILABLE, None
         if caller is None:
-            return _UNAUTHORIZED
+            return _UNAUTHORIZED, None
         if role not in caller.roles:
-            return problem(403, f"this needs a key with the role {role.value}")
-        return None
+            return problem(403, f"this needs a key with the role {role.value}"), None
+        return None, caller
 
     def caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> Caller | None:
         """Who has sent a request; None: it has no credential that is good. `KeysUnavailable`.

@@ -62,7 +62,11 @@ def _read_list(body: bytes) -> list[bytes]:
 
 
 async def submit_batch(
-    door: Door, body: bytes, fields: HeaderField, limit: Callable[[int], object] = lambda count: None
+    door: Door,
+    body: bytes,
+    fields: HeaderField,
+    limit: Callable[[int], object] = lambda count: None,
+    tenant: str | None = None,
 ) -> Answer:
     """Have each submission accepted that can be, all of them at once: 202, where at least one is.
 
@@ -79,7 +83,7 @@ async def submit_batch(
         return read_submission(text, now, trace), None if whole is None else _claim(whole.key, index, text)
 
     taking = [
-        Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text)))
+        Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text), tenant))
         for index, text in enumerate(found)
     ]
     outcomes: list[tuple[bool, Any]] = await DeferredList(taking, consumeErrors=True)

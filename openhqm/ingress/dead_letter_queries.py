@@ -18,6 +18,7 @@ from openhqm.runtime.times import parse_rfc3339
 MOST_LISTED = 1000
 USUAL_LISTED = 100
 SLOWEST, FASTEST = 0.1, 10_000.0
+_FILTER = ("endpoint", "reason_class", "since", "tenant")
 _CURSOR = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?\Z", re.ASCII)
 
 
@@ -25,18 +26,20 @@ _CURSOR = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?\Z", re.ASCII)
 class Filter:
     """Which dead letters are meant: all that have what is given here.
 
-    ``endpoint`` is that of the request; empty: it has none. ``since`` is the earliest time of failure, in seconds since
-    the epoch.
+    ``endpoint`` and ``tenant`` are those of the request; empty: it has none. ``since`` is the earliest time of failure,
+    in seconds since the epoch.
     """
 
     endpoint: str | None = None
     reason_class: ReasonClass | None = None
     since: float | None = None
+    tenant: str | None = None
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether ``letter`` is meant."""
         return (
             (self.endpoint is None or (letter.request.submission.endpoint or "") == self.endpoint)
+            and (self.tenant is None or (letter.request.submission.tenant or "") == self.tenant)
             and (self.since is None or letter.at >= self.since)
             and (self.reason_class is None or reason_class(letter) is self.reason_class)
         )
@@ -83,11 +86,10 @@ def read_query(arguments: Mapping[bytes, Sequence[bytes]], others: Sequence[str]
             if len(values) != 1:
                 raise InvalidRequest(name, "must be given once")
             found[name] = text_of(values[0], name)
-    known = ("endpoint", "reason_class", "since", "limit", "cursor")
-    _refuse_unknown(found, (*known, *others), "")
+    _refuse_unknown(found, (*_FILTER, "limit", "cursor", *others), "")
     limit = found.get("limit", str(USUAL_LISTED))
     return Query(
-        read_filter({name: found[name] for name in known[:3] if name in found}, ""),
+        read_filter({name: found[name] for name in _FILTER if name in found}, ""),
         check_limit(int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 9 else limit),
         read_cursor(found.get("cursor")),
     )
@@ -138,7 +140,7 @@ def text_of(value: bytes, name: str) -> str:
 
 def read_filter(found: Mapping[str, Any], where: str) -> Filter:
     """The filter in a JSON object or a query. ``where`` precedes the names in what is said of them."""
-    _refuse_unknown(found, ("endpoint", "reason_class", "since"), where)
+    _refuse_unknown(found, _FILTER, where)
     for name, value in found.items():
         if not isinstance(value, str):
             raise InvalidRequest(where + name, "must be a string")
@@ -149,7 +151,7 @@ def read_filter(found: Mapping[str, Any], where: str) -> Filter:
         moment = None if since is None else parse_rfc3339(since)
     except ValueError as error:
         raise InvalidRequest(f"{where}since", str(error)) from None
-    return Filter(found.get("endpoint"), None if kind is None else ReasonClass(kind), moment)
+    return Filter(found.get("endpoint"), None if kind is None else ReasonClass(kind), moment, found.get("tenant"))
 
 
 def read_cursor(value: Any) -> Cursor:

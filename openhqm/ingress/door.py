@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
 from openhqm.delivery.long_polling import LongPolls
-from openhqm.errors import NotDurable, OpenHQMError
+from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, UnknownRequest
 from openhqm.http1.messages import Answer, Fields
 from openhqm.http1.send_budget import SENDING
 from openhqm.ingress.answers import HTTPProblem, field, problem
@@ -99,7 +99,7 @@ class Door:
         self._unavailable = Unavailable(clock)
         self.addressing = addressing or Addressing()
 
-    def accept(self, body: bytes, fields: HeaderField) -> Coroutine[Any, Any, Acceptance]:
+    def accept(self, body: bytes, fields: HeaderField, tenant: str | None = None) -> Coroutine[Any, Any, Acceptance]:
         """Read a submission, and have the queue accept it. The errors of `read_submission`, and those of `take`."""
 
         def received() -> int:
@@ -107,13 +107,17 @@ class Door:
                 return len(body)
             return len(body) + sum(len(fields(name) or b"") for name in CARRIED)
 
-        return self.take(lambda now: self._read(body, fields, now), received)
+        return self.take(lambda now: self._read(body, fields, now), received, tenant)
 
     async def take(
-        self, read: Callable[[float], tuple[Submission, IdempotencyClaim | None]], received: Callable[[], int]
+        self,
+        read: Callable[[float], tuple[Submission, IdempotencyClaim | None]],
+        received: Callable[[], int],
+        tenant: str | None = None,
     ) -> Acceptance:
         """Have the queue accept the submission that ``read`` returns; ``received`` says how many bytes it came in.
 
+        It is on behalf of ``tenant``, and the keys of each tenant are others. None: it has no tenant.
         The errors of ``read``; `InvalidRequest`, `MessageTooLarge`, `NotDurable`, `IdempotencyConflict`.
         """
         started = self._clock.seconds()
@@ -123,6 +127,9 @@ class Door:
                 raise NotDurable("the process is stopping", retry_after=1)
             ahead = self._clock_ahead()
             submission, claim = read(started + ahead)
+            if tenant is not None:
+                submission = attrs.evolve(submission, tenant=tenant)
+                claim = claim and attrs.evolve(claim, scope=f"{tenant} {claim.scope}")
             if ahead and submission.not_before is not None:  # callers name times of day
                 submission = attrs.evolve(submission, not_before=submission.not_before - ahead)
             follow_ups = self.addressing.follow_ups(submission)
@@ -152,17 +159,22 @@ class Door:
         claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
         return read_submission(body, now, carried(fields)), claim
 
-    async def submit(self, body: bytes, fields: HeaderField) -> Answer:
-        """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time, and can be sent."""
+    async def submit(self, body: bytes, fields: HeaderField, tenant: str | None = None) -> Answer:
+        """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time, and can be sent.
+
+        With ``OpenHQM-Cancel-On-Disconnect`` a request that waits in the queue is cancelled when its caller hangs up,
+        unless an earlier caller has submitted it under the same key: that one may be waiting for it still.
+        """
         prefer = field(fields, b"prefer")
         wait = prefer_wait(prefer, self.longest_wait)
-        acceptance = await self.accept(body, fields)
+        acceptance = await self.accept(body, fields, tenant)
         headers = acceptance_fields(acceptance)
         if wait is not None:
             try:
                 record = await self.ended(acceptance, wait)
             except CancelledError:  # the connection has ended
-                if not self.closed and cancels_on_disconnect(field(fields, b"openhqm-cancel-on-disconnect")):
+                asked = cancels_on_disconnect(field(fields, b"openhqm-cancel-on-disconnect"))
+                if asked and not self.closed and not acceptance.replayed:
                     Running(self._cancel_queued(acceptance.correlation_id), lambda _: None, _give_up)
                 raise
             if record is not None and record.reply is not None and self.can_send(record.reply):
@@ -176,27 +188,32 @@ class Door:
         if record.status is Status.PENDING:
             await self.store.cancel(correlation_id)
 
-    async def status(self, correlation_id: str) -> Answer:
-        """The status document. `UnknownRequest`, `ExpiredRequest`, `NotDurable`."""
-        return Answer(200, status_document(await self.store.find(correlation_id), self.ahead()))
+    async def status(self, correlation_id: str, tenant: str | None = None) -> Answer:
+        """The status document. `UnknownRequest`, `ExpiredRequest`, `NotDurable`.
 
-    async def response(self, correlation_id: str, wait: float | None, fields: HeaderField) -> Answer:
+        A request of another ``tenant`` is unknown, here and below; None: the caller may read all requests.
+        """
+        return Answer(200, status_document(await self._find(correlation_id, None, tenant), self.ahead()))
+
+    async def response(
+        self, correlation_id: str, wait: float | None, fields: HeaderField, tenant: str | None = None
+    ) -> Answer:
         """The response document, or a 202 with the status where the request has not ended after ``wait`` seconds.
 
         ``wait`` is that of the query, which has precedence over ``Prefer``. The errors of `body`.
         """
         preferred = prefer_wait(field(fields, b"prefer"), self.longest_wait) if wait is None else None
-        record = self._sendable(await self._find(correlation_id, wait if wait is not None else preferred))
+        record = self._sendable(await self._find(correlation_id, wait if wait is not None else preferred, tenant))
         if record.reply is None:
             return self._not_yet(record)
         return self._response(record, () if preferred is None else (_applied(preferred),))
 
-    async def body(self, correlation_id: str, wait: float | None) -> Answer:
+    async def body(self, correlation_id: str, wait: float | None, tenant: str | None = None) -> Answer:
         """The reply with its own status, header fields and bytes, or a 202 where the request has not ended.
 
         The errors of `status`; `HTTPProblem` 503 where the reply cannot be sent now.
         """
-        record = self._sendable(await self._find(correlation_id, wait))
+        record = self._sendable(await self._find(correlation_id, wait, tenant))
         reply = record.reply
         if reply is None:
             return self._not_yet(record)
@@ -240,12 +257,16 @@ class Door:
         except NotDurable:
             return []
 
-    async def events(self, correlation_id: str, after: int) -> tuple[int, list[Event]] | None:
+    async def events(
+        self, correlation_id: str, after: int, tenant: str | None = None
+    ) -> tuple[int, list[Event]] | None:
         """The next events behind number ``after``, and the number that they follow. None: it has ended, without any.
 
         A number beyond the last event counts as that of the last event: it comes from outside, and a stream that waited
         for it would never end.
         """
+        if tenant is not None:
+            await self._find(correlation_id, None, tenant)
         events = list(await self.store.history(correlation_id, after))
         if events or not after:
             return after, events
@@ -270,11 +291,13 @@ class Door:
                 highest = above
         return last
 
-    async def cancel(self, correlation_id: str) -> Answer:
+    async def cancel(self, correlation_id: str, tenant: str | None = None) -> Answer:
         """Cancel a request: 200 where it had not begun, 202 where its handler is told to stop.
 
         `AlreadyEnded`, and the errors of `status`.
         """
+        if tenant is not None:
+            await self._find(correlation_id, None, tenant)
         before = await self.store.cancel(correlation_id)
         record = await self.store.find(correlation_id)
         return Answer(200 if before.status is Status.PENDING else 202, status_document(record, self.ahead()))
@@ -295,10 +318,19 @@ class Door:
             raise HTTPProblem(503, SENDING, ((b"Retry-After", b"1"),))
         return record
 
-    def _find(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
-        if wait is None:
-            return self.store.find(correlation_id)
-        return self._waiting.wait_for_ending(correlation_id, wait)
+    async def _find(self, correlation_id: str, wait: float | None, tenant: str | None) -> Record:
+        if tenant is None:
+            return await self._look(correlation_id, wait)
+        try:
+            record = await self.store.find(correlation_id)
+            if record.tenant == tenant:
+                return record if wait is None else await self._look(correlation_id, wait)
+        except ExpiredRequest:
+            pass  # it is not known any more whose it was
+        raise UnknownRequest(correlation_id)
+
+    def _look(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
+        return self.store.find(correlation_id) if wait is None else self._waiting.wait_for_ending(correlation_id, wait)
 
 
 def _give_up(failure: Failure) -> None:

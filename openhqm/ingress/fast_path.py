@@ -19,7 +19,7 @@ from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
 from openhqm.ingress.rate_limiting import RateLimiter
-from openhqm.policy.api_keys import Role
+from openhqm.policy.api_keys import Caller, Role
 from openhqm.policy.cors import Cors
 
 _SUBMIT = SUBMIT.encode()
@@ -50,41 +50,42 @@ class FastPath:
     def __call__(self, message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
         """A coroutine that serves ``message``, or None where the routes have to serve it."""
         target, method = message.head.target, message.head.method
-        # Before a coroutine is made. What is refused is answered by the routes, which ask again.
-        if self._access is not None and self._refused(self._access, method, target, message):
-            return None
+        caller = None
+        if self._access is not None:
+            role = Role.SUBMIT if method == b"POST" and target == _SUBMIT else Role.READ
+            refusal, caller = self._access.check(role, target, message.head.headers, message.connection)
+            if refusal is not None:  # before a coroutine is made; the routes ask again, and answer
+                return None
+        tenant = None if caller is None else caller.tenant
         if self._cors is not None and message.field(b"origin") is not None:
             return None  # the routes know what pages of other origins are told
         if method == b"POST":
             if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
                 if self._limiter is not None:
-                    return served(self._submit_limited(self._limiter, message), target)
-                return served(self._door.submit(message.body, message.field), target)
+                    return served(self._submit_limited(self._limiter, message, caller), target)
+                return served(self._door.submit(message.body, message.field, tenant), target)
         elif method == b"GET":
             # A target of exactly this length has neither a query nor a longer path.
             if len(target) == len(_STATUS) + _ID_LENGTH and target.startswith(_STATUS):
-                return served(self._door.status(_id(target)), target)
+                return served(self._door.status(_id(target), tenant), target)
             if len(target) == len(_RESPONSE) + _ID_LENGTH and target.startswith(_RESPONSE):
-                return served(self._door.response(_id(target), None, message.field), target)
+                return served(self._door.response(_id(target), None, message.field, tenant), target)
             if len(target) == len(_EVENTS) + _ID_LENGTH and target.startswith(_EVENTS):
-                return served(self._events(_id(target), message), target)
+                return served(self._events(_id(target), message, tenant), target)
         return None
 
-    def _refused(self, access: Access, method: bytes, target: bytes, message: FullRequest) -> bool:
-        role = Role.SUBMIT if method == b"POST" and target == _SUBMIT else Role.READ
-        return access.refusal(role, target, message.head.headers, message.connection) is not None
-
-    async def _submit_limited(self, limiter: RateLimiter, message: FullRequest) -> Answer:
-        refusal, told = limiter.take(message.head.headers, message.connection)
+    async def _submit_limited(self, limiter: RateLimiter, message: FullRequest, caller: Caller | None) -> Answer:
+        refusal, told = limiter.take(caller, message.connection)
         if refusal is not None:
             return refusal
-        answer = await served(self._door.submit(message.body, message.field), message.head.target)
+        tenant = None if caller is None else caller.tenant
+        answer = await served(self._door.submit(message.body, message.field, tenant), message.head.target)
         assert isinstance(answer, Answer), "it is no stream"
         return attrs.evolve(answer, fields=(*answer.fields, *told))
 
-    async def _events(self, correlation_id: str, message: FullRequest) -> Answer | StreamedAnswer:
+    async def _events(self, correlation_id: str, message: FullRequest, tenant: str | None) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])
-        found = await self._door.events(correlation_id, after)
+        found = await self._door.events(correlation_id, after, tenant)
         if found is None:
             return Answer(204)
         after, history = found

@@ -39,7 +39,9 @@ class Hooks:
             claim = _claim(name, self._genuine(hook, fields, body, now))
             return _submission(name, hook, body, fields), claim
 
-        acceptance = await self._door.take(read, lambda: len(body) + sum(len(a) + len(b) for a, b in fields))
+        acceptance = await self._door.take(
+            read, lambda: len(body) + sum(len(a) + len(b) for a, b in fields), hook.tenant
+        )
         replayed: Fields = ((b"Idempotency-Replayed", b"true"),) if acceptance.replayed else ()
         return Answer(202, acceptance_document(acceptance, self._door.ahead()), fields=replayed)
 

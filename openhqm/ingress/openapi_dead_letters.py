@@ -13,6 +13,7 @@ _FILTER: Json = {
     "endpoint": {"type": "string", "description": "That of the request; empty: it has none."},
     "reason_class": {"enum": [str(kind) for kind in ReasonClass]},
     "since": {**_MOMENT, "description": "The earliest time of failure."},
+    "tenant": {"type": "string", "description": "That of the request; empty: it has none."},
 }
 _LOCAL: Json = {"403": ref("responses/not_local"), "503": ref("responses/unavailable")}
 _FLAG: Json = {"type": "boolean", "default": False}
@@ -102,6 +103,7 @@ def dead_letter_schemas() -> Json:
         "number": {"type": "integer"},
         "correlation_id": {"type": "string"},
         "endpoint": {"type": ["string", "null"]},
+        "tenant": {"type": ["string", "null"]},
         "reason_class": _FILTER["reason_class"],
         "reason": {"type": "string"},
         "status": {"enum": ["FAILED", "TIMEOUT", "COMPLETED", "CANCELLED"]},

@@ -7,7 +7,7 @@ The fields are those of draft-ietf-httpapi-ratelimit-headers-11.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.model import RateLimit
 from openhqm.http1.messages import Answer, Fields
-from openhqm.ingress.access import Access
 from openhqm.ingress.answers import problem
+from openhqm.policy.api_keys import Caller
 from openhqm.policy.rate_limits import RateLimits, Taken
 
 _NETWORK_BITS = 64
@@ -24,23 +24,21 @@ _NETWORK_BITS = 64
 
 
 class RateLimiter:
-    """Counts submissions against ``limits``. ``access`` knows whose they are; None: the client's address has to do."""
+    """Counts submissions against ``limits``, those of each caller by themselves."""
 
-    def __init__(
-        self, limits: RateLimits, clock: IReactorTime, access: Access | None, refused: Callable[[], None]
-    ) -> None:
+    def __init__(self, limits: RateLimits, clock: IReactorTime, refused: Callable[[], None]) -> None:
         self._limits = limits
         self._clock = clock
-        self._access = access
         self._refused = refused
         self.detail = f"too many submissions: at most {limits.requests} in {limits.per_seconds:g} s"
         self._policy = b'"default";q=%d;w=%d' % (limits.requests, max(1, math.ceil(limits.per_seconds)))
 
-    def take(
-        self, fields: Iterable[tuple[bytes, bytes]], connection: Any, count: int = 1
-    ) -> tuple[Answer | None, Fields]:
-        """The refusal of ``count`` submissions, or None, and the fields that tell what is left."""
-        taken = self._limits.take(self._caller(fields, connection), count, self._clock.seconds())
+    def take(self, caller: Caller | None, connection: Any, count: int = 1) -> tuple[Answer | None, Fields]:
+        """The refusal of ``count`` submissions, or None, and the fields that tell what is left.
+
+        Where it is not known who the ``caller`` is, the address of the client has to do.
+        """
+        taken = self._limits.take(_name(caller, connection), count, self._clock.seconds())
         told = self._told(taken)
         if not taken.wait:
             return None, told
@@ -52,11 +50,11 @@ class RateLimiter:
         left = b'"default";r=%d;t=%d' % (taken.remaining, math.ceil(taken.reset))
         return (b"RateLimit-Policy", self._policy), (b"RateLimit", left)
 
-    def _caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> bytes:
-        caller = None if self._access is None else self._access.caller(fields, connection)
-        if caller is not None:  # the key or the login, however many tokens it has
-            return f"{caller.tenant} {caller.key_id}".encode()
-        return client_network(getattr(connection.getPeer(), "host", "") or "")
+
+def _name(caller: Caller | None, connection: Any) -> bytes:
+    if caller is not None:  # the key or the login, however many tokens it has
+        return f"{caller.tenant} {caller.key_id}".encode()
+    return client_network(getattr(connection.getPeer(), "host", "") or "")
 
 
 def client_network(host: str) -> bytes:
@@ -71,11 +69,9 @@ def client_network(host: str) -> bytes:
     return mapped.packed if mapped is not None else address.packed[: _NETWORK_BITS // 8]
 
 
-def make_limiter(
-    limit: RateLimit, clock: IReactorTime, access: Access | None, refused: Callable[[], None]
-) -> RateLimiter | None:
+def make_limiter(limit: RateLimit, clock: IReactorTime, refused: Callable[[], None]) -> RateLimiter | None:
     """What ``limit`` asks for; None: callers may submit as often as they like."""
     if limit.requests is None:
         return None
     limits = RateLimits(limit.requests, limit.per_seconds, limit.burst)
-    return RateLimiter(limits, clock, access, refused)
+    return RateLimiter(limits, clock, refused)

@@ -62,9 +62,10 @@ class _Exact(Resource):
                 return send(request, Answer(204, fields=fields))  # a browser sends no credential with this
             for name, value in self._cors.fields(request.getHeader(b"origin")):
                 request.responseHeaders.setRawHeaders(name, [value])
+        request.caller = None
         if self._access is not None:
             role = role_for(request.method, route or b"")
-            refusal = self._access.refusal(role, request.uri, _fields(request), request.channel)
+            refusal, request.caller = self._access.check(role, request.uri, _fields(request), request.channel)
             if refusal is not None:
                 return send(request, refusal)
         if route is None or route.startswith(b"//"):
@@ -119,50 +120,52 @@ class Routes:
         body = request.content.read()
         self._limit(request, 1)
         if wants_events(field(request.getHeader, b"accept")):
-            acceptance = await self._door.accept(body, request.getHeader)
+            acceptance = await self._door.accept(body, request.getHeader, _tenant(request))
             history = await self._door.first_events(acceptance)
             return await self._stream(request, acceptance.correlation_id, 0, history, acceptance)
-        return send(request, await self._door.submit(body, request.getHeader))
+        return send(request, await self._door.submit(body, request.getHeader, _tenant(request)))
 
     @app.route(BATCH, methods=["POST"])
     @deferred
     async def batch(self, request: IRequest) -> bytes:
         """Accept many requests."""
-        body = request.content.read()
-        return send(
-            request, await submit_batch(self._door, body, request.getHeader, lambda count: self._limit(request, count))
+        body, tenant = request.content.read(), _tenant(request)
+        answer = await submit_batch(
+            self._door, body, request.getHeader, lambda count: self._limit(request, count), tenant
         )
+        return send(request, answer)
 
     @app.route("/api/v1/status/<correlation_id>", methods=["GET"])
     @deferred
     async def status(self, request: IRequest, correlation_id: str) -> bytes:
         """The status of a request."""
-        return send(request, await self._door.status(correlation_id))
+        return send(request, await self._door.status(correlation_id, _tenant(request)))
 
     @app.route("/api/v1/response/<correlation_id>", methods=["GET"])
     @deferred
     async def response(self, request: IRequest, correlation_id: str) -> bytes:
         """The response of a request."""
-        return send(request, await self._door.response(correlation_id, self._wait(request), request.getHeader))
+        wait, tenant = self._wait(request), _tenant(request)
+        return send(request, await self._door.response(correlation_id, wait, request.getHeader, tenant))
 
     @app.route("/api/v1/response/<correlation_id>/body", methods=["GET"])
     @deferred
     async def body(self, request: IRequest, correlation_id: str) -> bytes:
         """The reply with its own status, header fields and bytes."""
-        return send(request, await self._door.body(correlation_id, self._wait(request)))
+        return send(request, await self._door.body(correlation_id, self._wait(request), _tenant(request)))
 
     @app.route("/api/v1/cancel/<correlation_id>", methods=["POST"])
     @deferred
     async def cancel(self, request: IRequest, correlation_id: str) -> bytes:
         """Cancel a request."""
-        return send(request, await self._door.cancel(correlation_id))
+        return send(request, await self._door.cancel(correlation_id, _tenant(request)))
 
     @app.route("/api/v1/events/<correlation_id>", methods=["GET"])
     @deferred
     async def events(self, request: IRequest, correlation_id: str) -> bytes:
         """The events of a request, live until it ends."""
         after = last_event_id(field(request.getHeader, b"last-event-id"), request.args.get(b"last_event_id", []))
-        found = await self._door.events(correlation_id, after)
+        found = await self._door.events(correlation_id, after, _tenant(request))
         if found is None:
             return send(request, Answer(204))  # on which an EventSource does not reconnect
         return await self._stream(request, correlation_id, *found, None)
@@ -281,7 +284,7 @@ class Routes:
         """Count so many submissions of the caller, and tell it what is left. `HTTPProblem` 429 where it is too many."""
         if self._limiter is None:
             return
-        refusal, told = self._limiter.take(_fields(request), request.channel, count)
+        refusal, told = self._limiter.take(request.caller, request.channel, count)
         if refusal is not None:
             raise HTTPProblem(429, self._limiter.detail, refusal.fields)
         for name, value in told:
@@ -328,6 +331,11 @@ def _check_local(request: Any) -> None:
     reason = why_not_local(request.getClientAddress(), request.clientproto, _fields(request))
     if reason is not None:
         raise HTTPProblem(403, reason)
+
+
+def _tenant(request: Any) -> str | None:
+    """On whose behalf the caller asks; None: callers need no key."""
+    return None if request.caller is None else request.caller.tenant
 
 
 def _fields(request: Any) -> list[tuple[bytes, bytes]]:

@@ -180,7 +180,7 @@ class MemoryQueue:
         key = next(self._keys)
         request = Request(self._ids.issue(key), now, submission)
         self._count(key, request)
-        self._results.note_request(key, now, request.deadline, logged_tags(submission))
+        self._results.note_request(key, now, request.deadline, submission.tenant, logged_tags(submission))
         held = tuple(self._hold(key, follow_up, now) for follow_up in follow_ups)
         acceptance = Acceptance(request.correlation_id, now, follow_ups=held)
         if claim is not None:
@@ -193,7 +193,7 @@ class MemoryQueue:
     def _hold(self, parent: int, submission: Submission, now: float) -> str:
         """Hold a follow-up back until its parent has ended; its id."""
         key = next(self._keys)
-        self._results.note_request(key, now, None, logged_tags(submission))
+        self._results.note_request(key, now, None, submission.tenant, logged_tags(submission))
         self._count(key, Request(self._ids.issue(key), now, submission))
         self._results.note_held(parent, lambda reply: self._let_go(key, submission, reply))
         return self._ids.issue(key)

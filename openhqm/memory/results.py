@@ -26,6 +26,7 @@ from openhqm.runtime.timer_queue import TimerQueue
 @attrs.define
 class _Entry:
     events: list[Event]
+    tenant: str | None
     expires: float | None = None
     tags: tuple[str, ...] | None = ()
 
@@ -77,10 +78,12 @@ class MemoryResults:
 
     # For the queue in memory, as part of its own steps
 
-    def note_request(self, key: int, now: float, deadline: float | None, tags: tuple[str, ...] | None) -> None:
+    def note_request(
+        self, key: int, now: float, deadline: float | None, tenant: str | None, tags: tuple[str, ...] | None
+    ) -> None:
         """A request was accepted. ``tags``: see `openhqm.policy.tags.logged_tags`."""
         self._newest = max(self._newest, key)
-        self._entries[key] = _Entry([Event(1, "pending", now)], None, tags)
+        self._entries[key] = _Entry([Event(1, "pending", now)], tenant, tags=tags)
         if deadline is not None:
             self._timers.at(deadline, lambda: self._overdue(key))
 
@@ -145,7 +148,15 @@ class MemoryResults:
         if last.reply is not None:
             reply = last.reply
             return Record(
-                correlation_id, reply.status, submitted_at, last.at, reply.attempt, None, reply, entry.expires
+                correlation_id,
+                reply.status,
+                submitted_at,
+                last.at,
+                reply.attempt,
+                None,
+                reply,
+                entry.expires,
+                entry.tenant,
             )
         status = Status.PENDING if last.number == 1 else Status.PROCESSING
         return Record(
@@ -155,6 +166,7 @@ class MemoryResults:
             last.at,
             last.detail.get("attempt", 0),
             last.detail.get("next_attempt_at"),
+            tenant=entry.tenant,
         )
 
     def _cancel(self, correlation_id: str) -> Record:

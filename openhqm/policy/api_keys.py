@@ -24,7 +24,8 @@ MOST_KEYS = 10_000
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET, _CHECKSUM = 43, 6
 _KEY = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{_SECRET}}})([0-9A-Za-z]{{{_CHECKSUM}}})")
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+TENANT_PATTERN = "[a-z0-9][a-z0-9-]{0,62}"
+_TENANT = re.compile(TENANT_PATTERN)
 _ID = re.compile(r"[0-9a-f]{12}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -28,6 +28,7 @@ if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'
 local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
 local due = tonumber(not_before) or clock
 redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'priority', priority, 'attempt', 0, 'last', 1)
+note_tenant(number, body)
 if counted then take_room(number, #body) end
 if ARGV[18] ~= '' then redis.call('HSET', record(number), 'tags', ARGV[18]) end
 if ARGV[17] ~= '' then waits_since(number, due > clock and exact(due) or now) end

@@ -30,6 +30,7 @@ local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
 local key, due, waits = record(number), tonumber(not_before) or 0, '1'
 redis.call('HSET', key, 'at', now, 'body', body, 'queue', queue, 'priority', '', 'channel', channel, 'line', name,
   'attempt', 0, 'last', 1, 'generation', 0)
+note_tenant(number, body)
 if counted then take_room(number, #body) end
 if ARGV[19] ~= '' then redis.call('HSET', key, 'tags', ARGV[19]) end
 if ARGV[17] ~= '' then waits_since(number, due > clock and exact(due) or now) end

@@ -1,4 +1,10 @@
--- Limits and follow-ups, for the scripts that accept.
+-- Limits, tenants and follow-ups, for the scripts that accept.
+
+-- On whose behalf a request is, where it says so: `tenant_of` in openhqm/codec.py. Its envelope goes when it has ended.
+local function note_tenant(number, body)
+  local tenant = body:match('^{"openhqm":%d+,"correlation_id":"[^"]*","submitted_at":[^,]+,"tenant":"([a-z0-9-]+)"')
+  if tenant then redis.call('HSET', record(number), 'tenant', tenant) end
+end
 
 -- A request of that size is taken.
 local function take_room(number, size)
@@ -27,6 +33,7 @@ local function hold_back(parent, counted, ordered, first)
       'channel', ARGV[index + 2], 'line', ARGV[index + 3], 'timeout', ARGV[index + 4], 'body', ARGV[index + 5],
       'attempt', 0, 'last', 1, 'generation', 0, 'told', 1)
     if ARGV[index + 6] ~= '' then redis.call('HSET', record(number), 'tags', ARGV[index + 6]) end
+    note_tenant(number, ARGV[index + 5])
     if counted then take_room(number, #ARGV[index + 5]) end
     if ordered then redis.call('HSET', record(number), 'since', '') end  -- it does not wait yet
     redis.call('SADD', prefix .. 'queues', ARGV[index])

@@ -43,8 +43,8 @@ class RedisResults:
         if not found:
             # An id that passes the check was given out: no look-up is needed to know that.
             raise ExpiredRequest(correlation_id)
-        at, step, reply_text, expires = found
-        submitted_at = float(at)
+        at, step, reply_text, expires, name = found
+        submitted_at, tenant = float(at), name.decode() or None
         if reply_text:
             reply = decode_reply(reply_text)
             return Record(
@@ -56,9 +56,10 @@ class RedisResults:
                 None,
                 reply,
                 float(expires),
+                tenant,
             )
         if not step:
-            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at)
+            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at, tenant=tenant)
         last = _event(0, step)
         return Record(
             correlation_id,
@@ -67,6 +68,7 @@ class RedisResults:
             last.at,
             last.detail.get("attempt", 0),
             last.detail.get("next_attempt_at"),
+            tenant=tenant,
         )
 
     @deferred

@@ -13,6 +13,7 @@ import apsw
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from openhqm.codec import HEAD_BYTES
 from openhqm.errors import QueueFull
 from openhqm.messages import Load, Reply
 from openhqm.policy.limits import Limits
@@ -27,6 +28,8 @@ MOST_DROPPED = 1000
 MOST_ENDED = 200
 Older = Callable[[apsw.Connection, float, int], Sequence[int]]
 Oldest = Callable[[apsw.Connection], int | None]
+# What says on whose behalf the request was stays.
+_CUT = f"UPDATE messages SET body = coalesce(substr(body, 1, {HEAD_BYTES}), x'') WHERE key = ?"
 _COUNT = (
     "INSERT INTO load SELECT count(*), coalesce(sum(length(body)), 0) FROM messages m"
     " WHERE NOT EXISTS (SELECT 1 FROM endings e WHERE e.key = m.key)"
@@ -141,7 +144,7 @@ class SqliteLoad:
         """The request ends, and its body makes room at once. False: it had ended before."""
         first = self._store.note_ending(connection, key, reply)
         if first:
-            connection.execute("UPDATE messages SET body = x'' WHERE key = ?", (key,))
+            connection.execute(_CUT, (key,))
         return first
 
     def read(self, connection: apsw.Connection) -> Load | None:

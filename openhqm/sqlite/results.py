@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.codec import decode_reply, encode_reply
+from openhqm.codec import HEAD_BYTES, decode_reply, encode_reply, tenant_of
 from openhqm.errors import AlreadyEnded, ExpiredRequest, NotDurable, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
@@ -36,7 +36,8 @@ MOST_IN_ONE_TURN = 4  # look-ups, while a commit is under way: in the next turn 
 
 # One statement is one look at the file: a request, and its ending or else its last event, if it has one.
 _FIND = (
-    "SELECT m.at, e.expires, e.reply, v.at, v.detail FROM messages m LEFT JOIN endings e ON e.key = m.key"
+    f"SELECT m.at, coalesce(substr(m.body, 1, {HEAD_BYTES}), x''), e.expires, e.reply, v.at, v.detail"
+    " FROM messages m LEFT JOIN endings e ON e.key = m.key"
     " LEFT JOIN events v ON v.key = m.key AND e.key IS NULL AND v.type <> 'progress'"
     " WHERE m.key = ? ORDER BY v.number DESC LIMIT 1"
 )
@@ -225,14 +226,23 @@ class SqliteResults:
         found = fetch_one(self._file.reader, _FIND, (key,))
         if found is None:
             raise self._gone(correlation_id, key)
-        submitted_at, expires, text, updated_at, detail = found
+        submitted_at, head, expires, text, updated_at, detail = found
+        tenant = tenant_of(head)
         if text is not None:
             reply = decode_reply(text)
             return Record(
-                correlation_id, reply.status, submitted_at, reply.completed_at, reply.attempt, None, reply, expires
+                correlation_id,
+                reply.status,
+                submitted_at,
+                reply.completed_at,
+                reply.attempt,
+                None,
+                reply,
+                expires,
+                tenant,
             )
         if detail is None:
-            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at)
+            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at, tenant=tenant)
         detail = msgspec.json.decode(detail)
         return Record(
             correlation_id,
@@ -241,6 +251,7 @@ class SqliteResults:
             updated_at,
             detail.get("attempt", 0),
             detail.get("next_attempt_at"),
+            tenant=tenant,
         )
 
     def _history(self, correlation_id: str, after: int) -> list[Event]:

@@ -25,6 +25,19 @@ class Recording(Base):
             await self.refused(self.bench.store.history(correlation_id, 0), UnknownRequest)
             await self.refused(self.bench.store.cancel(correlation_id), UnknownRequest)
 
+    async def test_tenant(self) -> None:
+        """A record says on whose behalf a request is, from its acceptance to its expiry."""
+        accepted = await self.accept(tenant="acme", timeout=3600.0)
+        find = self.bench.store.find
+        self.assertEqual((await self.do(find(accepted.correlation_id))).tenant, "acme")
+        delivery = await self.receive_one()
+        self.assertEqual((await self.do(find(accepted.correlation_id))).tenant, "acme")
+        await self.do(delivery.settle(self.reply(delivery)))
+        ended = await self.do(find(accepted.correlation_id))
+        self.assertEqual((ended.status, ended.tenant), (Status.COMPLETED, "acme"))
+        other = await self.accept(payload=b'{"tenant":"acme"}', metadata={"tenant": "acme"})
+        self.assertIsNone((await self.do(find(other.correlation_id))).tenant)
+
     async def test_history(self) -> None:
         """Events are numbered from 1 without a gap, and can be had from any number on."""
         accepted = await self.accept()

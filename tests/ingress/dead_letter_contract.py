@@ -108,6 +108,7 @@ class Listing(DeadLettersCase):
                 "number": letter["number"],
                 "correlation_id": id,
                 "endpoint": "billing",
+                "tenant": None,
                 "reason_class": "rejected",
                 "reason": "no luck",
                 "status": "FAILED",
@@ -122,9 +123,9 @@ class Listing(DeadLettersCase):
         self.assertIsNone(found["cursor"])
 
     async def test_filtered(self) -> None:
-        """By endpoint, by class of reason and by time, and by all of them together."""
+        """By endpoint, by tenant, by class of reason and by time, and by all of them together."""
         first = await self.failed(kind="rejected", endpoint="billing")
-        second = await self.failed(kind="poison")
+        second = await self.failed(kind="poison", tenant="acme")
         await self.bench.pass_time(10)
         since = self.bench.now()
         third = await self.failed(kind="poison", endpoint="billing")
@@ -133,6 +134,9 @@ class Listing(DeadLettersCase):
             ({"endpoint": "billing"}, [first, third]),
             ({"endpoint": ""}, [second]),
             ({"endpoint": "mail"}, []),
+            ({"tenant": "acme"}, [second]),
+            ({"tenant": ""}, [first, third]),
+            ({"tenant": "globex"}, []),
             ({"reason_class": "poison"}, [second, third]),
             ({"since": rfc3339(since)}, [third]),
             ({"since": rfc3339(since + 1)}, []),

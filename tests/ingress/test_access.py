@@ -92,7 +92,7 @@ class CredentialsTests(SynchronousTestCase):
     """Where a key is looked for"""
 
     def status(self, *fields: tuple[bytes, bytes], target: bytes = b"/", role: Role | None = Role.READ) -> int:
-        answer = Access(Known()).refusal(role, target, fields)
+        answer = Access(Known()).check(role, target, fields)[0]
         return 200 if answer is None else answer.status
 
     def test_fields(self) -> None:
@@ -125,10 +125,10 @@ class CredentialsTests(SynchronousTestCase):
             ((b"authorization", b""),),
             ((b"cookie", b"reader"),),
         ):
-            answer = Access(Known()).refusal(Role.READ, b"/", fields)
+            answer = Access(Known()).check(Role.READ, b"/", fields)[0]
             assert answer is not None, fields
             self.assertEqual(answer.status, 401, fields)
-            self.assertEqual(answer, Access(Known()).refusal(Role.READ, b"/", ()), fields)
+            self.assertEqual(answer, Access(Known()).check(Role.READ, b"/", ())[0], fields)
             self.assertIn((b"WWW-Authenticate", b'Bearer realm="openhqm"'), answer.fields)
             self.assertIn(UNAUTHORIZED.encode(), answer.body)
 
@@ -142,7 +142,7 @@ class CredentialsTests(SynchronousTestCase):
     def test_in_the_url(self) -> None:
         """A key in a URL is refused, also on an open route and beside a good key."""
         for role in (Role.READ, OPEN):
-            answer = Access(Known()).refusal(role, b"/?key=ohqm_1", ((b"openhqm-key", b"reader"),))
+            answer = Access(Known()).check(role, b"/?key=ohqm_1", ((b"openhqm-key", b"reader"),))[0]
             assert answer is not None
             self.assertEqual(answer.status, 400)
             self.assertIn(IN_THE_URL.encode(), answer.body)

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.delivery.long_polling import LongPolls
@@ -310,19 +310,24 @@ class PrefixTests(SynchronousTestCase):
 class CancelOnDisconnectTests(SynchronousTestCase):
     """A caller that waits, and whose connection ends"""
 
-    def after(self, body: bytes, *, closed: bool = False, **headers: str) -> list[str]:
-        """The status of the request after that, with the fast path and without."""
+    def after(self, body: bytes, *, closed: bool = False, repeated: bool = False, **headers: str) -> list[str]:
+        """The status of the request after that, with the fast path and without. ``repeated``: it was there before."""
         found = []
         for fast in (True, False):
             server = InMemoryServer(fast)
             fields = {"content_type": "application/json", "idempotency_key": "k"}
-            accepted = json.loads(server.ask("POST", "/api/v1/submit", body, **fields).split(b"\r\n\r\n")[1])
+            if repeated:
+                self.assertIn(b" 202 ", server.ask("POST", "/api/v1/submit", body, **fields))
             waiting = server.ask("POST", "/api/v1/submit", body, prefer="wait=50", **fields, **headers)
             self.assertEqual(waiting, b"")
             server.door.closed = closed
             server.protocol.connectionLost()
             server.bench.backend.turn()
-            found.append(server.bench.status(accepted["correlation_id"]).value)
+            server.door.closed = False
+            sent = {b"content-type": b"application/json", b"idempotency-key": b"k"}
+            accepted = self.successResultOf(Deferred.fromCoroutine(server.door.accept(body, sent.get)))
+            self.assertTrue(accepted.replayed)
+            found.append(server.bench.status(accepted.correlation_id).value)
         return found
 
     def test_queued(self) -> None:
@@ -331,6 +336,11 @@ class CancelOnDisconnectTests(SynchronousTestCase):
         self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="true"), ["CANCELLED"] * 2)
         self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="false"), ["PENDING"] * 2)
         self.assertEqual(self.after(later), ["PENDING"] * 2)
+
+    def test_repeated(self) -> None:
+        """What an earlier caller has submitted under the same key is that one's: it may wait for it still."""
+        later = b'{"payload":1,"metadata":{"delay":60}}'
+        self.assertEqual(self.after(later, repeated=True, openhqm_cancel_on_disconnect="true"), ["PENDING"] * 2)
 
     def test_begun(self) -> None:
         """What has begun goes on."""

@@ -10,7 +10,6 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.ingress.access import Access
 from openhqm.ingress.rate_limiting import RateLimiter, client_network
 from openhqm.policy.api_keys import Caller, Role
 from openhqm.policy.rate_limits import RateLimits
@@ -28,24 +27,14 @@ class Connection:
         return self
 
 
-class Keys:
-    """Every credential is good, and its first letter says whose it is."""
-
-    def caller(self, secret: bytes) -> Caller | None:
-        return Caller("acme", frozenset(Role), secret[:1].decode())
-
-    def certified(self, connection: Any) -> Caller | None:
-        return None
-
-
 class CallerTests(SynchronousTestCase):
-    def limited(self, access: Access | None, *requests: tuple[str, list[tuple[bytes, bytes]]]) -> list[bool]:
-        """Which of the requests, each from an address and with fields, are refused where one is allowed."""
-        limiter = RateLimiter(RateLimits(1, 60.0), Clock(), access, lambda: None)
-        return [limiter.take(fields, Connection(host))[0] is not None for host, fields in requests]
+    def limited(self, *requests: tuple[str, Caller | None]) -> list[bool]:
+        """Which of the requests, each from an address and a caller, are refused where one is allowed."""
+        limiter = RateLimiter(RateLimits(1, 60.0), Clock(), lambda: None)
+        return [limiter.take(caller, Connection(host))[0] is not None for host, caller in requests]
 
     def test_address(self) -> None:
-        """Where callers need no key, the network that a client cannot leave counts, and no field does."""
+        """Where callers need no key, the network that a client cannot leave counts."""
         for first, second, same in (
             ("192.0.2.1", "192.0.2.1", True),
             ("192.0.2.1", "192.0.2.2", False),
@@ -53,18 +42,17 @@ class CallerTests(SynchronousTestCase):
             ("2001:db8::1", "2001:db8:0:1::1", False),
             ("::ffff:192.0.2.1", "192.0.2.1", True),
         ):
-            asked = self.limited(None, (first, [(b"openhqm-key", b"a")]), (second, [(b"openhqm-key", b"b")]))
+            asked = self.limited((first, None), (second, None))
             self.assertEqual(asked, [False, same], (first, second))
         self.assertEqual(client_network("/run/socket"), b"")
 
     def test_caller(self) -> None:
-        """Where they need one, the caller counts, whatever else its requests have and wherever they are from."""
-        access = Access(Keys())
-        key, other, noise = (b"openhqm-key", b"a"), (b"openhqm-key", b"b"), (b"authorization", b"Basic eA==")
-        self.assertEqual(self.limited(access, ("192.0.2.1", [key]), ("192.0.2.2", [key, noise])), [False, True])
-        self.assertEqual(self.limited(access, ("192.0.2.1", [key]), ("192.0.2.1", [other])), [False, False])
-        token = (b"authorization", b"Bearer a2")  # another credential of the same login
-        self.assertEqual(self.limited(access, ("192.0.2.1", [key]), ("192.0.2.1", [token])), [False, True])
+        """Where they need one, the caller counts, wherever its requests are from: its tenant, and its key or login."""
+        one, other = Caller("acme", frozenset(Role), "a"), Caller("acme", frozenset(Role), "b")
+        same, elsewhere = Caller("acme", frozenset(), "a"), Caller("globex", frozenset(Role), "a")
+        self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.2", same)), [False, True])
+        self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.1", other)), [False, False])
+        self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.1", elsewhere)), [False, False])
 
 
 class LimitedTests(SynchronousTestCase):

@@ -1,0 +1,175 @@
+"""Tenants are apart: what one of them has submitted does not exist for another, whatever the other knows and asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from openhqm.ingress.access import TABLE
+from openhqm.policy.api_keys import Key, Role
+from tests.brokers import RedisServer
+from tests.ingress.test_access import made, write
+from tests.servers import Server
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+JOBS = """
+async def handle(work):
+    if work.payload == "wait":
+        from twisted.internet.defer import Deferred
+        await Deferred()
+    if work.payload == "fail":
+        raise ValueError("no luck")
+    return work.payload
+"""
+
+
+class TenantsCase(SynchronousTestCase):
+    """A server, and keys of the tenants ``acme`` and ``globex``"""
+
+    backend: dict[str, str] = {"OPENHQM_QUEUE__TYPE": "memory"}
+
+    def settings(self) -> dict[str, str]:
+        return self.backend
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+        (self.directory / "jobs.py").write_text(JOBS)
+        path = self.directory / "keys.json"
+        self.secrets: dict[str, str] = {}
+        keys = []
+        for letter, name, roles in (
+            ("a", "acme", set(Role)),
+            ("b", "globex", set(Role)),
+            ("c", "acme's other", {Role.READ, Role.CANCEL}),
+        ):
+            self.secrets[name], key = made(letter, frozenset(roles))
+            tenant = "globex" if name == "globex" else "acme"
+            keys.append(Key(key.id, key.digest, tenant, key.roles, key.created))
+        write(path, *keys)
+        self.server = Server(
+            self.directory,
+            OPENHQM_AUTH__TYPE="api_key",
+            OPENHQM_AUTH__KEYS_FILE=str(path),
+            OPENHQM_WORKER__HANDLER="jobs:handle",
+            OPENHQM_WORKER__MAX_RETRIES="0",
+            **self.settings(),
+        )
+        self.server.start()
+        self.addCleanup(self.server.stop)
+
+    def ask(self, who: str, method: str, path: str, body: Any = None, **fields: str) -> tuple[int, bytes]:
+        """The status code and the body that the caller gets."""
+        sent = {"OpenHQM-Key": self.secrets[who], **{name.replace("_", "-"): value for name, value in fields.items()}}
+        status, _, answer = self.server.ask(method, path, body, sent)
+        return status, answer
+
+    def submit(self, who: str, payload: Any, **fields: str) -> str:
+        """The id of a request on behalf of the caller."""
+        status, body = self.ask(who, "POST", "/api/v1/submit", {"payload": payload}, **fields)
+        self.assertEqual(status, 202, body)
+        id: str = json.loads(body)["correlation_id"]
+        return id
+
+
+class ApartTests(TenantsCase):
+    """On the queue in memory"""
+
+    def test_every_route(self) -> None:
+        """On each route with an id, another tenant's request gets the bytes that an id never given out gets.
+
+        Whether it waits, is worked on, has completed or failed: for its own tenant the route serves it.
+        """
+        ids = [self.submit("acme", payload) for payload in ("wait", "done", "fail")]
+        for id in ids[1:]:
+            self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")[0], 200)
+        routes = [(method, path) for method, path, _ in TABLE if "<correlation_id>" in path]
+        self.assertGreater(len(routes), 4)
+        for method, route in routes:
+            for id in ids:
+                for query in ("", "?wait=1") if "response" in route else ("",):
+                    found = self.ask("globex", method, route.replace("<correlation_id>", id) + query)
+                    unknown = self.ask("globex", method, route.replace("<correlation_id>", UNKNOWN) + query)
+                    self.assertEqual(found[0], 404, (route, id))
+                    self.assertEqual(found[1].replace(id.encode(), UNKNOWN.encode()), unknown[1], (route, id))
+        # None of this has changed anything, and a key of the same tenant with the role may go on.
+        self.assertEqual(json.loads(self.ask("acme", "GET", f"/api/v1/status/{ids[0]}")[1])["status"], "PROCESSING")
+        for method, route in routes:
+            path = route.replace("<correlation_id>", ids[1])
+            self.assertIn(self.ask("acme's other", method, path)[0], (200, 409), route)
+        self.assertEqual(self.ask("acme's other", "POST", f"/api/v1/cancel/{ids[0]}")[0], 202)
+
+    def test_keys(self) -> None:
+        """An Idempotency-Key is the tenant's: the same key of another one is another request, also in a batch."""
+        first = self.submit("acme", 1, Idempotency_Key="k")
+        self.assertEqual(self.submit("acme", 1, Idempotency_Key="k"), first)
+        other = self.submit("globex", 2, Idempotency_Key="k")  # another body: it would be a conflict
+        self.assertNotEqual(other, first)
+        batch = {"requests": [{"payload": 1}]}
+        ids = set()
+        for who in ("acme", "globex", "acme"):
+            status, body = self.ask(who, "POST", "/api/v1/batch", batch, Idempotency_Key="k")
+            self.assertEqual(status, 202)
+            ids.add((who, json.loads(body)["accepted"][0]["correlation_id"]))
+        self.assertEqual(len(ids), 2)
+
+    def test_waiting(self) -> None:
+        """Who waits for an answer gets it: with ``Prefer: wait``, as events, and from a batch."""
+        status, body = self.ask("acme", "POST", "/api/v1/submit", {"payload": "done"}, Prefer="wait=10")
+        self.assertEqual((status, json.loads(body)["result"]), (200, "done"))
+        status, body = self.ask("acme", "POST", "/api/v1/submit", {"payload": "done"}, Accept="text/event-stream")
+        self.assertEqual(status, 200)
+        self.assertIn(b"event: completed", body)
+        _, body = self.ask("acme", "POST", "/api/v1/batch", {"requests": [{"payload": "done"}]})
+        id = json.loads(body)["accepted"][0]["correlation_id"]
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")[0], 200)
+
+    def test_named_by_a_caller(self) -> None:
+        """What a caller writes into its submission does not make it another tenant's."""
+        body = {"payload": {"tenant": "globex"}, "metadata": {"tenant": "globex"}, "headers": {"tenant": "globex"}}
+        id = json.loads(self.ask("acme", "POST", "/api/v1/submit", body)[1])["correlation_id"]
+        self.assertEqual(self.ask("globex", "GET", f"/api/v1/status/{id}")[0], 404)
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")[0], 200)
+
+
+class ApartOnSqliteTests(ApartTests):
+    """On the embedded file"""
+
+    backend: dict[str, str] = {}
+
+    def test_restarted(self) -> None:
+        """A process that is killed and started again knows whose everything is."""
+        id = self.submit("acme", "done")
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")[0], 200)
+        self.server.kill()
+        self.server.start()
+        self.assertEqual(self.ask("globex", "GET", f"/api/v1/status/{id}")[0], 404)
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/status/{id}")[0], 200)
+
+
+class ApartOnRedisTests(ApartTests):
+    """On Redis"""
+
+    def settings(self) -> dict[str, str]:
+        redis = RedisServer().start()
+        self.addCleanup(redis.close)
+        return {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": redis.url}
+
+
+class RedrivenTests(TenantsCase):
+    """A dead letter that is redriven"""
+
+    def test_redriven(self) -> None:
+        """The new request is its tenant's, too."""
+        id = self.submit("acme", "fail")
+        self.assertEqual(json.loads(self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")[1])["status"], "FAILED")
+        (letter,) = json.loads(self.ask("acme", "GET", "/api/v1/dead-letters")[1])["dead_letters"]
+        self.assertEqual((letter["correlation_id"], letter["tenant"]), (id, "acme"))
+        status, body = self.ask("acme", "POST", f"/api/v1/dead-letters/{letter['number']}/redrive", {})
+        self.assertEqual(status, 202, body)
+        again = json.loads(body)["correlation_id"]
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{again}?wait=10")[0], 200)
+        self.assertEqual(self.ask("globex", "GET", f"/api/v1/status/{again}")[0], 404)
