@@ -41,6 +41,10 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+\-.^`|~0-9a-z]+\Z")
 # Fields that the server acts on and that have one value. Of two values, another reader might take the other one.
 _ONCE = frozenset((b"content-type", b"idempotency-key"))
+CREDENTIALS = frozenset((b"authorization", b"openhqm-key"))
+"""The header fields in which a client shows the server's own paths who it is."""
+Credentials = tuple[tuple[bytes, bytes], ...]
+"""The header fields of a request that are in `CREDENTIALS`."""
 # Field names in nearly every request. They are valid, so the regular expression need not look at them.
 _COMMON = frozenset((b"host", b"accept", b"user-agent", b"content-type", b"content-length", b"connection"))
 
@@ -66,9 +70,20 @@ class Head:
     field: Callable[[bytes], bytes | None] = attrs.field(init=False, eq=False, repr=False)
     """Returns the value of a header field by its name in lower case: the last one where the field is repeated."""
 
+    credentials: Credentials = attrs.field(init=False, eq=False, repr=False)
+
     @field.default
     def _field(self) -> Callable[[bytes], bytes | None]:
         return dict(self.headers).get
+
+    @credentials.default
+    def _credentials(self) -> Credentials:
+        return credentials_in(self.headers)
+
+
+def credentials_in(headers: Headers) -> Credentials:
+    """Those of ``headers`` with which a client shows who it is, in their order."""
+    return tuple([field for field in headers if field[0] in CREDENTIALS])
 
 
 IsOwn = Callable[[bytes], bool]

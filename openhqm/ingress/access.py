@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from openhqm.http1.messages import Answer
+from openhqm.http1.rules import Credentials
 from openhqm.ingress.answers import problem
 from openhqm.ingress.tokens import KeysUnavailable
 from openhqm.policy.api_keys import PREFIX, Caller, Role
@@ -46,9 +47,10 @@ UNAUTHORIZED = "this needs a key or a token: Authorization: Bearer ..., or OpenH
 IN_THE_URL = "a key must not be in a URL, which is written into logs: send it in Authorization, and revoke this one"
 _PREFIX = PREFIX.encode()
 _TOKEN = re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.")
-CARRIERS = _AUTHORIZATION, _OPENHQM_KEY = b"authorization", b"openhqm-key"
-"""The header fields that a key comes in."""
-
+_OPENHQM_KEY = b"openhqm-key"
+REMEMBERED_SECONDS = 0.5
+MOST_REMEMBERED = 1024  # callers
+_UNKNOWN: tuple[float, Caller | None] = float("-inf"), None
 _UNAUTHORIZED = problem(401, UNAUTHORIZED, fields=((b"WWW-Authenticate", b'Bearer realm="openhqm"'),))
 
 
@@ -79,15 +81,22 @@ def role_for(method: bytes, path: bytes) -> Role | None:
 
 
 class Access:
-    """Answers in place of a route where a request may not use it."""
+    """Answers in place of a route where a request may not use it.
 
-    def __init__(self, keys: Keys) -> None:
+    ``seconds`` is a clock that only goes on, ``now`` the time of day. Whose the credentials of the last half second are
+    is remembered, and not that any are wrong.
+    """
+
+    def __init__(self, keys: Keys, seconds: Callable[[], float], now: Callable[[], float]) -> None:
         self._keys = keys
+        self._seconds = seconds
+        self._now = now
+        self._remembered: dict[Credentials, tuple[float, Caller]] = {}
 
     def check(
-        self, role: Role | None, target: bytes, fields: Iterable[tuple[bytes, bytes]], connection: Any = None
+        self, role: Role | None, target: bytes, credentials: Credentials, connection: Any = None
     ) -> tuple[Answer | None, Caller | None]:
-        """Why a request must not be served, or None, and who has sent it. ``fields`` have names in lower case.
+        """Why a request must not be served, or None, and who has sent it.
 
         A key that is missing and one that is wrong get the same bytes. Who uses an open route is not asked.
         """
@@ -96,7 +105,7 @@ class Access:
         if role is OPEN:
             return None, None
         try:
-            caller = self.caller(fields, connection)
+            caller = self.caller(credentials, connection)
         except KeysUnavailable:
             return _UNAVAILABLE, None
         if caller is None:
@@ -105,19 +114,29 @@ class Access:
             return problem(403, f"this needs a key with the role {role.value}"), None
         return None, caller
 
-    def caller(self, fields: Iterable[tuple[bytes, bytes]], connection: Any) -> Caller | None:
+    def caller(self, credentials: Credentials, connection: Any) -> Caller | None:
         """Who has sent a request; None: it has no credential that is good. `KeysUnavailable`.
 
         A credential in a field decides alone: it may be of another caller than the certificate.
         """
-        found = [field for field in fields if field[0] in CARRIERS]
-        if not found:
+        if not credentials:
             return self._keys.certified(connection)
-        secret = _secret(found)
-        return None if secret is None else self._keys.caller(secret)
+        seconds = self._seconds()
+        until, caller = self._remembered.get(credentials, _UNKNOWN)
+        return caller if seconds < until else self._ask(credentials, seconds)
+
+    def _ask(self, credentials: Credentials, seconds: float) -> Caller | None:
+        secret = _secret(credentials)
+        caller = None if secret is None else self._keys.caller(secret)
+        if caller is not None:
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._remembered.clear()
+            left = min(caller.expires - self._now(), REMEMBERED_SECONDS)
+            self._remembered[credentials] = seconds + left, caller
+        return caller
 
 
-def _secret(found: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+def _secret(found: Credentials) -> bytes | None:
     """The one key in the fields ``found``. None where there is none, or more than one field could be it.
 
     With ``OpenHQM-Key``, ``Authorization`` is not ours.

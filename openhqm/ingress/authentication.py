@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import time
 from typing import Any
@@ -29,7 +29,14 @@ _PREFIX = PREFIX.encode()
 class Authentication:
     """API keys, tokens and certificates, as far as there are any: the form of a credential says which one it is."""
 
-    def __init__(self, keys: KeyFile | None, tokens: Tokens | None, certificates: Certificates | None) -> None:
+    def __init__(
+        self,
+        keys: KeyFile | None,
+        tokens: Tokens | None,
+        certificates: Certificates | None,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._seconds = seconds
         self._keys = keys
         self._tokens = tokens
         self._certificates = certificates
@@ -38,7 +45,7 @@ class Authentication:
     def access(self) -> Access | None:
         """The table of routes, with this; None: everybody may."""
         ways = self._keys, self._tokens, self._certificates
-        return None if ways == (None, None, None) else Access(self)
+        return None if ways == (None, None, None) else Access(self, self._seconds, time)
 
     def start(self) -> None:
         """Begin to fetch the keys of issuers."""
@@ -80,7 +87,7 @@ def make_authentication(auth: Auth, reactor: Any) -> Authentication:
     certificates = Certificates(_clients(auth.mtls, found), time) if auth.mtls.clients else None
     if found:
         raise ConfigurationError(found)
-    return Authentication(keys, tokens, certificates)
+    return Authentication(keys, tokens, certificates, reactor.seconds)
 
 
 def _clients(mtls: MTLS, found: list[Complaint]) -> dict[str, Caller]:

@@ -53,7 +53,7 @@ class FastPath:
         caller = None
         if self._access is not None:
             role = Role.SUBMIT if method == b"POST" and target == _SUBMIT else Role.READ
-            refusal, caller = self._access.check(role, target, message.head.headers, message.connection)
+            refusal, caller = self._access.check(role, target, message.head.credentials, message.connection)
             if refusal is not None:  # before a coroutine is made; the routes ask again, and answer
                 return None
         tenant = None if caller is None else caller.tenant

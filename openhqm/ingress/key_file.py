@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from openhqm.policy.api_keys import Caller, Key, read_keys
 from openhqm.runtime.private_files import read_private
 
-LOOK_SECONDS = 1.0
-"""How long a change of the file may be without effect."""
+LOOK_SECONDS = 0.5
+"""How long a change of the file may be without effect, and half of what users are told: `Access` remembers, too."""
 MOST_BYTES = 4 * 1024 * 1024
 _MOST_KEY = 64
 _Keys = dict[str, tuple[Key, Caller]]

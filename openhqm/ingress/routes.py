@@ -17,6 +17,7 @@ from openhqm.delivery.documents import acceptance_document
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import SERVER, Answer
+from openhqm.http1.rules import credentials_in
 from openhqm.ingress.access import Access, role_for
 from openhqm.ingress.answers import INTERNAL_ERROR, HTTPProblem, field, problem, problem_for
 from openhqm.ingress.batch import BATCH, submit_batch
@@ -65,7 +66,9 @@ class _Exact(Resource):
         request.caller = None
         if self._access is not None:
             role = role_for(request.method, route or b"")
-            refusal, request.caller = self._access.check(role, request.uri, _fields(request), request.channel)
+            refusal, request.caller = self._access.check(
+                role, request.uri, credentials_in(_fields(request)), request.channel
+            )
             if refusal is not None:
                 return send(request, refusal)
         if route is None or route.startswith(b"//"):

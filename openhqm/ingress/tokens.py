@@ -17,7 +17,7 @@ from openhqm.policy.token_rules import IssuerRules, rules_for
 from openhqm.policy.token_text import MOST_BYTES, TokenRefused, read_token, refuse
 
 MOST_REMEMBERED = 10_000
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 
 
 class KeysUnavailable(OpenHQMError):
@@ -99,10 +99,10 @@ class Tokens:
                 raise KeysUnavailable(f"the keys of {issuer.rules.issuer} are not known now")
             if not check_signature(token, keys.keys):
                 refuse("has a key (kid) that its issuer does not have, or does not have for this algorithm")
-        return expires, issuer.rules.caller(token.claims)
+        return expires, attrs.evolve(issuer.rules.caller(token.claims), expires=expires)
 
     def _look(self) -> None:
-        """Once a second: a token must not be good for longer than its key."""
+        """Twice a second: a token must not be good for longer than its key."""
         self._look_at = self._seconds() + LOOK_SECONDS
         for issuer in self._issuers.values():
             issuer.keys.look()

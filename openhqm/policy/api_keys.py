@@ -15,6 +15,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import attrs
@@ -38,14 +39,20 @@ class Role(enum.Enum):
     CANCEL = "cancel"
     ADMIN = "admin"
 
+    __hash__ = object.__hash__  # each member exists once, and Enum's own hash is slow Python code
+
 
 @attrs.frozen
 class Caller:
-    """Who has sent a request: the owner's name, what the key is good for, and which key it is, without its secret."""
+    """Who has sent a request: the owner's name, what the key is good for, and which key it is, without its secret.
+
+    ``expires`` is until when that is known, in seconds since 1970.
+    """
 
     tenant: str
     roles: frozenset[Role]
     key_id: str
+    expires: float = attrs.field(default=inf, eq=False)
 
 
 @attrs.frozen
@@ -62,7 +69,7 @@ class Key:
     @property
     def caller(self) -> Caller:
         """Its owner, for who may do what."""
-        return Caller(self.tenant, self.roles, self.id)
+        return Caller(self.tenant, self.roles, self.id, inf if self.expires is None else self.expires)
 
     def is_live(self, now: float) -> bool:
         """Whether it has not expired."""

@@ -7,10 +7,14 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.ingress.access import IN_THE_URL, OPEN, TABLE, UNAUTHORIZED, Access, role_for
+import openhqm.ingress.access
+from openhqm.http1.rules import credentials_in
+from openhqm.ingress.access import IN_THE_URL, OPEN, TABLE, UNAUTHORIZED, Access, Keys, role_for
+from openhqm.ingress.authentication import Authentication
 from openhqm.ingress.key_file import LOOK_SECONDS, KeyFile
 from openhqm.ingress.routes import Routes
 from openhqm.policy.api_keys import Caller, Key, Role, digest_of, new_key, write_keys
@@ -88,11 +92,16 @@ class Known:
         return None
 
 
+def access(keys: Keys) -> Access:
+    """The table with ``keys``, at no time."""
+    return Access(keys, Clock().seconds, lambda: 0.0)
+
+
 class CredentialsTests(SynchronousTestCase):
     """Where a key is looked for"""
 
     def status(self, *fields: tuple[bytes, bytes], target: bytes = b"/", role: Role | None = Role.READ) -> int:
-        answer = Access(Known()).check(role, target, fields)[0]
+        answer = access(Known()).check(role, target, credentials_in(fields))[0]
         return 200 if answer is None else answer.status
 
     def test_fields(self) -> None:
@@ -125,10 +134,10 @@ class CredentialsTests(SynchronousTestCase):
             ((b"authorization", b""),),
             ((b"cookie", b"reader"),),
         ):
-            answer = Access(Known()).check(Role.READ, b"/", fields)[0]
+            answer = access(Known()).check(Role.READ, b"/", credentials_in(fields))[0]
             assert answer is not None, fields
             self.assertEqual(answer.status, 401, fields)
-            self.assertEqual(answer, Access(Known()).check(Role.READ, b"/", ())[0], fields)
+            self.assertEqual(answer, access(Known()).check(Role.READ, b"/", ())[0], fields)
             self.assertIn((b"WWW-Authenticate", b'Bearer realm="openhqm"'), answer.fields)
             self.assertIn(UNAUTHORIZED.encode(), answer.body)
 
@@ -142,10 +151,67 @@ class CredentialsTests(SynchronousTestCase):
     def test_in_the_url(self) -> None:
         """A key in a URL is refused, also on an open route and beside a good key."""
         for role in (Role.READ, OPEN):
-            answer = Access(Known()).check(role, b"/?key=ohqm_1", ((b"openhqm-key", b"reader"),))[0]
+            answer = access(Known()).check(role, b"/?key=ohqm_1", ((b"openhqm-key", b"reader"),))[0]
             assert answer is not None
             self.assertEqual(answer.status, 400)
             self.assertIn(IN_THE_URL.encode(), answer.body)
+
+
+class RememberedTests(SynchronousTestCase):
+    """Callers that were known a moment ago"""
+
+    def setUp(self) -> None:
+        self.clock, self.now = Clock(), 1000.0
+        self.path = Path(self.mktemp())
+        self.secret, self.key = made("a", frozenset({Role.READ}), 2000)
+        write(self.path, self.key)
+        file = KeyFile(str(self.path), self.clock.seconds, lambda: self.now)
+        file.open()
+        self.access = Access(Authentication(file, None, None, self.clock.seconds), self.clock.seconds, lambda: self.now)
+
+    def served(self, secret: str) -> bool:
+        return self.access.check(Role.READ, b"/", ((b"openhqm-key", secret.encode()),))[0] is None
+
+    def test_revoked(self) -> None:
+        """A key that is taken out of the file is refused within a second, also where it is used all the time."""
+        write(self.path)
+        self.clock.advance(0.49)  # the file is not looked at yet
+        self.assertTrue(self.served(self.secret))
+        while self.clock.seconds() < 0.9:
+            self.clock.advance(0.1)
+            self.served(self.secret)
+        self.clock.advance(1 - self.clock.seconds())
+        self.assertFalse(self.served(self.secret))
+
+    def test_expired(self) -> None:
+        """A key is refused from the moment at which it expires."""
+        self.now = 1999.75
+        self.assertTrue(self.served(self.secret))
+        self.clock.advance(0.125)
+        self.now = 1999.875
+        self.assertTrue(self.served(self.secret))
+        self.clock.advance(0.125)
+        self.now = 2000.0
+        self.assertFalse(self.served(self.secret))
+
+    def test_set_clock(self) -> None:
+        """A time of day that is set back by an hour makes no key good for longer after it was revoked."""
+        self.assertTrue(self.served(self.secret))
+        write(self.path)
+        self.now -= 3600
+        self.clock.advance(LOOK_SECONDS)
+        self.assertFalse(self.served(self.secret))
+
+    def test_bounded(self) -> None:
+        """No more callers are remembered than the bound says, and none whose credential is not good."""
+        pairs = [made("a", frozenset({Role.READ})) for _ in range(4)]
+        write(self.path, *(attrs.evolve(key, id=f"{number:012x}") for number, (_, key) in enumerate(pairs)))
+        self.clock.advance(LOOK_SECONDS)
+        self.patch(openhqm.ingress.access, "MOST_REMEMBERED", 3)
+        for secret, _ in pairs:
+            self.assertTrue(self.served(secret))
+            self.assertFalse(self.served(secret + "x"))
+        self.assertEqual(len(self.access._remembered), 1)
 
 
 class KeyFileTests(SynchronousTestCase):

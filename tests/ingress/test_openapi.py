@@ -13,7 +13,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import Reject
-from openhqm.ingress.access import CARRIERS
+from openhqm.http1.rules import CREDENTIALS
 from openhqm.ingress.openapi import document
 from openhqm.ingress.routes import Routes
 from openhqm.testing.bench import TTL
@@ -50,7 +50,7 @@ class DescriptionTests(Case):
         schemes = API["components"]["securitySchemes"]
         self.assertEqual(API["security"], [{}, *({name: []} for name in schemes)])
         self.assertEqual(
-            {each.get("name", "Authorization").lower().encode() for each in schemes.values()}, set(CARRIERS)
+            {each.get("name", "Authorization").lower().encode() for each in schemes.values()}, set(CREDENTIALS)
         )
 
     def test_operations(self) -> None:
