@@ -40,7 +40,7 @@ _NOT_IN_TARGET = re.compile(rb"[#\\\"<>^`{|}]|%00|%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+\-.^`|~0-9a-z]+\Z")
 # Fields that the server acts on and that have one value. Of two values, another reader might take the other one.
-_ONCE = frozenset((b"content-type", b"idempotency-key"))
+_ONCE = frozenset((b"content-type", b"content-length", b"idempotency-key"))
 CREDENTIALS = frozenset((b"authorization", b"openhqm-key"))
 """The header fields in which a client shows the server's own paths who it is."""
 Credentials = tuple[tuple[bytes, bytes], ...]
@@ -120,14 +120,14 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers, is_
             raise Refusal(400, "a header name is invalid: use letters, digits and hyphens, without underscores")
         if _CONTROL.search(value) is not None:
             raise Refusal(400, "a header value contains a control character")
+        if name in _ONCE:
+            if name in once:
+                raise Refusal(400, f"the {name.decode().title()} header must not be repeated")
+            once.add(name)
         if name == b"host":
             hosts += 1
             if not is_authority(value):
                 raise Refusal(400, "the Host header is malformed")
-        elif name in _ONCE:
-            if name in once:
-                raise Refusal(400, f"the {name.decode().title()} header must not be repeated")
-            once.add(name)
         elif name == b"content-length":
             if not value.isdigit() or len(value) > 18:
                 raise Refusal(400, "the Content-Length header must be one number of at most 18 digits")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -135,6 +135,7 @@ class TargetTests(SynchronousTestCase):
 class CheckHeadTests(SynchronousTestCase):
     """`check_head`"""
 
+    @example([(b"host", b""), (b"content-length", b"3"), (b"content-length", b"3")])
     @given(
         st.lists(
             st.tuples(
