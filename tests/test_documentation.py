@@ -91,6 +91,7 @@ class BlocksTests(SynchronousTestCase):
         path = Path(self.mktemp())
         secret = Path(self.mktemp()).absolute()
         secret.write_text("jobs:handle")
+        secret.chmod(0o600)
         for block in self.each("yaml"):
             if not_run(block):
                 continue

@@ -12,7 +12,7 @@ from attrs.validators import optional
 
 from openhqm.config.publishing import Answer, Publish
 from openhqm.config.sidecar import Sidecar
-from openhqm.config.structure import SECRET, Wrong
+from openhqm.config.structure import PRIVATE, SECRET, Wrong
 from openhqm.config.validators import between, not_empty, one_of, statuses
 from openhqm.policy.breaker import BreakerPolicy
 from openhqm.policy.callbacks import CALLBACKS
@@ -123,7 +123,7 @@ class TLS:
 
     ca: str | None = None
     cert: str | None = None
-    key: str | None = None
+    key: str | None = attrs.field(default=None, metadata=PRIVATE)
 
 
 def _url(instance: object, attribute: object, value: str) -> None:

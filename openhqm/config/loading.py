@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from openhqm.config.absent import take_out
 from openhqm.config.contradictions import contradictions
 from openhqm.config.model import Settings
+from openhqm.config.private import exposed
 from openhqm.config.products import Products
 from openhqm.config.records import settings_record
 from openhqm.config.short_forms import settle_short_forms
@@ -82,7 +83,11 @@ def load(path: str | None, environment: Mapping[str, str], products: Products, t
         for key_path, reason in wrong.found:
             complain(key_path, reason)
     else:
-        for key, reason in [*contradictions(settings, products), *unused(settings, products, document, variables)]:
+        for key, reason in [
+            *contradictions(settings, products),
+            *unused(settings, products, document, variables),
+            *exposed(settings),
+        ]:
             complain(tuple(key.split(".")), reason)
     if complaints:
         raise ConfigurationError(complaints)

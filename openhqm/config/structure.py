@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import types
 import typing
@@ -19,6 +20,8 @@ from typing import Any
 
 import attrs
 import cattrs
+
+from openhqm.runtime.private_files import check_private
 
 Path_ = tuple[str, ...]
 _VALUE = re.compile(r"^(must be .*?), not .*", re.DOTALL)
@@ -34,6 +37,9 @@ class Wrong(Exception):
 
 SECRET = {"secret": True}
 """Metadata of a field that may hold a secret: complaints do not contain its value, nor those of its entries."""
+
+PRIVATE = {"private": True}
+"""Metadata of a field that names a file with a secret, which a library reads (`openhqm.config.private`)."""
 
 
 @attrs.frozen
@@ -214,7 +220,8 @@ def _record(value: Any, kind: Any) -> Any:
             if _is_overridden(name, item, value, fields):
                 continue
             if name.endswith("_file") and name not in fields and name[:-5] in fields:
-                name, item = name[:-5], _secret(item)
+                name = name[:-5]
+                item = _from_file(item, _is_secret(fields[name]))
             if name not in fields:
                 raise _wrong(_unknown(name, list(fields)))
             field = fields[name]
@@ -260,11 +267,21 @@ def _tagged(value: Any, kind: Any) -> Tagged:
     return made
 
 
-def _secret(path: Any) -> Text:
+def _from_file(path: Any, is_secret: bool) -> Text:
     try:
-        return Text(Path(_str(path, str)).read_text(encoding="utf-8").strip())
+        with Path(_str(path, str)).open(encoding="utf-8") as file:
+            if is_secret:
+                check_private(path, os.fstat(file.fileno()).st_mode)
+            return Text(file.read().strip())
     except (OSError, UnicodeDecodeError) as error:
         raise _wrong(f"cannot read {path}: {error}") from None
+    except ValueError as error:
+        raise _wrong(f"{path} {error}") from None
+
+
+def _is_secret(field: Any) -> bool:
+    """Whether others must not know it. The URL of a broker may have a password."""
+    return field.repr is not True or field.metadata.get("secret", False) or field.name.endswith("url")
 
 
 def _without_value(reason: str) -> str:

@@ -11,6 +11,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.model import Settings, short_form
+from openhqm.config.structure import PRIVATE
 from openhqm.config.validators import between, not_empty, one_of
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -40,7 +41,7 @@ class Security:
     tls: bool = False
     ca: str | None = attrs.field(default=None, validator=optional(not_empty))
     cert: str | None = attrs.field(default=None, validator=optional(not_empty))
-    key: str | None = attrs.field(default=None, validator=optional(not_empty))
+    key: str | None = attrs.field(default=None, validator=optional(not_empty), metadata=PRIVATE)
     mechanism: str | None = attrs.field(default=None, validator=optional(one_of(MECHANISMS)))
     username: str | None = attrs.field(default=None, validator=optional(not_empty))
     password: str | None = attrs.field(default=None, repr=False)

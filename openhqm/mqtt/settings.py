@@ -7,6 +7,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.model import Settings, short_form
+from openhqm.config.structure import PRIVATE
 from openhqm.config.validators import between, not_empty, one_of
 from openhqm.mqtt.address import Address, TLSFiles, topic_fault
 
@@ -32,7 +33,7 @@ class TLS:
     enabled: bool = False
     ca: str | None = attrs.field(default=None, validator=optional(not_empty))
     cert: str | None = attrs.field(default=None, validator=optional(not_empty))
-    key: str | None = attrs.field(default=None, validator=optional(not_empty))
+    key: str | None = attrs.field(default=None, validator=optional(not_empty), metadata=PRIVATE)
 
     @property
     def files(self) -> TLSFiles | None:

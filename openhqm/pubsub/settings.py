@@ -10,6 +10,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.model import Settings
+from openhqm.config.structure import PRIVATE
 from openhqm.config.validators import between, has_tls, not_empty
 from openhqm.errors import Complaint, ConfigurationError, how_to_install
 from openhqm.pubsub.names import NAME, NAME_RULE, PROJECT
@@ -54,7 +55,7 @@ class PubSubSettings:
     """
 
     project_id: str = attrs.field(default="", validator=_project)
-    credentials_path: str | None = attrs.field(default=None, validator=optional(not_empty))
+    credentials_path: str | None = attrs.field(default=None, validator=optional(not_empty), metadata=PRIVATE)
     emulator_host: str | None = attrs.field(default=None, validator=optional(_host))
     endpoint: str = attrs.field(default="https://pubsub.googleapis.com", validator=_url)
     prefix: str = "openhqm."

@@ -31,6 +31,7 @@ class ConfigCase(SynchronousTestCase):
     def file(self, text: str | bytes) -> str:
         path = Path(self.mktemp())
         path.write_bytes(text.encode() if isinstance(text, str) else text)
+        path.chmod(0o600)
         return str(path)
 
     def load(self, text: str | bytes = "", **environment: str) -> Settings:

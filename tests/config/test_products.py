@@ -128,6 +128,7 @@ class RecordTests(ProductsCase):
         """A short form and a field of a record may lie in a file, as every key may."""
         secret = Path(self.mktemp())
         secret.write_text("cloud://secret\n")
+        secret.chmod(0o600)
         for text in (f"cloud_url_file: {secret}", f"connection: {{cloud: {{url_file: {secret}}}}}"):
             self.assertEqual(self.load(f"queue: {{type: cloud, {text}}}").queue.of(Cloud).url, "cloud://secret")
 
