@@ -39,10 +39,11 @@ class _ReplyV1(msgspec.Struct, omit_defaults=True):
     space: tuple[str, str] | None = None
 
 
-class _RequestV1(msgspec.Struct, omit_defaults=True):
+class _RequestV1(msgspec.Struct, omit_defaults=True, kw_only=True):
     openhqm: int
     correlation_id: str
     submitted_at: float
+    tenant: str | None = None  # before all that may be long: see `tenant_of`
     payload: msgspec.Raw
     headers: dict[str, str] = {}
     metadata: dict[str, Any] = {}
@@ -53,7 +54,6 @@ class _RequestV1(msgspec.Struct, omit_defaults=True):
     endpoint: str | None = None
     partition: int | None = None
     reply_to: str | None = None
-    tenant: str | None = None
     tags: tuple[str, ...] = ()
     parent_reply: _ReplyV1 | None = None
     space: tuple[str, str] | None = None
@@ -66,6 +66,7 @@ class _PlainV1(msgspec.Struct, omit_defaults=True):
     openhqm: int
     correlation_id: str
     submitted_at: float
+    tenant: str | msgspec.UnsetType
     payload: msgspec.Raw
     headers: dict[str, str] = {}
     metadata: dict[str, Any] = {}
@@ -99,7 +100,6 @@ _encoder = msgspec.json.Encoder()
 HEAD_BYTES = 256
 """So many first bytes of an envelope are enough for `tenant_of`."""
 _TENANT = re.compile(rb'\{"openhqm":\d+,"correlation_id":"[^"]*","submitted_at":[^,]+,"tenant":"([a-z0-9-]+)"')
-_PAYLOAD = b',"payload":'
 _NO_ADDRESS = len(b'{"openhqm":%d,"correlation_id":"","submitted_at":0.0' % VERSION)
 _request_decoder = msgspec.json.Decoder(_RequestV1)
 _reply_decoder = msgspec.json.Decoder(_ReplyV1)
@@ -109,22 +109,6 @@ _step_decoder = msgspec.json.Decoder(_StepV1)
 
 def encode_request(request: Request) -> bytes:
     """A request as bytes, for `decode_request`."""
-    envelope = _encode_request(request)
-    if request.submission.tenant is None:
-        return envelope
-    # Where `tenant_of` finds it without reading the rest. Neither the id nor the time before it can hold a comma.
-    at = envelope.index(_PAYLOAD)
-    return b'%b,"tenant":%b%b' % (envelope[:at], _encoder.encode(request.submission.tenant), envelope[at:])
-
-
-def tenant_of(head: bytes) -> str | None:
-    """The tenant of a request, from the first `HEAD_BYTES` bytes of `encode_request`; None: it has none."""
-    found = _TENANT.match(head)
-    return None if found is None else found[1].decode()
-
-
-def _encode_request(request: Request) -> bytes:
-    """The envelope without the tenant."""
     submission = request.submission
     payload = submission.payload
     if (
@@ -145,14 +129,19 @@ def _encode_request(request: Request) -> bytes:
             VERSION,
             request.correlation_id,
             request.submitted_at,
+            msgspec.UNSET if submission.tenant is None else submission.tenant,
             msgspec.Raw(payload),
             dict(submission.headers),
             dict(submission.metadata),
         )
         return _encoder.encode(plain)
-    wire = _request_to_wire(request)
-    wire.tenant = None
-    return _encoder.encode(wire)
+    return _encoder.encode(_request_to_wire(request))
+
+
+def tenant_of(head: bytes) -> str | None:
+    """The tenant of a request, from the first `HEAD_BYTES` bytes of `encode_request`; None: it has none."""
+    found = _TENANT.match(head)
+    return None if found is None else found[1].decode()
 
 
 def encode_submission(submission: Submission) -> bytes:
@@ -264,24 +253,24 @@ def _request_to_wire(request: Request) -> _RequestV1:
     submission = request.submission
     space = _space_around(submission.payload)
     return _RequestV1(
-        VERSION,
-        request.correlation_id,
-        request.submitted_at,
-        msgspec.Raw(submission.payload if space is None else submission.payload.strip(_SPACE)),
-        dict(submission.headers),
-        dict(submission.metadata),
-        submission.priority.value,
-        submission.timeout,
-        submission.not_before,
-        _to_base64(submission.body),
-        submission.endpoint,
-        submission.partition,
-        submission.reply_to,
-        submission.tenant,
-        submission.tags,
-        None if submission.parent_reply is None else _reply_to_wire(submission.parent_reply),
-        space,
-        submission.keeps_result,
+        openhqm=VERSION,
+        correlation_id=request.correlation_id,
+        submitted_at=request.submitted_at,
+        tenant=submission.tenant,
+        payload=msgspec.Raw(submission.payload if space is None else submission.payload.strip(_SPACE)),
+        headers=dict(submission.headers),
+        metadata=dict(submission.metadata),
+        priority=submission.priority.value,
+        timeout=submission.timeout,
+        not_before=submission.not_before,
+        body=_to_base64(submission.body),
+        endpoint=submission.endpoint,
+        partition=submission.partition,
+        reply_to=submission.reply_to,
+        tags=submission.tags,
+        parent_reply=None if submission.parent_reply is None else _reply_to_wire(submission.parent_reply),
+        space=space,
+        keeps_result=submission.keeps_result,
     )
 
 
