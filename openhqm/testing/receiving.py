@@ -111,11 +111,10 @@ class Receiving(Base):
         await self.nothing_is_delivered()
 
     async def test_delay(self) -> None:
-        """A request that is not to begin before its time is not delivered before it, and in its priority after."""
+        """A request that is not to begin before its time is not delivered before it, and with its priority after."""
         await self.accept(not_before=self.bench.now() + 30, priority=Priority.HIGH)
         await self.nothing_is_delivered()
         await self.bench.pass_time(31)
-        await self.accept()
         self.assertEqual((await self.receive_one()).request.submission.priority, Priority.HIGH)
 
     async def test_endpoints(self) -> None:

@@ -15,7 +15,7 @@ from tests.redis.bench import brokered_redis_bench
 class TwoProcessesTests(TestCase):
     """A broker in memory, and Redis"""
 
-    timeout = 60
+    timeout = 240
 
     async def test_cancelled_by_the_other_one(self) -> None:
         """A handler is told that its request was cancelled, whether or not the request has a partition."""

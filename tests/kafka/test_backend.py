@@ -9,13 +9,13 @@ from tests.kafka.backend_bench import redis_and_kafka, sqlite_and_kafka
 class SqliteLedgerContract(backend_contract(sqlite_and_kafka)):  # type: ignore[misc]
     """The ledger in the embedded file."""
 
-    timeout = 60
+    timeout = 240
 
 
 class RedisLedgerContract(backend_contract(redis_and_kafka)):  # type: ignore[misc]
     """The ledger in Redis."""
 
-    timeout = 60
+    timeout = 240
 
 
 del backend_contract

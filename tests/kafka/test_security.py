@@ -27,7 +27,7 @@ OURS: dict[str, Any] = {"group": "g", "seconds": 5.0, "largest": LARGEST_MESSAGE
 class SecurityTests(TestCase):
     """On one server"""
 
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         self.server = shared_secured_kafka()

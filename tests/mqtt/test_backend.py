@@ -11,7 +11,7 @@ from tests.mqtt.backend_bench import sqlite_and_mqtt
 class MQTT5BackendContract(backend_contract(partial(sqlite_and_mqtt, protocol=5))):  # type: ignore[misc]
     """MQTT 5, and the ledger in the embedded file."""
 
-    timeout = 60
+    timeout = 240
 
 
 del backend_contract

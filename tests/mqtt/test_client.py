@@ -35,7 +35,7 @@ def codes(kind: int) -> list[tuple[int, str]]:
 class ClientTests(TestCase):
     """A connection to a server that the test scripts"""
 
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         self.server = ScriptedServer()

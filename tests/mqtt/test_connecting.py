@@ -23,7 +23,7 @@ from tests.servers import free_port
 class ConnectingTests(TestCase):
     """A server of its own for each test"""
 
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         find_mosquitto()

@@ -77,7 +77,7 @@ class FilterTests(SynchronousTestCase):
 
 
 class Base(TestCase):
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         self.server = shared_mosquitto()

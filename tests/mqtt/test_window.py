@@ -19,7 +19,7 @@ MANY = 150
 class WindowTests(TestCase):
     """The embedded file beside a Mosquitto whose ``max_queued_messages`` is 20"""
 
-    timeout = 60
+    timeout = 240
 
     async def test_many_more_than_it_keeps(self) -> None:
         """All that was accepted while no worker was there is delivered, once and in order, and nothing was dropped."""

@@ -9,13 +9,13 @@ from tests.pubsub.backend_bench import redis_and_pubsub, sqlite_and_pubsub
 class SqliteLedgerContract(backend_contract(sqlite_and_pubsub)):  # type: ignore[misc]
     """The ledger in the embedded file."""
 
-    timeout = 60
+    timeout = 240
 
 
 class RedisLedgerContract(backend_contract(redis_and_pubsub)):  # type: ignore[misc]
     """The ledger in Redis."""
 
-    timeout = 60
+    timeout = 240
 
 
 del backend_contract

@@ -76,7 +76,7 @@ class TokenServer:
 
 
 class FaultCase(TestCase):
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         self.server = PubSubServer().start()

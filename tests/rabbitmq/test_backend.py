@@ -16,13 +16,13 @@ from tests.rabbitmq.test_contract import ROOT_OF_4
 class SqliteLedgerContract(backend_contract(sqlite_and_rabbitmq)):  # type: ignore[misc]
     """The ledger in the embedded file."""
 
-    timeout = 60
+    timeout = 240
 
 
 class RedisLedgerContract(backend_contract(redis_and_rabbitmq)):  # type: ignore[misc]
     """The ledger in Redis."""
 
-    timeout = 60
+    timeout = 240
 
 
 if ROOT_OF_4:
@@ -31,12 +31,12 @@ if ROOT_OF_4:
     class SqliteLedgerOn4Contract(backend_contract(partial(sqlite_and_rabbitmq, root=_root))):  # type: ignore[misc]
         """RabbitMQ 4, and the ledger in the embedded file."""
 
-        timeout = 60
+        timeout = 240
 
     class RedisLedgerOn4Contract(backend_contract(partial(redis_and_rabbitmq, root=_root))):  # type: ignore[misc]
         """RabbitMQ 4, and the ledger in Redis."""
 
-        timeout = 60
+        timeout = 240
 
 
 del backend_contract

@@ -55,7 +55,7 @@ class Instance:
             prefix,
             reactor,
             lambda: 0.5,
-            seconds=1.5,
+            seconds=5.0,
             clock=clock,  # type: ignore[arg-type]
             own_time=clock is not None,
         )

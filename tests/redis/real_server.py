@@ -22,7 +22,7 @@ PATIENCE = 25.0
 class RealRedisTestCase(TestCase):
     """A test of instances in real time, on a server of its own that it may do anything to."""
 
-    timeout = 60
+    timeout = 240
 
     async def server(self, **settings: str) -> RedisServer:
         server = RedisServer(**settings)

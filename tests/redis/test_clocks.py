@@ -58,7 +58,7 @@ class Skewed:
 class SkewedTests(TestCase):
     """A worker and a listener whose clocks are wrong, on a real Redis"""
 
-    timeout = 30
+    timeout = 240
 
     @deferred
     async def started(self, prefix: str, skew: float) -> tuple[Redis, RedisQueue]:

@@ -13,13 +13,13 @@ from tests.redis.bench import RedisBench, redis_bench
 class RedisContract(backend_contract(redis_bench), SingleProduct):  # type: ignore[misc]
     """The Redis backend."""
 
-    timeout = 60
+    timeout = 240
 
 
 class RedisKilledContract(Crashing):
     """The same after a crash of Redis itself, kill -9, together with the process that used it."""
 
-    timeout = 60
+    timeout = 240
 
     def make_bench(self) -> Deferred[RedisBench]:
         return redis_bench(self, kills=True)

@@ -9,10 +9,10 @@ from tests.redis.bench import brokered_redis_bench, redis_bench
 class RedisTests(dead_letter_contract(redis_bench)):  # type: ignore[misc]
     """Over the Redis backend"""
 
-    timeout = 60
+    timeout = 240
 
 
 class BrokeredTests(dead_letter_contract(brokered_redis_bench)):  # type: ignore[misc]
     """Over a broker with Redis as its ledger"""
 
-    timeout = 60
+    timeout = 240

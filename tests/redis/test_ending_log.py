@@ -17,14 +17,14 @@ from tests.redis.real_server import RealRedisTestCase
 class RedisEndingLogTests(ending_log_contract(redis_bench)):  # type: ignore[misc]
     """The Redis backend, which trims in portions."""
 
-    timeout = 60
+    timeout = 240
     bounds_roughly = True
 
 
 class BrokeredRedisEndingLogTests(ending_log_contract(brokered_redis_bench)):  # type: ignore[misc]
     """Redis as the store beside a broker."""
 
-    timeout = 60
+    timeout = 240
     bounds_roughly = True
 
 
@@ -82,7 +82,7 @@ class SharedLogTests(RealRedisTestCase):
 class TrimmedTests(TestCase):
     """Endings that are too old, by the time of Redis"""
 
-    timeout = 60
+    timeout = 240
 
     async def test_trimmed_by_age(self) -> None:
         """The first one that is young enough is found, wherever it stands among many."""

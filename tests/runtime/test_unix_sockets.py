@@ -43,7 +43,7 @@ class Hello(Protocol):
 
 
 class UnixSocketsTests(TestCase):
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         self.path = Path(self.mktemp())

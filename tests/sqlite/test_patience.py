@@ -29,7 +29,7 @@ LONGEST = 0.5
 class PatienceTests(TestCase):
     """`SqliteFile` on a real reactor, beside another connection"""
 
-    timeout = 30
+    timeout = 240
 
     def setUp(self) -> None:
         self.directory = tempfile.mkdtemp(prefix="openhqm-patience-")

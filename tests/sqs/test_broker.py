@@ -38,7 +38,7 @@ _names = count(1)
 class SqsCase(TestCase):
     """A broker before ElasticMQ, with a front in between. What is waited for has a deadline."""
 
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         self.server = shared_elasticmq()
@@ -58,7 +58,7 @@ class SqsCase(TestCase):
         """The same, and the channel is there."""
         broker = self.broker(**settings)
         await broker.when_probed()
-        self.assertIsNone(broker.unavailable_reason)
+        await self.until(lambda: broker.unavailable_reason is None)
         await broker.ensure(self.channel)
         return broker
 

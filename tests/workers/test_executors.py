@@ -75,7 +75,7 @@ class KindsTests(SynchronousTestCase):
 class ExecutorsTests(TestCase):
     """`Executors`"""
 
-    timeout = 30
+    timeout = 240
 
     def setUp(self) -> None:
         self.executors = Executors(reactor, 2, 10_000)

@@ -96,7 +96,7 @@ class Gateway:
 
 
 class PoolCase(TestCase):
-    timeout = 30
+    timeout = 240
 
     def to(self, target: Target, **endpoint: Any) -> dict[str, Any]:
         return {"url": f"http://127.0.0.1:{target.listen(self, reactor)}/", "timeout": 5, **endpoint}

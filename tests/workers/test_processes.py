@@ -91,7 +91,7 @@ class FramesTests(SynchronousTestCase):
 class HandlerProcessesTests(TestCase):
     """`HandlerProcesses`"""
 
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         directory = Path(self.mktemp()).absolute()
