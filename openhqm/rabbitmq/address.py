@@ -10,9 +10,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import attrs
+
+from openhqm.policy.cluster_urls import split_cluster_url, split_host
 
 PORT = 5672
 TLS_PORT = 5671
@@ -38,7 +40,7 @@ class Address:
 def parse_address(url: str) -> Address:
     """The address in ``url``. Raises `ValueError`, whose text does not contain the password."""
     try:
-        parts = urlsplit(url)
+        parts, login, hosts = split_cluster_url(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         raise ValueError("must be a URL like amqp://user:password@localhost:5672/%2F") from None
@@ -50,25 +52,15 @@ def parse_address(url: str) -> Address:
     tls = parts.scheme == "amqps"
     if options.get("ca") and not tls:
         raise ValueError("has the option ca, which needs amqps://")
-    login, _, hosts_text = parts.netloc.rpartition("@")
     username, _, password = login.partition(":")
     path = parts.path[1:]
     if "/" in path:
         raise ValueError("has more than one segment in its path: write a / in the name of a virtual host as %2F")
     return Address(
-        hosts=tuple(_host(one, TLS_PORT if tls else PORT) for one in hosts_text.split(",")),
+        hosts=tuple(split_host(one, TLS_PORT if tls else PORT) for one in hosts),
         vhost=unquote(path) or "/",
         tls=tls,
         ca=options.get("ca"),
         username=unquote(username) or "guest",
         password=unquote(password) or ("guest" if not username else ""),
     )
-
-
-def _host(text: str, port: int) -> tuple[str, int]:
-    # urlsplit handles IPv6 brackets and checks the port; it takes one host at a time.
-    try:
-        parts = urlsplit(f"//{text}")
-        return parts.hostname or "localhost", parts.port or port
-    except ValueError:
-        raise ValueError("has an invalid host or port") from None

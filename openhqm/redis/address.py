@@ -12,9 +12,11 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import attrs
+
+from openhqm.policy.cluster_urls import split_cluster_url, split_host
 
 PORT = 6379
 SENTINEL_PORT = 26379
@@ -48,24 +50,23 @@ class Address:
 def parse_address(url: str) -> Address:
     """The address in ``url``. Raises `ValueError`, whose text does not contain the password."""
     try:
-        parts = urlsplit(url)
+        parts, login, named = split_cluster_url(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         raise ValueError("must be a URL like redis://localhost:6379/0") from None
     unknown = set(options) - _OPTIONS
     if unknown:
         raise ValueError(f"has unknown options: {', '.join(sorted(unknown))}")
-    login, _, hosts_text = parts.netloc.rpartition("@")
     username, _, password = login.partition(":")
     common: dict[str, Any] = {"username": unquote(username) or None, "password": unquote(password) or None}
     if parts.scheme == "unix":
-        if not parts.path or hosts_text:
+        if not parts.path or named != [""]:
             raise ValueError("must be like unix:///run/redis/redis.sock")
         return Address(path=unquote(parts.path), database=_database(options.get("db", "")), **common)
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError("must begin with redis://, rediss:// or unix://")
     sentinel = options.get("sentinel")
-    hosts = tuple(_host(one, SENTINEL_PORT if sentinel else PORT) for one in hosts_text.split(","))
+    hosts = tuple(split_host(one, SENTINEL_PORT if sentinel else PORT) for one in named)
     if len(hosts) > 1 and not sentinel:
         raise ValueError("has several hosts, which need ?sentinel=NAME")
     tls = parts.scheme == "rediss"
@@ -81,15 +82,6 @@ def parse_address(url: str) -> Address:
         sentinel_password=options.get("sentinel_password"),
         **common,
     )
-
-
-def _host(text: str, port: int) -> tuple[str, int]:
-    # urlsplit handles IPv6 brackets and checks the port; it takes one host at a time.
-    try:
-        parts = urlsplit(f"//{text}")
-        return parts.hostname or "localhost", parts.port or port
-    except ValueError:
-        raise ValueError("has an invalid host or port") from None
 
 
 def _database(text: str) -> int:
