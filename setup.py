@@ -9,6 +9,8 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "([^"]+)"', (here / "openhqm" / "__init__.py").read_text())[1]
 # What only routes with jq or jsonpath need.
 ROUTING = ["jq>=1.10", "python-jsonpath>=2.0.2"]
+# What payloads have to be: JSON Schema.
+SCHEMA = ["jsonschema-rs>=0.60"]
 # https towards endpoints, and tokens for them
 TLS = ["Twisted[tls]>=26.10", "treq>=24.9"]
 
@@ -33,6 +35,7 @@ EXTRAS = {
     "rabbitmq": RABBITMQ,
     "redis": REDIS,
     "routing": ROUTING,
+    "schema": SCHEMA,
     "sqs": SQS,
     "tls": TLS,
 }

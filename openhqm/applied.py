@@ -19,6 +19,7 @@ ASSEMBLED = (
     *("proxy.enabled", "proxy.endpoints", "proxy.default_endpoint", "proxy.caller_targets"),
     *("proxy.forward_headers", "proxy.strip_headers", "proxy.max_response_bytes", "routing"),
     *("worker.handler", "worker.handlers", "worker.executor", "worker.executors"),
+    *("worker.schema", "worker.schemas"),
     "callbacks",
     *("worker.timeout_seconds", "worker.max_retries", "worker.retry"),
 )

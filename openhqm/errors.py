@@ -78,6 +78,26 @@ class InvalidRequest(OpenHQMError):
         self.reason = reason
 
 
+@attrs.frozen
+class SchemaFault:
+    """Where a payload is not as its schema has it: a JSON Pointer into it (RFC 6901), and what is wrong there."""
+
+    pointer: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.pointer or 'the payload'}: {self.detail}"
+
+
+class PayloadRefused(InvalidRequest):
+    """The payload is not as the schema of ``subject`` (an endpoint, a route, an operation) has it."""
+
+    def __init__(self, subject: str, faults: tuple[SchemaFault, ...]) -> None:
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        super().__init__("payload", f"it is not as the schema of {subject} has it: {faults[0]}{more}")
+        self.faults = faults
+
+
 class MessageTooLarge(OpenHQMError):
     """The message that a request makes is longer than the queue takes. Nothing of it was stored."""
 

@@ -55,6 +55,7 @@ SECONDS: Mapping[str, int] = {
     "tests.mqtt.test_connecting": 6,
     "tests.mqtt.test_contract": 190,
     "tests.policy.test_json_text": 5,
+    "tests.policy.test_schemas": 4,
     "tests.pubsub.test_backend": 140,
     "tests.pubsub.test_contract": 110,
     "tests.pubsub.test_faults": 15,

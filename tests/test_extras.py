@@ -24,7 +24,7 @@ from tests.servers import ROOT
 
 PROVISIONS = {"all", "test"}
 """Extras that are made of others."""
-TECHNIQUES = {"jwt", "routing", "tls"}
+TECHNIQUES = {"jwt", "routing", "schema", "tls"}
 """Extras that belong to no product."""
 LOADS = """
 import json, sys

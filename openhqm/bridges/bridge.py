@@ -28,11 +28,13 @@ from openhqm.errors import (
     MalformedJSON,
     MessageTooLarge,
     NotDurable,
+    PayloadRefused,
     TransformFailed,
     UnreadableMessage,
 )
 from openhqm.interfaces import Acks, IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription, Message
 from openhqm.messages import Acceptance, DeadLetter, Reply, Status
+from openhqm.policy.reason_classes import ReasonClass
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 
@@ -205,6 +207,8 @@ class Bridge:
         message, now = delivery.message, self._clock.seconds()
         try:
             return _Entry(delivery, self.reader.read(message, now), None)
+        except PayloadRefused as error:
+            return _Entry(delivery, None, self.reader.letter(message, str(error), now, ReasonClass.SCHEMA))
         except (UnreadableMessage, MalformedJSON, InvalidRequest, TransformFailed) as error:
             reason = str(error)
         except Exception as error:  # read again, it would fail again

@@ -109,7 +109,9 @@ class Reader:
             claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
         return Reading(submission, claim, certain, follow_ups)
 
-    def letter(self, message: Message, reason: str, now: float) -> DeadLetter:
+    def letter(
+        self, message: Message, reason: str, now: float, kind: ReasonClass = ReasonClass.NOT_A_REQUEST
+    ) -> DeadLetter:
         """The dead letter for a message that can be no request: with its bytes, its topic and what it had besides.
 
         It can be stored, whatever the message holds: of one that is too large, its beginning.
@@ -132,8 +134,7 @@ class Reader:
             asked = about.reply_to
             reply_to = asked if asked is not None and self._reply_fault(asked) is None else self._inbox.answers
         request = Request(id, now, Submission(b"null", metadata=metadata, body=body, reply_to=reply_to))
-        kind = ReasonClass.NOT_A_REQUEST.value
-        reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason, reason_class=kind)
+        reply = Reply(id, Status.FAILED, now, status_code=REFUSED_STATUS, error=reason, reason_class=kind.value)
         return DeadLetter(request, f"not a request: {reason}", reply, now)
 
     def _about(self, about: Properties) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from attrs.validators import optional
 from openhqm.config.publishing import Answer, Publish
 from openhqm.config.sidecar import Sidecar
 from openhqm.config.structure import PRIVATE, SECRET, Wrong
-from openhqm.config.validators import between, not_empty, one_of, statuses
+from openhqm.config.validators import between, not_empty, one_of, payload_schema, statuses
 from openhqm.policy.breaker import BreakerPolicy
 from openhqm.policy.callbacks import CALLBACKS
 from openhqm.policy.destinations import DestinationPolicy
@@ -138,7 +138,7 @@ def _without_query(url: str | None) -> str:
     return repr(None if url is None else url.partition("?")[0])
 
 
-_FOR_EITHER = ("publish", "reply", "timeout", "max_in_flight")
+_FOR_EITHER = ("publish", "reply", "timeout", "max_in_flight", "schema")
 
 
 @attrs.frozen
@@ -170,6 +170,7 @@ class Endpoint:
     adaptive: bool = False
     circuit_breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
     tls: TLS = attrs.field(factory=TLS)
+    schema: dict[str, Any] | None = attrs.field(default=None, validator=optional(payload_schema))
     egress_proxy: str | None = attrs.field(default=None, validator=proxy_url)
     egress_proxy_username: str | None = None
     egress_proxy_password: str | None = attrs.field(default=None, repr=False, metadata=SECRET)

@@ -16,8 +16,18 @@ from openhqm.config.cors import CorsSettings
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.hooks import Hook, hook_names
 from openhqm.config.routing import Routing
+from openhqm.config.schemas import schemas_of
 from openhqm.config.structure import SECRET
-from openhqm.config.validators import between, dotted_path, each_value, not_empty, one_of, some_priorities
+from openhqm.config.validators import (
+    between,
+    dotted_path,
+    each_value,
+    not_empty,
+    one_of,
+    payload_schema,
+    payload_schemas,
+    some_priorities,
+)
 from openhqm.messages import Priority
 from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.callbacks import CALLBACKS, Callbacks, Channel
@@ -195,12 +205,15 @@ class Worker:
     """What answers, and how often it is tried.
 
     ``executor`` is where handlers run; None: plain functions in threads, coroutines and Deferreds in the reactor.
-    ``executors`` says so for single ones of ``handlers``, by operation.
+    ``executors`` says so for single ones of ``handlers``, by operation. ``schema`` says what the payloads for
+    ``handler`` have to be, ``schemas`` those for ``handlers``.
     """
 
     enabled: bool = True
     handler: str | None = attrs.field(default=None, validator=dotted_path)
     handlers: dict[str, str] = attrs.field(factory=dict, validator=dotted_path)
+    schema: dict[str, Any] | None = attrs.field(default=None, validator=optional(payload_schema))
+    schemas: dict[str, dict[str, Any]] = attrs.field(factory=dict, validator=payload_schemas)
     executor: str | None = attrs.field(default=None, validator=optional(one_of(EXECUTORS)))
     executors: dict[str, str] = attrs.field(factory=dict, validator=each_value(one_of(EXECUTORS)))
     count: int = attrs.field(default=5, validator=between(1, 1000))
@@ -377,6 +390,7 @@ class Settings:
             handler=worker.handler is not None,
             operations=frozenset(worker.handlers),
             routes=self.routing.table(),
+            schemas=schemas_of(self),
             partitioning=Partitioning(Field.parse(partitions.key_field), partitions.partition_count)
             if partitions.enabled
             else None,

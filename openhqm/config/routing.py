@@ -12,7 +12,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.structure import Wrong
-from openhqm.config.validators import between, not_empty, one_of
+from openhqm.config.validators import between, not_empty, one_of, payload_schema
 from openhqm.policy.fields import Field
 from openhqm.policy.routing import CompiledRoute, Condition, RouteTable, Scalar, header_fields, query_fields
 from openhqm.policy.transforms import KINDS, MissingPackage, compile_transform
@@ -59,6 +59,7 @@ class Route:
     header_mappings: dict[str, str] = attrs.field(factory=dict)
     query_params: dict[str, str] = attrs.field(factory=dict)
     timeout: float | None = attrs.field(default=None, validator=optional(between(0.001, 30 * 86400)))
+    schema: dict[str, Any] | None = attrs.field(default=None, validator=optional(payload_schema))
 
     def __attrs_post_init__(self) -> None:
         """Compile the route. Raises `Wrong`, so that each complaint has its key."""

@@ -173,6 +173,8 @@ def _from_json(value: Any) -> Any:
         except ValueError as error:
             where = f": {error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
             raise _wrong(f"must be JSON{where}") from None
+        except RecursionError:
+            raise _wrong("must be JSON that is not nested without end") from None
     return value
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from openhqm.messages import Priority
 from openhqm.policy.api_keys import TENANT_PATTERN, check_tenant
 from openhqm.policy.outcome import read_statuses
+from openhqm.policy.schemas import PayloadSchema
 
 Validator = Callable[[Any, Any, Any], None]
 
@@ -48,6 +49,20 @@ def each_value(check: Validator) -> Validator:
             check(instance, attribute, item)
 
     return check_all
+
+
+def payload_schema(instance: object, attribute: object, value: dict[str, Any]) -> None:
+    """The value is a JSON Schema that payloads can be checked by."""
+    PayloadSchema(value)
+
+
+def payload_schemas(instance: object, attribute: object, value: dict[str, dict[str, Any]]) -> None:
+    """Each value is one."""
+    for name, schema in value.items():
+        try:
+            PayloadSchema(schema)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
 
 def not_empty(instance: object, attribute: object, value: Any) -> None:

@@ -18,6 +18,7 @@ from openhqm.errors import (
     MessageTooLarge,
     NotDurable,
     OpenHQMError,
+    PayloadRefused,
     UnknownRequest,
 )
 from openhqm.http1.messages import REASONS, Answer, Fields
@@ -81,6 +82,8 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
         members["largest_message"] = error.limit
     if isinstance(error, InvalidRequest):
         members["field"] = error.field
+    if isinstance(error, PayloadRefused):
+        members["errors"] = [{"pointer": each.pointer, "detail": each.detail} for each in error.faults]
     if isinstance(error, NotDurable):
         # The reason may name paths and hosts behind the gateway. It is in the log; the caller learns what to do.
         detail = MAYBE_DONE if error.maybe_done else NOT_STORED

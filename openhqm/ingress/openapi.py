@@ -330,6 +330,11 @@ def _schemas() -> Json:
                 "instance": {"type": "string"},
                 "correlation_id": {"type": "string"},
                 "field": {"type": "string"},
+                "errors": {
+                    "type": "array",
+                    "items": object_of({"pointer": {"type": "string"}, "detail": {"type": "string"}}),
+                    "description": "What the schema of the payload refuses: JSON Pointers into it (RFC 6901).",
+                },
                 "largest_message": _COUNT,
                 "request_status": {"enum": statuses},
             },

@@ -13,6 +13,7 @@ from openhqm.policy.callbacks import refuse
 from openhqm.policy.fields import Document, Field, to_text
 from openhqm.policy.queue_names import partition_of
 from openhqm.policy.routing import RouteTable
+from openhqm.policy.schemas import Schemas
 
 
 def _refuse(url: str) -> None:
@@ -37,6 +38,7 @@ class Addressing:
     route. Where ``handler`` is true, or for one of ``operations``, a Python handler takes the place of the default.
     ``hidden`` are endpoints that no submission can name: what waits there, the gateway itself has put there.
     ``follow_ups`` says what a submission leaves to be done once it has ended, and raises `InvalidRequest`.
+    ``schemas`` say what payloads have to be.
     ``callers``, one of the endpoints, is for URLs that requests name themselves: ``check_url`` checks those, and raises
     `DestinationRefused`.
     """
@@ -51,6 +53,7 @@ class Addressing:
     operations: Collection[str] = ()
     routes: RouteTable = attrs.field(factory=RouteTable)
     partitioning: Partitioning | None = None
+    schemas: Schemas | None = None
 
     @property
     def shared(self) -> str | None:
@@ -58,11 +61,18 @@ class Addressing:
         return None if self.handler or self.operations else self.default
 
     def addressed(self, submission: Submission) -> Submission:
-        """The submission with its endpoint and partition. Raises `InvalidRequest` where it has no destination here."""
-        if not self.endpoints and self.partitioning is None and "endpoint" not in submission.metadata:
+        """The submission with its endpoint and partition.
+
+        Raises `InvalidRequest` where it has no destination here, and `PayloadRefused` where a schema refuses it.
+        """
+        plain = not self.endpoints and self.partitioning is None and self.schemas is None
+        if plain and "endpoint" not in submission.metadata:
             return submission
         document = Document(submission)
         endpoint = self._endpoint(submission, document)
+        if self.schemas is not None:
+            route = self.routes.choose_for(document) if self.schemas.routes else None
+            self.schemas.check(submission, document, endpoint, route)
         endpoint = None if endpoint == self.shared else endpoint
         partition = self._partition(document)
         if endpoint is None and partition is None:

@@ -24,6 +24,8 @@ class ReasonClass(enum.StrEnum):
     """The process ended during each attempt."""
     NOT_A_REQUEST = "not_a_request"
     """A broker delivered a message that is no request."""
+    SCHEMA = "schema"
+    """A broker delivered a message whose payload is not as its schema has it."""
     FOREIGN = "foreign"
     """A broker delivered a request whose id another store has given out."""
     OTHER = "other"
