@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
+import msgspec
 
 
 class Status(enum.Enum):
@@ -42,12 +42,7 @@ class Priority(enum.Enum):
     __hash__ = object.__hash__
 
 
-def _no_headers() -> dict[str, str]:
-    return {}
-
-
-@attrs.frozen
-class Submission:
+class Submission(msgspec.Struct, frozen=True):
     """What a caller asked for, parsed and checked, before it has an id.
 
     ``payload`` is JSON text. ``body`` holds content that is not JSON; the payload is then ``null``. ``metadata`` is all
@@ -65,8 +60,8 @@ class Submission:
     """
 
     payload: bytes
-    headers: Mapping[str, str] = attrs.field(factory=_no_headers)
-    metadata: Mapping[str, Any] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = {}
+    metadata: Mapping[str, Any] = {}
     priority: Priority = Priority.NORMAL
     timeout: float | None = None
     not_before: float | None = None
@@ -80,8 +75,7 @@ class Submission:
     keeps_result: bool = True
 
 
-@attrs.frozen
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A submission that was accepted: it has an id, and ends exactly once."""
 
     correlation_id: str
@@ -95,8 +89,7 @@ class Request:
         return None if timeout is None else self.submitted_at + timeout
 
 
-@attrs.frozen
-class IdempotencyClaim:
+class IdempotencyClaim(msgspec.Struct, frozen=True):
     """A caller's claim that repeated submissions under ``key`` are the same request.
 
     ``fingerprint`` is a digest of the submission, ``lifetime`` is in seconds. Keys of different ``scope`` are different
@@ -109,8 +102,7 @@ class IdempotencyClaim:
     scope: str = ""
 
 
-@attrs.frozen
-class Acceptance:
+class Acceptance(msgspec.Struct, frozen=True):
     """The answer to a durable submission: its id, when it was accepted, and whether an earlier one had the same key.
 
     ``follow_ups`` are the ids of its follow-ups; a repeat does not name them.
@@ -122,8 +114,7 @@ class Acceptance:
     follow_ups: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """How a request ended.
 
     ``result`` is JSON text, or None; ``body`` holds the bytes of a reply that is not JSON. ``status_code`` and
@@ -132,25 +123,23 @@ class Reply:
     """
 
     correlation_id: str
-    status: Status = attrs.field()
+    status: Status
     completed_at: float
     result: bytes | None = None
     body: bytes | None = None
     status_code: int = 200
-    headers: Mapping[str, str] = attrs.field(factory=_no_headers)
+    headers: Mapping[str, str] = {}
     error: str | None = None
     attempt: int = 0
     processing_time_ms: int = 0
     reason_class: str | None = None
 
-    @status.validator
-    def _is_an_ending(self, attribute: object, value: Status) -> None:
-        if not value.ended:
-            raise ValueError(f"the status of a reply must be an ending, not {value.value}")
+    def __post_init__(self) -> None:
+        if not self.status.ended:
+            raise ValueError(f"the status of a reply must be an ending, not {self.status.value}")
 
 
-@attrs.frozen
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True):
     """A request that failed for good: the reason, and the last reply."""
 
     request: Request
@@ -159,8 +148,7 @@ class DeadLetter:
     at: float
 
 
-@attrs.frozen
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One step in the life of a request. ``number`` counts from 1 without gaps, for each request.
 
     ``type`` is pending, processing, progress, retrying, or the ending in lower case. An ending carries its reply.
@@ -169,12 +157,11 @@ class Event:
     number: int
     type: str
     at: float
-    detail: Mapping[str, Any] = attrs.field(factory=dict)
+    detail: Mapping[str, Any] = {}
     reply: Reply | None = None
 
 
-@attrs.frozen
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """Everything that is known of a request now. ``tenant`` is on whose behalf it was submitted; None: it has none."""
 
     correlation_id: str
@@ -188,8 +175,7 @@ class Record:
     tenant: str | None = None
 
 
-@attrs.frozen
-class Depth:
+class Depth(msgspec.Struct, frozen=True):
     """The number of messages in a queue: ready to be received, delayed, and delivered but not settled.
 
     ``oldest`` is when the oldest ready message was published, or None.
@@ -201,16 +187,14 @@ class Depth:
     oldest: float | None = None
 
 
-@attrs.frozen
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """The requests that have not ended: how many there are, and the bytes of their envelopes."""
 
     requests: int
     bytes: int
 
 
-@attrs.frozen
-class LoggedEnding:
+class LoggedEnding(msgspec.Struct, frozen=True):
     """An ending as the log of endings has it: its number there, whose it is, and when it was written down."""
 
     number: int
@@ -220,8 +204,7 @@ class LoggedEnding:
     tags: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class LogPage:
+class LogPage(msgspec.Struct, frozen=True):
     """A piece of the log of endings.
 
     ``first`` is the number of the oldest ending that is kept, and ``last`` that of the newest; where there is none,

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from openhqm.codec import decode_request
 from openhqm.errors import MalformedJSON, UnreadableMessage
@@ -85,7 +86,7 @@ class Formats:
             found = Submission(b"null", body=event.data)
         if found.body is not None and event.content_type is not None:
             headers["Content-Type"] = event.content_type
-        return Content(attrs.evolve(found, headers=read_headers(_raw(headers))), identity)
+        return Content(replace(found, headers=read_headers(_raw(headers))), identity)
 
     def _envelope(self, body: bytes, headers: dict[str, str], now: float) -> Content:
         if is_envelope(body):
@@ -93,7 +94,7 @@ class Formats:
             self.check(found, now)
             reply_to = found.reply_to
             # An envelope does not decide in which queue it waits, or who it is from.
-            found = attrs.evolve(
+            found = replace(
                 found,
                 headers={**headers, **found.headers},
                 endpoint=None,

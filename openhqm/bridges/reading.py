@@ -11,6 +11,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import attrs
+from msgspec.structs import replace
 
 from openhqm.bridges.formats import Formats
 from openhqm.config.bridges import NONE, Bridge, replies_of
@@ -94,11 +95,11 @@ class Reader:
         follow_up = self._follow_up(submission, message.key, about)
         if self._inbox is not None and (reply_to := about.reply_to or self._inbox.answers) is not None:
             self._check_reply_to(reply_to)
-            submission = attrs.evolve(submission, reply_to=reply_to)
+            submission = replace(submission, reply_to=reply_to)
         follow_ups = (*self.addressing.follow_ups(submission), *(() if follow_up is None else (follow_up,)))
         submission = self.addressing.addressed(submission)
         if not follow_ups and submission.reply_to is None:
-            submission = attrs.evolve(submission, keeps_result=False)  # each would wait on the disk for its expiry
+            submission = replace(submission, keeps_result=False)  # each would wait on the disk for its expiry
         identity = content.identity or about.message_id or about.identity
         certain = identity is not None and identity != about.identity
         claim = None
@@ -161,12 +162,7 @@ class Reader:
             metadata["endpoint"] = bridge.endpoint
         if bridge.operation is not None:
             metadata["operation"] = bridge.operation
-        # `attrs.evolve` costs a multiple, and most messages have nothing but a payload or a body.
-        plain = found.priority is Priority.NORMAL and found.timeout is None and found.not_before is None
-        if plain and not found.tags and bridge.priority is None and bridge.timeout is None:
-            submission = Submission(found.payload, found.headers, metadata, body=found.body)
-        else:
-            submission = attrs.evolve(found, metadata=metadata)
+        submission = replace(found, metadata=metadata)
         if self._partition_key is not None or self._path is not None:
             document = Document(submission)
             if self._partition_key is not None:
@@ -175,11 +171,11 @@ class Reader:
                 metadata["path"] = self._path.fill(document, lambda text: quote(text, safe=""))
                 self._formats.check(submission, now)
         if bridge.priority is not None:
-            submission = attrs.evolve(submission, priority=Priority(bridge.priority))
+            submission = replace(submission, priority=Priority(bridge.priority))
         if bridge.timeout is not None:
-            submission = attrs.evolve(submission, timeout=bridge.timeout)
+            submission = replace(submission, timeout=bridge.timeout)
         if bridge.tenant is not None:
-            submission = attrs.evolve(submission, tenant=bridge.tenant)
+            submission = replace(submission, tenant=bridge.tenant)
         return submission
 
     def _follow_up(self, submission: Submission, key: str | None, about: Properties) -> Submission | None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -187,7 +188,7 @@ class LocalQueue:
         self._redeliveries.begun(incoming, begun)
         handle = Handle(begun, each)
         # The message says when the store accepted it, by its clock. The worker compares that with its own.
-        request = attrs.evolve(incoming.request, submitted_at=self._ledger.to_ours(incoming.request.submitted_at))
+        request = replace(incoming.request, submitted_at=self._ledger.to_ours(incoming.request.submitted_at))
         delivery = Delivery(request, begun.attempt, self, handle, self.clock.seconds() + self.lease)
         self._leases.add(incoming.number, delivery)
         if beginning.ended is not None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-import attrs
 import msgspec
+from msgspec.structs import replace
 
 from openhqm.delivery.documents import response_document
 from openhqm.messages import DeadLetter
@@ -29,11 +29,11 @@ def moved(letter: DeadLetter, seconds: float) -> DeadLetter:
     return (
         letter
         if not seconds
-        else attrs.evolve(
+        else replace(
             letter,
             at=letter.at + seconds,
-            request=attrs.evolve(letter.request, submitted_at=letter.request.submitted_at + seconds),
-            reply=attrs.evolve(letter.reply, completed_at=letter.reply.completed_at + seconds),
+            request=replace(letter.request, submitted_at=letter.request.submitted_at + seconds),
+            reply=replace(letter.reply, completed_at=letter.reply.completed_at + seconds),
         )
     )
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import attrs
+import msgspec
 from twisted.web.http import RESPONSES, datetimeToString
 
 from openhqm.http1.rules import Head
@@ -28,8 +28,7 @@ REASONS = {
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
-@attrs.frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A complete response: status code, body, content type, and further header fields in their usual spelling.
 
     ``passed_on``: the response is another server's. Its own fields then describe its type and its caching, and
@@ -60,16 +59,14 @@ class ResponseWriter(Protocol):
         """Control the producer no more."""
 
 
-@attrs.frozen
-class StreamedAnswer:
+class StreamedAnswer(msgspec.Struct, frozen=True):
     """A response of unknown length with status 200. ``begin`` is called with the writer once its head was sent."""
 
     fields: Fields
     begin: Callable[[ResponseWriter], object]
 
 
-@attrs.define
-class FullRequest:
+class FullRequest(msgspec.Struct):
     """A request that was read completely, with its body.
 
     ``keep_alive``: the client and its version of HTTP allow another request on the connection.

@@ -80,7 +80,7 @@ async def submit_batch(
     whole, trace = claim_of(field(fields, b"idempotency-key"), BATCH, b""), carried(fields)
 
     def read(index: int, text: bytes, now: float) -> tuple[Submission, IdempotencyClaim | None]:
-        return read_submission(text, now, trace, tenant), None if whole is None else _claim(whole.key, index, text)
+        return read_submission(text, now, trace), None if whole is None else _claim(whole.key, index, text)
 
     taking = [
         Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text), tenant))

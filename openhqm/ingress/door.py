@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -107,7 +107,7 @@ class Door:
                 return len(body)
             return len(body) + sum(len(fields(name) or b"") for name in CARRIED)
 
-        return self.take(lambda now: self._read(body, fields, now, tenant), received, tenant)
+        return self.take(lambda now: self._read(body, fields, now), received, tenant)
 
     async def take(
         self,
@@ -128,11 +128,10 @@ class Door:
             ahead = self._clock_ahead()
             submission, claim = read(started + ahead)
             if tenant is not None:
-                if submission.tenant != tenant:
-                    submission = attrs.evolve(submission, tenant=tenant)
-                claim = claim and attrs.evolve(claim, scope=f"{tenant} {claim.scope}")
+                submission = replace(submission, tenant=tenant)
+                claim = claim and replace(claim, scope=f"{tenant} {claim.scope}")
             if ahead and submission.not_before is not None:  # callers name times of day
-                submission = attrs.evolve(submission, not_before=submission.not_before - ahead)
+                submission = replace(submission, not_before=submission.not_before - ahead)
             follow_ups = self.addressing.follow_ups(submission)
             submission = self.addressing.addressed(submission)
             largest = self._queue.traits.largest_message
@@ -154,13 +153,11 @@ class Door:
         (metrics.replayed if acceptance.replayed else metrics.accepted).inc()
         return acceptance
 
-    def _read(
-        self, body: bytes, fields: HeaderField, now: float, tenant: str | None
-    ) -> tuple[Submission, IdempotencyClaim | None]:
+    def _read(self, body: bytes, fields: HeaderField, now: float) -> tuple[Submission, IdempotencyClaim | None]:
         check_json_type(field(fields, b"content-type"))
         check_encoding(field(fields, b"content-encoding"))
         claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
-        return read_submission(body, now, carried(fields), tenant), claim
+        return read_submission(body, now, carried(fields)), claim
 
     async def submit(self, body: bytes, fields: HeaderField, tenant: str | None = None) -> Answer:
         """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time, and can be sent.

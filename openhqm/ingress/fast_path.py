@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
@@ -81,7 +81,7 @@ class FastPath:
         tenant = None if caller is None else caller.tenant
         answer = await served(self._door.submit(message.body, message.field, tenant), message.head.target)
         assert isinstance(answer, Answer), "it is no stream"
-        return attrs.evolve(answer, fields=(*answer.fields, *told))
+        return replace(answer, fields=(*answer.fields, *told))
 
     async def _events(self, correlation_id: str, message: FullRequest, tenant: str | None) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])

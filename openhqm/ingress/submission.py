@@ -45,21 +45,19 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Envelope).decode
 
 
-def read_submission(
-    body: bytes, now: float, carried: Mapping[str, str] | None = None, tenant: str | None = None
-) -> Submission:
+def read_submission(body: bytes, now: float, carried: Mapping[str, str] | None = None) -> Submission:
     """The submission in ``body``. `MalformedJSON`, or `InvalidRequest` that names the field.
 
     ``now`` is in seconds since the epoch. ``carried`` are header fields that the request carries unless it has its own
-    (trace context). The submission is on behalf of ``tenant``.
+    (trace context).
     """
     payload, headers, metadata = _read_fast(body) or _read_strictly(body)
     if carried:
         own = {name.lower() for name in headers}
         headers = {**{name: value for name, value in carried.items() if name not in own}, **headers}
     if not metadata:
-        return Submission(payload, headers, tenant=tenant)
-    return _with_metadata(payload, headers, metadata, now, tenant)
+        return Submission(payload, headers)
+    return _with_metadata(payload, headers, metadata, now)
 
 
 def _read_fast(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]] | None:
@@ -110,16 +108,14 @@ def _read_strictly(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]]:
 def check_submission(submission: Submission, now: float) -> None:
     """`InvalidRequest` that names the field, where the door would not have accepted ``submission``."""
     _check_headers(submission.headers)
-    _with_metadata(submission.payload, submission.headers, dict(submission.metadata), now, submission.tenant)
+    _with_metadata(submission.payload, submission.headers, dict(submission.metadata), now)
     if submission.timeout is not None:
         _seconds("timeout", submission.timeout, LONGEST_TIMEOUT, above_zero=True)
     if submission.not_before is not None and not 0 <= submission.not_before <= now + LONGEST_DELAY:
         raise InvalidRequest("not_before", f"must be a time at most {LONGEST_DELAY:.0f} seconds ahead")
 
 
-def _with_metadata(
-    payload: bytes, headers: Mapping[str, str], metadata: dict[str, Any], now: float, tenant: str | None
-) -> Submission:
+def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[str, Any], now: float) -> Submission:
     priority, timeout, not_before = Priority.NORMAL, None, None
     for name, value in metadata.items():
         if name == "priority":
@@ -142,7 +138,7 @@ def _with_metadata(
         raise InvalidRequest("metadata.delay", "cannot be used together with not_before")
     if timeout is not None and not_before is not None and not_before >= now + timeout:
         raise InvalidRequest("metadata.timeout", "ends before the request may begin")
-    return Submission(payload, headers, metadata, priority, timeout, not_before, tenant=tenant)
+    return Submission(payload, headers, metadata, priority, timeout, not_before)
 
 
 def _object(text: bytes, field: str) -> dict[str, Any]:

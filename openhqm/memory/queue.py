@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count
 from typing import cast
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -165,7 +165,7 @@ class MemoryQueue:
             fingerprint, first = self._claims[claim.scope, claim.key]
             if fingerprint != claim.fingerprint:
                 raise IdempotencyConflict(claim.key)
-            return attrs.evolve(first, replayed=True, follow_ups=())
+            return replace(first, replayed=True, follow_ups=())
         if len(self._results) >= MOST_REQUESTS:
             raise NotDurable(f"the memory queue holds {MOST_REQUESTS} requests and takes no more")
         refusal = self._refusal(request_size(submission)) if self._limits.any else None
@@ -202,7 +202,7 @@ class MemoryQueue:
         if self._results.has_ended(key):
             return
         now = self._clock.seconds()
-        request = Request(self._ids.issue(key), now, attrs.evolve(submission, parent_reply=reply, not_before=None))
+        request = Request(self._ids.issue(key), now, replace(submission, parent_reply=reply, not_before=None))
         self._results.note_due(key, now, request.deadline)
         self._count(key, request)
         self._put(Message(key, request, priority_of(submission), now, now))

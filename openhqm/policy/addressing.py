@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 import attrs
+from msgspec.structs import replace
 
 from openhqm.errors import DestinationRefused, InvalidRequest
 from openhqm.messages import Submission
@@ -77,7 +78,7 @@ class Addressing:
         partition = self._partition(document)
         if endpoint is None and partition is None:
             return submission
-        return attrs.evolve(submission, endpoint=endpoint, partition=partition)
+        return replace(submission, endpoint=endpoint, partition=partition)
 
     def lanes(self) -> Iterator[tuple[str | None, str | None, int | None]]:
         """Every queue that needs workers: the endpoint in its name, the endpoint it is for, and its partition."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import attrs
+from msgspec.structs import replace
 
 from openhqm.codec import encode_submission
 from openhqm.messages import Submission
@@ -13,5 +13,5 @@ from openhqm.redis.ending_log import log_mark
 def held_values(submission: Submission) -> tuple[str, bytes, bytes | str]:
     """The timeout of a follow-up, its envelope, and what the log of endings is told of it, as the scripts take them."""
     timeout = submission.timeout
-    envelope = encode_submission(attrs.evolve(submission, not_before=None))
+    envelope = encode_submission(replace(submission, not_before=None))
     return "" if timeout is None else repr(timeout), envelope, log_mark(submission)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import msgspec
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, fail, succeed
 
 from openhqm.codec import (
@@ -238,7 +238,7 @@ class RedisLedger:
         rows, _ = await self._redis.run("ledger_take_due", most, CLAIM_SECONDS, self._window)
         for number, at, channel, generation, attempts, body in rows:
             id, at = self._redis.ids.issue(int(number)), float(at)
-            request = evolve(decode_request(body), correlation_id=id, submitted_at=at)
+            request = replace(decode_request(body), correlation_id=id, submitted_at=at)
             envelope = _addressed(body, request)
             entries.append(Outgoing(int(number), request, channel.decode(), envelope, int(generation), int(attempts)))
         return entries

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import apsw
-import attrs
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_request, encode_request
@@ -60,8 +60,8 @@ class Held:
             return  # it was cancelled while it was held back
         now = self._clock.seconds()
         request = decode_request(rows[0][0])
-        submission = attrs.evolve(request.submission, parent_reply=reply, not_before=None)
-        request = attrs.evolve(request, submitted_at=now, submission=submission)
+        submission = replace(request.submission, parent_reply=reply, not_before=None)
+        request = replace(request, submitted_at=now, submission=submission)
         body = encode_request(request)
         self._load.resize(connection, len(body) - len(rows[0][0]))
         connection.execute("UPDATE messages SET at = ?, body = ? WHERE key = ?", (now, body, key))

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import apsw
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -205,7 +205,7 @@ class SqliteQueue:
         if follow_ups:
             held = [self._held_back(follow_up, now) for follow_up in follow_ups]
             ids = tuple(request.correlation_id for _, _, request in held)
-            acceptance = attrs.evolve(acceptance, follow_ups=ids)
+            acceptance = replace(acceptance, follow_ups=ids)
 
         def add(connection: apsw.Connection) -> Acceptance | QueueFull:
             if claim is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from openhqm.codec import encode_step
@@ -72,7 +73,7 @@ def _without_answer(step: Step, size: int, most: int) -> Step:
     reply = step.reply
     assert reply is not None
     error = f"the reply takes {size} bytes, and the broker takes no message of more than {most}"
-    reply = attrs.evolve(
+    reply = replace(
         reply,
         status=Status.FAILED if reply.status is Status.COMPLETED else reply.status,
         result=None,
@@ -90,6 +91,6 @@ def _cut(step: Step, excess: int) -> Step:
     submission = letter.request.submission
     body = submission.body or b""
     kept = max(0, len(body) - excess * 3 // 4 - CUT_BYTES)  # 3 bytes are 4 letters of base64
-    request = attrs.evolve(letter.request, submission=attrs.evolve(submission, body=body[:kept]))
+    request = replace(letter.request, submission=replace(submission, body=body[:kept]))
     reason = f"{letter.reason}; the first {kept} of its {len(body)} bytes are kept"
-    return attrs.evolve(step, letter=attrs.evolve(letter, request=request, reason=reason))
+    return attrs.evolve(step, letter=replace(letter, request=request, reason=reason))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from openhqm.errors import AlreadySettled, LeaseLost, UnknownRequest
@@ -54,9 +54,9 @@ class Settling(Base):
             for kept in (False, True):
                 accepted = await self.accept()
                 delivery = await self.receive_one()
-                reply = attrs.evolve(self.reply(delivery), result=result, body=body, headers=headers, status_code=207)
+                reply = replace(self.reply(delivery), result=result, body=body, headers=headers, status_code=207)
                 if kept:
-                    reply = attrs.evolve(reply, status=Status.FAILED, error="why", reason_class="no")
+                    reply = replace(reply, status=Status.FAILED, error="why", reason_class="no")
                     await self.do(delivery.dead_letter("rejected", reply))
                     *_, (_, letter) = await self.do(self.bench.queue.dead_letters(0, 100))
                     self.assertEqual(letter.reply, reply)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -143,7 +144,7 @@ class Attempt:
             made = delivery.attempt - 1
             error = f"the worker process ended during each of the {made} attempts"
             reply = blank(self._id, Status.FAILED, context.clock.seconds(), made, context.clock.seconds())
-            await self._dead_letter("poison", ReasonClass.POISON, attrs.evolve(reply, error=error))
+            await self._dead_letter("poison", ReasonClass.POISON, replace(reply, error=error))
             return
         if context.gate is not None:
             self._call = context.gate.enter_now(delivery.request)
@@ -350,7 +351,7 @@ class Attempt:
         self._context.metrics.retried()
 
     async def _dead_letter(self, reason: str, kind: ReasonClass, reply: Reply) -> None:
-        reply = attrs.evolve(reply, reason_class=kind.value)
+        reply = replace(reply, reason_class=kind.value)
         if await self._settle(lambda: self._delivery.dead_letter(reason, reply)):
             self._context.metrics.dead_lettered()
             self._context.metrics.finished(self._delivery.request, self._context.clock.seconds())

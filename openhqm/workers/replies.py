@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 
 from openhqm.errors import Reject, RetryLater
 from openhqm.messages import Reply, Status
@@ -52,7 +52,7 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES, keeps_re
     """
     try:
         made = _completed(reply, answer, most)
-        return made if keeps_result else attrs.evolve(made, result=None, body=None, headers={})
+        return made if keeps_result else replace(made, result=None, body=None, headers={})
     except (UnusableAnswer, MemoryError):
         raise
     except ValueError as error:
@@ -76,19 +76,7 @@ def _completed(reply: Reply, answer: Any, most: int) -> Reply:
             raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
     if len(body or text or b"") > most:
         raise UnusableAnswer(f"the handler's answer is larger than {most} bytes")
-    return Reply(  # which `attrs.evolve` would make, too, at a multiple of the cost
-        reply.correlation_id,
-        reply.status,
-        reply.completed_at,
-        text,
-        body,
-        status_code,
-        headers,
-        reply.error,
-        reply.attempt,
-        reply.processing_time_ms,
-        reply.reason_class,
-    )
+    return replace(reply, result=text, body=body, status_code=status_code, headers=headers)
 
 
 def _fields(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[str, str]:
@@ -125,18 +113,18 @@ def asked_delays(reply: Reply, error: RetryLater, now: float) -> tuple[Reply, fl
         delay = None if error.delay is None else delay_seconds(error.delay, now)
     except BaseException as problem:  # the values are the handler's: they may break when they are read
         remark = f"{reply.error} (the usual back-off applies, for its delay cannot be read: {describe(problem)[:200]})"
-        reply = attrs.evolve(reply, error=remark[:MOST_ERROR_CHARACTERS])
+        reply = replace(reply, error=remark[:MOST_ERROR_CHARACTERS])
     return reply, delay, at_least
 
 
 def failed(reply: Reply, error: Reject | RetryLater, most: int = MOST_RESULT_BYTES) -> Reply:
     """``reply`` with the text of ``error``, and with the answer that ``error`` carries where it can be stored."""
-    reply = attrs.evolve(reply, error=describe(error))
+    reply = replace(reply, error=describe(error))
     try:
         answer = error.answer
         return reply if answer is None else completed(reply, answer, most)
     except Exception as unusable:  # `UnusableAnswer`, or what the property of a subclass raises
-        return attrs.evolve(reply, error=f"{reply.error} ({describe(unusable)})"[:MOST_ERROR_CHARACTERS])
+        return replace(reply, error=f"{reply.error} ({describe(unusable)})"[:MOST_ERROR_CHARACTERS])
 
 
 def blank(

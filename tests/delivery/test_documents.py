@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.delivery.documents import acceptance_document, event_document, response_document, status_document
@@ -46,13 +46,13 @@ class DocumentsTests(SynchronousTestCase):
         }
         self.assertEqual(read(status_document(record)), document)
         self.assertEqual(
-            read(status_document(evolve(record, next_attempt_at=LATER, expires_at=LATER))),
+            read(status_document(replace(record, next_attempt_at=LATER, expires_at=LATER))),
             {**document, "next_attempt_at": FORMATTED_LATER, "expires_at": FORMATTED_LATER},
         )
 
     def test_response(self) -> None:
         """A response has the status code and headers of `/body` (SDD 9.3), and the result byte for byte."""
-        document = response_document(evolve(REPLY, headers={"X-A": "b"}, status_code=201), AT)
+        document = response_document(replace(REPLY, headers={"X-A": "b"}, status_code=201), AT)
         self.assertIn(b'"result":{"b": 1e400, "a":[1.0]},', document)
         found = read(document)
         del found["result"]
@@ -86,7 +86,7 @@ class DocumentsTests(SynchronousTestCase):
     @given(st.binary(max_size=20))
     def test_bytes(self, body: bytes) -> None:
         """A body that is UTF-8 is a string in the document; any other body is served by `/body` only."""
-        found = read(response_document(evolve(REPLY, result=None, body=body)))
+        found = read(response_document(replace(REPLY, result=None, body=body)))
         try:
             self.assertEqual(found["result"], body.decode())
         except UnicodeDecodeError:
@@ -140,7 +140,7 @@ class EventDocumentTests(SynchronousTestCase):
     def test_large_ending(self) -> None:
         """A result beyond the limit of a stream is left out, and the event says so."""
         for large in ({"result": b'"%b"' % (b"x" * 65536)}, {"result": None, "body": b"x" * 65536}):
-            document = event_document(ID, Event(3, "completed", AT, reply=evolve(REPLY, **large)))
+            document = event_document(ID, Event(3, "completed", AT, reply=replace(REPLY, **large)))
             self.assertLess(len(document), 1000)
             found = read(document)
             self.assertIs(found["truncated"], True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
@@ -47,7 +47,7 @@ class DeadLettersCase(Base):
         queue = self.queue_of(fields.get("endpoint"))
         (delivery,) = await self.do(self.bench.queue.receive(queue, 1))
         reply = self.reply(delivery, status=Status.FAILED)
-        await self.do(delivery.dead_letter("no luck", evolve(reply, reason_class=kind, error="no luck at all")))
+        await self.do(delivery.dead_letter("no luck", replace(reply, reason_class=kind, error="no luck at all")))
         return accepted.correlation_id
 
     def queue_of(self, endpoint: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import apsw
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, fail
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -56,7 +56,7 @@ class DiskTests(SynchronousTestCase):
 
     def test_cannot_be_written(self) -> None:
         """A reply that cannot be written leaves the delivery open: another one settles it."""
-        settled = self.delivery.settle(evolve(self.reply(), body="a text"))  # type: ignore[arg-type]
+        settled = self.delivery.settle(replace(self.reply(), body="a text"))  # type: ignore[arg-type]
         self.bench.turn()
         self.failureResultOf(settled, TypeError)
         again = self.delivery.settle(self.reply())
@@ -65,7 +65,7 @@ class DiskTests(SynchronousTestCase):
 
     def test_lost_afterwards(self) -> None:
         """Where no other reply settles it, its lease ends like any other."""
-        settled = self.delivery.settle(evolve(self.reply(), body="a text"))  # type: ignore[arg-type]
+        settled = self.delivery.settle(replace(self.reply(), body="a text"))  # type: ignore[arg-type]
         self.bench.turn()
         self.failureResultOf(settled, TypeError)
         self.bench.pass_time(LEASE + 2)

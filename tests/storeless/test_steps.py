@@ -6,6 +6,7 @@ from itertools import permutations
 from typing import Any
 
 from attrs import evolve
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import UnknownRequest
@@ -33,7 +34,7 @@ class StepTests(SynchronousTestCase):
             (step, {"attempt": 2**40}),
             (step, {"delay": -1.0}),
             (step, {"delay": float("nan")}),
-            (ended, {"reply": evolve(REPLY, correlation_id="another")}),
+            (ended, {"reply": replace(REPLY, correlation_id="another")}),
         ):
             with self.assertRaises(ValueError, msg=wrong):
                 evolve(base, **wrong)
@@ -64,7 +65,7 @@ class WritingTests(StorelessCase):
 
     def step(self, type: str, attempt: int = 1, generation: int = 0, **fields: Any) -> Step:
         if type == ENDED:
-            fields["reply"] = evolve(REPLY, correlation_id=self.accepted)
+            fields["reply"] = replace(REPLY, correlation_id=self.accepted)
         return Step(
             self.accepted, f"w.{generation}.{attempt} {type}", type, self.bench.now(), generation, attempt, **fields
         )

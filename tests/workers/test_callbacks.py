@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from standardwebhooks import Webhook
 from twisted.internet.error import ConnectionRefusedError
@@ -76,9 +76,9 @@ class SendingTests(SynchronousTestCase):
         """The receiver is sent the response document, signed by each secret as Standard Webhooks has it."""
         for reply in (
             REPLY,
-            attrs.evolve(REPLY, status=Status.FAILED, result=None, error="no", status_code=502),
-            attrs.evolve(REPLY, status=Status.CANCELLED, result=None),
-            attrs.evolve(REPLY, result=None, body="Grüße".encode()),
+            replace(REPLY, status=Status.FAILED, result=None, error="no", status_code=502),
+            replace(REPLY, status=Status.CANCELLED, result=None),
+            replace(REPLY, result=None, body="Grüße".encode()),
         ):
             rig = Rig(answer(204))
             self.assertEqual(rig.send(reply, 1).status, Status.COMPLETED)
