@@ -86,6 +86,7 @@ SECONDS: Mapping[str, int] = {
     "tests.storeless.test_rabbitmq": 60,
     "tests.test_callbacks": 40,
     "tests.test_canaries": 40,
+    "tests.test_chart": 12,
     "tests.test_crash": 260,
     "tests.test_documentation": 110,
     "tests.test_examples": 25,
