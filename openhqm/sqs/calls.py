@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -145,13 +145,16 @@ class Calls:
                 partial(self._receive, poll, channel, url, min(wait, self.wait), lease)
             )
             self.heard = self._reactor.seconds()
-            return found
         except Unreachable:
             self.heard = None
             raise
         finally:
             self._pollers -= 1
             self._turns.release()
+        if found and poll.given_up.is_set():  # since the thread has looked
+            await self._calls.run(partial(self._hand_back, channel, url, found))
+            return []
+        return found
 
     def _answered(self, result: Any, poll: Poll) -> None:
         poll.over = True
@@ -171,13 +174,17 @@ class Calls:
         }
         found: list[dict[str, Any]] = self._ask(1, "receive_message", channel, arguments).get("Messages") or []
         if found and poll.given_up.is_set():
-            hand_back = [
-                {"Id": str(number), "ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0}
-                for number, each in enumerate(found)
-            ]
-            self._ask(0, "change_message_visibility_batch", channel, {"QueueUrl": url, "Entries": hand_back})
+            self._hand_back(channel, url, found)
             return []
         return found
+
+    def _hand_back(self, channel: str, url: str, found: Sequence[Mapping[str, Any]]) -> None:
+        """In a thread: let messages that no caller wants be received at once, and not after their lease."""
+        entries = [
+            {"Id": str(number), "ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0}
+            for number, each in enumerate(found)
+        ]
+        self._ask(0, "change_message_visibility_batch", channel, {"QueueUrl": url, "Entries": entries})
 
     def _ask(self, kind: int, operation: str, channel: str | None, arguments: dict[str, Any]) -> Any:
         """In a thread: call boto3."""

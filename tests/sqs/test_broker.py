@@ -212,6 +212,26 @@ class FaultsTests(SqsCase):
         await self.until(lambda: second.deliveries, 5.0)
 
     @deferred
+    async def test_given_up_at_the_last_moment(self) -> None:
+        """So does one whose answer is here already when its subscription stops: it does not wait out its lease."""
+        broker = await self.connected(wait=4, lease=30.0)
+        first = self.consume(broker)
+        receive = broker._calls._receive
+
+        def receive_and_stop(*arguments: Any) -> Any:
+            found = receive(*arguments)
+            reactor.callFromThread(first.subscription.stop)  # type: ignore[attr-defined]
+            return found
+
+        self.patch(broker._calls, "_receive", receive_and_stop)
+        await broker.publish(self.channel, [Message(b"1")])
+        await self.until(lambda: self.front.asked["ChangeMessageVisibilityBatch"])
+        self.assertEqual(first.bodies, [])
+        self.patch(broker._calls, "_receive", receive)
+        second = self.consume(broker)
+        await self.until(lambda: second.deliveries, 5.0)
+
+    @deferred
     async def test_warnings(self) -> None:
         """A queue that deletes early, or moves messages away, is named."""
         broker = await self.connected()
