@@ -82,7 +82,8 @@ def folder(row: Row) -> str:
 def suite(row: Row, keeper: Row | None) -> str:
     """The class that runs the contract of a backend on this product, with the records in ``keeper`` beside it."""
     bench = f"{row.name}_bench" if keeper is None else f"{keeper.name}_and_"
-    for path in (f"tests/{folder(row)}/test_backend.py", f"tests/{folder(row)}/test_contract.py", CONTRACTS):
+    own = f"tests/{folder(row)}"
+    for path in (f"{own}/test_backend.py", f"{own}/test_redis_backend.py", f"{own}/test_contract.py", CONTRACTS):
         if (ROOT / path).exists():
             text = (ROOT / path).read_text(encoding="utf-8")
             if found := re.search(rf"^class (\w+)\(backend_contract\([^)]*\b{bench}", text, re.MULTILINE):

@@ -35,11 +35,20 @@ class ObservedPulled(Observed):
     """
 
     pulled_seconds = 0.1
+    reads_on = False
+    """Whether every channel is asked all the time: where several are asked anew, any of them may answer first."""
+
+    @deferred
+    async def delivered(self) -> None:
+        """Until what was published has been delivered, as far as there is credit for it."""
+        await pause_for_deliveries(self.pulled_seconds)
 
     @deferred
     async def read_by(self, queue: IMessageQueue, clock: Clock) -> None:
         """Let the queue begin to consume: a process that works has done that long ago, and every channel is there."""
         await self.when_probed()  # type: ignore[attr-defined]
+        for channel in queue._channels.names(REQUESTS):  # type: ignore[attr-defined]
+            await self.ensure(channel)
         # Of a partition, which no test has messages in: what is delivered here would be missing there.
         waiting = queue.receive(f"{REQUESTS}._99", 5)
         waiting.addErrback(lambda failure: failure.trap(CancelledError))
@@ -47,7 +56,8 @@ class ObservedPulled(Observed):
             await pause(0.005)
             clock.advance(0.05)
         await self.quiet()
-        waiting.cancel()
+        if not self.reads_on:
+            waiting.cancel()
 
 
 MakeBroker = Callable[[], Any]
@@ -62,7 +72,7 @@ class Delivered(BrokeredQueue):
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
     ) -> Acceptance:
         accepted = await super().accept(submission, claim, follow_ups)
-        await pause_for_deliveries(self._broker.pulled_seconds)  # type: ignore[attr-defined]
+        await self._broker.delivered()  # type: ignore[attr-defined]
         return accepted
 
 
@@ -84,12 +94,12 @@ class SqliteAndPulled(SqliteBesideABroker):
     @deferred
     async def pass_time(self, seconds: float) -> None:  # type: ignore[override]
         end = self.clock.seconds() + seconds
-        await pause_for_deliveries(self.broker.pulled_seconds)
+        await self.broker.delivered()
         while self.clock.seconds() < end:
             await self.broker.quiet()
             self.clock.advance(min(self.step, end - self.clock.seconds()))
         await self.broker.quiet()
-        await pause_for_deliveries(self.broker.pulled_seconds)
+        await self.broker.delivered()
 
     @deferred
     async def crash(self) -> None:  # type: ignore[override]
@@ -143,10 +153,10 @@ class RedisAndPulled(RedisBench):
 
     @deferred
     async def pass_time(self, seconds: float) -> None:
-        await pause_for_deliveries(self.instance.broker.pulled_seconds)
+        await self.instance.broker.delivered()
         await super().pass_time(seconds)
         await self.instance.quiet()
-        await pause_for_deliveries(self.instance.broker.pulled_seconds)
+        await self.instance.broker.delivered()
 
     @deferred
     async def crash(self) -> None:

@@ -78,7 +78,7 @@ class PulledSubscription:
         waits: bool = False,
     ) -> None:
         self.ask = ask
-        self._channel = channel
+        self.channel = channel
         self._receiver = receiver
         self._clock = clock
         self._lease = lease
@@ -156,7 +156,7 @@ class PulledSubscription:
             return
         self._taking = Deferred()  # a product that answers at once has answered before there is a name for the question
         asked = self.now()
-        taking = self.ask("take", self._channel, most)
+        taking = self.ask("take", self.channel, most)
         if not taking.called:
             self._taking = taking
         taking.addCallbacks(self._took, self._not_taken, (asked,))

@@ -47,7 +47,7 @@ class ElasticMQ(ServerProcess):
         self.directory = Path(tempfile.mkdtemp(prefix="openhqm-sqs-"))
         self.port = free_port()
         self.config = self.directory / "elasticmq.conf"
-        storage = f'uri = "jdbc:h2:{self.directory}/data"'
+        storage = f'uri = "jdbc:h2:{self.directory}/data;WRITE_DELAY=0"'
         self.config.write_text(
             f"""
             include classpath("application.conf")
