@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import crash, crash_bridges, crash_kafka, crash_mqtt, crash_pubsub, crash_rabbitmq, crash_redis
+from tests import crash, crash_bridges, crash_kafka, crash_mqtt, crash_pubsub, crash_rabbitmq, crash_redis, crash_sqs
 
 ALONE = True
 """See `tests.splitting`: on a busy machine fewer requests are accepted between two kills than are expected."""
@@ -53,6 +53,13 @@ class KillTests(SynchronousTestCase):
         done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=install)
         self.assertEqual(done["kills"], 10)
         self.assertGreater(done["accepted"], 200)
+
+    def test_nothing_is_lost_on_sqs(self) -> None:
+        """Ten kills of listener, worker, Redis and ElasticMQ in turn: no request is lost, and each ends once."""
+        install = crash_sqs.SqsInstallation
+        done = crash_redis.run(10, seed=20260207, say=lambda line: None, install=install)
+        self.assertEqual(done["kills"], 10)
+        self.assertGreater(done["accepted"], 50)
 
     def test_nothing_is_lost_on_mqtt(self) -> None:
         """Ten kills of a gateway and its Mosquitto in turn: no request is lost, and each ends once."""
