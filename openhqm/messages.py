@@ -195,13 +195,14 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class LoggedEnding(msgspec.Struct, frozen=True):
-    """An ending as the log of endings has it: its number there, whose it is, and when it was written down."""
+    """An ending as the log of endings has it: its number there, of which request, and when it was written down."""
 
     number: int
     correlation_id: str
     status: Status
     at: float
     tags: tuple[str, ...] = ()
+    tenant: str | None = None
 
 
 class LogPage(msgspec.Struct, frozen=True):

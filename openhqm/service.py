@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from random import random
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -26,6 +27,7 @@ from openhqm.bridges.bridges import Bridges
 from openhqm.check_report import report
 from openhqm.config.handler_rules import FIRST_LOOK
 from openhqm.config.model import Settings
+from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
 from openhqm.draining import DrainLog, counted
@@ -46,7 +48,7 @@ from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
 from openhqm.ingress.hooks import Hooks
-from openhqm.ingress.metrics import DoorMetrics
+from openhqm.ingress.metrics import DoorMetrics, EndingStreamMetrics
 from openhqm.ingress.process_metrics import register_process_metrics
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.ingress.rate_limiting import make_limiter
@@ -165,6 +167,8 @@ class OpenHQM(Service):
         self._waiting = LongPolls(store, reactor)
         ahead = ahead_of(reactor) if self.backend.own_time else never_ahead
         self._streams = EventStreams(store, reactor, door_metrics.open_streams.set, ahead)
+        log, counts = self.backend.endings, EndingStreamMetrics(self.registry)
+        self._ending_streams = EndingStreams(log, store, reactor, counts, random, ahead) if log is not None else None
         send_budget = SendBudget(settings.server.max_unsent_bytes)
         self._door = Door(
             queue,
@@ -200,7 +204,7 @@ class OpenHQM(Service):
         sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
         cors = settings.cors.cors
         limiter = make_limiter(settings.rate_limit, reactor, door_metrics.limited.inc)
-        fast_path = FastPath(self._door, self._streams, access, cors, limiter)
+        fast_path = FastPath(self._door, self._streams, access, cors, limiter, self._ending_streams)
         self._site = HTTP1Site(
             Routes(
                 self._door,
@@ -212,6 +216,7 @@ class OpenHQM(Service):
                 cors,
                 limiter,
                 Hooks(settings.hooks, self._door),
+                self._ending_streams,
             ).resource(),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
@@ -343,6 +348,8 @@ class OpenHQM(Service):
             if self._pool is not None:
                 await self._pool.stop(drain)
         self._streams.stop()
+        if self._ending_streams is not None:
+            self._ending_streams.stop()
         if self._pool is None:  # other processes work on what callers wait for
             await self._waiting.wait_until_none(due - self._reactor.seconds())
         self._waiting.stop()

@@ -10,6 +10,7 @@ standard, section 9.2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import random
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -28,6 +29,8 @@ from openhqm.runtime.steady_time import never_ahead
 KEEP_ALIVE_SECONDS = 15.0
 PIECES_AT_ONCE = 4  # of a history, about 64 KiB each
 RECONNECT = b"retry: 3000\n\n"
+DRAIN_SECONDS = (1.0, 10.0)
+"""When the clients of a process that stops come back: spread, so that they do not all come at once."""
 KEEP_ALIVE = b": still here\n\n"
 
 
@@ -49,9 +52,19 @@ class Sink(Protocol):
 
 def frame(correlation_id: str, event: Event, ahead: float = 0.0) -> bytes:
     """The bytes of one event. JSON text has line breaks only where white space is allowed."""
-    data = event_document(correlation_id, event, ahead)
+    return b"id: %d\n%b" % (event.number, framed(event.type, event_document(correlation_id, event, ahead)))
+
+
+def framed(type: str, data: bytes) -> bytes:
+    """The bytes of an event without an id."""
     lines = b"".join(b"data: %b\n" % line for line in data.replace(b"\r", b"\n").split(b"\n"))
-    return b"id: %d\nevent: %b\n%b\n" % (event.number, event.type.encode(), lines)
+    return b"event: %b\n%b\n" % (type.encode(), lines)
+
+
+def reconnect_later(random: Callable[[], float]) -> bytes:
+    """What the client of a process that stops is told. ``random`` returns a number from 0 to 1."""
+    low, high = DRAIN_SECONDS
+    return b"retry: %d\n\n" % round(1000 * (low + (high - low) * random()))
 
 
 class EventStreams:
@@ -67,7 +80,9 @@ class EventStreams:
         clock: IReactorTime,
         on_count: Callable[[int], None],
         ahead: Callable[[], float] = never_ahead,
+        random: Callable[[], float] = random,
     ) -> None:
+        self._random = random
         self.store = store
         self.ahead = ahead
         self.clock = clock
@@ -93,7 +108,7 @@ class EventStreams:
             self._keep_alive_loop.start(KEEP_ALIVE_SECONDS, now=False)
         stream.begin(history)
         if self._stopped:
-            stream.close()
+            stream.drain(reconnect_later(self._random))
         return stream
 
     def closed(self, stream: EventStream) -> None:
@@ -107,7 +122,7 @@ class EventStreams:
         """End all streams, and later ones after their history. Clients reconnect by themselves, to another process."""
         self._stopped = True
         for stream in list(self._open):
-            stream.close()
+            stream.drain(reconnect_later(self._random))
 
     def _keep_alive(self) -> None:
         for stream in list(self._open):
@@ -212,6 +227,12 @@ class EventStream:
         """Write a comment, unless the client is stalled. How long it may stall is the connection's decision."""
         if not self._paused:
             self._sink.write(KEEP_ALIVE)
+
+    def drain(self, farewell: bytes) -> None:
+        """End the stream with ``farewell``, unless it has ended."""
+        if not self._closed:
+            self._sink.write(farewell)
+            self.close()
 
     def close(self) -> None:
         """End the stream."""

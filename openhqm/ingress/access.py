@@ -23,6 +23,7 @@ TABLE: tuple[tuple[str, str, Role | None], ...] = (
     ("GET", "/api/v1/response/<correlation_id>/body", Role.READ),
     ("POST", "/api/v1/cancel/<correlation_id>", Role.CANCEL),
     ("GET", "/api/v1/events/<correlation_id>", Role.READ),
+    ("GET", "/api/v1/events", Role.READ),
     ("GET", "/api/v1/dead-letters", Role.ADMIN),
     ("GET", "/api/v1/dead-letters/<number>", Role.ADMIN),
     ("POST", "/api/v1/dead-letters/redrive", Role.ADMIN),

@@ -9,7 +9,9 @@ from typing import Any
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
+from twisted.web.http import parse_qs
 
+from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import Answer, Fields, FullRequest, StreamedAnswer
@@ -19,6 +21,7 @@ from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
 from openhqm.ingress.rate_limiting import RateLimiter
+from openhqm.ingress.stream_query import EVENTS, read_last_event_id, read_selection
 from openhqm.policy.api_keys import Caller, Role
 from openhqm.policy.cors import Cors
 
@@ -26,12 +29,16 @@ _SUBMIT = SUBMIT.encode()
 _STATUS = b"/api/v1/status/"
 _RESPONSE = b"/api/v1/response/"
 _EVENTS = b"/api/v1/events/"
+_ALL_EVENTS = EVENTS.encode()
 _ID_LENGTH = 36
 _log = Logger()
 
 
 class FastPath:
-    """Serves submit, status, response and events where the request has no query and no unusual form."""
+    """Serves submit, status, response and events where the request has no unusual form.
+
+    Streams over many requests have a query, and the others none.
+    """
 
     def __init__(
         self,
@@ -40,7 +47,9 @@ class FastPath:
         access: Access | None = None,
         cors: Cors | None = None,
         limiter: RateLimiter | None = None,
+        ending_streams: EndingStreams | None = None,
     ) -> None:
+        self._ending_streams = ending_streams
         self._door = door
         self._streams = streams
         self._access = access
@@ -72,6 +81,10 @@ class FastPath:
                 return served(self._door.response(_id(target), None, message.field, tenant), target)
             if len(target) == len(_EVENTS) + _ID_LENGTH and target.startswith(_EVENTS):
                 return served(self._events(_id(target), message, tenant), target)
+            if target.startswith(_ALL_EVENTS) and self._ending_streams is not None:
+                path, _, query = target.partition(b"?")
+                if path == _ALL_EVENTS:
+                    return served(self._endings(self._ending_streams, query, message, tenant), target)
         return None
 
     async def _submit_limited(self, limiter: RateLimiter, message: FullRequest, caller: Caller | None) -> Answer:
@@ -90,6 +103,17 @@ class FastPath:
             return Answer(204)
         after, history = found
         return StreamedAnswer(STREAM_FIELDS, lambda outlet: self._streams.open(correlation_id, after, history, outlet))
+
+    async def _endings(
+        self, streams: EndingStreams, query: bytes, message: FullRequest, tenant: str | None
+    ) -> Answer | StreamedAnswer:
+        asked = parse_qs(query, True)
+        selection = read_selection(asked, tenant)
+        seen = read_last_event_id(field(message.field, b"last-event-id"), asked)
+        beginning = await streams.prepare(selection, seen)
+        if beginning is None:
+            return Answer(204)
+        return StreamedAnswer(STREAM_FIELDS, lambda outlet: streams.open(selection, beginning, outlet))
 
 
 async def served(work: Coroutine[Any, Any, Answer | StreamedAnswer], target: bytes) -> Answer | StreamedAnswer:

@@ -33,6 +33,24 @@ class DoorMetrics:
         self.open_streams = Gauge("openhqm_open_streams", "Event streams that are open.", registry=registry)
 
 
+class EndingStreamMetrics:
+    """The metrics of streams over many requests, registered in ``registry``: `delivery.ending_stream.StreamCounts`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        happenings = ("sent", "reset", "paused")
+        counts = Counts(
+            "openhqm_ending_streams_events",
+            "Events sent on streams over many requests, clients that may have missed some, and pauses of slow clients.",
+            "what",
+            happenings,
+            registry,
+        )
+        self.sent, self.resets, self.pauses = (counts[each] for each in happenings)
+        self.open = Gauge(
+            "openhqm_open_ending_streams", "Streams over many requests that are open.", registry=registry
+        ).set
+
+
 class StraightMetrics:
     """The metrics of requests that pass straight through to the application, registered in ``registry``."""
 

@@ -12,11 +12,11 @@ from openhqm.ingress.batch import MOST_REQUESTS
 from openhqm.ingress.openapi_dead_letters import dead_letter_paths, dead_letter_schemas
 from openhqm.ingress.openapi_operations import TAGS, described
 from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
+from openhqm.ingress.openapi_streams import stream_paths
 from openhqm.ingress.preferences import MOST_PREFER
 from openhqm.policy.forwarding import METHODS
 
 _IDENTITY: Json = {"type": "string", "format": "uuid", "minLength": 36, "maxLength": 36}
-_EVENT: Json = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _STATUS_CODE: Json = {"type": "integer", "minimum": 100, "maximum": 599}
 
@@ -176,24 +176,7 @@ def _paths(prefix: str) -> Json:
                 },
             }
         },
-        "/api/v1/events/{correlation_id}": {
-            "get": {
-                "summary": "The events of a request: those so far, and then live until it ends",
-                "parameters": [
-                    *one,
-                    {"name": "Last-Event-ID", "in": "header", "schema": _EVENT},
-                    {"name": "last_event_id", "in": "query", "schema": _EVENT},
-                ],
-                "responses": {
-                    "200": {
-                        "description": "Server-Sent Events.",
-                        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-                    },
-                    "204": {"description": "The request has ended, and there are no more events."},
-                    **waited,
-                },
-            }
-        },
+        **stream_paths(one, waited),
         **dead_letter_paths(),
         **{
             prefix + path: {"get": {"summary": summary, "responses": responses}}
@@ -362,6 +345,7 @@ def _problems() -> Json:
             ("not_genuine", "The signature is missing, too old or another one."),
             ("unknown_hook", "There is no hook with this name."),
             ("limited", "The caller submits too often: `Retry-After` says when to come again."),
+            ("no_log", "This backend keeps no log of endings."),
             ("unavailable", "This could not be stored safely now. Repeat a submission under the same Idempotency-Key."),
         )
     }

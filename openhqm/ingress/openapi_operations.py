@@ -59,6 +59,12 @@ _OPERATIONS: dict[tuple[str, str], tuple[str, str, str]] = {
         _REQUESTS,
         "Server-Sent Events (HTML standard, section 9.2), numbered from 1 without a gap. `Last-Event-ID` resumes.",
     ),
+    ("/api/v1/events", "get"): (
+        "getEndings",
+        _REQUESTS,
+        "Server-Sent Events: the endings of the requests with an `id`, with a `tag`, or of all, as they happen. The id "
+        "of an event is a cursor for `Last-Event-ID`; one that does not hold any more gives the event `reset`.",
+    ),
     (_LETTER, "get"): ("listDeadLetters", _LETTERS, "A page, and the cursor of the next one."),
     (_LETTER, "delete"): ("dropDeadLetters", _LETTERS, "Needs a filter or `all`. `dry_run` changes nothing."),
     (_LETTER + "/redrive", "post"): ("redriveDeadLetters", _LETTERS, "`dry_run` changes nothing."),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from klein import Klein
@@ -14,7 +15,9 @@ from twisted.web.resource import Resource
 from werkzeug.exceptions import HTTPException
 
 from openhqm.delivery.documents import acceptance_document
-from openhqm.delivery.streams import EventStreams
+from openhqm.delivery.ending_stream import EndingStream
+from openhqm.delivery.ending_streams import EndingStreams
+from openhqm.delivery.streams import EventStream, EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import SERVER, Answer
 from openhqm.http1.rules import credentials_in
@@ -32,6 +35,7 @@ from openhqm.ingress.openapi import document
 from openhqm.ingress.preferences import check_encoding, check_json_type, last_event_id, query_wait, wants_events
 from openhqm.ingress.rate_limiting import RateLimiter
 from openhqm.ingress.sending import WebStreamSink, send
+from openhqm.ingress.stream_query import EVENTS, NO_LOG, read_last_event_id, read_selection
 from openhqm.messages import Acceptance, Event
 from openhqm.policy.cors import Cors
 from openhqm.policy.own_paths import ROOT, OwnPaths
@@ -83,7 +87,7 @@ class Routes:
     """The public API as a Klein application: ``Routes(...).resource()``.
 
     ``dead_letters`` is None where the routes for operators are switched off, ``access`` where everybody may use the
-    others, and ``cors`` where pages of other origins may use none.
+    others, ``cors`` where pages of other origins may use none, and ``ending_streams`` where the store keeps no log.
     """
 
     app = Klein()
@@ -101,7 +105,9 @@ class Routes:
         cors: Cors | None = None,
         limiter: RateLimiter | None = None,
         hooks: Hooks | None = None,
+        ending_streams: EndingStreams | None = None,
     ) -> None:
+        self._ending_streams = ending_streams
         self._hooks = hooks
         self._limiter = limiter
         self._door = door
@@ -172,6 +178,20 @@ class Routes:
         if found is None:
             return send(request, Answer(204))  # on which an EventSource does not reconnect
         return await self._stream(request, correlation_id, *found, None)
+
+    @app.route(EVENTS, methods=["GET"])
+    @deferred
+    async def endings(self, request: IRequest) -> bytes:
+        """The endings of some requests, of some tags, or of all, live."""
+        streams = self._ending_streams
+        if streams is None:
+            raise HTTPProblem(501, NO_LOG)
+        selection = read_selection(request.args, _tenant(request))
+        seen = read_last_event_id(field(request.getHeader, b"last-event-id"), request.args)
+        beginning = await streams.prepare(selection, seen)
+        if beginning is None:
+            return send(request, Answer(204))
+        return await self._streamed(request, lambda sink: streams.open(selection, beginning, sink))
 
     @app.route("/api/v1/dead-letters", methods=["GET"])
     @deferred
@@ -303,20 +323,30 @@ class Routes:
     async def _stream(
         self, request: IRequest, correlation_id: str, after: int, history: list[Event], acceptance: Acceptance | None
     ) -> bytes:
+        accepted = b""
+        if acceptance is not None:
+            for name, value in without_retry(acceptance_fields(acceptance)):
+                request.responseHeaders.setRawHeaders(name, [value])
+            accepted = b"event: accepted\ndata: %b\n\n" % acceptance_document(acceptance, self._door.ahead())
+
+        def begin(sink: WebStreamSink) -> EventStream:
+            if accepted:
+                sink.write(accepted)
+            return self._streams.open(correlation_id, after, history, sink)
+
+        return await self._streamed(request, begin)
+
+    async def _streamed(self, request: IRequest, begin: Callable[[WebStreamSink], EventStream | EndingStream]) -> bytes:
+        """Send the head of a stream, and what ``begin`` opens, to its end."""
         headers = request.responseHeaders
         request.setResponseCode(200)
         headers.setRawHeaders(b"server", [SERVER])
         for name, value in STREAM_FIELDS:
             headers.setRawHeaders(name, [value])
-        if acceptance is not None:
-            for name, value in without_retry(acceptance_fields(acceptance)):
-                headers.setRawHeaders(name, [value])
-            request.write(b"event: accepted\ndata: %b\n\n" % acceptance_document(acceptance, self._door.ahead()))
         if request.method == b"HEAD":
             return b""
         finished: Deferred[bytes] = Deferred()
-        sink = WebStreamSink(request, finished)
-        stream = self._streams.open(correlation_id, after, history, sink)
+        stream = begin(WebStreamSink(request, finished))
         try:
             return await finished
         finally:

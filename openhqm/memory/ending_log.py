@@ -46,14 +46,15 @@ class MemoryEndingLog:
         skipped = max(0, after + 1 - first)
         return succeed(LogPage(self._name, first, self._last, tuple(islice(self._endings, skipped, skipped + most))))
 
-    def note(self, correlation_id: str, status: Status, tags: tuple[str, ...] | None) -> None:
-        """A request has ended. ``tags``: see `logged_tags`."""
+    def note(self, correlation_id: str, status: Status, tags: tuple[str, ...] | None, tenant: str | None) -> None:
+        """A request of ``tenant`` has ended. ``tags``: see `logged_tags`."""
         if not self._until or tags is None:
             return
         self._trim()
         if self._until:
             self._last += 1
-            self._endings.append(LoggedEnding(self._last, correlation_id, status, self._clock.seconds(), tags))
+            ending = LoggedEnding(self._last, correlation_id, status, self._clock.seconds(), tags, tenant)
+            self._endings.append(ending)
             self._nudges.tell()
 
     def _trim(self) -> None:

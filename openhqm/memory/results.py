@@ -114,7 +114,7 @@ class MemoryResults:
         self._timers.at(entry.expires, lambda: self._expire(key))
         event = Event(len(entry.events) + 1, reply.status.value.lower(), reply.completed_at, reply=reply)
         self._add(key, entry, event)
-        self.log.note(reply.correlation_id, reply.status, entry.tags)
+        self.log.note(reply.correlation_id, reply.status, entry.tags, entry.tenant)
         for due in self._held.pop(key, ()):
             due(reply)
         for call in self.on_ending:

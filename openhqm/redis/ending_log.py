@@ -17,7 +17,7 @@ from openhqm.redis.connection import Redis
 from openhqm.runtime.deferreds import deferred
 
 _NOT_LOGGED = "-"
-_VALUES = 5  # that `log_read.lua` returns for each ending
+_VALUES = 6  # that `log_read.lua` returns for each ending
 
 
 @implementer(IEndingLog)
@@ -45,8 +45,9 @@ class RedisEndingLog:
                 Status(status.decode()),
                 float(at),
                 tuple(msgspec.json.decode(tags)) if tags else (),
+                tenant.decode() or None,
             )
-            for number, request, status, at, tags in zip(*[iter(found)] * _VALUES, strict=True)
+            for number, request, status, at, tags, tenant in zip(*[iter(found)] * _VALUES, strict=True)
         ]
         return LogPage(name.decode(), int(first), int(last), endings)
 

@@ -89,13 +89,13 @@ end
 
 -- Write an ending down where there are readers (log_keep.lua). What a record says of it: its tags as JSON; '-': no caller
 -- asks for it.
-local function log_ending(number, status, tags)
+local function log_ending(number, status, tags, tenant)
   local log, endings = prefix .. 'log', prefix .. 'log:endings'
   local kept = redis.call('HMGET', log, 'until', 'most')
   if tags == '-' or not kept[1] or tonumber(kept[1]) <= clock then return end
   local last = string.format('%.0f', redis.call('HINCRBY', log, 'last', 1))
   redis.call('XADD', endings, 'MAXLEN', '~', kept[2], last .. '-0',
-    'number', number, 'status', status, 'at', now, 'tags', tags or '')
+    'number', number, 'status', status, 'at', now, 'tags', tags or '', 'tenant', tenant or '')
   if last == '1' then redis.call('PEXPIRE', endings, redis.call('PTTL', log)) end
   tell(log, last)
 end
@@ -109,8 +109,8 @@ local function end_request(number, queue, priority, status, reply, ttl, first)
   redis.call('HDEL', key, 'body')
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
   tell(prefix .. 'e:' .. number, count)
-  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size', 'tags')
-  log_ending(number, status, asked[5])
+  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size', 'tags', 'tenant')
+  log_ending(number, status, asked[5], asked[6])
   if asked[4] then count_load(-1, -tonumber(asked[4])) end
   if asked[3] then
     for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, reply) end

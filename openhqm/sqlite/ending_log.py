@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.codec import decode_request
+from openhqm.codec import HEAD_BYTES, decode_request, tenant_of
 from openhqm.interfaces import IEndingLog
 from openhqm.messages import LoggedEnding, LogPage, Reply, Status
 from openhqm.policy.tags import KEPT_SECONDS, MOST_KEPT, logged_tags
@@ -25,11 +25,11 @@ from openhqm.sqlite.sql import fetch_all, fetch_one
 
 TRIMMED_ROWS = 500
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS ending_log (number INTEGER PRIMARY KEY, key INTEGER NOT NULL,"
-    " status TEXT NOT NULL, at REAL NOT NULL, tags BLOB)"
+    "CREATE TABLE ending_log (number INTEGER PRIMARY KEY, key INTEGER NOT NULL,"
+    " status TEXT NOT NULL, at REAL NOT NULL, tags BLOB, tenant TEXT)"
 )
 _BOUNDS = "SELECT (SELECT min(number) FROM ending_log), (SELECT max(number) FROM ending_log)"
-_ROWS = "SELECT number, key, status, at, tags FROM ending_log WHERE number > ? ORDER BY number LIMIT ?"
+_ROWS = "SELECT number, key, status, at, tags, tenant FROM ending_log WHERE number > ? ORDER BY number LIMIT ?"
 _META = "SELECT value FROM meta WHERE name = ?"
 
 
@@ -60,8 +60,8 @@ class SqliteEndingLog:
         name, until = self._name, now + KEPT_SECONDS
         if now >= self._until:
             name = os.urandom(8).hex()
+            connection.execute("DROP TABLE IF EXISTS ending_log")
             connection.execute(_TABLE)
-            connection.execute("DELETE FROM ending_log")
         for key, value in (("ending_log", name), ("ending_log_until", until)):
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
         self._file.after_commit(lambda: self._kept(name, until))
@@ -81,8 +81,10 @@ class SqliteEndingLog:
             rows = fetch_all(reader, _ROWS, (after, most)) if last is not None and after < last else []
         issue = self._file.ids.issue
         endings = [
-            LoggedEnding(number, issue(key), Status(status), at, tuple(msgspec.json.decode(tags)) if tags else ())
-            for number, key, status, at, tags in rows
+            LoggedEnding(
+                number, issue(key), Status(status), at, tuple(msgspec.json.decode(tags)) if tags else (), tenant
+            )
+            for number, key, status, at, tags, tenant in rows
         ]
         return LogPage(self._name, first or 1, last or 0, endings)
 
@@ -96,12 +98,14 @@ class SqliteEndingLog:
         if now >= self._until:
             self._until = 0.0  # also where the clock is set back
             return
-        tags = _tags(fetch_one(connection, "SELECT body FROM messages WHERE key = ?", (key,)))
+        row = fetch_one(connection, "SELECT body FROM messages WHERE key = ?", (key,))
+        body = b"" if row is None else row[0]
+        tags = _tags(body)
         if tags is None:
             return
         connection.execute(
-            "INSERT INTO ending_log (key, status, at, tags) VALUES (?, ?, ?, ?)",
-            (key, reply.status.value, now, msgspec.json.encode(tags) if tags else None),
+            "INSERT INTO ending_log (key, status, at, tags, tenant) VALUES (?, ?, ?, ?, ?)",
+            (key, reply.status.value, now, msgspec.json.encode(tags) if tags else None, tenant_of(body[:HEAD_BYTES])),
         )
         self._file.after_commit(self._nudges.tell)
 
@@ -116,7 +120,7 @@ class SqliteEndingLog:
         _, last = fetch_one(connection, _BOUNDS)
         rows = fetch_all(connection, _ROWS, (0, TRIMMED_ROWS)) if last is not None else []
         dropped = 0
-        for number, _, _, at, _ in rows:
+        for number, _, _, at, *_ in rows:
             if number >= last or (number > last - self._most and at > now - KEPT_SECONDS):
                 break
             dropped = number
@@ -130,9 +134,8 @@ class SqliteEndingLog:
             self._name, self._until = "", 0.0
 
 
-def _tags(row: tuple[bytes] | None) -> tuple[str, ...] | None:
+def _tags(body: bytes) -> tuple[str, ...] | None:
     """See `logged_tags`. Few envelopes have to be decoded to know."""
-    body = b"" if row is None else row[0]
     if b'"tags"' not in body and b'"keeps_result"' not in body:
         return ()
     return logged_tags(decode_request(body).submission)

@@ -17,6 +17,7 @@ from openhqm.ingress.access import IN_THE_URL, OPEN, TABLE, UNAUTHORIZED, Access
 from openhqm.ingress.authentication import Authentication
 from openhqm.ingress.key_file import LOOK_SECONDS, KeyFile
 from openhqm.ingress.routes import Routes
+from openhqm.ingress.stream_query import EVENTS
 from openhqm.policy.api_keys import Caller, Key, Role, digest_of, new_key, write_keys
 from tests.servers import Server
 
@@ -31,6 +32,11 @@ def path_of(route: str) -> str:
     for name, value in EXAMPLES.items():
         route = route.replace(name, value)
     return route
+
+
+def target_of(route: str) -> str:
+    """A request target that the route answers: without an id, a stream over many requests would not end."""
+    return path_of(route) + ("?id=unknown" if route == EVENTS else "")
 
 
 def made(id: str, roles: frozenset[Role], expires: int | None = None) -> tuple[str, Key]:
@@ -299,7 +305,7 @@ class ProcessTests(SynchronousTestCase):
             return server.ask(method, path, body, dict(fields))[0]
 
         for method, route, needed in TABLE:
-            target = path_of(route)
+            target = target_of(route)
             self.assertEqual(ask(method, target, {}) == 401, needed is not OPEN, route)
             self.assertEqual(ask(method, target, {"Authorization": "Bearer wrong"}) == 401, needed is not OPEN, route)
             for role, (secret, _) in pairs.items():

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.ingress.access import TABLE
 from openhqm.policy.api_keys import Role
-from tests.ingress.test_access import made, path_of, write
+from tests.ingress.test_access import made, target_of, write
 from tests.servers import Server
 from tests.signing import ISSUER, claims, jwk, jwks, pem, rsa_key, token
 
@@ -67,7 +67,7 @@ class ProcessTests(SynchronousTestCase):
 
         bad = self.token(key=rsa_key(number=1))
         for method, route, needed in TABLE:
-            target = path_of(route)
+            target = target_of(route)
             missing = ask(method, target, {})
             self.assertEqual(missing[0] == 401, needed is not None, route)
             if needed is not None:

@@ -11,6 +11,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import NotDurable
@@ -19,7 +20,7 @@ from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
-from openhqm.ingress.metrics import DoorMetrics
+from openhqm.ingress.metrics import DoorMetrics, EndingStreamMetrics
 from openhqm.ingress.routes import Routes
 from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.own_paths import ROOT, OwnPaths
@@ -32,7 +33,9 @@ GOOD = b'{"payload": {"a": 1}, "metadata": {"priority": "high"}}'
 class InMemoryServer:
     """A server in memory, with or without its fast path. Ids and time are the same in both."""
 
-    def __init__(self, fast: bool, access: Any = None, own_paths: OwnPaths = ROOT) -> None:
+    def __init__(
+        self, fast: bool, access: Any = None, own_paths: OwnPaths = ROOT, *, ending_streams: bool = True
+    ) -> None:
         self.handler = ManualHandler()
         self.bench = WorkerBench(self.handler)
         backend: Any = self.bench.backend
@@ -43,8 +46,15 @@ class InMemoryServer:
         streams = EventStreams(backend.store, backend.clock, metrics.open_streams.set)
         self.health = Health(backend.queue, "memory", None, lambda: None, tuple)
         self.dead_letters = DeadLetters(backend.queue, backend.clock, lambda: self.door.closed)
-        routes = self.routes = Routes(self.door, streams, self.health, self.dead_letters, own_paths)
-        fast_path: Any = FastPath(self.door, streams) if fast else lambda message: None
+        counts = EndingStreamMetrics(CollectorRegistry())
+        endings = EndingStreams(backend.store.log, backend.store, backend.clock, counts, lambda: 0.5)
+        self.ending_streams = endings if ending_streams else None
+        routes = self.routes = Routes(
+            self.door, streams, self.health, self.dead_letters, own_paths, ending_streams=self.ending_streams
+        )
+        fast_path: Any = lambda message: None  # noqa: E731
+        if fast:
+            fast_path = FastPath(self.door, streams, ending_streams=self.ending_streams)
         self.site = HTTP1Site(routes.resource(), backend.clock, fast_path, refused, 100_000, access_log=access)
         self.protocol = self.site.buildProtocol(None)
         self.transport = Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))

@@ -127,6 +127,40 @@ class ApartTests(TenantsCase):
         id = json.loads(body)["accepted"][0]["correlation_id"]
         self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")[0], 200)
 
+    def test_streams_over_many(self) -> None:
+        """A stream of all endings, or of a tag, tells a tenant its own alone; an id of another is unknown."""
+        streams = {}
+        for who, query, origin in (
+            ("acme", "", {}),
+            ("acme", "?tag=a", {"Origin": "https://example.com"}),
+            ("globex", "", {}),
+            ("globex", "?tag=a", {}),
+        ):
+            connection = self.server.connection()
+            self.addCleanup(connection.close)
+            connection.request("GET", f"/api/v1/events{query}", headers={"OpenHQM-Key": self.secrets[who], **origin})
+            streams[who, query] = connection.getresponse()
+        ids: dict[str, list[str]] = {}
+        for who in ("acme", "globex", "acme"):
+            body = {"payload": "done", "metadata": {"tags": ["a"], "tenant": "acme"}}
+            _, answer = self.ask(who, "POST", "/api/v1/submit", body)
+            id = json.loads(answer)["correlation_id"]
+            ids.setdefault(who, []).append(id)
+            self.assertEqual(self.ask(who, "GET", f"/api/v1/response/{id}?wait=10")[0], 200)
+        for (who, query), stream in streams.items():
+            told: list[str] = []
+            while len(told) < len(ids[who]):
+                line = stream.readline()
+                self.assertTrue(line, "the stream has ended")
+                if line.startswith(b"data: "):
+                    told.append(json.loads(line[6:])["correlation_id"])
+            self.assertEqual(told, ids[who], (who, query))
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/events?id={ids['acme'][0]}")[0], 200)
+        unknown = self.ask("globex", "GET", f"/api/v1/events?id={UNKNOWN}")
+        found = self.ask("globex", "GET", f"/api/v1/events?id={ids['acme'][0]}")
+        self.assertEqual(found[1].replace(ids["acme"][0].encode(), UNKNOWN.encode()), unknown[1])
+        self.assertEqual(self.ask("globex", "GET", f"/api/v1/events?id={ids['globex'][0]}&id={ids['acme'][0]}")[0], 404)
+
     def test_named_by_a_caller(self) -> None:
         """What a caller writes into its submission does not make it another tenant's."""
         body = {"payload": {"tenant": "globex"}, "metadata": {"tenant": "globex"}, "headers": {"tenant": "globex"}}

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.ingress.access import OPEN, TABLE
 from tests.authorities import CLIENT, SERVER, Authority
-from tests.ingress.test_access import path_of
+from tests.ingress.test_access import target_of
 from tests.servers import Server, free_port
 from tests.signing import ISSUER, claims, jwk, jwks, rsa_key, token
 
@@ -262,7 +262,7 @@ class MTLSTests(TLSCase):
         missing = self.ask(server, "GET", "/metrics")
         self.assertEqual(missing[0], 401)
         for method, route, needed in TABLE:
-            target = path_of(route)
+            target = target_of(route)
             for client in unknown:
                 status, body = self.ask(server, method, target, client)
                 self.assertEqual(status == 401, needed is not OPEN, (route, client))

@@ -69,6 +69,15 @@ def ending_log_contract(make: Callable[[TestCase], Any]) -> type[TestCase]:
             )
             self.assertEqual((page.first, page.last), (1, 4))
 
+        async def test_tenants(self) -> None:
+            """An ending says on whose behalf the request was, and what stands in a payload does not."""
+            await self.do(self.log.keep())
+            await self.end(tenant="acme", metadata={"tags": ["a"]})
+            await self.end(payload=b'{"tenant":"acme"}', metadata={"tenant": "acme"})
+            cancelled = (await self.accept(tenant="other")).correlation_id
+            await self.do(self.bench.store.cancel(cancelled))
+            self.assertEqual([each.tenant for each in (await self.page()).endings], ["acme", None, "other"])
+
         async def test_second_ending(self) -> None:
             """An ending that came too late is not in it."""
             await self.do(self.log.keep())

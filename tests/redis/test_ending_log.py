@@ -98,7 +98,7 @@ class TrimmedTests(TestCase):
                 at = bench.now() - (7200 if number <= old else 10)
                 await redis.command(
                     *("XADD", f"{prefix}log:endings", f"{number}-0", "number", "1000000000001"),
-                    *("status", "FAILED", "at", repr(at), "tags", ""),
+                    *("status", "FAILED", "at", repr(at), "tags", "", "tenant", ""),
                 )
             await redis.command("HSET", f"{prefix}log", "last", str(count))
             await self._done(bench, log.keep())

@@ -72,8 +72,8 @@ class Roles(SynchronousTestCase):
         return fields["id"], fields["event"]
 
 
-class RolesTests(Roles):
-    """Two listeners, and workers that come and go."""
+class RedisRoles(Roles):
+    """The same on a Redis of their own, with two listeners."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -89,6 +89,10 @@ class RolesTests(Roles):
             "OPENHQM_QUEUE__REDIS_URL": self.redis.url,
             "OPENHQM_QUEUE__LEASE_SECONDS": "3",
         }
+
+
+class RolesTests(RedisRoles):
+    """Two listeners, and workers that come and go."""
 
     def test_streams(self) -> None:
         """A stream on B tells what A accepted and a worker does; A goes on with it where B left off."""
