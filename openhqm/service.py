@@ -215,7 +215,7 @@ class OpenHQM(Service):
                 access,
                 cors,
                 limiter,
-                Hooks(settings.hooks, self._door),
+                Hooks(settings.hooks, self._door, self._authentication.wrong),
                 self._ending_streams,
             ).resource(),
             reactor,

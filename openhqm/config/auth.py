@@ -241,6 +241,17 @@ class CertifiedClient:
         return _role_set(self.roles)
 
 
+_A_MINUTE: int | None = 60
+
+
+@attrs.frozen
+class WrongLogins:
+    """How many wrong credentials and signatures of webhooks an address may send; ``requests`` None: any number."""
+
+    requests: int | None = attrs.field(default=_A_MINUTE, validator=optional(between(1, 1_000_000)))
+    per_seconds: float = attrs.field(default=60.0, validator=between(1, 86400))
+
+
 @attrs.frozen
 class MTLS:
     """The client certificates that are known by name."""

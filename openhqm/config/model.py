@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import attrs
 from attrs.validators import optional
 
-from openhqm.config.auth import JWT, MTLS, ServerTLSFiles
+from openhqm.config.auth import JWT, MTLS, ServerTLSFiles, WrongLogins
 from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
 from openhqm.config.callbacks import CallbackSettings
 from openhqm.config.cors import CorsSettings
@@ -269,6 +269,7 @@ class Auth:
     keys_file: str | None = attrs.field(default=None, validator=optional(not_empty))
     jwt: JWT = attrs.field(factory=JWT)
     mtls: MTLS = attrs.field(factory=MTLS)
+    wrong_logins: WrongLogins = attrs.field(factory=WrongLogins)
 
 
 SHORTEST_KEY = 16

@@ -11,6 +11,7 @@ from openhqm.http1.messages import Answer
 from openhqm.http1.rules import Credentials
 from openhqm.ingress.answers import problem
 from openhqm.ingress.tokens import KeysUnavailable
+from openhqm.ingress.wrong_logins import WrongLogins
 from openhqm.policy.api_keys import PREFIX, Caller, Role
 
 OPEN = None
@@ -63,8 +64,11 @@ _UNAVAILABLE = problem(
 class Keys(Protocol):
     """What knows whose a key or a token is."""
 
-    def caller(self, secret: bytes) -> Caller | None:
-        """Whose it is; None: it is not good. `KeysUnavailable` where that is not known now."""
+    def caller(self, secret: bytes, verify: bool = True) -> Caller | None:
+        """Whose it is; None: it is not good. `KeysUnavailable` where that is not known now.
+
+        Where it is not to ``verify``, nothing is done that costs more than a look into a table.
+        """
 
     def certified(self, connection: Any) -> Caller | None:
         """Whose certificate the connection has; None: it has none that is known."""
@@ -88,18 +92,26 @@ class Access:
     is remembered, and not that any are wrong.
     """
 
-    def __init__(self, keys: Keys, seconds: Callable[[], float], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        seconds: Callable[[], float],
+        now: Callable[[], float],
+        wrong: WrongLogins | None = None,
+    ) -> None:
         self._keys = keys
+        self._wrong = wrong
         self._seconds = seconds
         self._now = now
         self._remembered: dict[Credentials, tuple[float, Caller]] = {}
 
     def check(
-        self, role: Role | None, target: bytes, credentials: Credentials, connection: Any = None
+        self, role: Role | None, target: bytes, credentials: Credentials, connection: Any = None, count: bool = True
     ) -> tuple[Answer | None, Caller | None]:
         """Why a request must not be served, or None, and who has sent it.
 
-        A key that is missing and one that is wrong get the same bytes. Who uses an open route is not asked.
+        A key that is missing and one that is wrong get the same bytes, until the address has sent too many wrong ones.
+        Who uses an open route is not asked. ``count``: whether a wrong one counts, or will be looked at once more.
         """
         if _PREFIX in target or (b"eyJ" in target and _TOKEN.search(target) is not None):
             return problem(400, IN_THE_URL), None
@@ -110,10 +122,20 @@ class Access:
         except KeysUnavailable:
             return _UNAVAILABLE, None
         if caller is None:
-            return _UNAUTHORIZED, None
+            return self._refused(credentials, connection, count), None
         if role not in caller.roles:
             return problem(403, f"this needs a key with the role {role.value}"), None
         return None, caller
+
+    def _refused(self, credentials: Credentials, connection: Any, count: bool) -> Answer:
+        if self._wrong is None or not credentials:
+            return _UNAUTHORIZED
+        wait = self._wrong.wait(connection)
+        if wait:
+            return self._wrong.refusal(wait)
+        if count:
+            self._wrong.note(connection)
+        return _UNAUTHORIZED
 
     def caller(self, credentials: Credentials, connection: Any) -> Caller | None:
         """Who has sent a request; None: it has no credential that is good. `KeysUnavailable`.
@@ -124,11 +146,12 @@ class Access:
             return self._keys.certified(connection)
         seconds = self._seconds()
         until, caller = self._remembered.get(credentials, _UNKNOWN)
-        return caller if seconds < until else self._ask(credentials, seconds)
+        return caller if seconds < until else self._ask(credentials, seconds, connection)
 
-    def _ask(self, credentials: Credentials, seconds: float) -> Caller | None:
+    def _ask(self, credentials: Credentials, seconds: float, connection: Any) -> Caller | None:
         secret = _secret(credentials)
-        caller = None if secret is None else self._keys.caller(secret)
+        verify = self._wrong is None or not self._wrong.wait(connection)
+        caller = None if secret is None else self._keys.caller(secret, verify)
         if caller is not None:
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()

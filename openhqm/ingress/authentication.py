@@ -17,6 +17,7 @@ from openhqm.ingress.certificates import Certificates
 from openhqm.ingress.key_file import KeyFile
 from openhqm.ingress.key_sets import FetchedKeys, FixedKeys
 from openhqm.ingress.tokens import Issuer, Tokens
+from openhqm.ingress.wrong_logins import WrongLogins, make_wrong_logins
 from openhqm.policy.api_keys import PREFIX, Caller
 from openhqm.policy.certificate_names import same_name
 from openhqm.policy.token_keys import TokenKey, read_key_file, shared_key
@@ -35,8 +36,10 @@ class Authentication:
         tokens: Tokens | None,
         certificates: Certificates | None,
         seconds: Callable[[], float],
+        wrong: WrongLogins | None = None,
     ) -> None:
         self._seconds = seconds
+        self.wrong = wrong
         self._keys = keys
         self._tokens = tokens
         self._certificates = certificates
@@ -45,7 +48,7 @@ class Authentication:
     def access(self) -> Access | None:
         """The table of routes, with this; None: everybody may."""
         ways = self._keys, self._tokens, self._certificates
-        return None if ways == (None, None, None) else Access(self, self._seconds, time)
+        return None if ways == (None, None, None) else Access(self, self._seconds, time, self.wrong)
 
     def start(self) -> None:
         """Begin to fetch the keys of issuers."""
@@ -61,10 +64,11 @@ class Authentication:
         """What an operator should know."""
         return () if self._tokens is None else self._tokens.warnings
 
-    def caller(self, secret: bytes) -> Caller | None:
+    def caller(self, secret: bytes, verify: bool = True) -> Caller | None:
         """See `openhqm.ingress.access.Keys`."""
-        known = self._keys if secret.startswith(_PREFIX) else self._tokens
-        return None if known is None else known.caller(secret)
+        if secret.startswith(_PREFIX):  # looked up, which costs less than to refuse it
+            return None if self._keys is None else self._keys.caller(secret)
+        return None if self._tokens is None else self._tokens.caller(secret, verify)
 
     def certified(self, connection: Any) -> Caller | None:
         """See `openhqm.ingress.access.Keys`."""
@@ -87,7 +91,8 @@ def make_authentication(auth: Auth, reactor: Any) -> Authentication:
     certificates = Certificates(_clients(auth.mtls, found), time) if auth.mtls.clients else None
     if found:
         raise ConfigurationError(found)
-    return Authentication(keys, tokens, certificates, reactor.seconds)
+    wrong = make_wrong_logins(auth.wrong_logins, reactor.seconds)
+    return Authentication(keys, tokens, certificates, reactor.seconds, wrong)
 
 
 def _clients(mtls: MTLS, found: list[Complaint]) -> dict[str, Caller]:

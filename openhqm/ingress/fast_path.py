@@ -16,7 +16,7 @@ from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
 from openhqm.http1.messages import Answer, Fields, FullRequest, StreamedAnswer
 from openhqm.http1.rules import METHODS, Refusal
-from openhqm.ingress.access import Access
+from openhqm.ingress.access import OPEN, Access, role_for
 from openhqm.ingress.answers import INTERNAL_ERROR, field, problem, problem_for
 from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
@@ -62,9 +62,11 @@ class FastPath:
         caller = None
         if self._access is not None:
             role = Role.SUBMIT if method == b"POST" and target == _SUBMIT else Role.READ
-            refusal, caller = self._access.check(role, target, message.head.credentials, message.connection)
+            refusal, caller = self._access.check(
+                role, target, message.head.credentials, message.connection, count=False
+            )
             if refusal is not None:  # before a coroutine is made; the routes ask again, and answer
-                return None
+                return None if refusal.status != 429 or role_for(method, target) is OPEN else _with(refusal)
         tenant = None if caller is None else caller.tenant
         if self._cors is not None and message.field(b"origin") is not None:
             return None  # the routes know what pages of other origins are told
@@ -114,6 +116,10 @@ class FastPath:
         if beginning is None:
             return Answer(204)
         return StreamedAnswer(STREAM_FIELDS, lambda outlet: streams.open(selection, beginning, outlet))
+
+
+async def _with(answer: Answer) -> Answer | StreamedAnswer:
+    return answer
 
 
 async def served(work: Coroutine[Any, Any, Answer | StreamedAnswer], target: bytes) -> Answer | StreamedAnswer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Any
 
 from openhqm.config.hooks import Hook
 from openhqm.delivery.documents import acceptance_document
@@ -12,6 +13,7 @@ from openhqm.errors import InvalidRequest
 from openhqm.http1.messages import Answer, Fields
 from openhqm.ingress.answers import HTTPProblem
 from openhqm.ingress.door import Door
+from openhqm.ingress.wrong_logins import WrongLogins
 from openhqm.messages import IdempotencyClaim, Submission
 from openhqm.policy.foreign import read_content
 from openhqm.policy.hook_signatures import PRESETS, NotGenuine, verify
@@ -25,18 +27,25 @@ _SIGNATURES = frozenset(row.signature for row in PRESETS.values())
 class Hooks:
     """Answers ``POST /hooks/NAME`` for the ``hooks`` by their names."""
 
-    def __init__(self, hooks: Mapping[str, Hook], door: Door) -> None:
+    def __init__(self, hooks: Mapping[str, Hook], door: Door, wrong: WrongLogins | None = None) -> None:
+        self._wrong = wrong
         self._hooks = hooks
         self._door = door
 
-    async def accept(self, name: str, body: bytes, fields: Fields) -> Answer:
-        """The 202. `HTTPProblem` 404 and 401; the errors of `Door.take`. ``fields`` have names in lower case."""
+    async def accept(self, name: str, body: bytes, fields: Fields, connection: Any = None) -> Answer:
+        """The 202. `HTTPProblem` 404 and 401; the errors of `Door.take`. ``fields`` have names in lower case.
+
+        An address that has sent too many wrong signatures gets 429, and nothing is computed for it.
+        """
         hook = self._hooks.get(name)
         if hook is None:
             raise HTTPProblem(404, "there is no such hook")
+        wait = 0.0 if self._wrong is None else self._wrong.wait(connection)
+        if self._wrong is not None and wait:
+            return self._wrong.refusal(wait)
 
         def read(now: float) -> tuple[Submission, IdempotencyClaim]:
-            claim = _claim(name, self._genuine(hook, fields, body, now))
+            claim = _claim(name, self._genuine(hook, fields, body, now, connection))
             return _submission(name, hook, body, fields), claim
 
         acceptance = await self._door.take(
@@ -45,7 +54,7 @@ class Hooks:
         replayed: Fields = ((b"Idempotency-Replayed", b"true"),) if acceptance.replayed else ()
         return Answer(202, acceptance_document(acceptance, self._door.ahead()), fields=replayed)
 
-    def _genuine(self, hook: Hook, fields: Fields, body: bytes, now: float) -> str:
+    def _genuine(self, hook: Hook, fields: Fields, body: bytes, now: float, connection: Any) -> str:
         def one(name: bytes) -> bytes | None:
             values = [value for each, value in fields if each == name]
             return values[0] if len(values) == 1 else None
@@ -53,6 +62,8 @@ class Hooks:
         try:
             return verify(hook.preset or "", hook.secrets, one, body, now, hook.tolerance_seconds)
         except NotGenuine:
+            if self._wrong is not None:
+                self._wrong.note(connection)
             raise HTTPProblem(401, "the signature does not hold") from None
 
 

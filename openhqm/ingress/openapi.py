@@ -131,6 +131,7 @@ def _paths(prefix: str) -> Json:
                 "responses": {
                     "202": json_answer("The webhook is stored, and will be worked on.", "acceptance"),
                     "401": ref("responses/not_genuine"),
+                    "429": ref("responses/limited"),
                     "404": ref("responses/unknown_hook"),
                     "413": ref("responses/too_large"),
                     "422": ref("responses/invalid"),
@@ -344,7 +345,7 @@ def _problems() -> Json:
             ("invalid", "A field is unknown or has the wrong type or range; the problem names it."),
             ("not_genuine", "The signature is missing, too old or another one."),
             ("unknown_hook", "There is no hook with this name."),
-            ("limited", "The caller submits too often: `Retry-After` says when to come again."),
+            ("limited", "The caller submits too often, or has sent too many wrong credentials: see `Retry-After`."),
             ("no_log", "This backend keeps no log of endings."),
             ("unavailable", "This could not be stored safely now. Repeat a submission under the same Idempotency-Key."),
         )

@@ -239,11 +239,13 @@ class Routes:
 
     @app.route("/hooks/<name>", methods=["POST"])
     @deferred
-    async def hook(self, request: IRequest, name: str) -> bytes:
+    async def hook(self, request: Any, name: str) -> bytes:
         """Accept the webhook of a sender whose signature holds."""
         if self._hooks is None:
             raise HTTPProblem(404, "there is no such hook")
-        return send(request, await self._hooks.accept(name, request.content.read(), tuple(_fields(request))))
+        self._limit(request, 1)
+        body, fields = request.content.read(), tuple(_fields(request))
+        return send(request, await self._hooks.accept(name, body, fields, request.channel))
 
     @app.route("/health", methods=["GET"])
     @deferred

@@ -54,5 +54,11 @@ class RateLimits:
             self._due.popitem(last=False)
         return Taken(0.0, self._left(due - now), due - now)
 
+    def wait(self, caller: bytes, now: float) -> float:
+        """How many seconds ``caller`` has to wait until it may send one more; 0: none. Nothing is taken."""
+        due = self._due.get(caller)
+        wait = 0.0 if due is None else due + self._interval - now - self._burst * self._interval
+        return wait if wait > 1e-9 else 0.0
+
     def _left(self, owed: float) -> int:
         return max(0, math.floor(self._burst - owed / self._interval + 1e-6))

@@ -90,7 +90,7 @@ class TableTests(SynchronousTestCase):
 class Known:
     """Two keys."""
 
-    def caller(self, secret: bytes) -> Caller | None:
+    def caller(self, secret: bytes, verify: bool = True) -> Caller | None:
         roles = {b"reader": {Role.READ}, b"writer": {Role.SUBMIT}}.get(secret)
         return None if roles is None else Caller("acme", frozenset(roles), "1")
 
