@@ -72,7 +72,9 @@ setup(
         "test": [
             *ALL,
             "build>=1.2",
+            "check-wheel-contents>=0.6",
             "coverage>=7.6",
+            "cyclonedx-bom>=7",
             "hypothesis>=6.100",
             "jsonschema>=4.23",
             "kubernetes-validate>=1.37",
@@ -81,6 +83,7 @@ setup(
             "ruff>=0.8",
             "standardwebhooks>=1.0",
             "tox>=4.20",
+            "twine>=6",
         ],
     },
     classifiers=[

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import kubernetes_validate
 from ruamel.yaml import YAML
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm import __version__
 from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load
 from tests.servers import ROOT, Server, free_port
@@ -28,6 +32,7 @@ VARIANTS = {
         "google-auth",
         "hiredis",
         "jq",
+        "jsonschema-rs",
         "paho-mqtt",
         "pika",
         "pyjwt",
@@ -148,6 +153,34 @@ class ImageTests(SynchronousTestCase):
             self.assertEqual(installed & OPTIONAL - {"pyopenssl"}, set(needed) - {"pyopenssl"}, variant)
             for entry in re.split(r"\n(?=\S)", text.strip()):
                 self.assertIn("--hash=sha256:", entry, variant)
+
+    def test_constraints(self) -> None:
+        """An installation that is pinned has the versions of the image with every package."""
+        locked = re.findall(r"^([a-z0-9-]+==[^\\\n]*?) ?\\?$", (IMAGE / "all.txt").read_text(), re.MULTILINE)
+        self.assertEqual((ROOT / "constraints.txt").read_text().splitlines(), locked)
+
+    def test_bill_of_materials(self) -> None:
+        """It names OpenHQM, and every package of the variant with its version and its hashes, each time alike."""
+        texts = []
+        for _ in range(2):
+            path = Path(self.mktemp()).absolute()
+            environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+            script = str(ROOT / "scripts" / "sbom.sh")
+            done = subprocess.run(["bash", script, "redis", str(path)], env=environment, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            texts.append(path.read_text())
+        self.assertEqual(texts[0], texts[1])
+        document = json.loads(texts[0])
+        root = document["metadata"]["component"]
+        self.assertEqual((document["bomFormat"], root["name"], root["version"]), ("CycloneDX", "openhqm", __version__))
+        locked = re.findall(r"^([a-z0-9-]+)==(\S+)", (IMAGE / "redis.txt").read_text(), re.MULTILINE)
+        self.assertEqual([(each["name"], each["version"]) for each in document["components"]], locked)
+        for component in document["components"]:
+            self.assertTrue(component["purl"].startswith("pkg:pypi/"))
+            hashes = [each for reference in component["externalReferences"] for each in reference.get("hashes", ())]
+            self.assertIn("SHA-256", {each["alg"] for each in hashes}, component["name"])
+        refused = subprocess.run(["bash", script, "oracle"], env=environment, capture_output=True, text=True)
+        self.assertEqual((refused.returncode, refused.stderr), (2, "there is no variant oracle\n"))
 
     def test_no_secrets(self) -> None:
         """The image says nothing of who may call, and runs as a number, which Kubernetes can tell from root."""
