@@ -217,7 +217,7 @@ class OpenHQM(Service):
                 limiter,
                 Hooks(settings.hooks, self._door, self._authentication.wrong),
                 self._ending_streams,
-            ).resource(),
+            ).resource(settings.server.tls.hsts_seconds),
             reactor,
             fast_path if sidecar is None else sidecar.fast_path(fast_path),
             refused,

@@ -60,6 +60,8 @@ def about_tls(settings: Settings) -> list[tuple[str, str]]:
     found = []
     if admin.tls.client_ca is not None:
         found.append(("admin.tls.client_ca", "has no effect: callers of the admin listener have admin.key"))
+    if admin.tls.hsts_seconds is not None:
+        found.append(("admin.tls.hsts_seconds", "has no effect: no browser calls the admin listener"))
     if admin.tls.cert is not None and not has_tls():
         found.append(("admin.tls", f"needs TLS: {how_to_install('tls')}"))
     if server.tls.cert is None:

@@ -52,8 +52,11 @@ class _Exact(Resource):
 
     isLeaf = True
 
-    def __init__(self, routes: Any, own_paths: OwnPaths, access: Access | None, cors: Cors | None) -> None:
+    def __init__(
+        self, routes: Any, own_paths: OwnPaths, access: Access | None, cors: Cors | None, hsts: int | None
+    ) -> None:
         super().__init__()
+        self._hsts = hsts
         self._access = access
         self._cors = cors
         self._routes = routes
@@ -67,6 +70,8 @@ class _Exact(Resource):
                 return send(request, Answer(204, fields=fields))  # a browser sends no credential with this
             for name, value in self._cors.fields(request.getHeader(b"origin")):
                 request.responseHeaders.setRawHeaders(name, [value])
+        if self._hsts is not None and request.isSecure():
+            request.responseHeaders.setRawHeaders(b"strict-transport-security", [b"max-age=%d" % self._hsts])
         request.caller = None
         if self._access is not None:
             role = role_for(request.method, route or b"")
@@ -118,9 +123,9 @@ class Routes:
         self._access = access
         self._cors = cors
 
-    def resource(self) -> Resource:
-        """The root resource for ``twisted.web``."""
-        return _Exact(self.app.resource(), self._own_paths, self._access, self._cors)
+    def resource(self, hsts: int | None = None) -> Resource:
+        """The root resource for ``twisted.web``. ``hsts``: how long browsers are to use https, in seconds."""
+        return _Exact(self.app.resource(), self._own_paths, self._access, self._cors, hsts)
 
     @app.route("/api/v1/submit", methods=["POST"])
     @deferred

@@ -120,6 +120,17 @@ class TLSTests(TLSCase):
         with contextlib.suppress(OSError):
             self.assertNotIn(server.ask("GET", "/health/live", timeout=5)[0], (200,))
 
+    def test_hsts(self) -> None:
+        """Browsers are told to call by https only where that is configured, by refusals, too; and to sniff no type."""
+        curl = ["curl", "-sSi", "--cacert", str(self.authority.ca)]
+        for seconds, expected in ((None, False), (86400, True)):
+            server = self.started({"hsts_seconds": seconds})
+            for path in ("/health/live", "/openapi.json", "/nothing", "/api/v1/status/x"):
+                url = f"https://localhost:{server.port}{path}"
+                said = subprocess.run([*curl, url], capture_output=True, text=True, timeout=60).stdout.lower()
+                self.assertEqual("strict-transport-security: max-age=86400\n" in said, expected, said)
+                self.assertIn("x-content-type-options: nosniff", said)
+
     def test_versions(self) -> None:
         """TLS 1.2 and 1.3 are spoken, and nothing older; where 1.3 is the least, 1.2 is not."""
         low = ["-cipher", "ALL:@SECLEVEL=0"]
