@@ -38,7 +38,7 @@ def check_private(path: str, mode: int) -> None:
     """`ValueError` with the cure where a file of this ``mode`` is open to others.
 
     Kubernetes and Docker mount secrets as 0644 or 0444 on a file system in memory that is read-only and the container's
-    own: there it is only logged.
+    own, and Compose mounts a file by itself, with the mode that it has for another user: there it is only logged.
     """
     open_to = mode & MODES
     if not stat.S_ISREG(mode) or not open_to:  # a pipe, as of a shell's <(...), is its owner's
@@ -54,7 +54,10 @@ def check_private(path: str, mode: int) -> None:
 
 
 def is_secret_volume(path: str, mounts: str) -> bool:
-    """Whether a path, without links, is on a read-only file system in memory. ``mounts``: see proc_pid_mountinfo(5)."""
+    """Whether a path, without links, is on a read-only file system in memory, or is mounted read-only by itself.
+
+    ``mounts``: see proc_pid_mountinfo(5).
+    """
     found, longest = False, -1
     for line in mounts.splitlines():
         before, _, behind = line.partition(" - ")
@@ -65,7 +68,8 @@ def is_secret_volume(path: str, mounts: str) -> bool:
         within = path == point or path.startswith(point.rstrip("/") + "/")
         if within and len(point) >= longest:  # of two at one place, the later one is on top
             longest = len(point)
-            found = behind.partition(" ")[0] in _IN_MEMORY and "ro" in fields[5].split(",")
+            alone = path == point or behind.partition(" ")[0] in _IN_MEMORY
+            found = alone and "ro" in fields[5].split(",")
     return found
 
 

@@ -34,7 +34,7 @@ class ReadPrivateTests(SynchronousTestCase):
         self.assertIn("at most 6", str(self.assertRaises(ValueError, read_private, str(path), 6)))
 
 
-# As a pod of Kubernetes and a task of Docker Swarm have them; and a machine with /tmp in memory.
+# As a pod of Kubernetes, a task of Docker Swarm and a container of Compose have them; and /tmp in memory.
 MOUNTS = r"""1024 1023 0:61 / / rw,relatime master:1 - overlay overlay rw,lowerdir=/a
 1031 1024 0:58 / /etc/openhqm/secrets ro,relatime - tmpfs tmpfs rw,size=131072k
 1032 1024 0:59 / /run/secrets/key ro,relatime - tmpfs tmpfs rw
@@ -44,6 +44,7 @@ MOUNTS = r"""1024 1023 0:61 / / rw,relatime master:1 - overlay overlay rw,lowerd
 1036 1024 0:62 / /my\040secrets ro - ramfs ramfs rw
 1037 1024 0:63 / /covered ro - tmpfs tmpfs rw
 1038 1024 0:64 / /covered rw - ext4 /dev/y rw
+1039 1024 259:1 /home/me/token /run/secrets/token ro,relatime - ext4 /dev/nvme0n1p1 rw
 half a line
 """
 
@@ -52,11 +53,13 @@ class SecretVolumeTests(SynchronousTestCase):
     """`is_secret_volume`"""
 
     def test_found(self) -> None:
-        """A read-only file system in memory is one, by the mount that is on top of the path; others are not."""
+        """A read-only file system in memory is one, and a file mounted by itself; the mount on top decides."""
         for path, expected in (
             ("/etc/openhqm/secrets/..2026_11_27/keys.json", True),
             ("/run/secrets/key", True),
             ("/my secrets/key", True),
+            ("/run/secrets/token", True),
+            ("/run/secrets/token/x", False),
             ("/etc/openhqm/secrets/disk/key", False),
             ("/etc/openhqm/secretsx/key", False),
             ("/run/secrets/keys", False),
