@@ -25,8 +25,7 @@ SPECIFIED = frozenset(("correlation_id", "timestamp", "payload", "metadata", "he
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@attrs.frozen
-class Content:
+class Content(msgspec.Struct, frozen=True):
     """``identity`` is what its producer says is the same in each copy of the message; None: nothing.
 
     ``reply_to`` is the address for the reply that the content itself has.

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import attrs
+import msgspec
 from msgspec.structs import replace
 
 from openhqm.bridges.formats import Formats
@@ -39,8 +39,7 @@ REPLY = "reply_to"
 """The metadata of a reply that waits to be published: where to, and with which correlation."""
 
 
-@attrs.frozen
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A message that was read. ``claim`` recognises it when it is delivered again; None: nothing does.
 
     ``certain``: the claim is for the message's own id, so a message with the same one is the same message.
@@ -90,7 +89,7 @@ class Reader:
             raise UnreadableMessage(f"its topic has more than {LONGEST_TOPIC} characters or {MOST_LEVELS} levels")
         content = self._formats.content(message, bridge.from_.format, now)
         if content.reply_to is not None and about.reply_to is None:
-            about = attrs.evolve(about, reply_to=content.reply_to)
+            about = replace(about, reply_to=content.reply_to)
         submission = self._with_metadata(content.submission, message.key, about, now)
         follow_up = self._follow_up(submission, message.key, about)
         if self._inbox is not None and (reply_to := about.reply_to or self._inbox.answers) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -48,7 +48,7 @@ def plain(delivery: IBrokerDelivery, channel: str) -> Message:
         reply_to=reply_to,
         position=place,
     )
-    return attrs.evolve(message, headers=headers, properties=about)
+    return replace(message, headers=headers, properties=about)
 
 
 def _no_fault(channel: str) -> str | None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import attrs
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -292,7 +291,7 @@ class LocalQueue:
             each.source.requeue(each.delivery)
         else:
             if attempts is None:
-                each.incoming = attrs.evolve(each.incoming, redeliveries=each.incoming.redeliveries + 1)
+                each.incoming = replace(each.incoming, redeliveries=each.incoming.redeliveries + 1)
             self._put_back(each)
         return succeed(None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -68,7 +68,7 @@ class Reader:
         queue = queue_of(self._requests, incoming.request.submission)
         # What another program, or another configuration, has put into this channel is worked on here.
         queue = queue if group_of(queue) == self._name else self._name
-        return Prefetched(delivery, source, attrs.evolve(incoming, number=number), queue, self._clock.seconds())
+        return Prefetched(delivery, source, replace(incoming, number=number), queue, self._clock.seconds())
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self._timers.at(self._clock.seconds() + seconds, call)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer, IResponse
@@ -18,8 +18,7 @@ from openhqm.http1.upstream import Upstream
 from openhqm.http1.upstream_pool import UpstreamPool
 
 
-@attrs.frozen
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A whole response. ``fields`` are its header fields as they came."""
 
     status: int

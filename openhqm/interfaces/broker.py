@@ -12,6 +12,7 @@ import enum
 from collections.abc import Mapping, Sequence
 
 import attrs
+import msgspec
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
@@ -86,12 +87,7 @@ REPLY_CHANNEL = "openhqm-reply-channel"
 """
 
 
-def _no_headers() -> dict[str, str]:
-    return {}
-
-
-@attrs.frozen
-class Properties:
+class Properties(msgspec.Struct, frozen=True):
     """What a message of another program, or for one, has besides its body and its headers.
 
     ``topic`` is where it was published. ``message_id`` is its own: the same in every delivery of it, and known to its
@@ -120,21 +116,19 @@ class Properties:
     exchange: str | None = None
 
 
-@attrs.frozen
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """What a broker carries: bytes, headers (text to text) and, where order matters, a key.
 
     ``properties``: None where it is a message between processes of OpenHQM.
     """
 
     body: bytes
-    headers: Mapping[str, str] = attrs.field(factory=_no_headers)
+    headers: Mapping[str, str] = {}
     key: str | None = None
     properties: Properties | None = None
 
 
-@attrs.frozen(order=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, order=True):
     """Where a message lies in a channel that keeps its messages: a partition, and a number that only grows in it."""
 
     partition: str

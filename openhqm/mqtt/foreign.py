@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -143,7 +143,7 @@ class MQTTForeignBroker:
         subscribed, answer = self._answers.expect(topic, correlation)
         try:
             await subscribed
-            await self.publish(channel, attrs.evolve(message, properties=attrs.evolve(about, reply_to=topic)))
+            await self.publish(channel, replace(message, properties=replace(about, reply_to=topic)))
             return await answer
         finally:
             answer.addErrback(_is_given_up).cancel()

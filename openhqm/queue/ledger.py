@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
+import msgspec
 from twisted.internet.defer import Deferred
 
 from openhqm.errors import NotDurable
@@ -54,8 +55,7 @@ class LossUncertain(NotDurable):
     """It is too early to end requests for ever: this may not be the broker that has them."""
 
 
-@attrs.frozen
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """An outbox entry: one message of a request, to be published into ``channel``.
 
     ``generation`` counts the decisions to publish a message of this request; ``attempts`` is how many attempts there
@@ -73,8 +73,7 @@ class Outgoing:
     follow_ups: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """A message that was read: its request, and what its headers say of it.
 
     ``number`` is the request's in the ledger. ``attempts`` is how many attempts there had been when it was published,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 
 from openhqm.brokered.foreign import ForeignOverBroker
 from openhqm.interfaces import IBrokerDelivery, Message, Properties
@@ -53,8 +53,8 @@ class RabbitMQForeignBroker(ForeignOverBroker):
         about = message.properties or Properties()
         answer = self._answers.expect(about.correlation or b"")
         try:
-            about = attrs.evolve(about, reply_to=DIRECT_REPLY)
-            await self.publish(channel, attrs.evolve(message, properties=about))
+            about = replace(about, reply_to=DIRECT_REPLY)
+            await self.publish(channel, replace(message, properties=about))
             return await answer
         finally:
             answer.addErrback(is_given_up).cancel()
@@ -76,4 +76,4 @@ def foreign_message(delivery: IBrokerDelivery, queue: str) -> Message:
     headers = {name: value for name, value in message.headers.items() if name != REPLY_CHANNEL}
     if message.key is not None:
         headers[KEY] = message.key
-    return attrs.evolve(message, headers=headers, key=None, properties=about)
+    return replace(message, headers=headers, key=None, properties=about)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from zope.interface import implementer
 
@@ -134,8 +134,8 @@ class RedisStreams:
         about = message.properties or Properties()
         answer = self._answers.expect(about.correlation or b"")
         try:
-            about = attrs.evolve(about, reply_to=self._answers.name)
-            await self.publish(channel, attrs.evolve(message, properties=about))
+            about = replace(about, reply_to=self._answers.name)
+            await self.publish(channel, replace(message, properties=about))
             return await answer
         finally:
             answer.addErrback(is_given_up).cancel()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import apsw
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
@@ -174,7 +174,7 @@ class SqliteLedger:
         outgoing = self._new(submission, now)
         held = [self._new(follow_up, now) for follow_up in follow_ups] if follow_ups else []
         if held:
-            outgoing = attrs.evolve(outgoing, follow_ups=tuple(each.request.correlation_id for each in held))
+            outgoing = replace(outgoing, follow_ups=tuple(each.request.correlation_id for each in held))
 
         def add(connection: apsw.Connection) -> Outgoing | Acceptance | QueueFull:
             if claim is not None:
@@ -244,7 +244,7 @@ class SqliteLedger:
         if request.deadline is not None:
             self._store.note_deadline(connection, outgoing.number, request.deadline)
         waits = self.outbox.add(connection, outgoing, now, told, at_once)
-        return attrs.evolve(outgoing, waits=True) if waits else outgoing
+        return replace(outgoing, waits=True) if waits else outgoing
 
     def queues(self) -> Deferred[Sequence[str]]:
         return succeed([name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())])

@@ -52,8 +52,7 @@ class Response:
     headers: Any = attrs.field(default=None, converter=_headers)
 
 
-@attrs.frozen
-class CheckedResponse:
+class CheckedResponse(msgspec.Struct, frozen=True):
     """A target's answer. Its parts were checked, unlike a `Response`'s: ``text`` is JSON, ``headers`` are valid."""
 
     status_code: int

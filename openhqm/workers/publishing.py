@@ -10,8 +10,8 @@ import json
 from base64 import b64decode
 from collections.abc import Callable
 
-import attrs
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
@@ -177,7 +177,7 @@ class ReplyPublishing:
         )
         if address.get(DOCUMENT):
             content = response_document(reply, ahead=ahead_of(self._clock)())
-            message = attrs.evolve(message, body=content, properties=Properties(content_type=JSON))
+            message = replace(message, body=content, properties=Properties(content_type=JSON))
             if (fault := self._broker.fault(channel)) is not None:
                 raise Reject(f"{channel[:80]!r} {fault}: no reply can be published there")
         try:

@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.bridges.formats import Formats
@@ -57,7 +57,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_keyed(self) -> None:
         """A key is the partition key, unless the bridge or the message names another; a tombstone is null."""
-        keyed = attrs.evolve(message(position="3/17"), key="k")
+        keyed = replace(message(position="3/17"), key="k")
         metadata = reader().read(keyed, 100.0).submission.metadata
         self.assertEqual((metadata["key"], metadata["partition_key"], metadata["position"]), ("k", "k", "3/17"))
         named = reader(partition_key="{{ topic[1] }}").read(keyed, 100.0).submission.metadata

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import apsw
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -128,7 +128,7 @@ class AcceptingTests(BrokeredCase):
         rows = self.rows("messages")
         self.failureResultOf(self.accept(), NotDurable)
         self.assertEqual(self.rows("messages"), rows)
-        self.assertEqual(self.accepted(CLAIM), evolve(first, replayed=True))
+        self.assertEqual(self.accepted(CLAIM), replace(first, replayed=True))
 
     def test_confirmation_lost(self) -> None:
         """The message of a request that was withdrawn is passed over, and a repeat is a request of its own."""
@@ -186,7 +186,7 @@ class AcceptingTests(BrokeredCase):
         self.broker.lose_connection()
         self.broker.publish_result = PublishResult.CONFIRMED
         self.bench.turn()
-        self.assertEqual(self.successResultOf(accepting), evolve(repeated, replayed=False))
+        self.assertEqual(self.successResultOf(accepting), replace(repeated, replayed=False))
         self.broker.come_back()
         self.bench.pass_time(CLAIM_SECONDS + 6)
         delivery = self.one()

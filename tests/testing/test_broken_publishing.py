@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, fail, succeed
 
 from openhqm.errors import NotDurable
@@ -28,22 +29,22 @@ class PublishingTests(Broken):
 
     def test_body_changed(self) -> None:
         """A body that is not delivered byte by byte."""
-        self.changed("test_intact", lambda message: evolve(message, body=message.body.strip()))
+        self.changed("test_intact", lambda message: replace(message, body=message.body.strip()))
 
     def test_header_names_changed(self) -> None:
         """Headers that do not arrive as they were."""
         self.changed(
             "test_intact",
-            lambda message: evolve(message, headers={key.title(): value for key, value in message.headers.items()}),
+            lambda message: replace(message, headers={key.title(): value for key, value in message.headers.items()}),
         )
 
     def test_key_lost(self) -> None:
         """A key that is used and not carried."""
-        self.changed("test_intact", lambda message: evolve(message, key=None))
+        self.changed("test_intact", lambda message: replace(message, key=None))
 
     def test_cut_off(self) -> None:
         """A large body that is cut off."""
-        self.changed("test_large", lambda message: evolve(message, body=message.body[:65536]))
+        self.changed("test_large", lambda message: replace(message, body=message.body[:65536]))
 
     def test_confirmed_and_dropped(self) -> None:
         """A message beyond the window that is confirmed and dropped."""
@@ -97,7 +98,7 @@ class PublishingTests(Broken):
     def test_keys_ignored(self) -> None:
         """Native partitions that do not look at the key."""
         put = FakeLog.put
-        self.noticed("kafka", "test_keys", FakeLog, "put", lambda log, message: put(log, evolve(message, key=None)))
+        self.noticed("kafka", "test_keys", FakeLog, "put", lambda log, message: put(log, replace(message, key=None)))
 
     def test_out_of_order(self) -> None:
         """A channel that delivers the youngest first."""
