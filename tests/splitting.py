@@ -99,6 +99,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_deploying": 6,
     "tests.test_draining": 40,
     "tests.test_layers": 6,
+    "tests.test_releasing": 6,
     "tests.test_service": 72,
     "tests.test_time_steps": 42,
     "tests.workers.test_pool": 6,

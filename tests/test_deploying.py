@@ -291,6 +291,11 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(words[words.index("--platform") + 1], "linux/amd64,linux/arm64")
         self.assertIn("VARIANT=redis", words)
         self.assertEqual([words[at + 1] for at, word in enumerate(words) if word == "--tag"], ["openhqm:latest-redis"])
+        arguments = ("--tag", "registry.example/o", "--version", "1.2.3", "--metadata", "file")
+        code, ((*words,),), _ = self.build("--platforms", "amd64", *arguments)
+        tags = [words[at + 1] for at, word in enumerate(words) if word == "--tag"]
+        wanted = [f"registry.example/o:{each}" for each in ("latest-all", "latest", "1.2.3-all", "1.2.3")]
+        self.assertEqual((code, tags, words[words.index("--metadata-file") + 1]), (0, wanted, "file"))
         code, calls, _ = self.build("--build-all", "--platforms", "linux/arm64")
         built = {word.removeprefix("VARIANT=") for words in calls for word in words if word.startswith("VARIANT=")}
         self.assertEqual((code, built), (0, set(VARIANTS)))
