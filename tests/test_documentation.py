@@ -40,6 +40,8 @@ NOT_RUN = {
     "docs/mqtt.md: sudo apt-get": INSTALLS,
     "docs/mqtt.md: sudo systemctl": SYSTEM,
     "docs/DOCKER_IMAGES.md: docker": "it needs Docker",
+    "docs/MULTI_ARCH_BUILD.md: docker": "it needs Docker",
+    "docs/QUICK_REFERENCE.md: docker": "it needs Docker",
     "docs/deploying.md: docker compose": "it needs Docker",
     "docs/KUBERNETES_SIDECAR.md: kubectl": "it needs a cluster",
     "docs/KUBERNETES_SIDECAR.md: roles:": "it is values of the chart, which has tests of its own",
