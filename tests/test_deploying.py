@@ -244,6 +244,28 @@ class ComposeTests(SynchronousTestCase):
             self.assertTrue((ROOT / path).is_file(), path)
 
 
+class AlertTests(SynchronousTestCase):
+    """``deploy/prometheus/alerts.yaml``"""
+
+    def test_entries(self) -> None:
+        """Each alert is made of metrics that there are, with labels that they have, and has its entry on the page."""
+        (group,) = YAML(typ="safe").load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())["groups"]
+        pages = ROOT / "docs"
+        headings = re.findall(r"^## (\w+)$", (pages / "alerts.md").read_text(), re.MULTILINE)
+        self.assertEqual([rule["alert"] for rule in group["rules"]], headings)
+        rows = re.findall(r"^\| (`openhqm_.*)$", (pages / "operations.md").read_text(), re.MULTILINE)
+        metrics = {name: row for row in rows for name in re.findall(r"`(openhqm_\w+)`", row.partition(" | ")[0])}
+        for rule in group["rules"]:
+            self.assertEqual(rule["annotations"]["runbook"], f"docs/alerts.md#{rule['alert'].lower()}")
+            self.assertIn(rule["labels"]["severity"], ("warning", "critical"))
+            for name in re.findall(r"openhqm_\w+", rule["expr"]):
+                self.assertIn(name, metrics)
+                values = re.findall(r'(\w+)="(\w+)"', rule["expr"])
+                shown = re.findall(r"labels\.(\w+)", rule["annotations"]["summary"])
+                for word in (*(word for pair in values for word in pair), *(set(shown) - {"instance"})):
+                    self.assertIn(word, metrics[name], rule["alert"])
+
+
 class SystemdTests(SynchronousTestCase):
     """The unit of systemd"""
 
