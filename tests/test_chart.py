@@ -317,7 +317,11 @@ class ChartTests(SynchronousTestCase):
         self.assertNotIn("curl", said("--values", str(CHART / "ci" / "sqs-values.yaml")))
         sidecar = ("--values", str(CHART / "ci" / "sidecar-values.yaml"))
         self.assertIn("Service openhqm", said(*sidecar))
-        self.assertIn('{{- include "openhqm.sidecar" .Subcharts.openhqm', said(*sidecar, *values(sidecar={})))
+        snippet = said(*sidecar, *values(sidecar={"application": {"image": None}}))
+        self.assertIn('{{- include "openhqm.sidecar" .Subcharts.openhqm', snippet)
+        self.assertNotIn("fsGroup", snippet)
+        files = values(sidecar={"application": {"image": None}}, secretFiles=[{"secret": "tls", "path": "/tls"}])
+        self.assertIn("fsGroup: 10001", said(*sidecar, *files))
 
     def test_in_a_chart_of_an_application(self) -> None:
         """A chart that depends on this one puts the sidecar into its own pods, as the notes say."""
