@@ -19,7 +19,7 @@ from openhqm.pubsub.subscriptions import DAY, DEFAULT_RETENTION, LONGEST_DEADLIN
 EMULATOR = "PUBSUB_EMULATOR_HOST"
 """The variable by which Google's own clients find an emulator."""
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?\Z|\[[0-9A-Fa-f:.]+\](:\d{1,5})?\Z")
-_URL = re.compile(r"https?://[^/?#\s]+\Z")
+_URL = re.compile(r"https?://[^/?#@\s]+\Z")
 
 
 def _project(instance: object, attribute: object, value: str) -> None:
@@ -34,7 +34,9 @@ def _host(instance: object, attribute: object, value: str) -> None:
 
 def _url(instance: object, attribute: object, value: str) -> None:
     if not _URL.match(value):
-        raise ValueError("must be a URL without a path: https://europe-west1-pubsub.googleapis.com, say")
+        raise ValueError(
+            "must be a URL without a path and without a password: https://europe-west1-pubsub.googleapis.com, say"
+        )
 
 
 def _name(instance: object, attribute: object, value: str) -> None:

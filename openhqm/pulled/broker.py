@@ -76,6 +76,7 @@ class PulledBroker:
         self._doubted = True
         self._next_probe: Any = None
         self._stopped = False
+        self._unexpected: str | None = None
 
     def start(self) -> Deferred[None]:
         if not self._probing and self._next_probe is None and not self._stopped:
@@ -163,7 +164,11 @@ class PulledBroker:
             return Failure(NotDurable(f"{self._name} did not answer in time", maybe_done=True))
         if isinstance(error, CancelledError):
             return Failure(NotDurable(STOPPED, maybe_done=True))
-        return Failure(NotDurable(f"{type(error).__name__}: {error}"))
+        reason = f"{type(error).__name__}: {error}"
+        if reason != self._unexpected:  # it may come with every call
+            self._unexpected = reason
+            self._log.warn("a call of {name} has failed: {reason}", name=self._name, reason=reason)
+        return Failure(NotDurable(reason))
 
     def _doubt(self) -> None:
         """A call has failed as if the product were away: look at once, unless that is already known."""

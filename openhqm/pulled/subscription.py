@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -66,6 +67,8 @@ class PulledSubscription:
 
     ``waits``: the product keeps the question until there is a message, so that a lease counts from its arrival.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -176,7 +179,10 @@ class PulledSubscription:
                     self._revoke([older], "the message was delivered again")
                 self._ids[taken.id] = delivery
             self._out[delivery] = None
-            self._receiver.received(delivery)
+            try:
+                self._receiver.received(delivery)
+            except Exception:  # the others, and what comes later, are received all the same
+                self._log.failure("a message from {channel} cannot be received", channel=self.channel, id=taken.id)
         self.watch()
         self._later(0.0 if found else self._idle_seconds)
 

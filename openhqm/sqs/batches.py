@@ -31,14 +31,18 @@ class _Entry:
 class Batches:
     """What is to be sent to one queue by ``send``. At most ``most`` batches are under way: 1 keeps their order.
 
-    What is added in one turn of the reactor goes together, and so does what comes while others are under way.
+    What is added in one turn of the reactor goes together, and so does what comes while others are under way. ``idle``
+    is called when there is no more.
     """
 
-    def __init__(self, channel: str, send: Send, clock: IReactorTime, most: int) -> None:
+    def __init__(
+        self, channel: str, send: Send, clock: IReactorTime, most: int, idle: Callable[[], object] = lambda: None
+    ) -> None:
         self._channel = channel
         self._send = send
         self._clock = clock
         self._most = most
+        self._idle = idle
         self._waiting: deque[_Entry] = deque()
         self._under_way = 0
         self._turn: Any = None
@@ -60,6 +64,8 @@ class Batches:
                 entries = [{"Id": str(number), **each.fields} for number, each in enumerate(batch)]
                 sending = self._send(entries).addCallback(_told, batch, self._channel)
                 sending.addErrback(_not_told, batch).addBoth(self._ended)
+        if not self._waiting and not self._under_way:
+            self._idle()
 
     def _ended(self, result: Any) -> None:
         self._under_way -= 1

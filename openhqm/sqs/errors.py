@@ -17,7 +17,15 @@ from openhqm.pulled.product import Unreachable
 
 MISSING = frozenset({"QueueDoesNotExist", "NonExistentQueue"})
 THROTTLED = frozenset(
-    {"RequestThrottled", "Throttling", "ThrottlingException", "TooManyRequestsException", "OverLimit", "SlowDown"}
+    {
+        "RequestThrottled",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "OverLimit",
+        "SlowDown",
+        "KmsThrottled",
+    }
 )
 LEASE_LOST = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight"})
 CREDENTIALS = {
@@ -36,6 +44,7 @@ CLOCK = frozenset({"RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMa
 DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
 CLOCK_SECONDS = 240.0
 """AWS refuses a signature whose time is more than five minutes from its own."""
+LONGEST_REASON = 300
 
 
 class Throttled(Unreachable):
@@ -89,8 +98,9 @@ def translate(error: BaseException, channel: str | None = None, now: float | Non
         exceptions.ProfileNotFound,
     )
     if isinstance(error, by_credentials):
-        return CredentialsRefused(f"SQS: {error} (boto3 looks for credentials in its own chain)")
-    return NotDurable(f"SQS: {type(error).__name__}: {error}", maybe_done=True)
+        # A program that boto3 runs for credentials may have said anything.
+        return CredentialsRefused(f"SQS: {str(error)[:LONGEST_REASON]} (boto3 looks for credentials in its own chain)")
+    return NotDurable(f"SQS: {type(error).__name__}: {str(error)[:LONGEST_REASON]}", maybe_done=True)
 
 
 def entry_error(found: Mapping[str, Any], channel: str) -> NotDurable:

@@ -64,9 +64,12 @@ def from_sqs(found: Mapping[str, Any]) -> Message:
     ours = attributes.get(OURS)
     if ours is not None:
         try:
-            said = json.loads(ours.get("StringValue") or "")
+            text = ours.get("StringValue") or ""
+            said = json.loads(text)
             headers, key = said.get("headers", {}), said.get("key")
             if isinstance(headers, dict) and all(isinstance(each, str) for each in headers.values()):
+                if "\\u" in text:
+                    json.dumps(said, ensure_ascii=False).encode()  # `ValueError` where it is not Unicode
                 return Message(body, headers, key if isinstance(key, str) else None)
         except (ValueError, AttributeError, RecursionError):
             pass  # an attribute of another program with our name: a header as any other

@@ -28,7 +28,9 @@ SHORTEST_RETENTION = 86400
 PROBED = "openhqm-probe"
 """A name that is asked for to see whether SQS answers, and that no queue needs to have."""
 ATTRIBUTES = ("ApproximateNumberOfMessages", "MessageRetentionPeriod", "RedrivePolicy")
-SENDS, SETTLES = 4, 4
+MOST_URLS = 1000
+"""How many URLs are remembered: messages of other programs name queues for their replies."""
+SENDS = 4
 """How many batches of one queue are under way at a time; of a FIFO queue one, which keeps their order."""
 
 
@@ -74,6 +76,7 @@ class SqsProduct:
         self._fresh = fresh
         self._time = time
         self._batches: dict[tuple[str, str], Batches] = {}
+        self._warned: dict[str, Sequence[str]] = {}
         self._polls: dict[str, Poll] = {}
         self._skewed: str | None = None
 
@@ -97,12 +100,10 @@ class SqsProduct:
     def _look_at_the_clock(self, answer: Mapping[str, Any]) -> None:
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
         ahead = skew(headers.get("date"), self._time())
-        if self._skewed is not None:
-            self.warnings.remove(self._skewed)
-            self._skewed = None
+        self._skewed = None
         if ahead is not None and abs(ahead) > CLOCK_SECONDS / 2:
             self._skewed = f"{clock_warning(ahead)}: beyond five minutes it refuses every request"
-            self.warnings.append(self._skewed)
+        self._tell_warnings()
 
     def url(self, channel: str) -> Deferred[str]:
         """The URL of the channel's queue. `ChannelMissing`. Callers of one channel hear in their order."""
@@ -121,6 +122,8 @@ class SqsProduct:
     def _found(self, result: Any, channel: str) -> None:
         if not isinstance(result, Failure):
             self._urls[channel] = result = result["QueueUrl"]
+            if len(self._urls) > MOST_URLS:
+                del self._urls[next(iter(self._urls))]
         for waiting in self._looking.pop(channel):
             if not waiting.called:
                 waiting.callback(result)
@@ -176,6 +179,7 @@ class SqsProduct:
                 lambda entries: shielded(_awaited(self._about(operation, channel, Entries=entries))),
                 self._clock,
                 most,
+                lambda: self._batches.pop((operation, channel), None),
             )
         return batches.add(entry, size)
 
@@ -247,10 +251,13 @@ class SqsProduct:
         answer = await self._about("get_queue_attributes", channel, AttributeNames=list(ATTRIBUTES))
         found: Mapping[str, str] = answer.get("Attributes") or {}
         self._look_at_the_clock(answer)
-        for warning in settings_warnings(channel, found):
-            if warning not in self.warnings:
-                self.warnings.append(warning)
+        self._warned[channel] = settings_warnings(channel, found)
+        self._tell_warnings()
         return found
+
+    def _tell_warnings(self) -> None:
+        skewed = [] if self._skewed is None else [self._skewed]
+        self.warnings[:] = [*(each for found in self._warned.values() for each in found), *skewed]
 
 
 def settings_warnings(channel: str, attributes: Mapping[str, str]) -> Sequence[str]:

@@ -16,7 +16,7 @@ from openhqm.sqs.names import DOT, FIFO, LONGEST_NAME, is_fifo, is_url, queue_fa
 PREFIX = "openhqm-"
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _REGION = re.compile(r"[a-z0-9-]{1,40}\Z")
-_ENDPOINT = re.compile(r"https?://[^/\s]+/?\Z")
+_ENDPOINT = re.compile(r"https?://[^/@\s]+/?\Z")
 
 
 def _region(instance: object, attribute: object, value: str | None) -> None:
@@ -26,7 +26,7 @@ def _region(instance: object, attribute: object, value: str | None) -> None:
 
 def _endpoint(instance: object, attribute: object, value: str | None) -> None:
     if value is not None and not _ENDPOINT.match(value):
-        raise ValueError("must be a URL without a path: https://sqs.eu-west-1.amazonaws.com")
+        raise ValueError("must be a URL without a path and without a password: https://sqs.eu-west-1.amazonaws.com")
 
 
 @attrs.frozen

@@ -41,6 +41,7 @@ class SettingsTests(ConfigCase):
             ("project_id: A", "project_id", "id of a project"),
             ("project_id: a-project, emulator_host: 'http://a'", "emulator_host", "host:port"),
             ("project_id: a-project, endpoint: 'https://a/v1'", "endpoint", "without a path"),
+            ("project_id: a-project, endpoint: 'https://name:secret@a'", "endpoint", "without a password"),
             ("project_id: a-project, prefix: '1.'", "prefix", "'1.openhqm-requests'"),
             ("project_id: a-project, prefix: 'goog'", "prefix", "not with goog"),
             ("project_id: a-project, lease_seconds: 5", "lease_seconds", "10"),

@@ -82,6 +82,20 @@ class BatchesTests(SynchronousTestCase):
         self.answers[1].callback({})
         self.assertTrue(self.failureResultOf(outcomes[10], NotDurable).value.maybe_done)
 
+    def test_idle(self) -> None:
+        """It is said when nothing is left, also where the callers of all that waited have given up."""
+        idle: list[None] = []
+        batches = Batches("orders", self.batches()._send, self.clock, 1, lambda: idle.append(None))
+        outcome = batches.add({"body": 1})
+        self.clock.advance(0)
+        self.assertEqual(idle, [])
+        self.answer(0)
+        self.successResultOf(outcome)
+        self.assertEqual(idle, [None])
+        batches.add({"body": 2}).addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        self.clock.advance(0)
+        self.assertEqual((len(idle), len(self.sent)), (2, 1))
+
     def test_given_up(self) -> None:
         """An entry that its caller has given up before it was sent is not sent; one under way has an end, too."""
         batches = self.batches()

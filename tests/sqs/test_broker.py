@@ -233,7 +233,7 @@ class FaultsTests(SqsCase):
 
     @deferred
     async def test_warnings(self) -> None:
-        """A queue that deletes early, or moves messages away, is named."""
+        """A queue that deletes early, or moves messages away, is named, until that is mended."""
         broker = await self.connected()
         self.front.change = lambda operation, arguments, answer: (
             answer["Attributes"].update(MessageRetentionPeriod="60", RedrivePolicy='{"maxReceiveCount": "3"}')
@@ -245,6 +245,20 @@ class FaultsTests(SqsCase):
         self.assertEqual(len(broker.warnings), 2, broker.warnings)
         self.assertIn("60 s", broker.warnings[0])
         self.assertIn("delivery 4", broker.warnings[1])
+        self.front.change = lambda operation, arguments, answer: None
+        await broker.depth(self.channel)
+        self.assertEqual(broker.warnings, [])
+
+    @deferred
+    async def test_many_names(self) -> None:
+        """Messages of other programs name queues for their replies: nothing is kept of one that was written to."""
+        broker = await self.connected()
+        for number in range(3):
+            name = f"{self.channel}-{number}"
+            await broker.ensure(name)
+            self.assertEqual(await broker.publish(name, [Message(b"1")]), [None])
+            await deferLater(reactor, 0)  # type: ignore[arg-type]
+        self.assertEqual(broker._product._batches, {})
 
     @deferred
     async def test_stale_receipt(self) -> None:

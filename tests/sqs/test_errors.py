@@ -36,6 +36,7 @@ class ErrorsTests(SynchronousTestCase):
             (answer("InvalidParameterValue", "Value x for parameter ReceiptHandle is invalid"), LeaseLost, "lease"),
             (answer("InvalidParameterValue", "Value 0 for MaxNumberOfMessages"), NotDurable, "MaxNumber"),
             (answer("RequestThrottled"), Throttled, "throttling"),
+            (answer("KmsThrottled"), Throttled, "throttling"),
             (answer("AnyThing", status=429), Throttled, "throttling"),
             (answer("ExpiredToken"), CredentialsRefused, "have expired"),
             (answer("InvalidClientTokenId"), CredentialsRefused, "access key"),
@@ -76,6 +77,8 @@ class ErrorsTests(SynchronousTestCase):
             found = translate(error)
             self.assertIs(type(found), kind, error)
             self.assertIn(text, found.reason)
+        said = translate(exceptions.CredentialRetrievalError(provider="custom-process", error_msg="x" * 10_000)).reason
+        self.assertLess(len(said), 500)
         self.assertTrue(translate(exceptions.ReadTimeoutError(endpoint_url=url, error="")).maybe_done)
         self.assertFalse(translate(exceptions.EndpointConnectionError(endpoint_url=url, error="")).maybe_done)
 

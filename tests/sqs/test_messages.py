@@ -66,7 +66,7 @@ class MessagesTests(SynchronousTestCase):
 
     def test_looks_like_ours(self) -> None:
         """Attributes with our names and other content are headers as any other, and the body stays as it is."""
-        for text in ("", "x", "[]", '{"headers": 1}', '{"headers": {"a": 1}}', "[" * 100_000):
+        for text in ("", "x", "[]", '{"headers": 1}', '{"headers": {"a": 1}}', '{"key": "\\ud800"}', "[" * 100_000):
             found = {"Body": "1", "MessageAttributes": {"openhqm": {"DataType": "String", "StringValue": text}}}
             self.assertEqual(from_sqs(found), Message(b"1", {"openhqm": text}), text[:10])
         lie = {"openhqm-encoding": {"DataType": "String", "StringValue": "base64"}}

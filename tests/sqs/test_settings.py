@@ -25,6 +25,7 @@ class SettingsTests(ConfigCase):
         for text, key, reason in (
             ("region: 'EU west'", "region", "us-east-1"),
             ("endpoint_url: 'sqs.amazonaws.com'", "endpoint_url", "https://"),
+            ("endpoint_url: 'https://name:secret@host'", "endpoint_url", "without a password"),
             ("endpoint_url: 'https://host/path'", "endpoint_url", "without a path"),
             ("prefix: 'a.b'", "prefix", "letters, digits"),
             ("queue_url: orders", "queue_url", "https://"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import NotDurable
@@ -104,6 +105,31 @@ class PulledTests(SynchronousTestCase):
         self.assertEqual(self.inbox.revoked, [self.inbox.deliveries[0]])
         self.failureResultOf(self.inbox.deliveries[0].ack(), NotDurable)
         self.successResultOf(self.inbox.deliveries[2].ack())
+
+    def test_receiver_breaks_down(self) -> None:
+        """A message that its receiver cannot take is named in the log, and holds up no other one."""
+
+        def received(delivery: Any) -> None:
+            if delivery.message.body == b"a":
+                raise ValueError("odd")
+            self.inbox.deliveries.append(delivery)
+
+        self.patch(self.inbox, "received", received)
+        self.deliver("a", "b")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.inbox.bodies, [b"b"])
+        self.clock.advance(1)
+        self.deliver("c")
+        self.assertEqual(self.inbox.bodies, [b"b", b"c"])
+
+    def test_adapter_breaks_down(self) -> None:
+        """What an adapter raises that it should not is in the log, once, and the channel is asked again."""
+        with capturedLogs() as said:
+            for number in range(3):
+                self.product.taking[-1].errback(KeyError("ReceiptHandle"))
+                self.clock.advance(6)
+                self.assertEqual(len(self.product.taking), number + 2)
+        self.assertEqual([event["reason"] for event in said], ["KeyError: 'ReceiptHandle'"])
 
     def test_away(self) -> None:
         """A call that fails as if the product were away is followed by a look, and not by 30 s of failures."""
