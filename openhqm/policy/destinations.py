@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NoReturn
 
@@ -139,6 +140,7 @@ class DestinationPolicy:
             _refuse("the host name is not one of the public internet")
 
 
+@lru_cache(maxsize=1024)
 def _parse(url: str) -> tuple[str, str, int, str]:
     """Scheme, host, port and target of a URL, as they are written; the scheme may be any that is known."""
     parts = _URL.fullmatch(url)
