@@ -7,7 +7,6 @@ While its client does not read it does neither, and keeps a number.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 import attrs
@@ -112,7 +111,7 @@ class EndingStream:
         self._paused = self._closed = self._live = self._working = False
         # Of a stream over ids: what was not told yet; and what has to be looked up before the log is read.
         self._left: set[str] | None = set(selection.ids) - set(beginning.expired) if selection.ids else None
-        self._first: deque[str] | None = None if beginning.told else deque(beginning.ended)
+        self._first = () if beginning.told else beginning.ended
         self._told: tuple[str, ...] = beginning.ended if beginning.told else ()
         self._placed = False  # the client knows where in the log it stands
         streams.feed.join(self, beginning.page)
@@ -147,7 +146,7 @@ class EndingStream:
         self._live = False
         self._name, self._after = page.name, page.last
         self._told = ()
-        self._first = None if self._left is None else deque(self._left)
+        self._first = tuple(self._left or ())
         self._placed = False
         self._write_reset()
         self._catch_up()
@@ -185,7 +184,7 @@ class EndingStream:
             reply = await self._streams.frames.reply(id)
             if self._paused or self._closed or not self._first or self._first[0] != id:
                 return
-            self._first.popleft()
+            self._first = self._first[1:]
             if reply is not None and self._left is not None and id in self._left:
                 self._left.discard(id)
                 self._count_and_write(self._streams.frames.replied(reply))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from openhqm.http1.messages import FullRequest
 from openhqm.http1.pass_through import Relay
 from openhqm.http1.rules import Head, Refusal
@@ -21,10 +19,11 @@ def head_bytes(head: Head) -> int:
     return _REQUEST_BYTES + sum(_FIELD_BYTES + len(name) + len(value) for name, value in head.headers)
 
 
-class Pipeline(deque[FullRequest | Relay | Refusal]):
+class Pipeline(list[FullRequest | Relay | Refusal]):
     """The requests of one connection that wait for the one before them, and the refusal behind them.
 
-    ``size`` is about the bytes that they take in memory. It is kept by the methods that are defined here.
+    ``size`` is about the bytes that they take in memory. It is kept by the methods that are defined here. It is a list,
+    which takes a tenth of a deque while it is empty, as it is on most connections.
     """
 
     __slots__ = ("size",)
@@ -48,7 +47,7 @@ class Pipeline(deque[FullRequest | Relay | Refusal]):
 
     def popleft(self) -> FullRequest | Relay | Refusal:
         """Take the first."""
-        item = deque.popleft(self)  # super() costs more than the rest
+        item = list.pop(self, 0)  # super() costs more than the rest
         if type(item) is FullRequest:
             self.size -= item.size
         return item

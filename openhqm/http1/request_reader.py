@@ -105,6 +105,7 @@ class RequestReader:
         self._read = b""  # an idle connection keeps no bytes
         if between and self._between and self.began_at is None and self._last_head is not None:
             self._site.head_cache.add(whole, self._last_head)
+        self._last_head = None  # an idle connection, and that of a stream, keeps none
 
     def take_unread(self) -> bytes:
         """The bytes that wait, which are to be given to `feed` again."""

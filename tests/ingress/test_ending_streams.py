@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.delivery.selection import MOST_IDS
 from openhqm.messages import Submission
 from openhqm.policy.tags import MOST_TAGS
+from tests.http1.memory_server import Transport
 from tests.ingress.test_fast_path import InMemoryServer
 from tests.ingress.test_http import Case, parse_events
-from tests.servers import Server
+from tests.servers import ROOT, Server
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -116,6 +119,33 @@ class AnswersTests(SynchronousTestCase):
             answer = server.ask("GET", "/api/v1/events")
             self.assertTrue(answer.startswith(b"HTTP/1.1 501 "), answer)
             self.assertIn(b"/api/v1/events/{id}", answer)
+
+    def test_memory(self) -> None:
+        """An idle stream takes less than 3 KiB beside its socket: nothing of its request is kept."""
+        server, count = self.servers[0], 200
+        request = b"GET /api/v1/events?tag=%d HTTP/1.1\r\nHost: x\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n"
+        kept = []
+
+        def open_one(number: int) -> None:
+            protocol, transport = server.site.buildProtocol(None), Transport()
+            protocol.makeConnection(transport)
+            for piece in (request[:20], request[20:] % number):  # what comes in one piece may be cached
+                protocol.dataReceived(piece)
+            server.bench.backend.turn()
+            self.assertIn(b"id: ", transport.value())
+            transport.clear()
+            kept.append((protocol, transport))
+
+        open_one(count)
+        tracemalloc.start()
+        try:
+            for number in range(count):
+                open_one(number)
+            gc.collect()
+            ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, f"{ROOT}/openhqm/*")])
+        finally:
+            tracemalloc.stop()
+        self.assertLess(sum(each.size for each in ours.statistics("filename")) / count, 3072)
 
     def test_tags_in_a_submission(self) -> None:
         """Tags that are too many or too long are refused with the submission, not dropped."""
