@@ -44,6 +44,7 @@ from benchmarks.peers import (
 )
 from benchmarks.processes import processes
 from benchmarks.replay import replay
+from benchmarks.streams import streams
 from benchmarks.table import Table
 
 
@@ -285,6 +286,7 @@ PARTS = (
     "processes",
     "memory",
     "slow",
+    "streams",
     "peers",
 )
 
@@ -319,6 +321,7 @@ def main() -> int:
         "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
+        "streams": lambda: streams(table, 2 if options.quick else 10, rounds, 500 if options.quick else 10_000),
         "peers": lambda: peers(table, seconds),
     }
     for name in options.only or parts:
