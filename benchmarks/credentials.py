@@ -33,7 +33,7 @@ def main() -> None:
     options.add_argument("--requests", type=int, default=4000)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        kinds = _kinds(Path(directory))
+        kinds = kinds_of(Path(directory))
         costs: dict[str, list[float]] = {}
         for _ in range(chosen.rounds):
             for name, (environment, field, secure) in kinds.items():
@@ -45,7 +45,7 @@ def main() -> None:
         print(f"{name:8} {statistics.median(found):7.1f} us of CPU for each request  {more * 100:+6.1f} %")
 
 
-def _kinds(directory: Path) -> dict[str, tuple[dict[str, str], bytes, bool]]:
+def kinds_of(directory: Path) -> dict[str, tuple[dict[str, str], bytes, bool]]:
     """The environment, the header field and whether there is TLS, for each kind."""
     key, public, cert = (directory / name for name in ("issuer.key", "issuer.pem", "cert.pem"))
     _openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", str(key))

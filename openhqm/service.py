@@ -199,7 +199,7 @@ class OpenHQM(Service):
         self._own_paths = settings.own_paths()
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
         shown = letters if settings.admin.enabled else None
-        self._authentication = make_authentication(settings.auth, reactor)
+        self._authentication = make_authentication(settings.auth, reactor, self.registry)
         access = self._authentication.access
         sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
         cors = settings.cors.cors

@@ -8,6 +8,8 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from openhqm.config.auth import JWT, MTLS, TokenIssuer, key_set_policy
 from openhqm.config.model import Auth
 from openhqm.errors import Complaint, ConfigurationError
@@ -75,8 +77,8 @@ class Authentication:
         return None if self._certificates is None else self._certificates.caller(connection)
 
 
-def make_authentication(auth: Auth, reactor: Any) -> Authentication:
-    """What ``auth`` asks for. `ConfigurationError` where a file cannot be used."""
+def make_authentication(auth: Auth, reactor: Any, registry: CollectorRegistry) -> Authentication:
+    """What ``auth`` asks for. `ConfigurationError` where a file cannot be used. Its metric is in ``registry``."""
     found: list[Complaint] = []
     keys = tokens = None
     if auth.keys_file is not None:
@@ -91,7 +93,7 @@ def make_authentication(auth: Auth, reactor: Any) -> Authentication:
     certificates = Certificates(_clients(auth.mtls, found), time) if auth.mtls.clients else None
     if found:
         raise ConfigurationError(found)
-    wrong = make_wrong_logins(auth.wrong_logins, reactor.seconds)
+    wrong = make_wrong_logins(auth.wrong_logins, reactor.seconds, registry)
     return Authentication(keys, tokens, certificates, reactor.seconds, wrong)
 
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,6 +28,7 @@ from tests.servers import Server
 from tests.signing import NOW, claims, token
 
 MOST = 3
+METRIC = "openhqm_wrong_credentials_total"
 HERE, THERE = "192.0.2.7", "198.51.100.9"
 
 
@@ -58,7 +60,8 @@ class AccessTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.keys = Keys()
-        self.wrong = make_wrong_logins(Settings(requests=MOST, per_seconds=60), self.clock.seconds)
+        self.registry = CollectorRegistry()
+        self.wrong = make_wrong_logins(Settings(requests=MOST, per_seconds=60), self.clock.seconds, self.registry)
         self.access = Access(self.keys, self.clock.seconds, lambda: 0.0, self.wrong)
 
     def ask(self, secret: str | None, host: str | None = HERE, **more: Any) -> tuple[int, dict[bytes, bytes]]:
@@ -95,8 +98,18 @@ class AccessTests(SynchronousTestCase):
         self.assertEqual([self.ask("wrong")[0] for _ in range(MOST + 1)], [401] * MOST + [429])
 
     def test_switched_off(self) -> None:
-        """Without a number, there is no limit."""
-        self.assertIsNone(make_wrong_logins(Settings(requests=None), self.clock.seconds))
+        """Without a number, there is no limit, and wrong ones are counted all the same."""
+        wrong = make_wrong_logins(Settings(requests=None), self.clock.seconds, registry := CollectorRegistry())
+        self.access = Access(self.keys, self.clock.seconds, lambda: 0.0, wrong)
+        self.assertEqual({self.ask("wrong")[0] for _ in range(100)}, {401})
+        self.assertEqual(registry.get_sample_value(METRIC, {"outcome": "checked"}), 100)
+
+    def test_metric(self) -> None:
+        """The metric says how many were wrong, and how many of them were refused unseen."""
+        for _ in range(MOST + 2):
+            self.ask("wrong")
+        found = [self.registry.get_sample_value(METRIC, {"outcome": outcome}) for outcome in ("checked", "unseen")]
+        self.assertEqual(found, [MOST, 2])
 
     def test_tokens(self) -> None:
         """A token that was verified before stays good; one that was not is not verified while the address waits."""

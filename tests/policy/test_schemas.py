@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -44,6 +46,12 @@ class PayloadSchemaTests(SynchronousTestCase):
         """What is no schema of 2020-12 is refused, with the place; patterns that could backtrack are, too."""
         for schema, word in INVALID:
             self.assertIn(word, str(self.assertRaises(ValueError, PayloadSchema, schema)), schema)
+
+    def test_not_installed(self) -> None:
+        """Without the package, a schema is refused with the command that installs it."""
+        with mock.patch.dict(sys.modules, {"jsonschema_rs": None}):
+            error = self.assertRaises(ValueError, PayloadSchema, {})
+        self.assertIn("pip install '.[schema]'", str(error))
 
     def test_pointers(self) -> None:
         """Each fault has its JSON Pointer (RFC 6901), and no value of the payload."""
