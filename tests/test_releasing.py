@@ -93,6 +93,28 @@ class ScriptTests(SynchronousTestCase):
         _, text = run("bash", "scripts/check-version.sh", f"v{__version__}")
         self.assertEqual(set(re.findall(r"(\S+) does not say", text)) - {"CHANGELOG.md"}, set())
 
+    def test_audit(self) -> None:
+        """An audit without advisories is no success in CI, and one that has found a vulnerability is none anywhere."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "bandit").write_text("#!/bin/sh\n")
+        sound: dict[str, Any] = {"name": "six", "version": "1", "vulns": []}
+        for report, in_ci, elsewhere, said in (
+            ([sound], 0, 0, "1 packages checked, 0 vulnerabilities"),
+            ([{**sound, "vulns": [{"id": "CVE-1"}]}], 1, 1, "six 1: CVE-1"),
+            ([sound, {"name": "jq", "skip_reason": "not found"}], 1, 0, "not checked: no data: jq"),
+            (None, 1, 0, "not checked: no data"),
+        ):
+            text = "" if report is None else json.dumps({"dependencies": report})
+            (directory / "pip-audit").write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit 1\n")
+            for program in directory.iterdir():
+                program.chmod(0o755)
+            for ci, expected in (("true", in_ci), ("", elsewhere)):
+                path = f"{directory}:{ENVIRONMENT['PATH']}"
+                code, printed = run("bash", "scripts/audit.sh", CI=ci, PATH=path)
+                self.assertEqual(code, expected, printed)
+                self.assertIn(said, printed)
+
     def test_chart(self) -> None:
         """The chart that is packed refuses wrong keys of OpenHQM's configuration, and takes right ones."""
         helm = find("TEST_HELM", "/var/tmp/openhqm-helm/helm", "helm")
