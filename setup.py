@@ -25,6 +25,8 @@ KAFKA = ["confluent-kafka>=2.6"]
 SQS = ["boto3>=1.42"]
 PUBSUB = ["google-auth>=2.38", "Twisted[tls]>=26.10"]
 
+WEBSOCKET = ["wsproto>=1.2"]
+
 # A product adds its row here and nowhere else: ``all`` and ``test`` follow.
 EXTRAS = {
     "event-hubs": KAFKA,
@@ -38,6 +40,7 @@ EXTRAS = {
     "schema": SCHEMA,
     "sqs": SQS,
     "tls": TLS,
+    "websocket": WEBSOCKET,
 }
 ALL = sorted({each for extra in EXTRAS.values() for each in extra})
 
@@ -85,6 +88,7 @@ setup(
             "standardwebhooks>=1.0",
             "tox>=4.20",
             "twine>=6",
+            "websockets>=13",
             "zizmor~=1.32.0",
         ],
     },

@@ -37,23 +37,18 @@ from openhqm.fleet.inheritance import Inheritance
 from openhqm.fleet.metric_families import snapshot, to_prometheus
 from openhqm.fleet.parent_connection import ParentConnection
 from openhqm.fleet.protocol import Report
-from openhqm.http1.rules import always_own
 from openhqm.http1.send_budget import SendBudget
-from openhqm.http1.site import HTTP1Site
 from openhqm.ingress.access_log import note
 from openhqm.ingress.admin import AdminListener, scaled_queues
 from openhqm.ingress.authentication import make_authentication
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
-from openhqm.ingress.fast_path import FastPath, refused
 from openhqm.ingress.health import Health
-from openhqm.ingress.hooks import Hooks
 from openhqm.ingress.metrics import DoorMetrics, EndingStreamMetrics
 from openhqm.ingress.process_metrics import register_process_metrics
 from openhqm.ingress.queue_metrics import Metrics
-from openhqm.ingress.rate_limiting import make_limiter
-from openhqm.ingress.routes import Routes
 from openhqm.ingress.sidecar import make_sidecar
+from openhqm.ingress.site import make_site
 from openhqm.ingress.submission import check_submission, read_submission
 from openhqm.options import OpenHQMOptions
 from openhqm.policy.addressing import Addressing
@@ -200,34 +195,20 @@ class OpenHQM(Service):
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
         shown = letters if settings.admin.enabled else None
         self._authentication = make_authentication(settings.auth, reactor, self.registry)
-        access = self._authentication.access
         sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
-        cors = settings.cors.cors
-        limiter = make_limiter(settings.rate_limit, reactor, door_metrics.limited.inc)
-        fast_path = FastPath(self._door, self._streams, access, cors, limiter, self._ending_streams)
-        self._site = HTTP1Site(
-            Routes(
-                self._door,
-                self._streams,
-                self._health,
-                shown,
-                self._own_paths,
-                access,
-                cors,
-                limiter,
-                Hooks(settings.hooks, self._door, self._authentication.wrong),
-                self._ending_streams,
-            ).resource(settings.server.tls.hsts_seconds),
+        self._site, self._web_sockets = make_site(
+            settings,
             reactor,
-            fast_path if sidecar is None else sidecar.fast_path(fast_path),
-            refused,
-            settings.server.max_body_bytes,
-            None if sidecar is None else sidecar.select_sink,
-            settings.server.max_connections,
-            settings.server.max_buffered_bytes,
-            note if settings.monitoring.access_log else None,
-            always_own if sidecar is None else sidecar.is_own,
+            self._door,
+            self._streams,
+            self._ending_streams,
+            self._health,
+            shown,
+            self._authentication,
+            sidecar,
+            door_metrics,
             send_budget,
+            note if settings.monitoring.access_log else None,
         )
         self._sockets = Sockets(settings.server, self._site, reactor)
         scaled = lambda: scaled_queues(self.settings, self._door.addressing)  # noqa: E731
@@ -347,6 +328,7 @@ class OpenHQM(Service):
             await self.bridges.stop()
             if self._pool is not None:
                 await self._pool.stop(drain)
+        self._web_sockets.stop()
         self._streams.stop()
         if self._ending_streams is not None:
             self._ending_streams.stop()

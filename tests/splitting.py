@@ -36,6 +36,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_key_sets": 5,
     "tests.ingress.test_tls": 36,
     "tests.ingress.test_wrong_logins": 5,
+    "tests.ingress.test_web_sockets": 70,
     "tests.ingress.test_as_it_came": 8,
     "tests.ingress.test_dead_letter_kills": 20,
     "tests.ingress.test_hooks": 6,

@@ -24,7 +24,7 @@ from tests.servers import ROOT
 
 PROVISIONS = {"all", "test"}
 """Extras that are made of others."""
-TECHNIQUES = {"jwt", "routing", "schema", "tls"}
+TECHNIQUES = {"jwt", "routing", "schema", "tls", "websocket"}
 """Extras that belong to no product."""
 LOADS = """
 import json, sys

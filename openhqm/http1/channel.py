@@ -16,31 +16,31 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.http1.access import AccessRecorder
 from openhqm.http1.backpressure import ResponseConsumer
+from openhqm.http1.closing import ClosingChannel
 from openhqm.http1.messages import Answer, FullRequest, StreamedAnswer, render, render_head
 from openhqm.http1.pass_through import Relay
 from openhqm.http1.pipeline import Pipeline
 from openhqm.http1.request_reader import BUSY, HEAD_SECONDS, RequestReader
 from openhqm.http1.response_writer import ChannelWriter
 from openhqm.http1.rules import Refusal
-from openhqm.http1.web import WebChannel, WebRequest
+from openhqm.http1.upgrading import Upgrade, render_upgrade
+from openhqm.http1.web import WebRequest
 from openhqm.runtime.deferreds import Running
 
 IDLE_SECONDS = 75.0  # between two requests
-LINGER_SECONDS = 2.0  # for the client to read the last response and close its side
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
-class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
+class HTTP1Channel(ClosingChannel):
     """One connection of a client to an `HTTP1Site`."""
 
-    transport: Any
     _log = Logger()
 
     def __init__(self, site: Any) -> None:
@@ -56,6 +56,7 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         self._closing = False  # what the client still sends is dropped: no further request is served
         self._reading = True  # the transport is not paused
         self._read_on_scheduled = False
+        self._receiver: Any = None  # of the bytes, where the connection is no longer one of HTTP
 
     # Called by the transport
 
@@ -129,6 +130,8 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
         self._half_closed, self._reader.due = True, float("inf")
         if isinstance(self._serving, Relay):
             self.transport.abortConnection()
+        elif self._receiver is not None:
+            self._receiver.half_closed()
         elif self._closing:
             if self._serving is None and not self._queue:  # what was accepted is answered first
                 self.transport.loseConnection()
@@ -147,10 +150,6 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
     def idle(self) -> bool:
         """Whether no request is being served or read, and no response waits for its client to read."""
         return self._is_between_requests and self._stalled_at is None
-
-    @property
-    def _is_between_requests(self) -> bool:
-        return self._serving is None and not self._queue and self._reader.between
 
     def close_between_requests(self) -> None:
         """Close the connection behind what was written, unless a request is being served or read."""
@@ -256,6 +255,9 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
     def _send_answer(self, request: FullRequest, answer: Answer | StreamedAnswer) -> None:
         if self._serving is None:
             return  # the connection was lost in the meantime
+        if isinstance(answer, Upgrade):
+            self._upgrade(answer)
+            return
         if isinstance(answer, StreamedAnswer):
             self._write_some = None
             writer = self._serving = ChannelWriter(self, request.head.version == b"HTTP/1.1")
@@ -268,6 +270,27 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
             self._recorder.end(answer.status, size, dict(answer.fields).get(b"Location"))
         self._send(render(answer, request.head.version, self._persistent, head_only))
         self._end_request()
+
+    def _upgrade(self, answer: Upgrade) -> None:
+        """From now on the connection is that of another protocol, and closed at its end."""
+        if self._queue or not self._reader.between or self._half_closed:
+            self.transport.abortConnection()  # nothing may be sent before the answer (RFC 6455, section 4.1)
+            return
+        self._write_some, self._persistent = None, False
+        writer = self._serving = ChannelWriter(self, False)
+        self.transport.write(render_upgrade(answer))
+        self._receiver = answer.begin(writer)
+        setattr(self, "dataReceived", self._receive_upgraded)  # noqa: B010 (a plain request pays nothing for this)
+
+    def _receive_upgraded(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._receiver.received(data)
+        more = self._receiver.held - self._buffered
+        self._buffered += more
+        self.site.buffered += more
+        if self._buffered and self.site.buffered > self.site.most_buffered:
+            self._receiver.overloaded()
 
     def _serving_failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -287,69 +310,8 @@ class HTTP1Channel(ResponseConsumer, WebChannel, Protocol):
             if not self._reading:
                 self.update_reading()
 
-    def _close(self) -> None:
-        """Serve nothing more, and close the connection once what was written is sent."""
-        if self._closing or not self._reading or not self._is_between_requests:
-            self._linger()  # the client has sent more than is served
-            return
-        self._closing = True
-        # With a paused producer, the transport would wait for it, and not close.
-        self.transport.unregisterProducer()
-        self._start_stall_timer()  # the transport no longer tells whether the client reads
-        self.transport.loseConnection()
-
     def _start_idle_timer(self) -> None:
         self._reader.due = self.factory.clock.seconds() + IDLE_SECONDS
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """Read nothing more from this connection. Send the refusal behind the responses to earlier requests."""
-        relay, self._reader.relay = self._reader.relay, None
-        if relay is not None:
-            self._abandon(relay)
-        self._closing = True
-        self._reader.discard()
-        self._update_buffered()
-        self._queue.append(refusal)
-
-    def _abandon(self, relay: Relay) -> None:
-        """The relay's body will not be complete. A refusal takes its place, unless its response has begun."""
-        relay.abandon()
-        if relay is not self._serving:
-            self._queue.remove(relay)
-        elif relay.responding:
-            self.unregisterProducer()
-            self.transport.abortConnection()
-        else:
-            self.unregisterProducer()
-            self._serving = None
-
-    def _send_refusal(self, refusal: Refusal) -> None:
-        """Send the response to a refused request, and close the connection so that the response arrives."""
-        if self._recorder is not None:
-            self._recorder.refused(refusal.status)
-        self._send(render(self.factory.answer_refusal(refusal), b"HTTP/1.1", False))
-        self._linger()
-
-    def _linger(self) -> None:
-        """Close the sending side, and go on reading for a while (RFC 9112, section 9.6).
-
-        A connection closed with unread bytes is reset, and the client may lose a response that it has not read.
-        """
-        self._closing = True
-        self._queue.clear()
-        self._reader.discard()
-        self._update_buffered()
-        if not self._reading and not self._half_closed:
-            # A client that cannot send on may not look for a response.
-            self._reading = True
-            self.transport.resumeProducing()
-        self.transport.unregisterProducer()
-        self._reader.due = self.factory.clock.seconds() + LINGER_SECONDS
-        self._start_stall_timer()
-        if self.isSecure() or self._half_closed:
-            self.transport.loseConnection()  # TLS ends in both directions, and waits for the client
-        else:
-            self.transport.loseWriteConnection()
 
     # The producer of the transport: it pauses and resumes the producer of the response
 

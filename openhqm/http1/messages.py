@@ -22,6 +22,7 @@ REASONS = {
     505: b"HTTP Version Not Supported",
     413: b"Content Too Large",
     422: b"Unprocessable Content",
+    426: b"Upgrade Required",
     431: b"Request Header Fields Too Large",
     508: b"Loop Detected",
 }

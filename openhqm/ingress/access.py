@@ -25,6 +25,7 @@ TABLE: tuple[tuple[str, str, Role | None], ...] = (
     ("POST", "/api/v1/cancel/<correlation_id>", Role.CANCEL),
     ("GET", "/api/v1/events/<correlation_id>", Role.READ),
     ("GET", "/api/v1/events", Role.READ),
+    ("GET", "/api/v1/ws", Role.READ),  # and each message the role of what it asks for
     ("GET", "/api/v1/dead-letters", Role.ADMIN),
     ("GET", "/api/v1/dead-letters/<number>", Role.ADMIN),
     ("POST", "/api/v1/dead-letters/redrive", Role.ADMIN),

@@ -31,6 +31,7 @@ class DoorMetrics:
             "openhqm_publish_duration_seconds", "How long the queue took to accept a submission.", SECONDS, registry
         )
         self.open_streams = Gauge("openhqm_open_streams", "Event streams that are open.", registry=registry)
+        self.open_sockets = Gauge("openhqm_open_sockets", "WebSockets that are open.", registry=registry)
 
 
 class EndingStreamMetrics:

@@ -346,6 +346,8 @@ def _problems() -> Json:
             ("not_genuine", "The signature is missing, too old or another one."),
             ("unknown_hook", "There is no hook with this name."),
             ("limited", "The caller submits too often, or has sent too many wrong credentials: see `Retry-After`."),
+            ("limited", "The caller submits too often: `Retry-After` says when to come again."),
+            ("foreign_origin", "The request is that of a page whose origin may not call."),
             ("no_log", "This backend keeps no log of endings."),
             ("unavailable", "This could not be stored safely now. Repeat a submission under the same Idempotency-Key."),
         )

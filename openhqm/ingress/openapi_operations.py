@@ -54,6 +54,12 @@ _OPERATIONS: dict[tuple[str, str], tuple[str, str, str]] = {
         _REQUESTS,
         "The request ends with CANCELLED now, whether or not its handler has begun.",
     ),
+    ("/api/v1/ws", "get"): (
+        "openWebSocket",
+        _REQUESTS,
+        "WebSocket (RFC 6455), which OpenAPI cannot describe: subscribe to requests, to tags or to everything, and "
+        "submit. Each message is a JSON object.",
+    ),
     ("/api/v1/events/{correlation_id}", "get"): (
         "getEvents",
         _REQUESTS,

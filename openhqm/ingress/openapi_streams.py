@@ -30,6 +30,19 @@ def stream_paths(one: list[Json], asked: Json) -> Json:
                 },
             }
         },
+        "/api/v1/ws": {
+            "get": {
+                "summary": "Events and submissions over a WebSocket",
+                "responses": {
+                    "101": {"description": "It has begun."},
+                    "400": ref("responses/malformed"),
+                    "403": ref("responses/foreign_origin"),
+                    "426": {"description": "The request asks for no WebSocket, or for another version than 13."},
+                    "501": {"description": "The package wsproto is not installed."},
+                    "503": ref("responses/unavailable"),
+                },
+            }
+        },
         EVENTS: {
             "get": {
                 "summary": "The endings of many requests, live",

@@ -184,6 +184,13 @@ class Routes:
             return send(request, Answer(204))  # on which an EventSource does not reconnect
         return await self._stream(request, correlation_id, *found, None)
 
+    @app.route("/api/v1/ws", methods=["GET"])
+    def web_socket(self, request: IRequest) -> bytes:
+        """Begin a WebSocket. `WebSockets` does that for each request that asks for one, before it comes here."""
+        raise HTTPProblem(
+            426, "this path speaks WebSocket alone", ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+        )
+
     @app.route(EVENTS, methods=["GET"])
     @deferred
     async def endings(self, request: IRequest) -> bytes:

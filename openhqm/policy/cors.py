@@ -54,9 +54,13 @@ class Cors:
     credentials: bool = False
     seconds: int = 600
 
+    def allows(self, origin: bytes) -> bool:
+        """Whether pages of ``origin`` may call."""
+        return origin in self.origins or b"*" in self.origins
+
     def fields(self, origin: bytes | None) -> Fields:
         """The fields of an answer to a page of ``origin``. Caches keep the answers for different origins apart."""
-        if origin is None or not (origin in self.origins or b"*" in self.origins):
+        if origin is None or not self.allows(origin):
             return ((b"Vary", b"Origin"),)
         return (
             (b"Vary", b"Origin"),

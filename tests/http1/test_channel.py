@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.http1 import request_reader
 from openhqm.http1.backpressure import LEAST_READ_PER_SECOND, STALL_SECONDS
-from openhqm.http1.channel import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS
+from openhqm.http1.channel import HEAD_SECONDS, IDLE_SECONDS
+from openhqm.http1.closing import LINGER_SECONDS
 from openhqm.http1.messages import Answer
 from openhqm.http1.pipeline import MOST_PIPELINED
 from openhqm.http1.site import CHECKED_AT_ONCE, POLL_SECONDS

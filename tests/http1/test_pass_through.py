@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.http1.backpressure import STALL_SECONDS
-from openhqm.http1.channel import LINGER_SECONDS
+from openhqm.http1.closing import LINGER_SECONDS
 from openhqm.http1.messages import Answer
 from openhqm.http1.pass_through import Relay
 from openhqm.http1.request_reader import HEAD_SECONDS

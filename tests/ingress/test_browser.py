@@ -41,6 +41,19 @@ function endings() {
     source.onerror = () => { if (source.readyState == EventSource.CLOSED) told.length ? resolve(told) : reject(); };
   });
 }
+function socket() {
+  return new Promise((resolve, reject) => {
+    const key = fields.Authorization.slice(7), url = keyed.replace("http", "ws") + "/api/v1/ws";
+    const socket = new WebSocket(url, ["openhqm", "openhqm.key." + key]);
+    socket.onopen = () => socket.send('{"ref": 1, "submit": {"payload": "by socket"}}');
+    socket.onerror = reject;
+    socket.onmessage = message => {
+      const said = JSON.parse(message.data);
+      if (said.accepted) socket.send(JSON.stringify({ref: 2, subscribe: [said.accepted.correlation_id]}));
+      if (said.event == "completed") { socket.close(); resolve([socket.protocol, said.data.result]); }
+    };
+  });
+}
 (async () => {
   let mine;
   await step("submit", async () => {
@@ -58,6 +71,7 @@ function endings() {
     return (await answer.text()).includes("event: completed");
   });
   await step("without a key", async () => (await fetch(keyed + "/api/v1/status/" + mine)).status);
+  await step("WebSocket", socket);
   await step("EventSource", events);
   await step("EventSource over ids", endings);
   await fetch("/found", {method: "POST", body: JSON.stringify(found)});
@@ -145,14 +159,16 @@ class BrowserTests(SynchronousTestCase):
         return pages.found
 
     def test_known(self) -> None:
-        """A page of a configured origin submits, waits, reads events by fetch and EventSource, sees refusals."""
+        """A page of a configured origin submits, waits, reads events in each way, sees refusals."""
         found = self.visit(self.known)
         status, location = found.pop("submit")
         self.assertEqual(status, 202)
         self.assertIn("/api/v1/response/", location)
         expected = {"response": "hello", "stream": True, "without a key": 401, "EventSource": "COMPLETED"}
         # Told once: it comes back with the cursor of a block without data, and stops on the 204.
-        self.assertEqual(found, {**expected, "EventSource over ids": ["COMPLETED"]})
+        self.assertEqual(
+            found, {**expected, "EventSource over ids": ["COMPLETED"], "WebSocket": ["openhqm", "by socket"]}
+        )
 
     def test_other(self) -> None:
         """A page of another origin gets nothing, with the key and without."""
