@@ -68,17 +68,22 @@ class Counting:
             self.done.callback(None)
 
 
-def adapter(server: PubSubServer, count: int) -> None:
+def pubsub_broker(server: PubSubServer) -> Any:
+    """The adapter."""
+    from twisted.internet import reactor
+
+    from openhqm.pubsub.broker import Address, PubSubBroker
+    from openhqm.pubsub.subscriptions import Wanted
+
+    address = Address(PROJECT, f"http://{server.host}", emulator=True)
+    return PubSubBroker(address, reactor, random.random, Wanted(60.0), seconds=30.0)
+
+
+def adapter(broker: Any, count: int) -> None:
     """Publish ``count`` messages, 512 at a time in calls of one, and consume them, each acknowledged by itself."""
     from twisted.internet import reactor
 
     from openhqm.interfaces import Message
-    from openhqm.pubsub.broker import Address, PubSubBroker
-    from openhqm.pubsub.subscriptions import Wanted
-
-    broker = PubSubBroker(
-        Address(PROJECT, f"http://{server.host}", emulator=True), reactor, random.random, Wanted(60.0), seconds=30.0
-    )
 
     async def publish(number: int) -> None:
         for _ in range(number):
@@ -121,12 +126,10 @@ def start(directory: Path, **settings: str) -> Server:
     return made
 
 
-def gateway(server: PubSubServer, rate: int, seconds: int) -> None:
-    """One with its queue on Pub/Sub beside a plain one: accepting, reading the answer, at rest."""
-    ours = json.dumps({"project_id": PROJECT, "emulator_host": server.host})
-    on_pubsub = {"OPENHQM_QUEUE__TYPE": "gcp_pubsub", "OPENHQM_QUEUE__CONNECTION__GCP_PUBSUB": ours}
+def gateway(product: str, on_product: dict[str, str], rate: int, seconds: int) -> None:
+    """One with its queue on the product beside a plain one: accepting, reading the answer, at rest."""
     with tempfile.TemporaryDirectory() as root:
-        for name, settings in (("plain", {}), ("pubsub", on_pubsub)):
+        for name, settings in (("plain", {}), (product, on_product)):
             made = start(Path(root) / name, **settings)
             assert made.process is not None
             pid = made.process.pid
@@ -154,16 +157,23 @@ def gateway(server: PubSubServer, rate: int, seconds: int) -> None:
             made.stop()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pubsub")
+def options_of(program: str) -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--messages", type=int, default=5_000)
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--seconds", type=int, default=20)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = options_of("benchmarks.pubsub")
     server = PubSubServer().start()
+    ours = json.dumps({"project_id": PROJECT, "emulator_host": server.host})
+    settings = {"OPENHQM_QUEUE__TYPE": "gcp_pubsub", "OPENHQM_QUEUE__CONNECTION__GCP_PUBSUB": ours}
     try:
-        gateway(server, options.rate, options.seconds)
-        adapter(server, options.messages)
+        gateway("pubsub", settings, options.rate, options.seconds)
+        adapter(pubsub_broker(server), options.messages)
     finally:
         server.close()
 

@@ -90,6 +90,7 @@ SECONDS: Mapping[str, int] = {
     "tests.storeless.test_kills": 6,
     "tests.storeless.test_pubsub": 15,
     "tests.storeless.test_rabbitmq": 60,
+    "tests.storeless.test_sqs": 50,
     "tests.test_callbacks": 40,
     "tests.test_canaries": 40,
     "tests.test_chart": 12,
