@@ -39,6 +39,7 @@ PUBLISHED = "tests/workers/test_publishing.py:PublishingTests.test_published"
 NOT_TAKEN = "tests/workers/test_publishing.py:PublishingTests.test_not_taken"
 HANDLED = "tests/test_crash.py:KillTests.test_nothing_is_lost"
 SENT = "tests/workers/test_egress.py:OutcomeTests.test_retried"
+FORWARDED = "tests/ingress/test_proxied.py"
 QUEUE_COLUMNS = (
     "queue",
     "results",
@@ -92,6 +93,16 @@ def suite(row: Row, keeper: Row | None) -> str:
 
 
 CONTRACTS = "tests/queue/test_contracts.py"
+ON_A_PRODUCT = re.compile(r"^class ((?:Bridge|Foreign|Stream)Tests|\w*Contract)\(", re.MULTILINE)
+
+
+def on_the_product(row: Row) -> str:
+    """The class that runs a bridge, or the contract of its adapter, on a server of this product."""
+    own = f"tests/{folder(row)}"
+    for path in (f"{own}/test_foreign.py", f"{own}/test_contract.py"):
+        if (ROOT / path).exists() and (found := ON_A_PRODUCT.search((ROOT / path).read_text(encoding="utf-8"))):
+            return f"{path}:{found[1]}"
+    raise AssertionError(f"nothing shows {row.name} on a server")
 
 
 @cache
@@ -162,14 +173,16 @@ def of_queues() -> Iterator[str]:
 def of_sources() -> Iterator[str]:
     """The table of what requests come from."""
     queue = of_queue("sqlite", traits(TABLE[0], None)[0], partitioned=True)
-    yield line("source", "at least once", "order within a key", "two requests of one message when", "largest message")
-    yield line(*["---"] * 5)
+    again = "two requests of one message when"
+    yield line("source", "at least once", "order within a key", again, "largest message", "on a server")
+    yield line(*["---"] * 6)
     yield line(
         "HTTP",
         cell("from the 202 on", HANDLED),
         cell("yes, with a partition key", PARTITION),
         cell("the caller repeats it without `Idempotency-Key`", "openhqm/testing/idempotency.py"),
         cell("`server.max_body_bytes`, and that of the queue", SIZE),
+        cell("run", HANDLED),
     )
     for row in TABLE:
         if row.foreign is None or row.make_foreign is None or row.name == "custom":
@@ -183,22 +196,25 @@ def of_sources() -> Iterator[str]:
             cell(said(answers[ORDERED_PER_KEY]), BRIDGED_IN_ORDER),
             cell(RECOGNISED[acks], BRIDGED_AGAIN),
             cell("that of the queue; a longer one is a dead letter", NO_SIZE),
+            cell("run", on_the_product(row)),
         )
 
 
 def of_sinks() -> Iterator[str]:
     """The table of where requests go."""
-    yield line("sink", "at least once", "done twice when")
-    yield line("---", "---", "---")
-    yield line("a handler", cell("until it returns", HANDLED), cell("the process ends in an attempt", CRASHED))
+    yield line("sink", "at least once", "done twice when", "on a server")
+    yield line("---", "---", "---", "---")
+    again, run = cell("the process ends in an attempt", CRASHED), cell("run", HANDLED)
+    yield line("a handler", cell("until it returns", HANDLED), again, run)
     answered = "until it answers, with `retry_on`"
-    yield line("an HTTP endpoint", cell(answered, SENT), cell("its answer is lost", CRASHED))
+    yield line("an HTTP endpoint", cell(answered, SENT), cell("its answer is lost", CRASHED), cell("run", FORWARDED))
     for row in TABLE:
         if row.make_foreign is not None and row.name != "custom":
             yield line(
                 f"publishing to `{row.name}`",
                 cell("until the broker confirms it", PUBLISHED),
                 cell("its confirmation is lost", NOT_TAKEN),
+                cell("run", on_the_product(row)),
             )
 
 

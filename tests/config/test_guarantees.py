@@ -89,6 +89,24 @@ worker: {handler: echo}
         self.assertEqual(list(found), ["bridges.1.required"])
         self.assertIn("rabbitmq does not promise", found["bridges.1.required"])
 
+    def test_products_without_order(self) -> None:
+        """So it is of SQS and of Pub/Sub, whatever the queue or the subscription, and at least once is kept."""
+        for broker, source in (
+            ("{type: sqs, region: eu-west-1}", "queue: orders"),
+            ("{type: sqs, region: eu-west-1}", "queue: orders.fifo"),
+            ("{type: gcp_pubsub, project_id: my-project}", "subscription: orders"),
+        ):
+            text = f"""
+brokers: {{shop: {broker}}}
+bridges: [{{name: b, from: {{broker: shop, {source}}}, required: ordered_per_key}}]
+partitioning: {{enabled: true}}
+worker: {{handler: echo}}
+"""
+            found = self.refused(text, Queue())
+            self.assertEqual(list(found), ["bridges.0.required"], source)
+            self.assertIn("does not promise to deliver in the order of publishing", found["bridges.0.required"])
+            self.assertEqual(self.refused(text.replace("ordered_per_key", "at_least_once"), Queue()), {})
+
     def test_not_known(self) -> None:
         """A product that cannot be reached keeps nothing that is known: the reason is why it cannot."""
         (reason,) = self.refused("queue: {required: at_least_once}", Queue(KEPT, "no route")).values()
