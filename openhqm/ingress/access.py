@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IReactorTime
+
 from openhqm.http1.messages import Answer
 from openhqm.http1.rules import Credentials
 from openhqm.ingress.answers import problem
@@ -53,7 +55,6 @@ _TOKEN = re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.")
 _OPENHQM_KEY = b"openhqm-key"
 REMEMBERED_SECONDS = 0.5
 MOST_REMEMBERED = 1024  # callers
-_UNKNOWN: tuple[float, Caller | None] = float("-inf"), None
 _UNAUTHORIZED = problem(401, UNAUTHORIZED, fields=((b"WWW-Authenticate", b'Bearer realm="openhqm"'),))
 
 
@@ -89,22 +90,22 @@ def role_for(method: bytes, path: bytes) -> Role | None:
 class Access:
     """Answers in place of a route where a request may not use it.
 
-    ``seconds`` is a clock that only goes on, ``now`` the time of day. Whose the credentials of the last half second are
-    is remembered, and not that any are wrong.
+    ``now`` is the time of day. Whose the credentials of the last half second are is remembered, unless they expire by
+    then, and not that any are wrong.
     """
 
     def __init__(
         self,
         keys: Keys,
-        seconds: Callable[[], float],
+        clock: IReactorTime,
         now: Callable[[], float],
         wrong: WrongLogins | None = None,
     ) -> None:
         self._keys = keys
         self._wrong = wrong
-        self._seconds = seconds
+        self._clock = clock
         self._now = now
-        self._remembered: dict[Credentials, tuple[float, Caller]] = {}
+        self._remembered: dict[Credentials, Caller] = {}
 
     def check(
         self, role: Role | None, target: bytes, credentials: Credentials, connection: Any = None, count: bool = True
@@ -145,19 +146,18 @@ class Access:
         """
         if not credentials:
             return self._keys.certified(connection)
-        seconds = self._seconds()
-        until, caller = self._remembered.get(credentials, _UNKNOWN)
-        return caller if seconds < until else self._ask(credentials, seconds, connection)
+        return self._remembered.get(credentials) or self._ask(credentials, connection)
 
-    def _ask(self, credentials: Credentials, seconds: float, connection: Any) -> Caller | None:
+    def _ask(self, credentials: Credentials, connection: Any) -> Caller | None:
         secret = _secret(credentials)
         verify = self._wrong is None or not self._wrong.wait(connection)
         caller = None if secret is None else self._keys.caller(secret, verify)
-        if caller is not None:
+        if caller is not None and caller.expires - self._now() > REMEMBERED_SECONDS:
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()
-            left = min(caller.expires - self._now(), REMEMBERED_SECONDS)
-            self._remembered[credentials] = seconds + left, caller
+            if not self._remembered:
+                self._clock.callLater(REMEMBERED_SECONDS, self._remembered.clear)
+            self._remembered[credentials] = caller
         return caller
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.auth import JWT, MTLS, TokenIssuer, key_set_policy
 from openhqm.config.model import Auth
@@ -37,10 +38,10 @@ class Authentication:
         keys: KeyFile | None,
         tokens: Tokens | None,
         certificates: Certificates | None,
-        seconds: Callable[[], float],
+        clock: IReactorTime,
         wrong: WrongLogins | None = None,
     ) -> None:
-        self._seconds = seconds
+        self._clock = clock
         self.wrong = wrong
         self._keys = keys
         self._tokens = tokens
@@ -50,7 +51,7 @@ class Authentication:
     def access(self) -> Access | None:
         """The table of routes, with this; None: everybody may."""
         ways = self._keys, self._tokens, self._certificates
-        return None if ways == (None, None, None) else Access(self, self._seconds, time, self.wrong)
+        return None if ways == (None, None, None) else Access(self, self._clock, time, self.wrong)
 
     def start(self) -> None:
         """Begin to fetch the keys of issuers."""
@@ -94,7 +95,7 @@ def make_authentication(auth: Auth, reactor: Any, registry: CollectorRegistry) -
     if found:
         raise ConfigurationError(found)
     wrong = make_wrong_logins(auth.wrong_logins, reactor.seconds, registry)
-    return Authentication(keys, tokens, certificates, reactor.seconds, wrong)
+    return Authentication(keys, tokens, certificates, reactor, wrong)
 
 
 def _clients(mtls: MTLS, found: list[Complaint]) -> dict[str, Caller]:

@@ -100,7 +100,7 @@ class Known:
 
 def access(keys: Keys) -> Access:
     """The table with ``keys``, at no time."""
-    return Access(keys, Clock().seconds, lambda: 0.0)
+    return Access(keys, Clock(), lambda: 0.0)
 
 
 class CredentialsTests(SynchronousTestCase):
@@ -173,7 +173,7 @@ class RememberedTests(SynchronousTestCase):
         write(self.path, self.key)
         file = KeyFile(str(self.path), self.clock.seconds, lambda: self.now)
         file.open()
-        self.access = Access(Authentication(file, None, None, self.clock.seconds), self.clock.seconds, lambda: self.now)
+        self.access = Access(Authentication(file, None, None, self.clock), self.clock, lambda: self.now)
 
     def served(self, secret: str) -> bool:
         return self.access.check(Role.READ, b"/", ((b"openhqm-key", secret.encode()),))[0] is None

@@ -62,7 +62,7 @@ class AccessTests(SynchronousTestCase):
         self.keys = Keys()
         self.registry = CollectorRegistry()
         self.wrong = make_wrong_logins(Settings(requests=MOST, per_seconds=60), self.clock.seconds, self.registry)
-        self.access = Access(self.keys, self.clock.seconds, lambda: 0.0, self.wrong)
+        self.access = Access(self.keys, self.clock, lambda: 0.0, self.wrong)
 
     def ask(self, secret: str | None, host: str | None = HERE, **more: Any) -> tuple[int, dict[bytes, bytes]]:
         credentials = () if secret is None else ((b"openhqm-key", secret.encode()),)
@@ -100,7 +100,7 @@ class AccessTests(SynchronousTestCase):
     def test_switched_off(self) -> None:
         """Without a number, there is no limit, and wrong ones are counted all the same."""
         wrong = make_wrong_logins(Settings(requests=None), self.clock.seconds, registry := CollectorRegistry())
-        self.access = Access(self.keys, self.clock.seconds, lambda: 0.0, wrong)
+        self.access = Access(self.keys, self.clock, lambda: 0.0, wrong)
         self.assertEqual({self.ask("wrong")[0] for _ in range(100)}, {401})
         self.assertEqual(registry.get_sample_value(METRIC, {"outcome": "checked"}), 100)
 
@@ -114,7 +114,7 @@ class AccessTests(SynchronousTestCase):
     def test_tokens(self) -> None:
         """A token that was verified before stays good; one that was not is not verified while the address waits."""
         tokens = Tokens([Issuer(RULES, FixedKeys(keys()))], self.clock.seconds, lambda: float(NOW))
-        access = Authentication(None, tokens, None, self.clock.seconds, self.wrong).access
+        access = Authentication(None, tokens, None, self.clock, self.wrong).access
         assert access is not None
 
         def status(text: bytes) -> int:
