@@ -25,6 +25,7 @@ COPY --chmod=0755 deploy/image/healthcheck /usr/local/bin/openhqm-healthcheck
 # OPENHQM_AUTH__TYPE it does not start. The admin listener is for the health check, in every role.
 ENV PATH=/opt/openhqm/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
+    IMAGE_VARIANT=${VARIANT} \
     OPENHQM_SERVER__HOST=0.0.0.0 \
     OPENHQM_SERVER__PORT=8000 \
     OPENHQM_ADMIN__PORT=8001 \

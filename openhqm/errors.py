@@ -6,6 +6,7 @@ This module knows nothing of HTTP: `openhqm.ingress.answers` maps errors to stat
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -16,7 +17,12 @@ Delay = float | timedelta | datetime | Decimal | str | bytes
 
 
 def how_to_install(extra: str) -> str:
-    """The command that installs what ``extra`` of setup.py names. It is run in a clone: no index has OpenHQM."""
+    """What brings the packages that ``extra`` of setup.py names: a command in a clone, because no index has OpenHQM.
+
+    In an image, whose packages are fixed, it is another image: the Dockerfile says in ``IMAGE_VARIANT`` which this is.
+    """
+    if variant := os.environ.get("IMAGE_VARIANT"):
+        return f"the image latest-all has it, and this one, latest-{variant}, has not"
     return f"pip install '.[{extra}]' in the clone of OpenHQM"
 
 

@@ -188,6 +188,22 @@ class ImageTests(SynchronousTestCase):
         self.assertNotIn("AUTH__TYPE=", text)
         self.assertIn("\nUSER 10001:10001\n", text)
 
+    def test_a_missing_package(self) -> None:
+        """What the image lacks is one line, with the image that has it: nothing can be installed into an image."""
+        self.assertIn(" IMAGE_VARIANT=${VARIANT} ", (ROOT / "Dockerfile").read_text())
+        directory = Path(self.mktemp())
+        for variables, missing in (
+            ({"OPENHQM_QUEUE__TYPE": "redis"}, "txredisapi"),
+            ({"OPENHQM_QUEUE__TYPE": "kafka"}, "confluent_kafka"),
+            ({"OPENHQM_QUEUE__TYPE": "mqtt"}, "paho"),
+        ):
+            server = Server(directory, f"import sys; sys.modules[{missing!r}] = None", **variables)
+            environment = {**server.variables(), **variables, "IMAGE_VARIANT": "minimal"}
+            done = subprocess.run(server.command("--check"), env=environment, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            (line,) = done.stderr.splitlines()
+            self.assertIn("the image latest-all has it, and this one, latest-minimal, has not", line)
+
     def test_health_check(self) -> None:
         """It follows the port, the role and the prefix, and fails where nothing is ready."""
         directory = Path(self.mktemp())
