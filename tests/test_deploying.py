@@ -21,6 +21,7 @@ from openhqm import __version__
 from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load
 from tests.servers import ROOT, Server, free_port
+from tests.test_extras import name, packaging
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 IMAGE = ROOT / "deploy" / "image"
@@ -154,6 +155,12 @@ class ImageTests(SynchronousTestCase):
             for entry in re.split(r"\n(?=\S)", text.strip()):
                 self.assertIn("--hash=sha256:", entry, variant)
 
+    def test_all(self) -> None:
+        """The image of all has every package of the extra ``all``: scripts/lock.sh was run after the last one came."""
+        wanted = {name(each) for each in packaging()["extras_require"]["all"]}
+        locked = set(re.findall(r"^([a-z0-9-]+)==", (IMAGE / "all.txt").read_text(), re.MULTILINE))
+        self.assertEqual(wanted - locked, set())
+
     def test_constraints(self) -> None:
         """An installation that is pinned has the versions of the image with every package."""
         locked = re.findall(r"^([a-z0-9-]+==[^\\\n]*?) ?\\?$", (IMAGE / "all.txt").read_text(), re.MULTILINE)
@@ -274,12 +281,12 @@ class AlertTests(SynchronousTestCase):
         for rule in group["rules"]:
             self.assertEqual(rule["annotations"]["runbook"], f"docs/alerts.md#{rule['alert'].lower()}")
             self.assertIn(rule["labels"]["severity"], ("warning", "critical"))
-            for name in re.findall(r"openhqm_\w+", rule["expr"]):
-                self.assertIn(name, metrics)
+            for metric in re.findall(r"openhqm_\w+", rule["expr"]):
+                self.assertIn(metric, metrics)
                 values = re.findall(r'(\w+)="(\w+)"', rule["expr"])
                 shown = re.findall(r"labels\.(\w+)", rule["annotations"]["summary"])
                 for word in (*(word for pair in values for word in pair), *(set(shown) - {"instance"})):
-                    self.assertIn(word, metrics[name], rule["alert"])
+                    self.assertIn(word, metrics[metric], rule["alert"])
 
 
 class SystemdTests(SynchronousTestCase):
