@@ -161,7 +161,7 @@ class PulledBroker:
         if isinstance(error, NotDurable):
             return failure
         if isinstance(error, TimeoutError):
-            return Failure(NotDurable(f"{self._name} did not answer in time", maybe_done=True))
+            return Failure(NotDurable(self._silent(), maybe_done=True))
         if isinstance(error, CancelledError):
             return Failure(NotDurable(STOPPED, maybe_done=True))
         reason = f"{type(error).__name__}: {error}"
@@ -169,6 +169,10 @@ class PulledBroker:
             self._unexpected = reason
             self._log.warn("a call of {name} has failed: {reason}", name=self._name, reason=reason)
         return Failure(NotDurable(reason))
+
+    def _silent(self) -> str:
+        """Why there was no answer in time."""
+        return f"{self._name} did not answer in time"
 
     def _doubt(self) -> None:
         """A call has failed as if the product were away: look at once, unless that is already known."""

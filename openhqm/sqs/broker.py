@@ -85,7 +85,7 @@ class SqsBroker(PulledBroker):
             traits,
             reactor,
             maybeDeferred,
-            name="SQS",
+            name=f"SQS at {place}" if (place := endpoint_url or region) else "SQS",
             seconds=seconds,
             idle_seconds=IDLE_SECONDS,
             probe_seconds=probe_seconds,
@@ -108,6 +108,10 @@ class SqsBroker(PulledBroker):
             self._begun = False
             self._calls.stop()
         return stopping
+
+    def _silent(self) -> str:
+        silent = super()._silent()
+        return f"{silent}: boto3 is still looking for credentials" if self._calls.looks_for_credentials else silent
 
 
 def _as_it_is(channel: str) -> str:

@@ -88,6 +88,7 @@ class Calls:
         self._pollers = 0
         self.heard: float | None = None
         self._clients: tuple[Any, Any] | None = None
+        self.looks_for_credentials = False
         self.stopped = threading.Event()
 
     def start(self) -> None:
@@ -203,13 +204,25 @@ class Calls:
             if self._clients is None:
                 from botocore.config import Config
 
-                session = self._make_session()
+                session = self._find_credentials()
                 common = Config(retries={"total_max_attempts": 1}, tcp_keepalive=True, connect_timeout=CONNECT_SECONDS)
                 short = common.merge(Config(read_timeout=self._seconds, max_pool_connections=CALLS))
                 long = common.merge(Config(read_timeout=self.wait + GRACE_SECONDS, max_pool_connections=POLLS))
                 made = [session.client("sqs", config=config, **self._place) for config in (short, long)]
                 self._clients = (made[0], made[1])
             return self._clients
+
+    def _find_credentials(self) -> Any:
+        """A session that has them at hand: a service that gives them out may take minutes, or never answer."""
+        self.looks_for_credentials = True
+        try:
+            session = self._make_session()
+            found = session.get_credentials()
+            if found is not None:
+                found.get_frozen_credentials()
+            return session
+        finally:
+            self.looks_for_credentials = False
 
     def _forget(self, clients: tuple[Any, Any] | None) -> None:
         """Look for credentials again: a file of them may have been exchanged."""

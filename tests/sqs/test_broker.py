@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -302,6 +304,8 @@ class UnreachableTests(SqsCase):
 
     def setUp(self) -> None:
         self.channel = "requests"
+        self.front = Front("http://127.0.0.1:9")
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.front.close()))
 
     @deferred
     async def test_no_such_place(self) -> None:
@@ -317,6 +321,38 @@ class UnreachableTests(SqsCase):
             self.assertLess(time.monotonic() - began, 5.0)
             await broker.stop()
             self.assertLess(time.monotonic() - began, 5.0)
+
+    @deferred
+    async def test_silent(self) -> None:
+        """So is a place that takes connections and answers nothing."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            began = time.monotonic()
+            broker = self.broker(url)
+            await broker.when_probed()
+            self.assertIn(url, broker.unavailable_reason or "")
+            self.assertLess(time.monotonic() - began, 5.0)
+            await broker.stop()
+
+    @deferred
+    async def test_silent_credentials(self) -> None:
+        """Where what gives out credentials does not answer, that is named, and a stop does not wait for it."""
+        import boto3
+
+        answers = threading.Event()
+        self.addCleanup(answers.set)
+
+        class Session(boto3.session.Session):
+            def get_credentials(self) -> Any:
+                answers.wait(30)
+                return super().get_credentials()
+
+        broker = self.broker(make_session=lambda: Session("a", "b", region_name=REGION))
+        began = time.monotonic()
+        await broker.when_probed()
+        self.assertIn("looking for credentials", broker.unavailable_reason or "")
+        await broker.stop()
+        self.assertLess(time.monotonic() - began, 5.0)
 
     @deferred
     async def test_no_region(self) -> None:
