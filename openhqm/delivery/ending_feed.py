@@ -81,15 +81,22 @@ class EndingFeed:
     @deferred
     async def bounds(self) -> LogPage:
         """Have the log kept, and return where it begins and ends. `NotDurable`."""
-        if self.clock.seconds() >= self._renew_at:
-            await self._keep()
+        await self._renew()
         page = await self.log.read(_BEYOND, 1)
-        if not page.name:  # Redis was started again
+        if not page.name:  # it was not kept yet, or Redis was started again
             await self._keep()
             page = await self.log.read(_BEYOND, 1)
         if not page.name:
             raise NotDurable("the log of endings is not kept", retry_after=1)
         return page
+
+    async def _renew(self) -> None:
+        """Have the log kept for longer. Where that fails, it is kept for most of an hour yet."""
+        if self.clock.seconds() >= self._renew_at:
+            try:
+                await self._keep()
+            except NotDurable as error:
+                self._log.debug("the log of endings is kept for no longer: {reason}", reason=error.reason)
 
     async def _keep(self) -> None:
         asked = self.clock.seconds()
@@ -155,8 +162,7 @@ class EndingFeed:
             self.look()
 
     async def _follow(self) -> None:
-        if self.clock.seconds() >= self._renew_at:
-            await self._keep()
+        await self._renew()
         while self._readers:
             self._again = False
             page = await self.log.read(self.position, PIECE)

@@ -49,11 +49,10 @@ class SharedStreamTests(RealRedisTestCase):
         return client
 
     async def end(self, instance: Instance, *tags: str) -> str:
-        accepted = await instance.queue.accept(Submission(b"1", metadata={"tags": list(tags)}), None)
+        id = await self.accept(instance, *tags)
         (delivery,) = await instance.queue.receive(REQUESTS, 1)
         await delivery.settle(self.reply(delivery))
-        found: str = accepted.correlation_id
-        return found
+        return id
 
     async def test_on_each_process(self) -> None:
         """What ends in one process is told by both, once each, and a client of one goes on at the other."""
@@ -88,6 +87,31 @@ class SharedStreamTests(RealRedisTestCase):
         await self.until(lambda: all(len(client.told) == 3 for client in clients), "it did not go on")
         for client in clients:
             self.assertEqual(client.told, [("completed", first), ("reset", ""), ("completed", later)])
+
+    async def test_full(self) -> None:
+        """A Redis that is full takes no request, but ends those that it has: open streams tell of them, and resume."""
+        server = await self.server()
+        a = await self.instance(server.url)
+        streams = self.streams(a)
+        client = await self.listen(streams, "t")
+        await self.until(lambda: client.seen, "the stream did not begin")
+        ids = [await self.accept(a, "t") for _ in range(2)]
+        deliveries = await a.queue.receive(REQUESTS, 2)
+        server.say("CONFIG", "SET", "maxmemory", "1")
+        await self.refused(a.store.log.keep())
+        streams.feed._renew_at = 0.0  # as after six minutes
+        await deliveries[0].settle(self.reply(deliveries[0]))
+        await self.until(lambda: client.told, "it was not told")
+        client.stream.lost()
+        await deliveries[1].settle(self.reply(deliveries[1]))
+        again = await self.listen(streams, "t", seen=client.seen)
+        await self.until(lambda: again.told, "it was not resumed")
+        self.assertEqual([client.ids_told, again.ids_told], [ids[:1], ids[1:]])
+
+    async def accept(self, instance: Instance, *tags: str) -> str:
+        accepted = await instance.queue.accept(Submission(b"1", metadata={"tags": list(tags)}), None)
+        found: str = accepted.correlation_id
+        return found
 
     async def test_no_messages(self) -> None:
         """Where Redis lets no process listen to channels, streams find out by looking."""
