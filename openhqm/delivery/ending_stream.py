@@ -18,13 +18,12 @@ from zope.interface import implementer
 from openhqm.delivery.ending_feed import PIECE, EndingFeed
 from openhqm.delivery.ending_frames import EndingFrames
 from openhqm.delivery.selection import Cursor, Selection
-from openhqm.delivery.streams import RECONNECT, Sink, framed
+from openhqm.delivery.streams import KEEP_ALIVE, RECONNECT, Sink, framed
 from openhqm.errors import NotDurable
 from openhqm.messages import LoggedEnding, LogPage
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reactor_budget import ReactorBudget
 
-STILL_HERE = b": still here\n"
 AGAIN_SECONDS = 0.1
 
 
@@ -194,7 +193,11 @@ class EndingStream:
     def _place(self) -> None:
         if not self._placed:
             self._placed = True
-            self._sink.write(b"id: %b\n\n" % bytes(Cursor(self._name, self._after)))
+            self._write_cursor()
+
+    def _write_cursor(self) -> None:
+        """An event of its own: a block that has an id and no data some clients pass over."""
+        self._sink.write(b"id: %b\nevent: cursor\ndata: {}\n\n" % bytes(Cursor(self._name, self.position)))
 
     async def _read(self) -> None:
         streams = self._streams
@@ -270,13 +273,13 @@ class EndingStream:
         self._sink.write(framed("reset", msgspec.json.encode({"detail": detail})))
 
     def keep_alive(self) -> None:
-        """Write a comment, and where the client stands, unless the client is stalled."""
+        """Write where the client stands, or else a comment, unless the client is stalled."""
         if self._paused or self._closed:
             return
         if self._live:
-            self._sink.write(STILL_HERE + b"id: %b\n\n" % bytes(Cursor(self._name, self.position)))
+            self._write_cursor()
         else:
-            self._sink.write(STILL_HERE + b"\n")
+            self._sink.write(KEEP_ALIVE)
 
     # The end
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.delivery.test_keep_alive -*-
-"""Comments on idle streams, which keep their connections open: each second on a part of them, not on all at once."""
+"""Signs of life on idle streams, which keep connections open: each second on a part of them, not on all at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 PARTS = 15
-"""How many seconds pass between two comments on a stream."""
+"""How many seconds pass between two of them on a stream."""
 
 
 class Idle(Protocol):
     """A stream."""
 
     def keep_alive(self) -> object:
-        """Write a comment."""
+        """Write a sign of life."""
 
 
 class KeepAlive:

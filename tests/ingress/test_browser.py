@@ -165,7 +165,7 @@ class BrowserTests(SynchronousTestCase):
         self.assertEqual(status, 202)
         self.assertIn("/api/v1/response/", location)
         expected = {"response": "hello", "stream": True, "without a key": 401, "EventSource": "COMPLETED"}
-        # Told once: it comes back with the cursor of a block without data, and stops on the 204.
+        # Told once: it comes back with the cursor, and stops on the 204.
         self.assertEqual(
             found, {**expected, "EventSource over ids": ["COMPLETED"], "WebSocket": ["openhqm", "by socket"]}
         )

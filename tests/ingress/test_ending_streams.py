@@ -77,7 +77,7 @@ class AnswersTests(SynchronousTestCase):
             for line in (b"Content-Type: text/event-stream", b"Cache-Control: no-store", b"X-Accel-Buffering: no"):
                 self.assertIn(line.lower(), head.lower())
             self.assertIn(b"retry: 3000", body)
-            self.assertRegex(body, rb"id: [0-9a-f]{16}-0\n\n")
+            self.assertRegex(body, rb"id: [0-9a-f]{16}-0\nevent: cursor\ndata: {}\n\n")
             self.assertEqual(len(server.ending_streams), 1)
             self.complete(server, "\u00e9")
             self.assertIn(b"event: completed\ndata: {", server.take())
@@ -184,9 +184,8 @@ class Curl:
     def told(self) -> list[str]:
         """The ids of the requests that it was told of."""
         whole = self.got.rpartition(b"\n\n")[0]
-        return [
-            json.loads(event["data"])["correlation_id"] for event in parse_events(whole) if event["event"] != "reset"
-        ]
+        events = [event for event in parse_events(whole) if event["event"] not in ("reset", "cursor")]
+        return [json.loads(event["data"])["correlation_id"] for event in events]
 
 
 class KilledTests(SynchronousTestCase):
@@ -254,7 +253,9 @@ class ManyTests(Case):
         id = self.server.submit(1)
         self.server.response(id)
         status, _, body = self.ask("GET", f"/api/v1/events?id={id}", headers={"Last-Event-ID": "none-1"})
-        self.assertEqual((status, [event["event"] for event in parse_events(body)]), (200, ["reset", "completed"]))
+        self.assertEqual(
+            (status, [event["event"] for event in parse_events(body)]), (200, ["reset", "completed", "cursor"])
+        )
         metrics = self.ask("GET", "/metrics")[2].decode()
         for line in (
             "openhqm_open_ending_streams 0.0",
