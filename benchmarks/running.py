@@ -40,12 +40,14 @@ def wait_for(port: int, seconds: float = 30) -> float:
 
 
 @contextmanager
-def process(command: list[str], port: int | None = None, **environment: str) -> Iterator[subprocess.Popen]:
-    """A process that is terminated at the end."""
+def process(
+    command: list[str], port: int | None = None, root: Path = ROOT, **environment: str
+) -> Iterator[subprocess.Popen]:
+    """A process that is terminated at the end, of the checkout in ``root``."""
     running = subprocess.Popen(
         command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -81,14 +81,14 @@ def main() -> None:
         asyncio.run(flood(int(chosen.flood[0]), chosen.flood[1], chosen.rate))
         return
     with tempfile.TemporaryDirectory() as directory:
-        environment, field, _ = kinds_of(Path(directory))["jwt"]
-        good = field.split()[2].decode()
+        kind = kinds_of(Path(directory))["jwt"]
+        good = kind.field.split()[2].decode()
         proxied = {"OPENHQM_SERVER__PROXY_PROTOCOL": "true", "OPENHQM_SERVER__TRUSTED_PROXIES": '["127.0.0.1"]'}
         for _ in range(chosen.rounds):
             for limit in ("60", "null"):
                 wrong = {"OPENHQM_AUTH__WRONG_LOGINS": f'{{"requests": {limit}}}'}
                 port = running.free_port()
-                with running.openhqm(port, "--role", "listener", **environment, **proxied, **wrong):
+                with running.openhqm(port, "--role", "listener", **kind.environment, **proxied, **wrong):
                     alone = asyncio.run(callers(port, good))
                     command = [sys.executable, "-m", "benchmarks.wrong_logins", "--rate", str(chosen.rate)]
                     with subprocess.Popen(
