@@ -41,8 +41,11 @@ Step = tuple[str, str, int]
 """Where a schema leads: for the value, a member or an element; the group of its keyword; and the number of the part."""
 
 
-def check_bounds(schema: Mapping[str, Any]) -> None:
-    """`ValueError` where a schema refers outside, is too large, or could be evaluated too often."""
+def check_bounds(schema: Mapping[str, Any]) -> int:
+    """How many parts of a schema may be at fault for one value, at most: what telling one fault of it costs.
+
+    `ValueError` where it refers outside, is too large, or could be evaluated too often.
+    """
     anchors = _read(schema)
     parts, steps = _steps(schema, anchors)
     components = _components(steps)
@@ -59,7 +62,8 @@ def check_bounds(schema: Mapping[str, Any]) -> None:
                 f"takes more than {MOST_EVALUATIONS} evaluations, all references followed: make it smaller"
             )
         costs.append(cost)
-    _check_depth(steps, number, components, parts)
+    _check_depth(steps)
+    return max(1, *(sum(costs[number[target]] for target in _together(found)) for found in steps))
 
 
 def _read(schema: Any) -> dict[str, Any]:
@@ -149,7 +153,14 @@ def _check_recursion(inner: list[Step], part: Any) -> None:
         )
 
 
-def _check_depth(steps: list[list[Step]], number: Mapping[int, int], components: list[list[int]], parts: Any) -> None:
+def _together(found: list[Step]) -> list[int]:
+    """The parts that are evaluated for the same value as the part that leads there, unless it only refers to one."""
+    here = [(group, target) for kind, group, target in found if kind == _HERE]
+    alone = len(here) == 1 and here[0][0] in _REFERENCES
+    return [] if alone else [target for _, target in here]
+
+
+def _check_depth(steps: list[list[Step]]) -> None:
     """A part that leads back to itself has to go deeper into the payload on the way."""
     here = [[step for step in found if step[0] == _HERE] for found in steps]
     for component in _components(here):

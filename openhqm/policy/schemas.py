@@ -20,7 +20,10 @@ from openhqm.policy.schema_bounds import DIALECTS, check_bounds
 MOST_FAULTS = 20
 """How many faults are told of one payload."""
 WHOLE_BYTES = 8 * 1024
-"""Of a longer payload only the first fault is told: a list of a million wrong elements has a million of them."""
+"""Of a longer payload only the first fault is told: a list of a million wrong elements has a million of them.
+
+So it is for a shorter one where a fault has many parts: one of ``anyOf`` has all faults of all its branches in it.
+"""
 LONGEST_DETAIL = 200
 _REGEX_BYTES = 1024 * 1024
 """How much memory a pattern may take, compiled; and as it runs, which takes time in the length of the text only."""
@@ -38,7 +41,7 @@ class PayloadSchema:
             raise ValueError(f"needs the package jsonschema-rs: {how_to_install('schema')}") from None
         if schema.get("$schema", DIALECTS[0]) not in DIALECTS:
             raise ValueError(f"has another $schema: only {DIALECTS[0]} is known")
-        check_bounds(schema)
+        self._whole_bytes = WHOLE_BYTES // check_bounds(schema)
         regex = jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES, dfa_size_limit=_REGEX_BYTES)
         try:
             self._validator = jsonschema_rs.Draft202012Validator(
@@ -56,7 +59,7 @@ class PayloadSchema:
             value = _PARSER.decode(payload.decode("utf-8"))
             if self._validator.is_valid(value):
                 return ()
-            if len(payload) > WHOLE_BYTES:
+            if len(payload) > self._whole_bytes:
                 self._validator.validate(value)
             return tuple(_fault(error) for error in islice(self._validator.iter_errors(value), MOST_FAULTS))
         except self._error as error:
