@@ -145,7 +145,7 @@ class Case(SynchronousTestCase):
             "admin": {"port": free_port(), "key": secrets["admin key"]},
             "hooks": {"code": {"preset": "github", "secrets": [secrets["hook"]]}},
             "callbacks": {"secrets": [f"whsec_{self.callback}"], "allow": [here], "schedule": [1]},
-            "monitoring": {"log_level": "DEBUG"},
+            "monitoring": {"log_level": "DEBUG", "access_log": True},
             "worker": {
                 "handler": "jobs:handle",
                 "max_retries": 1,

@@ -142,6 +142,16 @@ class NoteTests(SynchronousTestCase):
         )
         self.assertIn(f"GET /api/v1/status/{ID} 200, 17 bytes in 0.25 s [{ID}]\n", text)
 
+    def test_credential(self) -> None:
+        """A key or a token that a client has put into the path is hidden; anything else stays."""
+        key, token = f"ohqm_{'A1' * 24}x", "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJhIn0.c2lnbmF0dXJl-_"
+        for secret in (key, token):
+            line, text = self.lines(AccessRecord("GET", f"/hooks/{secret}/x", 400, 17, 0.25, None))
+            self.assertEqual(json.loads(line)["path"], "/hooks/(a-credential)/x")
+            self.assertNotIn(secret, line + text)
+        line, _ = self.lines(AccessRecord("GET", "/orders/eyJ", 404, 0, 0.25, None))
+        self.assertEqual(json.loads(line)["path"], "/orders/eyJ")
+
     def test_correlation_id(self) -> None:
         """The correlation id comes from the Location of the response, or from the path; other requests have none."""
         for path, location, found in (
