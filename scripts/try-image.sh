@@ -9,7 +9,7 @@
 # crun and mmdebstrap.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-variant=${1:?which variant?} work=${2:-$(mktemp -d)}
+variant=${1:?which variant?} work=${2:-$(mktemp -d)} server=
 mkdir -p "$work"
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 buildah() { command buildah --root "$work/root" --runroot "$work/runroot" "$@"; }
@@ -35,20 +35,22 @@ mount --bind "$root" "$root"
 mount -o remount,ro,bind "$root"
 mount -t tmpfs -o uid=10001,gid=10001,mode=0700 tmpfs "$root/data"
 trap 'kill "$server" 2> /dev/null || true; wait; umount --lazy "$root/data" "$root"; buildah rm "$container" > /dev/null' EXIT
-inside() ( # with exec, so that its number is that of the program
-    exec chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/openhqm/bin:/usr/local/bin:/usr/bin:/bin \
-        PYTHONDONTWRITEBYTECODE=1 OPENHQM_SERVER__PORT=18000 OPENHQM_ADMIN__PORT=18001 OPENHQM_AUTH__TYPE=none \
-        OPENHQM_WORKER__HANDLER=echo 'OPENHQM_QUEUE__CONNECTION__SQLITE={"path": "/data"}' "$@"
+# An array and no function: a function in the background is a shell of its own, and its number not that of the program.
+inside=(
+    chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/openhqm/bin:/usr/local/bin:/usr/bin:/bin
+    PYTHONDONTWRITEBYTECODE=1 OPENHQM_SERVER__PORT=18000 OPENHQM_ADMIN__PORT=18001 OPENHQM_AUTH__TYPE=none
+    OPENHQM_WORKER__HANDLER=echo 'OPENHQM_QUEUE__CONNECTION__SQLITE={"path": "/data"}'
 )
-inside twistd -n --pidfile= openhqm --check > /dev/null
-inside twistd -n --pidfile= openhqm > "$work/log" 2>&1 &
+! ss -Hltn 'sport = 18000 or sport = 18001' | grep -q . || { echo "ports 18000 and 18001 are in use"; exit 1; }
+"${inside[@]}" twistd -n --pidfile= openhqm --check > /dev/null
+"${inside[@]}" twistd -n --pidfile= openhqm > "$work/log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
-    ! inside openhqm-healthcheck 2> /dev/null || break
+    ! "${inside[@]}" openhqm-healthcheck 2> /dev/null || break
     kill -0 "$server" || { cat "$work/log"; exit 1; }
     sleep 0.1
 done
-inside openhqm-healthcheck
+"${inside[@]}" openhqm-healthcheck
 answer=$(curl -sS localhost:18000/api/v1/submit -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '{"payload": "done"}')
 [[ $answer == *'"result":"done"'* ]] || { echo "it answered $answer"; cat "$work/log"; exit 1; }
 ! chroot --userspec=10001:10001 "$root" /bin/sh -c 'touch /opt/openhqm/x /app/x' 2> /dev/null
