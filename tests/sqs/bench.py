@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.sqs.broker import SqsBroker
 from tests.networked import NetworkedBench
-from tests.sqs.server import ElasticMQ, new_session, shared_elasticmq
+from tests.sqs.server import SqsServer, new_session, shared_elasticmq, shared_moto
 
 LEASE = 1.7
 """SQS counts a lease in whole seconds, and ours ends before: this one is two seconds there."""
@@ -24,9 +24,9 @@ class SqsBench(NetworkedBench):
 
     fifo = False
     ordered = False
-    cannot = {"restart": "ElasticMQ keeps messages in memory, and SQS is never restarted"}
+    cannot = {"restart": "the server keeps messages in memory, and SQS is never restarted"}
 
-    def __init__(self, server: ElasticMQ) -> None:
+    def __init__(self, server: SqsServer) -> None:
         super().__init__(server)
         self.prefix = f"bench{next(_tests)}."
         self._operator = server.client()
@@ -83,3 +83,8 @@ def sqs_bench(case: TestCase) -> Any:
 def fifo_bench(case: TestCase) -> Any:
     """For `openhqm.testing.broker_contract`."""
     return FifoBench(shared_elasticmq())
+
+
+def moto_bench(case: TestCase) -> Any:
+    """For `openhqm.testing.broker_contract`."""
+    return SqsBench(shared_moto())

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from twisted.trial.unittest import SkipTest
 
@@ -39,7 +40,49 @@ def find_elasticmq() -> Path:
     raise SkipTest(reason)
 
 
-class ElasticMQ(ServerProcess):
+class SqsServer(ServerProcess):
+    """A server on ``port`` that speaks as SQS does. ``command`` starts it in ``directory``."""
+
+    port: int
+    command: Sequence[str]
+
+    @property
+    def url(self) -> str:
+        """For ``endpoint_url``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        """Start it, and come back once it answers."""
+        out = self.directory / "out"
+        with out.open("wb") as to:
+            self.process = subprocess.Popen(self.command, stdout=to, stderr=subprocess.STDOUT, cwd=self.directory)
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                return self
+            except OSError:
+                pass  # not yet: asked again below
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(out.read_text())
+            time.sleep(0.05)
+
+    def client(self) -> Any:
+        """boto3's own, for what an operator and other programs do."""
+        return new_session().client("sqs", endpoint_url=self.url)
+
+
+class Moto(SqsServer):
+    """moto, the second opinion, where ``TEST_MOTO`` names its ``moto_server``."""
+
+    def __init__(self) -> None:
+        program = os.environ["TEST_MOTO"]
+        self.directory = Path(tempfile.mkdtemp(prefix="openhqm-moto-"))
+        self.port = free_port()
+        self.command = [program, "-H", "127.0.0.1", "-p", str(self.port)]
+
+
+class ElasticMQ(SqsServer):
     """``keeps``: it writes down what it has, so that a restart loses nothing."""
 
     def __init__(self, keeps: bool = False) -> None:
@@ -61,34 +104,12 @@ class ElasticMQ(ServerProcess):
         )
 
     @property
-    def url(self) -> str:
-        """For ``endpoint_url``."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> ElasticMQ:
-        """Start it, and come back once it answers."""
-        out = self.directory / "out"
+    def command(self) -> Sequence[str]:  # type: ignore[override]
+        """How it is started."""
         archive = self.jars.parent / "elasticmq.jsa"  # with the classes of an earlier start it starts in half the time
         shared = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
         command = ["java", *JVM, *shared, f"-Dconfig.file={self.config}", "-cp", f"{self.jars}/*"]
-        with out.open("wb") as to:
-            self.process = subprocess.Popen(
-                [*command, "org.elasticmq.server.Main"], stdout=to, stderr=subprocess.STDOUT, cwd=self.directory
-            )
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
-                return self
-            except OSError:
-                pass  # not yet: asked again below
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(out.read_text())
-            time.sleep(0.05)
-
-    def client(self) -> Any:
-        """boto3's own, for what an operator and other programs do."""
-        return new_session().client("sqs", endpoint_url=self.url)
+        return [*command, "org.elasticmq.server.Main"]
 
 
 @cache
@@ -100,6 +121,7 @@ def new_session() -> Any:
 
 
 _shared: list[ElasticMQ] = []
+_moto: list[Moto] = []
 
 
 def shared_elasticmq() -> ElasticMQ:
@@ -108,3 +130,11 @@ def shared_elasticmq() -> ElasticMQ:
         _shared.append(ElasticMQ().start())
         atexit.register(_shared[0].close)
     return _shared[0]
+
+
+def shared_moto() -> Moto:
+    """The same."""
+    if not _moto:
+        _moto.append(Moto().start())
+        atexit.register(_moto[0].close)
+    return _moto[0]
