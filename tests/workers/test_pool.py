@@ -307,6 +307,7 @@ class CredentialsTests(PoolCase):
     def written(self, data: bytes) -> str:
         path = Path(self.mktemp())
         path.write_bytes(data)
+        path.chmod(0o600)
         return str(path)
 
     def test_files(self) -> None:
