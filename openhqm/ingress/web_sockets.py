@@ -87,8 +87,10 @@ class WebSockets:
         return path
 
     async def _answer(self, message: FullRequest) -> Answer | StreamedAnswer:
+        refusal, _ = self._check(message, Role.READ, True)
+        if refusal is not None:  # the bytes that every route has for it
+            return refusal
         try:
-            self._admit(message, Role.READ, True)
             return self._upgrade(message)
         except HTTPProblem as error:
             return problem(error.status, error.detail, instance=instance(message.head.target), fields=error.fields)
@@ -119,12 +121,16 @@ class WebSockets:
 
         return Upgrade(fields, lambda writer: WebSocket(writer, self._clock, self._most, begin))
 
-    def _admit(self, message: FullRequest, role: Role, count: bool = False) -> Caller | None:
-        """Who it is. `HTTPProblem` with the refusal; ``count``: a wrong credential is one more of its address."""
+    def _check(self, message: FullRequest, role: Role, count: bool) -> tuple[Answer | None, Caller | None]:
+        """See `Access.check`."""
         if self._access is None:
-            return None
+            return None, None
         credentials = message.head.credentials or _offered_key(message)
-        refusal, caller = self._access.check(role, message.head.target, credentials, message.connection, count)
+        return self._access.check(role, message.head.target, credentials, message.connection, count)
+
+    def _admit(self, message: FullRequest, role: Role) -> Caller | None:
+        """Who it is, once the WebSocket has begun. `HTTPProblem` with the refusal."""
+        refusal, caller = self._check(message, role, False)
         if refusal is not None:
             raise HTTPProblem(refusal.status, msgspec.json.decode(refusal.body)["detail"], refusal.fields)
         return caller
