@@ -98,12 +98,13 @@ def run_all(scratch: str, jobs: int) -> Counts:
 
 
 def in_memory() -> str | None:
-    """A directory for temporary files that is no disk, where there is one with room."""
+    """A directory for temporary files that is no disk, where there is one with room, and programs in it can run."""
     try:
-        room = shutil.disk_usage(MEMORY).free
+        room, flags = shutil.disk_usage(MEMORY).free, os.statvfs(MEMORY).f_flag
     except OSError:  # there is no such directory
         return None
-    return MEMORY if room >= ROOM_BYTES and os.access(MEMORY, os.W_OK) else None
+    usable = room >= ROOM_BYTES and os.access(MEMORY, os.W_OK) and not flags & os.ST_NOEXEC
+    return MEMORY if usable else None
 
 
 def main(names: Sequence[str]) -> int:
