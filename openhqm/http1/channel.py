@@ -226,11 +226,6 @@ class HTTP1Channel(ClosingChannel):
         if not self._closing:
             self.dataReceived(self._reader.take_unread())
 
-    def _update_buffered(self) -> None:
-        more = self._queue.size + self._reader.collected + len(self._reader.unread) - self._buffered
-        self._buffered += more
-        self.site.buffered += more
-
     def _set_reading(self, reading: bool) -> None:
         if reading != self._reading and not self._closing and not self._half_closed:
             self._reading = reading

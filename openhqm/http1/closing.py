@@ -31,13 +31,16 @@ class ClosingChannel(ResponseConsumer, WebChannel, Protocol):
     _half_closed: bool
     _closing: bool
     _reading: bool
+    _buffered: int
 
     @property
     def _is_between_requests(self) -> bool:
         return self._serving is None and not self._queue and self._reader.between
 
     def _update_buffered(self) -> None:
-        raise NotImplementedError
+        more = self._queue.size + self._reader.collected + len(self._reader.unread) - self._buffered
+        self._buffered += more
+        self.site.buffered += more
 
     def _close(self) -> None:
         """Serve nothing more, and close the connection once what was written is sent."""

@@ -323,11 +323,11 @@ class Door:
             return await self._look(correlation_id, wait)
         try:
             record = await self.store.find(correlation_id)
-            if record.tenant == tenant:
-                return record if wait is None else await self._look(correlation_id, wait)
-        except ExpiredRequest:
-            pass  # it is not known any more whose it was
-        raise UnknownRequest(correlation_id)
+        except ExpiredRequest:  # it is not known any more whose it was
+            raise UnknownRequest(correlation_id) from None
+        if record.tenant != tenant:
+            raise UnknownRequest(correlation_id)
+        return record if wait is None else await self._look(correlation_id, wait)
 
     def _look(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
         return self.store.find(correlation_id) if wait is None else self._waiting.wait_for_ending(correlation_id, wait)
