@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.keep_alive import KeepAlive
 from openhqm.delivery.streams import EventStreams
+from openhqm.errors import how_to_install
 from openhqm.http1.messages import Answer, FastPath, FullRequest, StreamedAnswer
 from openhqm.http1.rules import Credentials
 from openhqm.http1.upgrading import Upgrade
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SOCKET = b"/api/v1/ws"
 OFFERED_KEY = b"openhqm.key."
 """What stands before a key or a token among the offered protocols."""
-MISSING = "this process has no WebSocket: install wsproto, by the extra openhqm[websocket]"
+MISSING = f"this process has no WebSocket: {how_to_install('websocket')}"
 
 
 def _offered_key(message: FullRequest) -> Credentials:
