@@ -42,6 +42,8 @@ EXTRAS = {
     "tls": TLS,
     "websocket": WEBSOCKET,
 }
+# The site of the documentation.
+DOCS = ["furo>=2025.9", "myst-parser>=4", "sphinx>=8.1"]
 ALL = sorted({each for extra in EXTRAS.values() for each in extra})
 
 setup(
@@ -72,8 +74,10 @@ setup(
     extras_require={
         **EXTRAS,
         "all": ALL,
+        "docs": DOCS,
         "test": [
             *ALL,
+            *DOCS,
             "build>=1.2",
             "check-wheel-contents>=0.6",
             "coverage>=7.6",
@@ -99,6 +103,7 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Internet :: WWW/HTTP",
     ],
 )

@@ -22,8 +22,8 @@ from openhqm.config.loading import load
 from openhqm.errors import ConfigurationError
 from tests.servers import ROOT
 
-PROVISIONS = {"all", "test"}
-"""Extras that are made of others."""
+PROVISIONS = {"all", "docs", "test"}
+"""Extras that are made of others, or that nothing of OpenHQM imports."""
 TECHNIQUES = {"jwt", "routing", "schema", "tls", "websocket"}
 """Extras that belong to no product."""
 LOADS = """
@@ -58,7 +58,7 @@ def name(requirement: str) -> str:
 def optional_modules(packages: dict[str, Any]) -> set[str]:
     """The top-level modules of what only extras bring."""
     extras = packages["extras_require"]
-    wanted = {name(each) for key, extra in extras.items() if key != "test" for each in extra}
+    wanted = {name(each) for key, extra in extras.items() if key not in PROVISIONS for each in extra}
     wanted -= {name(each) for each in packages["install_requires"]}
     return {module for module, owners in packages_distributions().items() if {name(each) for each in owners} & wanted}
 

@@ -22,6 +22,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 PROGRAMS = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
 MAY_WRITE = {
+    "docs.yaml: publish": {"pages", "id-token"},
     "release.yaml: index": {"id-token"},
     "release.yaml: images": {"packages", "id-token", "attestations"},
     "release.yaml: chart": {"packages"},
