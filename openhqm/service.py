@@ -24,6 +24,7 @@ from openhqm.announcing import Announcing
 from openhqm.applied import reloading
 from openhqm.backends import PRODUCTS, look_at_required, make_backend, make_foreign_brokers
 from openhqm.bridges.bridges import Bridges
+from openhqm.bridges.reading import never_away
 from openhqm.check_report import report
 from openhqm.config.handler_rules import FIRST_LOOK
 from openhqm.config.model import Settings
@@ -156,8 +157,10 @@ class OpenHQM(Service):
         addressing = settings.addressing()
         brokers, works = make_foreign_brokers(settings, reactor), settings.worker.enabled
         pool = self._pool = WorkerPool(settings, addressing, queue, reactor, self.registry, brokers) if works else None
-        rules = read_submission, check_submission
-        self.bridges = Bridges(settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry)
+        rules, is_away = (read_submission, check_submission), pool.is_away if pool is not None else never_away
+        self.bridges = Bridges(
+            settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry, is_away
+        )
         door_metrics = DoorMetrics(self.registry)
         self._waiting = LongPolls(store, reactor)
         ahead = ahead_of(reactor) if self.backend.own_time else never_ahead

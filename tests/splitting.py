@@ -14,6 +14,7 @@ SECONDS: Mapping[str, int] = {
     "tests.bridges.test_bad_input": 14,
     "tests.bridges.test_inbox": 10,
     "tests.bridges.test_offline": 12,
+    "tests.bridges.test_replay": 40,
     "tests.bridges.test_reply_to": 6,
     "tests.brokered.test_forms": 240,
     "tests.brokered.test_kills": 4,

@@ -34,6 +34,7 @@ from openhqm.errors import (
 )
 from openhqm.interfaces import Acks, IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription, Message
 from openhqm.messages import Acceptance, DeadLetter, Reply, Status
+from openhqm.policy.queue_names import BACKLOG
 from openhqm.policy.reason_classes import ReasonClass
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
@@ -71,7 +72,7 @@ class _Entry:
     def line(self) -> Line | None:
         """The partition in which it has to keep its place."""
         submission = None if self.reading is None else self.reading.submission
-        if submission is None or submission.partition is None:
+        if submission is None or submission.partition in (None, BACKLOG):
             return None
         return submission.endpoint, submission.partition
 

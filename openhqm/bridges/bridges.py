@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from openhqm.bridges.bridge import OUTCOMES, Bridge
 from openhqm.bridges.endings import StoreEndings
 from openhqm.bridges.formats import CheckSubmission, Formats, ReadSubmission
-from openhqm.bridges.reading import Reader
+from openhqm.bridges.reading import Reader, never_away
 from openhqm.config.bridge_rules import foreign_channels
 from openhqm.config.bridges import Bridge as BridgeSettings
 from openhqm.config.inbox import INBOX
@@ -30,7 +30,8 @@ from openhqm.runtime.deferreds import deferred
 class Bridges:
     """The bridges that ``settings`` describe, into ``queue``. ``brokers`` has those of other programs, by name.
 
-    ``rules`` are those of the door: a message is not allowed what a caller is not.
+    ``rules`` are those of the door: a message is not allowed what a caller is not. ``is_away`` says whether an endpoint
+    is away.
     """
 
     _log = Logger()
@@ -46,6 +47,7 @@ class Bridges:
         rules: tuple[ReadSubmission, CheckSubmission],
         clock: IReactorTime,
         registry: CollectorRegistry,
+        is_away: Callable[[str | None], bool] = never_away,
     ) -> None:
         self._brokers = brokers
         self._bridges: list[Bridge] = []
@@ -59,7 +61,7 @@ class Bridges:
                 broker,
                 each.from_.channels(foreign_channels(settings, products, each.from_.broker).key),
                 each.client_id(settings.brokers),
-                Reader(each, addressing, Formats(*rules), fault, settings.server.max_body_bytes),
+                Reader(each, addressing, Formats(*rules), fault, settings.server.max_body_bytes, is_away),
                 queue,
                 clock,
                 random.random,

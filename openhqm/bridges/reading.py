@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from openhqm.bridges.formats import Formats
-from openhqm.config.bridges import NONE, Bridge, replies_of
+from openhqm.config.bridges import NONE, STRICT, Bridge, replies_of
 from openhqm.config.inbox import Inbox
 from openhqm.errors import UnreadableMessage
 from openhqm.interfaces import Message, Properties
@@ -22,6 +22,7 @@ from openhqm.messages import DeadLetter, IdempotencyClaim, Priority, Reply, Requ
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.fields import Document
 from openhqm.policy.foreign import MESSAGE_ID
+from openhqm.policy.queue_names import BACKLOG
 from openhqm.policy.reason_classes import ReasonClass
 from openhqm.policy.text_templates import LEVELS, TOPIC, TextTemplate, one_level
 
@@ -51,11 +52,17 @@ class Reading(msgspec.Struct, frozen=True):
     follow_ups: tuple[Submission, ...]
 
 
+def never_away(endpoint: str | None) -> bool:
+    """No endpoint is away."""
+    return False
+
+
 class Reader:
     """Reads the messages of one bridge. ``addressing`` can be exchanged.
 
     ``reply_fault`` says what keeps a channel, which a message names, from getting a reply; None: nothing. Messages of
-    more than ``most_bytes`` are refused.
+    more than ``most_bytes`` are refused. ``is_away`` says of an endpoint, as submissions name it, whether it is away
+    now: what comes for it then waits apart, where the bridge has a rate for its backlog.
     """
 
     def __init__(
@@ -65,12 +72,14 @@ class Reader:
         formats: Formats,
         reply_fault: Callable[[str], str | None],
         most_bytes: int,
+        is_away: Callable[[str | None], bool] = never_away,
     ) -> None:
         self.addressing = addressing
         self._bridge = bridge
         self._formats = formats
         self._reply_fault = reply_fault
         self._most_bytes = most_bytes
+        self._is_away = is_away
         self._partition_key = _compiled(bridge.partition_key)
         self._path = _compiled(bridge.path)
         reply = bridge.reply_channel
@@ -96,7 +105,7 @@ class Reader:
             self._check_reply_to(reply_to)
             submission = replace(submission, reply_to=reply_to)
         follow_ups = (*self.addressing.follow_ups(submission), *(() if follow_up is None else (follow_up,)))
-        submission = self.addressing.addressed(submission)
+        submission = self._placed(self.addressing.addressed(submission))
         if not follow_ups and submission.reply_to is None:
             submission = replace(submission, keeps_result=False)  # each would wait on the disk for its expiry
         identity = content.identity or about.message_id or about.identity
@@ -108,6 +117,13 @@ class Reader:
             seconds = SEEN_SECONDS if certain else SEEN_BRIEFLY_SECONDS
             claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
         return Reading(submission, claim, certain, follow_ups)
+
+    def _placed(self, submission: Submission) -> Submission:
+        """The submission in the queue of the backlog, where it belongs there."""
+        if self._bridge.order == NONE and submission.partition is not None:
+            submission = replace(submission, partition=None)
+        apart = self._bridge.replay.rate is not None and submission.partition is None
+        return replace(submission, partition=BACKLOG) if apart and self._is_away(submission.endpoint) else submission
 
     def letter(
         self, message: Message, reason: str, now: float, kind: ReasonClass = ReasonClass.NOT_A_REQUEST
@@ -157,6 +173,8 @@ class Reader:
         if key is not None:
             metadata[KEY] = key
             metadata.setdefault("partition_key", key)
+        if bridge.order == STRICT:
+            metadata["partition_key"] = self._scope
         if bridge.endpoint is not None:
             metadata["endpoint"] = bridge.endpoint
         if bridge.operation is not None:

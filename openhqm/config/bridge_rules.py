@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openhqm.config.bridges import NONE, REPLIES, Bridge
+from openhqm.config.bridges import NONE, PER_KEY, REPLIES, STRICT, Bridge
 from openhqm.config.inbox import INBOX, Inbox
 from openhqm.config.model import Settings
-from openhqm.config.products import ForeignChannels, Products, Reach
+from openhqm.config.products import ForeignChannels, Kind, Products, Reach
 from openhqm.config.publishing import Answer, Publish
 from openhqm.policy.text_templates import TextTemplate
 
+STRICT_FIELD = "metadata.partition_key"
 Found = Iterator[tuple[str, str]]
 
 
@@ -36,6 +37,7 @@ def about_bridges(settings: Settings, products: Products) -> Found:
         yield from _about_its_replies(settings, products, bridge, key)
         yield from _about_its_failures(settings, products, bridge, key)
         yield from _about_its_destination(settings, bridge, key)
+        yield from _about_its_order(settings, products, bridge, key)
     yield from _about_client_ids(settings, products)
     if written and settings.server.workers > 1:
         yield "bridges", f"read with one process: server.workers must be 1, not {settings.server.workers}"
@@ -184,9 +186,19 @@ def _about_its_destination(settings: Settings, bridge: Bridge, key: str) -> Foun
         yield f"{key}.operation", "must be left out beside endpoint"
     if bridge.partition_key is not None and not settings.partitioning.enabled:
         yield f"{key}.partition_key", "has no effect: set partitioning.enabled, or leave it out"
-    if bridge.replay.rate is not None and not settings.partitioning.enabled:
-        why = "for in one queue, what comes now would wait behind the backlog"
-        yield f"{key}.replay.rate", f"needs partitioning.enabled, {why}"
+
+
+def _about_its_order(settings: Settings, products: Products, bridge: Bridge, key: str) -> Found:
+    partitions, source = settings.partitioning, bridge.from_
+    keyed = source.broker in settings.brokers and foreign_channels(settings, products, source.broker).keyed
+    if bridge.order in (PER_KEY, STRICT) and not partitions.enabled:
+        yield f"{key}.order", f"{bridge.order} needs partitioning.enabled"
+    elif bridge.order == STRICT and partitions.key_field != STRICT_FIELD:
+        yield f"{key}.order", f"strict needs partitioning.key_field: {STRICT_FIELD}"
+    elif bridge.order == PER_KEY and bridge.partition_key is None and not keyed:
+        yield f"{key}.order", "per_key needs partition_key, for its messages have no key of their own"
+    if bridge.replay.rate is not None and products[settings.queue.type].kind is not Kind.BACKEND:
+        yield f"{key}.replay.rate", f"cannot be kept where requests wait in {settings.queue.type}: take sqlite or redis"
 
 
 def _about_client_ids(settings: Settings, products: Products) -> Found:

@@ -18,6 +18,8 @@ from openhqm.policy.text_templates import TextTemplate
 
 FORMATS = ("auto", "json", "text", "bytes", "cloudevents", "envelope")
 NONE = "none"
+PER_KEY, STRICT = "per_key", "strict"
+ORDERS = (PER_KEY, STRICT, NONE)
 REPLIES = "replies-"
 """What the names of the queues begin with in which replies wait: one for each broker that gets some."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -102,7 +104,7 @@ class Bridge:
     be neither accepted nor acknowledged. ``reply`` None: a reply goes to the message's own address, if it has one.
     ``dead_letters`` is the channel of the same broker into which a message that fails for good is published.
     ``required`` is what has to be kept (`openhqm.policy.guarantees`). The requests are on behalf of ``tenant``, whose
-    keys may read them.
+    keys may read them. ``order``: the messages of one key are worked on one after the other, all are, or none.
     """
 
     name: str = ""
@@ -115,6 +117,7 @@ class Bridge:
     path: str | None = attrs.field(default=None, validator=optional(_template))
     acknowledge: str | None = attrs.field(default=None, validator=optional(one_of(("acceptance", "ending"))))
     most: int = attrs.field(default=100, validator=between(1, 10_000))
+    order: str | None = attrs.field(default=None, validator=optional(one_of(ORDERS)))
     replay: Replay = attrs.field(factory=Replay)
     reply: ReplyChannel | str | None = attrs.field(default=None, validator=optional(_reply))
     dead_letters: str | None = attrs.field(default=None, validator=optional(not_empty))
@@ -128,6 +131,8 @@ class Bridge:
             found.append((("name",), "must be 1 to 64 letters, digits, hyphens and underscores"))
         if self.from_.broker == "-":
             found.append((("from",), "is missing: name a broker, and what is read there"))
+        if self.partition_key is not None and self.order in (STRICT, NONE):
+            found.append((("partition_key",), f"has no effect with order: {self.order}"))
         if found:
             raise Wrong(found)
 
@@ -153,6 +158,15 @@ class Bridge:
         if self.reply == NONE:
             return None
         return (self.reply_channel.broker if self.reply_channel is not None else None) or self.from_.broker
+
+
+def endpoints_apart(bridges: Sequence[Bridge], endpoints: Sequence[str]) -> frozenset[str]:
+    """Which of ``endpoints`` have a queue for the backlog of bridges, beside the one for what comes now."""
+    found: set[str] = set()
+    for each in bridges:
+        if each.replay.rate is not None:
+            found.update(endpoints if each.endpoint is None else {each.endpoint})
+    return frozenset(found)
 
 
 def replies_of(broker: str) -> str:

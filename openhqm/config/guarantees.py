@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openhqm.config.bridge_rules import foreign_channels
-from openhqm.config.bridges import NONE, Bridge
+from openhqm.config.bridges import NONE, STRICT, Bridge
 from openhqm.config.model import Settings
 from openhqm.config.products import Products
 from openhqm.errors import Complaint, ConfigurationError
@@ -74,6 +74,6 @@ def _of_bridge(settings: Settings, products: Products, bridge: Bridge, queue: An
         queue,
         ending=bridge.acknowledge == "ending",
         in_order=channels.in_order,
-        keyed=bridge.partition_key is not None or channels.keyed,
+        keyed=bridge.order == STRICT or (bridge.order != NONE and (bridge.partition_key is not None or channels.keyed)),
         rests=bridge.acknowledge != "ending" or bridge.dead_letters is None or bridge.reply != NONE,
     )

@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import optional
 
 from openhqm.config.auth import JWT, MTLS, ServerTLSFiles, WrongLogins
-from openhqm.config.bridges import Bridge, NamedBroker, replies_of, unique_names
+from openhqm.config.bridges import Bridge, NamedBroker, endpoints_apart, replies_of, unique_names
 from openhqm.config.callbacks import CallbackSettings
 from openhqm.config.cors import CorsSettings
 from openhqm.config.endpoints import CALLERS, Proxy
@@ -392,6 +392,7 @@ class Settings:
             operations=frozenset(worker.handlers),
             routes=self.routing.table(),
             schemas=schemas_of(self),
+            apart=endpoints_apart(self.bridges, proxy.names),
             partitioning=Partitioning(Field.parse(partitions.key_field), partitions.partition_count)
             if partitions.enabled
             else None,

@@ -12,7 +12,7 @@ from openhqm.errors import DestinationRefused, InvalidRequest
 from openhqm.messages import Submission
 from openhqm.policy.callbacks import refuse
 from openhqm.policy.fields import Document, Field, to_text
-from openhqm.policy.queue_names import partition_of
+from openhqm.policy.queue_names import BACKLOG, partition_of
 from openhqm.policy.routing import RouteTable
 from openhqm.policy.schemas import Schemas
 
@@ -40,6 +40,7 @@ class Addressing:
     ``hidden`` are endpoints that no submission can name: what waits there, the gateway itself has put there.
     ``follow_ups`` says what a submission leaves to be done once it has ended, and raises `InvalidRequest`.
     ``schemas`` say what payloads have to be.
+    ``apart`` are the endpoints that have a queue for what was accepted while they were away.
     ``callers``, one of the endpoints, is for URLs that requests name themselves: ``check_url`` checks those, and raises
     `DestinationRefused`.
     """
@@ -55,6 +56,7 @@ class Addressing:
     routes: RouteTable = attrs.field(factory=RouteTable)
     partitioning: Partitioning | None = None
     schemas: Schemas | None = None
+    apart: Collection[str] = ()
 
     @property
     def shared(self) -> str | None:
@@ -87,6 +89,8 @@ class Addressing:
         for in_name, endpoint in [(None, self.shared), *named]:
             for partition in partitions:
                 yield in_name, endpoint, partition
+            if endpoint in self.apart:
+                yield in_name, endpoint, BACKLOG
         for name in self.hidden:
             yield name, name, None
 

@@ -6,6 +6,7 @@ A slow or dead endpoint delays the requests in its own queues only. Names begin 
     requests            no endpoint, no partition
     requests.billing    endpoint billing
     requests.billing._3 partition 3 of it
+    requests.billing._backlog what came while it was away, where that goes apart
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from openhqm.messages import Priority, Submission
 
 MOST_WORKED_QUEUES = 1000
 """The most queues of requests that a configuration may have."""
+BACKLOG = -1
+"""In place of a partition: the queue of what bridges accepted while the endpoint was away. It has no order to keep."""
+_BACKLOG_NAME = "backlog"
 MOST_QUEUES = MOST_WORKED_QUEUES + 200
 """The most queues that a process can know: those, the dead letters, and queues of endpoints that were removed."""
 
@@ -23,7 +27,9 @@ MOST_QUEUES = MOST_WORKED_QUEUES + 200
 def queue_name(requests: str, endpoint: str | None = None, partition: int | None = None) -> str:
     """The queue for requests to ``endpoint`` and ``partition``. An endpoint's name does not begin with ``_``."""
     name = requests if endpoint is None else f"{requests}.{endpoint}"
-    return name if partition is None else f"{name}._{partition}"
+    if partition is None:
+        return name
+    return f"{name}._{_BACKLOG_NAME if partition == BACKLOG else partition}"
 
 
 def queue_of(requests: str, submission: Submission) -> str:
@@ -41,7 +47,8 @@ def priority_of(submission: Submission) -> Priority:
 def parts_of(requests: str, queue: str) -> tuple[str | None, int | None]:
     """The endpoint and the partition in the name of a queue."""
     parts = queue.removeprefix(requests).split(".")[1:]
-    partition = int(parts.pop()[1:]) if parts and parts[-1].startswith("_") else None
+    last = parts.pop()[1:] if parts and parts[-1].startswith("_") else None
+    partition = None if last is None else BACKLOG if last == _BACKLOG_NAME else int(last)
     return parts[0] if parts else None, partition
 
 

@@ -16,10 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.messages import Request
 from openhqm.policy.breaker import Breaker, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
+from openhqm.policy.queue_names import BACKLOG
 
 PROBE_SECONDS = 5.0
 BRIDGE = "bridge"
 """The metadata of a bridged request that names its bridge."""
+AT_ONCE = 1e9
+_MARKED = None  # no bridge has this name
 
 
 class GateClosed(Exception):
@@ -62,8 +65,9 @@ class Gate:
     ``probe``, where there is one, finds out whether the target can be reached: then its Deferred fires. While the
     breaker is open for want of a connection, the gate probes, and admits no call before that has succeeded.
 
-    ``replay_rates`` has the bridges whose backlog goes at a rate of its own, in requests a second: what was accepted
-    before the target recovered, or before this gate was made. All other calls go first.
+    ``replay_rates`` has the bridges whose backlog goes at a rate of its own, in requests a second: what waits apart,
+    and what was accepted in a partition before the target recovered, or before this gate was made. All other calls go
+    first. What was accepted in no partition shares its queue with what comes now. It is marked, and has no rate.
     """
 
     def __init__(
@@ -85,7 +89,9 @@ class Gate:
         self.ended_calls: dict[bool | None, int] = {True: 0, False: 0, None: 0}
         self._entering: deque[Deferred[Call]] = deque()
         self._awaiting_breaker: deque[Deferred[None]] = deque()
-        self._replays = {bridge: _Replay(Pace(rate, 1.0)) for bridge, rate in replay_rates.items()}
+        rates: dict[str | None, float] = {_MARKED: AT_ONCE} if replay_rates else {}
+        rates.update(replay_rates)
+        self._replays = {bridge: _Replay(Pace(rate, 1.0)) for bridge, rate in rates.items()}
         self._recovered_at = clock.seconds()
         self._is_away = False
         self._timer: Any = None
@@ -168,7 +174,10 @@ class Gate:
         if replay is None:
             return None
         self._look(now)
-        return replay if self._is_away or request.submitted_at < self._recovered_at else None
+        partition = request.submission.partition
+        if partition != BACKLOG and not self._is_away and request.submitted_at >= self._recovered_at:
+            return None
+        return self._replays[_MARKED] if partition is None else replay
 
     def _look(self, now: float) -> None:
         """Notice that the target went away, or that it recovered."""

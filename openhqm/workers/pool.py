@@ -20,7 +20,7 @@ from openhqm.errors import Complaint, ConfigurationError
 from openhqm.interfaces import IForeignBroker, IMessageQueue
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.breaker import State
-from openhqm.policy.queue_names import MOST_WORKED_QUEUES, queue_name
+from openhqm.policy.queue_names import BACKLOG, MOST_WORKED_QUEUES, queue_name
 from openhqm.runtime.deferreds import deferred
 from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.consumer import Consumer
@@ -67,6 +67,7 @@ class WorkerPool:
         self._consumers: dict[str, Consumer] = {}
         self.gates: dict[str, Gate] = {}
         self._contexts = self._maker.make(settings, addressing.routes)
+        self._shared = addressing.shared
         self._exchange(self._contexts, _lanes(settings, addressing, self._contexts))
         registry.register(BreakerCollector(self.gates))
 
@@ -84,6 +85,12 @@ class WorkerPool:
     def unavailable_reason(self) -> str | None:
         """The first reason for which a consumer takes no requests although it should, or None."""
         return next((reason for each in self._consumers.values() if (reason := each.unavailable_reason)), None)
+
+    def is_away(self, endpoint: str | None) -> bool:
+        """Whether the target of requests for ``endpoint``, as submissions name it, is away now."""
+        contexts, shared = self._contexts, self._shared
+        gate = contexts.of(shared if endpoint is None else endpoint).gate
+        return gate is not None and gate.state is not State.CLOSED
 
     def start(self) -> None:
         """Begin to receive requests."""
@@ -108,7 +115,13 @@ class WorkerPool:
             reason = f"with the queues of endpoints that were removed since the start, {known} queues are known, and "
             reason += f"{MOST_WORKED_QUEUES} can be: restart openhqm"
             raise ConfigurationError([Complaint("proxy.endpoints", reason)])
-        return lambda: self._exchange(contexts, lanes)
+        shared = addressing.shared
+
+        def exchange() -> None:
+            self._shared = shared
+            self._exchange(contexts, lanes)
+
+        return exchange
 
     def _exchange(self, contexts: Contexts, lanes: dict[str, _Lane]) -> None:
         before, self._contexts = self._contexts, contexts
@@ -176,7 +189,9 @@ def _lanes(settings: Settings, addressing: Addressing, contexts: Contexts) -> di
     """How each queue is worked on, by its name."""
     return {
         queue_name(settings.queue.request_queue, in_name, partition): _Lane(
-            contexts.of(endpoint), slots_of(settings, endpoint) if partition is None else 1, partition is not None
+            contexts.of(endpoint),
+            slots_of(settings, endpoint) if partition in (None, BACKLOG) else 1,
+            partition not in (None, BACKLOG),
         )
         for in_name, endpoint, partition in addressing.lanes()
     }

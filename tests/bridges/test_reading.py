@@ -12,12 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.bridges.formats import Formats
 from openhqm.bridges.reading import Reader, Reading
 from openhqm.codec import encode_request
-from openhqm.config.bridges import Bridge, ReplyChannel, Source
+from openhqm.config.bridges import Bridge, Replay, ReplyChannel, Source
 from openhqm.errors import InvalidRequest, MalformedJSON, OpenHQMError, TransformFailed, UnreadableMessage
 from openhqm.ingress.submission import check_submission, read_submission
 from openhqm.interfaces import Message, Properties
 from openhqm.messages import Priority, Request, Submission
-from openhqm.policy.addressing import Addressing
+from openhqm.policy.addressing import Addressing, Partitioning
+from openhqm.policy.fields import Field
+from openhqm.policy.queue_names import BACKLOG, partition_of
 
 FORMATS = Formats(read_submission, check_submission)
 REFUSALS = (UnreadableMessage, InvalidRequest, MalformedJSON, TransformFailed)
@@ -167,6 +169,36 @@ class PlaceTests(SynchronousTestCase):
         for body in (b"{}", b'{"a": ".."}', b'{"a": "x/../y"}'):
             with self.assertRaises(REFUSALS):  # type: ignore[arg-type]
                 made.read(message(body), 0.0)
+
+    def test_order(self) -> None:
+        """All messages of a bridge are one sequence, or none: what the message says of a key decides neither."""
+        addressing = Addressing(partitioning=Partitioning(Field.parse("metadata.partition_key"), 16))
+        keyed = [replace(message(), key=f"k{number}") for number in range(20)]
+        for order, count in ((None, 16), ("strict", 1)):
+            made = reader(addressing=addressing, order=order)
+            partitions = {made.read(each, 0.0).submission.partition for each in keyed}
+            self.assertNotIn(None, partitions)
+            self.assertEqual(len(partitions), count)
+        made = reader(addressing=addressing, order="none")
+        self.assertEqual({made.read(each, 0.0).submission.partition for each in keyed}, {None})
+
+    def test_away(self) -> None:
+        """What comes while its endpoint is away waits apart, unless it has a place in a partition to keep."""
+        partitioning = Partitioning(Field.parse("metadata.partition_key"), 16)
+        addressing = Addressing(endpoints=("e", "f"), default="f", partitioning=partitioning)
+        away = {"e": True, None: False}
+
+        def partition(key: str | None = None, **bridge: Any) -> int | None:
+            settings = Bridge(name="b", from_=source(), **bridge)
+            made = Reader(settings, addressing, FORMATS, lambda name: None, 10_000, away.__getitem__)
+            return made.read(replace(message(), key=key), 0.0).submission.partition
+
+        rate = Replay(5.0)
+        self.assertEqual(partition(endpoint="e", replay=rate), BACKLOG)
+        self.assertEqual(partition("k", endpoint="e", order="none", replay=rate), BACKLOG)
+        self.assertEqual(partition("k", endpoint="e", replay=rate), partition_of("k", 16))
+        self.assertIsNone(partition(endpoint="e"))
+        self.assertIsNone(partition(endpoint="f", replay=rate))
 
     def test_nowhere(self) -> None:
         """A message for which there is no endpoint is no request."""

@@ -11,6 +11,7 @@ from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load
 from openhqm.config.model import Settings
 from openhqm.errors import ConfigurationError
+from openhqm.policy.queue_names import BACKLOG
 
 PLANT = {"type": "mqtt", "host": "plant.example", "password": "secret-text", "username": "u"}
 BRIDGE = {"name": "b", "from": {"broker": "plant", "topics": ["a/+"]}, "endpoint": "e"}
@@ -202,7 +203,9 @@ class BridgesTests(SynchronousTestCase):
     def test_contradictions(self) -> None:
         """Keys without an effect, or with a bad one, are refused."""
         self.refused("bridges.0.partition_key", "partitioning.enabled", [self.bridge(partition_key="{{ topic[1] }}")])
-        self.refused("bridges.0.replay.rate", "partitioning.enabled", [self.bridge(replay={"rate": 5})])
+        for broker in ("mqtt", "rabbitmq"):
+            queue = {"queue": {"type": broker}}
+            self.refused("bridges.0.replay.rate", "sqlite or redis", [self.bridge(replay={"rate": 5})], **queue)
         self.refused("bridges.0.replay.rate", "0.001", [self.bridge(replay={"rate": 0})])
         self.refused("bridges.0.operation", "beside endpoint", [self.bridge(operation="x")])
         self.refused("bridges.0.acknowledge", "in order", [self.bridge(acknowledge="ending")])
@@ -212,6 +215,34 @@ class BridgesTests(SynchronousTestCase):
         self.refused(
             "proxy.endpoints.replies-plant", "another name", [BRIDGE], {"replies-plant": {"url": "http://localhost:1"}}
         )
+
+    def test_order(self) -> None:
+        """An order is refused where it could not be kept, and what would have no effect beside it."""
+        partitioned = {"partitioning": {"enabled": True}}
+        for order in ("per_key", "strict"):
+            self.refused("bridges.0.order", "partitioning.enabled", [self.bridge(order=order)])
+        self.refused("bridges.0.order", "needs partition_key", [self.bridge(order="per_key")], **partitioned)
+        self.refused("bridges.0.order", "none", [self.bridge(order="any")])
+        elsewhere = {"partitioning": {"enabled": True, "key_field": "payload.id"}}
+        self.refused("bridges.0.order", "metadata.partition_key", [self.bridge(order="strict")], **elsewhere)
+        for order in ("strict", "none"):
+            bridge = self.bridge(order=order, partition_key="x")
+            self.refused("bridges.0.partition_key", f"order: {order}", [bridge], **partitioned)
+            read([self.bridge(order=order, replay={"rate": 5})], **partitioned)
+        read([self.bridge(order="per_key", partition_key="{{ topic[1] }}", replay={"rate": 5})], **partitioned)
+        read([self.bridge(order="none", replay={"rate": 5})])
+
+    def test_backlogs(self) -> None:
+        """What comes while an endpoint is away has a queue of its own, where a bridge has a rate for it."""
+
+        def queues(*bridges: dict[str, Any]) -> list[tuple[str | None, int | None]]:
+            lanes = read(list(bridges), {"f": ENDPOINT}).addressing().lanes()
+            return [(endpoint, partition) for endpoint, _, partition in lanes if partition is not None]
+
+        self.assertEqual(queues(BRIDGE), [])
+        self.assertEqual(queues(self.bridge(replay={"rate": 5})), [("e", BACKLOG)])
+        routed = {name: value for name, value in BRIDGE.items() if name != "endpoint"}
+        self.assertEqual(queues({**routed, "replay": {"rate": 5}}), [("e", BACKLOG), ("f", BACKLOG)])
 
     def test_publishing(self) -> None:
         """An endpoint publishes or is called, to a broker and a topic that there are."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.policy.queue_names import holds_requests, partition_of, parts_of, queue_name
+from openhqm.policy.queue_names import BACKLOG, holds_requests, partition_of, parts_of, queue_name
 
 
 class QueueNamesTests(SynchronousTestCase):
@@ -15,7 +15,9 @@ class QueueNamesTests(SynchronousTestCase):
 
     def test_unique(self) -> None:
         """Each endpoint and partition has a queue of its own, which holds requests."""
-        parts = [(endpoint, partition) for endpoint in (None, "a", "b_2", "a-1") for partition in (None, 0, 1, 11)]
+        parts = [
+            (endpoint, partition) for endpoint in (None, "a", "b_2", "a-1") for partition in (None, BACKLOG, 0, 1, 11)
+        ]
         names = [queue_name("requests", *each) for each in parts]
         self.assertEqual(len(set(names)), len(names))
         self.assertEqual([parts_of("requests", name) for name in names], parts)

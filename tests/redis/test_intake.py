@@ -359,11 +359,11 @@ class IntakeTests(RealRedisTestCase):
 
 
 class Target:
-    """An HTTP service that keeps what it was asked, and answers after ``delay`` seconds."""
+    """An HTTP service that keeps what it was asked, and answers after ``delay`` seconds. ``port`` 0: any."""
 
     delay = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.asked: list[tuple[dict[str, str], bytes]] = []
         self.paths: list[str] = []
         target = self
@@ -384,7 +384,7 @@ class Target:
             def log_message(self, *arguments: Any) -> None:
                 """Log nothing."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Service)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.messages import Request, Submission
 from openhqm.policy.breaker import FIRST_PAUSE, NEVER, UNREACHABLE_CALLS, Breaker, BreakerPolicy, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
+from openhqm.policy.queue_names import BACKLOG
 from openhqm.workers.gate import Call, Gate, GateClosed
 from tests import hypothesis_profile  # noqa: F401
 
@@ -293,9 +294,9 @@ class ProbeTests(SynchronousTestCase):
         self.successResultOf(self.rig.gate.passable())
 
 
-def bridged(submitted_at: float, bridge: Any = "plant") -> Request:
+def bridged(submitted_at: float, bridge: Any = "plant", partition: int | None = 3) -> Request:
     """A request of a bridge."""
-    return Request("7f9c", submitted_at, Submission(b"1", metadata={"bridge": bridge}))
+    return Request("7f9c", submitted_at, Submission(b"1", metadata={"bridge": bridge}, partition=partition))
 
 
 class ReplayTests(SynchronousTestCase):
@@ -357,6 +358,18 @@ class ReplayTests(SynchronousTestCase):
         self.ask("elsewhere", bridged(60.0, "other"))
         expected = [("live", False), ("caller", False), ("unhashable", False), ("of no bridge", False)]
         self.assertEqual([(name, replayed) for name, _, replayed in self.begun], [*expected, ("elsewhere", True)])
+
+    def test_in_no_partition(self) -> None:
+        """What shares its queue with what comes now is marked, and does not hold that up; what waits apart has a rate,
+        whatever the clock said when it was accepted."""
+        self.recover()
+        for number in range(3):
+            self.ask(f"{number}", bridged(60.0, partition=None))
+        self.ask("apart", bridged(60.0, partition=BACKLOG))
+        self.ask("later", bridged(5000.0, partition=BACKLOG))
+        self.assertEqual(self.begun, [(f"{number}", 100.0, True) for number in range(3)])
+        self.clock.pump([0.25] * 4)
+        self.assertEqual(self.begun[3:], [("apart", 100.5, True), ("later", 101.0, True)])
 
     def test_while_it_is_away(self) -> None:
         """What asks while the target is away is backlog once it is back, also where it came a moment before."""
