@@ -181,6 +181,7 @@ TABLE = (
         reach=Reach.SHARED,
         settings=EventHubsSettings,
         check=event_hubs_settings.check,
+        priorities=["normal"],
         foreign=event_hubs.FOREIGN,
         make=event_hubs.make,
         make_foreign=event_hubs.make_foreign,
@@ -280,11 +281,10 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         return gatherResults([store.when_probed(), broker.when_probed()]).addCallback(lambda _: None)
 
     steps = None
-    queues: list[str] = []
+    lanes = settings.addressing().lanes()
+    queues = [queue_name(channels.requests, in_name) for in_name, _, partition in lanes if partition is None]
     if store.steps is not None and reply_channel is not None:
         steps = StepsConsumer(broker, store.steps, clock, reply_channel)
-        requests, lanes = settings.queue.request_queue, settings.addressing().lanes()
-        queues = [queue_name(requests, in_name) for in_name, _, partition in lanes if partition is None]
     queue = BrokeredQueue(
         broker,
         store.ledger,
@@ -293,7 +293,7 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         dead_letters=settings.queue.dead_letter_queue,
         lease=settings.queue.lease_seconds,
         steps=steps,
-        queues=queues,
+        queues=() if steps is None else queues,
         journaled=(settings.queue.accept or PRODUCTS[settings.queue.type].accept) == "journaled",
     )
     limit = store.ledger.limit
@@ -304,6 +304,7 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         when_probed,
         channels=count,
         broker=broker,
+        requests_wait_in=[channel for each in queues for channel in channels.names(each)],
         limit=limit,
         on_redelivered=queue.redeliveries.on_redelivered,
         own_time=store.own_time,

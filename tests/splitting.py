@@ -27,6 +27,7 @@ SECONDS: Mapping[str, int] = {
     "tests.custom.test_beanstalkd": 70,
     "tests.delivery.test_documents": 6,
     "tests.event_hubs.test_contract": 130,
+    "tests.event_hubs.test_end_to_end": 20,
     "tests.fleet.test_fleet": 95,
     "tests.http1.test_channel": 10,
     "tests.ingress.test_access": 6,

@@ -45,7 +45,7 @@ def run_commit(commit: Any) -> Deferred[None]:
 CONNECTION = "Endpoint=sb://a.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=b"
 HUBS = f"{{azure_eventhubs: {{connection_string: '{CONNECTION}'}}}}"
 NEEDS = {
-    "azure_eventhubs": f", priorities: [normal], connection: {HUBS}",
+    "azure_eventhubs": f", connection: {HUBS}",
     "gcp_pubsub": ", connection: {gcp_pubsub: {project_id: a-project}}",
 }
 """What has no default."""
@@ -118,7 +118,7 @@ class TableTests(BackendsCase):
                 self.assertIsInstance(backend.queue, BrokeredQueue)
                 self.assertIsInstance(backend.store, store, text)
                 assert backend.channels is not None
-                one = "priorities" in queue or broker == "sqs"  # one channel for requests, and not three
+                one = broker in ("sqs", "azure_eventhubs")  # one channel for requests, and not three
                 channels = (1 if one else 3) + (counts and store is not RedisResults)
                 self.assertEqual(backend.channels().total, channels, text)
 

@@ -12,15 +12,26 @@ import attrs
 
 PORT = 9093
 """The Kafka endpoint of a namespace."""
+EMULATOR_PORT = 9092
+"""That of the emulator: https://learn.microsoft.com/azure/event-hubs/overview-emulator."""
 _ENDPOINT = re.compile(r"sb://([A-Za-z0-9.-]+)/?\Z")
 
 
 @attrs.frozen
 class ConnectionString:
-    """``host`` is that of the namespace; ``hub`` the one hub that the string is for, or None: all of the namespace."""
+    """``host`` is that of the namespace; ``hub`` the one hub that the string is for, or None: all of the namespace.
+
+    ``emulator``: it is that of Microsoft's emulator (``UseDevelopmentEmulator=true``), which speaks no TLS.
+    """
 
     host: str
     hub: str | None
+    emulator: bool = False
+
+    @property
+    def port(self) -> int:
+        """The port of its Kafka endpoint."""
+        return EMULATOR_PORT if self.emulator else PORT
 
 
 def parse_connection_string(text: str) -> ConnectionString:
@@ -32,4 +43,5 @@ def parse_connection_string(text: str) -> ConnectionString:
     for name in ("SharedAccessKeyName", "SharedAccessKey"):
         if not parts.get(name):
             raise ValueError(f"has no {name}")
-    return ConnectionString(endpoint[1], parts.get("EntityPath") or None)
+    emulator = parts.get("UseDevelopmentEmulator", "").lower() == "true"
+    return ConnectionString(endpoint[1], parts.get("EntityPath") or None, emulator)

@@ -11,7 +11,8 @@ from attrs.validators import optional
 
 from openhqm.config.model import Settings
 from openhqm.config.validators import between, not_empty
-from openhqm.event_hubs.connection_string import PORT, parse_connection_string
+from openhqm.errors import Complaint, ConfigurationError
+from openhqm.event_hubs.connection_string import parse_connection_string
 
 USER = "$ConnectionString"
 """The name under which a connection string is the password: the service's own word for it."""
@@ -44,11 +45,14 @@ class EventHubsSettings:
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """How to reach the namespace, in the properties of librdkafka."""
-        server = self.endpoint or f"{parse_connection_string(self.connection_string).host}:{PORT}"
+        """How to reach the namespace, in the properties of librdkafka. `ConfigurationError` without a string."""
+        missing = check_connection(self)
+        if missing:
+            raise ConfigurationError([Complaint(*each) for each in missing])
+        namespace = parse_connection_string(self.connection_string)
         found: dict[str, Any] = {
-            "bootstrap.servers": server,
-            "security.protocol": "SASL_SSL",
+            "bootstrap.servers": self.endpoint or f"{namespace.host}:{namespace.port}",
+            "security.protocol": "SASL_PLAINTEXT" if namespace.emulator else "SASL_SSL",
             "sasl.mechanism": "PLAIN",
             "sasl.username": USER,
             "sasl.password": self.connection_string.strip(),  # a file ends with a line
@@ -59,24 +63,21 @@ class EventHubsSettings:
 def check(settings: Settings) -> list[tuple[str, str]]:
     """What does not go together where the queue is in Event Hubs: each key with the reason."""
     ours = settings.queue.of(EventHubsSettings)
-    key = settings.queue.key(EventHubsSettings, "connection_string")
     missing = check_connection(ours)
     if missing:
-        return [(key, reason) for _, reason in missing]
+        return [(settings.queue.key(EventHubsSettings, name), reason) for name, reason in missing]
     hub = parse_connection_string(ours.connection_string).hub
     requests = ours.prefix + settings.queue.request_queue
-    found = []
     if hub is not None and hub != requests:
-        found.append((key, f"is for the hub {hub} alone, and requests wait in {requests}"))
-    if settings.queue.priorities is None:
-        found.append(
-            ("queue.priorities", "is needed: a hub for each, made by you; [normal] takes one hub for an endpoint")
-        )
-    return found
+        key = settings.queue.key(EventHubsSettings, "connection_string")
+        return [(key, f"is for the hub {hub} alone, and requests wait in {requests}")]
+    return []
 
 
 def check_connection(ours: EventHubsSettings) -> list[tuple[str, str]]:
     """What is missing to reach a namespace: each field of the record with the reason."""
-    if ours.connection_string:
-        return []
-    return [("connection_string", "is needed: the connection string of a policy with Send and Listen")]
+    if not ours.connection_string:
+        return [("connection_string", "is needed: the connection string of a policy with Send and Listen")]
+    if ours.ca is not None and parse_connection_string(ours.connection_string).emulator:
+        return [("ca", "has no effect: the emulator speaks no TLS")]
+    return []

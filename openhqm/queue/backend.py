@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
-from openhqm.errors import CannotStart
+from openhqm.errors import CannotStart, NotDurable
 from openhqm.interfaces import IBroker, IEndingLog, IMessageQueue, IResultStore
 from openhqm.messages import DeadLetter
 from openhqm.policy.addressing import Addressing
@@ -47,13 +47,13 @@ def _known_at_once() -> Deferred[None]:
 class Backend:
     """Where requests and answers are.
 
-    ``timekeeper``: None where the queue keeps the time itself. ``when_probed`` fires once it is known whether a server
-    can be reached.
-    ``channels`` counts the channels that the queue takes in ``broker``, with the addressing that it was made with or
-    with another one; None: there is no broker. ``limit`` has the queue keep other limits from then on; None: those that
-    it has are its own. ``on_redelivered`` are functions that are called for each message which the broker delivers
-    again although its work has begun before; None: there is no broker. ``own_time``: the times in the store are those
-    of this process's clock. ``endings`` is the log of endings; None: the store keeps none.
+    ``timekeeper``: None where the queue keeps the time itself. ``when_probed`` fires once it is known whether a
+    server can be reached. ``channels`` counts the channels that the queue takes in ``broker``, with the addressing
+    that it was made with or with another one; None: there is no broker. ``requests_wait_in`` are those in which
+    requests wait. ``limit`` has the queue keep other limits from then on; None: those that it has are its own.
+    ``on_redelivered`` are functions that are called for each message which the broker delivers again although its
+    work has begun before; None: there is no broker. ``own_time``: the times in the store are those of this process's
+    clock. ``endings`` is the log of endings; None: the store keeps none.
     """
 
     queue: IMessageQueue
@@ -62,6 +62,7 @@ class Backend:
     when_probed: Callable[[], Deferred[None]] = _known_at_once
     channels: CountChannels | None = None
     broker: IBroker | None = None
+    requests_wait_in: Sequence[str] = ()
     limit: Callable[[Limits], None] | None = None
     on_redelivered: list[Callable[[], object]] | None = None
     own_time: bool = False
@@ -78,11 +79,13 @@ class Backend:
     async def check(self) -> None:
         """Open it, and wait until it is known whether it works. `CannotStart` where it does not.
 
-        How many channels a broker has may be known only now.
+        How many channels a broker has may be known only now, and which of those that it does not make are missing.
         """
         await self.start()
         await self.when_probed()
         reason = self.queue.unavailable_reason or (self.channels().refusal if self.channels is not None else None)
+        if reason is None and self.broker is not None and not self.broker.traits.makes_channels:
+            reason = await _missing(self.broker, self.requests_wait_in)
         if reason is not None:
             raise CannotStart(reason)
 
@@ -92,6 +95,17 @@ class Backend:
         if self.timekeeper is not None:
             self.timekeeper.stop()
         await self.queue.stop()
+
+
+async def _missing(broker: IBroker, channels: Sequence[str]) -> str | None:
+    """Which of ``channels`` a broker that makes none does not have, and what to do; None: it has all."""
+    reasons = []
+    for channel in channels:
+        try:
+            await broker.ensure(channel)
+        except NotDurable as error:
+            reasons.append(error.reason)
+    return "; ".join(reasons) or None
 
 
 @attrs.frozen

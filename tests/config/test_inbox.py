@@ -18,7 +18,7 @@ KEY = "Endpoint=sb://a.test/;SharedAccessKeyName=a;SharedAccessKey=b"
 MORE = {
     "gcp_pubsub": ", connection: {gcp_pubsub: {project_id: plant-one}}",
     "custom": ", connection: {custom: {factory: 'a:b'}}",
-    "azure_eventhubs": f", priorities: [normal], connection: {{azure_eventhubs: {{connection_string: '{KEY}'}}}}",
+    "azure_eventhubs": f", connection: {{azure_eventhubs: {{connection_string: '{KEY}'}}}}",
 }
 
 

@@ -13,10 +13,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from openhqm.event_hubs.broker import EventHubsBroker
-from openhqm.event_hubs.settings import LARGEST_MESSAGE, USER
+from openhqm.event_hubs.settings import LARGEST_MESSAGE, EventHubsSettings
 from openhqm.testing import broker_contract
 from tests.kafka.bench import PARTITIONS, KafkaBench
-from tests.kafka.server import CONNECTION_STRING, shared_kafka
+from tests.kafka.server import EMULATOR, shared_kafka
 from tests.networked import Network
 
 
@@ -32,13 +32,7 @@ class EventHubsBench(KafkaBench):
 
     def client(self, port: int) -> EventHubsBroker:
         return EventHubsBroker(
-            {
-                "bootstrap.servers": f"127.0.0.1:{port}",
-                "security.protocol": "SASL_PLAINTEXT",
-                "sasl.mechanism": "PLAIN",
-                "sasl.username": USER,
-                "sasl.password": CONNECTION_STRING,
-            },
+            EventHubsSettings(connection_string=EMULATOR, endpoint=f"127.0.0.1:{port}").properties,
             reactor,
             random.random,
             group=f"{self.prefix}workers",

@@ -26,6 +26,7 @@ from tests.servers import free_port
 LISTENERS = 8
 """How many clients of one test have a network of their own."""
 CONNECTION_STRING = "Endpoint=sb://tests.servicebus.windows.net/;SharedAccessKeyName=tests;SharedAccessKey=s3cret="
+EMULATOR = f"{CONNECTION_STRING};UseDevelopmentEmulator=true"
 JVM = (
     "-Xms256m",
     "-Xmx256m",
@@ -51,7 +52,7 @@ def find_kafka() -> Path:
 
 
 class KafkaServer(ServerProcess):
-    """``port`` is for clients without a network between, ``sasl_port`` for those that show `CONNECTION_STRING`.
+    """``port`` is for clients without a network between, ``sasl_port`` for those that show `EMULATOR`.
 
     ``networked`` has, for each network, the port that Kafka listens on and the port that it tells clients;
     ``networked_sasl`` the same for those that show it, too.
@@ -104,7 +105,8 @@ class KafkaServer(ServerProcess):
             if name.startswith("SASL"):
                 at = f"listener.name.{name.lower()}"
                 settings[f"{at}.sasl.enabled.mechanisms"] = "PLAIN"
-                settings[f"{at}.plain.sasl.jaas.config"] = f'{jaas} user_$ConnectionString="{CONNECTION_STRING}";'
+                shown = CONNECTION_STRING if name.endswith("TLS") else EMULATOR
+                settings[f"{at}.plain.sasl.jaas.config"] = f'{jaas} user_$ConnectionString="{shown}";'
         settings |= self.more_settings()
         self.config = self.directory / "server.properties"
         self.config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))

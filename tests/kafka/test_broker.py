@@ -21,7 +21,7 @@ from openhqm.kafka.consuming import MOST_AHEAD, MOST_AT_ONCE
 from openhqm.kafka.settings import LARGEST_MESSAGE
 from openhqm.testing.broker_bench import Inbox
 from tests.kafka.bench import PARTITIONS, KafkaBench
-from tests.kafka.server import CONNECTION_STRING, shared_kafka
+from tests.kafka.server import EMULATOR, shared_kafka
 
 
 class KafkaTests(TestCase):
@@ -65,7 +65,7 @@ class KafkaTests(TestCase):
 
     async def test_let_in(self) -> None:
         """User name and password let the client in."""
-        broker = self.sasl(CONNECTION_STRING)
+        broker = self.sasl(EMULATOR)
         await broker.start()
         await broker.when_probed()
         self.assertIsNone(broker.unavailable_reason)

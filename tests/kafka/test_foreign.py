@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.kafka.foreign import to_text, topic_fault
 from tests.kafka.programs import Programs
-from tests.kafka.server import shared_kafka
+from tests.kafka.server import KafkaServer, shared_kafka
 from tests.redis.test_intake import Target
 from tests.servers import Server
 
@@ -41,8 +41,16 @@ class NamesAndTextsTests(SynchronousTestCase):
 class BridgeTestCase(SynchronousTestCase):
     """A gateway with its queue in its file, a target, and other programs"""
 
+    def find_server(self) -> KafkaServer:
+        """The Kafka of the test."""
+        return shared_kafka()
+
+    def broker(self) -> dict[str, Any]:
+        """What the gateway is told of it."""
+        return {"type": "kafka", "bootstrap_servers": [self.kafka.bootstrap]}
+
     def setUp(self) -> None:
-        self.kafka = shared_kafka()
+        self.kafka = self.find_server()
         self.programs = Programs(self.kafka, f"{self.id().rpartition('.')[2]}{next(_tests)}.")
         self.target = Target()
         self.addCleanup(self.target.close)
@@ -55,7 +63,7 @@ class BridgeTestCase(SynchronousTestCase):
         return Server(
             self.directory,
             **{
-                "OPENHQM_BROKERS": json.dumps({"k": {"type": "kafka", "bootstrap_servers": [self.kafka.bootstrap]}}),
+                "OPENHQM_BROKERS": json.dumps({"k": self.broker()}),
                 "OPENHQM_BRIDGES": json.dumps(bridges),
                 "OPENHQM_PROXY__ENABLED": "true",
                 "OPENHQM_PROXY__ENDPOINTS": json.dumps(named),

@@ -74,14 +74,16 @@ class SecurityTests(TestCase):
         await self.kept_out(self.client(self.server.scram_port, password="wr0ng", **user), "refuses user name")
 
     async def test_connection_string(self) -> None:
-        """As Event Hubs is reached: SASL PLAIN with a connection string, over TLS."""
+        """As Event Hubs is reached: SASL PLAIN with a connection string, over TLS; what is wrong is said."""
         Programs(self.server, "").topic("hub")
-        for secret, reason in (
-            (CONNECTION_STRING, None),
-            (CONNECTION_STRING.replace("s3cret", "wr0ng"), "refuses user"),
+        ca = str(self.server.ca)
+        for secret, authorities, reason in (
+            (CONNECTION_STRING, ca, None),
+            (CONNECTION_STRING.replace("s3cret", "wr0ng"), ca, "refuses user"),
+            (CONNECTION_STRING, None, "certificate verify failed"),
         ):
             settings = EventHubsSettings(
-                connection_string=secret, endpoint=f"localhost:{self.server.hubs_port}", ca=str(self.server.ca)
+                connection_string=secret, endpoint=f"localhost:{self.server.hubs_port}", ca=authorities
             )
             broker = self.ends(EventHubsBroker(settings.properties, reactor, random.random, **OURS))
             await (self.let_in(broker, "hub") if reason is None else self.kept_out(broker, reason))
