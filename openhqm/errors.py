@@ -104,6 +104,10 @@ class PayloadRefused(InvalidRequest):
         self.faults = faults
 
 
+class NotPermitted(InvalidRequest):
+    """The tenant on whose behalf a request is may not ask for that."""
+
+
 class MessageTooLarge(OpenHQMError):
     """The message that a request makes is longer than the queue takes. Nothing of it was stored."""
 

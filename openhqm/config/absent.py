@@ -11,10 +11,6 @@ from typing import Any
 from openhqm.config.products import Products
 from openhqm.config.structure import Text
 
-SECTIONS = {
-    "tenants": "tenants",
-}
-
 KEYS = {
     "queue.spool": "the spool",
     "auth.api_keys": "API keys",
@@ -47,7 +43,7 @@ def take_out(
         alone = any(key[:3] == ("queue", "connection", product) and len(key) > 3 for key in variables)
         if isinstance(holder.get(name), Mapping) and not alone:
             del holder[name]
-    for key, feature in {**SECTIONS, **KEYS, **_keys_of_absent(products)}.items():
+    for key, feature in {**KEYS, **_keys_of_absent(products)}.items():
         holder, name = _holder(document, key)
         if name in holder and not asks_for_nothing(key, value := holder.pop(name)):
             shown = "" if isinstance(value, Mapping | list) else f" {value!r}"

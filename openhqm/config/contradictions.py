@@ -13,6 +13,7 @@ from openhqm.config.model import Settings
 from openhqm.config.products import Products
 from openhqm.config.queue_rules import about_the_queue
 from openhqm.config.schemas import about_schemas
+from openhqm.config.tenant_rules import about_tenants
 from openhqm.config.validators import has_tls
 from openhqm.errors import how_to_install
 from openhqm.policy.queue_names import MOST_WORKED_QUEUES
@@ -64,6 +65,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
     found += _about_too_many_queues(settings)
     found += about_bridges(settings, products)
     found += about_schemas(settings)
+    found += about_tenants(settings)
     for index, route in enumerate(settings.routing.routes):
         if route.endpoint == CALLERS and CALLERS in settings.proxy.names:
             found.append((f"routing.routes.{index}.endpoint", "callers is for URLs that requests name themselves"))

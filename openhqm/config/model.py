@@ -15,9 +15,11 @@ from openhqm.config.callbacks import CallbackSettings
 from openhqm.config.cors import CorsSettings
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.hooks import Hook, hook_names
+from openhqm.config.limits import RateLimit
 from openhqm.config.routing import Routing
 from openhqm.config.schemas import schemas_of
 from openhqm.config.structure import SECRET
+from openhqm.config.tenants import Tenant, permissions_of, unique_tenants
 from openhqm.config.validators import (
     between,
     dotted_path,
@@ -296,18 +298,6 @@ class Admin:
 
 
 @attrs.frozen
-class RateLimit:
-    """How often each caller may submit: ``requests`` in ``per_seconds``, and ``burst`` of them at once. None: no limit.
-
-    ``burst`` None: as many as ``requests``.
-    """
-
-    requests: int | None = attrs.field(default=None, validator=optional(between(1, 1_000_000)))
-    per_seconds: float = attrs.field(default=1.0, validator=between(0.001, 86400))
-    burst: int | None = attrs.field(default=None, validator=optional(between(1, 1_000_000)))
-
-
-@attrs.frozen
 class Monitoring:
     """What is told about the process. ``log_format`` None: text on a terminal, else JSON."""
 
@@ -332,6 +322,7 @@ class Settings:
     partitioning: Partitions = attrs.field(factory=Partitions)
     callbacks: CallbackSettings = attrs.field(factory=CallbackSettings)
     rate_limit: RateLimit = attrs.field(factory=RateLimit)
+    tenants: list[Tenant] = attrs.field(factory=list, validator=unique_tenants)
     hooks: dict[str, Hook] = attrs.field(factory=dict, validator=hook_names)
     auth: Auth = attrs.field(factory=Auth)
     cors: CorsSettings = attrs.field(factory=CorsSettings)
@@ -393,6 +384,7 @@ class Settings:
             routes=self.routing.table(),
             schemas=schemas_of(self),
             apart=endpoints_apart(self.bridges, proxy.names),
+            permissions=permissions_of(self.tenants),
             partitioning=Partitioning(Field.parse(partitions.key_field), partitions.partition_count)
             if partitions.enabled
             else None,

@@ -90,9 +90,9 @@ class FastPath:
         return None
 
     async def _submit_limited(self, limiter: RateLimiter, message: FullRequest, caller: Caller | None) -> Answer:
-        refusal, told = limiter.take(caller, message.connection)
+        refusal, told = limiter.take(caller, message.connection, size=len(message.body))
         if refusal is not None:
-            return refusal
+            return refusal.answer()
         tenant = None if caller is None else caller.tenant
         answer = await served(self._door.submit(message.body, message.field, tenant), message.head.target)
         assert isinstance(answer, Answer), "it is no stream"

@@ -32,6 +32,11 @@ class Hooks:
         self._hooks = hooks
         self._door = door
 
+    def tenant(self, name: str) -> str | None:
+        """On whose behalf the requests of a hook are."""
+        hook = self._hooks.get(name)
+        return None if hook is None else hook.tenant
+
     async def accept(self, name: str, body: bytes, fields: Fields, connection: Any = None) -> Answer:
         """The 202. `HTTPProblem` 404 and 401; the errors of `Door.take`. ``fields`` have names in lower case.
 

@@ -132,7 +132,7 @@ class Routes:
     async def submit(self, request: IRequest) -> bytes:
         """Accept a request, and answer with its id, its response, or its events."""
         body = request.content.read()
-        self._limit(request, 1)
+        self._limit(request, 1, len(body))
         if wants_events(field(request.getHeader, b"accept")):
             acceptance = await self._door.accept(body, request.getHeader, _tenant(request))
             history = await self._door.first_events(acceptance)
@@ -145,7 +145,7 @@ class Routes:
         """Accept many requests."""
         body, tenant = request.content.read(), _tenant(request)
         answer = await submit_batch(
-            self._door, body, request.getHeader, lambda count: self._limit(request, count), tenant
+            self._door, body, request.getHeader, lambda count: self._limit(request, count, len(body)), tenant
         )
         return send(request, answer)
 
@@ -255,8 +255,8 @@ class Routes:
         """Accept the webhook of a sender whose signature holds."""
         if self._hooks is None:
             raise HTTPProblem(404, "there is no such hook")
-        self._limit(request, 1)
         body, fields = request.content.read(), tuple(_fields(request))
+        self._limit(request, 1, len(body), self._hooks.tenant(name))
         return send(request, await self._hooks.accept(name, body, fields, request.channel))
 
     @app.route("/health", methods=["GET"])
@@ -317,13 +317,13 @@ class Routes:
     def _wait(self, request: IRequest) -> float | None:
         return query_wait(request.args.get(b"wait", []), self._door.longest_wait)
 
-    def _limit(self, request: Any, count: int) -> None:
+    def _limit(self, request: Any, count: int, size: int, tenant: str | None = None) -> None:
         """Count so many submissions of the caller, and tell it what is left. `HTTPProblem` 429 where it is too many."""
         if self._limiter is None:
             return
-        refusal, told = self._limiter.take(request.caller, request.channel, count)
+        refusal, told = self._limiter.take(request.caller, request.channel, count, size, tenant)
         if refusal is not None:
-            raise HTTPProblem(429, self._limiter.detail, refusal.fields)
+            raise refusal.error()
         for name, value in told:
             request.responseHeaders.setRawHeaders(name, [value])
 

@@ -75,7 +75,7 @@ class SocketSession:
         calls: Calls,
         socket: WebSocket,
         admit: Callable[[Role], Caller | None],
-        limit: Callable[[Caller | None], object],
+        limit: Callable[[Caller | None, int], object],
     ) -> None:
         self._calls = calls
         self._socket = socket
@@ -120,7 +120,7 @@ class SocketSession:
 
     async def _submit(self, command: _Command, body: bytes) -> None:
         caller = self._admit(Role.SUBMIT)
-        self._limit(caller)
+        self._limit(caller, len(body))
         key = command.idempotency_key
         fields = {b"content-type": b"application/json"}
         if key is not None:

@@ -113,7 +113,7 @@ class WebSockets:
 
         def begin(socket: WebSocket) -> SocketSession:
             session = SocketSession(
-                self, socket, lambda role: self._admit(message, role), lambda caller: self._limit(message, caller)
+                self, socket, lambda role: self._admit(message, role), lambda *sent: self._limit(message, *sent)
             )
             self._open.add(session)
             self._on_count(len(self._open))
@@ -136,11 +136,11 @@ class WebSockets:
             raise HTTPProblem(refusal.status, msgspec.json.decode(refusal.body)["detail"], refusal.fields)
         return caller
 
-    def _limit(self, message: FullRequest, caller: Caller | None) -> None:
+    def _limit(self, message: FullRequest, caller: Caller | None, size: int) -> None:
         if self._limiter is not None:
-            refusal, _ = self._limiter.take(caller, message.connection)
+            refusal, _ = self._limiter.take(caller, message.connection, size=size)
             if refusal is not None:
-                raise HTTPProblem(429, self._limiter.detail, refusal.fields)
+                raise refusal.error()
 
     def _knows_origin(self, message: FullRequest) -> bool:
         origins = [value for name, value in message.head.headers if name == b"origin"]

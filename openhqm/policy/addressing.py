@@ -12,6 +12,7 @@ from openhqm.errors import DestinationRefused, InvalidRequest
 from openhqm.messages import Submission
 from openhqm.policy.callbacks import refuse
 from openhqm.policy.fields import Document, Field, to_text
+from openhqm.policy.permissions import Permissions
 from openhqm.policy.queue_names import BACKLOG, partition_of
 from openhqm.policy.routing import RouteTable
 from openhqm.policy.schemas import Schemas
@@ -39,7 +40,7 @@ class Addressing:
     route. Where ``handler`` is true, or for one of ``operations``, a Python handler takes the place of the default.
     ``hidden`` are endpoints that no submission can name: what waits there, the gateway itself has put there.
     ``follow_ups`` says what a submission leaves to be done once it has ended, and raises `InvalidRequest`.
-    ``schemas`` say what payloads have to be.
+    ``schemas`` say what payloads have to be, and ``permissions`` what each tenant may ask for.
     ``apart`` are the endpoints that have a queue for what was accepted while they were away.
     ``callers``, one of the endpoints, is for URLs that requests name themselves: ``check_url`` checks those, and raises
     `DestinationRefused`.
@@ -57,6 +58,7 @@ class Addressing:
     partitioning: Partitioning | None = None
     schemas: Schemas | None = None
     apart: Collection[str] = ()
+    permissions: Permissions | None = None
 
     @property
     def shared(self) -> str | None:
@@ -66,13 +68,17 @@ class Addressing:
     def addressed(self, submission: Submission) -> Submission:
         """The submission with its endpoint and partition.
 
-        Raises `InvalidRequest` where it has no destination here, and `PayloadRefused` where a schema refuses it.
+        Raises `InvalidRequest` where it has no destination here, `NotPermitted` where its tenant may not ask for that,
+        and `PayloadRefused` where a schema refuses it.
         """
-        plain = not self.endpoints and self.partitioning is None and self.schemas is None
+        permission = None if self.permissions is None else self.permissions.of(submission.tenant)
+        plain = not self.endpoints and self.partitioning is None and self.schemas is None and permission is None
         if plain and "endpoint" not in submission.metadata:
             return submission
         document = Document(submission)
         endpoint = self._endpoint(submission, document)
+        if permission is not None:
+            permission.check(endpoint, document.operation)
         if self.schemas is not None:
             route = self.routes.choose_for(document) if self.schemas.routes else None
             self.schemas.check(submission, document, endpoint, route)

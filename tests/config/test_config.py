@@ -430,7 +430,6 @@ class AbsentTests(ConfigCase):
         for key, value in (
             ("queue.spool", "/var/spool"),
             ("auth.api_keys", ["a"]),
-            ("tenants", ["a"]),
             ("monitoring.redact", ["Authorization"]),
             ("monitoring.tracing", {"otlp_endpoint": "http://a"}),
         ):
@@ -485,7 +484,6 @@ class AbsentTests(ConfigCase):
             "proxy: {enabled: false}",
             "proxy: {enabled: false, sidecar: {enabled: false}}",
             "admin: {enabled: true, key: null}",
-            "tenants: {enabled: false}",
             "partitioning: {enabled: false, partition_count: 16}",
             "server: {workers: 1, trusted_proxies: []}",
             "queue: {format: auto, spool: null, response_queue: null}",
@@ -500,8 +498,6 @@ class AbsentTests(ConfigCase):
         """So are variables that leave it off."""
         for environment in (
             {"SERVER__WORKERS": "1"},
-            {"TENANTS__ENABLED": "false"},
-            {"TENANTS": '{"enabled": false}'},
             {"ADMIN__KEY": "null"},
             {"BRIDGES": "[]"},
             {"QUEUE__SPOOL": "null"},

@@ -10,7 +10,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.ingress.rate_limiting import RateLimiter, client_network
+from openhqm.config.limits import RateLimit, TenantLimits
+from openhqm.config.tenants import Tenant
+from openhqm.ingress.rate_limiting import RateLimiter, client_network, make_limiter
 from openhqm.policy.api_keys import Caller, Role
 from openhqm.policy.rate_limits import RateLimits
 from tests.servers import Server
@@ -53,6 +55,89 @@ class CallerTests(SynchronousTestCase):
         self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.2", same)), [False, True])
         self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.1", other)), [False, False])
         self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.1", elsewhere)), [False, False])
+
+
+class TenantLimitsTests(SynchronousTestCase):
+    """Limits of tenants beside those of callers"""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.refused = 0
+
+    def limiter(self, limit: RateLimit, *rows: Tenant) -> RateLimiter:
+        def refused() -> None:
+            self.refused += 1
+
+        found = make_limiter(limit, rows, self.clock, refused)
+        assert found is not None
+        return found
+
+    def take(self, limiter: RateLimiter, tenant: str, key: str, count: int = 1, size: int = 0) -> str | None:
+        """What the caller is told where it is refused."""
+        refusal, _ = limiter.take(Caller(tenant, frozenset(Role), key), Connection("192.0.2.1"), count, size)
+        return None if refusal is None else refusal.detail
+
+    def test_all_keys_of_a_tenant(self) -> None:
+        """The keys of a tenant share its limits; other tenants are not held up by them."""
+        limiter = self.limiter(RateLimit(), Tenant("acme", limits=TenantLimits(requests_per_second=2)))
+        self.assertIsNone(self.take(limiter, "acme", "a"))
+        self.assertIsNone(self.take(limiter, "acme", "b"))
+        self.assertIn("of this tenant: at most 2 in a second", self.take(limiter, "acme", "c") or "")
+        self.assertEqual(self.refused, 1)
+        for _ in range(5):
+            self.assertIsNone(self.take(limiter, "globex", "a"))
+        self.clock.advance(0.5)
+        self.assertIsNone(self.take(limiter, "acme", "c"))
+
+    def test_others(self) -> None:
+        """Each tenant without a row has the limits of the row for all of them, by itself."""
+        limiter = self.limiter(RateLimit(), Tenant("*", limits=TenantLimits(requests_per_second=1)), Tenant("acme"))
+        for tenant, refused in (("b", False), ("b", True), ("c", False), ("c", True)):
+            self.assertEqual(self.take(limiter, tenant, "a") is not None, refused, tenant)
+        for _ in range(5):
+            self.assertIsNone(self.take(limiter, "acme", "a"), "its row has no limit")
+
+    def test_bytes(self) -> None:
+        """A body counts with all its bytes, also where it is larger than what is allowed in a second."""
+        limiter = self.limiter(RateLimit(), Tenant("acme", limits=TenantLimits(bytes_per_second=1000)))
+        self.assertIsNone(self.take(limiter, "acme", "a", size=5000))
+        self.clock.advance(3.9)
+        self.assertIn("at most 1000 bytes in a second", self.take(limiter, "acme", "a", size=1) or "")
+        self.clock.advance(0.2)
+        self.assertIsNone(self.take(limiter, "acme", "a", size=1))
+
+    def test_none_is_taken_by_a_refusal(self) -> None:
+        """A key beyond its own limit takes nothing from the other keys of its tenant, and the other way round."""
+        limiter = self.limiter(
+            RateLimit(requests=2, per_seconds=100.0), Tenant("acme", limits=TenantLimits(requests_per_second=3))
+        )
+        for _ in range(2):
+            self.assertIsNone(self.take(limiter, "acme", "greedy"))
+        for _ in range(10):
+            self.assertIn("at most 2 in 100 s", self.take(limiter, "acme", "greedy") or "")
+        self.assertIsNone(self.take(limiter, "acme", "other"))
+        self.assertIn("of this tenant", self.take(limiter, "acme", "other") or "")
+        self.clock.advance(1)
+        self.assertIsNone(self.take(limiter, "acme", "other"))
+
+    def test_told(self) -> None:
+        """An answer tells of each limit under its name (draft-ietf-httpapi-ratelimit-headers-11, section 3)."""
+        limits = TenantLimits(requests_per_second=0.1, bytes_per_second=100)
+        limiter = self.limiter(RateLimit(requests=5), Tenant("acme", limits=limits))
+        refusal, told = limiter.take(Caller("acme", frozenset(Role), "a"), Connection(""), 1, 30)
+        self.assertIsNone(refusal)
+        policies = b'"default";q=5;w=1, "tenant";q=1;w=10, "tenant-bytes";q=100;w=1;qu="content-bytes"'
+        left = b'"default";r=4;t=1, "tenant";r=0;t=10, "tenant-bytes";r=70;t=1'
+        self.assertEqual(told, ((b"RateLimit-Policy", policies), (b"RateLimit", left)))
+        refusal, _ = limiter.take(Caller("acme", frozenset(Role), "a"), Connection(""), 1, 30)
+        assert refusal is not None
+        self.assertEqual(dict(refusal.fields)[b"Retry-After"], b"10")
+
+    def test_hooks(self) -> None:
+        """What has no caller, as a webhook, counts for the tenant that it is said to be of."""
+        limiter = self.limiter(RateLimit(), Tenant("acme", limits=TenantLimits(requests_per_second=1)))
+        found = [limiter.take(None, Connection("192.0.2.1"), tenant=name)[0] for name in ("acme", "acme", None)]
+        self.assertEqual([each is not None for each in found], [False, True, False])
 
 
 class LimitedTests(SynchronousTestCase):

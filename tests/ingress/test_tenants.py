@@ -207,3 +207,37 @@ class RedrivenTests(TenantsCase):
         again = json.loads(body)["correlation_id"]
         self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{again}?wait=10")[0], 200)
         self.assertEqual(self.ask("globex", "GET", f"/api/v1/status/{again}")[0], 404)
+
+
+class RowsTests(TenantsCase):
+    """Tenants with a row in the configuration"""
+
+    def settings(self) -> dict[str, str]:
+        rows = [
+            {"name": "acme", "operations": ["built"], "limits": {"bytes_per_second": 1}},
+            {"name": "*", "limits": {"requests_per_second": 0.001}},
+        ]
+        return {**self.backend, "OPENHQM_TENANTS": json.dumps(rows)}
+
+    def test_rows(self) -> None:
+        """What a tenant may not ask for is 403, what is too often or too much 429, and another's limit is another's."""
+        allowed = {"payload": "done", "metadata": {"operation": "built"}}
+        status, body = self.ask("acme", "POST", "/api/v1/submit", {"payload": "done"})
+        self.assertEqual((status, json.loads(body)["field"]), (403, "metadata.operation"))
+        status, body = self.ask("acme", "POST", "/api/v1/submit", allowed)
+        self.assertEqual(status, 429, "the bytes of what was refused were sent all the same")
+        self.assertIn("bytes in a second", json.loads(body)["detail"])
+        self.submit("globex", "done")
+        for path, accept in (("submit", "*/*"), ("submit", "text/event-stream"), ("batch", "*/*")):
+            sent: Any = {"requests": [{"payload": 1}]} if path == "batch" else {"payload": 1}
+            status, _ = self.ask("globex", "POST", f"/api/v1/{path}", sent, Accept=accept)
+            self.assertEqual(status, 429, (path, accept))
+        self.assertEqual(self.ask("globex", "GET", f"/api/v1/status/{UNKNOWN}")[0], 404)
+
+    def test_batch(self) -> None:
+        """In a batch, what a tenant may not ask for is refused by itself."""
+        requests = [{"payload": 1}, {"payload": 1, "metadata": {"operation": "built"}}]
+        status, body = self.ask("acme", "POST", "/api/v1/batch", {"requests": requests})
+        answer = json.loads(body)
+        self.assertEqual((status, len(answer["accepted"])), (202, 1))
+        self.assertEqual([each["problem"]["status"] for each in answer["rejected"]], [403])

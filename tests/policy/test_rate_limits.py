@@ -32,6 +32,23 @@ class RateLimitsTests(SynchronousTestCase):
         self.assertEqual(limits.take(b"a", 1000, 10).wait, 0)
         self.assertEqual(limits.take(b"a", 1, 10).wait, 1.0)
 
+    def test_owes(self) -> None:
+        """What is larger than the burst is sent as long as anything is left, and is paid for as a whole."""
+        limits = RateLimits(10, 1.0, owes=True)
+        self.assertEqual(limits.take(b"a", 9, 0).wait, 0)
+        taken = limits.take(b"a", 50, 0)
+        self.assertEqual((taken.wait, taken.remaining), (0, 0))
+        refused = limits.take(b"a", 1, 0)
+        self.assertAlmostEqual(refused.wait, 5.0)
+        self.assertEqual(limits.take(b"a", 1, 5.0).wait, 0)
+
+    def test_look(self) -> None:
+        """A look takes nothing, whoever looks."""
+        limits = RateLimits(2, 1.0)
+        self.assertEqual([limits.look(b"a", 0).remaining for _ in range(3)], [2, 2, 2])
+        limits.take(b"a", 2, 0)
+        self.assertEqual([limits.look(b"a", 0).wait for _ in range(3)], [0.5, 0.5, 0.5])
+
     def test_each(self) -> None:
         """Callers do not take from each other, and of too many the quietest is forgotten."""
         limits = RateLimits(1, 100.0, most=2)
