@@ -37,6 +37,7 @@ class _ReplyV1(msgspec.Struct, omit_defaults=True):
     processing_time_ms: int = 0
     reason_class: str | None = None
     space: tuple[str, str] | None = None
+    superseded_by: str | None = None
 
 
 class _RequestV1(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -317,6 +318,7 @@ def _reply_to_wire(reply: Reply) -> _ReplyV1:
         processing_time_ms=reply.processing_time_ms,
         reason_class=reply.reason_class,
         space=None if reply.result is None else _space_around(reply.result),
+        superseded_by=reply.superseded_by,
     )
 
 
@@ -337,6 +339,7 @@ def _reply_from_wire(wire: _ReplyV1) -> Reply:
             wire.attempt,
             wire.processing_time_ms,
             wire.reason_class,
+            wire.superseded_by,
         )
     except ValueError as error:
         raise UnreadableMessage(str(error)) from None

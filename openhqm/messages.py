@@ -42,6 +42,19 @@ class Priority(enum.Enum):
     __hash__ = object.__hash__
 
 
+class Coalescing(msgspec.Struct, frozen=True):
+    """That a request takes the place of an earlier one with the same ``key`` that has not begun.
+
+    The request begins ``window`` seconds after it was accepted, or ``most`` seconds after the first one whose place was
+    taken, if that is earlier. Keys of different ``scope`` are different keys.
+    """
+
+    key: str
+    window: float
+    most: float
+    scope: str = ""
+
+
 class Submission(msgspec.Struct, frozen=True):
     """What a caller asked for, parsed and checked, before it has an id.
 
@@ -57,6 +70,8 @@ class Submission(msgspec.Struct, frozen=True):
     ``tenant`` is on whose behalf the caller asks, ``tags`` are words to find the request by. ``parent_reply`` is the
     reply of the request that this one follows up (`IMessageQueue.accept`), once that has ended. Where not
     ``keeps_result``, no caller asks for what a completed one results in: its reply has the status alone.
+
+    ``coalescing`` is for the step that accepts the request, which sets ``not_before``. It is not stored.
     """
 
     payload: bytes
@@ -73,6 +88,7 @@ class Submission(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     parent_reply: Reply | None = None
     keeps_result: bool = True
+    coalescing: Coalescing | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -119,7 +135,8 @@ class Reply(msgspec.Struct, frozen=True):
 
     ``result`` is JSON text, or None; ``body`` holds the bytes of a reply that is not JSON. ``status_code`` and
     ``headers`` are those with which the raw body is served. ``error`` says to a person why it did not complete,
-    ``reason_class`` in one word to a program, where it is known: ``overflow``, ``expired``.
+    ``reason_class`` in one word to a program, where it is known: ``overflow``, ``expired``, ``superseded``.
+    ``superseded_by`` is the id of the request that has taken the place of this one.
     """
 
     correlation_id: str
@@ -133,6 +150,7 @@ class Reply(msgspec.Struct, frozen=True):
     attempt: int = 0
     processing_time_ms: int = 0
     reason_class: str | None = None
+    superseded_by: str | None = None
 
     def __post_init__(self) -> None:
         if not self.status.ended:

@@ -35,6 +35,8 @@ def status_document(record: Record, ahead: float = 0.0) -> bytes:
     }
     if record.next_attempt_at is not None:
         document["next_attempt_at"] = rfc3339(record.next_attempt_at + ahead)
+    if record.reply is not None and record.reply.superseded_by is not None:
+        document["superseded_by"] = record.reply.superseded_by
     if record.expires_at is not None:
         document["expires_at"] = rfc3339(record.expires_at + ahead)
     return _encode(document)
@@ -55,6 +57,8 @@ def response_document(reply: Reply, expires_at: float | None = None, ahead: floa
     }
     if reply.reason_class is not None:
         document["reason_class"] = reply.reason_class
+    if reply.superseded_by is not None:
+        document["superseded_by"] = reply.superseded_by
     if expires_at is not None:
         document["expires_at"] = rfc3339(expires_at + ahead)
     return _encode(document)

@@ -20,6 +20,7 @@ from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, UnknownRequ
 from openhqm.http1.messages import Answer, Fields
 from openhqm.http1.send_budget import SENDING
 from openhqm.ingress.answers import HTTPProblem, field, problem
+from openhqm.ingress.coalescing import scoped
 from openhqm.ingress.message_size import check_size
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import (
@@ -134,6 +135,8 @@ class Door:
                 submission = replace(submission, not_before=submission.not_before - ahead)
             follow_ups = self.addressing.follow_ups(submission)
             submission = self.addressing.addressed(submission)
+            if submission.coalescing is not None:
+                submission = scoped(submission)
             largest = self._queue.traits.largest_message
             if largest is not None:
                 check_size(submission, received(), largest)

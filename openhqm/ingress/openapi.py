@@ -9,6 +9,7 @@ import msgspec
 
 from openhqm import __version__
 from openhqm.ingress.batch import MOST_REQUESTS
+from openhqm.ingress.coalescing import COALESCE, COALESCE_SCHEMA
 from openhqm.ingress.openapi_dead_letters import dead_letter_paths, dead_letter_schemas
 from openhqm.ingress.openapi_operations import TAGS, described
 from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
@@ -247,6 +248,7 @@ def _schemas() -> Json:
                         "path": {"type": "string", "pattern": "^/", "maxLength": 12_289},
                         "query": {"type": ["string", "object", "null"]},
                         "callback_url": {"type": "string", "maxLength": 2048},
+                        COALESCE: COALESCE_SCHEMA,
                         "reply_to": {
                             **object_of({"broker": {"type": "string"}, "topic": {"type": "string"}}),
                             "additionalProperties": False,
@@ -283,7 +285,7 @@ def _schemas() -> Json:
                 "updated_at": moment,
                 "attempt": _COUNT,
             },
-            {"next_attempt_at": moment, "expires_at": moment},
+            {"next_attempt_at": moment, "expires_at": moment, "superseded_by": _IDENTITY},
         ),
         "response": object_of(
             {
@@ -300,6 +302,7 @@ def _schemas() -> Json:
             {
                 "expires_at": moment,
                 "reason_class": {"type": "string", "description": "Why it did not complete, in one word."},
+                "superseded_by": {**_IDENTITY, "description": "The request that has taken its place."},
             },
         ),
         **dead_letter_schemas(),

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from openhqm.errors import InvalidRequest
+from openhqm.ingress.coalescing import COALESCE, read_coalescing
 from openhqm.messages import Priority, Submission
 from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.forwarding import METHODS, query_text
@@ -116,7 +117,7 @@ def check_submission(submission: Submission, now: float) -> None:
 
 
 def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[str, Any], now: float) -> Submission:
-    priority, timeout, not_before = Priority.NORMAL, None, None
+    priority, timeout, not_before, coalescing = Priority.NORMAL, None, None, None
     for name, value in metadata.items():
         if name == "priority":
             priority = _priority(value)
@@ -128,6 +129,8 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
             not_before = _moment(value, now)
         elif name == TAGS:
             _tags(value)
+        elif name == COALESCE:
+            coalescing = read_coalescing(value)
         elif name in ("partition_key", "operation", "endpoint", CALLBACK_URL):
             _string(f"metadata.{name}", value)
         elif name in OWN_METADATA:
@@ -138,7 +141,13 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
         raise InvalidRequest("metadata.delay", "cannot be used together with not_before")
     if timeout is not None and not_before is not None and not_before >= now + timeout:
         raise InvalidRequest("metadata.timeout", "ends before the request may begin")
-    return Submission(payload, headers, metadata, priority, timeout, not_before)
+    if coalescing is None:
+        return Submission(payload, headers, metadata, priority, timeout, not_before)
+    if not_before is not None:
+        raise InvalidRequest(f"metadata.{COALESCE}", "cannot be used together with delay or not_before")
+    if timeout is not None and coalescing.window >= timeout:
+        raise InvalidRequest("metadata.timeout", "ends before the request may begin")
+    return Submission(payload, headers, metadata, priority, timeout, coalescing=coalescing)
 
 
 def _object(text: bytes, field: str) -> dict[str, Any]:

@@ -108,6 +108,9 @@ class IMessageQueue(Interface):
         before the request has ended. Whatever ends it makes them due in the same step, as requests of that time, with
         its reply as their ``parent_reply``. Their ``not_before`` is not looked at.
 
+        A submission with ``coalescing`` takes the place of the one that was accepted last with that key, in the same
+        step, where that one has neither begun nor ended: it ends as CANCELLED, and its reply names the new one.
+
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request. `QueueFull`
         beyond the limits of the queue, `MessageTooLarge` where it would not fit into an empty one; a repeat and a
         follow-up are never refused for them.

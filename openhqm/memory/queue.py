@@ -16,6 +16,7 @@ from zope.interface import implementer
 from openhqm.codec import request_size
 from openhqm.errors import IdempotencyConflict, NotDurable, QueueFull
 from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
+from openhqm.memory.coalescing import CoalesceKeys
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.local_queue import LocalQueue, Message
 from openhqm.memory.results import MemoryResults
@@ -66,6 +67,7 @@ class MemoryQueue:
         self._lease = lease
         self._timers = TimerQueue(clock)
         self._letters = DeadLetters(clock, limits)
+        self._coalescing = CoalesceKeys(results, self._timers)
         self._keys = count(1)
         self._limits = limits
         self._sizes: dict[int, int] = {}  # of what has not ended
@@ -178,6 +180,8 @@ class MemoryQueue:
     ) -> Acceptance:
         now = self._clock.seconds()
         key = next(self._keys)
+        if (coalescing := submission.coalescing) is not None:
+            submission = replace(submission, not_before=self._coalescing.due(coalescing, now))
         request = Request(self._ids.issue(key), now, submission)
         self._count(key, request)
         self._results.note_request(key, now, request.deadline, submission.tenant, logged_tags(submission))
@@ -187,7 +191,10 @@ class MemoryQueue:
             claim_key = (claim.scope, claim.key)
             self._claims[claim_key] = (claim.fingerprint, acceptance)
             self._timers.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
-        self._put(Message(key, request, priority_of(submission), now, max(submission.not_before or now, now)))
+        message = Message(key, request, priority_of(submission), now, max(submission.not_before or now, now))
+        self._put(message)
+        if coalescing is not None:
+            self._coalescing.take(coalescing, message)
         return acceptance
 
     def _hold(self, parent: int, submission: Submission, now: float) -> str:

@@ -21,7 +21,7 @@ def redriven(letter: DeadLetter) -> Submission:
     metadata = {**old.submission.metadata, REDRIVEN_FROM: old.correlation_id}
     if REDRIVEN_FROM in old.submission.metadata:
         metadata[FIRST_ID] = first_id(old)
-    return replace(old.submission, metadata=metadata, not_before=None)
+    return replace(old.submission, metadata=metadata, not_before=None, coalescing=None)
 
 
 def first_id(request: Request) -> str:

@@ -7,6 +7,7 @@ from openhqm.messages import Reply, Status
 
 OVERFLOW = "overflow"
 EXPIRED = "expired"
+SUPERSEDED = "superseded"
 
 
 def past_deadline(correlation_id: str, now: float, attempt: int) -> Reply:
@@ -45,4 +46,17 @@ def cancelled(correlation_id: str, now: float, attempt: int) -> Reply:
     """The ending of a request that its caller cancelled."""
     return Reply(
         correlation_id, Status.CANCELLED, now, error="cancelled by the caller", status_code=409, attempt=attempt
+    )
+
+
+def superseded(correlation_id: str, now: float, by: str) -> Reply:
+    """The ending of a request whose place a newer one has taken before it began."""
+    return Reply(
+        correlation_id,
+        Status.CANCELLED,
+        now,
+        error=f"a newer request with the same coalesce key has taken its place: {by}",
+        status_code=409,
+        reason_class=SUPERSEDED,
+        superseded_by=by,
     )

@@ -3,7 +3,7 @@
 -- source, entry ('': none; else a dead letter that stands there until it is accepted), reply to ('': none is asked for), about,
 -- the most requests and bytes ('': no limit), '1' where they do not keep it out, '1' where a limit asks which request
 -- has waited longest, the tags ('': none; see log_ending), the follow-ups (see hold_back)
--- {'new', number, time, numbers of the follow-ups, if any}; {'full', requests, bytes}: there is no room; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
+-- {'new', number, time, numbers of the follow-ups, if any; with a coalesce key: the number of the one that has ended, or ''}; {'full', requests, bytes}: there is no room; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
 -- gone
 local queue, priority, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local claim, fingerprint, lifetime = ARGV[7], ARGV[8], ARGV[9]
@@ -25,14 +25,14 @@ if full then return full end
 -- A dead letter that is redriven is deleted in the step that accepts it. Another process may have done so already.
 if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'} end
 
-local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
-local due = tonumber(not_before) or clock
+local number = coalesce and coalesce.number or string.format('%.0f', redis.call('INCR', prefix .. 'number'))
+local due = coalesce and coalesce.due() or tonumber(not_before) or clock
 redis.call('HSET', record(number), 'at', now, 'body', body, 'queue', queue, 'priority', priority, 'attempt', 0, 'last', 1)
 note_tenant(number, body)
 if counted then take_room(number, #body) end
 if ARGV[18] ~= '' then redis.call('HSET', record(number), 'tags', ARGV[18]) end
 if ARGV[17] ~= '' then waits_since(number, due > clock and exact(due) or now) end
-if due > clock then
+if due > clock or coalesce then  -- in a stream its number may be lower than the last one
   redis.call('ZADD', delayed(queue, priority), exact(due), number)
 else
   redis.call('XADD', stream(queue, priority), number .. '-0', 'at', now)
@@ -49,4 +49,6 @@ if claim ~= '' then
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
 wake(queue)
-return {'new', number, now, ARGV[19] and hold_back(number, counted, ARGV[17] ~= '', 19)}
+local held = ARGV[19] and hold_back(number, counted, ARGV[17] ~= '', 19)
+if coalesce then return {'new', number, now, held or {}, coalesce.take()} end
+return {'new', number, now, held}

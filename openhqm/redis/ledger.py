@@ -32,6 +32,7 @@ from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered, pause_for_room
 from openhqm.redis.claims import claim_arguments
+from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
 from openhqm.redis.ending_log import log_mark
@@ -75,6 +76,7 @@ class RedisLedger:
         self._pause = 0.0 if window is None else pause_for_room(window)
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
+        self._coalescing = CoalesceKeys(redis, ttl)
         self.load = self._load.read
         self.sweeps = (self._letters.trim, self._load.end_some)
         self._unlisten: list[Callable[[], None]] = []
@@ -165,8 +167,10 @@ class RedisLedger:
         # Number and time are Redis's to give.
         due = self._redis.due(submission)
         envelope, channel = encode_submission(submission), self._channels.of(submission)
-        answer = await self._redis.run(
+        at_once = at_once and submission.coalescing is None
+        answer = await self._coalescing.run(
             "ledger_record",
+            submission,
             queue_of(self._channels.requests, submission),
             channel,
             self._channels.line(submission) or "",

@@ -4,8 +4,8 @@
 -- ('': the outbox publishes it), the most requests and bytes ('': no limit), '1' where they do not
 -- keep it out, '1' where a limit asks which request has waited longest, the window of a channel
 -- ('': none), the tags ('': none; see log_ending), the follow-ups (see hold_back)
--- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups}, {'repeat',
--- number, at}, {'conflict'}, {'full', requests, bytes}, or {'unknown'}: the entry is gone.
+-- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups; with a coalesce key:
+-- the number of the one that has ended, or ''}, {'repeat', number, at}, {'conflict'}, {'full', requests, bytes}, or {'unknown'}: the entry is gone.
 local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10]
 local source, entry, claim_seconds = ARGV[11], ARGV[12], tonumber(ARGV[13])
@@ -26,8 +26,8 @@ local full = ARGV[16] == '' and too_much(#body, ARGV[14], ARGV[15])
 if full then return full end
 if entry ~= '' and redis.call('XDEL', source, entry) == 0 then return {'unknown'} end
 
-local number = string.format('%.0f', redis.call('INCR', prefix .. 'number'))
-local key, due, waits = record(number), tonumber(not_before) or 0, '1'
+local number = coalesce and coalesce.number or string.format('%.0f', redis.call('INCR', prefix .. 'number'))
+local key, due, waits = record(number), coalesce and coalesce.due() or tonumber(not_before) or 0, '1'
 redis.call('HSET', key, 'at', now, 'body', body, 'queue', queue, 'priority', '', 'channel', channel, 'line', name,
   'attempt', 0, 'last', 1, 'generation', 0)
 note_tenant(number, body)
@@ -54,4 +54,6 @@ if claim ~= '' then
     'expires', exact(clock + tonumber(lifetime)))
   redis.call('PEXPIRE', claimed, string.format('%.0f', (tonumber(lifetime) + GRACE_SECONDS) * 1000))
 end
-return {'new', number, now, waits, ARGV[20] and hold_back(number, counted, ARGV[17] ~= '', 20)}
+local held = ARGV[20] and hold_back(number, counted, ARGV[17] ~= '', 20)
+if coalesce then return {'new', number, now, waits, held or {}, coalesce.take()} end
+return {'new', number, now, waits, held}

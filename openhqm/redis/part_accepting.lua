@@ -1,5 +1,7 @@
 -- Limits, tenants and follow-ups, for the scripts that accept.
 
+local coalesce = nil  -- see part_coalescing.lua
+
 -- On whose behalf a request is, where it says so: `tenant_of` in openhqm/codec.py. Its envelope goes when it has ended.
 local function note_tenant(number, body)
   local tenant = body:match('^{"openhqm":%d+,"correlation_id":"[^"]*","submitted_at":[^,]+,"tenant":"([a-z0-9-]+)"')

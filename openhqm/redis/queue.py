@@ -31,6 +31,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.redis.claims import claim_arguments
+from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
 from openhqm.redis.ending_log import log_mark
@@ -72,6 +73,7 @@ class RedisQueue:
         self._lease = lease
         self._queues: dict[str, LocalQueue] = {}
         self._load = RedisLoad(redis, ttl, limits)
+        self._coalescing = CoalesceKeys(redis, ttl)
         self.load = self._load.read
         self.sweeps = (self._letters.trim, self._load.end_some)
 
@@ -123,8 +125,9 @@ class RedisQueue:
     ) -> Deferred[Acceptance | QueueFull]:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
-        asked = self._redis.run(
+        asked = self._coalescing.run(
             "accept",
+            submission,
             queue_of(self._requests, submission),
             priority_of(submission).value,
             body,

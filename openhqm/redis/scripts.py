@@ -11,6 +11,7 @@ import attrs
 _HERE = Path(__file__).parent
 NAMES = (
     "accept",
+    "accept_coalesced",
     "dead_letter",
     "dead_letters",
     "depth",
@@ -29,6 +30,7 @@ NAMES = (
     "ledger_postpone",
     "ledger_published",
     "ledger_record",
+    "ledger_record_coalesced",
     "ledger_recover",
     "ledger_retry",
     "ledger_return",
@@ -52,9 +54,11 @@ NAMES = (
 # What a script uses besides the prelude. Redis runs all of its text each time, and making a function takes time, too.
 _PARTS = {
     "accept": ("accepting",),
+    "accept_coalesced": ("accepting", "endings", "coalescing"),
     "index_open": ("accepting",),
     "ledger_published": ("outbox",),
     "ledger_record": ("outbox", "accepting"),
+    "ledger_record_coalesced": ("outbox", "accepting", "endings", "coalescing"),
     "ledger_take_due": ("outbox",),
     **dict.fromkeys(
         (
@@ -73,6 +77,8 @@ _PARTS = {
         ("endings",),
     ),
 }
+_FILES = {"accept_coalesced": "accept", "ledger_record_coalesced": "ledger_record"}
+"""Where it is not the script's own name."""
 
 
 @attrs.frozen
@@ -85,7 +91,7 @@ class Script:
 
 def _read(name: str) -> Script:
     parts = [f"part_{part}" for part in _PARTS.get(name, ())]
-    source = b"\n".join((_HERE / f"{part}.lua").read_bytes() for part in ("prelude", *parts, name))
+    source = b"\n".join((_HERE / f"{part}.lua").read_bytes() for part in ("prelude", *parts, _FILES.get(name, name)))
     return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 

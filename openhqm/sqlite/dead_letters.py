@@ -43,6 +43,10 @@ class DeadLetters:
         if not connection.changes():
             raise _unknown(number)
 
+    def reject(self, letter: DeadLetter) -> Deferred[None]:
+        """See `IMessageQueue.reject`."""
+        return self._file.write(lambda connection: self.add(connection, letter))
+
     def drop(self, number: int) -> Deferred[None]:
         """Remove one. `UnknownRequest`."""
         return maybeDeferred(self._drop, number)

@@ -45,6 +45,7 @@ class Journal:
         return (
             submission.timeout is None
             and submission.not_before is None
+            and submission.coalescing is None
             and submission.partition is None
             and not follow_ups
             and not limits.any

@@ -25,6 +25,7 @@ from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import Attempt, Incoming, Outgoing
 from openhqm.queue.limits import accept_within
 from openhqm.sqlite.claims import drop_claim, take_claim
+from openhqm.sqlite.coalescing import CoalesceKeys
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
@@ -80,11 +81,13 @@ class SqliteLedger:
         store.within_ending.append(self.outbox.ended)
         self._letters = DeadLetters(file, limits)
         self.drop_dead_letter, self.last_dead_letter = self._letters.drop, self._letters.last
+        self.reject = self._letters.reject
         self.dead_letters = partial(maybeDeferred, self._letters.listed)
         self.dead_letters_depth = partial(maybeDeferred, self._letters.depth)
         store.within_sweep.append(self._letters.trim)
         store.within_sweep.append(self._end_some)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
+        self._coalescing = CoalesceKeys(file, store)
 
     @property
     def keeps_unbegun(self) -> bool:
@@ -108,6 +111,7 @@ class SqliteLedger:
         # A name that no embedded queue has: what waits in a broker is not to be received from here.
         self._rows = QueueRows(self._file, self._store, f"{self._channels.requests} in a broker")
         self._load.start()
+        self._coalescing.start()
         self.unbegun.start()  # before what was claimed is due at once
         self.outbox.start(self._rows.number)
         self.has_workers = fetch_one(self._file.reader, "SELECT 1 FROM steps LIMIT 1") is not None
@@ -193,6 +197,9 @@ class SqliteLedger:
                 self._load.add(connection, len(each.body))
                 self._rows.add(connection, each.number, now, each.body)
                 self._held.add(connection, outgoing.number, each.number)
+            if submission.coalescing is not None:
+                postponed = self._coalescing.placed(connection, outgoing)
+                return self._add(connection, postponed, now, told=True, at_once=False)
             return self._add(connection, outgoing, now, told=not at_once, at_once=at_once)
 
         return self._file.write(add)
@@ -389,8 +396,3 @@ class SqliteLedger:
         row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (attempt.number,))
         if row is not None and row[0] == attempt.attempt:
             self.outbox.returned(connection, attempt.number)
-
-    # Dead letters
-
-    def reject(self, letter: DeadLetter) -> Deferred[None]:
-        return self._file.write(lambda connection: self._letters.add(connection, letter))

@@ -37,6 +37,7 @@ from openhqm.queue.limits import accept_within
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.catching_up import CatchingUp
 from openhqm.sqlite.claims import drop_claim, take_claim
+from openhqm.sqlite.coalescing import CoalesceKeys
 from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
@@ -87,6 +88,7 @@ class SqliteQueue:
         results.within_sweep.append(self._timeline.note)
         self._load = SqliteLoad(file, results, limits, clock)
         self._held = Held(file, results, clock, self._load, self._make_due)
+        self._coalescing = CoalesceKeys(file, results)
         self._ordering = CatchingUp(file, self._order)
         results.within_sweep.append(self._ordering.run)
         results.within_sweep.append(
@@ -107,6 +109,7 @@ class SqliteQueue:
         # The process that had these deliveries is gone: this one holds the lock now.
         self._file.write_now(lambda connection: connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL"))
         self._load.start()
+        self._coalescing.start()
         self._queue(self._requests)
         if self._load.limits.ends_what_waits:
             self._open_all()
@@ -170,7 +173,7 @@ class SqliteQueue:
         due = submission.not_before
         if due is not None and due <= now:
             due = None
-        key = queue.rows.next_key(rank if due is None else DELAYED)
+        key = queue.rows.next_key(rank if due is None and submission.coalescing is None else DELAYED)
         correlation_id = self._file.ids.issue(key)
         body = encode_request(Request(correlation_id, now, submission))
         acceptance = Acceptance(correlation_id, now)
@@ -178,6 +181,7 @@ class SqliteQueue:
             claim is None
             and due is None
             and submission.timeout is None
+            and submission.coalescing is None
             and not follow_ups
             and not self._load.limits.any
         ):
@@ -194,7 +198,7 @@ class SqliteQueue:
         follow_ups: Sequence[Submission],
         queue: LocalQueue,
         key: int,
-        due: float | None,
+        not_before: float | None,
         body: bytes,
         acceptance: Acceptance,
     ) -> Callable[[apsw.Connection], Acceptance | QueueFull]:
@@ -220,9 +224,12 @@ class SqliteQueue:
                     return refusal
                 self._load.add(connection, len(body))
             queue.rows.add(connection, key, now, body)
+            due = not_before
+            if submission.coalescing is not None:
+                due = self._coalescing.take(connection, submission.coalescing, key, now)
             if due is not None:
                 delay(connection, key, rank, due)
-                self._file.after_commit(lambda: queue.wake_at(due))
+                self._file.after_commit(partial(queue.wake_at, due))
             if submission.timeout is not None:
                 self._results.note_deadline(connection, key, now + submission.timeout)
             for rows, held_key, request in held:
@@ -265,7 +272,7 @@ class SqliteQueue:
         return maybeDeferred(self._letters.listed, after, most)
 
     def reject(self, letter: DeadLetter) -> Deferred[None]:
-        return self._file.write(lambda connection: self._letters.add(connection, letter))
+        return self._letters.reject(letter)
 
     def last_dead_letter(self) -> Deferred[int]:
         return self._letters.last()

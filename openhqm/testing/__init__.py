@@ -23,6 +23,7 @@ from openhqm.testing.aging import Aging
 from openhqm.testing.bench import DEAD_LETTERS, LEASE, REQUESTS, TTL, Bench
 from openhqm.testing.broker_bench import BrokerBench
 from openhqm.testing.broker_contract import broker_contract
+from openhqm.testing.coalescing import CoalescingRequests
 from openhqm.testing.crashing import Crashing
 from openhqm.testing.dead_letters import KeepingDeadLetters
 from openhqm.testing.fake_broker import FakeBroker
@@ -56,7 +57,16 @@ def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> typ
     """The suite for the backend that ``make`` returns, or that its Deferred fires with."""
 
     class BackendContract(
-        Receiving, Settling, Recording, IdempotencyKeys, FollowingUp, Limiting, Aging, KeepingDeadLetters, Crashing
+        Receiving,
+        Settling,
+        Recording,
+        IdempotencyKeys,
+        CoalescingRequests,
+        FollowingUp,
+        Limiting,
+        Aging,
+        KeepingDeadLetters,
+        Crashing,
     ):
         def make_bench(self) -> Bench | Deferred[Bench]:
             return make(self)
