@@ -54,6 +54,7 @@ SECONDS: Mapping[str, int] = {
     "tests.kafka.test_contract": 130,
     "tests.kafka.test_deploys": 40,
     "tests.kafka.test_foreign": 60,
+    "tests.kafka.test_retention": 35,
     "tests.kafka.test_security": 35,
     "tests.mqtt.test_backend": 60,
     "tests.mqtt.test_broker": 30,

@@ -42,8 +42,8 @@ from openhqm.runtime.deferreds import deferred
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 SUBSCRIBE_AGAIN_SECONDS = 5.0
-ACCEPTED, REPEATED, REJECTED = "accepted", "repeated", "dead_letter"
-OUTCOMES = (ACCEPTED, REPEATED, REJECTED)
+ACCEPTED, REPEATED, REJECTED, DROPPED = "accepted", "repeated", "dead_letter", "dropped"
+OUTCOMES = (ACCEPTED, REPEATED, REJECTED, DROPPED)
 Line = tuple[str | None, int]
 
 
@@ -192,6 +192,9 @@ class Bridge:
         self._subscription = None
         if not self._stopped:
             self._looking = self._clock.callLater(SUBSCRIBE_AGAIN_SECONDS, self._subscribe_again)
+
+    def dropped(self, count: int) -> None:
+        self._counts.inc(DROPPED, count)
 
     def _subscribe_again(self) -> None:
         self.warning = None

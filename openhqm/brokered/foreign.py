@@ -98,6 +98,9 @@ class ForeignReceiver:
     def lost(self, reason: str) -> None:
         self._receiver.lost(reason)
 
+    def dropped(self, count: int) -> None:
+        self._receiver.dropped(count)
+
 
 @implementer(IForeignBroker)
 class ForeignOverBroker:

@@ -7,7 +7,7 @@ again, and the ledger knows what it is worth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from openhqm.brokered.prefetch import Prefetch
 from openhqm.brokered.prefetched import Prefetched
 from openhqm.brokered.reader import Reader
 from openhqm.brokered.redeliveries import Redeliveries
+from openhqm.brokered.source import Recovery
 from openhqm.errors import LeaseLost, NotDurable, OpenHQMError
 from openhqm.interfaces import IBroker, IDelivery
 from openhqm.messages import DeadLetter, Reply
@@ -46,7 +47,7 @@ class Handle(NamedTuple):
 
 class LocalQueue:
     """``name`` is the group's queue; its partitions are received from by their own names. ``requests`` is the request
-    queue. ``restore`` makes a channel that is missing.
+    queue. ``losses`` makes a channel that is missing.
     """
 
     _log = Logger()
@@ -61,7 +62,7 @@ class LocalQueue:
         requests: str,
         channels: Sequence[str],
         lease: float,
-        restore: Callable[[str], Deferred[None]],
+        losses: Recovery,
         redeliveries: Redeliveries,
     ) -> None:
         self.clock = clock
@@ -80,7 +81,7 @@ class LocalQueue:
             channels,
             self._reader.read,
             self._arrived,
-            restore,
+            losses,
             self._waiters.__contains__,
             ahead=not ledger.counts_redeliveries,
         )

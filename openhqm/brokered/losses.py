@@ -28,8 +28,12 @@ LOOK_SECONDS = 30.0
 PURGED_LOOKS = {DepthKind.EXACT: 3, DepthKind.APPROXIMATE: 10, DepthKind.NONE: 3}
 """How many looks in a row have to find a channel empty. Another process may have prefetched what was in it."""
 MOST_DOUBLINGS = 8
+DROPPED_LOOKS = 2
+"""The same where the broker has said that it has removed messages."""
 SUSPICIOUS_SECONDS = 2.0
-"""How often it is looked while a channel is missing, and it is too early to end what waits in it."""
+"""How often it is looked while a channel is missing, and it is too early to end what waits in it; and while a channel
+is not empty from which messages were removed.
+"""
 RESTORE_SECONDS = 10.0
 MOST_WARNINGS = 3
 STOPPING = "this process is stopping"
@@ -69,6 +73,7 @@ class Losses:
         self._stopped = False
         self._suspicions: dict[str, str] = {}
         self._times_lost: Counter[str] = Counter()
+        self._dropped: set[str] = set()
         self.warnings: tuple[str, ...] = ()
 
     @property
@@ -107,6 +112,15 @@ class Losses:
             restoring = self._restoring[channel] = self._restore(channel)
             restoring.addBoth(self._restored, channel)
         return waiting.addTimeout(RESTORE_SECONDS, self._clock, partial(_too_late, channel))
+
+    def dropped(self, channel: str) -> None:
+        """The broker has removed messages of the channel that no process was given.
+
+        Once the channel is empty, what should wait in it is what is gone: it is published again, or ends.
+        """
+        if self._ledger.complete and channel not in self._dropped:
+            self._dropped.add(channel)
+            self._look_in(SUSPICIOUS_SECONDS)
 
     def times_lost(self, channel: str) -> int:
         """How often the channel was missing: what was published before the last time may be lost."""
@@ -168,10 +182,12 @@ class Losses:
         self._looking = None
         if isinstance(result, Failure) and not result.check(NotDurable, CancelledError):
             self._log.failure("looking for lost messages broke down", result)
+        self._look_in(SUSPICIOUS_SECONDS if self._suspicions or self._dropped else LOOK_SECONDS)
+
+    def _look_in(self, seconds: float) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if not self._stopped:
-            seconds = SUSPICIOUS_SECONDS if self._suspicions else LOOK_SECONDS
             self._timer = self._clock.callLater(seconds, self._look)
 
     async def _look_at_all(self) -> None:
@@ -182,6 +198,7 @@ class Losses:
             del self._empty[channel]
         for channel in self._suspicions.keys() - channels.keys():
             del self._suspicions[channel]
+        self._dropped &= channels.keys()
         for channel, oldest in channels.items():
             try:
                 await self._look_at(channel, oldest)
@@ -199,11 +216,13 @@ class Losses:
             await self.restore(channel)
         elif await self._was_purged(channel, oldest):
             self._empty.pop(channel, None)
-            self._in_vain[channel] += 1
+            was_dropped = channel in self._dropped
+            self._dropped.discard(channel)
+            self._in_vain[channel] += not was_dropped
             recovered = await self._ledger.recover(channel, partial(self._is_empty, channel), None, True)
             if recovered:
                 counts = self._broker.traits.depth is not DepthKind.NONE
-                what = "was emptied by another program" if counts else "has lost messages"
+                what = "was emptied by another program" if counts and not was_dropped else "has lost messages"
                 self._warn(f"channel {channel} {what}", recovered)
 
     async def _was_purged(self, channel: str, oldest: float) -> bool:
@@ -217,6 +236,7 @@ class Losses:
             self._in_vain.pop(channel, None)
             return False
         looks = PURGED_LOOKS[self._broker.traits.depth] << min(self._in_vain[channel], MOST_DOUBLINGS)
+        looks = DROPPED_LOOKS if channel in self._dropped else looks
         seen, since = self._empty.get(channel, (0, oldest))
         self._empty[channel] = (seen + 1, oldest) if since == oldest else (1, oldest)
         return self._empty[channel][0] >= looks

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from openhqm.brokered.prefetched import Prefetched
-from openhqm.brokered.source import Source
+from openhqm.brokered.source import Recovery, Source
 from openhqm.errors import NotDurable
 from openhqm.interfaces import DepthKind, IBroker, IBrokerDelivery
 from openhqm.policy.shares import Shares
@@ -30,7 +30,7 @@ ARRIVE_SECONDS = 0.5
 class Prefetch:
     """``channels`` are those of one group, high priority first. ``read`` makes a `Prefetched` of a delivery, or deals
     with it otherwise and returns None. ``arrived`` is called with a queue for which something has come, and with None
-    for all. ``restore`` makes a channel that is missing. ``asks`` tells whether this process ever asked for a queue.
+    for all. ``losses`` makes a channel that is missing. ``asks`` tells whether this process ever asked for a queue.
     ``ahead``: whether to allow more than are asked for.
     """
 
@@ -41,7 +41,7 @@ class Prefetch:
         channels: Sequence[str],
         read: Callable[[IBrokerDelivery, Source], Prefetched | None],
         arrived: Callable[[str | None], None],
-        restore: Callable[[str], Deferred[None]],
+        losses: Recovery,
         asks: Callable[[str], bool],
         ahead: bool,
     ) -> None:
@@ -53,7 +53,7 @@ class Prefetch:
         self._ahead = ahead
         self._shares = Shares(len(channels))
         ready = partial(arrived, None)
-        self.sources = [Source(broker, clock, name, self._received, restore, ready) for name in channels]
+        self.sources = [Source(broker, clock, name, self._received, losses, ready) for name in channels]
         self._rank = {source: rank for rank, source in enumerate(self.sources)}
         self._lines: dict[str, list[deque[Prefetched]]] = {}
         self._expected: dict[Source, int] | None = None

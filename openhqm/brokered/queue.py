@@ -7,7 +7,7 @@ a message too many, and both are made good; docs/queue-over-a-broker.md goes thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -20,6 +20,7 @@ from openhqm.brokered.local_queue import LocalQueue
 from openhqm.brokered.losses import Losses
 from openhqm.brokered.outbox import Outbox
 from openhqm.brokered.redeliveries import Redeliveries
+from openhqm.brokered.source import Recovery
 from openhqm.errors import NotDurable
 from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Submission
@@ -41,8 +42,8 @@ class StepsConsumer(Protocol):
     def warnings(self) -> Sequence[str]:
         """What an operator should know although everything works."""
 
-    def start(self, restore: Callable[[str], Deferred[None]]) -> None:
-        """Begin to consume; ``restore`` makes the channel where it is missing."""
+    def start(self, losses: Recovery) -> None:
+        """Begin to consume; ``losses`` makes the channel where it is missing."""
 
     def stop(self) -> Deferred[None]:
         """Finish what was received, and consume no more."""
@@ -126,7 +127,7 @@ class BrokeredQueue:
         self._outbox.start()
         self._losses.start()
         if self._steps is not None:
-            self._steps.start(self._losses.restore)
+            self._steps.start(self._losses)
 
     @deferred
     async def stop(self) -> None:
@@ -269,7 +270,7 @@ class BrokeredQueue:
                 requests=self._channels.requests,
                 channels=self._channels.names(name),
                 lease=self._lease,
-                restore=self._losses.restore,
+                losses=self._losses,
                 redeliveries=self.redeliveries,
             )
         return local

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -24,9 +24,19 @@ MOST_BEHIND = 5000
 """How many deliveries may wait for an earlier one before the broker is told of them: then no more are allowed."""
 
 
+class Recovery(Protocol):
+    """What makes good what a broker has lost: `openhqm.brokered.losses.Losses`."""
+
+    def restore(self, channel: str) -> Deferred[None]:
+        """Make a channel that is missing, and make good what was lost with it. `NotDurable`."""
+
+    def dropped(self, channel: str) -> None:
+        """The broker has removed messages of the channel that were not delivered: they are made good."""
+
+
 @implementer(IReceiver)
 class Source:
-    """``receive`` is called with each delivery. ``restore`` makes the channel where it is missing, and ``ready`` is
+    """``receive`` is called with each delivery. ``losses`` makes the channel where it is missing, and ``ready`` is
     called when it can be consumed from again.
 
     ``allowed`` is how many deliveries may be out, besides those that are done with and wait for an earlier one.
@@ -41,7 +51,7 @@ class Source:
         clock: IReactorTime,
         channel: str,
         receive: Callable[[IBrokerDelivery, Source], None],
-        restore: Callable[[str], Deferred[None]],
+        losses: Recovery,
         ready: Callable[[], None],
     ) -> None:
         self.channel = channel
@@ -51,7 +61,7 @@ class Source:
         self._broker = broker
         self._clock = clock
         self._receive = receive
-        self._restore = restore
+        self._losses = losses
         self._ready = ready
         self._subscription: ISubscription | None = None
         self._missing = False
@@ -157,8 +167,12 @@ class Source:
             return
         if self.warning is None:
             self._log.info("{channel} cannot be consumed from: {reason}", channel=self.channel, reason=reason)
-        self._restoring = self._restore(self.channel)
+        self._restoring = self._losses.restore(self.channel)
         self._restoring.addCallbacks(self._restored, self._not_restored)
+
+    def dropped(self, count: int) -> None:
+        """See `IReceiver.dropped`."""
+        self._losses.dropped(self.channel)
 
     def _restored(self, result: None) -> None:
         self._restoring = self._warning = None

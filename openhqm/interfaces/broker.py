@@ -158,7 +158,7 @@ class IBrokerDelivery(Interface):
 
 
 class IReceiver(Interface):
-    """What a subscription delivers to. Neither method may raise."""
+    """What a subscription delivers to. No method may raise."""
 
     def received(delivery: IBrokerDelivery) -> None:
         """A message has come."""
@@ -167,6 +167,12 @@ class IReceiver(Interface):
         """The channel is gone: the subscription is over, and its deliveries were revoked before this call.
 
         A connection that is lost is no reason: the subscription goes on with the next connection.
+        """
+
+    def dropped(count: int) -> None:
+        """The product has removed so many messages before it could deliver them: they were older than it keeps any.
+
+        The subscription goes on with those that are left. Only a product that can tell calls it.
         """
 
 

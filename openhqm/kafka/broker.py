@@ -28,6 +28,7 @@ from openhqm.kafka.consuming import Member
 from openhqm.kafka.errors import UNREACHABLE, describe, refuses
 from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
+from openhqm.kafka.resets import Dropped
 from openhqm.kafka.subscription import KafkaSubscription
 from openhqm.kafka.topics import ANSWER_SECONDS, Topic, Topics
 from openhqm.kafka.watching import TopicWatch
@@ -110,6 +111,7 @@ class KafkaBroker:
         self._missing: dict[str, DeferredLock] = {}
         self._faults: dict[str, str] = {}
         self._warnings: dict[str, list[str]] = {}
+        self._dropped = Dropped()
         self._refused: str | None = None
         self._attempt: Deferred[None] | None = None
         self._looking = False
@@ -133,7 +135,8 @@ class KafkaBroker:
     def warnings(self) -> Sequence[str]:
         """What of a topic's own settings breaks a promise, and which topics cannot be read."""
         refused = [each.warning for each in self._subscriptions if each.warning is not None]
-        return [*self._faults.values(), *(each for found in self._warnings.values() for each in found), *refused]
+        found = [*self._faults.values(), *(each for found in self._warnings.values() for each in found)]
+        return [*found, *self._dropped.warnings, *refused]
 
     def start(self) -> Deferred[None]:
         if self._producing.producer is None:
@@ -219,6 +222,7 @@ class KafkaBroker:
             self._look_whether_there,
             self._erred,
             self._subscriptions.discard,
+            self._dropped.note,
         )
         self._subscriptions.add(subscription)
         self._reactor.callLater(0, self._look_whether_there, subscription)

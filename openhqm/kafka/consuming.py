@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
 from openhqm.kafka.errors import describe
+from openhqm.kafka.resets import OffsetResets
 
 POLL_SECONDS = 0.05
 ASKED_SECONDS = 1.0
@@ -44,6 +45,9 @@ class Owner(Protocol):
 
     def erred(self, error: Any) -> None:
         """A ``KafkaError`` about the topic or the group."""
+
+    def dropped(self, count: int) -> None:
+        """Kafka has removed so many messages that the group had not read."""
 
     def ended(self, reason: str) -> None:
         """The thread ended by an error, and nothing is read any more."""
@@ -74,7 +78,7 @@ class Member:
             **properties,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",  # see `OffsetResets`
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 100,
@@ -83,6 +87,7 @@ class Member:
             "on_commit": self._on_commit,
         }
         self._consumer: Any = None
+        self._resets: OffsetResets
         self._closing = False
         self._closed: Deferred[None] = Deferred()
         self.marks: dict[int, int] = {}
@@ -105,6 +110,7 @@ class Member:
         from confluent_kafka import Consumer
 
         self._consumer = Consumer(self._properties)
+        self._resets = OffsetResets(self._consumer, self._topic, self._on_dropped)
         Thread(target=self._run, name="openhqm-kafka-consumer", daemon=True).start()
 
     def commit(self) -> None:
@@ -132,6 +138,7 @@ class Member:
                 if self._commit_wanted:
                     self._begin_to_commit()
                 self._read()
+                self._begin()
             self._commit_now(list(self.marks))
             self._consumer.close()
         except Exception as error:
@@ -160,6 +167,8 @@ class Member:
     def _read(self) -> None:
         record = self._consumer.poll(POLL_SECONDS)
         while record is not None:
+            if record.error() is not None and self._resets.needed(record):
+                break
             if record.error() is not None:
                 self._reactor.callFromThread(self._owner.erred, record.error())
             else:
@@ -168,6 +177,21 @@ class Member:
                 self._bytes_read += len(record)
             record = None if len(self._found) >= MOST_AT_ONCE or self._is_far_ahead else self._consumer.poll(0)
         self._hand_over()
+
+    def _begin(self) -> None:
+        if not self._resets:
+            return
+        reason = self._resets.begin()
+        self._paused = None
+        if reason is not None:
+            self._log.debug("{topic} is begun again later: {reason}", topic=self._topic, reason=reason)
+
+    def _on_dropped(self, partition: int, first: int, count: int) -> None:
+        """What is gone cannot be delivered again. That is committed, or the next member would count it once more."""
+        text = "Kafka has removed {count} messages of {topic} from partition {partition} that the group had not read"
+        self._log.critical(text, count=count, topic=self._topic, partition=partition)
+        self._consumer.commit(offsets=self._offsets({partition: first}), asynchronous=True)
+        self._reactor.callFromThread(self._owner.dropped, count)
 
     def _hand_over(self) -> None:
         """Before the owner hears that partitions change hands: a call of ``poll`` may be in the middle of a batch."""

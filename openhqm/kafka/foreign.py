@@ -14,7 +14,7 @@ from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IReceiver, ISubs
 from openhqm.interfaces.broker import REPLY_CHANNEL
 from openhqm.kafka.broker import KafkaBroker
 from openhqm.kafka.messages import CONTENT_TYPE, CORRELATION, REPLY_TOPIC
-from openhqm.kafka.subscription import KafkaDelivery
+from openhqm.kafka.partitions import KafkaDelivery
 
 LONGEST_NAME = 249
 _NAME = re.compile(r"[A-Za-z0-9._-]+")

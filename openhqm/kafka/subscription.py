@@ -8,21 +8,20 @@ time.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces.broker import IBrokerDelivery, IReceiver, ISubscription, Message, Position
+from openhqm.interfaces.broker import IReceiver, ISubscription
 from openhqm.kafka.consuming import Member
 from openhqm.kafka.errors import MISSING, describe
-from openhqm.kafka.messages import from_record
+from openhqm.kafka.partitions import KafkaDelivery, Partition, Together
 
 COMMIT_SECONDS = 10.0
 """How long no commit may succeed before those who wait for one are told that it is not known."""
@@ -30,92 +29,11 @@ AGAIN_SECONDS = 0.2
 """After a commit that failed: while partitions change hands, Kafka refuses commits for a moment."""
 
 
-@implementer(IBrokerDelivery)
-class KafkaDelivery:
-    """One record, out of ``partition`` of the topic with that id (None: the cluster does not say)."""
-
-    __slots__ = (
-        "_acknowledge",
-        "message",
-        "offset",
-        "over",
-        "partition",
-        "position",
-        "record",
-        "redelivery_count",
-        "revoked",
-        "topic_id",
-    )
-
-    def __init__(
-        self, record: Any, topic_id: str | None, acknowledge: Callable[[KafkaDelivery], Deferred[None]]
-    ) -> None:
-        self.record = record
-        self.topic_id = topic_id
-        self.message: Message = from_record(record)
-        self.partition: int = record.partition()
-        self.offset: int = record.offset()
-        self.position = Position(str(self.partition), self.offset)
-        self.redelivery_count = None
-        self.revoked: Deferred[str] = Deferred()
-        self.over = False
-        self._acknowledge = acknowledge
-
-    def ack(self) -> Deferred[None]:
-        return self._acknowledge(self)
-
-    def requeue(self) -> Deferred[None]:
-        return fail(NotDurable("Kafka takes no message back"))
-
-    def extend(self, seconds: float) -> Deferred[None]:
-        return fail(NotDurable("a delivery from Kafka has no lease that could be extended"))
-
-    def revoke(self, reason: str) -> None:
-        """Another consumer may have the record now."""
-        if not self.over:
-            self.over = True
-            self.revoked.callback(reason)
-
-
-@attrs.define(eq=False)
-class _Partition:
-    """``out``: the deliveries that no acknowledgement has reached. ``waiting``: for a commit up to an offset."""
-
-    out: OrderedDict[int, KafkaDelivery] = attrs.field(factory=OrderedDict)
-    waiting: list[tuple[int, Deferred[None]]] = attrs.field(factory=list)
-    last: int = -1
-    drained: Event | None = None
-
-    def commit(self, offset: int) -> None:
-        """Everything before ``offset`` is committed."""
-        done = [waiting for mark, waiting in self.waiting if mark <= offset]
-        self.waiting = [(mark, waiting) for mark, waiting in self.waiting if mark > offset]
-        for waiting in done:
-            waiting.callback(None)
-
-    def fail(self, reason: str) -> None:
-        """It is not known whether what waits was committed."""
-        waiting, self.waiting = self.waiting, []
-        for _, each in waiting:
-            each.errback(NotDurable(reason, maybe_done=True))
-
-    def revoke(self, reason: str) -> None:
-        """What is out is over."""
-        out, self.out = self.out, OrderedDict()
-        for delivery in out.values():
-            delivery.revoke(reason)
-        self.look_whether_drained()
-
-    def look_whether_drained(self) -> None:
-        """Tell the thread that waits for it."""
-        if self.drained is not None and not self.out:
-            self.drained.set()
-
-
 @implementer(ISubscription)
 class KafkaSubscription:
     """As a member of the consumer group ``group``. ``doubted`` is called where the topic seems to be missing,
-    ``unreachable`` with an error of the connection, ``ended`` when nothing of the subscription is left.
+    ``unreachable`` with an error of the connection, ``ended`` when nothing of the subscription is left, and ``dropped``
+    with how many messages Kafka has removed that the group had not read.
     """
 
     _log = Logger()
@@ -129,6 +47,7 @@ class KafkaSubscription:
         doubted: Callable[[KafkaSubscription], None],
         unreachable: Callable[[Any], None],
         ended: Callable[[KafkaSubscription], None],
+        dropped: Callable[[KafkaSubscription, int], None],
     ) -> None:
         self.topic = topic
         self.group = group
@@ -138,9 +57,10 @@ class KafkaSubscription:
         self._doubted = doubted
         self._unreachable = unreachable
         self._ended = ended
+        self._dropped = dropped
         self._member: Member | None = None
         self._closing: Deferred[None] | None = None
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, Partition] = {}
         self._ahead: deque[Any] = deque()
         self._credit = 0
         self._out = 0
@@ -235,7 +155,7 @@ class KafkaSubscription:
         elif len(busy) == 1:
             busy[0].drained = drained
         else:
-            together = _Together(drained, len(busy))
+            together = Together(drained, len(busy))
             for each in busy:
                 each.drained = together
 
@@ -281,6 +201,10 @@ class KafkaSubscription:
         else:
             self._unreachable(error)
 
+    def dropped(self, count: int) -> None:
+        self._dropped(self, count)
+        self._receiver.dropped(count)
+
     def ended(self, reason: str) -> None:
         self.lose(reason)
 
@@ -314,7 +238,7 @@ class KafkaSubscription:
 
     def _deliver_one(self, record: Any) -> None:
         delivery = KafkaDelivery(record, self.topic_id, self._acknowledge)
-        partition = self._partitions.setdefault(delivery.partition, _Partition())
+        partition = self._partitions.setdefault(delivery.partition, Partition())
         if delivery.offset <= partition.last:  # the topic was made again, or its offsets were set back
             self._out -= len(partition.out)
             partition.revoke("the offsets of the partition were set back")
@@ -384,17 +308,3 @@ class KafkaSubscription:
         idle = not self._out and not self._committing and not self._asked and self._again is None
         if self.stopped and idle and self._closing is None:
             self.close("the subscription was stopped")
-
-
-class _Together(Event):
-    """Set once it was set so many times; then it sets another one."""
-
-    def __init__(self, whole: Event, count: int) -> None:
-        super().__init__()
-        self._whole = whole
-        self._left = count
-
-    def set(self) -> None:
-        self._left -= 1
-        if not self._left:
-            self._whole.set()

@@ -24,9 +24,9 @@ class Count:
     def __init__(self) -> None:
         self.value = 0
 
-    def inc(self) -> None:
-        """Add one."""
-        self.value += 1
+    def inc(self, by: int = 1) -> None:
+        """Add ``by``."""
+        self.value += by
 
 
 class Counts(Collector):
@@ -45,11 +45,11 @@ class Counts(Collector):
     def __getitem__(self, value: str) -> Count:
         return self._counts[value]
 
-    def inc(self, value: str) -> None:
-        """Add one to the count of ``value``, which need not be there yet."""
+    def inc(self, value: str, by: int = 1) -> None:
+        """Add ``by`` to the count of ``value``, which need not be there yet."""
         if value not in self._counts:
             self._counts[value] = Count()
-        self._counts[value].inc()
+        self._counts[value].inc(by)
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """The counter's samples."""

@@ -7,7 +7,7 @@ A step is acknowledged once it is in the ledger. What comes again after a kill i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from openhqm.brokered.put_aside import PutAside
 from openhqm.brokered.rejects import unreadable
-from openhqm.brokered.source import Source
+from openhqm.brokered.source import Recovery, Source
 from openhqm.codec import decode_step
 from openhqm.errors import NotDurable, UnknownRequest, UnreadableMessage
 from openhqm.interfaces import IBroker, IBrokerDelivery
@@ -53,9 +53,9 @@ class StepsConsumer:
         found = (self._aside.warning, None if self._source is None else self._source.warning)
         return [warning for warning in found if warning is not None]
 
-    def start(self, restore: Callable[[str], Deferred[None]]) -> None:
-        """Begin to consume. ``restore`` makes the channel where it is missing, and makes good what was lost with it."""
-        self._source = Source(self._broker, self._clock, self.channel, self._received, restore, self._consume)
+    def start(self, losses: Recovery) -> None:
+        """Begin to consume. ``losses`` makes the channel where it is missing, and makes good what was lost with it."""
+        self._source = Source(self._broker, self._clock, self.channel, self._received, losses, self._consume)
         self._consume()
 
     @deferred

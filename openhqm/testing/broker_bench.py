@@ -80,6 +80,7 @@ class Inbox:
         self.settled: list[IBrokerDelivery] = []
         self.most_out = 0
         self.lost_for: list[str] = []
+        self.dropped_in_all = 0
         self.revoked_when_lost = 0
         self.on_received: Callable[[IBrokerDelivery], object] = lambda delivery: None
 
@@ -92,6 +93,9 @@ class Inbox:
     def lost(self, reason: str) -> None:
         self.lost_for.append(reason)
         self.revoked_when_lost = len(self.revoked)
+
+    def dropped(self, count: int) -> None:
+        self.dropped_in_all += count
 
     @property
     def out(self) -> int:

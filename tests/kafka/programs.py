@@ -35,6 +35,13 @@ class Programs:
         while topic in self.operator.list_topics(timeout=10).topics:
             time.sleep(0.05)
 
+    def remove(self, topic: str, offset: int) -> None:
+        """Remove all before ``offset`` from the one partition of the topic, as its retention would."""
+        from confluent_kafka import TopicPartition
+
+        for removed in self.operator.delete_records([TopicPartition(topic, 0, offset)]).values():
+            removed.result(20)
+
     def publish(self, topic: str, *records: dict[str, Any]) -> None:
         """Publish them. Each is as ``Producer.produce`` takes it, and has a ``value``."""
         for record in records:

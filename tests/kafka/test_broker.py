@@ -24,8 +24,8 @@ from tests.kafka.bench import PARTITIONS, KafkaBench
 from tests.kafka.server import EMULATOR, shared_kafka
 
 
-class KafkaTests(TestCase):
-    """`KafkaBroker`"""
+class KafkaCase(TestCase):
+    """On a Kafka that tests share"""
 
     timeout = 120
 
@@ -50,6 +50,10 @@ class KafkaTests(TestCase):
         )
         self.addCleanup(broker.stop)
         return broker
+
+
+class KafkaTests(KafkaCase):
+    """`KafkaBroker`"""
 
     def sasl(self, password: str) -> KafkaBroker:
         """With the password that is given."""

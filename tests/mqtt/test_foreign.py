@@ -47,6 +47,9 @@ class Receiver:
     def lost(self, reason: str) -> None:
         raise AssertionError(reason)
 
+    def dropped(self, count: int) -> None:
+        raise AssertionError("this product does not tell")
+
     @property
     def bodies(self) -> list[bytes]:
         return [each.message.body for each in self.deliveries]
