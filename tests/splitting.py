@@ -46,6 +46,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_proxied": 5,
     "tests.ingress.test_rate_limiting": 5,
     "tests.ingress.test_sidecar": 18,
+    "tests.ingress.test_sidecar_sockets": 20,
     "tests.ingress.test_slow_readers": 55,
     "tests.ingress.test_stopped_process": 15,
     "tests.ingress.test_tenants": 30,

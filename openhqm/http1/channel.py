@@ -251,7 +251,7 @@ class HTTP1Channel(ClosingChannel):
         if self._serving is None:
             return  # the connection was lost in the meantime
         if isinstance(answer, Upgrade):
-            self._upgrade(answer)
+            self.upgrade(answer)
             return
         if isinstance(answer, StreamedAnswer):
             self._write_some = None
@@ -266,16 +266,25 @@ class HTTP1Channel(ClosingChannel):
         self._send(render(answer, request.head.version, self._persistent, head_only))
         self._end_request()
 
-    def _upgrade(self, answer: Upgrade) -> None:
-        """From now on the connection is that of another protocol, and closed at its end."""
+    def upgrade(self, answer: Upgrade) -> bool:
+        """From now on the connection is that of another protocol, and closed at its end.
+
+        Returns whether it is: a client that has sent something before the answer (RFC 6455, section 4.1) is cut off.
+        """
         if self._queue or not self._reader.between or self._half_closed:
-            self.transport.abortConnection()  # nothing may be sent before the answer (RFC 6455, section 4.1)
-            return
+            self.transport.abortConnection()
+            return False
         self._write_some, self._persistent = None, False
         writer = self._serving = ChannelWriter(self, False)
         self.transport.write(render_upgrade(answer))
         self._receiver = answer.begin(writer)
-        setattr(self, "dataReceived", self._receive_upgraded)  # noqa: B010 (a plain request pays nothing for this)
+        for name, method in (("dataReceived", self._receive_upgraded), ("update_reading", self._read_upgraded)):
+            setattr(self, name, method)  # a plain request pays nothing for this
+        self.update_reading()
+        return True
+
+    def _read_upgraded(self) -> None:
+        self._set_reading(self._stalled_at is None and self._receiver.takes_more)
 
     def _receive_upgraded(self, data: bytes) -> None:
         if self._closing:
@@ -331,7 +340,7 @@ class HTTP1Channel(ClosingChannel):
         """A streamed answer of the fast path is complete."""
         if writer is self._serving:
             if self._recorder is not None:
-                self._recorder.end(200, writer.sent)
+                self._recorder.end(200 if self._receiver is None else 101, writer.sent)
             self._end_request()
 
     def relay_finished(self, relay: Relay) -> None:

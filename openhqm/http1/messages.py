@@ -59,6 +59,9 @@ class ResponseWriter(Protocol):
     def unregisterProducer(self) -> object:
         """Control the producer no more."""
 
+    def update_reading(self) -> object:
+        """Read from the client, or pause it, as it can be taken by now."""
+
 
 class StreamedAnswer(msgspec.Struct, frozen=True):
     """A response of unknown length with status 200. ``begin`` is called with the writer once its head was sent."""

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from openhqm.http1.messages import REASONS, Answer, http_date, render
 from openhqm.http1.rules import Head
+from openhqm.http1.upgrading import Upgrade
 
 
 class RequestSink(Protocol):
@@ -63,6 +64,9 @@ class _Channel(Protocol):
 
     def isSecure(self) -> bool:
         """Whether the connection is encrypted."""
+
+    def upgrade(self, answer: Upgrade) -> bool:
+        """Make the connection one of another protocol. Returns whether it is."""
 
 
 @implementer(IPushProducer)
@@ -211,6 +215,17 @@ class Relay:
             lines.append(b"Content-Length: %d\r\n" % length)
         lines.append(b"\r\n")
         self._channel.transport.write(b"".join(lines))
+
+    def switch(self, upgrade: Upgrade) -> bool:
+        """Send 101 Switching Protocols: the connection belongs to the receiver that ``upgrade`` begins.
+
+        Returns whether it does. A client that has sent something before this answer is cut off, and the sink is told
+        so by `RequestSink.lost`.
+        """
+        if self._finished or not self._channel.upgrade(upgrade):
+            return False
+        self._finish()
+        return True
 
     def write(self, piece: bytes) -> None:
         """Send a piece of the response's body. A body longer than announced cuts the connection."""

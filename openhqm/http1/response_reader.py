@@ -17,6 +17,7 @@ from openhqm.http1.rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, Refusal
 
 _TOO_LONG = f"the head of the response is longer than {MOST_HEAD} bytes, or has more than {MOST_HEADERS} fields"
 _MALFORMED = "the response of the upstream server is malformed"
+_UNASKED = "the upstream server switched to a protocol that the request had not asked for"
 _OPENING = b"HTTP/"
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -68,7 +69,8 @@ class ResponseReader:
     section 15.2).
 
     ``complete`` and ``responded`` say whether the response, and its head, were read. ``keep_alive`` says whether the
-    connection can carry another request.
+    connection can carry another request. ``switched``: the server has agreed to the protocol that the request asked
+    for. Then ``fields`` are those of its response, and ``rest`` is what has come behind it.
     """
 
     def __init__(self) -> None:
@@ -77,10 +79,10 @@ class ResponseReader:
         self._sink: ResponseSink = _NONE
         self._reset()
 
-    def begin(self, method: bytes, sink: ResponseSink) -> None:
-        """Read the response to a request with ``method`` for ``sink``."""
+    def begin(self, method: bytes, sink: ResponseSink, protocol: bytes | None = None) -> None:
+        """Read the response to a request with ``method`` for ``sink``. ``protocol``: the one that it asked for."""
         self._reset()
-        self._method = method
+        self._method, self._protocol = method, protocol
         self._sink = sink
         if not self._ended:
             self._parser = httptools.HttpResponseParser(self)
@@ -94,7 +96,10 @@ class ResponseReader:
         self.complete = False
         self.responded = False
         self.keep_alive = False
+        self.switched = False
+        self.rest = b""
         self._method = b""
+        self._protocol = None
         self._until_close = False
         self._surplus = False
         self._size = 0
@@ -109,8 +114,11 @@ class ResponseReader:
                 raise Refusal(502, _MALFORMED)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise Refusal(502, "the upstream server switched protocols, which the request had not asked for") from None
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self.switched:
+                raise Refusal(502, _UNASKED) from None
+            self.rest = data[upgrade.args[0] :]
+            return
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             if not self.complete:
                 raise _refusal_in(error) from None
@@ -128,7 +136,7 @@ class ResponseReader:
 
     def _start(self) -> None:
         self._reason = b""
-        self._fields: list[tuple[bytes, bytes]] = []
+        self.fields: list[tuple[bytes, bytes]] = []
         self._head_size = 0
 
     # Called by the parser
@@ -145,17 +153,20 @@ class ResponseReader:
         if self.responded:
             return  # a trailer: it is dropped, because the client was not told to expect one
         self._head_size += len(name) + len(value) + 4
-        if len(name) + len(value) > MOST_LINE or self._head_size > MOST_HEAD or len(self._fields) >= MOST_HEADERS:
+        if len(name) + len(value) > MOST_LINE or self._head_size > MOST_HEAD or len(self.fields) >= MOST_HEADERS:
             raise TooLong(502, _TOO_LONG)
-        self._fields.append((name, value.strip(b" \t")))
+        self.fields.append((name, value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         if self.complete:
             return
         status = self._parser.get_status_code()
-        if self._parser.get_http_version() not in ("1.1", "1.0") or not 100 <= status <= 599 or status == 101:
+        if self._parser.get_http_version() not in ("1.1", "1.0") or not 100 <= status <= 599:
             raise Refusal(502, "the response of the upstream server is not HTTP/1.1")
-        length, chunked = _framing(self._fields, self._parser.get_http_version())
+        if status == 101:
+            self._check_switch()
+            return
+        length, chunked = _framing(self.fields, self._parser.get_http_version())
         if status < 200:
             if length is not None or chunked:
                 raise Refusal(502, "the upstream server sent an interim response with a body")
@@ -166,9 +177,19 @@ class ResponseReader:
         # No for a response to HEAD without a length: the parser expects a body that ends with the connection.
         self.keep_alive = bool(self._parser.should_keep_alive())
         without_body = self._method == b"HEAD" or status in (204, 304)
-        self._sink.responded(status, self._reason, self._fields, length)
+        self._sink.responded(status, self._reason, self.fields, length)
         self.responded = True
         self.complete = without_body
+
+    def _check_switch(self) -> None:
+        upgrades = [value for name, value in self.fields if name.lower() == b"upgrade"]
+        if self._protocol is None or [value.lower() for value in upgrades] != [self._protocol]:
+            raise Refusal(502, _UNASKED)
+        if _framing(self.fields, self._parser.get_http_version()) != (None, False):
+            raise Refusal(502, _MALFORMED)  # RFC 9110, section 8.6, and RFC 9112, section 6.1
+        self.switched = bool(self._parser.should_upgrade())
+        if not self.switched:
+            raise Refusal(502, _MALFORMED)  # without Connection: upgrade
 
     def on_body(self, piece: bytes) -> None:
         if self.complete:

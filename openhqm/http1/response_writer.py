@@ -13,6 +13,9 @@ class _Channel(Protocol):
     def stream_finished(self, writer: ChannelWriter) -> None:
         """The response is complete."""
 
+    def update_reading(self) -> None:
+        """Read from the client, or pause it."""
+
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """As `twisted.internet.interfaces.IConsumer` has it."""
 
@@ -38,6 +41,9 @@ class ChannelWriter:
         if self._chunked:
             self._channel.write(b"0\r\n\r\n")
         self._channel.stream_finished(self)
+
+    def update_reading(self) -> None:
+        self._channel.update_reading()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._channel.registerProducer(producer, streaming)

@@ -27,13 +27,24 @@ class Receiver(Protocol):
     def half_closed(self) -> object:
         """The client sends nothing more."""
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether it may be given more bytes. It calls `ResponseWriter.update_reading` when that changes."""
+
 
 class Upgrade(StreamedAnswer, frozen=True):
-    """``fields`` name the protocol. ``begin`` returns a `Receiver`."""
+    """``fields`` name the protocol. ``begin`` returns a `Receiver`.
+
+    ``passed_on``: the answer is another server's, with fields of its own about that server.
+    """
+
+    passed_on: bool = False
 
 
 def render_upgrade(answer: Upgrade) -> bytes:
     """The head of the answer."""
-    pieces = [b"HTTP/1.1 101 Switching Protocols\r\nServer: %b\r\nDate: %b\r\n" % (SERVER, http_date())]
+    pieces = [b"HTTP/1.1 101 Switching Protocols\r\n"]
+    if not answer.passed_on:
+        pieces.append(b"Server: %b\r\nDate: %b\r\n" % (SERVER, http_date()))
     pieces += [b"%b: %b\r\n" % field for field in answer.fields]
     return b"".join((*pieces, b"\r\n"))

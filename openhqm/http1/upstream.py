@@ -48,6 +48,7 @@ class Upstream(Protocol):
         self._chunked = self._request_sent = self._paused = self._upload_paused = False
         self._registered = False
         self._body: Any = None
+        self._tunnel: Any = None  # what the connection belongs to, where it is no longer one of HTTP
         self._closed: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
         self.secured: Deferred[Upstream] | None = Deferred(self._not_wanted) if secure else None
@@ -66,7 +67,7 @@ class Upstream(Protocol):
         self.transport.abortConnection()
 
     def close(self) -> Deferred[None]:
-        """Close the connection, which no request uses. Fires when it is closed.
+        """Close the connection, which no request uses, behind what was written. Fires when it is closed.
 
         After `CLOSING_SECONDS` it is cut: a server may ignore the end of TLS.
         """
@@ -74,6 +75,7 @@ class Upstream(Protocol):
         self._closed.append(closed)
         if self._closing is None:
             self._closing = self._clock.callLater(CLOSING_SECONDS, self._cut)
+            self._unregister()
             self.transport.loseConnection()
         return closed
 
@@ -91,17 +93,26 @@ class Upstream(Protocol):
         write_now(self.transport, request)
 
     def begin(
-        self, head: bytes, method: bytes, chunked: bool, body: Any, sink: ResponseSink, timeout: float | None
+        self,
+        head: bytes,
+        method: bytes,
+        chunked: bool,
+        body: Any,
+        sink: Any,
+        timeout: float | None,
+        protocol: bytes | None = None,
     ) -> None:
         """Send the ``head`` of a request with ``method``. ``sink`` receives the response.
 
         The request's body follows by `write` and `end`, in chunks where it is ``chunked``. ``body`` is its producer,
         which is paused while the server does not read. ``timeout`` is how many seconds the server may stay silent
         while it is its turn: until the head of its response is complete, counted from the last piece that was sent,
-        and then for each piece of the body. None: for any time.
+        and then for each piece of the body. None: for any time. ``protocol``: the one that the request asks for
+        (RFC 9110, section 7.8). Where the server agrees, ``sink.switched(fields)`` is called with its header fields,
+        and returns the `openhqm.http1.tunnel.Tunnel` that the connection belongs to from then on.
         """
         self._sink, self._body = sink, body
-        self._reader.begin(method, sink)
+        self._reader.begin(method, sink, protocol)
         self._chunked = chunked
         self._request_sent = self._upload_paused = False
         if timeout is not None:
@@ -145,11 +156,28 @@ class Upstream(Protocol):
                 self._abandon()
                 sink.failed(refusal)
             return
+        if reader.switched:
+            self._switch(sink)
+            return
         if reader.responded:
             self._progress_at = self._clock.seconds()
         if reader.complete and self._sink is not None:
             self._finish(reader.keep_alive and self._request_sent)
             sink.completed()
+
+    def _switch(self, sink: Any) -> None:
+        try:
+            tunnel = sink.switched(self._reader.fields)
+        except Refusal as refusal:
+            self._abandon()
+            sink.failed(refusal)
+            return
+        self._stop_timer()
+        rest, self._reader = self._reader.rest, ResponseReader()
+        self._sink, self._body, self._tunnel = None, None, tunnel
+        setattr(self, "dataReceived", tunnel.answered)  # noqa: B010 (a plain response pays nothing for this)
+        if rest:
+            tunnel.answered(rest)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._closing is not None:
@@ -160,6 +188,9 @@ class Upstream(Protocol):
             self.secured.addErrback(lambda failure: None)  # none waits where it was refused as it was made
         reader, sink = self._reader, self._sink
         self._finish(False, lost=True)
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.server_lost()
         if sink is None:
             return
         reader.ended(reason.check(ConnectionDone) is not None)
@@ -191,6 +222,8 @@ class Upstream(Protocol):
     def pause_upload(self, paused: bool) -> None:
         """The transport to the server is full (``paused``), or has room again."""
         self._upload_paused = paused
+        if self._tunnel is not None:
+            self._tunnel.server_full(paused)
         if not paused:
             self._progress_at = self._clock.seconds()
         if self._body is not None and not self._request_sent:
@@ -223,24 +256,30 @@ class Upstream(Protocol):
     def _finish(self, reusable: bool, lost: bool = False) -> None:
         self._sink = self._body = None
         self._reader.finish()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if lost:
             self._released(self, False)
             closed, self._closed = self._closed, []
             for each in closed:
                 each.callback(None)
             return
-        if self._registered:
-            self._registered = False
-            self.transport.unregisterProducer()
+        self._unregister()
         if self._paused:
             self._paused = False
             self.transport.resumeProducing()
         if not reusable:
             self.transport.abortConnection()
         self._released(self, reusable)
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            self.transport.unregisterProducer()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
 
 @implementer(IPushProducer)

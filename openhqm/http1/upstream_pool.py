@@ -53,7 +53,7 @@ class UpstreamPool:
         connect_seconds: float | None = CONNECT_SECONDS,
     ) -> None:
         self._endpoint = endpoint
-        self._clock = clock
+        self.clock = clock
         self._secure = secure
         self._most_idle = most_idle
         self._connect_seconds = connect_seconds
@@ -78,7 +78,7 @@ class UpstreamPool:
             return succeed(idle)
         connecting: Deferred[Upstream] = self._endpoint.connect(self._factory)
         if self._connect_seconds is not None:
-            connecting.addTimeout(self._connect_seconds, self._clock, self._timed_out)
+            connecting.addTimeout(self._connect_seconds, self.clock, self._timed_out)
         if self._secure:
             connecting.addCallback(self._handshake)
         return connecting.addCallback(self._connected)
@@ -106,7 +106,7 @@ class UpstreamPool:
 
     def _handshake(self, upstream: Upstream) -> Any:
         assert upstream.secured is not None
-        return upstream.secured.addTimeout(HANDSHAKE_SECONDS, self._clock, self._timed_out)
+        return upstream.secured.addTimeout(HANDSHAKE_SECONDS, self.clock, self._timed_out)
 
     def _timed_out(self, result: Any, seconds: float) -> Any:
         return Failure(TimeoutError(f"not connected within {seconds:g} s"))
@@ -125,7 +125,7 @@ class UpstreamPool:
         elif len(self._idle) >= self._most_idle:
             upstream.close()
         else:
-            self._idle[upstream] = self._clock.seconds()
+            self._idle[upstream] = self.clock.seconds()
             self._close_later()
 
     def _close_later(self) -> None:
@@ -135,12 +135,12 @@ class UpstreamPool:
                 timer, self._closing_idle = self._closing_idle, None
                 timer.cancel()
         elif self._closing_idle is None:
-            seconds = next(iter(self._idle.values())) + IDLE_SECONDS - self._clock.seconds()
-            self._closing_idle = self._clock.callLater(max(0.0, seconds), self._close_expired)
+            seconds = next(iter(self._idle.values())) + IDLE_SECONDS - self.clock.seconds()
+            self._closing_idle = self.clock.callLater(max(0.0, seconds), self._close_expired)
 
     def _close_expired(self) -> None:
         self._closing_idle = None
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         for upstream in [each for each, since in self._idle.items() if now - since >= IDLE_SECONDS]:
             del self._idle[upstream]
             upstream.close()

@@ -103,6 +103,7 @@ class WebSocket:
         self._ended = False
         self._unanswered = 0
         self.held = 0
+        self.takes_more = True
         self._session = begin(self)
         writer.registerProducer(self, True)
 

@@ -70,8 +70,11 @@ class StraightMetrics:
             STRAIGHT_SECONDS,
             registry,
         )
+        self.tunnels = Gauge(
+            "openhqm_straight_websockets_open", "WebSockets of the application that are open.", registry=registry
+        )
 
     def ended(self, status: int | None, began_at: float) -> None:
-        """Count a request that began at ``began_at``. ``status`` is that of its complete response, from 200 to 599."""
+        """Count a request that began at ``began_at``. ``status`` is that of its complete response, if any."""
         self._requests.inc("aborted" if status is None else str(status))
         self._duration.observe(self.clock.seconds() - began_at)

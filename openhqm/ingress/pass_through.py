@@ -12,6 +12,8 @@ from twisted.python.failure import Failure
 
 from openhqm.http1.pass_through import Relay
 from openhqm.http1.rules import Head, Refusal
+from openhqm.http1.tunnel import Tunnel
+from openhqm.http1.upgrading import Upgrade
 from openhqm.http1.upstream import Upstream
 from openhqm.http1.upstream_pool import UpstreamPool
 from openhqm.ingress.answers import problem
@@ -37,9 +39,11 @@ class PassThrough:
 
     _log = Logger()
 
-    def __init__(self, forwarding: _Forwarding, head: Head) -> None:
+    def __init__(self, forwarding: _Forwarding, head: Head, protocol: bytes | None = None) -> None:
+        """``protocol``: the one that the application is asked to speak with the client from then on."""
         self._forwarding = forwarding
         self._head = head
+        self._protocol = protocol
         self._connecting: Deferred[Any] | None = None
         self._upstream: Upstream | None = None
         self._relay: Any = None
@@ -87,8 +91,10 @@ class PassThrough:
             scheme="https" if self._relay.secure else "http",
             name=self._forwarding.name,
             trusted=self._forwarding.trusts(self._relay.peer),
+            protocol=self._protocol,
         )
-        upstream.begin(data, head.method, head.length is None, self._relay, self, self._forwarding.timeout)
+        timeout = self._forwarding.timeout
+        upstream.begin(data, head.method, head.length is None, self._relay, self, timeout, self._protocol)
         self._relay.resumeProducing()
 
     def _unreachable(self, failure: Failure) -> None:
@@ -105,14 +111,35 @@ class PassThrough:
 
     # The response
 
-    def responded(self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
+    def _passed(self, fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         try:
-            passed = end_to_end(fields)
+            return end_to_end(fields)
         except ValueError as error:
             raise Refusal(502, f"the application answered with a header that cannot be passed on: {error}") from None
-        self._relay.respond(status, reason, passed, length)
+
+    def responded(self, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
+        self._relay.respond(status, reason, self._passed(fields), length)
         if self._upstream is not None:
             self._relay.registerProducer(self._upstream, True)
+
+    def switched(self, fields: Sequence[tuple[bytes, bytes]]) -> Tunnel:
+        """The application has agreed to the other protocol."""
+        forwarding, upstream = self._forwarding, self._upstream
+        assert upstream is not None
+        passed = [*self._passed(fields), (b"Connection", b"Upgrade"), (b"Upgrade", self._protocol or b"")]
+        tunnel = Tunnel(upstream, forwarding.upstreams.clock, forwarding.timeout, self._closed)
+        if self._relay.switch(Upgrade(tuple(passed), tunnel.begin, True)):
+            self._upstream = None
+            self._count(101)
+            if forwarding.metrics is not None:
+                forwarding.metrics.tunnels.inc()
+        else:
+            tunnel.cut()
+        return tunnel
+
+    def _closed(self) -> None:
+        if self._forwarding.metrics is not None:
+            self._forwarding.metrics.tunnels.dec()
 
     def received(self, piece: bytes) -> None:
         self._relay.write(piece)
@@ -149,7 +176,7 @@ class RefusalSink:
         self._answer = problem(status, detail, instance=instance(head.target))
 
     def begin(self, relay: Relay) -> None:
-        relay.persistent = False  # after an upgrade, the next bytes need not be HTTP
+        relay.persistent = False
         relay.answer(self._answer)
 
     def write(self, piece: bytes) -> None:
@@ -162,11 +189,13 @@ class RefusalSink:
         pass
 
 
-def request_head(head: Head, *, peer: str | None, scheme: str, name: bytes, trusted: bool) -> bytes:
+def request_head(
+    head: Head, *, peer: str | None, scheme: str, name: bytes, trusted: bool, protocol: bytes | None = None
+) -> bytes:
     """The head for the application: method, target and ``Host`` as the client sent them, and its end-to-end fields.
 
     ``Forwarded`` fields name the client ``peer``; where it is not ``trusted``, its own are dropped. ``Via`` names the
-    gateway (RFC 9110, section 7.6.3).
+    gateway (RFC 9110, section 7.6.3). ``protocol``: the one that is asked for.
     """
     host = next((value for key, value in head.headers if key == b"host"), None)
     fields = [field for field in end_to_end(head.headers) if field[0] != b"host"]
@@ -179,5 +208,7 @@ def request_head(head: Head, *, peer: str | None, scheme: str, name: bytes, trus
         lines.append(b"transfer-encoding: chunked\r\n")
     elif head.length or head.method in _WITH_CONTENT or any(key == b"content-length" for key, _ in head.headers):
         lines.append(b"content-length: %d\r\n" % head.length)
+    if protocol is not None:
+        lines.append(b"connection: Upgrade\r\nupgrade: %b\r\n" % protocol)
     lines.append(b"\r\n")
     return b"".join(lines)

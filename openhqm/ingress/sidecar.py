@@ -23,6 +23,7 @@ from openhqm.ingress.proxied import Proxied
 from openhqm.policy.proxying import NO_PROXIES, TrustedProxies
 from openhqm.policy.sidecar_rules import Queued, Rule, decide
 
+WEBSOCKET = b"websocket"
 Queueing = Callable[[FullRequest, float | None], Coroutine[Any, Any, Answer | StreamedAnswer]]
 """Queues a request. The number is how many seconds its caller waits for the answer; None: a 202 at once.
 
@@ -67,10 +68,10 @@ class Sidecar:
         path = head.target.partition(b"?")[0]
         if self.is_own(path):
             return None
-        if _wants_websocket(head):
-            return RefusalSink(501, "WebSocket is not supported here: connect to the application itself", head)
         if any(name == b"via" and self.name in value for name, value in head.headers):
             return RefusalSink(508, "loop detected: the upstream of this gateway leads back to it", head)
+        if _wants_websocket(head):
+            return PassThrough(self, head, WEBSOCKET)
         if self._decide(head, path) is not None:
             return None
         return PassThrough(self, head)
@@ -131,8 +132,14 @@ def _prefer(head: Head) -> str | None:
 
 
 def _wants_websocket(head: Head) -> bool:
-    """Whether the client asks for WebSocket (RFC 6455, section 4.1).
+    """Whether the client asks for WebSocket as RFC 6455 has it in section 4.1.
 
-    Other upgrades are ignored (RFC 9110, section 7.8).
+    Other upgrades are ignored (RFC 9110, section 7.8): the requests of HTTP/2, for example, would pass unseen.
     """
-    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in head.headers)
+    if head.method != b"GET" or head.version != b"HTTP/1.1" or head.length != 0:
+        return False
+    asked = {b"upgrade": set[bytes](), b"connection": set[bytes]()}
+    for name, value in head.headers:
+        if name in asked:
+            asked[name].update(token.strip().lower() for token in value.split(b","))
+    return asked[b"upgrade"] == {WEBSOCKET} and b"upgrade" in asked[b"connection"]

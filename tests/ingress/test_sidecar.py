@@ -288,17 +288,13 @@ class PassThroughTests(Case):
         self.assertTrue(head.startswith(b"HTTP/1.1 413 "), head)
 
     def test_refused(self) -> None:
-        """An upgrade to WebSocket, and a loop, are answered with a problem, and do not reach the application."""
-        for status, fields in (
-            (501, b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"),
-            (508, b"Via: 1.1 openhqm-test\r\n"),
-        ):
-            connection = self.connect(self.port)
-            connection.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
-            head, _, body = everything(connection).partition(b"\r\n\r\n")
-            self.assertTrue(head.startswith(b"HTTP/1.1 %d " % status), head)
-            self.assertIn(b"application/problem+json", head)
-            self.assertEqual(json.loads(body)["status"], status)
+        """A loop is answered with a problem, and does not reach the application."""
+        connection = self.connect(self.port)
+        connection.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\nVia: 1.1 openhqm-test\r\n\r\n")
+        head, _, body = everything(connection).partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 508 "), head)
+        self.assertIn(b"application/problem+json", head)
+        self.assertEqual(json.loads(body)["status"], 508)
         self.assertEqual(self.upstream.connections, 0)
 
 
