@@ -28,6 +28,7 @@ from openhqm.bridges.reading import never_away
 from openhqm.check_report import report
 from openhqm.config.handler_rules import FIRST_LOOK
 from openhqm.config.model import Settings
+from openhqm.config.queue_rules import is_shared
 from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
@@ -74,7 +75,7 @@ TELL_SECONDS = 10.0
 EXIT_SECONDS = 1.0
 """How long the process may take to end once everything has stopped."""
 LAST_REQUEST_SECONDS = 5.0
-"""How long an idle connection stays open for one more request when another process has replaced this one."""
+"""How long an idle connection stays open for one more request where another process goes on with it."""
 
 
 def makeService(options: OpenHQMOptions) -> Service:
@@ -322,7 +323,9 @@ class OpenHQM(Service):
         due = self._reactor.seconds() + drain
         self._health.draining = True
         self._announcing.stopping()
-        self._door.closed = not self._leaving  # a replaced process serves its connections to their end
+        # Where others go on with what it accepts, it serves its connections to their end.
+        goes_on = self._leaving or is_shared(self.settings, PRODUCTS)
+        self._door.closed = not goes_on
         self._site.disable_keep_alive()
         self._drain_log.start(drain)
         for port in self.ports:
@@ -339,7 +342,7 @@ class OpenHQM(Service):
             await self._waiting.wait_until_none(due - self._reactor.seconds())
         self._waiting.stop()
         # A connection that was just accepted has not been read from yet.
-        await self._site.wait_until_none_idle(min(LAST_REQUEST_SECONDS if self._leaving else FLUSH_SECONDS, drain))
+        await self._site.wait_until_none_idle(min(LAST_REQUEST_SECONDS if goes_on else FLUSH_SECONDS, drain))
         self._site.drain()
         await self._site.wait_until_closed(max(FLUSH_SECONDS, due - self._reactor.seconds()))
         self._drain_log.stop()

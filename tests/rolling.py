@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.brokers import RabbitMQServer, RedisServer
 from tests.fleet.fleets import FleetServer, backend_of, until
@@ -35,6 +35,13 @@ SUBMIT = "/api/v1/submit"
 
 class Broken(Exception):
     """A promise of OpenHQM was not kept."""
+
+
+class Connects(Protocol):
+    """What callers connect to."""
+
+    def connection(self, timeout: float = 20) -> http.client.HTTPConnection:
+        """A connection, for any number of requests."""
 
 
 @contextmanager
@@ -75,7 +82,7 @@ BACKENDS: dict[str, Callable[[], AbstractContextManager[dict[str, str]]]] = {
 class Caller:
     """A caller with one connection, which stays open as long as the server keeps it."""
 
-    def __init__(self, server: FleetServer) -> None:
+    def __init__(self, server: Connects) -> None:
         self._connection = server.connection()
 
     def ask(self, method: str, path: str, payload: Any = None, **headers: str) -> http.client.HTTPResponse:
@@ -97,7 +104,7 @@ class Caller:
 class Callers:
     """The callers in threads, and what they have seen."""
 
-    def __init__(self, server: FleetServer) -> None:
+    def __init__(self, server: Connects) -> None:
         self.seen: Counter[str] = Counter()
         self.violations: list[str] = []
         self._server = server

@@ -106,6 +106,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_draining": 40,
     "tests.test_layers": 6,
     "tests.test_releasing": 6,
+    "tests.test_rolling_update": 45,
     "tests.test_service": 72,
     "tests.test_site": 14,
     "tests.test_time_steps": 42,

@@ -52,6 +52,15 @@ async def leaving(work):
 """
 
 
+def refuses(port: int) -> bool:
+    """Whether nothing listens there any more."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 class Application(BaseHTTPRequestHandler):
     """Answers in its own time: ``/head`` late, ``/body`` in pieces, ``/events`` by events, ``/endless`` for ever."""
 
@@ -206,6 +215,31 @@ class DrainTests(DrainCase):
         self.assertLess(time.monotonic() - began, 15)
         status, _, body = waiting.result(5)
         self.assertEqual((status, json.loads(body)["result"]), (200, "done"))
+
+    def test_kept_connections(self) -> None:
+        """The next request on a connection that is kept is accepted where the store is shared, because other processes
+        go on with it, and refused where this process has the store for itself. The answer ends the connection."""
+        redis = RedisServer()
+        self.addCleanup(redis.close)
+        redis.start()
+        shared = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": redis.url}
+        for role, settings, expected in (("listener", shared, 202), ("all", shared, 202), ("all", {}, 503)):
+            slow = {"OPENHQM_WORKER__HANDLER": "jobs:slow", "OPENHQM_WORKER__EXECUTOR": "thread"}
+            server = self.start("--role", role, **settings, **slow, OPENHQM_SERVER__DRAIN_SECONDS="20")
+            kept, busy = server.connection(), server.connection()
+            kept.request("GET", "/health/live")
+            self.assertEqual(kept.getresponse().read(), b'{"status":"live"}')
+            if expected == 503:  # a connection that is idle once nothing is worked on is closed
+                fields = {"Content-Type": "application/json", "Prefer": "wait=15"}
+                busy.request("POST", "/api/v1/submit", b'{"payload": null}', fields)
+                server.until(lambda server=server: b"openhqm_connections 3.0" in server.ask("GET", "/metrics")[2], "no")
+            assert server.process is not None
+            server.process.send_signal(signal.SIGTERM)
+            server.until(lambda server=server: refuses(server.port), "the port is open")
+            kept.request("POST", "/api/v1/submit", b'{"payload": 1}', {"Content-Type": "application/json"})
+            response = kept.getresponse()
+            self.assertEqual((response.status, response.getheader("Connection")), (expected, "close"), response.read())
+            self.assertEqual(server.process.wait(20), 0)
 
     def test_new_connections(self) -> None:
         """A connection that was made before the port is closed is answered; a later one is refused. None is reset."""

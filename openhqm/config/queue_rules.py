@@ -70,6 +70,13 @@ def record_keeper(settings: Settings, products: Products) -> Product | None:
     return keeper if accepts or keeper.reach is Reach.SHARED else None
 
 
+def is_shared(settings: Settings, products: Products) -> bool:
+    """Whether other processes, on any machine, work on what this one accepts, and answer for it."""
+    product = products[settings.queue.type]
+    keeper = product if product.kind is Kind.BACKEND else _named_store(settings, products)
+    return product.reach is Reach.SHARED and keeper.reach is Reach.SHARED
+
+
 def _named_store(settings: Settings, products: Products) -> Product:
     return products.record_keepers[0] if settings.cache.type is None else products[settings.cache.type]
 
