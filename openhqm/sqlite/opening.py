@@ -11,6 +11,7 @@ import apsw
 
 from openhqm.errors import CannotStart
 from openhqm.sqlite.schema import APPLICATION_ID, TABLES, VERSION
+from openhqm.sqlite.shrinking import INCREMENTAL
 from openhqm.sqlite.sql import fetch_one
 
 C = TypeVar("C", bound=apsw.Connection)
@@ -24,6 +25,7 @@ def create(path: str) -> None:
             os.remove(leftover)
     connection = open_database(new, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, apsw.Connection)
     try:
+        connection.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # no effect once there is a table
         with connection:
             connection.execute(TABLES)
             connection.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))

@@ -28,6 +28,7 @@ from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.sqlite.ending_log import SqliteEndingLog
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.schema import channel_of, last_key, queue_of_key
+from openhqm.sqlite.shrinking import shrink
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
 SWEEP_SECONDS = 1.0
@@ -59,7 +60,7 @@ class SqliteResults:
         self._sweep: Any = None
         self._running = False
         self.on_ending: list[Callable[[int, str], None]] = []
-        self.within_sweep: list[Callable[[apsw.Connection, float], int]] = [self.log.trim]
+        self.within_sweep: list[Callable[[apsw.Connection, float], int]] = [self.log.trim, shrink]
         self.on_never_fetched: dict[int, Callable[[int], None]] = {}
         """By queue: called within an operation with the key of a message that is deleted, and lies above its cursor."""
         self.within_ending: list[Callable[[apsw.Connection, int, Reply], None]] = []
