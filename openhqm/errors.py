@@ -156,6 +156,15 @@ class QueueFull(NotDurable):
     """`queue.limits` takes no further request before others have ended."""
 
 
+class DeadlineUnmet(QueueFull):
+    """What waits in the queue has waited for longer than this request has until its deadline."""
+
+    def __init__(self, queue: str, waited: float, timeout: float) -> None:
+        super().__init__(f"queue.limits.shed_seconds: requests wait in {queue} for longer than some have time")
+        self.waited = waited
+        self.timeout = timeout
+
+
 class UnknownRequest(OpenHQMError):
     """A correlation id that was never given out."""
 

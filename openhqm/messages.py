@@ -109,13 +109,14 @@ class IdempotencyClaim(msgspec.Struct, frozen=True):
     """A caller's claim that repeated submissions under ``key`` are the same request.
 
     ``fingerprint`` is a digest of the submission, ``lifetime`` is in seconds. Keys of different ``scope`` are different
-    keys.
+    keys. ``repeats_only``: what is no repeat is not accepted now (`QueueFull`).
     """
 
     key: str
     fingerprint: bytes
     lifetime: float = 24 * 3600.0
     scope: str = ""
+    repeats_only: bool = False
 
 
 class Acceptance(msgspec.Struct, frozen=True):
@@ -203,6 +204,16 @@ class Depth(msgspec.Struct, frozen=True):
     delayed: int
     in_flight: int
     oldest: float | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """The requests of one priority that wait in a queue for their first attempt: how many, and since when the first.
+
+    ``since`` is None where none waits, and where that is not known.
+    """
+
+    count: int
+    since: float | None = None
 
 
 class Load(msgspec.Struct, frozen=True):

@@ -56,6 +56,7 @@ from openhqm.options import OpenHQMOptions
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
+from openhqm.queue.shedding import Shedding, count_shed
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.ending import end_late, end_within
 from openhqm.runtime.forks import end_forks_at
@@ -159,8 +160,10 @@ class OpenHQM(Service):
         brokers, works = make_foreign_brokers(settings, reactor), settings.worker.enabled
         pool = self._pool = WorkerPool(settings, addressing, queue, reactor, self.registry, brokers) if works else None
         rules, is_away = (read_submission, check_submission), pool.is_away if pool is not None else never_away
+        limits = settings.queue.limits.limits
+        shedding = Shedding(queue, settings.queue.request_queue, reactor, limits, count_shed(self.registry))
         self.bridges = Bridges(
-            settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry, is_away
+            settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry, is_away, shedding
         )
         door_metrics = DoorMetrics(self.registry)
         self._waiting = LongPolls(store, reactor)
@@ -179,6 +182,7 @@ class OpenHQM(Service):
             addressing=addressing,
             ahead=ahead,
             has_room=send_budget.has_room,
+            admission=shedding,
         )
         queues = _queues(settings, addressing)
         self._metrics = Metrics(self._collect, queue, (*queues, settings.queue.dead_letter_queue), reactor)
@@ -189,11 +193,11 @@ class OpenHQM(Service):
             self._metrics if settings.monitoring.metrics_enabled else None,
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
             lambda: (
-                *(*self.orphans.warnings, *self.bridges.warnings, *warnings()),
+                *(*self.orphans.warnings, *self.bridges.warnings, *shedding.warnings, *warnings()),
                 *self._authentication.warnings(),
             ),
             None if self._parent is None else partial(self._parent.fleet_status, False),
-            settings.queue.limits.limits,
+            limits,
         )
         self._own_paths = settings.own_paths()
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
@@ -219,7 +223,7 @@ class OpenHQM(Service):
         self._admin = AdminListener(settings.admin, reactor, self._health, queue, scaled)
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         register_process_metrics(self.registry, self._site, store, self.backend.on_redelivered, lambda: self.settings)
-        limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit)
+        limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit, shedding.limit)
         self._reloading = reloading(settings, read or (lambda: settings), self.prepare, limit)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:

@@ -36,6 +36,7 @@ from openhqm.interfaces import Acks, IBrokerDelivery, IForeignBroker, IMessageQu
 from openhqm.messages import Acceptance, DeadLetter, Reply, Status
 from openhqm.policy.queue_names import BACKLOG
 from openhqm.policy.reason_classes import ReasonClass
+from openhqm.queue.shedding import Accepts
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 
@@ -107,7 +108,7 @@ class Bridge:
     the queue takes none, no further ones are asked for. ``endings``: a message is acknowledged when its request has
     ended; None: when it is accepted. With ``endings``, a message that fails for good is published into the channel
     ``failures`` before it is acknowledged; None: its dead letter here is enough. Messages of one partition are accepted
-    one after the other.
+    one after the other. They are accepted through ``admission``; None: the queue takes each.
     """
 
     _log = Logger()
@@ -127,6 +128,7 @@ class Bridge:
         most: int,
         endings: Endings | None = None,
         failures: str | None = None,
+        admission: Accepts | None = None,
     ) -> None:
         self.reader = reader
         self.name = name
@@ -134,6 +136,7 @@ class Bridge:
         self._channels = channels
         self._client_id = client_id
         self._queue = queue
+        self._admission: Accepts = admission or queue
         self._clock = clock
         self._random = random
         self._counts = counts
@@ -257,7 +260,7 @@ class Bridge:
 
     async def _accept(self, entry: _Entry, reading: Reading) -> Acceptance | None:
         """None: the queue will never take it, and it is a dead letter."""
-        accept, submission, follow_ups = self._queue.accept, reading.submission, reading.follow_ups
+        accept, submission, follow_ups = self._admission.accept, reading.submission, reading.follow_ups
         properties = entry.delivery.message.properties
         is_new = properties is not None and properties.duplicate is False and not reading.certain
         try:

@@ -23,6 +23,7 @@ from openhqm.config.model import Settings
 from openhqm.config.products import Products
 from openhqm.interfaces import IForeignBroker, IMessageQueue, IResultStore
 from openhqm.policy.addressing import Addressing
+from openhqm.queue.shedding import Accepts
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import deferred
 
@@ -31,7 +32,7 @@ class Bridges:
     """The bridges that ``settings`` describe, into ``queue``. ``brokers`` has those of other programs, by name.
 
     ``rules`` are those of the door: a message is not allowed what a caller is not. ``is_away`` says whether an endpoint
-    is away.
+    is away. Requests are accepted through ``admission``; None: the queue takes each.
     """
 
     _log = Logger()
@@ -48,6 +49,7 @@ class Bridges:
         clock: IReactorTime,
         registry: CollectorRegistry,
         is_away: Callable[[str | None], bool] = never_away,
+        admission: Accepts | None = None,
     ) -> None:
         self._brokers = brokers
         self._bridges: list[Bridge] = []
@@ -69,6 +71,7 @@ class Bridges:
                 most=each.most,
                 endings=StoreEndings(store) if each.acknowledge == "ending" else None,
                 failures=each.dead_letters,
+                admission=admission,
             )
             self._bridges.append(made)
 

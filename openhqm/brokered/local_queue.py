@@ -27,7 +27,7 @@ from openhqm.brokered.redeliveries import Redeliveries
 from openhqm.brokered.source import Recovery
 from openhqm.errors import LeaseLost, NotDurable, OpenHQMError
 from openhqm.interfaces import IBroker, IDelivery
-from openhqm.messages import DeadLetter, Reply
+from openhqm.messages import DeadLetter, Reply, Waiting
 from openhqm.queue.delivery import Delivery
 from openhqm.queue.leases import Leases
 from openhqm.queue.ledger import Attempt, Ledger
@@ -104,6 +104,14 @@ class LocalQueue:
             return each.queue == queue and channel in (None, each.source.channel)
 
         return sum(map(is_counted, self._prefetch)), sum(is_counted(each.handle.message) for _, each in self._leases)
+
+    def waiting(self, queue: str) -> list[Waiting]:
+        """What waits here for its first attempt, of each priority that has a channel, high first."""
+        found = []
+        for line in self._prefetch.lines(queue):
+            since = [each.incoming.request.submitted_at for each in line if each.incoming.attempts == 0]
+            found.append(Waiting(len(line), self._ledger.to_ours(min(since)) if since else None))
+        return found
 
     def quiet_seconds(self, channel: str) -> float:
         """For how long a message that lies in the channel would have come here, and none came.

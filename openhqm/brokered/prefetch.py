@@ -80,6 +80,10 @@ class Prefetch:
         elif begins:  # no channel is there yet, and each says when it is
             self._expect_nothing()
 
+    def lines(self, queue: str) -> Sequence[Sequence[Prefetched]]:
+        """What waits here of the queue, by the channel that it came from."""
+        return self._lines.get(queue) or [()] * len(self.sources)
+
     def has(self, queue: str) -> bool:
         """Whether something of the queue can be taken."""
         return self._expecting is None and any(self._lines.get(queue, ()))

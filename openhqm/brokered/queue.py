@@ -7,7 +7,7 @@ a message too many, and both are made good; docs/queue-over-a-broker.md goes thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -23,7 +23,7 @@ from openhqm.brokered.redeliveries import Redeliveries
 from openhqm.brokered.source import Recovery
 from openhqm.errors import NotDurable
 from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Submission
+from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Priority, Submission, Waiting
 from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.queue_names import MOST_QUEUES
 from openhqm.queue.ledger import Ledger, Outgoing
@@ -210,6 +210,25 @@ class BrokeredQueue:
 
     def queues(self) -> Deferred[Sequence[str]]:
         return self._ledger.queues()
+
+    @deferred
+    async def waiting(self, queue: str) -> Mapping[Priority, Waiting]:
+        """See `IMessageQueue.waiting`. Since when something waits is known of what this process has received.
+
+        Where the broker does not count exactly, and of a partition, the ledger does. It does not know their priorities.
+        """
+        local = self._local.get(group_of(queue))
+        priorities, names = self._channels.priorities, self._channels.names(queue)
+        here = [Waiting(0)] * len(names) if local is None else local.waiting(queue)
+        if group_of(queue) != queue or self._broker.traits.depth is not DepthKind.EXACT:
+            published, _ = await self._ledger.count(queue)
+            since = [each.since for each in here if each.since is not None]
+            return {Priority.NORMAL: Waiting(published, min(since, default=None))}
+        counts = [(await self._broker.depth(name) or 0) for name in names]
+        return {
+            priority: Waiting(count + each.count, each.since)
+            for priority, count, each in zip(priorities, counts, here, strict=True)
+        }
 
     @deferred
     async def depth(self, queue: str) -> Depth:

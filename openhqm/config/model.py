@@ -16,6 +16,7 @@ from openhqm.config.cors import CorsSettings
 from openhqm.config.endpoints import CALLERS, Proxy
 from openhqm.config.hooks import Hook, hook_names
 from openhqm.config.limits import RateLimit
+from openhqm.config.queue_limits import QueueLimits
 from openhqm.config.routing import Routing
 from openhqm.config.schemas import schemas_of
 from openhqm.config.structure import SECRET
@@ -36,7 +37,6 @@ from openhqm.policy.callbacks import CALLBACKS, Callbacks, Channel
 from openhqm.policy.fields import Field
 from openhqm.policy.foreign import FORMATS
 from openhqm.policy.guarantees import OF_A_QUEUE
-from openhqm.policy.limits import Limits
 from openhqm.policy.own_paths import SIDECAR_PREFIX, OwnPaths, check_prefix
 from openhqm.policy.proxying import TrustedProxies
 from openhqm.policy.retry import RetryPolicy
@@ -103,30 +103,6 @@ class Connection:
 
 
 RESPONSES = "openhqm-responses"
-
-
-@attrs.frozen
-class QueueLimits:
-    """The most that a queue takes; None: no limit. ``bytes`` are those of the envelopes.
-
-    ``age_seconds`` is how long a request may wait for its first attempt. ``dead_letters`` is how many of those are
-    kept, and ``dead_letter_seconds`` for how long.
-    """
-
-    requests: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
-    bytes: int | None = attrs.field(default=None, validator=optional(between(1, 1 << 50)))
-    age_seconds: float | None = attrs.field(default=None, validator=optional(between(1, 10 * 365 * 86400)))
-    overflow: str = attrs.field(default="refuse", validator=one_of(("refuse", "drop_oldest")))
-    dead_letters: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
-    dead_letter_seconds: float | None = attrs.field(default=None, validator=optional(between(1, 10 * 365 * 86400)))
-
-    @property
-    def limits(self) -> Limits:
-        """The limits these settings describe."""
-        drop_oldest = self.overflow == "drop_oldest"
-        return Limits(
-            self.requests, self.bytes, drop_oldest, self.dead_letters, self.dead_letter_seconds, self.age_seconds
-        )
 
 
 @attrs.frozen(kw_only=True)

@@ -36,7 +36,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.config.model import QueueLimits, Settings
+from openhqm.config.model import Settings
+from openhqm.config.queue_limits import QueueLimits
 from openhqm.custom.settings import CustomSettings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.interfaces import IBroker, IMessageQueue, IResultStore

@@ -11,6 +11,7 @@ import msgspec
 
 from openhqm.errors import (
     AlreadyEnded,
+    DeadlineUnmet,
     ExpiredRequest,
     IdempotencyConflict,
     InvalidRequest,
@@ -89,6 +90,11 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
     if isinstance(error, NotDurable):
         # The reason may name paths and hosts behind the gateway. It is in the log; the caller learns what to do.
         detail = MAYBE_DONE if error.maybe_done else NOT_STORED
+        if isinstance(error, DeadlineUnmet):
+            detail = (
+                f"the first request in the queue has waited for {error.waited:.0f} s, and this one has "
+                f"{error.timeout:g} s: it was not accepted; repeat it after the time in Retry-After, or with more time"
+            )
         fields = ((b"Retry-After", b"%d" % error.retry_after),)
     if status == 500:
         detail = INTERNAL_ERROR

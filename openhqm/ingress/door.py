@@ -36,6 +36,7 @@ from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.field_text import field_bytes
+from openhqm.queue.shedding import Accepts
 from openhqm.runtime.deferreds import Running
 from openhqm.runtime.steady_time import ahead_of, never_ahead
 
@@ -72,6 +73,7 @@ class Door:
     ``longest_wait`` is the limit of a long poll in seconds. While `closed` is true, submissions are refused.
     `addressing` says where they go, and can be exchanged. ``ahead`` says how far the time of day is ahead of the times
     in the store, and ``has_room`` whether so many bytes of an answer can be sent now.
+    Requests are accepted through ``admission``; None: the queue takes each.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Door:
         addressing: Addressing | None = None,
         ahead: Callable[[], float] = never_ahead,
         has_room: Callable[[int], bool] = lambda size: True,
+        admission: Accepts | None = None,
     ) -> None:
         self.store = store
         self.longest_wait = longest_wait
@@ -95,6 +98,7 @@ class Door:
         self._clock_ahead = ahead_of(clock)
         self._waiting = waiting
         self._queue = queue
+        self._admission: Accepts = admission or queue
         self._clock = clock
         self._metrics = metrics
         self._unavailable = Unavailable(clock)
@@ -142,7 +146,7 @@ class Door:
                 check_size(submission, received(), largest)
             publishing = self._clock.seconds()
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
-            acceptance = await self._queue.accept(submission, claim, follow_ups)
+            acceptance = await self._admission.accept(submission, claim, follow_ups)
         except NotDurable as error:
             metrics.unavailable.inc()
             self._unavailable.note(error.reason)

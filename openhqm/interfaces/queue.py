@@ -7,7 +7,7 @@ the author of another one runs the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -21,10 +21,12 @@ from openhqm.messages import (
     Event,
     IdempotencyClaim,
     Load,
+    Priority,
     Record,
     Reply,
     Request,
     Submission,
+    Waiting,
 )
 
 DEAD_LETTER_PAGE_BYTES = 1024 * 1024
@@ -113,7 +115,8 @@ class IMessageQueue(Interface):
 
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request. `QueueFull`
         beyond the limits of the queue, `MessageTooLarge` where it would not fit into an empty one; a repeat and a
-        follow-up are never refused for them.
+        follow-up are never refused for them. `QueueFull`, too, where the claim is for ``repeats_only`` and its key is
+        free, and stays so.
         Cancelling does not take the request back: it is accepted or fails as a whole.
         """
 
@@ -125,6 +128,12 @@ class IMessageQueue(Interface):
 
     def depth(queue: str) -> Deferred[Depth]:
         """How many requests are in the queue."""
+
+    def waiting(queue: str) -> Deferred[Mapping[Priority, Waiting]]:
+        """What waits for its first attempt, as far as it is known without counting: by the clock of this process.
+
+        What ended while it waited may be among it until a fetch passes over it. `NotDurable`.
+        """
 
     def load() -> Deferred[Load | None]:
         """How much has not ended, of what `queue.limits` allows. None: nothing is limited, and it is not counted."""

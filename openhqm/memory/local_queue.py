@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.results import MemoryResults
-from openhqm.messages import DeadLetter, Depth, Priority, Reply, Request
+from openhqm.messages import DeadLetter, Depth, Priority, Reply, Request, Waiting
 from openhqm.queue.delivery import Delivery, nothing
 from openhqm.queue.leases import Leases
 from openhqm.queue.waiters import Fetched, Waiters
@@ -60,7 +60,9 @@ class LocalQueue:
         self._waits = waits
         # Heaps by key: a request that comes back stands before those that were accepted after it.
         self._ready: dict[Priority, list[tuple[int, Message]]] = {priority: [] for priority in Priority}
-        self._unbegun: OrderedDict[int, Message] = OrderedDict()  # by `Message.since`
+        self._unbegun: dict[Priority, OrderedDict[int, Message]] = {  # by `Message.since`
+            priority: OrderedDict() for priority in Priority
+        }
         self._delayed: set[int] = set()
         self._retrying: set[int] = set()
         self._waiters = Waiters(name, clock, self._fetch)
@@ -82,7 +84,8 @@ class LocalQueue:
 
     def ended(self, key: int, status: str) -> None:
         """The request has ended, from whatever cause: the work on it is in vain."""
-        self._unbegun.pop(key, None)
+        for unbegun in self._unbegun.values():
+            unbegun.pop(key, None)
         delivery = self._leases.get(key)
         if delivery is not None:
             delivery.revoke(status)
@@ -91,9 +94,15 @@ class LocalQueue:
 
     def oldest(self) -> tuple[float, int] | None:
         """Since when the request waits that has waited longest for its first attempt, and its key."""
-        for key, message in self._unbegun.items():
-            return message.since, key
-        return None
+        firsts = [next(iter(unbegun.values())) for unbegun in self._unbegun.values() if unbegun]
+        return min(((first.since, first.key) for first in firsts), default=None)
+
+    def waiting(self) -> dict[Priority, Waiting]:
+        """See `IMessageQueue.waiting`."""
+        return {
+            priority: Waiting(len(unbegun), next(iter(unbegun.values())).since if unbegun else None)
+            for priority, unbegun in self._unbegun.items()
+        }
 
     def depth(self) -> Depth:
         """See `IMessageQueue.depth`. Requests cancelled while they waited count until a fetch passes over them."""
@@ -104,7 +113,7 @@ class LocalQueue:
         self._delayed.discard(message.key)
         self._retrying.discard(message.key)
         if message.attempt == 0 and not self._results.has_ended(message.key):
-            self._unbegun[message.key] = message
+            self._unbegun[message.priority][message.key] = message
             self._waits(message.since)
         heappush(self._ready[message.priority], (message.key, message))
         self._waiters.wake()
@@ -123,7 +132,7 @@ class LocalQueue:
         return succeed(Fetched(deliveries, more=len(deliveries) == most))
 
     def _delivery(self, message: Message) -> Delivery:
-        self._unbegun.pop(message.key, None)
+        self._unbegun[message.priority].pop(message.key, None)
         message.attempt += 1
         self._results.note_event(message.key, "processing", {"attempt": message.attempt})
         delivery = Delivery(message.request, message.attempt, self, message, self.clock.seconds() + self.lease)
@@ -151,8 +160,9 @@ class LocalQueue:
         message: Message = delivery.handle
         message.attempt -= 1
         self.put(message, self.clock.seconds())
-        if message.key in self._unbegun:  # it has waited since before the others
-            self._unbegun.move_to_end(message.key, last=False)
+        unbegun = self._unbegun[message.priority]
+        if message.key in unbegun:  # it has waited since before the others
+            unbegun.move_to_end(message.key, last=False)
         return nothing()
 
     def end(self, delivery: Delivery, reply: Reply, letter: DeadLetter | None) -> Deferred[bool]:

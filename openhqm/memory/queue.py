@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import cast
@@ -20,14 +20,25 @@ from openhqm.memory.coalescing import CoalesceKeys
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.local_queue import LocalQueue, Message
 from openhqm.memory.results import MemoryResults
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Request, Submission
+from openhqm.messages import (
+    Acceptance,
+    DeadLetter,
+    Depth,
+    IdempotencyClaim,
+    Load,
+    Priority,
+    Reply,
+    Request,
+    Submission,
+    Waiting,
+)
 from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.policy.tags import logged_tags
 from openhqm.queue.endings import dropped, expired
-from openhqm.queue.limits import LOWERED, accept_within, tell_dropped, tell_expired
+from openhqm.queue.limits import LOWERED, accept_within, no_repeat, tell_dropped, tell_expired
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
 
@@ -168,6 +179,8 @@ class MemoryQueue:
             if fingerprint != claim.fingerprint:
                 raise IdempotencyConflict(claim.key)
             return replace(first, replayed=True, follow_ups=())
+        if claim is not None and claim.repeats_only:
+            raise no_repeat()
         if len(self._results) >= MOST_REQUESTS:
             raise NotDurable(f"the memory queue holds {MOST_REQUESTS} requests and takes no more")
         refusal = self._refusal(request_size(submission)) if self._limits.any else None
@@ -222,6 +235,9 @@ class MemoryQueue:
 
     def queues(self) -> Deferred[Sequence[str]]:
         return succeed(list(self._queues))
+
+    def waiting(self, queue: str) -> Deferred[Mapping[Priority, Waiting]]:
+        return succeed(self._queue(queue).waiting())
 
     def depth(self, queue: str) -> Deferred[Depth]:
         return succeed(self._letters.depth() if queue == self._dead_letters else self._queue(queue).depth())

@@ -34,6 +34,11 @@ async def accept_within(limits: Limits, size: int, accept: Callable[[], Deferred
     return accepted
 
 
+def no_repeat() -> QueueFull:
+    """What a claim for repeats only is answered with, where its key is free."""
+    return QueueFull("queue.limits: only repeats are accepted now")
+
+
 class RoomMaker:
     """Drops what has waited longest, where a store cannot do so in the step that accepts.
 

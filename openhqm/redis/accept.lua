@@ -1,9 +1,10 @@
 -- Take responsibility for a request: idempotency key, record, place in the queue and deadline, or nothing of it.
--- queue, priority, body, not before ('': at once), timeout ('': none), idempotency key ('': none), fingerprint, lifetime,
+-- queue, priority, body, not before ('': at once), timeout ('': none), idempotency key ('': none), fingerprint, lifetime ('': only a
+-- repeat is accepted),
 -- source, entry ('': none; else a dead letter that stands there until it is accepted), reply to ('': none is asked for), about,
 -- the most requests and bytes ('': no limit), '1' where they do not keep it out, '1' where a limit asks which request
 -- has waited longest, the tags ('': none; see log_ending), the follow-ups (see hold_back)
--- {'new', number, time, numbers of the follow-ups, if any; with a coalesce key: the number of the one that has ended, or ''}; {'full', requests, bytes}: there is no room; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
+-- {'new', number, time, numbers of the follow-ups, if any; with a coalesce key: the number of the one that has ended, or ''}; {'full', requests, bytes}: there is no room; {'no repeat'}; {'repeat', number, time}; {'conflict'}: the key holds another request; {'unknown'}: the entry is
 -- gone
 local queue, priority, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local claim, fingerprint, lifetime = ARGV[7], ARGV[8], ARGV[9]
@@ -18,6 +19,7 @@ if claim ~= '' then
     if known[1] ~= fingerprint then return {'conflict'} end
     return {'repeat', known[2], known[3]}
   end
+  if lifetime == '' then return {'no repeat'} end
 end
 local counted = ARGV[14] ~= '' or ARGV[15] ~= ''
 local full = ARGV[16] == '' and too_much(#body, ARGV[14], ARGV[15])

@@ -11,8 +11,8 @@ NO_CLAIM = ("", b"", "")
 
 
 def claim_arguments(claim: IdempotencyClaim | None) -> tuple[str, bytes, str]:
-    """The name of the key, the fingerprint and the lifetime."""
+    """The name of the key, the fingerprint and the lifetime; without one, only a repeat is accepted."""
     if claim is None:
         return NO_CLAIM
     digest = blake2b(f"{claim.scope} {claim.key}".encode(), digest_size=16).hexdigest()
-    return digest, claim.fingerprint, repr(claim.lifetime)
+    return digest, claim.fingerprint, "" if claim.repeats_only else repr(claim.lifetime)

@@ -31,6 +31,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered, pause_for_room
+from openhqm.queue.limits import no_repeat
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
@@ -186,6 +187,8 @@ class RedisLedger:
             *(value for each in follow_ups for value in self._held_back(each)),
         )
         outcome = answer[0]
+        if outcome == b"no repeat":
+            raise no_repeat()
         if outcome == b"conflict":
             raise IdempotencyConflict(claim.key if claim is not None else "")
         if outcome == b"unknown":

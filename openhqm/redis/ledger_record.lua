@@ -1,11 +1,11 @@
 -- Take responsibility for a request whose message goes to a broker: claim, record, outbox entry and deadline, or nothing.
 -- queue, channel, line ('': order does not matter), body, not before ('': at once), timeout ('': none), claim ('': none),
--- fingerprint, lifetime, source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
+-- fingerprint, lifetime ('': only a repeat is accepted), source, entry ('': none; else what is accepted stands there until it is), seconds of the claim
 -- ('': the outbox publishes it), the most requests and bytes ('': no limit), '1' where they do not
 -- keep it out, '1' where a limit asks which request has waited longest, the window of a channel
 -- ('': none), the tags ('': none; see log_ending), the follow-ups (see hold_back)
 -- {'new', number, at, waits ('1': the outbox publishes it; '0': the caller does), numbers of the follow-ups; with a coalesce key:
--- the number of the one that has ended, or ''}, {'repeat', number, at}, {'conflict'}, {'full', requests, bytes}, or {'unknown'}: the entry is gone.
+-- the number of the one that has ended, or ''}, {'repeat', number, at}, {'conflict'}, {'full', requests, bytes}, {'no repeat'}, or {'unknown'}: the entry is gone.
 local queue, channel, name, body, not_before, timeout = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local claim, fingerprint, lifetime = ARGV[8], ARGV[9], ARGV[10]
 local source, entry, claim_seconds = ARGV[11], ARGV[12], tonumber(ARGV[13])
@@ -20,6 +20,7 @@ if claim ~= '' then
     if redis.call('EXISTS', record(known[2])) == 1 then redis.call('HSET', record(known[2]), 'told', 1) end
     return {'repeat', known[2], known[3]}
   end
+  if lifetime == '' then return {'no repeat'} end
 end
 local counted = ARGV[14] ~= '' or ARGV[15] ~= ''
 local full = ARGV[16] == '' and too_much(#body, ARGV[14], ARGV[15])

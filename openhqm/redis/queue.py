@@ -7,7 +7,7 @@ leases, or one of two sets ordered by when it is due. `docs/redis.md` lists the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -23,13 +23,16 @@ from openhqm.messages import (
     DeadLetter,
     Depth,
     IdempotencyClaim,
+    Priority,
     Request,
     Submission,
+    Waiting,
 )
 from openhqm.policy.foreign import MESSAGE_ID, reply_fields
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
+from openhqm.queue.limits import no_repeat
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
@@ -147,6 +150,8 @@ class RedisQueue:
         outcome = answer[0]
         if outcome == b"full":
             return self._load.refusal(answer)
+        if outcome == b"no repeat":
+            raise no_repeat()
         if outcome == b"conflict":
             raise IdempotencyConflict(claim.key if claim is not None else "")
         if outcome == b"unknown":
@@ -171,6 +176,14 @@ class RedisQueue:
     @deferred
     async def queues(self) -> Sequence[str]:
         return sorted(name.decode() for name in await self._redis.command("SMEMBERS", f"{self._redis.prefix}queues"))
+
+    @deferred
+    async def waiting(self, queue: str) -> Mapping[Priority, Waiting]:
+        to_ours = self._redis.clocks.to_ours
+        return {
+            Priority(priority.decode()): Waiting(int(count), to_ours(float(since)) if since else None)
+            for priority, count, since in await self._redis.run("fresh", queue)
+        }
 
     @deferred
     async def depth(self, queue: str) -> Depth:

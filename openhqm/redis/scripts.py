@@ -19,6 +19,7 @@ NAMES = (
     "end",
     "extend",
     "find",
+    "fresh",
     "greet",
     "history",
     "index_open",
@@ -55,6 +56,8 @@ NAMES = (
 _PARTS = {
     "accept": ("accepting",),
     "accept_coalesced": ("accepting", "endings", "coalescing"),
+    "depth": ("fresh",),
+    "fresh": ("fresh",),
     "index_open": ("accepting",),
     "ledger_published": ("outbox",),
     "ledger_record": ("outbox", "accepting"),

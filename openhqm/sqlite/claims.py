@@ -10,6 +10,7 @@ import apsw
 from openhqm.errors import IdempotencyConflict
 from openhqm.messages import Acceptance, IdempotencyClaim
 from openhqm.policy.ids import CorrelationIds
+from openhqm.queue.limits import no_repeat
 from openhqm.sqlite.sql import fetch_one
 
 
@@ -18,13 +19,15 @@ def take_claim(
 ) -> Acceptance | None:
     """Take the idempotency key for ``key``; the acceptance of the request that has it, if there is one.
 
-    `IdempotencyConflict`: that is another request.
+    `IdempotencyConflict`: that is another request. `QueueFull`: there is none, and the claim is for repeats only.
     """
     digest = _digest(claim)
     known = fetch_one(
         connection, "SELECT fingerprint, key, at FROM claims WHERE digest = ? AND expires > ?", (digest, now)
     )
     if known is None:
+        if claim.repeats_only:
+            raise no_repeat()
         connection.execute(
             "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)",
             (digest, claim.fingerprint, key, now, now + claim.lifetime),

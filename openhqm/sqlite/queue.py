@@ -8,7 +8,7 @@ process at a time, so a lease ends with its process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,10 @@ from openhqm.messages import (
     Depth,
     IdempotencyClaim,
     Load,
+    Priority,
     Request,
     Submission,
+    Waiting,
 )
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
@@ -262,6 +264,9 @@ class SqliteQueue:
 
     def _names(self) -> list[str]:
         return [name for (name,) in fetch_all(self._file.reader, "SELECT name FROM queues ORDER BY name", ())]
+
+    def waiting(self, queue: str) -> Deferred[Mapping[Priority, Waiting]]:
+        return maybeDeferred(lambda: self._queue(queue).rows.waiting(self._file.reader))
 
     def depth(self, queue: str) -> Deferred[Depth]:
         if queue == self._dead_letters:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import apsw
 
-from openhqm.messages import Depth
+from openhqm.messages import Depth, Priority, Waiting
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import (
@@ -355,21 +355,35 @@ class QueueRows:
             soonest = soonest if due is None else min(soonest, due)
         return soonest
 
+    def waiting(self, reader: apsw.Connection) -> dict[Priority, Waiting]:
+        """See `IMessageQueue.waiting`."""
+        found: dict[Priority, Waiting] = {}
+        for priority, rank in RANK.items():
+            cursor, at = self._front(reader, rank)
+            count = self._fresh[rank] + max(0, self._uncounted_to[rank] - cursor)
+            found[priority] = Waiting(count, at)
+        return found
+
+    def _front(self, reader: apsw.Connection, rank: int) -> tuple[int, float | None]:
+        """Up to where requests of the rank were fetched, and when the next one was accepted; None: there is none."""
+        channel = self.channel(rank)
+        (cursor,) = fetch_one(reader, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
+        row = fetch_one(
+            reader,
+            "SELECT at FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
+            (cursor, last_key(channel)),
+        )
+        return cursor, None if row is None else row[0]
+
     def depth(self, reader: apsw.Connection, now: float) -> Depth:
         """See `IMessageQueue.depth`. Requests cancelled while they waited count until a fetch passes over them."""
         ready = 0
         oldest: list[float] = []
         for rank in RANK.values():
-            channel = self.channel(rank)
-            (cursor,) = fetch_one(reader, "SELECT cursor FROM channels WHERE channel = ?", (channel,))
+            cursor, at = self._front(reader, rank)
             ready += self._fresh[rank] + max(0, self._uncounted_to[rank] - cursor)
-            row = fetch_one(
-                reader,
-                "SELECT at FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
-                (cursor, last_key(channel)),
-            )
-            if row is not None:
-                oldest.append(row[0])
+            if at is not None:
+                oldest.append(at)
         in_flight, delayed, due = fetch_one(
             reader,
             "SELECT count(*) FILTER (WHERE due IS NULL), count(*) FILTER (WHERE due > ?1),"

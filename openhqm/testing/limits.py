@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from twisted.internet.defer import DeferredList
 
 from openhqm.codec import request_size
 from openhqm.errors import MessageTooLarge, QueueFull
-from openhqm.messages import Acceptance, IdempotencyClaim, Load, Status, Submission
+from openhqm.messages import Acceptance, IdempotencyClaim, Load, Priority, Status, Submission
 from openhqm.policy.limits import Limits
-from openhqm.testing.bench import LEASE, Base
+from openhqm.testing.bench import LEASE, REQUESTS, Base
 
 CLAIM = IdempotencyClaim("key", b"fingerprint")
 PLAIN = Submission(b"1")
@@ -111,6 +112,43 @@ class Limiting(Base):
         await self.full(other)
         await self.do(self.bench.store.cancel(accepted.correlation_id))
         self.assertFalse((await self.accept(claim=other)).replayed)
+
+    async def test_repeats_only(self) -> None:
+        """A claim for repeats only finds what its key stands for; a free key accepts nothing, and stays free."""
+        accepted = await self.accept(claim=CLAIM)
+        again = await self.accept(claim=replace(CLAIM, repeats_only=True))
+        self.assertEqual((again.correlation_id, again.replayed), (accepted.correlation_id, True))
+        other = IdempotencyClaim("other", b"fingerprint")
+        await self.full(replace(other, repeats_only=True))
+        self.assertFalse((await self.accept(claim=other)).replayed)
+        await self.receive_one()
+        await self.receive_one()
+        await self.nothing_is_delivered()
+
+    async def test_waiting_requests(self) -> None:
+        """A queue knows how many requests wait for their first attempt, and since when, where it tells the oldest."""
+        queue = self.bench.queue
+        self.assertEqual(sum(each.count for each in (await self.do(queue.waiting(REQUESTS))).values()), 0)
+        since = self.bench.now()
+        for priority in (Priority.HIGH, Priority.LOW, Priority.LOW):
+            await self.accept(priority=priority)
+            await self.bench.pass_time(1)
+        await self.accept(endpoint="billing")
+        backlog = await self.do(queue.waiting(REQUESTS))
+        self.assertEqual(sum(each.count for each in backlog.values()), 3)
+        if queue.traits.tells_oldest:
+            counts = [backlog[each].count for each in Priority]
+            self.assertEqual(counts, [1, 0, 2])
+            times = [backlog[each].since for each in Priority]
+            self.assertIsNone(times[1])
+            for found, expected in ((times[0], since), (times[2], since + 1)):
+                assert found is not None
+                self.assertLess(abs(found - expected), 1.0)
+        delivery = await self.receive_one()
+        self.assertEqual(sum(each.count for each in (await self.do(queue.waiting(REQUESTS))).values()), 2)
+        if queue.traits.tells_oldest:  # what waits for a retry has begun
+            await self.do(delivery.retry(0, "no luck"))
+            self.assertEqual((await self.do(queue.waiting(REQUESTS)))[Priority.HIGH].since, None)
 
     async def test_follow_ups_are_exempt(self) -> None:
         """Follow-ups are taken with their parent, and count."""

@@ -37,6 +37,7 @@ from openhqm.policy.addressing import Addressing, Partitioning
 from openhqm.policy.fields import Field
 from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.limits import NO_LIMITS, Limits
+from openhqm.queue.shedding import Shedding, count_shed
 from openhqm.runtime.counting import Counts
 
 MOST = 10
@@ -199,6 +200,7 @@ class BridgeTests(SynchronousTestCase):
             most=MOST,
             endings=StoreEndings(self.store) if ending else None,
             failures=self.failures,
+            admission=Shedding(self.queue, "q", self.clock, limits, count_shed(CollectorRegistry())),
         )
         self.counts = counts
         self.successResultOf(self.queue.start())
@@ -327,6 +329,19 @@ class BridgeTests(SynchronousTestCase):
         self.assertEqual(
             (len(self.broker.acknowledged), self.broker.credits[-1], self.bridge.warning), (20, MOST, None)
         )
+
+    def test_shed(self) -> None:
+        """Where too much waits in the queue, nothing is acknowledged, and all are accepted in their order later."""
+        self.make(limits=Limits(shed_waiting=2))
+        self.broker.deliver(*(message(b"%d" % number) for number in range(6)))
+        self.assertEqual(self.broker.acknowledged, [b"0", b"1"])
+        self.assertIn("queue.limits.shed_waiting", self.bridge.warning or "")
+        seen: list[bytes] = []
+        for _ in range(3):
+            for each in self.successResultOf(self.queue.receive("q", 100)):
+                seen.append(each.request.submission.payload)
+            self.clock.advance(10)
+        self.assertEqual(seen, [b"%d" % number for number in range(6)])
 
     def test_keeps_up(self) -> None:
         """A full queue that is being worked off is filled again at once, and not only now and then."""

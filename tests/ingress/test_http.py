@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -502,6 +503,37 @@ class DrainingTests(Case):
 
 
 class FullTests(Case):
+    def test_shed(self) -> None:
+        """Where a request waits in its queue, none is taken behind it: 503, metric, warning. Repeats are answered."""
+        server = Server(
+            tempfile.mkdtemp(dir=self.directory),
+            OPENHQM_WORKER__HANDLER="jobs:handle",
+            OPENHQM_WORKER__COUNT="1",
+            OPENHQM_QUEUE__LIMITS__SHED_WAITING="1",
+            PYTHONPATH=f"{self.directory}:{self.server.variables()['PYTHONPATH']}",
+        )
+        server.start()
+        self.addCleanup(server.kill)
+        held = server.submit({"sleep": 60})
+        self.wait_for(lambda: json.loads(server.ask("GET", f"/api/v1/status/{held}")[2])["status"] == "PROCESSING")
+        fields = {"Content-Type": "application/json"}
+
+        def submit(key: str) -> tuple[int, Any, bytes]:
+            return server.ask("POST", "/api/v1/submit", {"payload": 1}, {**fields, "Idempotency-Key": f'"{key}"'})
+
+        self.wait_for(lambda: submit("first")[0] == 202)  # what began since the queue was looked at is not known
+        status, answered, _ = submit("second")
+        self.assertEqual((status, answered["retry-after"]), (503, "5"))
+        self.assertEqual(submit("first")[0], 202)
+        self.assertIn("queue.limits.shed_waiting", str(json.loads(server.ask("GET", "/health")[2])["warnings"]))
+        self.assertIn('openhqm_requests_shed_total{reason="waiting"}', server.ask("GET", "/metrics")[2].decode())
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        due = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), due)
+            time.sleep(0.05)
+
     def test_full(self) -> None:
         """A full queue answers 503 and when to repeat, stays ready, and says how full it is; reads go on."""
         server = Server(

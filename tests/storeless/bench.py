@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,10 +21,12 @@ from openhqm.messages import (
     Event,
     IdempotencyClaim,
     Load,
+    Priority,
     Record,
     Reply,
     Status,
     Submission,
+    Waiting,
 )
 from openhqm.sqlite.ledger import SqliteLedger
 from openhqm.sqlite.sql import fetch_one
@@ -180,6 +182,9 @@ class WorkedElsewhere:
 
     def depth(self, queue: str) -> Deferred[Depth]:
         return Deferred.fromCoroutine(self._depth(queue))
+
+    def waiting(self, queue: str) -> Deferred[Mapping[Priority, Waiting]]:
+        return self._listener.waiting(queue)
 
     def queues(self) -> Deferred[Sequence[str]]:
         return self._listener.queues()
