@@ -198,6 +198,7 @@ class OpenHQM(Service):
             ),
             None if self._parent is None else partial(self._parent.fleet_status, False),
             limits,
+            passes_through=settings.proxy.sidecar.enabled,
         )
         self._own_paths = settings.own_paths()
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)

@@ -117,6 +117,10 @@ class Pod(Server):
         """A connection to its admin listener, as the probes, Prometheus and the autoscaler have it."""
         return http.client.HTTPConnection(self.address, self.port + 1, timeout=timeout)
 
+    def door(self, timeout: float = 20) -> http.client.HTTPConnection:
+        """A connection to its door."""
+        return http.client.HTTPConnection(self.address, self.port, timeout=timeout)
+
     def metric(self, name: str) -> float:
         """The value of a sample, by its name with its labels; 0 where there is none."""
         status, _, text = self.ask("GET", "/metrics", headers={"Authorization": f"Bearer {ADMIN_KEY}"})

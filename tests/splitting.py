@@ -78,6 +78,8 @@ SECONDS: Mapping[str, int] = {
     "tests.rabbitmq.test_listeners_and_workers": 40,
     "tests.rabbitmq.test_lost_messages": 87,
     "tests.rabbitmq.test_outages": 60,
+    "tests.redis.test_counts": 10,
+    "tests.redis.test_sidecar_outage": 10,
     "tests.redis.test_ending_log": 25,
     "tests.redis.test_ending_streams": 40,
     "tests.redis.test_intake": 14,

@@ -21,6 +21,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.runtime.deferreds import deferred
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+_STOPPING = "stopping"
 _NO_PARENT = "the parent process does not answer"
 
 
@@ -30,6 +31,7 @@ class Health:
     ``worker_reason`` returns why the workers take no requests although they should, or None. ``warnings`` returns what
     an operator should know although everything works. ``fleet_status``, where the process has a parent, fires with the
     status of all processes, or fails with `TimeoutError`. ``metrics`` is None where metrics are switched off.
+    ``passes_through``: an application stands behind it, which callers reach whether or not the queue can be.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class Health:
         warnings: Callable[[], Sequence[str]],
         fleet_status: Callable[[], Deferred[FleetStatus]] | None = None,
         limits: Limits = NO_LIMITS,
+        *,
+        passes_through: bool = False,
     ) -> None:
         self.draining = False  # set once the process has been told to stop
         self._queue = queue
@@ -50,6 +54,7 @@ class Health:
         self._worker_reason = worker_reason
         self._warnings = warnings
         self._fleet_status = fleet_status
+        self._passes_through = passes_through
 
     def limit(self, limits: Limits) -> None:
         """Other limits hold from now on."""
@@ -57,7 +62,7 @@ class Health:
 
     def process_health(self) -> ProcessHealth:
         """The health of this process alone."""
-        unavailable_reason = "stopping" if self.draining else self._queue.unavailable_reason
+        unavailable_reason = _STOPPING if self.draining else self._queue.unavailable_reason
         return ProcessHealth(unavailable_reason, self._worker_reason(), [*self._queue.warnings, *self._warnings()])
 
     @deferred
@@ -87,9 +92,14 @@ class Health:
 
     @deferred
     async def ready(self) -> Answer:
-        """503 where no process can accept a request, and while the whole service stops."""
+        """503 where no process can accept a request, and while the whole service stops.
+
+        Before an application only the latter counts: without the queue, what goes straight to it still does.
+        """
         counted = _counted((await self._status()).processes)
         reasons = [process.health.unavailable_reason for process in counted]
+        if self._passes_through:
+            reasons = [reason if reason == _STOPPING else None for reason in reasons]
         return _ok("ready") if None in reasons else problem(503, next(filter(None, reasons), "no process is running"))
 
     @deferred

@@ -69,6 +69,12 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(self.statuses(), (503, 200, 503))
         self.assertEqual(self.overview()["troubles"], ["the disk is full"])
         self.assertEqual(self.overview()["warnings"], ["the disk is filling up", "look"])
+        # Before an application it stays ready: what goes straight to it still does.
+        nothing: Any = lambda: None  # noqa: E731
+        self.health = Health(Full(), "memory", None, nothing, tuple, passes_through=True)  # type: ignore[arg-type]
+        self.assertEqual(self.statuses(), (503, 200, 200))
+        self.health.draining = True
+        self.assertEqual(self.statuses(), (503, 200, 503))
 
     def test_how_full(self) -> None:
         """Where the queue is limited, the overview says how full it is, and the metrics do. Full, it is still ready."""
