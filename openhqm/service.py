@@ -194,6 +194,7 @@ class OpenHQM(Service):
             lambda: self._pool.unavailable_reason if self._pool is not None else None,
             lambda: (
                 *(*self.orphans.warnings, *self.bridges.warnings, *shedding.warnings, *warnings()),
+                *(pool.warnings if pool is not None else ()),
                 *self._authentication.warnings(),
             ),
             None if self._parent is None else partial(self._parent.fleet_status, False),

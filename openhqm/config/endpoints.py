@@ -118,6 +118,22 @@ class Rate:
 
 
 @attrs.frozen
+class DispatchGate:
+    """A URL that says whether the target can take more, asked every ``interval`` seconds while requests wait."""
+
+    url: str = attrs.field(default="", repr=lambda url: _without_query(url))
+    interval: float = attrs.field(default=5.0, validator=between(0.1, 3600))
+
+    def __attrs_post_init__(self) -> None:
+        if not self.url:
+            raise Wrong([(("url",), "is missing: the URL that says whether the target can take more")])
+        try:
+            http_url(None, None, self.url)
+        except ValueError as error:
+            raise Wrong([(("url",), str(error))]) from None
+
+
+@attrs.frozen
 class TLS:
     """PEM files: the trusted CAs, and the client certificate and its key."""
 
@@ -171,6 +187,7 @@ class Endpoint:
     circuit_breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
     tls: TLS = attrs.field(factory=TLS)
     schema: dict[str, Any] | None = attrs.field(default=None, validator=optional(payload_schema))
+    gate: DispatchGate | None = None
     egress_proxy: str | None = attrs.field(default=None, validator=proxy_url)
     egress_proxy_username: str | None = None
     egress_proxy_password: str | None = attrs.field(default=None, repr=False, metadata=SECRET)

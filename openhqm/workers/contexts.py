@@ -30,6 +30,7 @@ from openhqm.runtime.tunnels import HTTPProxy
 from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.callbacks import Calling
 from openhqm.workers.credentials import ClientCredentials, Credentials, Fixed, TokenRequest, basic
+from openhqm.workers.dispatch_gate import DispatchGate
 from openhqm.workers.egress import Egress
 from openhqm.workers.executors import Executors
 from openhqm.workers.gate import Gate
@@ -237,14 +238,14 @@ class ContextMaker:
             client = old.client
         else:
             client = self._client(_read_certificates(name, endpoint), kept=slots, through=_through(endpoint))
-        gate = self._gate(endpoint, slots, settings.replay_rates)
+        gate = self._gate(name, endpoint, slots, settings.replay_rates)
         if old is not None and _limits(old.endpoint, old.slots) == _limits(endpoint, slots):
             gate = old.gate
         elif old is not None:
             gate.ended_calls = old.gate.ended_calls  # a counter does not begin again at 0
         return Parts(endpoint, slots, gate, client, self._credentials(endpoint))
 
-    def _gate(self, endpoint: Endpoint, slots: int, replay_rates: Mapping[str, float]) -> Gate:
+    def _gate(self, name: str, endpoint: Endpoint, slots: int, replay_rates: Mapping[str, float]) -> Gate:
         return Gate(
             self._reactor,
             Breaker(endpoint.circuit_breaker.policy),
@@ -252,7 +253,16 @@ class ContextMaker:
             pace=Pace(endpoint.rate.requests, endpoint.rate.per_seconds) if endpoint.rate is not None else None,
             adaptive=AdaptiveLimit(slots) if endpoint.adaptive else None,
             replay_rates=replay_rates,
+            dispatch=self._dispatch_gate(name, endpoint),
         )
+
+    def _dispatch_gate(self, name: str, endpoint: Endpoint) -> DispatchGate | None:
+        gate = endpoint.gate
+        if gate is None:
+            return None
+        tls = _read_certificates(name, endpoint, gate.url)
+        client = self._client(tls, kept=0, through=_through(endpoint))
+        return DispatchGate(name, gate.url, client, self._reactor, gate.interval, random.random)
 
     def _client(self, tls: IPolicyForHTTPS | None, kept: int, through: HTTPProxy | None = None) -> Client:
         client = make_client(self._reactor, tls, kept=kept, through=through)
@@ -317,14 +327,17 @@ def _through(endpoint: Endpoint) -> HTTPProxy | None:
 
 def _limits(endpoint: Endpoint, slots: int) -> tuple[object, ...]:
     """What the gate before a target depends on: another target has done nothing yet to open a breaker."""
-    return endpoint.url, endpoint.rate, endpoint.adaptive, endpoint.circuit_breaker, slots
+    files = endpoint.tls if endpoint.gate is not None else None  # for the gate has connections of its own
+    proxy = endpoint.egress_proxy, endpoint.egress_proxy_username, endpoint.egress_proxy_password
+    own = endpoint.gate, files, proxy
+    return endpoint.url, endpoint.rate, endpoint.adaptive, endpoint.circuit_breaker, slots, own
 
 
-def _read_certificates(name: str, endpoint: Endpoint) -> IPolicyForHTTPS | None:
-    """The TLS policy of an endpoint. `ConfigurationError` where its certificates cannot be used."""
+def _read_certificates(name: str, endpoint: Endpoint, url: str | None = None) -> IPolicyForHTTPS | None:
+    """The TLS policy of an endpoint, for ``url`` or its own. `ConfigurationError`: they cannot be used."""
     files = endpoint.tls
     try:
-        return _tls_policy(endpoint.url, files.ca, files.cert, files.key)
+        return _tls_policy(url or endpoint.url, files.ca, files.cert, files.key)
     except ValueError as error:
         raise ConfigurationError([Complaint(f"proxy.endpoints.{name}.tls", str(error))]) from None
 

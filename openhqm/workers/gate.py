@@ -17,6 +17,7 @@ from openhqm.messages import Request
 from openhqm.policy.breaker import Breaker, State
 from openhqm.policy.pacing import AdaptiveLimit, Pace
 from openhqm.policy.queue_names import BACKLOG
+from openhqm.workers.dispatch_gate import DispatchGate
 
 PROBE_SECONDS = 5.0
 BRIDGE = "bridge"
@@ -65,6 +66,8 @@ class Gate:
     ``probe``, where there is one, finds out whether the target can be reached: then its Deferred fires. While the
     breaker is open for want of a connection, the gate probes, and admits no call before that has succeeded.
 
+    ``dispatch`` is asked whether the target can take more. While it says no, no call begins, as with an open breaker.
+
     ``replay_rates`` has the bridges whose backlog goes at a rate of its own, in requests a second: what waits apart,
     and what was accepted in a partition before the target recovered, or before this gate was made. All other calls go
     first. What was accepted in no partition shares its queue with what comes now. It is marked, and has no rate.
@@ -79,6 +82,7 @@ class Gate:
         pace: Pace | None = None,
         adaptive: AdaptiveLimit | None = None,
         replay_rates: Mapping[str, float] = MappingProxyType({}),
+        dispatch: DispatchGate | None = None,
     ) -> None:
         self._clock = clock
         self._breaker = breaker
@@ -97,9 +101,19 @@ class Gate:
         self._timer: Any = None
         self.probe: Callable[[], Deferred[Any]] | None = None
         self._admitting = self._admit_again = False
+        self.dispatch = dispatch
+        if dispatch is not None:
+            dispatch.answered = self._reconsider
 
     @property
     def state(self) -> State:
+        """Whether calls may begin: the state of the breaker, and OPEN while the dispatch gate says no."""
+        if self.dispatch is not None and self.dispatch.is_closed:
+            return State.OPEN
+        return self.breaker_state
+
+    @property
+    def breaker_state(self) -> State:
         """The state of the breaker."""
         return self._breaker.state(self._clock.seconds())
 
@@ -182,7 +196,7 @@ class Gate:
     def _look(self, now: float) -> None:
         """Notice that the target went away, or that it recovered."""
         if self._replays:
-            was_away, self._is_away = self._is_away, self._breaker.state(now) is not State.CLOSED
+            was_away, self._is_away = self._is_away, self.state is not State.CLOSED
             if was_away and not self._is_away:
                 self._recovered_at = now
 
@@ -201,7 +215,9 @@ class Gate:
     def _closed_for(self, now: float) -> float | None:
         """Seconds until the breaker lets a call begin, or None: when a call or a probe that is under way has ended."""
         wait = self._breaker.wait(now)
-        return None if wait == 0.0 and self._probes_first else wait
+        if wait == 0.0 and self._probes_first:
+            return None
+        return self.dispatch.wait(now) if wait == 0.0 and self.dispatch is not None else wait
 
     @property
     def _probes_first(self) -> bool:

@@ -86,6 +86,12 @@ class WorkerPool:
         """The first reason for which a consumer takes no requests although it should, or None."""
         return next((reason for each in self._consumers.values() if (reason := each.unavailable_reason)), None)
 
+    @property
+    def warnings(self) -> list[str]:
+        """Which endpoints' requests are held by their gates, and why."""
+        found = [gate.dispatch.warning for gate in self.gates.values() if gate.dispatch is not None]
+        return [warning for warning in found if warning is not None]
+
     def is_away(self, endpoint: str | None) -> bool:
         """Whether the target of requests for ``endpoint``, as submissions name it, is away now."""
         contexts, shared = self._contexts, self._shared
@@ -214,10 +220,15 @@ class BreakerCollector(Collector):
             "Calls that have ended, by what they say about the target.",
             labels=["endpoint", "outcome"],
         )
+        held = GaugeMetricFamily(
+            "openhqm_dispatch_gate_closed", "1 while the gate of an endpoint says no.", labels=["endpoint"]
+        )
         for name, gate in self._gates.items():
             calls.add_metric([name], gate.under_way)
             for success, outcome in ((True, "answered"), (False, "failed"), (None, "given_up")):
                 ended.add_metric([name, outcome], gate.ended_calls[success])
             for each in State:
-                state.add_metric([name, each.value], float(gate.state is each))
-        return state, calls, ended
+                state.add_metric([name, each.value], float(gate.breaker_state is each))
+            if gate.dispatch is not None:
+                held.add_metric([name], float(gate.dispatch.is_closed))
+        return state, calls, ended, held
