@@ -158,7 +158,8 @@ class OpenHQM(Service):
         self._announcing = Announcing(settings, queue, self.ports, os.environ, reactor)
         addressing = settings.addressing()
         brokers, works = make_foreign_brokers(settings, reactor), settings.worker.enabled
-        pool = self._pool = WorkerPool(settings, addressing, queue, reactor, self.registry, brokers) if works else None
+        made = settings, addressing, queue, reactor, self.registry, brokers, store.completion_token
+        pool = self._pool = WorkerPool(*made) if works else None
         rules, is_away = (read_submission, check_submission), pool.is_away if pool is not None else never_away
         limits = settings.queue.limits.limits
         shedding = Shedding(queue, settings.queue.request_queue, reactor, limits, count_shed(self.registry))

@@ -106,6 +106,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_extras": 5,
     "tests.test_deploying": 6,
     "tests.test_draining": 40,
+    "tests.test_finishing": 7,
     "tests.test_layers": 6,
     "tests.test_releasing": 6,
     "tests.test_rolling_update": 45,

@@ -25,6 +25,8 @@ TABLE: tuple[tuple[str, str, Role | None], ...] = (
     ("GET", "/api/v1/response/<correlation_id>", Role.READ),
     ("GET", "/api/v1/response/<correlation_id>/body", Role.READ),
     ("POST", "/api/v1/cancel/<correlation_id>", Role.CANCEL),
+    ("POST", "/api/v1/complete/<correlation_id>", OPEN),  # the token that the target was given is the credential
+    ("POST", "/api/v1/progress/<correlation_id>", OPEN),
     ("GET", "/api/v1/events/<correlation_id>", Role.READ),
     ("GET", "/api/v1/events", Role.READ),
     ("GET", "/api/v1/ws", Role.READ),  # and each message the role of what it asks for

@@ -104,6 +104,11 @@ class Door:
         self._unavailable = Unavailable(clock)
         self.addressing = addressing or Addressing()
 
+    @property
+    def now(self) -> float:
+        """The time, in seconds, as the store has it."""
+        return self._clock.seconds()
+
     def accept(self, body: bytes, fields: HeaderField, tenant: str | None = None) -> Coroutine[Any, Any, Acceptance]:
         """Read a submission, and have the queue accept it. The errors of `read_submission`, and those of `take`."""
 

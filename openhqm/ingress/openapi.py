@@ -11,6 +11,7 @@ from openhqm import __version__
 from openhqm.ingress.batch import MOST_REQUESTS
 from openhqm.ingress.coalescing import COALESCE, COALESCE_SCHEMA
 from openhqm.ingress.openapi_dead_letters import dead_letter_paths, dead_letter_schemas
+from openhqm.ingress.openapi_finishing import finishing_paths
 from openhqm.ingress.openapi_operations import TAGS, described
 from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
 from openhqm.ingress.openapi_streams import stream_paths
@@ -178,6 +179,7 @@ def _paths(prefix: str) -> Json:
                 },
             }
         },
+        **finishing_paths(one),
         **stream_paths(one, waited),
         **dead_letter_paths(),
         **{
@@ -347,6 +349,7 @@ def _problems() -> Json:
             ("not_json", "The content is not application/json."),
             ("invalid", "A field is unknown or has the wrong type or range; the problem names it."),
             ("not_genuine", "The signature is missing, too old or another one."),
+            ("not_told", "The token is missing, or is not that of this request."),
             ("unknown_hook", "There is no hook with this name."),
             ("limited", "The caller submits too often, or has sent too many wrong credentials: see `Retry-After`."),
             ("limited", "The caller submits too often: `Retry-After` says when to come again."),

@@ -54,6 +54,16 @@ _OPERATIONS: dict[tuple[str, str], tuple[str, str, str]] = {
         _REQUESTS,
         "The request ends with CANCELLED now, whether or not its handler has begun.",
     ),
+    ("/api/v1/complete/{correlation_id}", "post"): (
+        "complete",
+        _REQUESTS,
+        "For a target that has answered 202 with `OpenHQM-Finish: later`. Its token is the credential, and good once.",
+    ),
+    ("/api/v1/progress/{correlation_id}", "post"): (
+        "reportProgress",
+        _REQUESTS,
+        "For a target, with the token that it was given: the object becomes a `progress` event of the request.",
+    ),
     ("/api/v1/ws", "get"): (
         "openWebSocket",
         _REQUESTS,

@@ -28,6 +28,7 @@ from openhqm.ingress.dead_letter_queries import read_drop, read_query, read_redr
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import STREAM_FIELDS, Door, acceptance_fields, without_retry
 from openhqm.ingress.fast_path import instance
+from openhqm.ingress.finishing import complete, progress
 from openhqm.ingress.health import Health
 from openhqm.ingress.hooks import Hooks
 from openhqm.ingress.local_access import why_not_local
@@ -173,6 +174,14 @@ class Routes:
     async def cancel(self, request: IRequest, correlation_id: str) -> bytes:
         """Cancel a request."""
         return send(request, await self._door.cancel(correlation_id, _tenant(request)))
+
+    @app.route("/api/v1/complete/<correlation_id>", methods=["POST"])
+    @app.route("/api/v1/progress/<correlation_id>", methods=["POST"])
+    @deferred
+    async def finish(self, request: IRequest, correlation_id: str) -> bytes:
+        """End a request that its target finishes later, or report its progress."""
+        finish = complete if request.path.startswith(b"/api/v1/complete/") else progress
+        return send(request, await finish(self._door, correlation_id, request.content.read(), request.getHeader))
 
     @app.route("/api/v1/events/<correlation_id>", methods=["GET"])
     @deferred

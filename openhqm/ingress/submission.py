@@ -99,7 +99,7 @@ def _read_strictly(body: bytes) -> tuple[bytes, dict[str, str], dict[str, Any]]:
         raise InvalidRequest("payload", "is missing")
     headers: dict[str, str] = {}
     if "headers" in found and found["headers"] != b"null":
-        headers = _headers(found["headers"])
+        headers = read_headers(found["headers"])
     text = found.get("metadata", b"null")
     if len(text) > MOST_METADATA_BYTES:
         raise InvalidRequest("metadata", f"must have at most {MOST_METADATA_BYTES} bytes")
@@ -156,7 +156,8 @@ def _object(text: bytes, field: str) -> dict[str, Any]:
     return parse_object(text, field)
 
 
-def _headers(text: bytes) -> dict[str, str]:
+def read_headers(text: bytes) -> dict[str, str]:
+    """The header fields in a JSON object. `InvalidRequest`."""
     headers = _object(text, "headers")
     _check_headers(headers)
     return headers

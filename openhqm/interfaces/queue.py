@@ -171,6 +171,13 @@ class IResultStore(Interface):
         "functions called with a number and the status at each ending that becomes durable in this process"
     )
 
+    def completion_token(correlation_id: str) -> str | None:
+        """What a target shows to end this request from outside an attempt. None: this process cannot tell.
+
+        It is the same for every process with this store, at any time. For an id that was not given out there is one,
+        too. `NotDurable` where the store was not reached yet.
+        """
+
     def find(correlation_id: str) -> Deferred[Record]:
         """The record as it is now. `UnknownRequest` or `ExpiredRequest`."""
 
@@ -184,6 +191,15 @@ class IResultStore(Interface):
 
     def watch(correlation_id: str, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call ``listener`` with each new event once it is durable, until the returned function is called."""
+
+    def end(correlation_id: str, reply: Reply) -> Deferred[None]:
+        """End a request with ``reply``, also while a worker has it. `AlreadyEnded`, and the errors of `find`."""
+
+    def progress(correlation_id: str, detail: dict[str, Any]) -> Deferred[None]:
+        """Add a progress event to the history of a request that has begun.
+
+        `AlreadyEnded`; `ValueError` past the limits of a history; the errors of `find`.
+        """
 
     def cancel(correlation_id: str) -> Deferred[Record]:
         """End it with CANCELLED. Fires with the record as it was before. `AlreadyEnded`.

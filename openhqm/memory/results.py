@@ -42,6 +42,7 @@ class MemoryResults:
     def __init__(self, clock: IReactorTime, ids: CorrelationIds, ttl: float) -> None:
         self._clock = clock
         self._ids = ids
+        self.completion_token = ids.completion_token
         self._ttl = ttl
         self._timers = TimerQueue(clock)
         self._watchers = Watchers()
@@ -68,6 +69,12 @@ class MemoryResults:
 
     def cancel(self, correlation_id: str) -> Deferred[Record]:
         return maybeDeferred(self._cancel, correlation_id)
+
+    def end(self, correlation_id: str, reply: Reply) -> Deferred[None]:
+        return maybeDeferred(self._end, correlation_id, reply)
+
+    def progress(self, correlation_id: str, detail: dict[str, Any]) -> Deferred[None]:
+        return maybeDeferred(self._progress, correlation_id, detail)
 
     def start(self) -> None:
         """Nothing is left from an earlier process."""
@@ -170,13 +177,22 @@ class MemoryResults:
         )
 
     def _cancel(self, correlation_id: str) -> Record:
-        correlation_id = correlation_id.lower()
+        before = self._find(correlation_id)
+        self._end(correlation_id, cancelled(before.correlation_id, self._clock.seconds(), before.attempt))
+        return before
+
+    def _end(self, correlation_id: str, reply: Reply) -> None:
+        self.note_ending(self._open(correlation_id), reply)
+
+    def _progress(self, correlation_id: str, detail: dict[str, Any]) -> None:
+        self.note_event(self._open(correlation_id), "progress", detail)
+
+    def _open(self, correlation_id: str) -> int:
         before = self._find(correlation_id)
         key = self._ids.number(correlation_id)
-        reply = cancelled(correlation_id, self._clock.seconds(), before.attempt)
-        if key is None or not self.note_ending(key, reply):
-            raise AlreadyEnded(correlation_id, before.status.value)
-        return before
+        if key is None or before.reply is not None:
+            raise AlreadyEnded(before.correlation_id, before.status.value)
+        return key
 
     def _expire(self, key: int) -> None:
         del self._entries[key]

@@ -12,6 +12,7 @@ digest of the number, and the number is masked by a keyed digest of the check.
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from hashlib import blake2b
 
 NUMBER_BITS = 56
@@ -31,6 +32,7 @@ class CorrelationIds:
         secret = blake2b(secret, digest_size=64).digest()
         self._check = blake2b(key=secret, digest_size=9, person=b"openhqm-check")
         self._mask = blake2b(key=secret, digest_size=7, person=b"openhqm-mask")
+        self._finish = blake2b(key=secret, digest_size=24, person=b"openhqm-finish")
 
     def issue(self, number: int) -> str:
         """The id of ``number``: the same one every time."""
@@ -44,6 +46,12 @@ class CorrelationIds:
         # RFC 9562, section 5.4: 48 bits, version 4, 12 bits, variant 10, 62 bits
         text = "%032x" % ((bits >> 74) << 80 | 0x4 << 76 | (bits >> 62 & 0xFFF) << 64 | 0x2 << 62 | bits & _LOW)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def completion_token(self, correlation_id: str) -> str:
+        """What proves that its holder was told so for this id: the same one every time, and for any text."""
+        digest = self._finish.copy()
+        digest.update(correlation_id.lower().encode())
+        return urlsafe_b64encode(digest.digest()).decode()
 
     def number(self, correlation_id: str) -> int | None:
         """The number of an id, or None where the id was not made under this secret."""

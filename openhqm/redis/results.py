@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 from zope.interface import implementer
@@ -13,13 +14,15 @@ from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event, Record, Reply, Status
 from openhqm.policy.foreign import reply_fields
-from openhqm.policy.history import PIECE_BYTES, PIECE_EVENTS
+from openhqm.policy.history import MOST_EVENTS, PIECE_BYTES, PIECE_EVENTS, check_progress
 from openhqm.queue.endings import cancelled
 from openhqm.redis.connection import Redis
 from openhqm.redis.deadlines import Deadlines
 from openhqm.redis.ending_log import RedisEndingLog
 from openhqm.redis.watching import Watching
 from openhqm.runtime.deferreds import deferred
+
+ANY_ATTEMPT = "*"
 
 
 @implementer(IResultStore)
@@ -94,12 +97,32 @@ class RedisResults:
 
     @deferred
     async def cancel(self, correlation_id: str) -> Record:
+        before = await self._open(correlation_id)
+        await self.end(correlation_id, cancelled(before.correlation_id, self._redis.clock_now(), before.attempt))
+        return before
+
+    def completion_token(self, correlation_id: str) -> str:
+        return self._redis.ids.completion_token(correlation_id)
+
+    @deferred
+    async def end(self, correlation_id: str, reply: Reply) -> None:
+        if not await self._end(self._number(correlation_id), reply):
+            await self._open(correlation_id)
+
+    @deferred
+    async def progress(self, correlation_id: str, detail: dict[str, Any]) -> None:
+        text = msgspec.json.encode(detail)
+        check_progress(1, text)
+        answer = await self._redis.run("progress", self._number(correlation_id), ANY_ATTEMPT, text, MOST_EVENTS)
+        if answer == b"full":
+            check_progress(MOST_EVENTS + 1, b"")
+        if answer in (b"ended", b"lost"):
+            await self._open(correlation_id)
+
+    async def _open(self, correlation_id: str) -> Record:
         before = await self.find(correlation_id)
         if before.reply is not None:
             raise AlreadyEnded(before.correlation_id, before.status.value)
-        reply = cancelled(before.correlation_id, self._redis.clock_now(), before.attempt)
-        if not await self._end(self._number(correlation_id), reply):
-            raise AlreadyEnded(before.correlation_id, (await self.find(correlation_id)).status.value)
         return before
 
     def start(self) -> None:

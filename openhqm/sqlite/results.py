@@ -80,15 +80,39 @@ class SqliteResults:
 
     @deferred
     async def cancel(self, correlation_id: str) -> Record:
-        correlation_id = correlation_id.lower()
         before = self._find(correlation_id)
-        if before.reply is not None:
-            raise AlreadyEnded(correlation_id, before.status.value)
-        key = self._key(correlation_id)
-        reply = cancelled(correlation_id, self._clock.seconds(), before.attempt)
+        await self.end(correlation_id, cancelled(before.correlation_id, self._clock.seconds(), before.attempt))
+        return before
+
+    # For targets that finish a request later
+
+    def completion_token(self, correlation_id: str) -> str:
+        return self._file.ids.completion_token(correlation_id)
+
+    @deferred
+    async def end(self, correlation_id: str, reply: Reply) -> None:
+        key = self._open(correlation_id)
         if not await self._file.write(lambda connection: self.note_ending(connection, key, reply)):
             raise AlreadyEnded(correlation_id, self._find(correlation_id).status.value)
-        return before
+
+    @deferred
+    async def progress(self, correlation_id: str, detail: dict[str, Any]) -> None:
+        key = self._open(correlation_id)
+
+        def note(connection: apsw.Connection) -> bool:
+            if self.has_ended(connection, key):
+                return False
+            self.note_event(connection, key, "progress", detail)
+            return True
+
+        if not await self._file.write(note):
+            raise AlreadyEnded(correlation_id, self._find(correlation_id).status.value)
+
+    def _open(self, correlation_id: str) -> int:
+        before = self._find(correlation_id)
+        if before.reply is not None:
+            raise AlreadyEnded(before.correlation_id, before.status.value)
+        return self._key(correlation_id)
 
     # For the queue in the same file, within its transactions
 

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IResultStore
-from openhqm.messages import Event, Record
+from openhqm.messages import Event, Record, Reply
 
 
 @implementer(IResultStore)
@@ -35,6 +35,15 @@ class NullResultStore:
 
     def watch(self, correlation_id: str, listener: Callable[[Event], None]) -> Callable[[], None]:
         return lambda: None
+
+    def completion_token(self, correlation_id: str) -> None:
+        """Callers and targets ask another process, whose secret is not known here."""
+
+    def end(self, correlation_id: str, reply: Reply) -> Deferred[None]:
+        return maybeDeferred(_elsewhere)
+
+    def progress(self, correlation_id: str, detail: dict[str, Any]) -> Deferred[None]:
+        return maybeDeferred(_elsewhere)
 
     def cancel(self, correlation_id: str) -> Deferred[Record]:
         return maybeDeferred(_elsewhere)

@@ -29,6 +29,7 @@ from openhqm.testing.dead_letters import KeepingDeadLetters
 from openhqm.testing.fake_broker import FakeBroker
 from openhqm.testing.fake_publishing import PublishResult
 from openhqm.testing.fake_server import FakeServer
+from openhqm.testing.finishing import FinishingLater
 from openhqm.testing.following_up import FollowingUp
 from openhqm.testing.forms import FORMS
 from openhqm.testing.idempotency import IdempotencyKeys
@@ -62,6 +63,7 @@ def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> typ
         Recording,
         IdempotencyKeys,
         CoalescingRequests,
+        FinishingLater,
         FollowingUp,
         Limiting,
         Aging,

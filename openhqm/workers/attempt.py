@@ -26,11 +26,12 @@ from openhqm.policy.reason_classes import ReasonClass
 from openhqm.policy.retry import Retries
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.workers.gate import Call, Gate, GateClosed
-from openhqm.workers.handlers import AttemptTimedOut, Handlers, Unreachable, Work
+from openhqm.workers.handlers import AttemptTimedOut, FinishedLater, Handlers, Unreachable, Work
 from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.replies import (
     MOST_RESULT_BYTES,
     UnusableAnswer,
+    as_failure,
     asked_delays,
     blank,
     completed,
@@ -39,6 +40,7 @@ from openhqm.workers.replies import (
 )
 
 SETTLE_AGAIN_SECONDS = 1.0
+FINISH_SECONDS = 86400.0
 
 
 class _Revoked(Exception):
@@ -142,7 +144,7 @@ class Attempt:
         if delivery.attempt > context.policy.max_retries + 1:
             # All allowed attempts were counted, and none was settled: the request takes the process down each time.
             made = delivery.attempt - 1
-            error = f"the worker process ended during each of the {made} attempts"
+            error = f"the worker process ended during each of the {made} attempts, or the target did not finish one"
             reply = blank(self._id, Status.FAILED, context.clock.seconds(), made, context.clock.seconds())
             await self._dead_letter("poison", ReasonClass.POISON, replace(reply, error=error))
             return
@@ -188,10 +190,17 @@ class Attempt:
             context.log.failure("attempt {attempt} failed", attempt=delivery.attempt, correlation_id=self._id)
             await self._failed(self._blank(Status.FAILED, started, describe(error)))
         else:
-            if await self._settle(lambda: delivery.settle(done)):
+            if isinstance(answer, FinishedLater):
+                await self._settle(lambda: delivery.retry(self._longest(), "the target has not finished it"))
+            elif await self._settle(lambda: delivery.settle(done)):
                 context.metrics.finished(delivery.request, context.clock.seconds())
         finally:
             context.metrics.processed(context.clock.seconds() - started)
+
+    def _longest(self) -> float:
+        """How long the target may take to finish the request: until its deadline, or a day."""
+        deadline = self._delivery.request.deadline
+        return FINISH_SECONDS if deadline is None else max(0.0, deadline - self._context.clock.seconds()) + 1.0
 
     def _exceeded(self) -> str:
         """Which limit an attempt did not keep."""
@@ -272,7 +281,7 @@ class Attempt:
         most = context.policy.max_retries + 1
         replayed = self._call is not None and self._call.replayed
         work = Work(delivery.request, delivery.attempt, limit, context.clock, self._report, most, replayed)
-        inner = context.handlers.run(work).addErrback(_as_failure)
+        inner = context.handlers.run(work).addErrback(as_failure)
         if inner.called and not inner.paused:
             return await inner
         if context.handlers.keeps_time:
@@ -387,14 +396,3 @@ class Attempt:
     def _blank(self, status: Status, started: float, error: str | None = None) -> Reply:
         now = self._context.clock.seconds()
         return blank(self._id, status, now, self._delivery.attempt, started, error)
-
-
-def _as_failure(failure: Failure) -> Failure:
-    """Turn into a RuntimeError what would end more than this attempt (KeyboardInterrupt, asyncio's CancelledError).
-
-    So with a StopIteration: where it is raised into a coroutine that awaits, it reads as an answer.
-    """
-    error = failure.value
-    if error is None or (isinstance(error, Exception | SystemExit) and not isinstance(error, StopIteration)):
-        return failure
-    raise RuntimeError(describe(error)) from error

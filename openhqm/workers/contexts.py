@@ -34,7 +34,7 @@ from openhqm.workers.dispatch_gate import DispatchGate
 from openhqm.workers.egress import Egress
 from openhqm.workers.executors import Executors
 from openhqm.workers.gate import Gate
-from openhqm.workers.handlers import Handler, Handlers
+from openhqm.workers.handlers import Handler, Handlers, TokenOf, no_token
 from openhqm.workers.loading import load_handlers
 from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.publishing import BrokerBreaker, Publishing, ReplyPublishing
@@ -80,7 +80,9 @@ class ContextMaker:
         metrics: WorkerMetrics,
         executors: Executors,
         brokers: Mapping[str, IForeignBroker] = MappingProxyType({}),
+        token_of: TokenOf = no_token,
     ) -> None:
+        self._token_of = token_of
         self._brokers = brokers
         self._reactor = reactor
         self._metrics = metrics
@@ -200,7 +202,8 @@ class ContextMaker:
         self, settings: Settings, name: str, client: IFetch, credentials: Credentials, routes: RouteTable
     ) -> Egress:
         proxy = settings.proxy
-        return Egress(proxy.target(name), client, credentials, routes, self._reactor, proxy.max_response_bytes)
+        most = proxy.max_response_bytes
+        return Egress(proxy.target(name), client, credentials, routes, self._reactor, most, self._token_of)
 
     def _context(
         self,

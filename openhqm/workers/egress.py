@@ -14,6 +14,7 @@ from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
 from openhqm.http1.failures import NotConnected, of_tls
 from openhqm.policy.fields import Document
+from openhqm.policy.finishing import COMPLETION, finishes_later
 from openhqm.policy.forwarding import Target, TargetRequest, is_plain, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.redrive import first_id
@@ -22,7 +23,7 @@ from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.steady_time import ahead_of
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
-from openhqm.workers.handlers import CheckedResponse, Unreachable, Work
+from openhqm.workers.handlers import CheckedResponse, FinishedLater, TokenOf, Unreachable, Work, no_token
 from openhqm.workers.outgoing import Outgoing
 from openhqm.workers.plain_requests import PlainRequest, PlainRequests
 
@@ -31,6 +32,8 @@ _RAW = msgspec.json.Decoder(msgspec.Raw)
 
 class Egress:
     """A `Handler` that calls one target. ``most_body`` is the largest body of an answer, in bytes.
+
+    ``token_of`` returns what the target is given to finish a request later, by its id; None: it cannot.
 
     Its answer comes within `Work.time_left`.
     """
@@ -45,6 +48,7 @@ class Egress:
         routes: RouteTable,
         clock: IReactorTime,
         most_body: int,
+        token_of: TokenOf = no_token,
     ) -> None:
         self._target = target
         self._client = client
@@ -52,6 +56,7 @@ class Egress:
         self._routes = routes
         self._clock = clock
         self._most_body = most_body
+        self._token_of = token_of
         self._plain = PlainRequests(target)
 
     def __call__(self, work: Work) -> Deferred[CheckedResponse]:
@@ -70,6 +75,9 @@ class Egress:
             seconds = min(seconds, route.timeout)
         forwarding: Outgoing[CheckedResponse] = Outgoing(self._target.name, work.correlation_id, seconds, self._clock)
         about = _about(work, work.deadline if seconds == limit else self._now() + seconds)
+        token = self._token_of(work.correlation_id)
+        if token is not None:
+            about[COMPLETION] = token
         plain = is_plain(work.request.submission, self._target, route) and not work.replayed
 
         def call(credentials: Mapping[str, str]) -> Deferred[CheckedResponse]:
@@ -87,7 +95,7 @@ class Egress:
                 raise Reject(str(error)) from None
             except UnicodeError as error:
                 raise Reject(f"the request cannot be sent to {self._target.name}: {error}") from None
-            return answered.addErrback(forwarding.explain).addCallback(self._judged, method, credentials)
+            return answered.addErrback(forwarding.explain).addCallback(self._judged, method, credentials, about)
 
         # No coroutine, for this is done for each request.
         credentials = self._credentials.at_hand()
@@ -125,10 +133,14 @@ class Egress:
         """The time of day: targets are told by it, and answer by it."""
         return self._clock.seconds() + ahead_of(self._clock)()
 
-    def _judged(self, fetched: Fetched, method: str, credentials: Mapping[str, str]) -> CheckedResponse:
+    def _judged(
+        self, fetched: Fetched, method: str, credentials: Mapping[str, str], told: Mapping[str, str]
+    ) -> CheckedResponse:
         status = fetched.status
         answer = as_response(fetched, method == "HEAD" or status == 304)
         if 200 <= status < 300:
+            if COMPLETION in told and finishes_later(status, fetched.field(b"openhqm-finish")):
+                return FinishedLater(status, {})
             return answer
         summary = f"{self._target.name} answered {status}"
 

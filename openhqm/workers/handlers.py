@@ -61,6 +61,17 @@ class CheckedResponse(msgspec.Struct, frozen=True):
     body: bytes | None = None
 
 
+class FinishedLater(CheckedResponse, frozen=True):
+    """A target's answer that says that the target ends the request later itself."""
+
+
+TokenOf = Callable[[str], str | None]
+
+
+def no_token(correlation_id: str) -> None:
+    """No target can end a request later."""
+
+
 class AttemptTimedOut(Exception):
     """The attempt reached its time limit. The text, where there is one, names the limit."""
 

@@ -27,6 +27,7 @@ from openhqm.workers.consumer import Consumer
 from openhqm.workers.contexts import ContextMaker, Contexts, slots_of
 from openhqm.workers.executors import Executors
 from openhqm.workers.gate import Gate
+from openhqm.workers.handlers import TokenOf, no_token
 from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.replies import MOST_RESULT_BYTES
 
@@ -56,11 +57,12 @@ class WorkerPool:
         reactor: Any,
         registry: CollectorRegistry,
         brokers: Mapping[str, IForeignBroker] = MappingProxyType({}),
+        token_of: TokenOf = no_token,
     ) -> None:
         self._queue = queue
         self._reactor = reactor
         self._executors = Executors(reactor, settings.worker.count, MOST_RESULT_BYTES)
-        self._maker = ContextMaker(reactor, WorkerMetrics(registry), self._executors, brokers)
+        self._maker = ContextMaker(reactor, WorkerMetrics(registry), self._executors, brokers, token_of)
         self._running = False
         self._known: set[str] = set()
         self._retired: set[Consumer] = set()

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from msgspec.structs import replace
+from twisted.python.failure import Failure
 
 from openhqm.errors import Reject, RetryLater
 from openhqm.messages import Reply, Status
@@ -154,3 +155,14 @@ def describe(error: BaseException) -> str:
     except BaseException:  # its __str__ is the handler's code, and may raise anything
         text = f"{type(error).__name__}, whose text cannot be read"
     return text.encode("utf-8", "backslashreplace").decode()  # UTF-8 has no lone surrogates, and stores keep UTF-8
+
+
+def as_failure(failure: Failure) -> Failure:
+    """Turn into a RuntimeError what would end more than this attempt (KeyboardInterrupt, asyncio's CancelledError).
+
+    So with a StopIteration: where it is raised into a coroutine that awaits, it reads as an answer.
+    """
+    error = failure.value
+    if error is None or (isinstance(error, Exception | SystemExit) and not isinstance(error, StopIteration)):
+        return failure
+    raise RuntimeError(describe(error)) from error

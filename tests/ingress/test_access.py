@@ -82,9 +82,10 @@ class TableTests(SynchronousTestCase):
             self.assertIs(role_for(method.encode(), unknown.encode()), Role.ADMIN)
 
     def test_what_is_open(self) -> None:
-        """Probes need no key, nor do webhooks, whose signature is checked, and nothing else is open."""
+        """Probes need no key, nor do webhooks, whose signature is checked, and targets, whose token is."""
         found = [path for _, path, role in TABLE if role is OPEN]
-        self.assertEqual(found, ["/hooks/<name>", "/health/live", "/health/ready"])
+        finishing = [f"/api/v1/{what}/<correlation_id>" for what in ("complete", "progress")]
+        self.assertEqual(found, [*finishing, "/hooks/<name>", "/health/live", "/health/ready"])
 
 
 class Known:
@@ -311,7 +312,9 @@ class ProcessTests(SynchronousTestCase):
             for role, (secret, _) in pairs.items():
                 for fields in ({"Authorization": f"Bearer {secret}"}, {"OpenHQM-Key": secret}):
                     status = ask(method, target, fields)
-                    if needed in (OPEN, role):
+                    if needed is OPEN and "<correlation_id>" in route:
+                        self.assertEqual(status, 403, route)  # without the token that the target was given
+                    elif needed in (OPEN, role):
                         self.assertNotIn(status, (401, 403), (route, role))
                     else:
                         self.assertEqual(status, 403, (route, role))

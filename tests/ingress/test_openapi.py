@@ -162,11 +162,14 @@ class RareAnswersTests(SynchronousTestCase):
             server.handler.answers[0].callback("done")
             server.bench.pass_time(2 * TTL)
             asked = 0
+            token = server.door.store.completion_token(correlation_id)
+            told = {"openhqm_complete_token": token, "content_type": "application/json", "body": b"{}"}
             for path, methods in API["paths"].items():
                 for method in methods if "{correlation_id}" in path else ():
-                    self.ask(server, method, path, correlation_id, 410)
+                    more = told if "complete" in path or "progress" in path else {}
+                    self.ask(server, method, path, correlation_id, 410, **more)
                     asked += 1
-            self.assertEqual(asked, 5)
+            self.assertEqual(asked, 7)
 
     def test_not_json(self) -> None:
         """415 is answered for a type and for an encoding."""

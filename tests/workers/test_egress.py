@@ -30,7 +30,7 @@ from openhqm.policy.transforms import compile_transform
 from openhqm.workers.credentials import Credentials, Fixed
 from openhqm.workers.egress import Egress
 from openhqm.workers.gate import Gate
-from openhqm.workers.handlers import Unreachable
+from openhqm.workers.handlers import Unreachable, no_token
 from tests.benches import MemoryBench
 from tests.workers.bench import WorkerBench
 
@@ -75,6 +75,7 @@ class Rig:
         credentials: Credentials | None = None,
         routes: RouteTable | None = None,
         most: int = 1000,
+        tokens: bool = False,
     ) -> None:
         self.client = Client(*answers)
         target = target or Target("billing", "http://billing.test/base")
@@ -84,9 +85,8 @@ class Rig:
             return handler(work)
 
         self.bench = self.client.bench = WorkerBench(handle)
-        handler = Egress(
-            target, self.client, credentials or Fixed({}), routes or RouteTable(), self.bench.backend.clock, most
-        )
+        clock, token_of = self.bench.backend.clock, self.bench.backend.store.completion_token if tokens else no_token
+        handler = Egress(target, self.client, credentials or Fixed({}), routes or RouteTable(), clock, most, token_of)
 
     def done(self, payload: bytes = b"1", seconds: float = 20, **fields: Any) -> Any:
         """The record of a request, some time after it was submitted."""
