@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -128,6 +129,10 @@ def manifests(folder: str) -> list[dict[str, Any]]:
 class ChartTests(SynchronousTestCase):
     """What it makes"""
 
+    PROMETHEUS = values(
+        worker={"autoscaling": {"enabled": True, "prometheusAddress": "http://prometheus.monitoring:9090"}}
+    )
+
     def test_valid(self) -> None:
         """Helm finds nothing to complain of, and Kubernetes takes what is made of each file of values, strictly."""
         self.assertGreaterEqual(len(EXAMPLES), 5)
@@ -150,9 +155,20 @@ class ChartTests(SynchronousTestCase):
     def test_custom_kinds(self) -> None:
         """KEDA's and Prometheus' own types take theirs, here and in the manifests, and would not take another."""
         models = find("TEST_KUBERNETES_MODELS", "/var/tmp/openhqm-kubernetes-models", "node_modules")
-        documents = [*render("--values", str(CHART / "ci" / "redis-values.yaml")), *manifests("keda")]
+        redis = ("--values", str(CHART / "ci" / "redis-values.yaml"))
+        documents = [*render(*redis), *render(*redis, *self.PROMETHEUS)]
+        for folder in ("keda", "keda-prometheus", "monitoring"):
+            documents += manifests(folder)
         custom = [each for each in documents if each["apiVersion"].startswith(CUSTOM)]
-        self.assertEqual(len(custom), 5)
+        kinds = Counter(each["kind"] for each in custom)
+        found = {
+            "TriggerAuthentication": 2,
+            "ScaledObject": 4,
+            "ServiceMonitor": 2,
+            "PodMonitor": 1,
+            "PrometheusRule": 3,
+        }
+        self.assertEqual(kinds, found)
 
         def complaints(*judged: dict[str, Any]) -> str:
             done = subprocess.run(
@@ -200,6 +216,50 @@ class ChartTests(SynchronousTestCase):
             url = ours_trigger["metadata"].pop("url")
             self.assertEqual(url.replace(".shop:", ":"), trigger["metadata"].pop("url"))
             self.assertEqual(ours_trigger["metadata"], trigger["metadata"])
+
+    def test_scaled_by_prometheus(self) -> None:
+        """The backlog comes from Prometheus in the chart as in the manifests, by a metric and states that there are.
+        No listener is asked."""
+        documents = render("--values", str(CHART / "ci" / "redis-values.yaml"), *self.PROMETHEUS)
+        self.assertNotIn("TriggerAuthentication", {each["kind"] for each in documents})
+        ours, theirs = (of_kind(each, "ScaledObject")["spec"] for each in (documents, manifests("keda-prometheus")))
+        page = (ROOT / "docs" / "operations.md").read_text()
+        (row,) = re.findall(r"^\| `openhqm_queue_depth` .*$", page, re.MULTILINE)
+        for ours_trigger, trigger, state in zip(
+            ours["triggers"], theirs["triggers"], ("in_flight", "ready"), strict=True
+        ):
+            query = ours_trigger["metadata"]["query"]
+            ours_trigger["metadata"]["query"] = query.replace(', namespace="shop"', "")
+            self.assertIn(ours_trigger, theirs["triggers"])
+            self.assertIn(
+                f'openhqm_queue_depth{{job="openhqm", namespace="shop", queue=~"openhqm-requests.*", state="{state}"}}',
+                query,
+            )
+            self.assertIn(state, row)
+            self.assertEqual(trigger["type"], "prometheus")
+        alone = values(
+            roles=["worker"], config=REDIS, worker={"autoscaling": {"enabled": True, "prometheusAddress": "http://p"}}
+        )
+        of_kind(render(*alone), "ScaledObject")
+
+    def test_alerts(self) -> None:
+        """The rules of chart and manifests are those of Prometheus' own file, and the monitors give the job that they
+        name."""
+        rules = YAML(typ="safe").load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
+        documents = render("--values", str(CHART / "ci" / "redis-values.yaml"))
+        for found in (documents, manifests("monitoring")):
+            self.assertEqual(of_kind(found, "PrometheusRule")["spec"], rules, "see scripts/alerts.sh")
+        self.assertEqual(of_kind(documents, "PrometheusRule")["metadata"]["labels"]["release"], "prometheus")
+        label = of_kind(documents, "ServiceMonitor")["spec"]["jobLabel"]
+        selected = [
+            each for each in documents if each["kind"] == "Service" and "openhqm/port" in each["metadata"]["labels"]
+        ]
+        self.assertEqual({each["metadata"]["labels"][label] for each in selected}, {"openhqm"})
+        label = of_kind(manifests("monitoring"), "PodMonitor")["spec"]["jobLabel"]
+        pods = [
+            each["spec"]["template"]["metadata"]["labels"] for each in manifests("base") if each["kind"] == "Deployment"
+        ]
+        self.assertEqual({each[label] for each in pods}, {"openhqm"})
 
     def test_selected(self) -> None:
         """Every selector finds pods of the release, and each Service those of its own part."""
@@ -394,6 +454,8 @@ class RefusedTests(SynchronousTestCase):
             ({"config": [1]}, "/config"),
             ({"podLabels": {"a": 1}}, "/podLabels/a"),
             ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
+            ({"prometheusRule": {"enabled": 1}}, "/prometheusRule/enabled"),
+            ({"worker": {"autoscaling": {"prometheusAddress": "prometheus"}}}, "/worker/autoscaling/prometheusAddress"),
         ):
             self.refused(sections, text)
 

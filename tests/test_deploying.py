@@ -25,7 +25,7 @@ from tests.test_extras import name, packaging
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 IMAGE = ROOT / "deploy" / "image"
-CUSTOM = ("keda.sh/", "kustomize.config.k8s.io/")
+CUSTOM = ("keda.sh/", "kustomize.config.k8s.io/", "monitoring.coreos.com/")
 VARIANTS = {
     "all": [
         "boto3",
@@ -81,7 +81,7 @@ class ManifestTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """Every file is named in its kustomization, and every selector finds the pods that it is for."""
-        for folder in ("base", "sidecar", "keda"):
+        for folder in ("base", "sidecar", "keda", "keda-prometheus", "monitoring"):
             named = set(YAML(typ="safe").load((KUBERNETES / folder / "kustomization.yaml").read_text())["resources"])
             files = {path.name for path in (KUBERNETES / folder).glob("*.yaml")} - {"kustomization.yaml"}
             self.assertEqual({each for each in named if not each.startswith("..")}, files)

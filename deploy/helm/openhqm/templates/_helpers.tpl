@@ -116,8 +116,8 @@ true
 {{- if not (or (has "sidecar" $roles) .Values.existingSecret (dig "key" "" (.Values.config.admin | default dict))) -}}
 {{- fail "existingSecret: the admin listener, which is probed, needs a key: name a Secret with admin-key" -}}
 {{- end -}}
-{{- if and .Values.worker.autoscaling.enabled (not (has "listener" $roles)) -}}
-{{- fail "worker.autoscaling: a listener is asked for the backlog, because there may be no worker: say roles: [listener, worker]" -}}
+{{- if and .Values.worker.autoscaling.enabled (not (or (has "listener" $roles) .Values.worker.autoscaling.prometheusAddress)) -}}
+{{- fail "worker.autoscaling: a listener is asked for the backlog, because there may be no worker: say roles: [listener, worker], or worker.autoscaling.prometheusAddress" -}}
 {{- end -}}
 {{- if and (or .Values.worker.autoscaling.enabled .Values.serviceMonitor.enabled) (not .Values.existingSecret) -}}
 {{- fail "existingSecret: autoscaling and serviceMonitor read admin-key from it" -}}
