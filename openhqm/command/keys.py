@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import attrs
 
 from openhqm.command.text import table
 from openhqm.policy.api_keys import Key, Role, check_tenant, digest_of, new_key, read_keys, write_keys
+from openhqm.policy.key_use import MOST_BYTES, SUFFIX, read_use
 from openhqm.runtime.times import rfc3339
 
 OVERLAP = "24h"
@@ -57,7 +58,7 @@ def run_keys(asked: argparse.Namespace, out: Print, err: Print, now: float) -> i
     """Carry out an action, and return the exit code. `ValueError`."""
     path = Path(asked.file)
     if asked.action == "list":
-        _list(_read(path), out, now)
+        _list(_read(path), _use(path), out, now)
         return 0
     with _changing(path) as keys:
         if asked.action == "revoke":
@@ -96,14 +97,24 @@ def _rotate(keys: list[Key], id: str, path: Path, end: int, now: int) -> tuple[K
     raise ValueError(f"{path} has no key {id}")
 
 
-def _list(keys: Sequence[Key], out: Print, now: float) -> None:
+def _use(path: Path) -> dict[str, int] | None:
+    """When each key was used last, or None: no process has written that."""
+    try:
+        with open(f"{path}{SUFFIX}", "rb") as file:
+            return read_use(file.read(MOST_BYTES))
+    except OSError:
+        return None
+
+
+def _list(keys: Sequence[Key], use: Mapping[str, int] | None, out: Print, now: float) -> None:
     rows = []
     for key in keys:
         expires = "never" if key.expires is None else rfc3339(key.expires)
         over = "" if key.is_live(now) else " (over)"
         roles = ",".join(sorted(role.value for role in key.roles))
-        rows.append((key.id, key.tenant, roles, rfc3339(key.created), expires + over))
-    for line in table(("id", "tenant", "roles", "created", "expires"), rows):
+        used = "unknown" if use is None else rfc3339(use[key.id]) if key.id in use else "never"
+        rows.append((key.id, key.tenant, roles, rfc3339(key.created), expires + over, used))
+    for line in table(("id", "tenant", "roles", "created", "expires", "last used"), rows):
         out(line)
 
 

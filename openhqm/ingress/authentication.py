@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThread
 
 from openhqm.config.auth import JWT, MTLS, TokenIssuer, key_set_policy
 from openhqm.config.model import Auth
@@ -19,6 +20,7 @@ from openhqm.ingress.access import Access
 from openhqm.ingress.certificates import Certificates
 from openhqm.ingress.key_file import KeyFile
 from openhqm.ingress.key_sets import FetchedKeys, FixedKeys
+from openhqm.ingress.key_use import KeyUse
 from openhqm.ingress.tokens import Issuer, Tokens
 from openhqm.ingress.wrong_logins import WrongLogins, make_wrong_logins
 from openhqm.policy.api_keys import PREFIX, Caller
@@ -40,7 +42,9 @@ class Authentication:
         certificates: Certificates | None,
         clock: IReactorTime,
         wrong: WrongLogins | None = None,
+        use: KeyUse | None = None,
     ) -> None:
+        self._use = use
         self._clock = clock
         self.wrong = wrong
         self._keys = keys
@@ -54,12 +58,16 @@ class Authentication:
         return None if ways == (None, None, None) else Access(self, self._clock, time, self.wrong)
 
     def start(self) -> None:
-        """Begin to fetch the keys of issuers."""
+        """Begin to fetch the keys of issuers, and to write down when keys are used."""
+        if self._use is not None:
+            self._use.start()
         if self._tokens is not None:
             self._tokens.start()
 
     def stop(self) -> None:
         """End what goes on."""
+        if self._use is not None:
+            self._use.stop()
         if self._tokens is not None:
             self._tokens.stop()
 
@@ -81,9 +89,10 @@ class Authentication:
 def make_authentication(auth: Auth, reactor: Any, registry: CollectorRegistry) -> Authentication:
     """What ``auth`` asks for. `ConfigurationError` where a file cannot be used. Its metric is in ``registry``."""
     found: list[Complaint] = []
-    keys = tokens = None
+    keys = tokens = use = None
     if auth.keys_file is not None:
-        keys = KeyFile(auth.keys_file, reactor.seconds, time)
+        use = KeyUse(auth.keys_file, reactor, deferToThread)
+        keys = KeyFile(auth.keys_file, reactor.seconds, time, use)
         try:
             keys.open()
         except ValueError as error:
@@ -95,7 +104,7 @@ def make_authentication(auth: Auth, reactor: Any, registry: CollectorRegistry) -
     if found:
         raise ConfigurationError(found)
     wrong = make_wrong_logins(auth.wrong_logins, reactor.seconds, registry)
-    return Authentication(keys, tokens, certificates, reactor, wrong)
+    return Authentication(keys, tokens, certificates, reactor, wrong, use)
 
 
 def _clients(mtls: MTLS, found: list[Complaint]) -> dict[str, Caller]:

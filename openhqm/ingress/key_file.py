@@ -10,6 +10,7 @@ from hmac import compare_digest
 
 from twisted.logger import Logger
 
+from openhqm.ingress.key_use import KeyUse
 from openhqm.policy.api_keys import Caller, Key, read_keys
 from openhqm.runtime.private_files import read_private
 
@@ -24,13 +25,19 @@ _UNKNOWN = _NONE, _NONE.caller
 
 class KeyFile:
     """The keys in the file at ``path``. ``seconds`` is a clock that only goes on, ``now`` the time of day.
+    ``use`` is told of each use.
 
     A file that has become wrong changes nothing: the last good keys stand, and the log says what is wrong.
     """
 
     _log = Logger()
 
-    def __init__(self, path: str, seconds: Callable[[], float], now: Callable[[], float]) -> None:
+    def __init__(
+        self, path: str, seconds: Callable[[], float], now: Callable[[], float], use: KeyUse | None = None
+    ) -> None:
+        self._use = use
+        if use is not None:
+            use.known = lambda: [key.id for key, _ in list(self._keys.values())]
         self._path = path
         self._seconds = seconds
         self._now = now
@@ -53,8 +60,13 @@ class KeyFile:
         # key, so that one that was good once takes about as long as one that never was.
         digest = sha256(secret).hexdigest()
         key, caller = self._keys.get(digest, _UNKNOWN)
-        same, live = compare_digest(key.digest, digest), key.is_live(self._now())
-        return caller if same and live else None
+        now = self._now()
+        same, live = compare_digest(key.digest, digest), key.is_live(now)
+        if not (same and live):
+            return None
+        if self._use is not None:
+            self._use.note(key.id, now)
+        return caller
 
     def _look(self) -> None:
         self._look_at = self._seconds() + LOOK_SECONDS

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import stat
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.command.main import main
+from openhqm.ingress.key_file import KeyFile
 from openhqm.policy.api_keys import Role, digest_of, is_key, read_keys
 
 
@@ -52,6 +54,32 @@ class KeysTests(SynchronousTestCase):
         self.assertNotIn(key.digest, out)
         assert key.expires is not None
         self.assertEqual(key.expires - key.created, 90 * 86400)
+
+    def test_last_used(self) -> None:
+        """The list says when a key was used last; unknown before any process has written that."""
+        self.new()
+        (key,) = read_keys(self.path.read_text())
+        self.assertIn("unknown", self.run_keys("list")[1])
+        used = self.path.with_name("keys.json.used")
+        used.write_text('{"used": {}}')
+        self.assertRegex(self.run_keys("list")[1], r"never +never")
+        used.write_text(json.dumps({"used": {key.id: 1_800_000_000}}))
+        self.assertIn("2027-01-15T08:00:00", self.run_keys("list")[1])
+
+    def test_both_are_good(self) -> None:
+        """While a key is rotated, both are its owner's: the old one stops by itself when the overlap is over."""
+        first = self.new()
+        (old,) = read_keys(self.path.read_text())
+        second = self.run_keys("rotate", old.id, "--overlap", "1h")[1].strip()
+        now = float(old.created)
+        file = KeyFile(str(self.path), lambda: 0.0, lambda: now)
+        file.open()
+        callers = [file.caller(each.encode()) for each in (first, second)]
+        assert callers[0] is not None and callers[1] is not None
+        self.assertEqual((callers[0].tenant, callers[0].roles), (callers[1].tenant, callers[1].roles))
+        now += 3700
+        self.assertIsNone(file.caller(first.encode()))
+        self.assertIsNotNone(file.caller(second.encode()))
 
     def test_rotate(self) -> None:
         """A rotated key has a successor with its roles, and is good for a while beside it."""
