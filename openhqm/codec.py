@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from openhqm.errors import UnreadableMessage
-from openhqm.messages import DeadLetter, Priority, Reply, Request, Status, Submission
+from openhqm.messages import Child, DeadLetter, Priority, Reply, Request, Status, Submission
 from openhqm.policy.steps import Step
 
 VERSION = 1
@@ -59,6 +60,7 @@ class _RequestV1(msgspec.Struct, omit_defaults=True, kw_only=True):
     parent_reply: _ReplyV1 | None = None
     space: tuple[str, str] | None = None
     keeps_result: bool = True
+    transform: str | None = None
 
 
 class _PlainV1(msgspec.Struct, omit_defaults=True):
@@ -123,6 +125,7 @@ def encode_request(request: Request) -> bytes:
         and not submission.tags
         and submission.parent_reply is None
         and submission.keeps_result
+        and submission.transform is None
         and payload[:1] > b" "
         and payload[-1:] > b" "
     ):
@@ -159,6 +162,11 @@ def address(envelope: bytes, correlation_id: str, submitted_at: float) -> bytes:
 def request_size(submission: Submission) -> int:
     """How many bytes `encode_request` makes of a submission once it is accepted; a few more where its time is short."""
     return len(encode_request(Request(_LONGEST_ID, _LONGEST_TIME, submission)))
+
+
+def size_with(submission: Submission, children: Sequence[Child]) -> int:
+    """`request_size` of a request and of the steps that it consists of."""
+    return sum((request_size(child.submission) for child in children), request_size(submission))
 
 
 def decode_request(data: bytes) -> Request:
@@ -272,6 +280,7 @@ def _request_to_wire(request: Request) -> _RequestV1:
         parent_reply=None if submission.parent_reply is None else _reply_to_wire(submission.parent_reply),
         space=space,
         keeps_result=submission.keeps_result,
+        transform=submission.transform,
     )
 
 
@@ -299,6 +308,7 @@ def _request_from_wire(wire: _RequestV1) -> Request:
         wire.tags,
         None if wire.parent_reply is None else _reply_from_wire(wire.parent_reply),
         wire.keeps_result,
+        wire.transform,
     )
     return Request(wire.correlation_id, wire.submitted_at, submission)
 

@@ -68,8 +68,9 @@ class Submission(msgspec.Struct, frozen=True):
     a copy of the reply; only a message of that broker can ask for it.
 
     ``tenant`` is on whose behalf the caller asks, ``tags`` are words to find the request by. ``parent_reply`` is the
-    reply of the request that this one follows up (`IMessageQueue.accept`), once that has ended. Where not
-    ``keeps_result``, no caller asks for what a completed one results in: its reply has the status alone.
+    reply of the request that this one follows up (`IMessageQueue.accept`), once that has ended; ``transform`` is the
+    template that makes the payload from it, where this is a step of a chain. Where not ``keeps_result``, no caller asks
+    for what a completed one results in: its reply has the status alone.
 
     ``coalescing`` is for the step that accepts the request, which sets ``not_before``. It is not stored.
     """
@@ -88,7 +89,34 @@ class Submission(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     parent_reply: Reply | None = None
     keeps_result: bool = True
+    transform: str | None = None
     coalescing: Coalescing | None = None
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A step of a request that consists of steps, which is its parent.
+
+    ``stage`` counts from 1. The steps of one stage are worked on together; those of the next one begin once all of
+    them have completed, with what that stage results in as their ``parent_reply``. ``joined``: that is a list of the
+    results of its steps, in order. Else it has one step, and it is that one's reply. ``name`` says to a person what the
+    step is.
+    """
+
+    submission: Submission
+    stage: int = 1
+    name: str = ""
+    joined: bool = False
+
+
+class ChildState(msgspec.Struct, frozen=True):
+    """What is known of a step: see `Child`. Where not ``begun``, it is held back behind those of earlier stages."""
+
+    correlation_id: str
+    stage: int
+    name: str
+    status: Status = Status.PENDING
+    joined: bool = False
+    begun: bool = False
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -181,7 +209,11 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """Everything that is known of a request now. ``tenant`` is on whose behalf it was submitted; None: it has none."""
+    """Everything that is known of a request now.
+
+    ``tenant`` is on whose behalf it was submitted; None: it has none. ``children`` are its steps, where it consists of
+    some.
+    """
 
     correlation_id: str
     status: Status
@@ -192,6 +224,7 @@ class Record(msgspec.Struct, frozen=True):
     reply: Reply | None = None
     expires_at: float | None = None
     tenant: str | None = None
+    children: tuple[ChildState, ...] = ()
 
 
 class Depth(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock, LoopingCall
 
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import IMessageQueue
-from openhqm.messages import Acceptance, IdempotencyClaim, Submission
+from openhqm.messages import Acceptance, Child, IdempotencyClaim, Submission
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import Limits
 from openhqm.redis.ledger import RedisLedger
@@ -69,9 +69,13 @@ class Delivered(BrokeredQueue):
 
     @deferred
     async def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Acceptance:
-        accepted = await super().accept(submission, claim, follow_ups)
+        accepted = await super().accept(submission, claim, follow_ups, children)
         await self._broker.delivered()  # type: ignore[attr-defined]
         return accepted
 

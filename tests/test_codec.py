@@ -49,6 +49,7 @@ SUBMISSIONS = st.builds(
     partition=st.none() | st.integers(0, 1000),
     reply_to=st.none() | st.text(max_size=8),
     keeps_result=st.booleans(),
+    transform=st.none() | st.text(max_size=8),
     tenant=st.none() | st.text(max_size=8),
     tags=st.lists(st.text(max_size=8), max_size=3).map(tuple),
     parent_reply=st.none() | st.deferred(lambda: REPLIES),

@@ -102,6 +102,7 @@ class Formats:
                 reply_to=None,
                 parent_reply=None,
                 keeps_result=True,
+                transform=None,
             )
             return Content(found, reply_to=reply_to)
         parts = members(body)

@@ -23,7 +23,7 @@ from openhqm.brokered.redeliveries import Redeliveries
 from openhqm.brokered.source import Recovery
 from openhqm.errors import NotDurable
 from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Priority, Submission, Waiting
+from openhqm.messages import Acceptance, Child, DeadLetter, Depth, IdempotencyClaim, Load, Priority, Submission, Waiting
 from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.queue_names import MOST_QUEUES
 from openhqm.queue.ledger import Ledger, Outgoing
@@ -140,8 +140,14 @@ class BrokeredQueue:
         await self._ledger.stop()
 
     def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
+        if children:
+            return shielded(self._accept_steps(submission, claim, follow_ups, children))
         if not self._journaled:
             return shielded(self._accept(submission, claim, follow_ups))
         if self._without_a_broker is None:
@@ -151,6 +157,18 @@ class BrokeredQueue:
         recorded = self._ledger.record(submission, claim, follow_ups, at_once=False)
         recorded.addCallbacks(lambda outgoing: accepted.callback(_acceptance(outgoing)), accepted.errback)
         return accepted
+
+    async def _accept_steps(
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission],
+        children: Sequence[Child],
+    ) -> Acceptance:
+        """The outbox publishes the steps. A request that consists of some has no message."""
+        if not self._journaled and claim is None and self._broker.unavailable_reason is not None:
+            raise NotDurable(self._broker.unavailable_reason)
+        return _acceptance(await self._ledger.record(submission, claim, follow_ups, children))
 
     async def _accept_into_journal(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]

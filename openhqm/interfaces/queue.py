@@ -16,6 +16,7 @@ from zope.interface import Attribute, Interface
 
 from openhqm.messages import (
     Acceptance,
+    Child,
     DeadLetter,
     Depth,
     Event,
@@ -100,7 +101,10 @@ class IMessageQueue(Interface):
         """Close. The callers of `receive` are cancelled; what is delivered now is delivered again after a start."""
 
     def accept(
-        submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
         """Take responsibility for a request: record and message are durable once this fires.
 
@@ -112,6 +116,11 @@ class IMessageQueue(Interface):
 
         A submission with ``coalescing`` takes the place of the one that was accepted last with that key, in the same
         step, where that one has neither begun nor ended: it ends as CANCELLED, and its reply names the new one.
+
+        ``children`` are the steps that the request consists of, ordered by their stage. It is then itself a record
+        without a message: it is not delivered, its steps are, each a request with an id of its own. It ends with the
+        last of them, or with the first that does not complete; where it ends otherwise, each of its steps does. Its
+        ``not_before`` is that of the first stage. No step has a later deadline than the request.
 
         `NotDurable` where that failed, `IdempotencyConflict` where the claim's key holds another request. `QueueFull`
         beyond the limits of the queue, `MessageTooLarge` where it would not fit into an empty one; a repeat and a

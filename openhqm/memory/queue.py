@@ -13,21 +13,22 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.codec import request_size
+from openhqm.codec import request_size, size_with
 from openhqm.errors import IdempotencyConflict, NotDurable, QueueFull
 from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
+from openhqm.memory.children import Children
 from openhqm.memory.coalescing import CoalesceKeys
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.local_queue import LocalQueue, Message
 from openhqm.memory.results import MemoryResults
 from openhqm.messages import (
     Acceptance,
+    Child,
     DeadLetter,
     Depth,
     IdempotencyClaim,
     Load,
     Priority,
-    Reply,
     Request,
     Submission,
     Waiting,
@@ -86,6 +87,7 @@ class MemoryQueue:
         self._looks_at = NEVER
         self._queues: dict[str, LocalQueue] = {}
         self._claims: dict[tuple[str, str], tuple[bytes, Acceptance]] = {}
+        self._children = Children(clock, ids, self._let_go, results.note_ending, results.note_step)
         results.on_ending.append(self._ended)
 
     def start(self) -> Deferred[None]:
@@ -97,12 +99,16 @@ class MemoryQueue:
         await gatherResults([queue.stop() for queue in self._queues.values()])
 
     def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
-        accept = partial(maybeDeferred, self._accept, submission, claim, follow_ups)
+        accept = partial(maybeDeferred, self._accept, submission, claim, follow_ups, children)
         if not self._limits.any:
             return cast(Deferred[Acceptance], accept())
-        return accept_within(self._limits, request_size(submission), accept)
+        return accept_within(self._limits, size_with(submission, children), accept)
 
     def limit(self, limits: Limits) -> None:
         """Other limits hold from now on."""
@@ -172,7 +178,11 @@ class MemoryQueue:
         self._sizes[key] = size
 
     def _accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission],
+        children: Sequence[Child],
     ) -> Acceptance | QueueFull:
         if claim is not None and (claim.scope, claim.key) in self._claims:
             fingerprint, first = self._claims[claim.scope, claim.key]
@@ -183,13 +193,17 @@ class MemoryQueue:
             raise no_repeat()
         if len(self._results) >= MOST_REQUESTS:
             raise NotDurable(f"the memory queue holds {MOST_REQUESTS} requests and takes no more")
-        refusal = self._refusal(request_size(submission)) if self._limits.any else None
+        refusal = self._refusal(size_with(submission, children)) if self._limits.any else None
         if refusal is not None:
             return refusal
-        return self._take(submission, claim, follow_ups)
+        return self._take(submission, claim, follow_ups, children)
 
     def _take(
-        self, submission: Submission, claim: IdempotencyClaim | None = None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None = None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Acceptance:
         now = self._clock.seconds()
         key = next(self._keys)
@@ -204,28 +218,40 @@ class MemoryQueue:
             claim_key = (claim.scope, claim.key)
             self._claims[claim_key] = (claim.fingerprint, acceptance)
             self._timers.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
+        if children:
+            self._results.children = self._children
+            self._children.add(key, request, [(self._keep(each.submission, now), each) for each in children])
+            return acceptance
         message = Message(key, request, priority_of(submission), now, max(submission.not_before or now, now))
         self._put(message)
         if coalescing is not None:
             self._coalescing.take(coalescing, message)
         return acceptance
 
-    def _hold(self, parent: int, submission: Submission, now: float) -> str:
-        """Hold a follow-up back until its parent has ended; its id."""
+    def _keep(self, submission: Submission, now: float) -> int:
+        """Record a request that is held back; its key."""
         key = next(self._keys)
         self._results.note_request(key, now, None, submission.tenant, logged_tags(submission))
         self._count(key, Request(self._ids.issue(key), now, submission))
-        self._results.note_held(parent, lambda reply: self._let_go(key, submission, reply))
+        return key
+
+    def _hold(self, parent: int, submission: Submission, now: float) -> str:
+        """Hold a follow-up back until its parent has ended; its id."""
+        key = self._keep(submission, now)
+        self._results.note_held(
+            parent, lambda reply: self._let_go(key, replace(submission, parent_reply=reply, not_before=None))
+        )
         return self._ids.issue(key)
 
-    def _let_go(self, key: int, submission: Submission, reply: Reply) -> None:
+    def _let_go(self, key: int, submission: Submission, due: float | None = None) -> None:
+        """What was held back is a request of this time, and is delivered from ``due`` on (None: at once)."""
         if self._results.has_ended(key):
             return
         now = self._clock.seconds()
-        request = Request(self._ids.issue(key), now, replace(submission, parent_reply=reply, not_before=None))
+        request = Request(self._ids.issue(key), now, submission)
         self._results.note_due(key, now, request.deadline)
         self._count(key, request)
-        self._put(Message(key, request, priority_of(submission), now, now))
+        self._put(Message(key, request, priority_of(submission), now, now if due is None else due))
 
     def _put(self, message: Message) -> None:
         self._queue(queue_of(self._requests, message.request.submission)).put(message, message.since)

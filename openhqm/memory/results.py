@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
+from openhqm.memory.children import Children
 from openhqm.memory.ending_log import MemoryEndingLog
 from openhqm.messages import Event, Record, Reply, Status
 from openhqm.policy.history import PIECE_EVENTS, check_progress
@@ -50,6 +51,7 @@ class MemoryResults:
         self._newest = 0
         self.log = MemoryEndingLog(clock)
         self._held: dict[int, list[Callable[[Reply], None]]] = {}
+        self.children: Children | None = None
         self.on_ending: list[Callable[[int, str], None]] = []
 
     def __len__(self) -> int:
@@ -111,6 +113,13 @@ class MemoryResults:
         if type == "progress":
             check_progress(number, msgspec.json.encode(detail))
         self._add(key, entry, Event(number, type, self._clock.seconds(), detail))
+        if self.children is not None and type != "progress":
+            self.children.happened(key, type, detail)
+
+    def note_step(self, key: int, type: str, detail: dict[str, Any]) -> None:
+        """Add what has happened to one of its steps to the history of a request."""
+        entry = self._entries[key]
+        self._add(key, entry, Event(len(entry.events) + 1, type, self._clock.seconds(), detail))
 
     def note_ending(self, key: int, reply: Reply) -> bool:
         """Record the ending unless there is one; whether it was recorded."""
@@ -124,6 +133,8 @@ class MemoryResults:
         self.log.note(reply.correlation_id, reply.status, entry.tags, entry.tenant)
         for due in self._held.pop(key, ()):
             due(reply)
+        if self.children is not None:
+            self.children.ended(key, reply)
         for call in self.on_ending:
             call(key, reply.status.value)
         return True
@@ -149,6 +160,8 @@ class MemoryResults:
     def _find(self, correlation_id: str) -> Record:
         entry = self._entry(correlation_id)
         correlation_id = correlation_id.lower()  # as it was given out
+        key = self._ids.number(correlation_id)
+        children = () if self.children is None or key is None else self.children.states(key)
         submitted_at = entry.events[0].at
         steps = [event for event in entry.events if event.type != "progress"]
         last = steps[-1]
@@ -164,6 +177,7 @@ class MemoryResults:
                 reply,
                 entry.expires,
                 entry.tenant,
+                children,
             )
         status = Status.PENDING if last.number == 1 else Status.PROCESSING
         return Record(
@@ -174,6 +188,7 @@ class MemoryResults:
             last.detail.get("attempt", 0),
             last.detail.get("next_attempt_at"),
             tenant=entry.tenant,
+            children=children,
         )
 
     def _cancel(self, correlation_id: str) -> Record:
@@ -196,6 +211,8 @@ class MemoryResults:
 
     def _expire(self, key: int) -> None:
         del self._entries[key]
+        if self.children is not None:
+            self.children.forget(key)
 
     def _overdue(self, key: int) -> None:
         if not self.has_ended(key):

@@ -18,7 +18,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from openhqm.errors import NotDurable
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Request, Submission
+from openhqm.messages import Acceptance, Child, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Request, Submission
 from openhqm.policy.limits import Limits
 
 MOST_COUNTED = 100_000
@@ -176,12 +176,14 @@ class Ledger(Protocol):
         submission: Submission,
         claim: IdempotencyClaim | None,
         follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
         """Record a request with its claim, its deadline and its outbox entry; the acceptance where it is a repeat.
 
-        Its follow-ups are recorded and held back. Whatever ends it gives them its reply and an outbox entry.
+        Its follow-ups are recorded and held back. Whatever ends it gives them its reply and an outbox entry. One that
+        consists of ``children`` has no entry and is accepted now; those of its steps that begin have one.
 
         An entry that does not wait is this process's to publish, for `CLAIM_SECONDS`. Without ``at_once`` every entry
         waits: it is due now, and the outbox publishes it. `IdempotencyConflict`, `QueueFull`.

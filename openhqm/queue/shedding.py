@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable, QueueFull
 from openhqm.interfaces import IMessageQueue
-from openhqm.messages import Acceptance, IdempotencyClaim, Priority, Submission, Waiting
+from openhqm.messages import Acceptance, Child, IdempotencyClaim, Priority, Submission, Waiting
 from openhqm.policy.limits import AGE, DEADLINE, WAITING, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.runtime.counting import Counts
@@ -36,7 +36,11 @@ class Accepts(Protocol):
     """What accepts requests: a queue, or what stands before it."""
 
     def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
         """See `IMessageQueue.accept`."""
 
@@ -107,9 +111,14 @@ class Shedding:
         return [f"requests are refused: {look.reason}" for look in self._looks.values() if look.shed_at > since]
 
     def _accept_within(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
-        name, priority = queue_of(self._requests, submission), priority_of(submission)
+        first = children[0].submission if children else submission
+        name, priority = queue_of(self._requests, first), priority_of(first)
         look = self._look_at(name)
         now = self._clock.seconds()
         found = None
@@ -121,10 +130,10 @@ class Shedding:
         if found is None:
             look.accepted[priority] += 1
             look.accepted_since[priority] += 1
-            return self._queue.accept(submission, claim, follow_ups)
+            return self._queue.accept(submission, claim, follow_ups, children)
         if claim is None:
             return fail(self._refuse(look, *found))
-        repeated = self._queue.accept(submission, replace(claim, repeats_only=True), follow_ups)
+        repeated = self._queue.accept(submission, replace(claim, repeats_only=True), follow_ups, children)
         return repeated.addErrback(self._not_repeated, look, found)
 
     def _not_repeated(self, failure: Failure, look: _Look, found: tuple[str, QueueFull]) -> Failure:

@@ -7,12 +7,13 @@ local LEAP = 1000000
 -- Members with the same due time are in the order of their text in a sorted set. From here on all numbers have thirteen
 -- digits, for 9e12 requests, and so that is the order in which they were given out.
 local FIRST = 1000000000000
-local LAYOUT = '2'  -- of the keys; those of another one are not touched
+local LAYOUT = '3'  -- of the keys; those of another one are not touched
+local LIKE_IT = '2'  -- an older one whose keys mean the same: what came with this one is not there
 
 refuse_when_full()
 local layout = redis.call('GET', prefix .. 'layout')
 if not layout and redis.call('EXISTS', prefix .. 'number') == 1 then layout = '1' end  -- it did not say so itself
-if layout and layout ~= LAYOUT then return {'layout', layout, LAYOUT} end
+if layout and layout ~= LAYOUT and layout ~= LIKE_IT then return {'layout', layout, LAYOUT} end
 redis.call('SET', prefix .. 'layout', LAYOUT)
 redis.call('SET', prefix .. 'secret', secret, 'NX')
 local number = tonumber(redis.call('GET', prefix .. 'number') or '0')

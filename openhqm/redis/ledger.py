@@ -21,10 +21,10 @@ from openhqm.codec import (
     encode_dead_letter,
     encode_reply,
     encode_submission,
-    request_size,
+    size_with,
 )
 from openhqm.errors import IdempotencyConflict, LeaseLost, QueueFull, UnknownRequest
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
+from openhqm.messages import Acceptance, Child, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
 from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.history import MOST_EVENTS, check_progress
 from openhqm.policy.limits import NO_LIMITS, Limits
@@ -32,6 +32,7 @@ from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered, pause_for_room
 from openhqm.queue.limits import no_repeat
+from openhqm.redis.children import Accepting
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
@@ -78,6 +79,7 @@ class RedisLedger:
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
         self._coalescing = CoalesceKeys(redis, ttl)
+        self._children = Accepting(redis, self._load, channels.requests, self._where)
         self.load = self._load.read
         self.sweeps = (self._letters.trim, self._load.end_some)
         self._unlisten: list[Callable[[], None]] = []
@@ -143,13 +145,17 @@ class RedisLedger:
         submission: Submission,
         claim: IdempotencyClaim | None,
         follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
-        record = partial(self._record, submission, claim, NOWHERE, follow_ups, at_once, self._load.values)
+        record: Any = partial(self._record, submission, claim, NOWHERE, follow_ups, at_once, self._load.values)
+        if children:
+            held = [value for each in follow_ups for value in self._held_back(each)]
+            record = partial(self._children.accept, submission, claim, children, held)
         if not self._load.limits.any:
             return cast(Deferred[Outgoing | Acceptance], record())
-        return self._load.accept(request_size(submission), record)
+        return self._load.accept(size_with(submission, children), record)
 
     def limit(self, limits: Limits) -> None:
         self._letters.limits = limits
@@ -209,9 +215,12 @@ class RedisLedger:
 
     def _held_back(self, submission: Submission) -> tuple[Any, ...]:
         """A follow-up, for the scripts."""
+        return *self._where(submission), *held_values(submission)
+
+    def _where(self, submission: Submission) -> tuple[str, str, str, str]:
         channels = self._channels
         queue, channel = queue_of(channels.requests, submission), channels.of(submission)
-        return queue, "", channel, channels.line(submission) or "", *held_values(submission)
+        return queue, "", channel, channels.line(submission) or ""
 
     @deferred
     async def withdraw(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> bool:

@@ -53,19 +53,21 @@ local function forget(number, queue, priority)
   redis.call('ZREM', unbegun, number)
 end
 
--- The parent of a follow-up has ended: it is a request of this time, with the parent's reply in its envelope.
-local function let_go(number, reply)
+-- What was held back is a request of this time, with something more at the end of its envelope.
+-- timeout ('': none)
+local function let_go(number, more, timeout)
   local key = record(number)
   local found = redis.call('HMGET', key, 'body', 'queue', 'priority', 'timeout', 'size', 'since')
   if not found[1] then return end  -- it was cancelled while it was held back
-  local body = found[1]:sub(1, -2) .. ',"parent_reply":' .. reply .. '}'
+  timeout = timeout or found[4]
+  local body = found[1]:sub(1, -2) .. more .. '}'
   redis.call('HSET', key, 'at', now, 'body', body)
   if found[5] then
     redis.call('HSET', key, 'size', #body)
     count_load(0, #body - tonumber(found[5]))
   end
   if found[6] then waits_since(number, now) end
-  if found[4] ~= '' then redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(found[4])), number) end
+  if timeout ~= '' then redis.call('ZADD', prefix .. 'deadlines', exact(clock + tonumber(timeout)), number) end
   if found[3] == '' then
     redis.call('ZADD', outbox, now, number)
     tell(signals('outbox'), 'due')
@@ -73,6 +75,22 @@ local function let_go(number, reply)
     redis.call('ZADD', delayed(found[2], found[3]), now, number)
     redis.call('ZADD', prefix .. 'open', number, number)
     wake(found[2])
+  end
+end
+
+-- A step of a request has ended, or a request that consists of steps: what follows is the processes' to find out
+-- (openhqm/redis/children.py), one of them, and soon.
+local function ripen(number)
+  redis.call('HINCRBY', record(number), 'ripened', 1)
+  redis.call('ZADD', ripe, now, number)
+  tell(signals('ripe'), number)
+end
+
+local function step_ended(parent, place, named, status, reply)
+  local detail = '{"step_status":"' .. status .. '"}'
+  if add_to_parent(parent, place, named, status, 'progress', detail) then
+    redis.call('HSET', record(parent), 'p' .. place, reply)
+    ripen(parent)
   end
 end
 
@@ -109,12 +127,15 @@ local function end_request(number, queue, priority, status, reply, ttl, first)
   redis.call('HDEL', key, 'body')
   redis.call('PEXPIRE', key, string.format('%.0f', (tonumber(ttl) + GRACE_SECONDS) * 1000))
   tell(prefix .. 'e:' .. number, count)
-  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size', 'tags', 'tenant')
+  local asked = redis.call('HMGET', key, 'reply_to', 'about', 'held', 'size', 'tags', 'tenant', 'parent', 'place', 'named',
+    'children')
   log_ending(number, status, asked[5], asked[6])
   if asked[4] then count_load(-1, -tonumber(asked[4])) end
   if asked[3] then
-    for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, reply) end
+    for follow_up in asked[3]:gmatch('%d+') do let_go(follow_up, ',"parent_reply":' .. reply) end
   end
+  if asked[7] then step_ended(asked[7], asked[8], asked[9], status, reply) end
+  if asked[10] then ripen(number) end
   return asked[1] and add_reply(asked[1], asked[2], first)
 end
 

@@ -41,6 +41,7 @@ local function crowded(channel) return prefix .. 'crowded:' .. channel end
 local function sent(channel) return prefix .. 'sent:' .. channel end
 local function working(channel) return prefix .. 'working:' .. channel end
 local function line(name) return prefix .. 'line:' .. name end
+local ripe = prefix .. 'ripe'  -- requests that consist of steps, by when to look at what follows from those
 local unbegun = prefix .. 'unbegun'  -- by since when they wait for their first attempt, where a limit asks for it
 local function signals(queue) return prefix .. 'signals:' .. queue end
 
@@ -59,12 +60,31 @@ local function wake(queue)
 end
 
 -- Add an event to a request's history and tell its listeners: they are told its number, and read the rest.
-local function add_event(number, type, detail)
+local function add_to_history(number, type, detail)
   local key = record(number)
   local count = redis.call('HINCRBY', key, 'last', 1)
   redis.call('HSET', key, 'e' .. count, type .. ' ' .. now .. ' ' .. detail)
   if type ~= 'progress' then redis.call('HSET', key, 'step', count) end
   tell(prefix .. 'e:' .. number, count)
+end
+
+-- Something has happened to a step of a request, which is an event of the request, too, unless that has ended. Returns
+-- whether it has not.
+local function add_to_parent(parent, place, named, status, type, detail)
+  local found = redis.call('HMGET', record(parent), 'at', 'ended')
+  if not found[1] then return false end  -- its record has expired
+  redis.call('HSET', record(parent), 's' .. place, status)
+  if found[2] then return false end
+  add_to_history(parent, type, named .. ',' .. detail:sub(2))
+  return true
+end
+
+-- An attempt begins, or is to be repeated, or its handler has something to say.
+local function add_event(number, type, detail)
+  add_to_history(number, type, detail)
+  if type == 'progress' then return end
+  local found = redis.call('HMGET', record(number), 'parent', 'place', 'named')
+  if found[1] then add_to_parent(found[1], found[2], found[3], 'PROCESSING', type, detail) end
 end
 
 -- The request waits for its first attempt since a time, where a limit asks for it; `since` tells so of what is released.

@@ -15,11 +15,12 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from zope.interface import implementer
 
-from openhqm.codec import encode_dead_letter, encode_request, request_size
+from openhqm.codec import encode_dead_letter, encode_request, size_with
 from openhqm.errors import IdempotencyConflict, QueueFull, UnknownRequest
 from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import (
     Acceptance,
+    Child,
     DeadLetter,
     Depth,
     IdempotencyClaim,
@@ -33,6 +34,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import no_repeat
+from openhqm.redis.children import Accepting
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
@@ -77,6 +79,7 @@ class RedisQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._load = RedisLoad(redis, ttl, limits)
         self._coalescing = CoalesceKeys(redis, ttl)
+        self._children = Accepting(redis, self._load, requests, self._where)
         self.load = self._load.read
         self.sweeps = (self._letters.trim, self._load.end_some)
 
@@ -111,12 +114,19 @@ class RedisQueue:
         self._load.limit(limits)
 
     def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
         accept = partial(self._accept, submission, claim, NO_SOURCE, follow_ups, self._load.values)
+        if children:
+            held = [value for each in follow_ups for value in self._held_back(each)]
+            accept = partial(self._children.accept, submission, claim, children, held)
         if not self._load.limits.any:
             return cast(Deferred[Acceptance], accept())
-        return self._load.accept(request_size(submission), accept)
+        return self._load.accept(size_with(submission, children), accept)
 
     def _accept(
         self,
@@ -167,8 +177,10 @@ class RedisQueue:
 
     def _held_back(self, submission: Submission) -> tuple[Any, ...]:
         """A follow-up, for the scripts."""
-        queue, priority = queue_of(self._requests, submission), priority_of(submission).value
-        return queue, priority, "", "", *held_values(submission)
+        return *self._where(submission), *held_values(submission)
+
+    def _where(self, submission: Submission) -> tuple[str, str, str, str]:
+        return queue_of(self._requests, submission), priority_of(submission).value, "", ""
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._queue(queue).receive(most, in_order)

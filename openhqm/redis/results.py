@@ -16,6 +16,7 @@ from openhqm.messages import Event, Record, Reply, Status
 from openhqm.policy.foreign import reply_fields
 from openhqm.policy.history import MOST_EVENTS, PIECE_BYTES, PIECE_EVENTS, check_progress
 from openhqm.queue.endings import cancelled
+from openhqm.redis.children import RedisChildren
 from openhqm.redis.connection import Redis
 from openhqm.redis.deadlines import Deadlines
 from openhqm.redis.ending_log import RedisEndingLog
@@ -35,7 +36,9 @@ class RedisResults:
         self._watching = Watching(redis, self.history)
         self._deadlines = Deadlines(redis, self._end)
         self.log = RedisEndingLog(redis)
+        self._children = RedisChildren(redis, self._end)
         self.sweeps = self._deadlines.sweeps
+        self.sweeps.append(self._children.sweep)
         self.on_ending: list[Callable[[int, str], None]] = redis.on_ending
 
     @deferred
@@ -46,7 +49,8 @@ class RedisResults:
         if not found:
             # An id that passes the check was given out: no look-up is needed to know that.
             raise ExpiredRequest(correlation_id)
-        at, step, reply_text, expires, name = found
+        at, step, reply_text, expires, name, *steps = found
+        children = self._children.states(steps[0], steps[1::2], steps[2::2]) if steps else ()
         submitted_at, tenant = float(at), name.decode() or None
         if reply_text:
             reply = decode_reply(reply_text)
@@ -60,9 +64,10 @@ class RedisResults:
                 reply,
                 float(expires),
                 tenant,
+                children,
             )
         if not step:
-            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at, tenant=tenant)
+            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at, tenant=tenant, children=children)
         last = _event(0, step)
         return Record(
             correlation_id,
@@ -72,6 +77,7 @@ class RedisResults:
             last.detail.get("attempt", 0),
             last.detail.get("next_attempt_at"),
             tenant=tenant,
+            children=children,
         )
 
     @deferred
@@ -126,12 +132,14 @@ class RedisResults:
         return before
 
     def start(self) -> None:
-        """Begin to keep deadlines."""
+        """Begin to keep deadlines, and to see to what follows from steps."""
         self._deadlines.start()
+        self._children.start()
 
     def stop(self) -> None:
         """Stop."""
         self._deadlines.stop()
+        self._children.stop()
         self._watching.stop()
 
     @deferred

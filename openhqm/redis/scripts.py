@@ -12,6 +12,10 @@ _HERE = Path(__file__).parent
 NAMES = (
     "accept",
     "accept_coalesced",
+    "children_accept",
+    "children_begin",
+    "children_done",
+    "children_take",
     "dead_letter",
     "dead_letters",
     "depth",
@@ -58,6 +62,7 @@ _PARTS = {
     "accept_coalesced": ("accepting", "endings", "coalescing"),
     "depth": ("fresh",),
     "fresh": ("fresh",),
+    "children_accept": ("accepting",),
     "index_open": ("accepting",),
     "ledger_published": ("outbox",),
     "ledger_record": ("outbox", "accepting"),
@@ -65,6 +70,7 @@ _PARTS = {
     "ledger_take_due": ("outbox",),
     **dict.fromkeys(
         (
+            "children_begin",
             "dead_letter",
             "drop",
             "end",

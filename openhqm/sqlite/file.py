@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.runtime.forks import keep_from_forks
-from openhqm.sqlite.opening import check_layout, create, open_database
+from openhqm.sqlite.opening import check_layout, create, open_database, step_up
 from openhqm.sqlite.patience import LOCKED, begin, begin_patiently
 from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages, frames_in_log, torn_frames
 from openhqm.sqlite.sql import Reader, fetch_all, fetch_one
@@ -331,6 +331,7 @@ class SqliteFile:
                 self._log.warn(text, path=path, frames=torn)
             check_pages(connection, path)
             self._configure(connection, path)
+            step_up(connection)
         except BaseException:
             connection.close()  # or its log stays behind, also where the database is moved away
             raise

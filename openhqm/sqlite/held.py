@@ -14,17 +14,17 @@ from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_request, encode_request
-from openhqm.messages import Reply, Request
+from openhqm.messages import Reply, Request, Submission
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_all
 
-MakeDue = Callable[[apsw.Connection, int, Request], None]
+MakeDue = Callable[[apsw.Connection, int, Request, float], None]
 
 
 class Held:
-    """``make_due`` is called with a request that is one from now on, to put it where it waits."""
+    """``make_due`` is called with a request that is one from now on, to put it where it waits until a time."""
 
     def __init__(
         self, file: SqliteFile, store: SqliteResults, clock: IReactorTime, load: SqliteLoad, make_due: MakeDue
@@ -52,19 +52,28 @@ class Held:
             return
         connection.execute("DELETE FROM held WHERE parent = ?", (parent,))
         for (key,) in keys:
-            self._let_go(connection, key, reply)
+            self.let_go(connection, key, lambda submission: replace(submission, parent_reply=reply, not_before=None))
 
-    def _let_go(self, connection: apsw.Connection, key: int, reply: Reply) -> None:
+    def let_go(
+        self,
+        connection: apsw.Connection,
+        key: int,
+        change: Callable[[Submission], Submission],
+        due: float = 0.0,
+    ) -> None:
+        """What was held back is a request of this time, with what ``change`` makes of its submission.
+
+        It is delivered from ``due`` on, or at once. Nothing happens where it has ended.
+        """
         rows = fetch_all(connection, "SELECT body FROM messages WHERE key = ?", (key,))
         if not rows or self._store.has_ended(connection, key):
             return  # it was cancelled while it was held back
         now = self._clock.seconds()
         request = decode_request(rows[0][0])
-        submission = replace(request.submission, parent_reply=reply, not_before=None)
-        request = replace(request, submitted_at=now, submission=submission)
+        request = replace(request, submitted_at=now, submission=change(request.submission))
         body = encode_request(request)
         self._load.resize(connection, len(body) - len(rows[0][0]))
         connection.execute("UPDATE messages SET at = ?, body = ? WHERE key = ?", (now, body, key))
         if request.deadline is not None:
             self._store.note_deadline(connection, key, request.deadline)
-        self._make_due(connection, key, request)
+        self._make_due(connection, key, request, max(due, now))

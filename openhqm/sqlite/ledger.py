@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import apsw
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.codec import decode_reply, encode_request, request_size
+from openhqm.codec import decode_reply, encode_request, size_with
 from openhqm.errors import LeaseLost, QueueFull
-from openhqm.messages import Acceptance, DeadLetter, IdempotencyClaim, Load, Priority, Reply, Request, Submission
+from openhqm.messages import Acceptance, Child, DeadLetter, IdempotencyClaim, Load, Priority, Reply, Request, Submission
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.redrive import redriven
@@ -30,6 +30,7 @@ from openhqm.sqlite.dead_letters import DeadLetters
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
 from openhqm.sqlite.journal import Journal
+from openhqm.sqlite.ledger_children import LedgerChildren
 from openhqm.sqlite.ledger_losses import LedgerLosses
 from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.outbox_rows import OutboxRows
@@ -76,6 +77,7 @@ class SqliteLedger:
         self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun, window)
         self._losses = LedgerLosses(file, self.outbox, reply_channel, lambda: self._fell_due(clock.seconds()))
         self.open_channels, self.recover = self._losses.open_channels, self._losses.recover
+        self.next_due = partial(maybeDeferred, self.outbox.next_due)
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
@@ -88,6 +90,8 @@ class SqliteLedger:
         store.within_sweep.append(self._end_some)
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
         self._coalescing = CoalesceKeys(file, store)
+        kept = self._load, self._journal, self._held, self.unbegun
+        self._children = LedgerChildren(file, store, clock, *kept, self._new)
 
     @property
     def keeps_unbegun(self) -> bool:
@@ -110,6 +114,7 @@ class SqliteLedger:
         self._file.open()
         # A name that no embedded queue has: what waits in a broker is not to be received from here.
         self._rows = QueueRows(self._file, self._store, f"{self._channels.requests} in a broker")
+        self._children.start(self._rows)
         self._load.start()
         self._coalescing.start()
         self.unbegun.start()  # before what was claimed is due at once
@@ -146,13 +151,16 @@ class SqliteLedger:
         submission: Submission,
         claim: IdempotencyClaim | None,
         follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
+        recorded: Callable[[], Deferred[Any]] = partial(self._record, submission, claim, follow_ups, at_once)
+        if children:
+            recorded = partial(self._children.record, submission, claim, follow_ups, children)
         if not self._load.limits.any:
-            return cast(Deferred[Outgoing | Acceptance], self._record(submission, claim, follow_ups, at_once))
-        recorded = partial(self._record, submission, claim, follow_ups, at_once)
-        return accept_within(self._load.limits, request_size(submission), recorded)
+            return recorded()
+        return accept_within(self._load.limits, size_with(submission, children), recorded)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load.read(self._file.reader))
@@ -193,10 +201,7 @@ class SqliteLedger:
                     drop_claim(connection, claim, outgoing.number)
                 return refusal
             for each in held:
-                self._journal.note_queue(connection, each.request.submission)
-                self._load.add(connection, len(each.body))
-                self._rows.add(connection, each.number, now, each.body)
-                self._held.add(connection, outgoing.number, each.number)
+                self._held.add(connection, outgoing.number, self._children.keep(connection, each))
             if submission.coalescing is not None:
                 postponed = self._coalescing.placed(connection, outgoing)
                 return self._add(connection, postponed, now, told=True, at_once=False)
@@ -223,8 +228,7 @@ class SqliteLedger:
         return maybeDeferred(self._redrive, number)
 
     def _redrive(self, number: int) -> Deferred[Outgoing]:
-        now = self._clock.seconds()
-        outgoing = self._new(redriven(self._letters.find(number)), now)
+        outgoing = self._new(redriven(self._letters.find(number)), now := self._clock.seconds())
 
         def move(connection: apsw.Connection) -> Outgoing:
             self._letters.take(connection, number)
@@ -266,9 +270,6 @@ class SqliteLedger:
 
     def take_due(self, most: int) -> Deferred[Sequence[Outgoing]]:
         return self._file.write(lambda connection: self.outbox.take_due(connection, most))
-
-    def next_due(self) -> Deferred[float | None]:
-        return maybeDeferred(self.outbox.next_due)
 
     def postpone(self, incoming: Incoming, delay: float) -> Deferred[bool]:
         def move(connection: apsw.Connection) -> bool:

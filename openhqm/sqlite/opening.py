@@ -10,7 +10,7 @@ from typing import TypeVar
 import apsw
 
 from openhqm.errors import CannotStart
-from openhqm.sqlite.schema import APPLICATION_ID, TABLES, VERSION
+from openhqm.sqlite.schema import APPLICATION_ID, STEPS_UP, TABLES, VERSION
 from openhqm.sqlite.shrinking import INCREMENTAL
 from openhqm.sqlite.sql import fetch_one
 
@@ -42,15 +42,23 @@ def create(path: str) -> None:
 
 
 def check_layout(connection: apsw.Connection, path: str) -> None:
-    """Before anything is written: the file is ours, in this layout. `CannotStart`."""
+    """Before anything is written: the file is ours, in this layout or one that `step_up` knows. `CannotStart`."""
     if fetch_one(connection, "PRAGMA application_id")[0] != APPLICATION_ID:
         raise CannotStart(f"{path} is some other program's database")
     version = fetch_one(connection, "PRAGMA user_version")[0]
-    if version != VERSION:
+    if version != VERSION and version not in STEPS_UP:
         raise CannotStart(
             f"{path} has layout {version}, and this OpenHQM reads layout {VERSION}: "
             "start the OpenHQM that wrote it, or move the file away to begin with an empty one"
         )
+
+
+def step_up(connection: apsw.Connection) -> None:
+    """Add what an older layout lacks: each step from one layout to the next as a whole."""
+    while (version := fetch_one(connection, "PRAGMA user_version")[0]) in STEPS_UP:
+        with connection:
+            connection.execute(STEPS_UP[version])
+            connection.execute(f"PRAGMA user_version={version + 1}")
 
 
 def open_database(path: str, flags: int, make: type[C]) -> C:

@@ -212,9 +212,8 @@ class OutboxRows:
         generation = self.generation(connection, key)
         self._put(connection, key, PUBLISHED, self._clock.seconds(), self._channel(body), generation)
 
-    def make_due(self, connection: apsw.Connection, key: int, request: Request) -> None:
-        """A request that was held back is to be published."""
-        due = self._clock.seconds()
+    def make_due(self, connection: apsw.Connection, key: int, request: Request, due: float) -> None:
+        """A request that was held back is to be published, from ``due`` on."""
         self._put(connection, key, DUE, due, self._channels.of(request.submission))
         self._unbegun.add(connection, key, due)
         self._file.after_commit(lambda: self._fell_due(due))

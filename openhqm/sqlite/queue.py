@@ -18,11 +18,12 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openhqm.codec import encode_request, request_size
+from openhqm.codec import encode_request, size_with
 from openhqm.errors import QueueFull
 from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
 from openhqm.messages import (
     Acceptance,
+    Child,
     DeadLetter,
     Depth,
     IdempotencyClaim,
@@ -38,6 +39,7 @@ from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import accept_within
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.catching_up import CatchingUp
+from openhqm.sqlite.children import Children
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.coalescing import CoalesceKeys
 from openhqm.sqlite.dead_letters import DeadLetters
@@ -91,6 +93,7 @@ class SqliteQueue:
         self._load = SqliteLoad(file, results, limits, clock)
         self._held = Held(file, results, clock, self._load, self._make_due)
         self._coalescing = CoalesceKeys(file, results)
+        self._children = Children(file, results, clock, self._held)
         self._ordering = CatchingUp(file, self._order)
         results.within_sweep.append(self._ordering.run)
         results.within_sweep.append(
@@ -112,6 +115,7 @@ class SqliteQueue:
         self._file.write_now(lambda connection: connection.execute("UPDATE inflight SET due = 0 WHERE due IS NULL"))
         self._load.start()
         self._coalescing.start()
+        self._children.start()
         self._queue(self._requests)
         if self._load.limits.ends_what_waits:
             self._open_all()
@@ -132,12 +136,16 @@ class SqliteQueue:
         await self._file.close()
 
     def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
         if self._load.limits.any:
-            accepted = partial(self._accept, submission, claim, follow_ups)
-            return accept_within(self._load.limits, request_size(submission), accepted)
-        return self._accept(submission, claim, follow_ups)
+            accepted = partial(self._accept, submission, claim, follow_ups, children)
+            return accept_within(self._load.limits, size_with(submission, children), accepted)
+        return self._accept(submission, claim, follow_ups, children)
 
     def load(self) -> Deferred[Load | None]:
         return succeed(self._load.read(self._file.reader))
@@ -166,7 +174,11 @@ class SqliteQueue:
         return found + delayed_since(connection, before, most - len(found))
 
     def _accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission],
+        children: Sequence[Child],
     ) -> Deferred[Any]:
         """Fires with the `Acceptance`, or, where there are limits, with the `QueueFull` that refuses it."""
         now = self._clock.seconds()
@@ -175,7 +187,8 @@ class SqliteQueue:
         due = submission.not_before
         if due is not None and due <= now:
             due = None
-        key = queue.rows.next_key(rank if due is None and submission.coalescing is None else DELAYED)
+        plain = due is None and submission.coalescing is None and not children
+        key = queue.rows.next_key(rank if plain else DELAYED)
         correlation_id = self._file.ids.issue(key)
         body = encode_request(Request(correlation_id, now, submission))
         acceptance = Acceptance(correlation_id, now)
@@ -185,11 +198,13 @@ class SqliteQueue:
             and submission.timeout is None
             and submission.coalescing is None
             and not follow_ups
+            and not children
             and not self._load.limits.any
         ):
             accepted: Deferred[Any] = self._file.write(partial(queue.rows.append, key, now, body, acceptance))
         else:
-            accepted = self._file.write(self._adding(submission, claim, follow_ups, queue, key, due, body, acceptance))
+            adding = self._adding(submission, claim, follow_ups, children, queue, key, due, body, acceptance)
+            accepted = self._file.write(adding)
         queue.wake()
         return accepted
 
@@ -198,6 +213,7 @@ class SqliteQueue:
         submission: Submission,
         claim: IdempotencyClaim | None,
         follow_ups: Sequence[Submission],
+        children: Sequence[Child],
         queue: LocalQueue,
         key: int,
         not_before: float | None,
@@ -212,6 +228,8 @@ class SqliteQueue:
             held = [self._held_back(follow_up, now) for follow_up in follow_ups]
             ids = tuple(request.correlation_id for _, _, request in held)
             acceptance = replace(acceptance, follow_ups=ids)
+        steps = [(self._held_back(child.submission, now), child) for child in children] if children else ()
+        size = sum((len(encode_request(request)) for (_, _, request), _ in steps), len(body))
 
         def add(connection: apsw.Connection) -> Acceptance | QueueFull:
             if claim is not None:
@@ -219,7 +237,7 @@ class SqliteQueue:
                 if earlier is not None:
                     return earlier
             if self._load.limits.any:
-                refusal = self._load.refusal(connection, len(body), self._oldest)
+                refusal = self._load.refusal(connection, size, self._oldest)
                 if refusal is not None:
                     if claim is not None:
                         drop_claim(connection, claim, key)
@@ -229,19 +247,26 @@ class SqliteQueue:
             due = not_before
             if submission.coalescing is not None:
                 due = self._coalescing.take(connection, submission.coalescing, key, now)
-            if due is not None:
+            if due is not None and not steps:
                 delay(connection, key, rank, due)
                 self._file.after_commit(partial(queue.wake_at, due))
             if submission.timeout is not None:
                 self._results.note_deadline(connection, key, now + submission.timeout)
-            for rows, held_key, request in held:
-                held_body = encode_request(request)
-                self._load.add(connection, len(held_body))
-                rows.add(connection, held_key, now, held_body)
-                self._held.add(connection, key, held_key)
+            for each in held:
+                self._held.add(connection, key, self._keep(connection, *each))
+            if steps:
+                found = [(self._keep(connection, *each), child) for each, child in steps]
+                self._children.add(connection, key, found)
             return acceptance
 
         return add
+
+    def _keep(self, connection: apsw.Connection, rows: QueueRows, key: int, request: Request) -> int:
+        """Record a request that is held back; its key."""
+        body = encode_request(request)
+        self._load.add(connection, len(body))
+        rows.add(connection, key, request.submitted_at, body)
+        return key
 
     def _held_back(self, submission: Submission, now: float) -> tuple[QueueRows, int, Request]:
         """A follow-up has a key that no fetch comes by before the request is due."""
@@ -249,12 +274,12 @@ class SqliteQueue:
         key = rows.next_key(DELAYED)
         return rows, key, Request(self._file.ids.issue(key), now, submission)
 
-    def _make_due(self, connection: apsw.Connection, key: int, request: Request) -> None:
-        """A request that was held back may be delivered."""
-        delay(connection, key, RANK[priority_of(request.submission)], self._clock.seconds())
+    def _make_due(self, connection: apsw.Connection, key: int, request: Request, due: float) -> None:
+        """A request that was held back may be delivered from ``due`` on."""
+        delay(connection, key, RANK[priority_of(request.submission)], due)
         queue = self._by_number.get(queue_of_key(key))
         if queue is not None:
-            self._file.after_commit(queue.wake)
+            self._file.after_commit(queue.wake if due <= self._clock.seconds() else partial(queue.wake_at, due))
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         return self._queue(queue).receive(most, in_order)

@@ -25,6 +25,7 @@ from openhqm.queue.endings import cancelled, past_deadline
 from openhqm.queue.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reactor_budget import ReactorBudget
+from openhqm.sqlite.childless import Childless
 from openhqm.sqlite.ending_log import SqliteEndingLog
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.schema import channel_of, last_key, queue_of_key
@@ -64,6 +65,7 @@ class SqliteResults:
         self.on_never_fetched: dict[int, Callable[[int], None]] = {}
         """By queue: called within an operation with the key of a message that is deleted, and lies above its cursor."""
         self.within_ending: list[Callable[[apsw.Connection, int, Reply], None]] = []
+        self.children = Childless()
 
     # IResultStore
 
@@ -132,6 +134,15 @@ class SqliteResults:
         event = Event(number, type, self._clock.seconds() if at is None else at, detail)
         connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (key, number, type, event.at, text))
         self._file.after_commit(lambda: self._tell(key, event))
+        if type != "progress":
+            self.children.happened(connection, key, type, detail, event.at)
+
+    def note_step(self, connection: apsw.Connection, key: int, type: str, detail: dict[str, Any], at: float) -> None:
+        """Add what has happened to one of its steps to the history of a request."""
+        event = Event(self._last_number(connection, key) + 1, type, at, detail)
+        values = (key, event.number, type, at, msgspec.json.encode(detail))
+        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", values)
+        self._file.after_commit(lambda: self._tell(key, event))
 
     def note_ending(self, connection: apsw.Connection, key: int, reply: Reply) -> bool:
         """Record the ending unless there is one. False: there was, and the reply is dropped."""
@@ -145,6 +156,7 @@ class SqliteResults:
         self.log.note(connection, key, reply)
         for call in self.within_ending:
             call(connection, key, reply)
+        self.children.ended(connection, key, reply)
         event = Event(number, reply.status.value.lower(), reply.completed_at, reply=reply)
         self._file.after_commit(lambda: self._ended(key, event, reply))
         return True
@@ -198,7 +210,7 @@ class SqliteResults:
         for due, key in rows:
             connection.execute("DELETE FROM deadlines WHERE due = ? AND key = ?", (due, key))
             if self._exists(connection, key) and not self.has_ended(connection, key):
-                reply = past_deadline(self._file.ids.issue(key), now, self._attempts(connection, key))
+                reply = past_deadline(self._file.ids.issue(key), now, self.attempts(connection, key))
                 self.note_ending(connection, key, reply)
         row = fetch_one(connection, "SELECT min(due) FROM deadlines")
         return float("inf") if row[0] is None else float(row[0])
@@ -232,6 +244,7 @@ class SqliteResults:
                     self.on_never_fetched[queue](key)
             for table in ("inflight", "events", "endings", "messages"):
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+            self.children.forget(connection, key)
         expired = "SELECT digest FROM claims WHERE expires <= ? ORDER BY expires LIMIT ?"
         connection.execute(f"DELETE FROM claims WHERE digest IN ({expired})", (now, SWEEP_ROWS))
         claims = connection.changes()
@@ -252,7 +265,7 @@ class SqliteResults:
         if found is None:
             raise self._gone(correlation_id, key)
         submitted_at, head, expires, text, updated_at, detail = found
-        tenant = tenant_of(head)
+        tenant, children = tenant_of(head), self.children.states(self._file.reader, key)
         if text is not None:
             reply = decode_reply(text)
             return Record(
@@ -265,9 +278,10 @@ class SqliteResults:
                 reply,
                 expires,
                 tenant,
+                children,
             )
         if detail is None:
-            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at, tenant=tenant)
+            return Record(correlation_id, Status.PENDING, submitted_at, submitted_at, tenant=tenant, children=children)
         detail = msgspec.json.decode(detail)
         return Record(
             correlation_id,
@@ -277,6 +291,7 @@ class SqliteResults:
             detail.get("attempt", 0),
             detail.get("next_attempt_at"),
             tenant=tenant,
+            children=children,
         )
 
     def _history(self, correlation_id: str, after: int) -> list[Event]:
@@ -317,7 +332,8 @@ class SqliteResults:
     def _exists(self, connection: apsw.Connection, key: int) -> bool:
         return fetch_one(connection, "SELECT 1 FROM messages WHERE key = ?", (key,)) is not None
 
-    def _attempts(self, connection: apsw.Connection, key: int) -> int:
+    def attempts(self, connection: apsw.Connection, key: int) -> int:
+        """How many attempts at the request have begun."""
         row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (key,))
         return row[0] if row else 0
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from openhqm.messages import Priority
 
-VERSION = 3
+VERSION = 4
 APPLICATION_ID = 0x6F68716D  # "ohqm"
 
 RUNNING_BITS = 40
@@ -46,6 +46,15 @@ def last_key(channel: int) -> int:
     """The last key a channel can have."""
     return (channel + 1 << RUNNING_BITS) - 1
 
+
+STEPS_UP = {
+    3: """
+CREATE TABLE children (
+    parent INTEGER NOT NULL, place INTEGER NOT NULL, key INTEGER NOT NULL UNIQUE, stage INTEGER NOT NULL,
+    name TEXT NOT NULL, joined INTEGER NOT NULL, status TEXT NOT NULL, reply BLOB, PRIMARY KEY (parent, place));
+"""
+}
+"""What a file of an older layout lacks, up to the next one."""
 
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -82,6 +91,11 @@ CREATE TABLE load (requests INTEGER NOT NULL, bytes INTEGER NOT NULL);
 
 -- Requests that are held back until another one has ended.
 CREATE TABLE held (parent INTEGER NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (parent, key)) WITHOUT ROWID;
+
+-- The steps of requests that consist of some. status: HELD until it begins. reply: kept until its stage has completed.
+CREATE TABLE children (
+    parent INTEGER NOT NULL, place INTEGER NOT NULL, key INTEGER NOT NULL UNIQUE, stage INTEGER NOT NULL,
+    name TEXT NOT NULL, joined INTEGER NOT NULL, status TEXT NOT NULL, reply BLOB, PRIMARY KEY (parent, place));
 
 -- AUTOINCREMENT, so that the number of a dead letter that is gone is not given to another one.
 CREATE TABLE dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, body BLOB NOT NULL);

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IBroker
-from openhqm.messages import Acceptance, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Submission
+from openhqm.messages import Acceptance, Child, DeadLetter, Depth, IdempotencyClaim, Load, Reply, Submission
 from openhqm.policy.history import check_progress
 from openhqm.policy.limits import Limits
 from openhqm.policy.steps import ENDED, PROCESSING, PROGRESS, REJECTED, RELEASED, RETRYING, Step
@@ -108,6 +108,7 @@ class StorelessLedger:
         submission: Submission,
         claim: IdempotencyClaim | None,
         follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:

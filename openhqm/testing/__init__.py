@@ -33,6 +33,7 @@ from openhqm.testing.finishing import FinishingLater
 from openhqm.testing.following_up import FollowingUp
 from openhqm.testing.forms import FORMS
 from openhqm.testing.idempotency import IdempotencyKeys
+from openhqm.testing.killed_chains import KilledChains
 from openhqm.testing.limits import Limiting
 from openhqm.testing.receiving import Receiving
 from openhqm.testing.recording import Recording
@@ -65,6 +66,7 @@ def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> typ
         CoalescingRequests,
         FinishingLater,
         FollowingUp,
+        KilledChains,
         Limiting,
         Aging,
         KeepingDeadLetters,

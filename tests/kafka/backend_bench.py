@@ -18,7 +18,7 @@ from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import IMessageQueue
 from openhqm.kafka.broker import KafkaBroker
 from openhqm.kafka.settings import LARGEST_MESSAGE
-from openhqm.messages import Acceptance, IdempotencyClaim, Submission
+from openhqm.messages import Acceptance, Child, IdempotencyClaim, Submission
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import Limits
 from openhqm.redis.ledger import RedisLedger
@@ -77,9 +77,13 @@ class Delivered(BrokeredQueue):
 
     @deferred
     async def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Acceptance:
-        accepted = await super().accept(submission, claim, follow_ups)
+        accepted = await super().accept(submission, claim, follow_ups, children)
         await pause_for_deliveries(DELIVERED_SECONDS)
         return accepted
 

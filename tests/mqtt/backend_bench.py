@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import IMessageQueue
-from openhqm.messages import Acceptance, IdempotencyClaim, Submission
+from openhqm.messages import Acceptance, Child, IdempotencyClaim, Submission
 from openhqm.mqtt.address import Address
 from openhqm.mqtt.broker import MQTTBroker
 from openhqm.policy.channels import Channels
@@ -55,9 +55,13 @@ class Journaled(BrokeredQueue):
 
     @deferred
     async def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Acceptance:
-        accepted = await super().accept(submission, claim, follow_ups)
+        accepted = await super().accept(submission, claim, follow_ups, children)
         await pause(3 * TURN_SECONDS)
         await self.broker.quiet()
         await pause(3 * TURN_SECONDS)

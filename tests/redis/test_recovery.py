@@ -162,6 +162,17 @@ class RecoveryTests(RealRedisTestCase):
             await self.refused(other.queue.accept(Submission(b"1"), None))
             self.assertEqual(await one.redis.command("GET", number), before)
 
+    async def test_layout_of_before(self) -> None:
+        """Keys of layout 2 mean the same in this one, and become keys of this one."""
+        server = await self.server()
+        one = await self.instance(server.url)
+        accepted = await one.queue.accept(Submission(b"1"), None)
+        layout = f"{one.redis.prefix}layout"
+        await one.redis.command("SET", layout, "2")
+        other = await self.instance(server.url)
+        self.assertEqual((await other.store.find(accepted.correlation_id)).status, Status.PENDING)
+        self.assertEqual(await one.redis.command("GET", layout), b"3")
+
     async def test_scripts_forgotten(self) -> None:
         """SCRIPT FLUSH costs a repetition, and no caller notices."""
         one = await self.instance((await self.server()).url)

@@ -15,8 +15,9 @@ from openhqm.sqlite.schema import DELAYED, TABLES, VERSION
 from openhqm.testing import REQUESTS, TTL
 from tests.benches import SqliteBench
 
-KNOWN = {3: "9436bbc1eae06425"}
+KNOWN = {3: "9436bbc1eae06425", 4: "41b146286dd94ec9"}
 """The tables of each layout, without comments and white space."""
+ADDED_BY_4 = "children"
 
 
 class LayoutTests(SynchronousTestCase):
@@ -24,6 +25,24 @@ class LayoutTests(SynchronousTestCase):
         """Other tables are another layout, for a process of before would read them wrongly."""
         statements = re.sub(r"\s+", "", re.sub(r"--.*", "", TABLES))
         self.assertEqual(sha256(statements.encode()).hexdigest()[:16], KNOWN[VERSION])
+
+    def test_step_up(self) -> None:
+        """A file of layout 3 becomes one of layout 4, with the tables of one, and keeps what it has."""
+        bench = SqliteBench()
+        self.addCleanup(bench.close)
+        fresh = self._tables(bench.file.connection)
+        id = self.successResultOf(bench.done(bench.queue.accept(Submission(b"1"), None))).correlation_id
+        bench.file.connection.execute(f"DROP TABLE {ADDED_BY_4}; PRAGMA user_version = 3")
+        bench.crash()
+        self.assertEqual(self._tables(bench.file.connection), fresh)
+        self.assertEqual(bench.file.connection.execute("PRAGMA user_version").fetchone(), (VERSION,))
+        (delivery,) = self.successResultOf(bench.done(bench.queue.receive(REQUESTS, 1)))
+        self.assertEqual(delivery.request.correlation_id, id)
+
+    def _tables(self, connection: apsw.Connection) -> dict[str, str]:
+        """What each table and index is made by."""
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        return {name: re.sub(r"\s+", "", sql) for name, sql in rows}
 
     def test_parent_record(self) -> None:
         """A record without a message is known, is never delivered, survives a kill, and ends once (decision 48)."""

@@ -16,6 +16,7 @@ from openhqm.brokered.queue import BrokeredQueue
 from openhqm.interfaces import BrokerTraits, IDelivery, IMessageQueue, Message, QueueTraits
 from openhqm.messages import (
     Acceptance,
+    Child,
     DeadLetter,
     Depth,
     Event,
@@ -166,9 +167,13 @@ class WorkedElsewhere:
         return self._listener.stop()
 
     def accept(
-        self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
-        return self._listener.accept(submission, claim, follow_ups)
+        return self._listener.accept(submission, claim, follow_ups, children)
 
     def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
         worker = self._workers.pop(0)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import TestCase
 from openhqm.interfaces import BrokerTraits
 from openhqm.messages import Status
 from openhqm.testing import FORMS, backend_contract
+from openhqm.testing.chaining import STEPS
 from openhqm.testing.following_up import FOLLOW_UPS
 from tests.storeless.bench import ListenerBench, WorkedElsewhereBench
 
@@ -74,6 +75,24 @@ def suite(traits: BrokerTraits) -> type[TestCase]:
             else:
                 waiting.cancel()
                 await self.refused(waiting, CancelledError)
+
+        async def none_is_delivered(self) -> None:
+            """What was published is worked on, and what the worker reports then is dropped."""
+            for _ in range(4):
+                waiting = self.bench.queue.receive(STEPS, 1)
+                await self.bench.pass_time(1)
+                if not waiting.called:
+                    waiting.cancel()
+                    await self.refused(waiting, CancelledError)
+                    return
+                (delivery,) = await waiting
+                await self.do(delivery.settle(self.reply(delivery)))
+
+        def assertTold(self, told: list[str]) -> None:
+            """A worker is not told."""
+
+        def assertWorkedOnOnce(self, begun: list[int]) -> None:
+            """A message that was published twice is worked on twice."""
 
         async def only_these_are_delivered(self, ids: set[str]) -> None:
             """A worker gets what was dropped as well, and what it reports of that is dropped."""
