@@ -322,9 +322,10 @@ class Bridge:
 
     def _done(self, entry: _Entry) -> None:
         """Nothing is left to do for it."""
+        watch, entry.watch = entry.watch, None  # or they would know each other until a garbage collection
         self._acks.done(entry.delivery)
-        if self._broker.acks is Acks.EACH and entry.watch is not None:  # else it may be revoked before it is its turn
-            entry.watch.over()
+        if self._broker.acks is Acks.EACH and watch is not None:  # else it may be revoked before it is its turn
+            watch.over()
 
     def _ack(self, delivery: IBrokerDelivery) -> None:
         delivery.ack().addErrback(self._not_acknowledged)

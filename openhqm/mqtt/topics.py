@@ -46,7 +46,9 @@ class TopicDelivery:
 
     def ack(self) -> Deferred[None]:
         acknowledge, self._acknowledge = self._acknowledge, None
+        self.revoked, revoked = Deferred(), self.revoked  # it would keep all that waits for it until a collection
         if acknowledge is None or not acknowledge(self):
+            self.revoked = revoked
             return fail(NotDurable("the delivery was settled before, or the MQTT broker has revoked it"))
         return succeed(None)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from itertools import count
 from typing import Any
 
@@ -19,7 +21,7 @@ from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IReceiver, Messa
 from openhqm.mqtt.address import Address, covers, filter_fault
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.foreign import MQTTForeignBroker
-from openhqm.mqtt.topics import TopicSubscription
+from openhqm.mqtt.topics import TopicDelivery, TopicSubscription
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.threads import Threads
 from tests.bridges.devices import Device
@@ -115,6 +117,32 @@ class Base(TestCase):
             await deferLater(reactor, 0.02)  # type: ignore[arg-type]
         receiver.deliveries.clear()
         return subscription
+
+
+class DeliveryTests(SynchronousTestCase):
+    """`TopicDelivery`, without a server"""
+
+    def test_freed_at_once(self) -> None:
+        """What waits to hear that a delivery was revoked is free once that is acknowledged, without a collection."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        delivery = TopicDelivery(Message(b"1", {}, None), lambda delivery: True)
+        waiting = Receiver()
+        known = weakref.ref(waiting)
+        delivery.revoked.addCallback(lambda reason, waiting=waiting: (waiting, delivery))
+        del waiting
+        self.successResultOf(delivery.ack())
+        self.assertIsNone(known())
+
+    def test_not_acknowledged(self) -> None:
+        """Where the connection is gone when it is acknowledged, that is said, once and for all."""
+        delivery = TopicDelivery(Message(b"1", {}, None), lambda delivery: False)
+        told: list[str] = []
+        delivery.revoked.addCallback(told.append)
+        self.failureResultOf(delivery.ack(), NotDurable)
+        self.failureResultOf(delivery.ack(), NotDurable)
+        delivery.revoke("the connection was lost")
+        self.assertEqual(told, [])
 
 
 class ForeignTests(Base):
