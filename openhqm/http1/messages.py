@@ -13,7 +13,7 @@ from twisted.web.http import RESPONSES, datetimeToString
 from openhqm.http1.rules import Head
 
 SERVER = b"OpenHQM"
-# RFC 9110 renamed some of what is in Twisted's table, and the table lacks those of RFC 6585 and RFC 5842.
+# RFC 9110 renamed some of what is in Twisted's table, and the table lacks those of later ones, such as RFC 6585.
 REASONS = {
     **RESPONSES,
     408: b"Request Timeout",
@@ -22,9 +22,15 @@ REASONS = {
     505: b"HTTP Version Not Supported",
     413: b"Content Too Large",
     422: b"Unprocessable Content",
+    421: b"Misdirected Request",
+    425: b"Too Early",
     426: b"Upgrade Required",
+    428: b"Precondition Required",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
+    451: b"Unavailable For Legal Reasons",
     508: b"Loop Detected",
+    511: b"Network Authentication Required",
 }
 Fields = tuple[tuple[bytes, bytes], ...]
 

@@ -178,6 +178,7 @@ class LimitedTests(SynchronousTestCase):
         for path, extra in (("/api/v1/submit", {}), ("/api/v1/submit", {"Accept": "text/event-stream"})):
             status, fields, body = self.server.ask("POST", path, {"payload": 1}, {**JSON, **extra})
             self.assertEqual((status, fields["content-type"]), (429, "application/problem+json"), body)
+            self.assertEqual(json.loads(body)["title"], "Too Many Requests")
             self.assertIn("retry-after", fields)
         self.assertEqual(self.server.ask("GET", "/health/ready")[0], 200)
         self.assertIn(b'openhqm_submissions_total{outcome="limited"} 3.0', self.server.ask("GET", "/metrics")[2])
