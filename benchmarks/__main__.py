@@ -28,6 +28,7 @@ from benchmarks.batch import BATCHES, MANY, ONE, batch
 from benchmarks.callbacks import callbacks
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.drain import drain
+from benchmarks.fairness import fairness
 from benchmarks.open_model import measure, percentile
 from benchmarks.peers import (
     EMBEDDED,
@@ -283,6 +284,7 @@ PARTS = (
     "drain",
     "callbacks",
     "replay",
+    "fairness",
     "processes",
     "memory",
     "slow",
@@ -318,6 +320,7 @@ def main() -> int:
         "drain": lambda: drain(table, 5000 if options.quick else 20_000, rounds),
         "callbacks": lambda: callbacks(table, 2000 if options.quick else 5000, rounds),
         "replay": lambda: replay(table, 2000 if options.quick else 100_000, 3 if options.quick else 60),
+        "fairness": lambda: fairness(table, 2000 if options.quick else 100_000, 50 if options.quick else 300),
         "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),

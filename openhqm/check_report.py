@@ -22,6 +22,7 @@ WORDS: Mapping[str, str] = {
     "atomic_settle": "one step: a reply and the end of its request are stored together",
     "largest_message": "largest message, in bytes (413 for a longer one)",
     "tells_oldest": "oldest request: it is known since when it waits",
+    "tells_shares": "tenants: fair shares of all that waits, and not of what is prefetched alone",
 }
 """A line for each trait of a queue."""
 BROKER_WORDS: Mapping[str, str] = {

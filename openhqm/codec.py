@@ -61,6 +61,7 @@ class _RequestV1(msgspec.Struct, omit_defaults=True, kw_only=True):
     space: tuple[str, str] | None = None
     keeps_result: bool = True
     transform: str | None = None
+    share: str | None = None
 
 
 class _PlainV1(msgspec.Struct, omit_defaults=True):
@@ -73,6 +74,7 @@ class _PlainV1(msgspec.Struct, omit_defaults=True):
     payload: msgspec.Raw
     headers: dict[str, str] = {}
     metadata: dict[str, Any] = {}
+    share: str | None = None
 
 
 class _DeadLetterV1(msgspec.Struct):
@@ -137,6 +139,7 @@ def encode_request(request: Request) -> bytes:
             msgspec.Raw(payload),
             dict(submission.headers),
             dict(submission.metadata),
+            submission.share,
         )
         return _encoder.encode(plain)
     return _encoder.encode(_request_to_wire(request))
@@ -281,6 +284,7 @@ def _request_to_wire(request: Request) -> _RequestV1:
         space=space,
         keeps_result=submission.keeps_result,
         transform=submission.transform,
+        share=submission.share,
     )
 
 
@@ -309,6 +313,7 @@ def _request_from_wire(wire: _RequestV1) -> Request:
         None if wire.parent_reply is None else _reply_from_wire(wire.parent_reply),
         wire.keeps_result,
         wire.transform,
+        wire.share,
     )
     return Request(wire.correlation_id, wire.submitted_at, submission)
 

@@ -70,7 +70,8 @@ class Submission(msgspec.Struct, frozen=True):
     ``tenant`` is on whose behalf the caller asks, ``tags`` are words to find the request by. ``parent_reply`` is the
     reply of the request that this one follows up (`IMessageQueue.accept`), once that has ended; ``transform`` is the
     template that makes the payload from it, where this is a step of a chain. Where not ``keeps_result``, no caller asks
-    for what a completed one results in: its reply has the status alone.
+    for what a completed one results in: its reply has the status alone. ``share`` is the tenant whose share of the
+    workers it waits for, in a queue beside that of its endpoint; None: it waits there.
 
     ``coalescing`` is for the step that accepts the request, which sets ``not_before``. It is not stored.
     """
@@ -90,6 +91,7 @@ class Submission(msgspec.Struct, frozen=True):
     parent_reply: Reply | None = None
     keeps_result: bool = True
     transform: str | None = None
+    share: str | None = None
     coalescing: Coalescing | None = None
 
 

@@ -54,7 +54,6 @@ from openhqm.ingress.site import make_site
 from openhqm.ingress.submission import check_submission, read_submission
 from openhqm.options import OpenHQMOptions
 from openhqm.policy.addressing import Addressing
-from openhqm.policy.queue_names import queue_name
 from openhqm.queue.orphans import Orphans
 from openhqm.queue.shedding import Shedding, count_shed
 from openhqm.runtime.deferreds import deferred
@@ -121,11 +120,6 @@ async def check(service: OpenHQM) -> None:
         service.commits.stop()
 
 
-def _queues(settings: Settings, addressing: Addressing) -> list[str]:
-    """The names of the queues that need workers."""
-    return [queue_name(settings.queue.request_queue, each, part) for each, _, part in addressing.lanes()]
-
-
 class OpenHQM(Service):
     """One process: doors, workers and backend. The constructor does no I/O, except that it imports the handlers.
 
@@ -185,9 +179,10 @@ class OpenHQM(Service):
             has_room=send_budget.has_room,
             admission=shedding,
         )
-        queues = _queues(settings, addressing)
+        queues = self._queues(settings, addressing)
         self._metrics = Metrics(self._collect, queue, (*queues, settings.queue.dead_letter_queue), reactor)
-        self.orphans = Orphans(queue, settings.queue.request_queue, queues, reactor)
+        adopt = (lambda queue: None) if pool is None else pool.adopt
+        self.orphans = Orphans(queue, settings.queue.request_queue, queues, reactor, adopt)
         self._health = Health(
             queue,
             settings.queue.type,
@@ -222,12 +217,17 @@ class OpenHQM(Service):
             note if settings.monitoring.access_log else None,
         )
         self._sockets = Sockets(settings.server, self._site, reactor)
-        scaled = lambda: scaled_queues(self.settings, self._door.addressing)  # noqa: E731
+        scaled = lambda: scaled_queues(self.settings, self._door.addressing, shares=queue.traits.tells_shares)  # noqa: E731
         self._admin = AdminListener(settings.admin, reactor, self._health, queue, scaled)
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         register_process_metrics(self.registry, self._site, store, self.backend.on_redelivered, lambda: self.settings)
         limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit, shedding.limit)
         self._reloading = reloading(settings, read or (lambda: settings), self.prepare, limit)
+
+    def _queues(self, settings: Settings, addressing: Addressing) -> list[str]:
+        """The names of the queues that need workers, as far as the backend tells them apart."""
+        shares = self.backend.queue.traits.tells_shares
+        return addressing.queues(settings.queue.request_queue, shares=shares)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Prepare to run with other ``settings``, and return the function that changes over, which waits for nothing.
@@ -242,7 +242,7 @@ class OpenHQM(Service):
 
         def change() -> None:
             self.settings = settings
-            queues = _queues(settings, addressing)
+            queues = self._queues(settings, addressing)
             self._door.addressing = addressing
             if exchange is not None:
                 exchange()

@@ -27,6 +27,7 @@ BEGIN, END = "<!-- guarantees -->", "<!-- end of the guarantees -->"
 CRASHED = "openhqm/testing/crashing.py:Crashing.test_crash_delivered"
 OLDEST = "openhqm/testing/receiving.py:Receiving.test_oldest_first"
 PARTITION = "openhqm/testing/receiving.py:Receiving.test_in_order"
+SHARED = "openhqm/testing/sharing.py:Sharing.test_one_behind_many"
 AGAIN = "openhqm/testing/settling.py:Settling.test_lost_lease"
 SIZE = "tests/ingress/test_message_size.py:DoorTests.test_submit"
 FORMS = "tests/brokered/test_forms.py"
@@ -46,6 +47,7 @@ QUEUE_COLUMNS = (
     "at least once",
     "oldest first",
     "order in a partition",
+    "fair among tenants",
     "worked on again",
     "largest message",
     "contract",
@@ -151,7 +153,7 @@ def said(answer: Answer) -> str:
 def of_queues() -> Iterator[str]:
     """The table of queues and ledgers."""
     yield line(*QUEUE_COLUMNS)
-    yield line(*["---"] * 8)
+    yield line(*["---"] * len(QUEUE_COLUMNS))
     for row, keeper in queues():
         found, depends = traits(row, keeper)
         answers = of_queue(row.name, found, partitioned=True)
@@ -164,6 +166,7 @@ def of_queues() -> Iterator[str]:
             cell(said(answers[AT_LEAST_ONCE]) + (CHECKED if depends else ""), CRASHED if found.durable else contract),
             cell(said(answers[ORDERED]), OLDEST if found.ordered else PARTITION),
             cell(said(answers[ORDERED_PER_KEY]), PARTITION),
+            cell("of all that waits" if found.tells_shares else "of what is prefetched", SHARED),
             cell(again if found.durable else "never: it is lost", AGAIN),
             cell(largest, SIZE),
             cell("its traits" if contract == FORMS else "run", contract),

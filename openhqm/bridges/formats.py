@@ -99,6 +99,7 @@ class Formats:
                 endpoint=None,
                 partition=None,
                 tenant=None,
+                share=None,
                 reply_to=None,
                 parent_reply=None,
                 keeps_result=True,

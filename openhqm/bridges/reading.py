@@ -123,7 +123,9 @@ class Reader:
         if self._bridge.order == NONE and submission.partition is not None:
             submission = replace(submission, partition=None)
         apart = self._bridge.replay.rate is not None and submission.partition is None
-        return replace(submission, partition=BACKLOG) if apart and self._is_away(submission.endpoint) else submission
+        if apart and self._is_away(submission.endpoint):
+            return replace(submission, partition=BACKLOG, share=None)
+        return submission
 
     def letter(
         self, message: Message, reason: str, now: float, kind: ReasonClass = ReasonClass.NOT_A_REQUEST

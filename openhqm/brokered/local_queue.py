@@ -26,11 +26,13 @@ from openhqm.brokered.reader import Reader
 from openhqm.brokered.redeliveries import Redeliveries
 from openhqm.brokered.source import Recovery
 from openhqm.errors import LeaseLost, NotDurable, OpenHQMError
-from openhqm.interfaces import IBroker, IDelivery
+from openhqm.interfaces import IBroker, IDelivery, IShares
 from openhqm.messages import DeadLetter, Reply, Waiting
+from openhqm.policy.queue_names import share_of
 from openhqm.queue.delivery import Delivery
 from openhqm.queue.leases import Leases
 from openhqm.queue.ledger import Attempt, Ledger
+from openhqm.queue.sharing import SharedQueue
 from openhqm.queue.waiters import NEVER, RETRY_SECONDS, Fetched, Waiter, Waiters
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
@@ -73,8 +75,10 @@ class LocalQueue:
         self._name = name
         self._leases = Leases(clock, lease, self._lease_lost)
         self._timers = TimerQueue(clock)
-        self._reader = Reader(ledger, clock, self._timers, name, requests, self._put_back)
         self._waiters: dict[str, Waiters] = {}
+        asks = self._waiters.__contains__
+        self._reader = Reader(ledger, clock, self._timers, name, requests, self._put_back, asks)
+        self._shared = SharedQueue(name, clock, self._waiters_of)
         self._prefetch = Prefetch(
             broker,
             clock,
@@ -82,7 +86,7 @@ class LocalQueue:
             self._reader.read,
             self._arrived,
             losses,
-            self._waiters.__contains__,
+            asks,
             ahead=not ledger.counts_redeliveries,
         )
         self._leftovers = Leftovers(
@@ -125,17 +129,28 @@ class LocalQueue:
 
     def receive(self, queue: str, most: int) -> Waiter:
         """See `IMessageQueue.receive`."""
-        waiters = self._waiters.get(queue)
-        if waiters is None:
-            waiters = self._waiters[queue] = Waiters(queue, self.clock, lambda most, _: self._fetch(queue, most))
-            self._ledger.follow(queue, partial(self._ask_after_all, queue))
-        waiter = waiters.receive(most, False)
+        waiter = self._waiters_of(queue).receive(most, False)
         self._leftovers.asked(queue)
         self._want()
         return waiter
 
+    def receive_shared(self, most: int, shares: IShares) -> Waiter:
+        """The same of the group's queue and those beside it: of what was prefetched, whose it is is known."""
+        waiter = self._shared.receive(most, shares)
+        for name in shares.names:
+            self._leftovers.asked(share_of(self._name, name))
+        self._want()
+        return waiter
+
+    def _waiters_of(self, queue: str) -> Waiters:
+        waiters = self._waiters.get(queue)
+        if waiters is None:
+            waiters = self._waiters[queue] = Waiters(queue, self.clock, lambda most, _: self._fetch(queue, most))
+            self._ledger.follow(queue, partial(self._ask_after_all, queue))
+        return waiters
+
     def _want(self) -> None:
-        most = sum(waiters.most for waiters in self._waiters.values())
+        most = self._shared.waiters.most + sum(waiters.most for waiters in self._waiters.values())
         if most and not self._stopped and not self._leftovers.handing_back:
             self._prefetch.want(most)
 
@@ -337,7 +352,9 @@ class LocalQueue:
         Fires once nothing is being begun any more. What is out is delivered again when the connection ends.
         """
         self._stopped = True
-        begun = DeferredList([waiters.stop() for waiters in self._waiters.values()])
+        begun = self._shared.waiters.stop().addCallback(
+            lambda _: DeferredList([waiters.stop() for waiters in self._waiters.values()])
+        )
         return begun.addCallback(lambda _: self._leftovers.stop()).addCallback(lambda _: self._close())
 
     def _close(self) -> None:

@@ -22,10 +22,10 @@ from openhqm.brokered.outbox import Outbox
 from openhqm.brokered.redeliveries import Redeliveries
 from openhqm.brokered.source import Recovery
 from openhqm.errors import NotDurable
-from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, QueueTraits
+from openhqm.interfaces import BrokerTraits, DepthKind, IBroker, IDelivery, IMessageQueue, IShares, QueueTraits
 from openhqm.messages import Acceptance, Child, DeadLetter, Depth, IdempotencyClaim, Load, Priority, Submission, Waiting
 from openhqm.policy.channels import Channels, group_of
-from openhqm.policy.queue_names import MOST_QUEUES
+from openhqm.policy.queue_names import MOST_QUEUES, without_share
 from openhqm.queue.ledger import Ledger, Outgoing
 from openhqm.runtime.deferreds import deferred, shielded
 
@@ -219,8 +219,12 @@ class BrokeredQueue:
         except NotDurable:
             return True  # the entry stays: it is published later, and the caller knows no id
 
-    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+    def receive(
+        self, queue: str, most: int, *, in_order: bool = False, shares: IShares | None = None
+    ) -> Deferred[Sequence[IDelivery]]:
         """See `IMessageQueue.receive`. In order is what the outbox publishes: one message of a partition at a time."""
+        if shares is not None:
+            return self._queue(queue).receive_shared(most, shares)
         return self._queue(queue).receive(queue, 1 if in_order else most)
 
     def load(self) -> Deferred[Load | None]:
@@ -234,7 +238,9 @@ class BrokeredQueue:
         """See `IMessageQueue.waiting`. Since when something waits is known of what this process has received.
 
         Where the broker does not count exactly, and of a partition, the ledger does. It does not know their priorities.
+        What waits for a tenant's share waits behind all that is in the same channels.
         """
+        queue, _ = without_share(queue)
         local = self._local.get(group_of(queue))
         priorities, names = self._channels.priorities, self._channels.names(queue)
         here = [Waiting(0)] * len(names) if local is None else local.waiting(queue)
@@ -324,6 +330,7 @@ def _together(traits: BrokerTraits, durable: bool) -> QueueTraits:
         atomic_settle=False,
         largest_message=traits.largest_message,
         tells_oldest=False,
+        tells_shares=False,
     )
 
 

@@ -19,7 +19,7 @@ from openhqm.errors import NotDurable, UnreadableMessage
 from openhqm.interfaces import IBrokerDelivery
 from openhqm.messages import DeadLetter
 from openhqm.policy.channels import group_of
-from openhqm.policy.queue_names import queue_of
+from openhqm.policy.queue_names import queue_of, without_share
 from openhqm.queue.ledger import Incoming, Ledger
 from openhqm.runtime.timer_queue import TimerQueue
 
@@ -29,7 +29,8 @@ RETRY_SECONDS = 1.0
 class Reader:
     """For the group of queues ``name``. ``read_late`` is called with what could not be read at once.
 
-    ``timers`` are those of the group, and end with it. ``aside`` has the messages of other stores.
+    ``timers`` are those of the group, and end with it. ``aside`` has the messages of other stores. ``asks`` tells
+    whether this process ever asked for a queue.
     """
 
     _log = Logger()
@@ -42,7 +43,9 @@ class Reader:
         name: str,
         requests: str,
         read_late: Callable[[Prefetched], None],
+        asks: Callable[[str], bool],
     ) -> None:
+        self._asks = asks
         self._ledger = ledger
         self._clock = clock
         self._timers = timers
@@ -66,6 +69,8 @@ class Reader:
             self._put_aside(incoming, delivery, source)
             return None
         queue = queue_of(self._requests, incoming.request.submission)
+        if not self._asks(queue):  # its tenant has no share here: it waits with all others
+            queue, _ = without_share(queue)
         # What another program, or another configuration, has put into this channel is worked on here.
         queue = queue if group_of(queue) == self._name else self._name
         return Prefetched(delivery, source, replace(incoming, number=number), queue, self._clock.seconds())

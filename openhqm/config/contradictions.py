@@ -104,9 +104,13 @@ def _about_hooks(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _about_too_many_queues(settings: Settings) -> list[tuple[str, str]]:
-    count = sum(1 for _ in settings.addressing().lanes())
+    addressing, requests = settings.addressing(), settings.queue.request_queue
+    count = len(addressing.queues(requests))
     if count <= MOST_WORKED_QUEUES:
         return []
+    if addressing.shares and len(addressing.queues(requests, shares=False)) <= MOST_WORKED_QUEUES:
+        what = f"makes {count} queues, one for each tenant beside that of each endpoint"
+        return [("tenants", f"{what}: at most {MOST_WORKED_QUEUES} can be worked on")]
     key = "partitioning.partition_count" if settings.partitioning.enabled else "proxy.endpoints"
     what = f"makes {count} queues, one for each endpoint and one for each of its partitions"
     return [(key, f"{what}: at most {MOST_WORKED_QUEUES} can be worked on")]

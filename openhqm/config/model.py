@@ -20,7 +20,7 @@ from openhqm.config.queue_limits import QueueLimits
 from openhqm.config.routing import Routing
 from openhqm.config.schemas import schemas_of
 from openhqm.config.structure import SECRET
-from openhqm.config.tenants import Tenant, permissions_of, unique_tenants
+from openhqm.config.tenants import Tenant, permissions_of, shares_of, unique_tenants
 from openhqm.config.validators import (
     between,
     dotted_path,
@@ -345,12 +345,14 @@ class Settings:
     def addressing(self) -> Addressing:
         """Where submissions go."""
         proxy, worker, partitions, callbacks = self.proxy, self.worker, self.partitioning, self.callbacks
+        shares = tuple(name for name in shares_of(self.tenants) if name is not None)
         return Addressing(
             endpoints=proxy.names,
             hidden=(*map(replies_of, self.reply_brokers), *((CALLBACKS,) if callbacks.sends else ())),
             follow_ups=Callbacks(
                 callbacks.policy().check if callbacks.sends else None,
                 {name: Channel(replies_of(name), topics) for name, topics in callbacks.reply_topics.items()},
+                shares,
             ).of,
             callers=CALLERS if CALLERS in proxy.names else None,
             check_url=proxy.caller_targets.policy().check,
@@ -361,6 +363,7 @@ class Settings:
             schemas=schemas_of(self),
             apart=endpoints_apart(self.bridges, proxy.names),
             permissions=permissions_of(self.tenants),
+            shares=shares,
             partitioning=Partitioning(Field.parse(partitions.key_field), partitions.partition_count)
             if partitions.enabled
             else None,

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import attrs
 
 from openhqm.config.limits import TenantLimits
+from openhqm.config.validators import between
 from openhqm.policy.api_keys import TENANT_PATTERN, check_tenant
+from openhqm.policy.fair_shares import LEAST_WEIGHT, MOST_RESERVED, Share
 from openhqm.policy.permissions import OTHERS, Permission, Permissions
 
 MOST_TENANTS = 200
@@ -29,12 +31,15 @@ name_of_a_row.schema = {"pattern": f"^(?:{TENANT_PATTERN}|\\{OTHERS})$"}  # type
 class Tenant:
     """The tenant ``name``; ``*``: each that has no row.
 
-    Its requests go to ``endpoints`` alone, and name one of ``operations``. None: any.
+    Its requests go to ``endpoints`` alone, and name one of ``operations``. None: any. Where requests of several tenants
+    wait, the workers begin them in the proportion of the weights; a part of the slots is ``reserved`` for the tenant.
     """
 
     name: str = attrs.field(default="", validator=name_of_a_row)
     endpoints: list[str] | None = None
     operations: list[str] | None = None
+    weight: float = attrs.field(default=1.0, validator=between(LEAST_WEIGHT, 1000))
+    reserved: float = attrs.field(default=0.0, validator=between(0, MOST_RESERVED))
     limits: TenantLimits = attrs.field(factory=TenantLimits)
 
 
@@ -46,6 +51,14 @@ def unique_tenants(instance: object, attribute: object, value: Sequence[Tenant])
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"must have one row for each tenant, not two for {twice}")
+    reserved = sum(each.reserved for each in value)
+    if reserved > MOST_RESERVED + 1e-9:
+        raise ValueError(f"must reserve at most {MOST_RESERVED} of the slots together, not {reserved:g}")
+
+
+def shares_of(tenants: Sequence[Tenant]) -> dict[str | None, Share]:
+    """The share of each tenant, and with None that of all without a row together; empty: no tenant has one."""
+    return {None if each.name == OTHERS else each.name: Share(each.weight, each.reserved) for each in tenants}
 
 
 def permissions_of(tenants: Sequence[Tenant]) -> Permissions | None:

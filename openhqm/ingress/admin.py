@@ -21,7 +21,7 @@ from openhqm.ingress.securing import with_tls
 from openhqm.interfaces import IMessageQueue
 from openhqm.messages import Depth
 from openhqm.policy.addressing import Addressing
-from openhqm.policy.queue_names import queue_name
+from openhqm.policy.queue_names import queue_name, share_of
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.listening import listen, stop_listening
 
@@ -36,12 +36,14 @@ ScaledQueues = Mapping[str, Sequence[str]]
 """The queues that workers are scaled by, each with the names of its partitions."""
 
 
-def scaled_queues(settings: Settings, addressing: Addressing) -> ScaledQueues:
-    """The queue of each endpoint, and that of the handlers."""
+def scaled_queues(settings: Settings, addressing: Addressing, *, shares: bool = True) -> ScaledQueues:
+    """The queue of each endpoint, and that of the handlers. ``shares``: with the queues of tenants beside it."""
     found: dict[str, list[str]] = {}
     for in_name, _, partition in addressing.lanes():
         base = queue_name(settings.queue.request_queue, in_name, None)
-        found.setdefault(base, []).append(queue_name(settings.queue.request_queue, in_name, partition))
+        name = queue_name(settings.queue.request_queue, in_name, partition)
+        beside = addressing.shares if shares and partition is None else ()
+        found.setdefault(base, []).extend([name, *(share_of(name, each) for each in beside)])
     return found
 
 

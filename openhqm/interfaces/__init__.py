@@ -20,6 +20,7 @@ from openhqm.interfaces.broker import (
 from openhqm.interfaces.endings import IEndingLog
 from openhqm.interfaces.foreign import IForeignBroker
 from openhqm.interfaces.queue import DEAD_LETTER_PAGE_BYTES, IDelivery, IMessageQueue, IResultStore, QueueTraits
+from openhqm.interfaces.shares import IShares
 
 __all__ = [
     "DEAD_LETTER_PAGE_BYTES",
@@ -35,6 +36,7 @@ __all__ = [
     "IMessageQueue",
     "IReceiver",
     "IResultStore",
+    "IShares",
     "ISubscription",
     "Message",
     "Position",

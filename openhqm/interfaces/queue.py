@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from openhqm.interfaces.shares import IShares
 from openhqm.messages import (
     Acceptance,
     Child,
@@ -41,7 +42,7 @@ class QueueTraits:
     ``durable``: what was accepted survives a crash and a power cut. ``ordered``: within one priority the oldest request
     is delivered first. ``atomic_settle``: the reply and the end of the request are one step. ``largest_message`` is in
     bytes (None: no limit). Without ``tells_oldest``, the depth of a queue does not say since when its oldest message
-    waits.
+    waits. Without ``tells_shares``, whose requests wait is known of those alone that the process has prefetched.
     """
 
     durable: bool
@@ -49,6 +50,7 @@ class QueueTraits:
     atomic_settle: bool
     largest_message: int | None = None
     tells_oldest: bool = True
+    tells_shares: bool = True
 
 
 class IDelivery(Interface):
@@ -129,10 +131,16 @@ class IMessageQueue(Interface):
         Cancelling does not take the request back: it is accepted or fails as a whole.
         """
 
-    def receive(queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+    def receive(
+        queue: str, most: int, *, in_order: bool = False, shares: IShares | None = None
+    ) -> Deferred[Sequence[IDelivery]]:
         """Fires with one to ``most`` deliveries, as soon as there are any. Cancelling loses none.
 
         ``in_order``: with one, the oldest, and only while no other of this queue is delivered or waits for its retry.
+
+        ``shares`` chooses among the requests of this queue and those that wait beside it on behalf of its names
+        (`policy.queue_names.share_of`), as far as the backend tells them apart: see `QueueTraits.tells_shares`. None:
+        those that wait beside it are not delivered.
         """
 
     def depth(queue: str) -> Deferred[Depth]:

@@ -65,14 +65,14 @@ class LocalQueue:
         }
         self._delayed: set[int] = set()
         self._retrying: set[int] = set()
-        self._waiters = Waiters(name, clock, self._fetch)
+        self.waiters = Waiters(name, clock, self._fetch)
         self._leases = Leases(clock, lease, self._lease_lost)
-        self.receive = self._waiters.receive
+        self.receive = self.waiters.receive
 
     def stop(self) -> Deferred[Any]:
         """Deliver nothing more; the callers of `receive` are cancelled."""
         self._leases.stop()
-        return self._waiters.stop()
+        return self.waiters.stop()
 
     def put(self, message: Message, due: float) -> None:
         """Deliver the request from ``due`` on, by our clock."""
@@ -90,7 +90,7 @@ class LocalQueue:
         if delivery is not None:
             delivery.revoke(status)
         elif key in self._retrying:
-            self._waiters.wake()  # what waited behind it may be delivered
+            self.waiters.wake()  # what waited behind it may be delivered
 
     def oldest(self) -> tuple[float, int] | None:
         """Since when the request waits that has waited longest for its first attempt, and its key."""
@@ -116,7 +116,7 @@ class LocalQueue:
             self._unbegun[message.priority][message.key] = message
             self._waits(message.since)
         heappush(self._ready[message.priority], (message.key, message))
-        self._waiters.wake()
+        self.waiters.wake()
 
     def _fetch(self, most: int, in_order: bool) -> Deferred[Fetched]:
         if in_order:
@@ -189,5 +189,5 @@ class LocalQueue:
     def closed(self, delivery: Delivery) -> None:
         """See `Steps.closed`."""
         self._leases.discard(delivery.handle.key, delivery)
-        if self._waiters.in_order:
-            self._waiters.wake()  # what waited behind it may be delivered
+        if self.waiters.in_order:
+            self.waiters.wake()  # what waited behind it may be delivered

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from openhqm.codec import request_size, size_with
 from openhqm.errors import IdempotencyConflict, NotDurable, QueueFull
-from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
+from openhqm.interfaces import IDelivery, IMessageQueue, IShares, QueueTraits
 from openhqm.memory.children import Children
 from openhqm.memory.coalescing import CoalesceKeys
 from openhqm.memory.dead_letters import DeadLetters
@@ -40,6 +40,7 @@ from openhqm.policy.redrive import redriven
 from openhqm.policy.tags import logged_tags
 from openhqm.queue.endings import dropped, expired
 from openhqm.queue.limits import LOWERED, accept_within, no_repeat, tell_dropped, tell_expired
+from openhqm.queue.sharing import SharedQueues
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.timer_queue import TimerQueue
 
@@ -86,6 +87,7 @@ class MemoryQueue:
         self._bytes = 0
         self._looks_at = NEVER
         self._queues: dict[str, LocalQueue] = {}
+        self._shared = SharedQueues(clock, lambda name: self._queue(name).waiters)
         self._claims: dict[tuple[str, str], tuple[bytes, Acceptance]] = {}
         self._children = Children(clock, ids, self._let_go, results.note_ending, results.note_step)
         results.on_ending.append(self._ended)
@@ -96,6 +98,7 @@ class MemoryQueue:
     @deferred
     async def stop(self) -> None:
         self._timers.stop()
+        await self._shared.stop()
         await gatherResults([queue.stop() for queue in self._queues.values()])
 
     def accept(
@@ -256,7 +259,11 @@ class MemoryQueue:
     def _put(self, message: Message) -> None:
         self._queue(queue_of(self._requests, message.request.submission)).put(message, message.since)
 
-    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+    def receive(
+        self, queue: str, most: int, *, in_order: bool = False, shares: IShares | None = None
+    ) -> Deferred[Sequence[IDelivery]]:
+        if shares is not None:
+            return self._shared.receive(queue, most, shares)
         return self._queue(queue).receive(most, in_order)
 
     def queues(self) -> Deferred[Sequence[str]]:

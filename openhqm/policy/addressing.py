@@ -13,7 +13,7 @@ from openhqm.messages import Submission
 from openhqm.policy.callbacks import refuse
 from openhqm.policy.fields import Document, Field, to_text
 from openhqm.policy.permissions import Permissions
-from openhqm.policy.queue_names import BACKLOG, partition_of
+from openhqm.policy.queue_names import BACKLOG, partition_of, queue_name, share_of
 from openhqm.policy.routing import RouteTable
 from openhqm.policy.schemas import Schemas
 
@@ -41,6 +41,7 @@ class Addressing:
     ``hidden`` are endpoints that no submission can name: what waits there, the gateway itself has put there.
     ``follow_ups`` says what a submission leaves to be done once it has ended, and raises `InvalidRequest`.
     ``schemas`` say what payloads have to be, and ``permissions`` what each tenant may ask for.
+    ``shares`` are the tenants whose requests wait by themselves, in a queue beside that of their endpoint.
     ``apart`` are the endpoints that have a queue for what was accepted while they were away.
     ``callers``, one of the endpoints, is for URLs that requests name themselves: ``check_url`` checks those, and raises
     `DestinationRefused`.
@@ -59,6 +60,7 @@ class Addressing:
     schemas: Schemas | None = None
     apart: Collection[str] = ()
     permissions: Permissions | None = None
+    shares: Collection[str] = ()
 
     @property
     def shared(self) -> str | None:
@@ -66,15 +68,16 @@ class Addressing:
         return None if self.handler or self.operations else self.default
 
     def addressed(self, submission: Submission) -> Submission:
-        """The submission with its endpoint and partition.
+        """The submission with its endpoint and partition, and the share of the workers that it waits for.
 
         Raises `InvalidRequest` where it has no destination here, `NotPermitted` where its tenant may not ask for that,
         and `PayloadRefused` where a schema refuses it.
         """
         permission = None if self.permissions is None else self.permissions.of(submission.tenant)
         plain = not self.endpoints and self.partitioning is None and self.schemas is None and permission is None
+        share = submission.tenant if submission.tenant in self.shares else None
         if plain and "endpoint" not in submission.metadata:
-            return submission
+            return submission if share is None else replace(submission, share=share)
         document = Document(submission)
         endpoint = self._endpoint(submission, document)
         if permission is not None:
@@ -84,9 +87,20 @@ class Addressing:
             self.schemas.check(submission, document, endpoint, route)
         endpoint = None if endpoint == self.shared else endpoint
         partition = self._partition(document)
-        if endpoint is None and partition is None:
+        share = share if partition is None else None  # all tenants wait in a partition, in one order
+        if endpoint is None and partition is None and share is None:
             return submission
-        return replace(submission, endpoint=endpoint, partition=partition)
+        return replace(submission, endpoint=endpoint, partition=partition, share=share)
+
+    def queues(self, requests: str, *, shares: bool = True) -> list[str]:
+        """The names of all queues that need workers, with those beside them, where these ``shares`` are told apart."""
+        found = []
+        for in_name, _, partition in self.lanes():
+            name = queue_name(requests, in_name, partition)
+            found.append(name)
+            if shares and partition is None:
+                found += [share_of(name, each) for each in self.shares]
+        return found
 
     def lanes(self) -> Iterator[tuple[str | None, str | None, int | None]]:
         """Every queue that needs workers: the endpoint in its name, the endpoint it is for, and its partition."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -49,11 +49,12 @@ class Channel:
 class Callbacks:
     """``check`` raises `DestinationRefused` for a URL that must not be called; None: none may be.
 
-    ``channels`` has the brokers that a reply may go to, by name.
+    ``channels`` has the brokers that a reply may go to, by name. ``shares``: see `Addressing`.
     """
 
     check: Callable[[str], object] | None
     channels: Mapping[str, Channel] = attrs.field(factory=dict)
+    shares: Collection[str] = ()
 
     def of(self, submission: Submission) -> tuple[Submission, ...]:
         """What ``submission`` asks for, as its follow-ups. `InvalidRequest` where one of them cannot be made."""
@@ -66,8 +67,10 @@ class Callbacks:
         if REPLY_TO in metadata:
             channel, address = self._address(metadata[REPLY_TO])
             found.append((channel.queue, {REPLY_TO: address}))
+        tenant = submission.tenant
+        share = tenant if tenant in self.shares else None
         return tuple(
-            Submission(b"null", metadata=about, endpoint=endpoint, tenant=submission.tenant, keeps_result=False)
+            Submission(b"null", metadata=about, endpoint=endpoint, tenant=tenant, keeps_result=False, share=share)
             for endpoint, about in found
         )
 

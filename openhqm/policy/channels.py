@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from openhqm.messages import Priority, Submission
-from openhqm.policy.queue_names import priority_of, queue_name, queue_of
+from openhqm.policy.queue_names import priority_of, queue_name, queue_of, without_share
 
 ALL = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 _SUFFIX = {Priority.HIGH: "._high", Priority.NORMAL: "", Priority.LOW: "._low"}
@@ -62,7 +62,8 @@ def _nearest(priority: Priority, priorities: Sequence[Priority]) -> Priority:
 
 
 def group_of(queue: str) -> str:
-    """The queue without its partition: the queues of one group share their channels."""
+    """The queue without its partition and its tenant: the queues of one group share their channels."""
+    queue, _ = without_share(queue)
     head, dot, last = queue.rpartition(".")
     return head if dot and last.startswith("_") and last[1:].isdigit() else queue
 

@@ -7,6 +7,7 @@ A slow or dead endpoint delays the requests in its own queues only. Names begin 
     requests.billing    endpoint billing
     requests.billing._3 partition 3 of it
     requests.billing._backlog what came while it was away, where that goes apart
+    requests.billing.@acme on behalf of the tenant acme, where that has a share of the workers
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MOST_WORKED_QUEUES = 1000
 BACKLOG = -1
 """In place of a partition: the queue of what bridges accepted while the endpoint was away. It has no order to keep."""
 _BACKLOG_NAME = "backlog"
+_SHARE = ".@"
 MOST_QUEUES = MOST_WORKED_QUEUES + 200
 """The most queues that a process can know: those, the dead letters, and queues of endpoints that were removed."""
 
@@ -34,9 +36,20 @@ def queue_name(requests: str, endpoint: str | None = None, partition: int | None
 
 def queue_of(requests: str, submission: Submission) -> str:
     """The queue in which a submission waits."""
-    if submission.endpoint is None and submission.partition is None:
-        return requests
-    return queue_name(requests, submission.endpoint, submission.partition)
+    if submission.endpoint is not None or submission.partition is not None:
+        requests = queue_name(requests, submission.endpoint, submission.partition)
+    return requests if submission.share is None else share_of(requests, submission.share)
+
+
+def share_of(queue: str, name: str | None) -> str:
+    """The queue beside ``queue`` in which the requests of the tenant ``name`` wait; None: that queue itself."""
+    return queue if name is None else f"{queue}{_SHARE}{name}"
+
+
+def without_share(queue: str) -> tuple[str, str | None]:
+    """The queue that a queue of `share_of` is beside, and the tenant. A tenant's name has no dot."""
+    head, found, name = queue.rpartition(_SHARE)
+    return (head, name) if found and "." not in name else (queue, None)
 
 
 def priority_of(submission: Submission) -> Priority:
@@ -46,6 +59,7 @@ def priority_of(submission: Submission) -> Priority:
 
 def parts_of(requests: str, queue: str) -> tuple[str | None, int | None]:
     """The endpoint and the partition in the name of a queue."""
+    queue, _ = without_share(queue)
     parts = queue.removeprefix(requests).split(".")[1:]
     last = parts.pop()[1:] if parts and parts[-1].startswith("_") else None
     partition = None if last is None else BACKLOG if last == _BACKLOG_NAME else int(last)

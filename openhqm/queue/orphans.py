@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IMessageQueue
 from openhqm.messages import Submission
-from openhqm.policy.queue_names import holds_requests, parts_of, queue_of
+from openhqm.policy.queue_names import holds_requests, parts_of, queue_of, without_share
 from openhqm.runtime.deferreds import deferred
 
 LOOK_SECONDS = 60.0
@@ -25,12 +25,21 @@ class Orphans:
     """Looks for orphaned queues, and warns of them in the log and in ``warnings``.
 
     ``requests`` is the name of the request queue, with which the names of all queues begin. ``worked`` are the names
-    of the queues that have workers.
+    of the queues that have workers. ``adopt`` is called with a queue beside one of these, of a tenant that has no share
+    in this configuration: the workers of that one work on it, too.
     """
 
     _log = Logger()
 
-    def __init__(self, queue: IMessageQueue, requests: str, worked: Collection[str], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        queue: IMessageQueue,
+        requests: str,
+        worked: Collection[str],
+        clock: IReactorTime,
+        adopt: Callable[[str], object] = lambda queue: None,
+    ) -> None:
+        self._adopt = adopt
         self.warnings: tuple[str, ...] = ()
         self._queue = queue
         self._requests = requests
@@ -50,7 +59,10 @@ class Orphans:
 
     def is_worked(self, submission: Submission) -> bool:
         """Whether the queue in which ``submission`` would wait has workers."""
-        return queue_of(self._requests, submission) in self._worked
+        return self._is_worked(queue_of(self._requests, submission))
+
+    def _is_worked(self, queue: str) -> bool:
+        return queue in self._worked or without_share(queue)[0] in self._worked
 
     def stop(self) -> None:
         """Stop looking."""
@@ -72,7 +84,9 @@ class Orphans:
         """Look once, and set ``warnings``. Fails with `NotDurable` where the queue cannot be asked."""
         found = []
         names = [name for name in await self._queue.queues() if holds_requests(self._requests, name)]
-        for name in [name for name in names if name not in self._worked][:MOST_ORPHANS]:
+        for name in [name for name in names if name not in self._worked and self._is_worked(name)]:
+            self._adopt(name)
+        for name in [name for name in names if not self._is_worked(name)][:MOST_ORPHANS]:
             depth = await self._queue.depth(name)
             requests = depth.ready + depth.delayed + depth.in_flight
             if requests:

@@ -31,7 +31,7 @@ class Fetched:
 
 
 class Waiters:
-    """The waiters of the queue ``name``.
+    """The waiters of the queue ``name``. ``shared`` are those of a shared queue that polls this one, if there is one.
 
     ``fetch`` is called with the most deliveries to take and whether in order. It fires with them and their attempts
     counted, or fails with `NotDurable` where that cannot be done now.
@@ -43,6 +43,7 @@ class Waiters:
         self._name = name
         self._clock = clock
         self._fetch = fetch
+        self.shared: Waiters | None = None
         self._waiting: deque[tuple[int, bool, Waiter]] = deque()
         self._fetching = self._again = self._empty = self._stopped = False
         self._under_way: set[Deferred[Any]] = set()
@@ -50,11 +51,11 @@ class Waiters:
         self._alarm_at = NEVER
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + (0 if self.shared is None else len(self.shared))
 
     @property
     def most(self) -> int:
-        """How many deliveries all waiters together would take."""
+        """How many deliveries all its own waiters together would take."""
         return sum(1 if in_order else most for most, in_order, _ in self._waiting)
 
     @property
@@ -74,6 +75,31 @@ class Waiters:
         """There may be something to fetch. The caller has asked for the write that adds it before this call."""
         self._empty = False
         self._take()
+        if self.shared is not None:
+            self.shared.wake()
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether a poll may bring something."""
+        return not self._empty and not self._stopped
+
+    def poll(self, most: int) -> Deferred[Sequence[IDelivery]]:
+        """Fetch what there is now, for a caller that is not among the waiters: up to ``most``, or nothing.
+
+        Where that is not possible now it brings nothing, and ``shared`` is woken when it is worth another try.
+        """
+        self._fetching, self._again = True, False
+        fetched: Deferred[Any] = self._fetch(most, False)
+        return fetched.addCallbacks(self._polled, self._could_not_poll)
+
+    def _polled(self, found: Fetched) -> Sequence[IDelivery]:
+        self._note(found)
+        return found.deliveries
+
+    def _could_not_poll(self, failure: Failure) -> Sequence[IDelivery]:
+        self._could_not_fetch(failure)
+        self._empty = True
+        return ()
 
     def wake_at(self, due: float) -> None:
         """There will be something to fetch at ``due``, by our clock."""
@@ -120,9 +146,7 @@ class Waiters:
 
     def _fetched(self, found: Fetched, waiter: Waiter) -> Deferred[Any]:
         """Fires once the deliveries are released whose waiter was cancelled in the meantime."""
-        self._fetching = False
-        self._empty = not found.more and not self._again
-        self.wake_at(found.again)
+        self._note(found)
         over: Deferred[Any] = succeed(None)
         if found.deliveries:
             if self._waiting and self._waiting[0][2] is waiter:
@@ -133,6 +157,11 @@ class Waiters:
         if not self._empty:
             self._take()
         return over
+
+    def _note(self, found: Fetched) -> None:
+        self._fetching = False
+        self._empty = not found.more and not self._again
+        self.wake_at(found.again)
 
     def _could_not_fetch(self, failure: Failure) -> None:
         """Requests that were fetched nevertheless come back when their leases are over."""

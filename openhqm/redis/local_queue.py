@@ -63,11 +63,11 @@ class LocalQueue:
         self._name = name
         self._ttl = ttl
         self._letters = letters
-        self._waiters = Waiters(name, redis.clock, self._fetch)
+        self.waiters = Waiters(name, redis.clock, self._fetch)
         self._leases = Leases(redis.clock, lease, self._lease_lost)
         self._unlisten = redis.listen(f"{redis.prefix}signals:{name}", self._heard, self._opened)
-        redis.on_up.append(self._waiters.wake)
-        self.receive = self._waiters.receive
+        redis.on_up.append(self.waiters.wake)
+        self.receive = self.waiters.receive
 
     def stop(self) -> Deferred[Any]:
         """Deliver nothing more; the callers of `receive` are cancelled.
@@ -77,14 +77,14 @@ class LocalQueue:
         """
         self._unlisten()
         with suppress(ValueError):  # it was stopped before
-            self._redis.on_up.remove(self._waiters.wake)
+            self._redis.on_up.remove(self.waiters.wake)
         self._leases.stop()
-        return self._waiters.stop()
+        return self.waiters.stop()
 
     def _heard(self, message: bytes) -> None:
         kind, _, rest = message.partition(b" ")
         if kind == b"ready":
-            self._waiters.wake()
+            self.waiters.wake()
         elif kind == b"ended":
             number, _, status = rest.partition(b" ")
             delivery = self._leases.get(int(number))
@@ -93,7 +93,7 @@ class LocalQueue:
 
     def _opened(self) -> None:
         """Signals from before were not heard here: look into the queue, and ask after every delivery."""
-        self._waiters.wake()
+        self.waiters.wake()
         for _, delivery in self._leases:
             delivery.extend()
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from openhqm.codec import encode_dead_letter, encode_request, size_with
 from openhqm.errors import IdempotencyConflict, QueueFull, UnknownRequest
-from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
+from openhqm.interfaces import IDelivery, IMessageQueue, IShares, QueueTraits
 from openhqm.messages import (
     Acceptance,
     Child,
@@ -34,6 +34,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import no_repeat
+from openhqm.queue.sharing import SharedQueues
 from openhqm.redis.children import Accepting
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.coalescing import CoalesceKeys
@@ -77,6 +78,7 @@ class RedisQueue:
         self._ttl = ttl
         self._lease = lease
         self._queues: dict[str, LocalQueue] = {}
+        self._shared = SharedQueues(redis.clock, lambda name: self._queue(name).waiters)
         self._load = RedisLoad(redis, ttl, limits)
         self._coalescing = CoalesceKeys(redis, ttl)
         self._children = Accepting(redis, self._load, requests, self._where)
@@ -105,6 +107,7 @@ class RedisQueue:
     @deferred
     async def stop(self) -> None:
         # Each answer comes or fails within the link's time, so this ends.
+        await self._shared.stop()
         await gatherResults([queue.stop() for queue in self._queues.values()])
         await self._redis.stop()
 
@@ -182,7 +185,11 @@ class RedisQueue:
     def _where(self, submission: Submission) -> tuple[str, str, str, str]:
         return queue_of(self._requests, submission), priority_of(submission).value, "", ""
 
-    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+    def receive(
+        self, queue: str, most: int, *, in_order: bool = False, shares: IShares | None = None
+    ) -> Deferred[Sequence[IDelivery]]:
+        if shares is not None:
+            return self._shared.receive(queue, most, shares)
         return self._queue(queue).receive(most, in_order)
 
     @deferred

@@ -45,12 +45,12 @@ class LocalQueue:
         self._results = results
         self._letters = letters
         self._name = name
-        self._waiters = Waiters(name, clock, self._fetch)
+        self.waiters = Waiters(name, clock, self._fetch)
         self._leases = Leases(clock, lease, self._lease_lost)
         self._again = TimerQueue(clock)
-        self.receive = self._waiters.receive
-        self.wake = self._waiters.wake
-        self.wake_at = self._waiters.wake_at
+        self.receive = self.waiters.receive
+        self.wake = self.waiters.wake
+        self.wake_at = self.waiters.wake_at
 
     def stop(self) -> Deferred[Any]:
         """Deliver nothing more; the callers of `receive` are cancelled.
@@ -59,14 +59,14 @@ class LocalQueue:
         """
         self._leases.stop()
         self._again.stop()
-        return self._waiters.stop()
+        return self.waiters.stop()
 
     def ended(self, key: int, status: str) -> None:
         """The request has ended, from whatever cause: the work on it is in vain."""
         delivery = self._leases.get(key)
         if delivery is not None:
             delivery.revoke(status)
-        elif self._waiters.in_order:
+        elif self.waiters.in_order:
             self.wake()  # what waited behind it may be delivered
 
     def _fetch(self, most: int, in_order: bool) -> Deferred[Fetched]:
@@ -167,5 +167,5 @@ class LocalQueue:
     def closed(self, delivery: Delivery) -> None:
         """See `Steps.closed`."""
         self._leases.discard(delivery.handle, delivery)
-        if self._waiters.in_order:
+        if self.waiters.in_order:
             self.wake()  # what waited behind it may be delivered

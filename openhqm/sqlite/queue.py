@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from openhqm.codec import encode_request, size_with
 from openhqm.errors import QueueFull
-from openhqm.interfaces import IDelivery, IMessageQueue, QueueTraits
+from openhqm.interfaces import IDelivery, IMessageQueue, IShares, QueueTraits
 from openhqm.messages import (
     Acceptance,
     Child,
@@ -37,6 +37,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import accept_within
+from openhqm.queue.sharing import SharedQueues
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.catching_up import CatchingUp
 from openhqm.sqlite.children import Children
@@ -86,6 +87,7 @@ class SqliteQueue:
         self._letters = DeadLetters(file, limits)
         results.within_sweep.append(self._letters.trim)
         self._queues: dict[str, LocalQueue] = {}
+        self._shared = SharedQueues(clock, lambda name: self._queue(name).waiters)
         self._by_number: dict[int, LocalQueue] = {}
         results.on_ending.append(self._ended)
         self._timeline = Timeline(clock)
@@ -132,6 +134,7 @@ class SqliteQueue:
 
     @deferred
     async def stop(self) -> None:
+        await self._shared.stop()
         await gatherResults([queue.stop() for queue in self._queues.values()])
         await self._file.close()
 
@@ -281,7 +284,11 @@ class SqliteQueue:
         if queue is not None:
             self._file.after_commit(queue.wake if due <= self._clock.seconds() else partial(queue.wake_at, due))
 
-    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+    def receive(
+        self, queue: str, most: int, *, in_order: bool = False, shares: IShares | None = None
+    ) -> Deferred[Sequence[IDelivery]]:
+        if shares is not None:
+            return self._shared.receive(queue, most, shares)
         return self._queue(queue).receive(most, in_order)
 
     def queues(self) -> Deferred[Sequence[str]]:

@@ -38,6 +38,7 @@ from openhqm.testing.limits import Limiting
 from openhqm.testing.receiving import Receiving
 from openhqm.testing.recording import Recording
 from openhqm.testing.settling import Settling
+from openhqm.testing.sharing import Sharing
 
 __all__ = [
     "DEAD_LETTERS",
@@ -60,6 +61,7 @@ def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> typ
 
     class BackendContract(
         Receiving,
+        Sharing,
         Settling,
         Recording,
         IdempotencyKeys,

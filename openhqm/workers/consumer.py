@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,6 +17,7 @@ from twisted.python.failure import Failure
 from openhqm.errors import OpenHQMError
 from openhqm.interfaces import IDelivery, IMessageQueue
 from openhqm.policy.breaker import State
+from openhqm.policy.fair_shares import FairShares, Name, Share
 from openhqm.runtime.deferreds import Running, deferred
 from openhqm.workers.attempt import Attempt, AttemptContext
 
@@ -28,7 +31,8 @@ class Consumer:
     """Works on at most ``count`` requests of the queue ``name`` at once.
 
     One `receive` asks for ``batch`` deliveries at most. ``lease`` is the lease of the queue in seconds: the consumer
-    extends each delivery at a third of it. ``in_order``: it asks for one delivery after the other.
+    extends each delivery at a third of it. ``in_order``: it asks for one delivery after the other. ``shares`` are those
+    of the tenants whose requests wait beside the queue; empty: it asks for the queue alone.
 
     A slot is free for the next request while the delivery before it is being settled (at most ``count`` of these,
     too). So settling one request and receiving another can share a transaction.
@@ -47,6 +51,7 @@ class Consumer:
         batch: int,
         in_order: bool = False,
         lease: float = 60.0,
+        shares: Mapping[Name, Share] = MappingProxyType({}),
     ) -> None:
         self._queue = queue
         self._name = name
@@ -54,6 +59,9 @@ class Consumer:
         self._clock = clock
         self._extend_every = lease / 3
         self._count = self._free = count
+        self._share_table = shares
+        self._shares = FairShares(shares, count) if shares else None
+        self._counted_as: dict[IDelivery, Name] = {}
         self._settling: set[IDelivery] = set()
         self._batch = batch
         self._in_order = in_order
@@ -90,21 +98,41 @@ class Consumer:
         self._extending.start(self._extend_every, now=False)
         self._loop = self._run()
 
-    def exchange(self, context: AttemptContext, count: int) -> None:
-        """From now on work with ``context``, on at most ``count`` requests at once.
+    def exchange(
+        self, context: AttemptContext, count: int, shares: Mapping[Name, Share] = MappingProxyType({})
+    ) -> None:
+        """From now on work with ``context``, on at most ``count`` requests at once, those of tenants by ``shares``.
 
         An attempt whose handler was called goes on with the context of before. One that still waits before the gate is
         released: its request is received again, and the attempt does not count.
         """
-        if context is self._context and count == self._count:
+        if context is self._context and count == self._count and shares == self._share_table:
             return
         self._free += count - self._count
         self._count = count
+        self._share_table = shares
+        self._share_out(FairShares(shares, count) if shares else None)
         exchanged, self._context = self._context is not context, context
         self._cancel(self._receiving, self._gate_passable)
         if exchanged:
             self._release_waiting()
         self._notify()
+
+    def adopt(self, tenant: str) -> None:
+        """Work on the requests of a tenant, too, that has had a share, and has none any more."""
+        if self._shares is None:
+            self._share_out(FairShares({}, self._count))
+            self._cancel(self._receiving)
+        assert self._shares is not None, "it was made"
+        self._shares.add(tenant)
+
+    def _share_out(self, shares: FairShares | None) -> None:
+        """The slots that work on requests now count for the new shares, too."""
+        self._shares = shares
+        for delivery, name in self._counted_as.items():
+            if shares is not None:
+                self._counted_as[delivery] = shares.name_of(name)
+                shares.taken(self._counted_as[delivery])
 
     @deferred
     async def retire(self) -> None:
@@ -155,7 +183,10 @@ class Consumer:
                     await self._gate_passable
                     if gate.state is not State.CLOSED:
                         most = 1  # the breaker's probe; the other requests stay in the queue until it has ended
-                self._receiving = self._queue.receive(self._name, most, in_order=self._in_order)
+                if self._shares is None:
+                    self._receiving = self._queue.receive(self._name, most, in_order=self._in_order)
+                else:
+                    self._receiving = self._queue.receive(self._name, most, shares=self._shares)
                 deliveries = await self._receiving
                 self._failed_at = float("-inf")
             except CancelledError:
@@ -166,6 +197,9 @@ class Consumer:
                 continue
             for delivery in deliveries:
                 self._free -= 1
+                if self._shares is not None:
+                    name = self._counted_as[delivery] = self._shares.name_of(delivery.request.submission.share)
+                    self._shares.taken(name)
                 Running(self._work(delivery), _nothing, self._broke_down)
 
     def _receive_failed(self, error: Exception) -> None:
@@ -203,14 +237,21 @@ class Consumer:
             if delivery in self._settling:
                 self._settling.remove(delivery)
             else:
-                self._free += 1
+                self._free_slot(delivery)
             self._notify()
 
     def _handled(self, delivery: IDelivery) -> None:
         if len(self._settling) < self._count:
             self._settling.add(delivery)
-            self._free += 1
+            self._free_slot(delivery)
             self._notify()
+
+    def _free_slot(self, delivery: IDelivery) -> None:
+        self._free += 1
+        if delivery in self._counted_as:
+            name = self._counted_as.pop(delivery)
+            if self._shares is not None:
+                self._shares.freed(name)
 
     def _notify(self) -> None:
         """Wake the loop where a slot is free, and `stop` where nothing is in progress."""

@@ -16,11 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm.config.model import Settings
+from openhqm.config.tenants import shares_of
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.interfaces import IForeignBroker, IMessageQueue
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.breaker import State
-from openhqm.policy.queue_names import BACKLOG, MOST_WORKED_QUEUES, queue_name
+from openhqm.policy.fair_shares import Name, Share
+from openhqm.policy.queue_names import BACKLOG, MOST_WORKED_QUEUES, queue_name, without_share
 from openhqm.runtime.deferreds import deferred
 from openhqm.workers.attempt import AttemptContext
 from openhqm.workers.consumer import Consumer
@@ -34,11 +36,12 @@ from openhqm.workers.replies import MOST_RESULT_BYTES
 
 @attrs.frozen(eq=False)
 class _Lane:
-    """How one queue is worked on: by ``count`` attempts at once."""
+    """How one queue is worked on: by ``count`` attempts at once, and those of tenants by ``shares``."""
 
     context: AttemptContext
     count: int
     in_order: bool
+    shares: Mapping[Name, Share]
 
 
 class WorkerPool:
@@ -94,6 +97,13 @@ class WorkerPool:
         found = [gate.dispatch.warning for gate in self.gates.values() if gate.dispatch is not None]
         return [warning for warning in found if warning is not None]
 
+    def adopt(self, queue: str) -> None:
+        """Work on a queue beside one that is worked on: that of a tenant whose share another configuration has."""
+        beside, tenant = without_share(queue)
+        consumer = self._consumers.get(beside)
+        if consumer is not None and tenant is not None:
+            consumer.adopt(tenant)
+
     def is_away(self, endpoint: str | None) -> bool:
         """Whether the target of requests for ``endpoint``, as submissions name it, is away now."""
         contexts, shared = self._contexts, self._shared
@@ -138,7 +148,7 @@ class WorkerPool:
             self._retire(self._consumers.pop(name))
         for name, lane in lanes.items():
             if name in self._consumers:
-                self._consumers[name].exchange(lane.context, lane.count)
+                self._consumers[name].exchange(lane.context, lane.count, lane.shares)
             else:
                 self._consumers[name] = self._consumer(contexts.settings, name, lane)
         self._known.update(lanes)
@@ -156,6 +166,7 @@ class WorkerPool:
             batch=settings.worker.batch_size,
             in_order=lane.in_order,
             lease=settings.queue.lease_seconds,
+            shares=lane.shares,
         )
         if self._running:
             consumer.start()
@@ -195,11 +206,13 @@ class WorkerPool:
 
 def _lanes(settings: Settings, addressing: Addressing, contexts: Contexts) -> dict[str, _Lane]:
     """How each queue is worked on, by its name."""
+    shares = shares_of(settings.tenants)
     return {
         queue_name(settings.queue.request_queue, in_name, partition): _Lane(
             contexts.of(endpoint),
             slots_of(settings, endpoint) if partition in (None, BACKLOG) else 1,
             partition not in (None, BACKLOG),
+            shares if partition is None else {},
         )
         for in_name, endpoint, partition in addressing.lanes()
     }

@@ -35,6 +35,12 @@ class TenantsTests(ConfigCase):
             ("[{name: acme, wieght: 2}]", "tenants.0.wieght"),
             ("[{name: acme, endpoints: [nowhere]}]", "tenants.0.endpoints.0"),
             ("[{name: acme, endpoints: billing}]", "tenants.0.endpoints"),
+            ("[{name: acme, weight: 0}]", "tenants.0.weight"),
+            ("[{name: acme, weight: -1}]", "tenants.0.weight"),
+            ("[{name: acme, weight: 1e9}]", "tenants.0.weight"),
+            ("[{name: acme, weight: .nan}]", "tenants.0.weight"),
+            ("[{name: acme, reserved: 1}]", "tenants.0.reserved"),
+            ("[{name: acme, reserved: 0.5}, {name: b, reserved: 0.5}]", "tenants"),
             ("[{name: acme, limits: {requests_per_second: 0}}]", "tenants.0.limits.requests_per_second"),
             ("[{name: acme, limits: {requests_per_second: '5'}}]", "tenants.0.limits.requests_per_second"),
             ("[{name: acme, limits: {bytes_per_second: -1}}]", "tenants.0.limits.bytes_per_second"),
@@ -50,6 +56,15 @@ class TenantsTests(ConfigCase):
         self.assertEqual(self.complaint(f"{KEYS}{hook}tenants: [{{name: acme}}]").key, "hooks.code.tenant")
         self.assertEqual(len(self.load(f"{KEYS}{hook}tenants: [{{name: acme}}, {{name: '*'}}]").tenants), 2)
         self.assertEqual(self.load(f"{KEYS}{hook}").tenants, [])
+
+    def test_too_many_queues(self) -> None:
+        """Each row makes a queue beside that of each endpoint, and there are bounds."""
+        endpoints = {f"e{number}": {"url": "http://a.test"} for number in range(10)}
+        proxy = json.dumps({"proxy": {"enabled": True, "endpoints": endpoints}})
+        rows = json.dumps([{"name": f"a{number}"} for number in range(100)])
+        complaint = self.complaint(f"{KEYS}tenants: {rows}\nproxy: {json.dumps(json.loads(proxy)['proxy'])}")
+        self.assertEqual(complaint.key, "tenants")
+        self.assertIn("1111 queues", complaint.reason)
 
     def test_without_keys(self) -> None:
         """Where callers need no key their requests have no tenant, and a row would be for nothing."""

@@ -241,3 +241,42 @@ class RowsTests(TenantsCase):
         answer = json.loads(body)
         self.assertEqual((status, len(answer["accepted"])), (202, 1))
         self.assertEqual([each["problem"]["status"] for each in answer["rejected"]], [403])
+
+
+class SharesTests(TenantsCase):
+    """Tenants that share the workers, in the embedded file"""
+
+    backend: dict[str, str] = {"OPENHQM_WORKER__COUNT": "1"}
+
+    def settings(self) -> dict[str, str]:
+        return {**self.backend, "OPENHQM_TENANTS": json.dumps([{"name": "acme"}, {"name": "globex"}])}
+
+    def test_next(self) -> None:
+        """One request is worked on next, or after one, where many of another tenant have waited longer."""
+        holds = self.submit("acme", "wait")
+        while json.loads(self.ask("acme", "GET", f"/api/v1/status/{holds}")[1])["status"] != "PROCESSING":
+            pass
+        ids = [("acme", self.submit("acme", "done")) for _ in range(20)]
+        ids.append(("globex", self.submit("globex", "done")))
+        self.assertEqual(self.ask("acme", "POST", f"/api/v1/cancel/{holds}")[0], 202)
+        ended = []
+        for who, id in ids:
+            status, body = self.ask(who, "GET", f"/api/v1/response/{id}?wait=10")
+            self.assertEqual(status, 200, body)
+            ended.append((json.loads(body)["completed_at"], who))
+        self.assertIn("globex", [who for _, who in sorted(ended)[:3]])
+
+    def test_removed(self) -> None:
+        """What waits in the share of a tenant is worked on after a restart without its row, and without any row."""
+        for rows in ([{"name": "globex"}], []):
+            self.server.stop()
+            self.server.environment = {**self.server.environment, "OPENHQM_WORKER__ENABLED": "false"}
+            self.server.start()
+            id = self.submit("acme", "done")
+            self.server.stop()
+            changed = {"OPENHQM_WORKER__ENABLED": "true", "OPENHQM_TENANTS": json.dumps(rows)}
+            self.server.environment = {**self.server.environment, **changed}
+            self.server.start()
+            status, body = self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")
+            self.assertEqual((status, json.loads(body)["status"]), (200, "COMPLETED"))
+            self.server.environment["OPENHQM_TENANTS"] = self.settings()["OPENHQM_TENANTS"]

@@ -54,6 +54,21 @@ class OrphansTests(SynchronousTestCase):
             self.assertIs(self.orphans.is_worked(submission), after, submission)
             self.orphans.exchange([REQUESTS, f"{REQUESTS}._0"])
 
+    def test_shares(self) -> None:
+        """A queue of a tenant beside one that has workers is no orphan: they are told of those they do not know."""
+        told: list[str] = []
+        worked = [REQUESTS, f"{REQUESTS}.@known"]
+        orphans = Orphans(self.bench.queue, REQUESTS, worked, self.bench.clock, told.append)
+        self.addCleanup(orphans.stop)
+        for share, endpoint in (("known", None), ("gone", None), ("gone", "billing")):
+            submission = Submission(b"1", tenant=share, share=share, endpoint=endpoint)
+            self.successResultOf(self.bench.queue.accept(submission, None))
+            self.assertIs(orphans.is_worked(submission), endpoint is None)
+        orphans.start()
+        self.assertEqual(told, [f"{REQUESTS}.@gone"])
+        (warning,) = orphans.warnings
+        self.assertIn("no workers for endpoint billing", warning)
+
     def test_logged_once(self) -> None:
         """Each queue is logged once, with the number of requests and what they are for.
 

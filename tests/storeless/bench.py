@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from openhqm.brokered.leftovers import IDLE_SECONDS
 from openhqm.brokered.queue import BrokeredQueue
-from openhqm.interfaces import BrokerTraits, IDelivery, IMessageQueue, Message, QueueTraits
+from openhqm.interfaces import BrokerTraits, IDelivery, IMessageQueue, IShares, Message, QueueTraits
 from openhqm.messages import (
     Acceptance,
     Child,
@@ -175,7 +175,11 @@ class WorkedElsewhere:
     ) -> Deferred[Acceptance]:
         return self._listener.accept(submission, claim, follow_ups, children)
 
-    def receive(self, queue: str, most: int, *, in_order: bool = False) -> Deferred[Sequence[IDelivery]]:
+    def receive(
+        self, queue: str, most: int, *, in_order: bool = False, shares: IShares | None = None
+    ) -> Deferred[Sequence[IDelivery]]:
+        if shares is not None:  # those of one pool of workers
+            return self._workers[0].receive(queue, most, shares=shares)
         worker = self._workers.pop(0)
         self._workers.append(worker)
         return worker.receive(queue, most, in_order=in_order)

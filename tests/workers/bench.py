@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 
 from openhqm.messages import Status, Submission
+from openhqm.policy.fair_shares import Name, Share
 from openhqm.policy.retry import RetryPolicy
 from openhqm.runtime.threads import Uncancellable
 from openhqm.testing import REQUESTS
@@ -43,7 +45,9 @@ class WorkerBench:
         policy: RetryPolicy = POLICY,
         gate: Gate | None = None,
         probe: Callable[[], Deferred[Any]] | None = None,
+        shares: Mapping[Name, Share] = MappingProxyType({}),
     ) -> None:
+        self._shares = shares
         self.backend = backend or MemoryBench()
         self.registry = CollectorRegistry()
         self.threads: list[Uncancellable[Any]] = []
@@ -72,6 +76,7 @@ class WorkerBench:
             self.backend.clock,
             count=count,
             batch=batch,
+            shares=self._shares,
         )
         _KILLED.append((self.consumer, self.backend.queue, self.backend.store))
         self.consumer.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.errors import NotDurable, RetryLater
 from openhqm.messages import Status
 from openhqm.policy.breaker import Breaker, BreakerPolicy, State
+from openhqm.policy.fair_shares import Name, Share
 from openhqm.policy.pacing import Pace
 from openhqm.testing import REQUESTS
 from openhqm.workers.consumer import Consumer
@@ -81,6 +83,91 @@ class ReceivingTests(SynchronousTestCase):
         self.assertIsNone(bench.consumer.unavailable_reason)
         bench.pass_time(5)
         self.assertIn("failed", bench.consumer.unavailable_reason or "")
+
+
+EQUAL = {"noisy": Share(), "quiet": Share()}
+
+
+class SharingTests(SynchronousTestCase):
+    """Requests of tenants that wait in shares"""
+
+    def bench(self, shares: Mapping[Name, Share], **settings: Any) -> tuple[WorkerBench, ManualHandler]:
+        handler = ManualHandler()
+        return WorkerBench(handler, shares=shares, **settings), handler
+
+    def submit(self, bench: WorkerBench, tenant: str, count: int = 1) -> list[str]:
+        return [bench.submit(tenant=tenant, share=tenant) for _ in range(count)]
+
+    def answer(self, bench: WorkerBench, handler: ManualHandler, number: int) -> None:
+        handler.answers[number].callback(1)
+        bench.backend.turn()
+
+    def test_next(self) -> None:
+        """One request of a tenant takes the first slot that gets free, however many of another wait."""
+        bench, handler = self.bench(EQUAL, count=3)
+        self.submit(bench, "noisy", 50)
+        (quiet,) = self.submit(bench, "quiet")
+        self.assertEqual(bench.status(quiet), Status.PENDING)
+        self.answer(bench, handler, 0)
+        self.assertEqual(bench.status(quiet), Status.PROCESSING)
+
+    def test_weights(self) -> None:
+        """Slots go to those that wait by their weights."""
+        bench, handler = self.bench({"noisy": Share(3), "quiet": Share(1)}, count=1)
+        noisy, quiet = self.submit(bench, "noisy", 40), self.submit(bench, "quiet", 40)
+        for number in range(40):
+            self.answer(bench, handler, number)
+        done = [sum(bench.status(id) is Status.COMPLETED for id in ids) for ids in (noisy, quiet)]
+        self.assertLessEqual(abs(done[0] - 30), 1, done)
+
+    def test_reserved(self) -> None:
+        """A slot that is reserved is free for its tenant at once, and is taken by no other, whatever is settled."""
+        bench, handler = self.bench({"noisy": Share(), "quiet": Share(1, 0.34)}, count=3)
+        self.submit(bench, "noisy", 20)
+        self.assertEqual(len(handler.works), 2)
+        for number in range(6):
+            self.answer(bench, handler, number)
+            self.assertEqual(len(handler.works), 3 + number)
+        (quiet,) = self.submit(bench, "quiet")
+        self.assertEqual(bench.status(quiet), Status.PROCESSING)
+
+    def test_all_of_them(self) -> None:
+        """Without anything reserved, one tenant alone has all slots; and what has no share is worked on, too."""
+        bench, handler = self.bench(EQUAL, count=4)
+        self.submit(bench, "noisy", 3)
+        bench.submit(tenant="another")
+        self.assertEqual(len(handler.works), 4)
+
+    def test_exchanged(self) -> None:
+        """Other shares count what is being worked on; what was received for those of before is not lost."""
+        bench, handler = self.bench(EQUAL, count=2)
+        noisy = self.submit(bench, "noisy", 5)
+        context = bench.consumer._context
+        bench.consumer.exchange(context, 2, {"noisy": Share(), "quiet": Share(1, 0.5)})
+        bench.backend.turn()
+        self.answer(bench, handler, 0)
+        self.assertEqual(len(handler.works), 2, "the slot that was freed is reserved now")
+        (quiet,) = self.submit(bench, "quiet")
+        self.assertEqual(bench.status(quiet), Status.PROCESSING)
+        bench.consumer.exchange(context, 2, EQUAL)
+        bench.backend.turn()
+        for number in range(1, 6):
+            self.answer(bench, handler, number)
+        self.assertEqual({bench.status(id) for id in (*noisy, quiet)}, {Status.COMPLETED})
+
+    def test_adopted(self) -> None:
+        """A tenant that has no share any more is served once its queue is found, also where nobody has one."""
+        for shares in ({}, EQUAL):
+            bench, handler = self.bench(shares)
+            (left,) = self.submit(bench, "gone")
+            self.assertEqual(bench.status(left), Status.PENDING)
+            bench.consumer.adopt("gone")
+            bench.backend.turn()
+            self.assertEqual(bench.status(left), Status.PROCESSING)
+            other = bench.submit()
+            self.assertEqual(bench.status(other), Status.PROCESSING)
+            for number in range(2):
+                self.answer(bench, handler, number)
 
 
 class StoppingTests(SynchronousTestCase):
