@@ -56,6 +56,8 @@ class Namespaces:
         self._numbers = itertools.count(2)
         self._names: dict[str, str] = {}
         _ip(f"link add {self._bridge} type bridge")
+        # Its own address: otherwise it has the lowest of its ports', and what pods know of it is wrong when one leaves.
+        _ip(f"link set {self._bridge} address 02:00:00:00:00:01")
         _ip(f"addr add {self.host}/24 dev {self._bridge}")
         _ip(f"link set {self._bridge} up")
 

@@ -101,6 +101,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_callbacks": 40,
     "tests.test_canaries": 40,
     "tests.test_chart": 12,
+    "tests.test_containers": 30,
     "tests.test_crash": 330,
     "tests.test_documentation": 110,
     "tests.test_examples": 25,
