@@ -29,6 +29,7 @@ from benchmarks.callbacks import callbacks
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.drain import drain
 from benchmarks.fairness import fairness
+from benchmarks.kafka import kafka
 from benchmarks.open_model import measure, percentile
 from benchmarks.peers import (
     EMBEDDED,
@@ -280,6 +281,7 @@ PARTS = (
     "forward",
     "redis",
     "rabbitmq",
+    "kafka",
     "consume",
     "drain",
     "callbacks",
@@ -316,6 +318,7 @@ def main() -> int:
         "forward": lambda: forward(table, seconds),
         "redis": lambda: redis(table, seconds, rounds),
         "rabbitmq": lambda: rabbitmq(table, seconds, rounds),
+        "kafka": lambda: kafka(table, seconds, rounds, 3000 if options.quick else 10_000),
         "consume": lambda: consume(table, 5000 if options.quick else 10_000, rounds),
         "drain": lambda: drain(table, 5000 if options.quick else 20_000, rounds),
         "callbacks": lambda: callbacks(table, 2000 if options.quick else 5000, rounds),
