@@ -141,6 +141,7 @@ class KafkaSubscription:
     # Called by the member, in the reactor's thread
 
     def read(self, records: Sequence[Any]) -> None:
+        self.warning = None
         if self.stopped:
             return
         self._ahead.extend(records)
@@ -196,6 +197,11 @@ class KafkaSubscription:
             self._doubted(self)
         elif error.name() in ("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"):
             self.warning = f"{self.topic} cannot be read: {describe(error)}"
+        elif error.name() == "INCONSISTENT_GROUP_PROTOCOL":
+            self.warning = (
+                f"{self.topic} is not read: another program is in the consumer group {self.group}, and shares its "
+                "partitions in another way. Give one of them another group"
+            )
         elif error.name() == "_MAX_POLL_EXCEEDED":
             self._log.warn("{topic}: {reason}", topic=self.topic, reason=describe(error))
         else:

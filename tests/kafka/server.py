@@ -161,26 +161,33 @@ class KafkaServer(ServerProcess):
 
 
 class SecuredKafka(KafkaServer):
-    """With listeners for TLS, for SCRAM, and for a connection string over TLS. ``ca`` is the file to verify it with."""
+    """With listeners for TLS, for SCRAM, for tokens without a signature, and for a connection string over TLS.
+
+    ``ca`` is the file to verify it with. It asks again for user name and password, and for a token, every few seconds.
+    """
 
     users = ("--add-scram", "SCRAM-SHA-512=[name=alice,password=scr4m]")
 
     def more_listeners(self) -> dict[str, tuple[int, int]]:
-        self.tls_port, self.scram_port, self.hubs_port = ports = free_port(), free_port(), free_port()
-        return {name: (port, port) for name, port in zip(("TLS", "SASLSCRAM", "SASLTLS"), ports, strict=True)}
+        self.tls_port, self.scram_port, self.hubs_port, self.token_port = ports = [free_port() for _ in range(4)]
+        names = ("TLS", "SASLSCRAM", "SASLTLS", "SASLTOKEN")
+        return {name: (port, port) for name, port in zip(names, ports, strict=True)}
 
     def more_settings(self) -> dict[str, str]:
         self.ca, key = certify(self.directory)
         both = self.directory / "keystore.pem"
         both.write_bytes(key.read_bytes() + self.ca.read_bytes())
-        scram = "listener.name.saslscram"
+        scram, token = "listener.name.saslscram", "listener.name.sasltoken"
+        security = "org.apache.kafka.common.security"
         return {
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(both),
             f"{scram}.sasl.enabled.mechanisms": "SCRAM-SHA-512",
-            f"{scram}.scram-sha-512.sasl.jaas.config": (
-                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-            ),
+            f"{scram}.scram-sha-512.sasl.jaas.config": f"{security}.scram.ScramLoginModule required;",
+            f"{scram}.scram-sha-512.connections.max.reauth.ms": "2000",
+            f"{token}.sasl.enabled.mechanisms": "OAUTHBEARER",
+            f"{token}.oauthbearer.sasl.jaas.config": f"{security}.oauthbearer.OAuthBearerLoginModule required;",
+            f"{token}.oauthbearer.connections.max.reauth.ms": "60000",
         }
 
 

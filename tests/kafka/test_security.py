@@ -24,7 +24,7 @@ from tests.kafka.server import CONNECTION_STRING, KafkaServer, shared_secured_ka
 OURS: dict[str, Any] = {"group": "g", "seconds": 5.0, "largest": LARGEST_MESSAGE}
 
 
-class SecurityTests(TestCase):
+class SecurityCase(TestCase):
     """On one server"""
 
     timeout = 240
@@ -56,6 +56,10 @@ class SecurityTests(TestCase):
         self.assertLess(reactor.seconds() - began, 5.5)  # type: ignore[attr-defined]
         self.assertIn(reason, broker.unavailable_reason or "")
         self.assertNotIn("wr0ng", broker.unavailable_reason or "")
+
+
+class SecurityTests(SecurityCase):
+    """Each way in"""
 
     async def test_tls(self) -> None:
         """The certificate of the server is verified with the file, and without it nothing is sent."""
