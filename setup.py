@@ -25,10 +25,14 @@ KAFKA = ["confluent-kafka>=2.6"]
 SQS = ["boto3>=1.42"]
 PUBSUB = ["google-auth>=2.38", "Twisted[tls]>=26.10"]
 
+# What callers have sent, in the embedded file: AES-GCM of cryptography, which comes with this, and Twisted loads it.
+ENCRYPTION = ["Twisted[tls]>=26.10"]
+
 WEBSOCKET = ["wsproto>=1.2"]
 
 # A product adds its row here and nowhere else: ``all`` and ``test`` follow.
 EXTRAS = {
+    "encryption": ENCRYPTION,
     "event-hubs": KAFKA,
     "jwt": JWT,
     "kafka": KAFKA,

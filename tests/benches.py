@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -101,6 +101,10 @@ class SqliteBench(ClockedBench):
         self.directory = tempfile.mkdtemp(prefix="openhqm-", dir=shared if os.path.isdir(shared) else None)
         super().__init__()
 
+    def key_files(self) -> Sequence[str]:
+        """What the file is encrypted with."""
+        return ()
+
     def run_commit(self, commit: Callable[[], None]) -> Deferred[None]:
         """Commit at once. ``stall`` simulates a process that is killed before the commit, or before it learns of it."""
         if self.stall != "before":
@@ -120,7 +124,12 @@ class SqliteBench(ClockedBench):
 
     def open(self) -> None:
         self.stall = ""
-        self.file = SqliteFile(self.directory, self.clock, lambda commit: maybeDeferred(self.run_commit, commit))
+        self.file = SqliteFile(
+            self.directory,
+            self.clock,
+            lambda commit: maybeDeferred(self.run_commit, commit),
+            key_files=self.key_files(),
+        )
         self.store = SqliteResults(self.file, self.clock, self.ttl)
         self.queue = self.make_queue()
         started = self.queue.start()
@@ -199,6 +208,21 @@ class MemoryBench(ClockedBench):
             limits=self.limits,
         )
         self.store.start()
+
+
+class EncryptedBench(SqliteBench):
+    """The SQLite backend whose file is encrypted."""
+
+    def key_files(self) -> Sequence[str]:
+        path = os.path.join(self.directory, "file.key")
+        if not os.path.exists(path):
+            with open(path, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(os.urandom(32).hex())
+        return [path]
+
+
+def encrypted_bench(case: TestCase | SynchronousTestCase) -> EncryptedBench:
+    return EncryptedBench()
 
 
 def sqlite_bench(case: TestCase | SynchronousTestCase) -> SqliteBench:

@@ -24,7 +24,7 @@ from tests.servers import ROOT
 
 PROVISIONS = {"all", "docs", "test"}
 """Extras that are made of others, or that nothing of OpenHQM imports."""
-TECHNIQUES = {"jwt", "routing", "schema", "tls", "websocket"}
+TECHNIQUES = {"encryption", "jwt", "routing", "schema", "tls", "websocket"}
 """Extras that belong to no product."""
 LOADS = """
 import json, sys

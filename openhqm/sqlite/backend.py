@@ -53,4 +53,5 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
 
 def _file(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> SqliteFile:
     ours = settings.store_of(SqliteSettings)
-    return SqliteFile(os.path.abspath(ours.path), clock, run_commit, wait=ours.sync_milliseconds / 1000)
+    keys = [os.path.abspath(path) for path in ours.encryption_key_files]
+    return SqliteFile(os.path.abspath(ours.path), clock, run_commit, wait=ours.sync_milliseconds / 1000, key_files=keys)

@@ -39,8 +39,7 @@ class DeadLetters:
 
     def take(self, connection: apsw.Connection, number: int) -> None:
         """Within an operation of the file: remove one. `UnknownRequest` where it was removed before."""
-        connection.execute("DELETE FROM dead_letters WHERE number = ?", (_checked(number),))
-        if not connection.changes():
+        if not _deleted(connection, "number = ?", (_checked(number),)):
             raise _unknown(number)
 
     def reject(self, letter: DeadLetter) -> Deferred[None]:
@@ -63,15 +62,13 @@ class DeadLetters:
         removed = 0
         if seconds is not None:
             oldest = "SELECT number FROM dead_letters WHERE at <= ? ORDER BY at LIMIT ?"
-            connection.execute(f"DELETE FROM dead_letters WHERE number IN ({oldest})", (now - seconds, MOST_TRIMMED))
-            removed += connection.changes()
+            removed += _deleted(connection, f"number IN ({oldest})", (now - seconds, MOST_TRIMMED))
         if most is not None:
             (count,) = fetch_one(connection, "SELECT count(*) FROM dead_letters")
             if count > most:
                 first = "SELECT number FROM dead_letters ORDER BY number LIMIT ?"
                 too_many = min(count - most, MOST_TRIMMED)
-                connection.execute(f"DELETE FROM dead_letters WHERE number IN ({first})", (too_many,))
-                removed += connection.changes()
+                removed += _deleted(connection, f"number IN ({first})", (too_many,))
         if removed:
             self._file.after_commit(partial(self._log.warn, TRIMMED, count=removed))
         return removed
@@ -99,8 +96,10 @@ class DeadLetters:
 
     def _last(self) -> int:
         # SQLite keeps it, so that it gives out none twice (its manual, AUTOINCREMENT).
-        row = fetch_one(self._file.reader, "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'")
-        return int(row[0]) if row is not None else 0
+        row = fetch_one(
+            self._file.reader, "SELECT seq FROM sqlite_sequence WHERE name IN ('dead_letters', 'sealed_dead_letters')"
+        )
+        return 0 if row is None or row[0] is None else int(row[0])
 
     def find(self, number: int) -> DeadLetter:
         """The one with this number; `UnknownRequest`."""
@@ -115,6 +114,12 @@ class DeadLetters:
             self._file.reader, "SELECT (SELECT count(*) FROM dead_letters), (SELECT min(at) FROM dead_letters)"
         )
         return Depth(count, 0, 0, oldest)
+
+
+def _deleted(connection: apsw.Connection, which: str, values: tuple[Any, ...]) -> int:
+    before = connection.total_changes()
+    connection.execute(f"DELETE FROM dead_letters WHERE {which}", values)
+    return connection.total_changes() - before
 
 
 def _checked(number: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -24,10 +24,11 @@ from twisted.python.failure import Failure
 from openhqm.errors import CannotStart, FileInUse, NotDurable
 from openhqm.policy.ids import CorrelationIds
 from openhqm.runtime.forks import keep_from_forks
-from openhqm.sqlite.opening import check_layout, create, open_database, step_up
+from openhqm.sqlite.opening import check_layout, configure, create, open_database, step_up
 from openhqm.sqlite.patience import LOCKED, begin, begin_patiently
+from openhqm.sqlite.sealed_tables import open_seals, show_sealed
 from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages, frames_in_log, torn_frames
-from openhqm.sqlite.sql import Reader, fetch_all, fetch_one
+from openhqm.sqlite.sql import Reader, fetch_one
 
 T = TypeVar("T")
 Operation = Callable[[apsw.Connection], T]
@@ -52,7 +53,7 @@ STORAGE_ERRORS = (
 class SqliteFile:
     """The database in ``directory``. ``run_commit`` runs a blocking function, and fires when it is done.
     A transaction begins ``wait`` seconds after the first write that it is for: the more writes share a sync, the fewer
-    syncs wear the disk.
+    syncs wear the disk. ``key_files`` has the keys of an encrypted file (`openhqm.sqlite.sealing`).
 
     `write` is the one way to change anything. An operation is a function of the connection; it may run twice
     (when another one in its transaction failed), so all it does outside the database goes to `after_commit`.
@@ -60,7 +61,14 @@ class SqliteFile:
 
     _log = Logger()
 
-    def __init__(self, directory: str, clock: IReactorTime, run_commit: RunCommit, wait: float = 0.0) -> None:
+    def __init__(
+        self,
+        directory: str,
+        clock: IReactorTime,
+        run_commit: RunCommit,
+        wait: float = 0.0,
+        key_files: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self._path = os.path.join(directory, "openhqm.db")
         self._damage: str | None = None
@@ -68,6 +76,7 @@ class SqliteFile:
         self._clock = clock
         self._run_commit = run_commit
         self._wait = wait
+        self._key_files = key_files
         self._waiting: list[tuple[Operation[Any], Deferred[Any]]] = []
         self._after: list[Callable[[], None]] = []
         self._scheduled = False
@@ -91,10 +100,13 @@ class SqliteFile:
         path = self._path
         try:
             if not check_files(path):
-                create(path)
+                create(path, bool(self._key_files))
             self.connection = self._connect(path)
             secret = fetch_one(self.connection, "SELECT value FROM meta WHERE name='secret'")[0]
             self.reader = open_database(path, apsw.SQLITE_OPEN_READONLY, Reader)
+            if self._seals is not None:
+                show_sealed(self.connection, self._seals, writes=True)
+                show_sealed(self.reader, self._seals, writes=False)
             self.reader.failed = self._unreadable
             self.ids = CorrelationIds(secret)
             self._presence = Presence(path)
@@ -330,25 +342,13 @@ class SqliteFile:
                 text = "the end of {path}-wal was torn: {frames} pages of a commit that was never confirmed are cut off"
                 self._log.warn(text, path=path, frames=torn)
             check_pages(connection, path)
-            self._configure(connection, path)
+            configure(connection, path)
             step_up(connection)
+            self._seals = open_seals(connection, path, self._key_files)
         except BaseException:
             connection.close()  # or its log stays behind, also where the database is moved away
             raise
         return connection
-
-    def _configure(self, connection: apsw.Connection, path: str) -> None:
-        for name, value, wanted in (
-            ("journal_mode", "WAL", "wal"),
-            ("synchronous", "FULL", 2),
-            ("cache_size", "-8192", -8192),
-            ("journal_size_limit", str(64 * 1024 * 1024), 64 * 1024 * 1024),
-            ("wal_autocheckpoint", "1000", 1000),
-        ):
-            fetch_all(connection, f"PRAGMA {name}={value}")
-            found = fetch_one(connection, f"PRAGMA {name}")[0]
-            if found != wanted:
-                raise CannotStart(f"{path}: PRAGMA {name} is {found}, not {wanted}, on this file system")
 
     def _take_lock(self, path: str) -> int:
         """An advisory lock that the kernel lets go of with the process, however that ends."""

@@ -11,14 +11,18 @@ import apsw
 
 from openhqm.errors import CannotStart
 from openhqm.sqlite.schema import APPLICATION_ID, STEPS_UP, TABLES, VERSION
+from openhqm.sqlite.sealed_tables import seal_tables
 from openhqm.sqlite.shrinking import INCREMENTAL
-from openhqm.sqlite.sql import fetch_one
+from openhqm.sqlite.sql import fetch_all, fetch_one
 
 C = TypeVar("C", bound=apsw.Connection)
 
 
-def create(path: str) -> None:
-    """Make an empty database, which takes its name when it is complete: a half of one is never taken for ours."""
+def create(path: str, sealed: bool = False) -> None:
+    """Make an empty database, which takes its name when it is complete: a half of one is never taken for ours.
+
+    ``sealed``: it is encrypted.
+    """
     new = f"{path}.new"
     for leftover in (new, f"{new}-journal"):
         with suppress(FileNotFoundError):
@@ -28,6 +32,8 @@ def create(path: str) -> None:
         connection.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # no effect once there is a table
         with connection:
             connection.execute(TABLES)
+            if sealed:
+                seal_tables(connection)
             connection.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={VERSION}")
@@ -68,3 +74,18 @@ def open_database(path: str, flags: int, make: type[C]) -> C:
     # Or SQLite plans some statements again for each value that they are given, which takes longer than running them.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     return connection
+
+
+def configure(connection: apsw.Connection, path: str) -> None:
+    """How the connection that writes uses the file. `CannotStart` where the file system does not allow it."""
+    for name, value, wanted in (
+        ("journal_mode", "WAL", "wal"),
+        ("synchronous", "FULL", 2),
+        ("cache_size", "-8192", -8192),
+        ("journal_size_limit", str(64 * 1024 * 1024), 64 * 1024 * 1024),
+        ("wal_autocheckpoint", "1000", 1000),
+    ):
+        fetch_all(connection, f"PRAGMA {name}={value}")
+        found = fetch_one(connection, f"PRAGMA {name}")[0]
+        if found != wanted:
+            raise CannotStart(f"{path}: PRAGMA {name} is {found}, not {wanted}, on this file system")

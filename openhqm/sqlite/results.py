@@ -147,11 +147,12 @@ class SqliteResults:
     def note_ending(self, connection: apsw.Connection, key: int, reply: Reply) -> bool:
         """Record the ending unless there is one. False: there was, and the reply is dropped."""
         number = self._last_number(connection, key) + 1
+        before = connection.total_changes()
         connection.execute(
             "INSERT OR IGNORE INTO endings VALUES (?, ?, ?, ?)",
             (key, number, self._clock.seconds() + self._ttl, encode_reply(reply)),
         )
-        if not connection.changes():
+        if connection.total_changes() == before:
             return False
         self.log.note(connection, key, reply)
         for call in self.within_ending:

@@ -13,6 +13,8 @@ from openhqm.config.validators import between, not_empty
 class SqliteSettings:
     """``path`` is a directory of its own, relative to where the process was started; it is made if it is missing.
 
+    ``encryption_key_files`` have the keys that requests and replies are encrypted with: the first one writes, all read.
+
     ``sync_milliseconds`` is how long a commit waits for more writes to share its sync with.
     """
 
@@ -20,3 +22,4 @@ class SqliteSettings:
     sync_milliseconds: float = attrs.field(
         default=0.0, validator=between(0, 1000), metadata=short_form("sync_milliseconds")
     )
+    encryption_key_files: list[str] = attrs.field(factory=list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openhqm.testing import backend_contract
-from tests.benches import memory_bench, sqlite_bench
+from tests.benches import encrypted_bench, memory_bench, sqlite_bench
 from tests.queue.single_product import SingleProduct
 
 
@@ -13,6 +13,10 @@ class MemoryContract(backend_contract(memory_bench), SingleProduct):  # type: ig
 
 class SqliteContract(backend_contract(sqlite_bench), SingleProduct):  # type: ignore[misc]
     """The embedded SQLite backend."""
+
+
+class EncryptedContract(backend_contract(encrypted_bench), SingleProduct):  # type: ignore[misc]
+    """The embedded SQLite backend whose file is encrypted."""
 
 
 del backend_contract, SingleProduct
