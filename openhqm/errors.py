@@ -156,6 +156,14 @@ class QueueFull(NotDurable):
     """`queue.limits` takes no further request before others have ended."""
 
 
+class TooMuchQueued(QueueFull):
+    """As many requests of the tenant wait as ``limit`` allows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"tenants: {limit} requests of a tenant wait for their first attempt, and no more may")
+        self.limit = limit
+
+
 class DeadlineUnmet(QueueFull):
     """What waits in the queue has waited for longer than this request has until its deadline."""
 

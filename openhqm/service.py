@@ -56,6 +56,7 @@ from openhqm.options import OpenHQMOptions
 from openhqm.policy.addressing import Addressing
 from openhqm.queue.orphans import Orphans
 from openhqm.queue.shedding import Shedding, count_shed
+from openhqm.queue.tenant_backlogs import make_tenant_backlogs
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.ending import end_late, end_within
 from openhqm.runtime.forks import end_forks_at
@@ -157,8 +158,10 @@ class OpenHQM(Service):
         rules, is_away = (read_submission, check_submission), pool.is_away if pool is not None else never_away
         limits = settings.queue.limits.limits
         shedding = Shedding(queue, settings.queue.request_queue, reactor, limits, count_shed(self.registry))
+        backlogs = make_tenant_backlogs(settings, queue, shedding, reactor, lambda: self._door.addressing)
+        admission = backlogs or shedding
         self.bridges = Bridges(
-            settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry, is_away, shedding
+            settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry, is_away, admission
         )
         door_metrics = DoorMetrics(self.registry)
         self._waiting = LongPolls(store, reactor)
@@ -177,7 +180,7 @@ class OpenHQM(Service):
             addressing=addressing,
             ahead=ahead,
             has_room=send_budget.has_room,
-            admission=shedding,
+            admission=admission,
         )
         queues = self._queues(settings, addressing)
         self._metrics = Metrics(self._collect, queue, (*queues, settings.queue.dead_letter_queue), reactor)
@@ -196,6 +199,7 @@ class OpenHQM(Service):
             None if self._parent is None else partial(self._parent.fleet_status, False),
             limits,
             passes_through=settings.proxy.sidecar.enabled,
+            tenants=backlogs,
         )
         self._own_paths = settings.own_paths()
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)

@@ -65,7 +65,7 @@ def contradictions(settings: Settings, products: Products) -> list[tuple[str, st
     found += _about_too_many_queues(settings)
     found += about_bridges(settings, products)
     found += about_schemas(settings)
-    found += about_tenants(settings)
+    found += about_tenants(settings, products)
     for index, route in enumerate(settings.routing.routes):
         if route.endpoint == CALLERS and CALLERS in settings.proxy.names:
             found.append((f"routing.routes.{index}.endpoint", "callers is for URLs that requests name themselves"))

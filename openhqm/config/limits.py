@@ -25,8 +25,9 @@ class RateLimit:
 class TenantLimits:
     """How much the callers of one tenant may submit together: so many requests and bytes in each second.
 
-    None: no limit.
+    ``queued`` is how many of its requests may wait for their first attempt. None: no limit.
     """
 
+    queued: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
     requests_per_second: float | None = attrs.field(default=None, validator=optional(between(0.001, 1_000_000)))
     bytes_per_second: int | None = attrs.field(default=None, validator=optional(between(1, 1 << 40)))

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from openhqm.config.model import Settings
+from openhqm.config.products import Kind, Products
 from openhqm.policy.permissions import OTHERS
 
 
-def about_tenants(settings: Settings) -> Iterator[tuple[str, str]]:
+def about_tenants(settings: Settings, products: Products) -> Iterator[tuple[str, str]]:
     """Each key about tenants with what is wrong with it beside the others."""
     rows = settings.tenants
     if not rows:
@@ -25,6 +26,11 @@ def about_tenants(settings: Settings) -> Iterator[tuple[str, str]]:
             if name not in names:
                 reason = f"tenants has no row for {name}: correct the name, add the row, or one named '{OTHERS}'"
                 yield key, reason
+    if products[settings.queue.type].kind is not Kind.BACKEND:
+        for index, row in enumerate(rows):
+            if row.limits.queued is not None:
+                reason = f"cannot be kept: {settings.queue.type} does not tell whose requests wait in it"
+                yield f"tenants.{index}.limits.queued", f"{reason}; leave it out, and limit requests_per_second"
     if settings.auth.type in (None, "none") and not named:
         reason = "has no effect, because callers need no key, so that their requests have no tenant"
         yield "tenants", f"{reason}: set auth.type, or leave it out"

@@ -61,6 +61,11 @@ def shares_of(tenants: Sequence[Tenant]) -> dict[str | None, Share]:
     return {None if each.name == OTHERS else each.name: Share(each.weight, each.reserved) for each in tenants}
 
 
+def queued_of(tenants: Sequence[Tenant]) -> dict[str | None, int | None]:
+    """How many requests of each may wait, and with None of all without a row together; None: any number."""
+    return {None if each.name == OTHERS else each.name: each.limits.queued for each in tenants}
+
+
 def permissions_of(tenants: Sequence[Tenant]) -> Permissions | None:
     """What each tenant may ask for; None: all of it."""
     if all(each.endpoints is None and each.operations is None for each in tenants):

@@ -21,6 +21,7 @@ from openhqm.errors import (
     NotPermitted,
     OpenHQMError,
     PayloadRefused,
+    TooMuchQueued,
     UnknownRequest,
 )
 from openhqm.http1.messages import REASONS, Answer, Fields
@@ -55,6 +56,7 @@ STATUS: tuple[tuple[type[OpenHQMError], int], ...] = (
     (NotPermitted, 403),
     (InvalidRequest, 422),
     (IdempotencyConflict, 422),
+    (TooMuchQueued, 429),
     (NotDurable, 503),
 )
 
@@ -94,6 +96,10 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
             detail = (
                 f"the first request in the queue has waited for {error.waited:.0f} s, and this one has "
                 f"{error.timeout:g} s: it was not accepted; repeat it after the time in Retry-After, or with more time"
+            )
+        if isinstance(error, TooMuchQueued):
+            detail = (
+                f"{error.limit} requests of this tenant wait, and no more may: repeat it after the time in Retry-After"
             )
         fields = ((b"Retry-After", b"%d" % error.retry_after),)
     if status == 500:

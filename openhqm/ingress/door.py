@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
 from openhqm.delivery.long_polling import LongPolls
-from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, UnknownRequest
+from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, TooMuchQueued, UnknownRequest
 from openhqm.http1.messages import Answer, Fields
 from openhqm.http1.send_budget import SENDING
 from openhqm.ingress.answers import HTTPProblem, field, problem
@@ -152,6 +152,9 @@ class Door:
             publishing = self._clock.seconds()
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
             acceptance = await self._admission.accept(submission, claim, follow_ups)
+        except TooMuchQueued:
+            metrics.limited.inc()
+            raise
         except NotDurable as error:
             metrics.unavailable.inc()
             self._unavailable.note(error.reason)

@@ -18,6 +18,7 @@ from openhqm.ingress.answers import problem
 from openhqm.ingress.queue_metrics import Metrics
 from openhqm.interfaces import IMessageQueue
 from openhqm.policy.limits import NO_LIMITS, Limits
+from openhqm.queue.tenant_backlogs import TenantBacklogs, described
 from openhqm.runtime.deferreds import deferred
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
@@ -32,6 +33,7 @@ class Health:
     an operator should know although everything works. ``fleet_status``, where the process has a parent, fires with the
     status of all processes, or fails with `TimeoutError`. ``metrics`` is None where metrics are switched off.
     ``passes_through``: an application stands behind it, which callers reach whether or not the queue can be.
+    ``tenants`` knows how much of each waits.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Health:
         limits: Limits = NO_LIMITS,
         *,
         passes_through: bool = False,
+        tenants: TenantBacklogs | None = None,
     ) -> None:
+        self._tenants = tenants
         self.draining = False  # set once the process has been told to stop
         self._queue = queue
         self._type = queue_type
@@ -78,6 +82,7 @@ class Health:
             "status": "degraded" if troubles else "ok",
             "version": __version__,
             "queue": {"type": self._type, "durable": self._queue.traits.durable, **await self._load()},
+            **await described(self._tenants),
             "processes": Counter(process.state for process in status.processes),
             "troubles": troubles,
             "warnings": warnings,

@@ -102,6 +102,10 @@ class Addressing:
                 found += [share_of(name, each) for each in self.shares]
         return found
 
+    def shared_queues(self, requests: str) -> list[str]:
+        """The names of the queues that the shares of tenants are beside."""
+        return [queue_name(requests, in_name) for in_name, _, partition in self.lanes() if partition is None]
+
     def lanes(self) -> Iterator[tuple[str | None, str | None, int | None]]:
         """Every queue that needs workers: the endpoint in its name, the endpoint it is for, and its partition."""
         partitions = [None, *range(self.partitioning.count)] if self.partitioning is not None else [None]

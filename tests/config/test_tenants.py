@@ -66,6 +66,13 @@ class TenantsTests(ConfigCase):
         self.assertEqual(complaint.key, "tenants")
         self.assertIn("1111 queues", complaint.reason)
 
+    def test_queued(self) -> None:
+        """Where a broker has the queue it is not known whose requests wait, and that limit is refused."""
+        text = f"{KEYS}tenants: [{{name: acme, limits: {{queued: 5}}}}]\n"
+        self.assertEqual(self.load(text).tenants[0].limits.queued, 5)
+        self.assertEqual(len(self.load(f"{text}queue: {{type: redis}}").tenants), 1)
+        self.assertEqual(self.complaint(f"{text}queue: {{type: rabbitmq}}").key, "tenants.0.limits.queued")
+
     def test_without_keys(self) -> None:
         """Where callers need no key their requests have no tenant, and a row would be for nothing."""
         for auth in ("", "auth: {type: none}\n"):

@@ -249,7 +249,8 @@ class SharesTests(TenantsCase):
     backend: dict[str, str] = {"OPENHQM_WORKER__COUNT": "1"}
 
     def settings(self) -> dict[str, str]:
-        return {**self.backend, "OPENHQM_TENANTS": json.dumps([{"name": "acme"}, {"name": "globex"}])}
+        rows = [{"name": "acme", "limits": {"queued": 20}}, {"name": "globex"}]
+        return {**self.backend, "OPENHQM_TENANTS": json.dumps(rows)}
 
     def test_next(self) -> None:
         """One request is worked on next, or after one, where many of another tenant have waited longer."""
@@ -265,6 +266,28 @@ class SharesTests(TenantsCase):
             self.assertEqual(status, 200, body)
             ended.append((json.loads(body)["completed_at"], who))
         self.assertIn("globex", [who for _, who in sorted(ended)[:3]])
+
+    def test_queued(self) -> None:
+        """As many wait as may: the next is refused, alone and in a batch, and another tenant's is not."""
+        holds = self.submit("acme", "wait")
+        while json.loads(self.ask("acme", "GET", f"/api/v1/status/{holds}")[1])["status"] != "PROCESSING":
+            pass
+        batch = {"requests": [{"payload": "wait"}] * 30}
+        status, body = self.ask("acme", "POST", "/api/v1/batch", batch)
+        answer = json.loads(body)
+        self.assertEqual(status, 202)
+        self.assertIn(len(answer["accepted"]), (19, 20))  # the first one may not be known to have begun
+        self.assertEqual({each["problem"]["status"] for each in answer["rejected"]}, {429})
+        status, fields, body = self.server.ask(
+            "POST", "/api/v1/submit", {"payload": 1}, {"OpenHQM-Key": self.secrets["acme"]}
+        )
+        self.assertEqual((status, json.loads(body)["status"]), (429, 429))
+        self.assertGreaterEqual(int(fields["retry-after"]), 1)
+        self.submit("globex", "wait")
+        _, _, body = self.server.ask("GET", "/health", None, {"OpenHQM-Key": self.secrets["acme"]})
+        told = json.loads(body)["tenants"]
+        self.assertEqual(told["acme"], {"queued": len(answer["accepted"]), "limit": 20})
+        self.assertEqual(told["globex"], {"queued": 1, "limit": None})
 
     def test_removed(self) -> None:
         """What waits in the share of a tenant is worked on after a restart without its row, and without any row."""

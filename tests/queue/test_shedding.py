@@ -17,7 +17,8 @@ from openhqm.memory.results import MemoryResults
 from openhqm.messages import IdempotencyClaim, Priority, Submission, Waiting
 from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.limits import NO_LIMITS, Limits
-from openhqm.queue.shedding import LOOK_SECONDS, STALE_SECONDS, Shedding, count_shed
+from openhqm.queue.backlogs import LOOK_SECONDS, STALE_SECONDS
+from openhqm.queue.shedding import Shedding, count_shed
 
 PLAIN = Submission(b"1")
 CLAIM = IdempotencyClaim("key", b"print")
