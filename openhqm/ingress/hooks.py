@@ -37,7 +37,9 @@ class Hooks:
         hook = self._hooks.get(name)
         return None if hook is None else hook.tenant
 
-    async def accept(self, name: str, body: bytes, fields: Fields, connection: Any = None) -> Answer:
+    async def accept(
+        self, name: str, body: bytes, fields: Fields, connection: Any = None, query: bytes = b""
+    ) -> Answer:
         """The 202. `HTTPProblem` 404 and 401; the errors of `Door.take`. ``fields`` have names in lower case.
 
         An address that has sent too many wrong signatures gets 429, and nothing is computed for it.
@@ -50,7 +52,7 @@ class Hooks:
             return self._wrong.refusal(wait)
 
         def read(now: float) -> tuple[Submission, IdempotencyClaim]:
-            claim = _claim(name, self._genuine(hook, fields, body, now, connection))
+            claim = _claim(name, self._genuine(hook, fields, body, now, connection, query))
             return _submission(name, hook, body, fields), claim
 
         acceptance = await self._door.take(
@@ -59,13 +61,15 @@ class Hooks:
         replayed: Fields = ((b"Idempotency-Replayed", b"true"),) if acceptance.replayed else ()
         return Answer(202, acceptance_document(acceptance, self._door.ahead()), fields=replayed)
 
-    def _genuine(self, hook: Hook, fields: Fields, body: bytes, now: float, connection: Any) -> str:
+    def _genuine(self, hook: Hook, fields: Fields, body: bytes, now: float, connection: Any, query: bytes) -> str:
+        url = (hook.url or "").encode() + (b"?" + query if query else b"")
+
         def one(name: bytes) -> bytes | None:
             values = [value for each, value in fields if each == name]
             return values[0] if len(values) == 1 else None
 
         try:
-            return verify(hook.preset or "", hook.secrets, one, body, now, hook.tolerance_seconds)
+            return verify(hook.preset or "", hook.secrets, one, body, now, hook.tolerance_seconds, url)
         except NotGenuine:
             if self._wrong is not None:
                 self._wrong.note(connection)

@@ -266,7 +266,8 @@ class Routes:
             raise HTTPProblem(404, "there is no such hook")
         body, fields = request.content.read(), tuple(_fields(request))
         self._limit(request, 1, len(body), self._hooks.tenant(name))
-        return send(request, await self._hooks.accept(name, body, fields, request.channel))
+        query = request.uri.partition(b"?")[2]
+        return send(request, await self._hooks.accept(name, body, fields, request.channel, query))
 
     @app.route("/health", methods=["GET"])
     @deferred

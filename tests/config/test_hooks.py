@@ -25,6 +25,10 @@ class HooksTests(ConfigCase):
             (f"code: {{preset: standard_webhooks, {SECRET}}}", "hooks.code.secrets.0"),
             (f"code: {{preset: github, {SECRET}, tolerance_seconds: 5}}", "hooks.code.tolerance_seconds"),
             (f"code: {{preset: github, {SECRET}, endpoint: nowhere}}", "hooks.code.endpoint"),
+            (f"code: {{preset: twilio, {SECRET}}}", "hooks.code.url"),
+            (f"code: {{preset: twilio, {SECRET}, url: 'ftp://a.test'}}", "hooks.code.url"),
+            (f"code: {{preset: twilio, {SECRET}, url: 'https://a.test/hooks/code?a=b'}}", "hooks.code.url"),
+            (f"code: {{preset: github, {SECRET}, url: 'https://a.test/hooks/code'}}", "hooks.code.url"),
             (f"'a/b': {{preset: github, {SECRET}}}", "hooks"),
         ):
             complaint = self.complaint(f"hooks: {{{text}}}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.policy.test_hook_signatures import github, slack
+from tests.policy.test_hook_signatures import FORM, github, slack, twilio
 from tests.servers import Server
 
 JOBS = """
@@ -20,6 +20,7 @@ def handle(work):
 """
 HOOKS = {
     "code": {"preset": "github", "secrets": ["one", "two"], "operation": "built"},
+    "calls": {"preset": "twilio", "secrets": ["12345"], "url": "https://mycompany.com/myapp.php"},
     "chat": {"preset": "slack", "secrets": ["three"]},
 }
 
@@ -50,6 +51,12 @@ class HooksTests(SynchronousTestCase):
         result = self.response(accepted)["result"]
         self.assertEqual(result["payload"], {"b": 1.1, "a": 2})
         self.assertEqual((result["metadata"], result["event"]), ({"hook": "code", "operation": "built"}, "push"))
+
+    def test_signed_url(self) -> None:
+        """Where the URL is signed, it is the configured one with the query that came: a proxy may have rewritten it."""
+        fields = {**twilio("12345", FORM, 0), "Content-Type": "application/x-www-form-urlencoded"}
+        self.assertEqual(self.deliver("calls?foo=1&bar=2", FORM, fields)[0], 202)
+        self.assertEqual(self.deliver("calls?foo=1&bar=3", FORM, fields)[0], 401)
 
     def test_once(self) -> None:
         """A delivery that the sender repeats is the same request, also where it tells more this time."""

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from base64 import b64encode
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl
 
 from standardwebhooks import Webhook
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +15,8 @@ from openhqm.policy.hook_signatures import PRESETS, TIMED, NotGenuine, check_sec
 
 NOW = 1531420618.0
 WHSEC = "whsec_" + b64encode(b"s" * 32).decode()
+URL = "https://mycompany.com/myapp.php?foo=1&bar=2"
+FORM = b"Digits=1234&To=%2B18005551212&From=%2B14158675309&Caller=%2B14158675309&CallSid=CA1234567890ABCDE"
 BODY = b'{"id": "evt_1", "event_id": "Ev1", "text": "\xc3\xbc"}'
 
 
@@ -43,18 +46,26 @@ def slack(secret: str, body: bytes, at: int) -> dict[str, str]:
     return {"x-slack-signature": f"v0={signed}", "x-slack-request-timestamp": str(at)}
 
 
+def twilio(secret: str, body: bytes, at: int) -> dict[str, str]:
+    fields = sorted(set(parse_qsl(body.decode("ascii", "ignore"), keep_blank_values=True)))
+    signed = URL + "".join(name + value for name, value in fields)
+    return {"x-twilio-signature": b64encode(hmac.new(secret.encode(), signed.encode(), hashlib.sha1).digest()).decode()}
+
+
 SENDERS = {
     "standard_webhooks": (standard, WHSEC, "msg_1"),
     "stripe": (stripe, "whsec_stripe", "evt_1"),
     "github": (github, "secret", "72d3162e"),
     "shopify": (shopify, "hush", "b54557e4"),
     "slack": (slack, "8f742231b10e8888abcd99yyyzzz85a5", "Ev1"),
+    "twilio": (twilio, "12345", "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
 }
+BODIES = {"twilio": FORM}
 
 
-def ask(preset: str, fields: dict[str, str], body: bytes, *secrets: str, now: float = NOW) -> str:
+def ask(preset: str, fields: dict[str, str], body: bytes, *secrets: str, now: float = NOW, url: str = URL) -> str:
     given = {name.encode(): value.encode() for name, value in fields.items()}
-    return verify(preset, secrets, given.get, body, now, 300)
+    return verify(preset, secrets, given.get, body, now, 300, url.encode())
 
 
 class SendersTests(SynchronousTestCase):
@@ -83,33 +94,76 @@ class SendersTests(SynchronousTestCase):
             ask("slack", fields, body, "8f742231b10e8888abcd99yyyzzz85a5"), fields["x-slack-signature"][3:]
         )
 
+    def test_twilio(self) -> None:
+        """The example of Twilio's own library holds, with and without the port, and nothing that differs from it."""
+        fields = {"x-twilio-signature": "RSOYDt4T1cUTdK1PDd93/VVr8B8="}
+        self.assertEqual(ask("twilio", fields, FORM, "12345"), fields["x-twilio-signature"])
+        ask("twilio", fields, b"&".join(reversed(FORM.split(b"&"))), "12345")
+        ask("twilio", fields, FORM, "12345", url=URL.replace(".com/", ".com:443/"))
+        for url, body in (
+            (URL.replace("https", "http"), FORM),
+            (URL.replace("mycompany", "other"), FORM),
+            (URL.replace(".com/", ".com:8443/"), FORM),
+            (URL + "&a=b", FORM),
+            (URL.partition("?")[0], FORM),
+            (URL, FORM + b"&a=b"),
+            (URL, FORM.replace(b"1234", b"1235")),
+            (URL, b""),
+            (URL, b"\xff=1"),
+            (URL, b"a=%FF"),
+            (URL, b"a=b&" * 5000),
+        ):
+            self.assertRaises(NotGenuine, ask, "twilio", fields, body, "12345", url=url)
+
+    def test_twilio_json(self) -> None:
+        """JSON is signed by its hash in the URL, which has to be that of the body, and stand there once."""
+        body = b'{"property": "value", "boolean": true}'
+        hashed = hashlib.sha256(body).hexdigest()
+        for query, sent, genuine in (
+            (f"bodySHA256={hashed}", body, True),
+            (f"foo=1&bodySHA256={hashed}", body, True),
+            (f"bodySHA256={hashed}", body + b" ", False),
+            (f"bodySHA256={hashed}&bodySHA256={hashed}", body, False),
+            ("bodySHA256=", body, False),
+            (f"bodySHA256={hashed.upper()}", body, False),
+        ):
+            url = f"https://mycompany.com/myapp.php?{query}"
+            signature = b64encode(hmac.new(b"12345", url.encode(), hashlib.sha1).digest()).decode()
+            try:
+                found = ask("twilio", {"x-twilio-signature": signature}, sent, "12345", url=url)
+            except NotGenuine:
+                found = None
+            self.assertEqual(found, signature if genuine else None, query)
+
     def test_genuine(self) -> None:
         """A signature by any of the secrets holds, and the delivery has the sender's id."""
         for preset, (sign, secret, id) in SENDERS.items():
             other = WHSEC[:-8] + "AAAAAAA=" if preset == "standard_webhooks" else "other"
-            self.assertEqual(ask(preset, sign(secret, BODY, int(NOW)), BODY, other, secret), id, preset)
+            body = BODIES.get(preset, BODY)
+            self.assertEqual(ask(preset, sign(secret, body, int(NOW)), body, other, secret), id, preset)
 
     def test_refused(self) -> None:
         """Nothing else holds: another secret or body, fields that are missing, empty, malformed or another sender's."""
         for preset, (sign, secret, _) in SENDERS.items():
-            good = sign(secret, BODY, int(NOW))
+            body = BODIES.get(preset, BODY)
+            good = sign(secret, body, int(NOW))
             other = WHSEC[:-8] + "AAAAAAA=" if preset == "standard_webhooks" else "other"
             row = PRESETS[preset]
             signature = row.signature.decode()
             wrong: list[tuple[dict[str, str], bytes, str]] = [
-                (good, BODY + b" ", secret),
-                (good, BODY, other),
-                ({}, BODY, secret),
-                *(({name: value for name, value in good.items() if name != each}, BODY, secret) for each in good),
+                (good, body + b" ", secret),
+                (good, body, other),
+                ({}, body, secret),
+                *(({name: value for name, value in good.items() if name != each}, body, secret) for each in good),
                 *(
-                    ({**good, signature: value}, BODY, secret)
+                    ({**good, signature: value}, body, secret)
                     for value in ("", "=", "v1,", "t=,v1=", "sha256=", "v0=", good[signature][:-2], "\xff", "a," * 5000)
                 ),
-                ({**good, signature: good[signature].upper()}, BODY, secret),
+                ({**good, signature: good[signature].upper()}, body, secret),
             ]
-            for fields, body, key in wrong:
+            for fields, sent, key in wrong:
                 try:
-                    ask(preset, fields, body, key)
+                    ask(preset, fields, sent, key)
                 except NotGenuine:
                     continue
                 self.fail(f"{preset} took {fields}")
