@@ -26,10 +26,11 @@ from openhqm.policy.queue_names import BACKLOG
 from openhqm.policy.reason_classes import ReasonClass
 from openhqm.policy.text_templates import LEVELS, TOPIC, TextTemplate, one_level
 
-SEEN_SECONDS = 3600.0
-"""How long it is known that a message was accepted."""
 SEEN_BRIEFLY_SECONDS = 60.0
-"""The same where its identity is given to another message after a while: MQTT uses its packet identifiers again."""
+"""How long it is known that a message was accepted where its identity is given to another one after a while.
+
+MQTT uses its packet identifiers again.
+"""
 LONGEST_TOPIC = 1024
 MOST_LEVELS = 100
 LONGEST_IDENTITY = 255
@@ -114,7 +115,7 @@ class Reader:
         if identity is not None:
             digest = blake2b(message.body, digest_size=16)
             digest.update(about.topic.encode("utf-8", "surrogatepass"))
-            seconds = SEEN_SECONDS if certain else SEEN_BRIEFLY_SECONDS
+            seconds = bridge.seen_seconds if certain else SEEN_BRIEFLY_SECONDS
             claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
         return Reading(submission, claim, certain, follow_ups)
 

@@ -100,11 +100,12 @@ def _reply(instance: object, attribute: object, value: Any) -> None:
 class Bridge:
     """A foreign channel whose messages become requests.
 
-    ``endpoint`` and ``operation``: where they go; routes decide where both are None. ``most`` is how many messages may
-    be neither accepted nor acknowledged. ``reply`` None: a reply goes to the message's own address, if it has one.
-    ``dead_letters`` is the channel of the same broker into which a message that fails for good is published.
+    ``endpoint`` and ``operation``: where they go; routes decide where both are None. ``most`` is how many messages
+    may be neither accepted nor acknowledged. ``reply`` None: a reply goes to the message's own address, if it has
+    one. ``dead_letters`` is the channel of the same broker into which a message that fails for good is published.
     ``required`` is what has to be kept (`openhqm.policy.guarantees`). The requests are on behalf of ``tenant``, whose
-    keys may read them. ``order``: the messages of one key are worked on one after the other, all are, or none.
+    keys may read them. ``seen_seconds``: for so long a message that comes again is recognised. ``order``: the
+    messages of one key are worked on one after the other, all are, or none.
     """
 
     name: str = ""
@@ -123,6 +124,7 @@ class Bridge:
     dead_letters: str | None = attrs.field(default=None, validator=optional(not_empty))
     required: str | None = attrs.field(default=None, validator=optional(one_of(OF_A_BRIDGE)))
     tenant: str | None = attrs.field(default=None, validator=optional(tenant_name))
+    seen_seconds: float = attrs.field(default=3600.0, validator=between(60, 90 * 86400))
 
     def __attrs_post_init__(self) -> None:
         """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""

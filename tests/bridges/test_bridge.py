@@ -260,6 +260,17 @@ class BridgeTests(SynchronousTestCase):
         self.assertEqual(sorted(self.payloads()), [b"1", b"2"])
         self.assertEqual((self.counts["accepted"].value, self.counts["repeated"].value), (2, 2))
 
+    def test_delivered_again_late(self) -> None:
+        """For how long a message is recognised is for the operator to say, whatever became of its request meanwhile."""
+        for seconds, payloads in ((3600.0, [b"1", b"1"]), (3 * 86400.0, [b"1"])):
+            self.make(seen_seconds=seconds)
+            record = Message(b"1", {}, None, Properties(topic="a/b", message_id="orders/0/7"))
+            self.broker.deliver(record)
+            self.clock.advance(2 * 86400.0)
+            self.broker.deliver(record)
+            self.assertEqual(self.payloads(), payloads)
+            self.assertEqual(self.broker.acknowledged, [b"1", b"1"])
+
     def test_identity_used_again(self) -> None:
         """A message that is not delivered again is a new one, also with the identity and the content of an old one."""
         self.make()
