@@ -16,10 +16,11 @@ from msgspec.structs import replace
 from openhqm.bridges.formats import Formats
 from openhqm.config.bridges import NONE, STRICT, Bridge, replies_of
 from openhqm.config.inbox import Inbox
-from openhqm.errors import UnreadableMessage
+from openhqm.errors import InvalidRequest, UnreadableMessage
 from openhqm.interfaces import Message, Properties
 from openhqm.messages import DeadLetter, IdempotencyClaim, Priority, Reply, Request, Status, Submission
 from openhqm.policy.addressing import Addressing
+from openhqm.policy.children import DIVIDING
 from openhqm.policy.fields import Document
 from openhqm.policy.foreign import MESSAGE_ID
 from openhqm.policy.queue_names import BACKLOG
@@ -105,6 +106,8 @@ class Reader:
         if self._inbox is not None and (reply_to := about.reply_to or self._inbox.answers) is not None:
             self._check_reply_to(reply_to)
             submission = replace(submission, reply_to=reply_to)
+        if not submission.metadata.keys().isdisjoint(DIVIDING):
+            raise InvalidRequest("metadata", "a message cannot consist of steps: submit it over HTTP")
         follow_ups = (*self.addressing.follow_ups(submission), *(() if follow_up is None else (follow_up,)))
         submission = self._placed(self.addressing.addressed(submission))
         if not follow_ups and submission.reply_to is None:

@@ -39,6 +39,16 @@ def status_document(record: Record, ahead: float = 0.0) -> bytes:
         document["superseded_by"] = record.reply.superseded_by
     if record.expires_at is not None:
         document["expires_at"] = rfc3339(record.expires_at + ahead)
+    if record.children:
+        document["steps"] = [
+            {
+                "correlation_id": child.correlation_id,
+                "stage": child.stage,
+                "name": child.name,
+                "status": child.status.value,
+            }
+            for child in record.children
+        ]
     return _encode(document)
 
 

@@ -6,7 +6,7 @@ This module knows no web framework. The routes of Klein and the fast path both c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -30,11 +30,13 @@ from openhqm.ingress.preferences import (
     claim_of,
     prefer_wait,
 )
+from openhqm.ingress.steps import divided
 from openhqm.ingress.submission import read_submission
 from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
-from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
+from openhqm.messages import Acceptance, Child, Event, IdempotencyClaim, Record, Reply, Status, Submission
 from openhqm.policy.addressing import Addressing
+from openhqm.policy.children import DIVIDING
 from openhqm.policy.field_text import field_bytes
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.deferreds import Running
@@ -143,15 +145,20 @@ class Door:
             if ahead and submission.not_before is not None:  # callers name times of day
                 submission = replace(submission, not_before=submission.not_before - ahead)
             follow_ups = self.addressing.follow_ups(submission)
-            submission = self.addressing.addressed(submission)
+            children: Sequence[Child] = ()
+            if submission.metadata and not submission.metadata.keys().isdisjoint(DIVIDING):
+                submission, children = divided(submission, self.addressing, started)
+            else:
+                submission = self.addressing.addressed(submission)
             if submission.coalescing is not None:
                 submission = scoped(submission)
             largest = self._queue.traits.largest_message
             if largest is not None:
-                check_size(submission, received(), largest)
+                for each in (submission, *(child.submission for child in children)):
+                    check_size(each, received(), largest)
             publishing = self._clock.seconds()
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
-            acceptance = await self._admission.accept(submission, claim, follow_ups)
+            acceptance = await self._admission.accept(submission, claim, follow_ups, children)
         except TooMuchQueued:
             metrics.limited.inc()
             raise

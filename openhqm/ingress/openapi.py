@@ -16,6 +16,8 @@ from openhqm.ingress.openapi_operations import TAGS, described
 from openhqm.ingress.openapi_parts import Json, json_answer, object_of, ref
 from openhqm.ingress.openapi_streams import stream_paths
 from openhqm.ingress.preferences import MOST_PREFER
+from openhqm.ingress.steps import ALL_SCHEMA, THEN_SCHEMA
+from openhqm.policy.children import ALL, THEN
 from openhqm.policy.forwarding import METHODS
 
 _IDENTITY: Json = {"type": "string", "format": "uuid", "minLength": 36, "maxLength": 36}
@@ -251,6 +253,8 @@ def _schemas() -> Json:
                         "query": {"type": ["string", "object", "null"]},
                         "callback_url": {"type": "string", "maxLength": 2048},
                         COALESCE: COALESCE_SCHEMA,
+                        THEN: THEN_SCHEMA,
+                        ALL: ALL_SCHEMA,
                         "reply_to": {
                             **object_of({"broker": {"type": "string"}, "topic": {"type": "string"}}),
                             "additionalProperties": False,
@@ -287,7 +291,23 @@ def _schemas() -> Json:
                 "updated_at": moment,
                 "attempt": _COUNT,
             },
-            {"next_attempt_at": moment, "expires_at": moment, "superseded_by": _IDENTITY},
+            {
+                "next_attempt_at": moment,
+                "expires_at": moment,
+                "superseded_by": _IDENTITY,
+                "steps": {
+                    "type": "array",
+                    "description": "Where the request consists of steps: each of them, in order.",
+                    "items": object_of(
+                        {
+                            "correlation_id": _IDENTITY,
+                            "stage": {"type": "integer", "minimum": 1},
+                            "name": {"type": "string"},
+                            "status": {"enum": statuses},
+                        }
+                    ),
+                },
+            },
         ),
         "response": object_of(
             {

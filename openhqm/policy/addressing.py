@@ -67,8 +67,10 @@ class Addressing:
         """The endpoint of the queue that has no endpoint in its name. None: that queue is for Python handlers."""
         return None if self.handler or self.operations else self.default
 
-    def addressed(self, submission: Submission) -> Submission:
+    def addressed(self, submission: Submission, *, complete: bool = True) -> Submission:
         """The submission with its endpoint and partition, and the share of the workers that it waits for.
+
+        Not ``complete``: its payload is not known yet.
 
         Raises `InvalidRequest` where it has no destination here, `NotPermitted` where its tenant may not ask for that,
         and `PayloadRefused` where a schema refuses it.
@@ -82,7 +84,7 @@ class Addressing:
         endpoint = self._endpoint(submission, document)
         if permission is not None:
             permission.check(endpoint, document.operation)
-        if self.schemas is not None:
+        if self.schemas is not None and complete:
             route = self.routes.choose_for(document) if self.schemas.routes else None
             self.schemas.check(submission, document, endpoint, route)
         endpoint = None if endpoint == self.shared else endpoint

@@ -15,6 +15,9 @@ from msgspec.structs import replace
 from openhqm.messages import ChildState, Reply, Status, Submission
 from openhqm.policy.fields import to_json
 
+THEN, ALL = "then", "all"
+"""The metadata by which a request consists of steps."""
+DIVIDING = frozenset((THEN, ALL))
 MOST_CHILDREN = 100
 MOST_COPIED_BYTES = 16 * 1024 * 1024
 """How many bytes the results of a stage may have in all, as often as they are copied."""

@@ -32,9 +32,12 @@ class Template:
 
     A template that is JSON once it is filled gives ``application/json``: ``| text`` must then stand inside a string,
     and is escaped for JSON. Any other template gives ``text/plain``, where ``| text`` is filled as it is.
+
+    What is filled in may have ``most`` bytes in all; None: as many as it has.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, most: int | None = None) -> None:
+        self._most = most
         literals, placeholders = (
             _PLACEHOLDER.split(text)[::2],
             [_parse_placeholder(inner) for inner in _PLACEHOLDER.findall(text)],
@@ -48,8 +51,13 @@ class Template:
     def apply(self, document: Document) -> bytes:
         """The template with its placeholders filled. Raises `TransformFailed` where the request lacks a field."""
         pieces = [self._literals[0]]
+        size = 0
         for placeholder, literal in zip(self._placeholders, self._literals[1:], strict=True):
-            pieces += (self._fill(placeholder, document), literal)
+            value = self._fill(placeholder, document)
+            size += len(value)
+            if self._most is not None and size > self._most:
+                raise TransformFailed(f"what is filled into the template has more than {self._most} bytes")
+            pieces += (value, literal)
         return b"".join(pieces)
 
     def _fill(self, placeholder: _Placeholder, document: Document) -> bytes:

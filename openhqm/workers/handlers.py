@@ -18,6 +18,7 @@ from openhqm.errors import Reject, RetryLater
 from openhqm.messages import Request
 from openhqm.policy.fields import Document
 from openhqm.policy.json_numbers import parse_json
+from openhqm.policy.step_payloads import with_payload
 from openhqm.runtime.steady_time import ahead_of
 
 Handler = Callable[["Work"], Any]
@@ -92,6 +93,8 @@ class Work:
 
     ``attempt`` counts from 1, up to ``max_attempts``. ``time_left`` is in seconds. ``report`` stores a progress event.
     ``replayed``: the request is of the backlog that goes at the rate of its bridge; see `Gate`.
+
+    The payload of a step is made here; `Reject` where it cannot be.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class Work:
         replayed: bool = False,
     ) -> None:
         self.replayed = replayed
-        self.request = request
+        self.request = request = with_payload(request)
         self.correlation_id = request.correlation_id
         self.attempt = attempt
         self.max_attempts = max_attempts

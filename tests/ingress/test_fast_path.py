@@ -39,7 +39,8 @@ class InMemoryServer:
         self.handler = ManualHandler()
         self.bench = WorkerBench(self.handler)
         backend: Any = self.bench.backend
-        backend.queue._ids = backend.store._ids = CorrelationIds(b"the same on both")
+        ids = CorrelationIds(b"the same on both")
+        backend.queue._ids = backend.store._ids = backend.queue._children._ids = ids
         waiting = LongPolls(backend.store, backend.clock)
         metrics = DoorMetrics(CollectorRegistry())
         self.door = Door(backend.queue, backend.store, waiting, backend.clock, metrics, longest_wait=60)

@@ -19,6 +19,7 @@ from openhqm.policy.children import (
     time_left,
     what_is_next,
 )
+from tests import hypothesis_profile  # noqa: F401
 
 ENDED = (Status.FAILED, Status.TIMEOUT, Status.CANCELLED)
 
