@@ -204,7 +204,7 @@ class OpenHQM(Service):
         self._own_paths = settings.own_paths()
         letters = DeadLetters(queue, reactor, lambda: self._door.closed, ahead, self.orphans.is_worked)
         shown = letters if settings.admin.enabled else None
-        self._authentication = make_authentication(settings.auth, reactor, self.registry)
+        self._authentication = make_authentication(settings, reactor, self.registry)
         sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
         self._site, self._web_sockets = make_site(
             settings,

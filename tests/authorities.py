@@ -54,6 +54,25 @@ class Authority:
             fresh.replace(path)
         return paths
 
+    def revoke(self, *certificates: Path, seconds: float = 3600, name: str = "crl") -> Path:
+        """Write a list of certificates that are revoked, which is good for so long; its path."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - datetime.timedelta(hours=2))
+            .next_update(now + datetime.timedelta(seconds=seconds))
+        )
+        for path in certificates:
+            serial = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        path = self.directory / f"{name}.pem"
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        fresh.replace(path)
+        return path
+
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, seconds: float) -> x509.CertificateBuilder:
         self._number += 1
         now = datetime.datetime.now(datetime.UTC)

@@ -182,24 +182,29 @@ def _version(instance: object, attribute: object, value: str | float) -> None:
 class ServerTLSFiles:
     """TLS of the door: PEM files, which are read again when they change. ``cert`` None: there is no TLS.
 
-    ``client_ca`` has the CAs whose client certificates are taken. None: clients are not asked for one.
+    ``client_ca`` has the CAs whose client certificates are taken. None: clients are not asked for one. ``client_crl``
+    has the lists of those that were revoked; None: that is not looked at.
     ``hsts_seconds``: for how long a browser is to call this host by https only (RFC 6797). None: it is not told.
     """
 
     cert: str | None = attrs.field(default=None, validator=optional(not_empty))
     key: str | None = attrs.field(default=None, validator=optional(not_empty))
     client_ca: str | None = attrs.field(default=None, validator=optional(not_empty))
+    client_crl: str | None = attrs.field(default=None, validator=optional(not_empty))
     minimum_version: str | float = attrs.field(default="1.2", validator=_version)
     hsts_seconds: int | None = attrs.field(default=None, validator=optional(between(0, 10 * 365 * 86400)))
 
     def __attrs_post_init__(self) -> None:
         """Check keys that depend on each other. Raises `Wrong`, so that each complaint has its key."""
         if self.cert is None:
-            found = [name for name in ("key", "client_ca", "hsts_seconds") if getattr(self, name) is not None]
+            names = ("key", "client_ca", "client_crl", "hsts_seconds")
+            found = [name for name in names if getattr(self, name) is not None]
             if found:
                 raise Wrong([(("cert",), f"is missing: {found[0]} needs it")])
         elif self.key is None:
             raise Wrong([(("key",), "is missing: the file with the key of cert")])
+        elif self.client_crl is not None and self.client_ca is None:
+            raise Wrong([(("client_crl",), "has no effect without client_ca")])
 
 
 _ALTERNATIVE = re.compile(r"(?:DNS|URI|email|IP):.+")

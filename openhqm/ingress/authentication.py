@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import time
 from typing import Any
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 
 from openhqm.config.auth import JWT, MTLS, TokenIssuer, key_set_policy
-from openhqm.config.model import Auth
+from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.http1.guarded import guarded_client
 from openhqm.ingress.access import Access
@@ -86,8 +86,9 @@ class Authentication:
         return None if self._certificates is None else self._certificates.caller(connection)
 
 
-def make_authentication(auth: Auth, reactor: Any, registry: CollectorRegistry) -> Authentication:
+def make_authentication(settings: Settings, reactor: Any, registry: CollectorRegistry) -> Authentication:
     """What ``auth`` asks for. `ConfigurationError` where a file cannot be used. Its metric is in ``registry``."""
+    auth, client_crl = settings.auth, settings.server.tls.client_crl
     found: list[Complaint] = []
     keys = tokens = use = None
     if auth.keys_file is not None:
@@ -100,11 +101,28 @@ def make_authentication(auth: Auth, reactor: Any, registry: CollectorRegistry) -
     if auth.jwt.issuers:
         issuers = [_issuer(auth.jwt, index, reactor, found) for index in range(len(auth.jwt.issuers))]
         tokens = Tokens(issuers, reactor.seconds, time)
-    certificates = Certificates(_clients(auth.mtls, found), time) if auth.mtls.clients else None
+    certificates = None
+    if auth.mtls.clients:
+        refuses = None if client_crl is None else _revocations(client_crl, reactor, found)
+        certificates = Certificates(_clients(auth.mtls, found), time, refuses)
     if found:
         raise ConfigurationError(found)
     wrong = make_wrong_logins(auth.wrong_logins, reactor.seconds, registry)
     return Authentication(keys, tokens, certificates, reactor, wrong, use)
+
+
+def _revocations(path: str, reactor: Any, found: list[Complaint]) -> Callable[[bytes, int], bool] | None:
+    try:
+        from openhqm.runtime.revocation import Revocations  # here, because it imports cryptography
+
+        revocations = Revocations(path, reactor.seconds, time)
+        revocations.open()
+    except ImportError:  # what asks for TLS says so
+        return None
+    except ValueError as error:
+        found.append(Complaint("server.tls.client_crl", str(error)))
+        return None
+    return revocations.refuses
 
 
 def _clients(mtls: MTLS, found: list[Complaint]) -> dict[str, Caller]:

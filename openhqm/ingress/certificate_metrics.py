@@ -15,6 +15,8 @@ from prometheus_client.core import GaugeMetricFamily
 from openhqm.config.model import Settings
 
 NAME = "openhqm_certificate_expiry_seconds"
+LIST_NAME = "openhqm_client_crl_expiry_seconds"
+LIST_HELP = "Seconds until a list of revoked client certificates in this file is not good any more."
 HELP = "Seconds until the certificate in this file is not valid any more."
 
 
@@ -49,13 +51,29 @@ class CertificateMetrics:
         registry.register(self)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The metric, with a sample for each file."""
+        """The metrics, with a sample for each file."""
         family = GaugeMetricFamily(NAME, HELP, labels=["file"])
         for path in sorted(set(certificate_files(self._settings()))):
             end = _valid_until(path)
             if end is not None:
                 family.add_metric([path], end - self._now())
-        return [family]
+        lists = GaugeMetricFamily(LIST_NAME, LIST_HELP, labels=["file"])
+        crl = self._settings().server.tls.client_crl
+        end = None if crl is None else _list_until(crl)
+        if crl is not None and end is not None:
+            lists.add_metric([crl], end - self._now())
+        return [family, lists]
+
+
+def _list_until(path: str) -> float | None:
+    """Until when the first of the lists in the file is good that ends."""
+    try:
+        from openhqm.runtime.revocation import read_lists
+
+        ends = [each.next_update_utc for each in read_lists(path)]
+        return min(end.timestamp() for end in ends if end is not None)
+    except (ImportError, ValueError):
+        return None
 
 
 def _valid_until(path: str) -> float | None:

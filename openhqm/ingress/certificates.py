@@ -13,10 +13,17 @@ from openhqm.policy.certificate_names import Certificate, read_certificate
 class Certificates:
     """The ``clients`` by the names in their certificates. ``now`` is the time of day.
 
-    The certificate of a connection is read once, and its times are compared for each request.
+    ``refuses`` says whether the certificate of an issuer with a serial number was revoked. The certificate of a
+    connection is read once; its times, and whether it was revoked, are looked at for each request.
     """
 
-    def __init__(self, clients: Mapping[str, Caller], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clients: Mapping[str, Caller],
+        now: Callable[[], float],
+        refuses: Callable[[bytes, int], bool] | None = None,
+    ) -> None:
+        self._refuses = refuses
         self._clients = clients
         self._now = now
 
@@ -29,8 +36,13 @@ class Certificates:
             connection.identity, connection.identified = self._read(connection), True
         if connection.identity is None:
             return None
-        certificate, caller = connection.identity
-        return caller if certificate.is_live(self._now()) else None
+        identity: tuple[Certificate, Caller] = connection.identity
+        certificate, caller = identity
+        if not certificate.is_live(self._now()):
+            return None
+        if self._refuses is not None and self._refuses(certificate.issuer, certificate.serial):
+            return None
+        return caller
 
     def _read(self, connection: Any) -> tuple[Certificate, Caller] | None:
         if not connection.isSecure():

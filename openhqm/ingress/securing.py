@@ -15,7 +15,15 @@ def with_tls(files: ServerTLSFiles, section: str, factory: Any, reactor: Any) ->
         return factory
     from openhqm.runtime.server_tls import ServerTLS  # here, because it imports OpenSSL
 
-    tls = ServerTLS(files.cert, files.key, files.client_ca, str(files.minimum_version), section, reactor.seconds)
+    tls = ServerTLS(
+        files.cert,
+        files.key,
+        files.client_ca,
+        str(files.minimum_version),
+        section,
+        reactor.seconds,
+        files.client_crl,
+    )
     try:
         tls.open()
     except ValueError as error:

@@ -15,11 +15,16 @@ SUBJECT = "subject:"
 
 @attrs.frozen
 class Certificate:
-    """What a certificate says of its owner. Its signatures were verified before. Times are seconds since 1970."""
+    """What a certificate says of its owner. Its signatures were verified before. Times are seconds since 1970.
+
+    ``issuer`` (its name in DER) and ``serial`` say which certificate it is.
+    """
 
     names: frozenset[str]
     begins: float
     expires: float
+    issuer: bytes = b""
+    serial: int = 0
 
     def is_live(self, now: float) -> bool:
         """Whether it is valid now: a connection may outlive its certificate."""
@@ -48,7 +53,8 @@ def read_certificate(certificate: Any) -> Certificate:
         elif isinstance(each, x509.IPAddress):
             names.add(f"IP:{each.value}")
     begins, expires = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return Certificate(frozenset(names), begins.timestamp(), expires.timestamp())
+    issuer = certificate.issuer.public_bytes()
+    return Certificate(frozenset(names), begins.timestamp(), expires.timestamp(), issuer, certificate.serial_number)
 
 
 def same_name(name: str) -> str:

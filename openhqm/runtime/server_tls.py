@@ -20,6 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from openhqm.runtime.private_files import read_private
+from openhqm.runtime.revocation import read_lists
 from openhqm.runtime.tls import PEM, complain, read_pem
 
 LOOK_SECONDS = 1.0
@@ -33,8 +34,11 @@ class ServerTLS:
     """The TLS of a server: ``cert`` (with the chain behind it) and ``key`` are the paths of PEM files.
 
     ``client_ca``: CAs whose client certificates are taken. A client without one is let in, and has to prove by other
-    means who it is; one with a certificate of another CA is not. None: clients are not asked. ``minimum_version`` is
-    one of `MINIMUM`. ``section`` is where the configuration has this. ``seconds`` is a clock that only goes on.
+    means who it is; one with a certificate of another CA is not. None: clients are not asked. ``client_crl`` has lists
+    of certificates of theirs that were revoked; one without a list that is good now is not let in.
+
+    ``minimum_version`` is one of `MINIMUM`. ``section`` is where the configuration has this. ``seconds`` is a clock
+    that only goes on.
 
     Files that have become wrong change nothing: the last good ones stand, and the log says what is wrong.
     """
@@ -49,7 +53,9 @@ class ServerTLS:
         minimum_version: str,
         section: str,
         seconds: Callable[[], float],
+        client_crl: str | None = None,
     ) -> None:
+        self._client_crl = client_crl
         self._section = section
         self._cert, self._key, self._client_ca = cert, key, client_ca
         self._minimum = MINIMUM[minimum_version]
@@ -90,7 +96,9 @@ class ServerTLS:
             )
 
     def _versions(self) -> object:
-        return [_version(path) for path in (self._cert, self._key, self._client_ca) if path is not None]
+        return [
+            _version(path) for path in (self._cert, self._key, self._client_ca, self._client_crl) if path is not None
+        ]
 
     def _read(self) -> Any:
         chain = self._certificates("cert", self._cert)
@@ -113,7 +121,20 @@ class ServerTLS:
             acceptableProtocols=[b"http/1.1"],
         )
         with complain(f"key: {self._key} is not the key of {self._cert}, or too short for OpenSSL"):
-            return options.getContext()
+            context = options.getContext()
+        if self._client_crl is not None:
+            self._refuse_revoked(context, self._client_crl)
+        return context
+
+    def _refuse_revoked(self, context: Any, path: str) -> None:
+        try:
+            lists = read_lists(path)
+        except ValueError as error:
+            raise ValueError(f"client_crl: {error}") from None
+        store = context.get_cert_store()
+        for each in lists:
+            store.add_crl(each)
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
 
     def _certificates(self, name: str, path: str) -> list[crypto.X509]:
         try:

@@ -302,6 +302,42 @@ class MTLSTests(TLSCase):
         good = self.authority.issue("good", name, usage=[CLIENT])
         self.assertEqual(self.ask(server, "POST", "/api/v1/submit", good)[0], 202)
 
+    def test_revoked(self) -> None:
+        """A revoked certificate is not let in, and an open connection with it gets 401, without a restart.
+
+        Without a list that is good now nothing of its issuer is let in.
+        """
+        name = "URI:spiffe://acme/billing"
+        clients = [self.authority.issue(each, name, usage=[CLIENT]) for each in ("one", "other")]
+        crl = self.authority.revoke()
+        server = self.started({"client_ca": str(self.authority.ca), "client_crl": str(crl)}, **self.auth())
+        connection = self.connection(server, clients[0])
+        self.addCleanup(connection.close)
+
+        def submit() -> int:
+            connection.request("POST", "/api/v1/submit", b'{"payload": 1}', {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        def is_let_in(client: tuple[Path, Path]) -> bool:
+            try:
+                return self.ask(server, "POST", "/api/v1/submit", client)[0] == 202
+            except OSError:
+                return False
+
+        self.assertEqual(submit(), 202)
+        self.assertTrue(all(is_let_in(each) for each in clients))
+        self.authority.revoke(clients[0][0])
+        server.until(lambda: submit() == 401, "the open connection goes on")
+        server.until(lambda: not is_let_in(clients[0]), "it is let in")
+        self.assertTrue(is_let_in(clients[1]))
+        self.assertEqual(self.ask(server, "GET", "/health/live")[0], 200)
+        self.authority.revoke(seconds=-60)
+        server.until(lambda: not is_let_in(clients[1]), "the list has expired")
+        self.authority.revoke()
+        server.until(lambda: is_let_in(clients[0]), "the new list is not read")
+
     def test_expires_on_its_connection(self) -> None:
         """A connection does not outlive the certificate that it was opened with."""
         server = self.started({"client_ca": str(self.authority.ca)}, **self.auth())
