@@ -257,7 +257,7 @@ class SharesTests(TenantsCase):
         holds = self.submit("acme", "wait")
         while json.loads(self.ask("acme", "GET", f"/api/v1/status/{holds}")[1])["status"] != "PROCESSING":
             pass
-        ids = [("acme", self.submit("acme", "done")) for _ in range(20)]
+        ids = [("acme", self.submit("acme", "done")) for _ in range(15)]
         ids.append(("globex", self.submit("globex", "done")))
         self.assertEqual(self.ask("acme", "POST", f"/api/v1/cancel/{holds}")[0], 202)
         ended = []
