@@ -22,12 +22,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.http1.access import AccessRecorder
+from openhqm.http1.admission import BUSY
 from openhqm.http1.backpressure import ResponseConsumer
 from openhqm.http1.closing import ClosingChannel
 from openhqm.http1.messages import Answer, FullRequest, StreamedAnswer, render, render_head
 from openhqm.http1.pass_through import Relay
 from openhqm.http1.pipeline import Pipeline
-from openhqm.http1.request_reader import BUSY, HEAD_SECONDS, RequestReader
+from openhqm.http1.request_reader import HEAD_SECONDS, RequestReader
 from openhqm.http1.response_writer import ChannelWriter
 from openhqm.http1.rules import Refusal
 from openhqm.http1.upgrading import Upgrade, render_upgrade

@@ -94,6 +94,8 @@ class FullRequest(msgspec.Struct):
     """About the bytes that it takes in memory while it waits (`http1.pipeline`)."""
     connection: Any = None
     """The channel that has read it."""
+    admitted: Any = None
+    """What the site made of its head before the body was read (`http1.admission`)."""
 
 
 FastPath = Callable[[FullRequest], Coroutine[Any, Any, Answer | StreamedAnswer] | None]

@@ -16,6 +16,7 @@ from typing import Any
 
 import httptools
 
+from openhqm.http1.admission import admit_head
 from openhqm.http1.chunks import ChunkLines, chunks_begin
 from openhqm.http1.messages import FullRequest
 from openhqm.http1.pass_through import Relay
@@ -40,7 +41,6 @@ MOST_METHOD = 64  # bytes of a method that is not in the parser's table
 _METHOD = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d})(?:( )|\Z)" % MOST_METHOD)
 _PARSED = REFUSED_METHODS.union(METHODS)  # methods that the parser reads itself
 SHORTEST = 18  # bytes of the shortest request, GET / HTTP/1.0
-BUSY = "the server is receiving as many request bodies as it can hold; try again later"
 
 
 class RequestReader:
@@ -76,6 +76,7 @@ class RequestReader:
         self._last_head: Head | None = None  # of the last request that the current read completed
         self._paused_at: float | None = None  # since when the body is not read, because its sink is paused
         self._chunk_lines: ChunkLines | None = None  # of the body that is being read
+        self._admitted: Any = None  # see `FullRequest.admitted`
         self._read = b""  # the bytes that are being parsed,
         self._held = b""  # the beginning of a method, until it can be told whether the parser knows it
         self._method: bytes | None = None  # of the request that is being read, where the parser gets another one
@@ -244,7 +245,7 @@ class RequestReader:
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head: Head | None = None
-        self._chunk_lines = None
+        self._admitted = self._chunk_lines = None
         self._body: list[bytes] = []
         self._body_size = 0
         self._paused_at = None
@@ -286,10 +287,7 @@ class RequestReader:
         if head.length != 0:
             self.due = self._body_due()
         if self._site.select_sink is None or not self._begin_relay(head):
-            if head.length is not None and head.length > self._site.most_body:
-                raise Refusal(413, f"the request body is longer than {self._site.most_body} bytes")
-            if head.length and self._site.buffered + head.length > self._site.most_buffered:
-                raise Refusal(503, BUSY)
+            self._admitted = admit_head(self._site, head, self._channel)
             if head.length != 0 and head.expects_continue:
                 self._send_continue()
         if head.length is None and not self._parser.should_upgrade():
@@ -337,6 +335,7 @@ class RequestReader:
         if relay is None:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             request = FullRequest(head, body, self._between, head.field, connection=self._channel)
+            request.admitted = self._admitted
             if self._site.select_sink is not None:
                 request.peer = getattr(self._channel.getPeer(), "host", None)
                 request.scheme = "https" if self._channel.isSecure() else "http"

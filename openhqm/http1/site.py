@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.web.server import Site
 
 from openhqm.http1.access import AccessLog
+from openhqm.http1.admission import Admit, admit_all
 from openhqm.http1.channel import HTTP1Channel
 from openhqm.http1.head_cache import HeadCache
 from openhqm.http1.messages import Answer, FastPath, render
@@ -56,6 +57,7 @@ class HTTP1Site(Site):
     - ``send_budget``: bounds the bytes of responses that wait for slow readers, over all connections.
     - ``access_log``: called with the record of each request. None by default, because a log line costs more than
       serving a request.
+    - ``admit``: decides by the head whether a body is read that is still to come (`http1.admission`).
     - ``is_own``: says which paths are the server's own. Requests for others may have any method and target.
 
     ``buffered`` counts the bytes of all bodies that are being collected, or that wait behind another request on their
@@ -78,6 +80,7 @@ class HTTP1Site(Site):
         access_log: AccessLog | None = None,
         is_own: IsOwn = always_own,
         send_budget: SendBudget | None = None,
+        admit: Admit = admit_all,
     ) -> None:
         # twisted.web would parse form bodies, which no route accepts.
         super().__init__(resource, parsePOSTFormSubmission=False)
@@ -93,6 +96,7 @@ class HTTP1Site(Site):
         self.head_cache = HeadCache()
         self.access_log = access_log
         self.is_own = is_own
+        self.admit = admit
         self.keep_alive_disabled = self.draining = False
         self.connections: set[HTTP1Channel] = set()
         self._unchecked: list[HTTP1Channel] = []

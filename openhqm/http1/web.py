@@ -21,6 +21,7 @@ class WebRequest(Request):
         for name, value in request.head.headers:
             self.requestHeaders.addRawHeader(name, value)
         self.content = BytesIO(request.body)
+        self.admitted = request.admitted
         if not keep_alive:
             self.disable_keep_alive()
 

@@ -14,6 +14,7 @@ from twisted.web.http import parse_qs
 from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.streams import EventStreams
 from openhqm.errors import OpenHQMError
+from openhqm.http1.admission import HeadRefused
 from openhqm.http1.messages import Answer, Fields, FullRequest, StreamedAnswer
 from openhqm.http1.rules import METHODS, Refusal
 from openhqm.ingress.access import OPEN, Access, role_for
@@ -90,7 +91,7 @@ class FastPath:
         return None
 
     async def _submit_limited(self, limiter: RateLimiter, message: FullRequest, caller: Caller | None) -> Answer:
-        refusal, told = limiter.take(caller, message.connection, size=len(message.body))
+        refusal, told = limiter.take(caller, message.connection, size=len(message.body), admitted=message.admitted)
         if refusal is not None:
             return refusal.answer()
         tenant = None if caller is None else caller.tenant
@@ -144,7 +145,9 @@ def instance(target: bytes) -> str:
 
 
 def refused(refusal: Refusal) -> Answer:
-    """The answer to bytes that are not a valid request."""
+    """The answer to bytes that are not a valid request, or to a request that is refused for its head."""
+    if isinstance(refusal, HeadRefused):
+        return refusal.answer
     fields: Fields = ()
     if refusal.status == 503:
         fields = ((b"Retry-After", b"1"),)

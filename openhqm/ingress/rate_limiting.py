@@ -53,6 +53,14 @@ class TenantLimits:
 
 
 @attrs.frozen
+class Admitted:
+    """One submission of ``size`` bytes was counted before its body was read, and this was ``told``."""
+
+    size: int
+    told: Fields
+
+
+@attrs.frozen
 class Refused:
     """Submissions that were refused. ``fields`` are those of the answer."""
 
@@ -90,13 +98,24 @@ class RateLimiter:
             self._default = Limit(b"default", limits, text)
 
     def take(
-        self, caller: Caller | None, connection: Any, count: int = 1, size: int = 0, tenant: str | None = None
+        self,
+        caller: Caller | None,
+        connection: Any,
+        count: int = 1,
+        size: int = 0,
+        tenant: str | None = None,
+        admitted: Admitted | None = None,
     ) -> tuple[Refused | None, Fields]:
         """The refusal of ``count`` submissions of ``size`` bytes, or None, and the fields that tell what is left.
 
         Where it is not known who the ``caller`` is, the address of the client has to do. ``tenant`` is on whose behalf
-        they are where no caller says it. One limit that refuses them is enough, and nothing is taken then.
+        they are where no caller says it. One limit that refuses them is enough, and nothing is taken then. What was
+        ``admitted`` before is not counted again.
         """
+        if admitted is not None:
+            count, size = count - 1, size - admitted.size
+            if not count and not size:
+                return None, admitted.told
         now = self._clock.seconds()
         asked = list(self._asked(caller, connection, count, size, tenant))
         waits = [limit.limits.wait(name, now, amount) for limit, name, amount in asked]

@@ -331,7 +331,7 @@ class Routes:
         """Count so many submissions of the caller, and tell it what is left. `HTTPProblem` 429 where it is too many."""
         if self._limiter is None:
             return
-        refusal, told = self._limiter.take(request.caller, request.channel, count, size, tenant)
+        refusal, told = self._limiter.take(request.caller, request.channel, count, size, tenant, request.admitted)
         if refusal is not None:
             raise refusal.error()
         for name, value in told:

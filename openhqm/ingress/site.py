@@ -12,6 +12,7 @@ from openhqm.http1.access import AccessLog
 from openhqm.http1.rules import always_own
 from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
+from openhqm.ingress.admission import Admission
 from openhqm.ingress.authentication import Authentication
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
@@ -61,5 +62,6 @@ def make_site(
         note,
         always_own if sidecar is None else sidecar.is_own,
         send_budget,
+        Admission(settings.own_paths(), access, cors, limiter, hooks),
     )
     return site, web_sockets
