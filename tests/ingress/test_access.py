@@ -34,6 +34,10 @@ def path_of(route: str) -> str:
     return route
 
 
+FINISHING = tuple(f"/api/v1/{what}/<correlation_id>" for what in ("complete", "progress"))
+"""What a target asks with the token that it was given: no key is looked at, and none opens it."""
+
+
 def target_of(route: str) -> str:
     """A request target that the route answers: without an id, a stream over many requests would not end."""
     return path_of(route) + ("?id=unknown" if route == EVENTS else "")
@@ -84,8 +88,7 @@ class TableTests(SynchronousTestCase):
     def test_what_is_open(self) -> None:
         """Probes need no key, nor do webhooks, whose signature is checked, and targets, whose token is."""
         found = [path for _, path, role in TABLE if role is OPEN]
-        finishing = [f"/api/v1/{what}/<correlation_id>" for what in ("complete", "progress")]
-        self.assertEqual(found, [*finishing, "/hooks/<name>", "/health/live", "/health/ready"])
+        self.assertEqual(found, [*FINISHING, "/hooks/<name>", "/health/live", "/health/ready"])
 
 
 class Known:
