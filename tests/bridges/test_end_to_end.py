@@ -107,6 +107,41 @@ class OtherQueueTests(EdgeTestCase):
 class EdgeTests(EdgeTestCase):
     """MQTT in, HTTP out, and back"""
 
+    def test_schema(self) -> None:
+        """A message that is not as the schema of its endpoint has it reaches no target. It is a dead letter of the
+        class ``schema``, with its bytes, and is acknowledged once. The others go on.
+        """
+        schema = {"type": "object", "required": ["value"], "properties": {"value": {"type": "number", "maximum": 100}}}
+        endpoints = {"collector": {"url": self.target.url, "schema": schema}}
+        bridge = {"name": "telemetry", "from": {"broker": "plant", "topics": ["sensors/#"]}, "endpoint": "collector"}
+        server = self.start([bridge], endpoints)
+        device = self.device()
+        good = b'{"value": 1}'
+
+        def taken() -> bool:
+            device.publish("sensors/0", good)
+            return bool(self.target.asked)
+
+        server.until(taken, "nothing came")
+        bad = [b'{"value": "high"}', b'{"value": 101}', b"{}", b"[1]", b"\xff\x00"]
+        for each in bad:
+            device.publish("sensors/1", each)
+        device.publish("sensors/2", b'{"value": 99}')
+        asked = lambda: [body for _, body in self.target.asked]  # noqa: E731
+        server.until(lambda: b'{"value": 99}' in asked() and len(self.letters()) >= len(bad), "not all came")
+        letters = self.letters()
+        self.assertEqual({letter.reply.reason_class for letter in letters}, {"schema"})
+        self.assertIn("/value", letters[0].reason)
+        submissions = [letter.request.submission for letter in letters]
+        kept = [each.body if each.body is not None else each.payload for each in submissions]
+        self.assertEqual(sorted(kept), sorted(bad))
+        server.stop()
+        server.start()
+        device.publish("sensors/3", b'{"value": 98}')
+        server.until(lambda: b'{"value": 98}' in asked(), "nothing came after the restart")
+        self.assertEqual(len(self.letters()), len(bad))
+        self.assertEqual(set(asked()), {good, b'{"value": 99}', b'{"value": 98}'})
+
     def test_bridged(self) -> None:
         """JSON, bytes and events reach the target with their headers and their path; what is no request does not."""
         server = self.start(
