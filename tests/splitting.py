@@ -12,6 +12,7 @@ BUNDLE_SECONDS = 40
 """Modules of one folder share a process up to here: starting one takes a second, and RabbitMQ in it five."""
 SECONDS: Mapping[str, int] = {
     "tests.bridges.test_bad_input": 14,
+    "tests.bridges.test_faults": 60,
     "tests.bridges.test_inbox": 10,
     "tests.bridges.test_offline": 12,
     "tests.bridges.test_replay": 40,

@@ -18,21 +18,32 @@ from tests.servers import Server
 
 
 class EdgeTestCase(SynchronousTestCase):
-    """A Mosquitto, a target and a directory"""
+    """A Mosquitto, a target and a directory. ``before`` is Python that the gateway runs first."""
+
+    before = ""
 
     def setUp(self) -> None:
-        self.mosquitto = Mosquitto().start()
+        self.mosquitto = self.make_mosquitto().start()
         self.addCleanup(self.mosquitto.close)
         self.target = Target()
         self.addCleanup(self.target.close)
         self.directory = Path(self.mktemp()).resolve()
         self.directory.mkdir()
 
+    def make_mosquitto(self) -> Mosquitto:
+        """The broker, which is not started yet."""
+        return Mosquitto()
+
+    def plant(self) -> dict[str, Any]:
+        """How the gateway reaches it."""
+        return {"type": "mqtt", "host": "127.0.0.1", "port": self.mosquitto.port}
+
     def start(self, bridges: list[dict[str, Any]], endpoints: dict[str, Any] | None = None, **more: str) -> Server:
         named = {"collector": {"url": self.target.url}, **(endpoints or {})}
         server = Server(
             self.directory,
-            OPENHQM_BROKERS=json.dumps({"plant": {"type": "mqtt", "host": "127.0.0.1", "port": self.mosquitto.port}}),
+            self.before,
+            OPENHQM_BROKERS=json.dumps({"plant": self.plant()}),
             OPENHQM_BRIDGES=json.dumps(bridges),
             OPENHQM_PROXY__ENABLED="true",
             OPENHQM_PROXY__ENDPOINTS=json.dumps(named),
