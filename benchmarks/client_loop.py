@@ -1,6 +1,8 @@
-"""The yardsticks of forwarding: a client alone, 64 calls at once: python -m benchmarks.client_loop ours|treq URL CALLS
+"""The yardsticks of forwarding: a client alone, 64 calls at once.
 
-Prints the microseconds of CPU for each call.
+    python -m benchmarks.client_loop ours|treq URL CALLS [rate]
+
+Prints the microseconds of CPU for each call, or how many calls a second there were.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ def by_treq(reactor, url: str) -> Callable[[], Awaitable[object]]:
     return call
 
 
-async def main(reactor, which: str, url: str, calls: str) -> None:
-    """Make the calls twice, and print what the second time cost: the first one warms up."""
+async def main(reactor, which: str, url: str, calls: str, figure: str = "cpu") -> None:
+    """Make the calls twice, and print what the second time cost, or its rate: the first one warms up."""
     call = ours(reactor, url) if which == "ours" else by_treq(reactor, url)
     left = 0
 
@@ -55,10 +57,10 @@ async def main(reactor, which: str, url: str, calls: str) -> None:
             await call()
 
     for count in (int(calls) // 4, int(calls)):
-        left, started = count, time.process_time()
+        left, started, began = count, time.process_time(), time.perf_counter()
         await gatherResults([loop() for _ in range(UNDER_WAY)])
-        spent = time.process_time() - started
-    print(spent / int(calls) * 1e6)
+        spent, took = time.process_time() - started, time.perf_counter() - began
+    print(int(calls) / took if figure == "rate" else spent / int(calls) * 1e6)
 
 
 if __name__ == "__main__":

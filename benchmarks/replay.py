@@ -23,6 +23,7 @@ from tests.brokers import Mosquitto
 
 RATE = 500
 LIVE_RATE = 50
+WINDOW = 500
 DEVICES = 8
 PATIENCE = 900.0
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n1"
@@ -43,7 +44,7 @@ def replay(table: Table, count: int, seconds: float) -> None:
             began = _Target(target, f"{scratch}/before")
             with began.running():
                 while not began.seen():
-                    sender.live(time.time())
+                    sender.live(time.monotonic())
                     time.sleep(0.1)
                 time.sleep(1)
                 without = _late(began, sender, seconds)
@@ -90,18 +91,22 @@ def _settings(broker: int, url: str) -> dict[str, str]:
 
 
 def _late(target: _Target, sender: _Sender, seconds: float) -> float:
-    """The p99, in milliseconds, of messages that are published at `LIVE_RATE` for so long."""
-    before, began = len(target.late()), time.time()
+    """The p99, in milliseconds, of messages that are published at `LIVE_RATE` for so long: the median of its windows,
+    for a machine that stands still for a moment does that in one of them.
+    """
+    before, began = len(target.late()), time.monotonic()
     count = round(seconds * LIVE_RATE)
     for number in range(count):
         due = began + number / LIVE_RATE
-        time.sleep(max(0.0, due - time.time()))
+        time.sleep(max(0.0, due - time.monotonic()))
         sender.live(due)
     deadline = time.monotonic() + PATIENCE
     while len(found := target.late()[before:]) < count:
         assert time.monotonic() < deadline, f"only {len(found)} of {count} live messages came"
         time.sleep(0.1)
-    return statistics.quantiles(found, n=100)[98] * 1000
+    windows = [found[start : start + WINDOW] for start in range(0, count, WINDOW)]
+    whole = [each for each in windows if len(each) == WINDOW] or [found]
+    return statistics.median(statistics.quantiles(each, n=100)[98] for each in whole) * 1000
 
 
 def _look(table: Table, pid: int, name: str) -> None:
@@ -192,7 +197,7 @@ class _Service(asyncio.Protocol):
                 return
             body, self._received = rest[:size], rest[size:]
             if b"live" in body:
-                self._file.write(f"{time.time() - json.loads(body)['live']}\n")
+                self._file.write(f"{time.monotonic() - json.loads(body)['live']}\n")
             elif b"openhqm-replayed: true" in head.lower():
                 self._file.write("replayed\n")
             self._transport.write(ANSWER)
