@@ -8,6 +8,12 @@ import attrs
 LONGEST_TOPIC = 65_535
 """In bytes of UTF-8 (MQTT 5, section 1.5.4)."""
 
+LARGEST_PACKET = 268_435_455
+LARGEST_MESSAGE = 32 * 1024 * 1024
+"""In bytes: the largest message of another program, unless an operator says otherwise. It lies in memory."""
+ROOM = 256 * 1024
+"""For the topic and the properties of a message, in its packet."""
+
 
 @attrs.frozen
 class TLSFiles:

@@ -67,7 +67,8 @@ class Client:
     ``session``: the broker keeps what comes for ``client_id`` while there is no connection; else it forgets all with
     the connection. ``receive_maximum`` is how many messages the broker may send that were not acknowledged (MQTT 5; in
     3.1.1 that is the broker's to say). ``received`` is called with each message, as paho has it. ``will`` is a topic
-    and what the broker retains there where the connection ends without a DISCONNECT.
+    and what the broker retains there where the connection ends without a DISCONNECT. ``largest`` is the most bytes that
+    a packet of the broker may have (MQTT 5).
     """
 
     _log = Logger()
@@ -82,6 +83,7 @@ class Client:
         session: bool = False,
         receive_maximum: int = 65_535,
         will: tuple[str, bytes] | None = None,
+        largest: int | None = None,
     ) -> None:
         from paho.mqtt.client import Client as Paho
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -114,6 +116,8 @@ class Client:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = NEVER_EXPIRES if session else 0
             properties.ReceiveMaximum = receive_maximum
+            if largest is not None:
+                properties.MaximumPacketSize = largest
             self._connect_arguments = {"clean_start": not session, "properties": properties}
         paho = self._paho = Paho(
             CallbackAPIVersion.VERSION2,

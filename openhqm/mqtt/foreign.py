@@ -15,7 +15,7 @@ from zope.interface import implementer
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import Acks, ChannelMissing, IReceiver, ISubscription, Message, Properties
 from openhqm.interfaces.foreign import IForeignBroker
-from openhqm.mqtt.address import Address, topic_fault
+from openhqm.mqtt.address import LARGEST_MESSAGE, ROOM, Address, topic_fault
 from openhqm.mqtt.asking import Answers
 from openhqm.mqtt.broker import CONNECT_SECONDS, MOST_THREADS
 from openhqm.mqtt.client import Client
@@ -45,7 +45,8 @@ class MQTTForeignBroker:
 
     ``client_id`` is what the client id of the publishing connection begins with; a subscription's is its name.
     ``seconds`` is how long a PUBACK may take. ``random`` is as `random.random`. In ``status_topic`` the broker retains
-    `ONLINE` while the publishing connection is there, and `OFFLINE` after it.
+    `ONLINE` while the publishing connection is there, and `OFFLINE` after it. ``largest`` is the most bytes that a
+    message may have (MQTT 5): the broker drops what is longer.
     """
 
     acks = Acks.IN_ORDER
@@ -60,6 +61,7 @@ class MQTTForeignBroker:
         *,
         seconds: float,
         status_topic: str | None = None,
+        largest: int = LARGEST_MESSAGE,
     ) -> None:
         self._address = address
         self._client_id = client_id
@@ -67,6 +69,7 @@ class MQTTForeignBroker:
         self._random = random
         self._seconds = seconds
         self._status_topic = status_topic
+        self._largest = largest + ROOM
         self._client: Client | None = None
         self._threads = Threads(reactor, "mqtt-foreign", MOST_THREADS)
         self._publisher = Publisher(reactor, seconds, _EveryTopic(), None)
@@ -115,7 +118,13 @@ class MQTTForeignBroker:
     def subscribe(self, name: str, channels: Sequence[str], most: int, receiver: IReceiver) -> ISubscription:
         def connect(received: Callable[[Any], None]) -> Deferred[Client]:
             client = Client(
-                self._address, name, self._reactor, received, session=True, receive_maximum=min(most, 65_535)
+                self._address,
+                name,
+                self._reactor,
+                received,
+                session=True,
+                receive_maximum=min(most, 65_535),
+                largest=self._largest,
             )
             return client.connect(self._threads.run, CONNECT_SECONDS)
 
@@ -151,7 +160,7 @@ class MQTTForeignBroker:
     def _connect(self) -> Deferred[Client]:
         name = f"{self._client_id}/{int(self._random() * 2**53):x}"
         will = None if self._status_topic is None else (self._status_topic, OFFLINE)
-        client = Client(self._address, name, self._reactor, self._answers.received, will=will)
+        client = Client(self._address, name, self._reactor, self._answers.received, will=will, largest=self._largest)
         return client.connect(self._threads.run, CONNECT_SECONDS)
 
     async def _up(self, client: Client) -> None:

@@ -57,4 +57,5 @@ def make_foreign(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
         random.random,
         seconds=ours.timeout_seconds,
         status_topic=ours.status_topic,
+        largest=ours.largest_message,
     )

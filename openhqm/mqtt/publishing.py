@@ -11,14 +11,13 @@ from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import ChannelMissing, Message, Properties
-from openhqm.mqtt.address import topic_fault
+from openhqm.mqtt.address import LARGEST_PACKET, topic_fault
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.marks import NOTHING
 from openhqm.mqtt.messages import to_payload
 from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
 
 Outcomes = Deferred[Sequence[NotDurable | None]]
-LARGEST_PACKET = 268_435_455
 """In bytes: what the length of a packet can say (MQTT 5, section 1.5.5)."""
 OVERHEAD = 512
 """Of a packet, besides the body: its topic, and the headers of a request."""

@@ -9,7 +9,7 @@ from attrs.validators import optional
 from openhqm.config.model import Settings, short_form
 from openhqm.config.structure import PRIVATE
 from openhqm.config.validators import between, not_empty, one_of
-from openhqm.mqtt.address import Address, TLSFiles, topic_fault
+from openhqm.mqtt.address import LARGEST_MESSAGE, LARGEST_PACKET, ROOM, Address, TLSFiles, topic_fault
 
 
 def _qos(instance: object, attribute: object, value: int) -> None:
@@ -58,7 +58,8 @@ class MQTTSettings:
     holds for a session (Mosquitto: ``max_queued_messages``). After ``message_expiry_seconds`` the broker drops what it
     could not deliver; 0: never. ``lost_after_seconds`` is how long a broker that has none of our channels is not
     believed, before requests whose only message was there end. ``status_topic`` is where a broker of other programs
-    retains whether this gateway is ``online`` or ``offline``; None: nowhere.
+    retains whether this gateway is ``online`` or ``offline``; None: nowhere. Messages of other programs of more than
+    ``largest_message`` bytes the broker drops.
     """
 
     host: str = attrs.field(default="localhost", validator=not_empty, metadata=short_form("mqtt_host"))
@@ -78,6 +79,7 @@ class MQTTSettings:
     message_expiry_seconds: int = attrs.field(default=0, validator=between(0, 0xFFFF_FFFF))
     lost_after_seconds: float = attrs.field(default=60.0, validator=between(0, 366 * 86400))
     status_topic: str | None = attrs.field(default=None, validator=optional(_topic))
+    largest_message: int = attrs.field(default=LARGEST_MESSAGE, validator=between(1024, LARGEST_PACKET - ROOM))
 
     @property
     def address(self) -> Address:
@@ -108,6 +110,8 @@ def check(settings: Settings) -> list[tuple[str, str]]:
         found.append(("queue.request_queue", f"{fault}: it is part of a topic"))
     if ours.status_topic is not None:
         found.append((key("status_topic"), "is for brokers: the processes that share a queue would overwrite it"))
+    if ours.largest_message != LARGEST_MESSAGE:
+        found.append((key("largest_message"), "is for brokers: server.max_body_bytes says how long requests may be"))
     if ours.transport != "websockets" and ours.path != MQTTSettings().path:
         found.append((key("path"), "has no effect without transport: websockets"))
     if ours.password is not None and ours.username is None:

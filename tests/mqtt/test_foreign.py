@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IBrokerDelivery, IForeignBroker, IReceiver, Message, Properties
-from openhqm.mqtt.address import Address, covers, filter_fault
+from openhqm.mqtt.address import ROOM, Address, covers, filter_fault
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.foreign import MQTTForeignBroker
 from openhqm.mqtt.topics import TopicDelivery, TopicSubscription
@@ -88,9 +88,9 @@ class Base(TestCase):
         self.server = shared_mosquitto()
         self.prefix = f"foreign{next(_tests)}"
 
-    def broker(self, protocol: int = 5) -> MQTTForeignBroker:
+    def broker(self, protocol: int = 5, **more: Any) -> MQTTForeignBroker:
         address = Address("127.0.0.1", self.server.port, protocol=protocol)
-        broker = MQTTForeignBroker(address, self.prefix, reactor, random.random, seconds=5.0)
+        broker = MQTTForeignBroker(address, self.prefix, reactor, random.random, seconds=5.0, **more)
         broker.start()
         self.addCleanup(broker.stop)
         return broker
@@ -414,6 +414,17 @@ class FaultTests(Base):
         ):
             await self.assertFailure(broker.publish("a", message), NotDurable)
         await broker.publish("a", Message(b"x", {}, None, Properties(retained=True)))
+
+    @deferred
+    async def test_large_messages(self) -> None:
+        """What is longer than is wanted the broker does not deliver; it does not come again, and holds up nothing."""
+        broker, receiver = self.broker(largest=1024), Receiver()
+        await self.subscribed(broker, receiver, f"{self.prefix}/x")
+        device = self.device()
+        for body in (b"1", bytes(ROOM + 2048), b"2"):
+            await deferToThread(device.publish, f"{self.prefix}/x", body)
+        await self.until(lambda: len(receiver.deliveries) >= 2)
+        self.assertEqual((receiver.bodies, receiver.revoked), ([b"1", b"2"], []))
 
     @deferred
     async def test_identities_come_again(self) -> None:

@@ -66,6 +66,8 @@ class SettingsTests(ConfigCase):
             ("protocol: 4, message_expiry_seconds: 5", "message_expiry_seconds", "needs protocol 5"),
             ("transport: quic", "transport", "websockets"),
             ("client_id: ''", "client_id", "empty"),
+            ("largest_message: 100000", "largest_message", "is for brokers"),
+            ("largest_message: 268435455", "largest_message", "must be from 1024"),
         ):
             complaint = self.complaint(f"queue: {{type: mqtt, connection: {{mqtt: {{{text}}}}}}}")
             self.assertEqual(complaint.key, f"queue.connection.mqtt.{key}")
