@@ -163,7 +163,7 @@ class OpenHQM(Service):
         self.bridges = Bridges(
             settings, PRODUCTS, brokers, queue, store, addressing, rules, reactor, self.registry, is_away, admission
         )
-        door_metrics = DoorMetrics(self.registry)
+        door_metrics = DoorMetrics(self.registry, addressing.shares)
         self._waiting = LongPolls(store, reactor)
         ahead = ahead_of(reactor) if self.backend.own_time else never_ahead
         self._streams = EventStreams(store, reactor, door_metrics.open_streams.set, ahead)

@@ -160,19 +160,23 @@ class Door:
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
             acceptance = await self._admission.accept(submission, claim, follow_ups, children)
         except TooMuchQueued:
-            metrics.limited.inc()
+            metrics.limit(tenant)
             raise
         except NotDurable as error:
             metrics.unavailable.inc()
+            metrics.tenants.inc(tenant, "unavailable")
             self._unavailable.note(error.reason)
             raise
         except OpenHQMError:
             metrics.refused.inc()
+            metrics.tenants.inc(tenant, "refused")
             raise
         now = self._clock.seconds()
         metrics.publish.observe(now - publishing)
         metrics.ingest.observe(now - started)
         (metrics.replayed if acceptance.replayed else metrics.accepted).inc()
+        if tenant is not None:
+            metrics.tenants.inc(tenant, "replayed" if acceptance.replayed else "accepted")
         return acceptance
 
     def _read(self, body: bytes, fields: HeaderField, now: float) -> tuple[Submission, IdempotencyClaim | None]:

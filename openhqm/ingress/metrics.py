@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Gauge
 from twisted.internet.interfaces import IReactorTime
 
-from openhqm.runtime.counting import Counts, Durations
+from openhqm.runtime.counting import Counts, Durations, TenantCounts
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 STRAIGHT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 100)
 
 
 class DoorMetrics:
-    """The metrics of the door, registered in ``registry``."""
+    """The metrics of the door, registered in ``registry``. ``tenants`` are those that are counted by themselves."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, tenants: Collection[str] = ()) -> None:
+        text = "Submissions, by tenant and outcome."
+        self.tenants = TenantCounts("openhqm_tenant_submissions", text, "outcome", tenants, registry)
         outcomes = ("accepted", "replayed", "refused", "unavailable", "limited")
         submissions = Counts("openhqm_submissions", "Submissions, by outcome.", "outcome", outcomes, registry)
         self.accepted, self.replayed, self.refused, self.unavailable, self.limited = (
@@ -32,6 +36,11 @@ class DoorMetrics:
         )
         self.open_streams = Gauge("openhqm_open_streams", "Event streams that are open.", registry=registry)
         self.open_sockets = Gauge("openhqm_open_sockets", "WebSockets that are open.", registry=registry)
+
+    def limit(self, tenant: str | None) -> None:
+        """Count a submission that was refused because there were too many, or too much."""
+        self.limited.inc()
+        self.tenants.inc(tenant, "limited")
 
 
 class EndingStreamMetrics:

@@ -79,14 +79,14 @@ class Refused:
 class RateLimiter:
     """Counts submissions against ``limits``, those of each caller by themselves, and against those of ``tenants``.
 
-    ``refused`` is called for each refusal.
+    ``refused`` is called for each refusal, with the tenant; None: it has none.
     """
 
     def __init__(
         self,
         limits: RateLimits | None,
         clock: IReactorTime,
-        refused: Callable[[], None],
+        refused: Callable[[str | None], object],
         tenants: Mapping[str, TenantLimits] = MappingProxyType({}),
     ) -> None:
         self._clock = clock
@@ -132,7 +132,7 @@ class RateLimiter:
             )
         if not longest:
             return None, told
-        self._refused()
+        self._refused(tenant if caller is None else caller.tenant)
         retry = (b"Retry-After", b"%d" % max(1, math.ceil(longest)))
         return Refused(asked[waits.index(longest)][0].detail, (retry, *told)), told
 
@@ -170,7 +170,7 @@ def client_network(host: str) -> bytes:
 
 
 def make_limiter(
-    limit: RateLimit, tenants: Sequence[Tenant], clock: IReactorTime, refused: Callable[[], None]
+    limit: RateLimit, tenants: Sequence[Tenant], clock: IReactorTime, refused: Callable[[str | None], object]
 ) -> RateLimiter | None:
     """What ``limit`` and ``tenants`` ask for; None: callers may submit as often as they like."""
     limits = None if limit.requests is None else RateLimits(limit.requests, limit.per_seconds, limit.burst)

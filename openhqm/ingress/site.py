@@ -43,7 +43,7 @@ def make_site(
     """The site that ``settings`` ask for, and the WebSockets on it. ``note`` takes the lines of the access log."""
     server = settings.server
     cors, access = settings.cors.cors, authentication.access
-    limiter = make_limiter(settings.rate_limit, settings.tenants, reactor, metrics.limited.inc)
+    limiter = make_limiter(settings.rate_limit, settings.tenants, reactor, metrics.limit)
     hooks = Hooks(settings.hooks, door, authentication.wrong)
     routes = Routes(door, streams, health, letters, settings.own_paths(), access, cors, limiter, hooks, ending_streams)
     web_sockets = WebSockets(

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from msgspec.structs import replace
 
-from openhqm.errors import InvalidRequest, TransformFailed
+from openhqm.errors import InvalidRequest, NotPermitted, TransformFailed
 from openhqm.ingress.submission import LONGEST_TIMEOUT, check_submission
 from openhqm.messages import Child, Submission
 from openhqm.policy.addressing import Addressing
@@ -151,6 +151,8 @@ def _child(
         elif TRANSFORM in step:
             own = replace(own, payload=_filled(own, _template(step[TRANSFORM], field), field), body=None)
         own = addressing.addressed(own, complete=stage == 1)
+    except NotPermitted as error:
+        raise NotPermitted(_within(error.field, field), error.reason) from None
     except InvalidRequest as error:
         raise InvalidRequest(_within(error.field, field), error.reason) from None
     name = str(step.get("endpoint") or step.get("operation") or "")[:_MOST_NAME]

@@ -7,13 +7,16 @@ Prometheus's own counters take a lock at each update. These are updated and coll
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+OTHER = "other"
+"""In place of the name of a tenant that has no value of its own."""
 
 
 class Count:
@@ -60,6 +63,43 @@ class Counts(Collector):
         return (family,)
 
     describe = collect
+
+
+class TenantCounts(Collector):
+    """A counter called ``name`` in ``registry``, with the labels ``tenant`` and ``label``.
+
+    ``tenants`` are those that have a value of their own; all others are `OTHER`. The caller bounds how many values of
+    ``label`` there can be. Without tenants it has no samples, and counts nothing.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, label: str, tenants: Collection[str], registry: CollectorRegistry
+    ) -> None:
+        self._names = (name, documentation, ("tenant", label))
+        self._tenants = frozenset(tenants)
+        self._counts: dict[tuple[str, str], int] = {}
+        registry.register(self)
+
+    def inc(self, tenant: str | None, value: str) -> None:
+        """Count one of ``tenant``; None: it has none."""
+        if self._tenants and tenant is not None:
+            key = (tenant if tenant in self._tenants else OTHER, value)
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """The counter's samples."""
+        if not self._tenants:
+            return ()
+        name, documentation, labels = self._names
+        family = CounterMetricFamily(name, documentation, labels=labels)
+        for key, count in self._counts.items():
+            family.add_metric(key, count)
+        return (family,)
+
+    def describe(self) -> Iterable[CounterMetricFamily]:
+        """The name, which is taken also while it has no samples."""
+        name, documentation, labels = self._names
+        return (CounterMetricFamily(name, documentation, labels=labels),)
 
 
 class Durations(Collector):

@@ -357,12 +357,12 @@ class Attempt:
             delay = policy.delay(delivery.attempt, self._context.random)
         pause = max(delay, at_least)
         await self._settle(lambda: delivery.retry(pause, reply.error or ""))
-        self._context.metrics.retried()
+        self._context.metrics.retried(self._delivery.request)
 
     async def _dead_letter(self, reason: str, kind: ReasonClass, reply: Reply) -> None:
         reply = replace(reply, reason_class=kind.value)
         if await self._settle(lambda: self._delivery.dead_letter(reason, reply)):
-            self._context.metrics.dead_lettered()
+            self._context.metrics.dead_lettered(self._delivery.request)
             self._context.metrics.finished(self._delivery.request, self._context.clock.seconds())
             self._context.log.warn(
                 "dead letter: {reason}: {error}", reason=reason, error=reply.error, correlation_id=self._id

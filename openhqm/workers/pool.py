@@ -65,7 +65,9 @@ class WorkerPool:
         self._queue = queue
         self._reactor = reactor
         self._executors = Executors(reactor, settings.worker.count, MOST_RESULT_BYTES)
-        self._maker = ContextMaker(reactor, WorkerMetrics(registry), self._executors, brokers, token_of)
+        self._maker = ContextMaker(
+            reactor, WorkerMetrics(registry, addressing.shares), self._executors, brokers, token_of
+        )
         self._running = False
         self._known: set[str] = set()
         self._retired: set[Consumer] = set()

@@ -32,7 +32,7 @@ class Connection:
 class CallerTests(SynchronousTestCase):
     def limited(self, *requests: tuple[str, Caller | None]) -> list[bool]:
         """Which of the requests, each from an address and a caller, are refused where one is allowed."""
-        limiter = RateLimiter(RateLimits(1, 60.0), Clock(), lambda: None)
+        limiter = RateLimiter(RateLimits(1, 60.0), Clock(), lambda tenant: None)
         return [limiter.take(caller, Connection(host))[0] is not None for host, caller in requests]
 
     def test_address(self) -> None:
@@ -65,7 +65,7 @@ class TenantLimitsTests(SynchronousTestCase):
         self.refused = 0
 
     def limiter(self, limit: RateLimit, *rows: Tenant) -> RateLimiter:
-        def refused() -> None:
+        def refused(tenant: str | None) -> None:
             self.refused += 1
 
         found = make_limiter(limit, rows, self.clock, refused)

@@ -8,13 +8,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.errors import InvalidRequest, Reject
+from openhqm.errors import InvalidRequest, NotPermitted, Reject
 from openhqm.ingress.steps import divided
 from openhqm.ingress.submission import read_submission
 from openhqm.messages import Child, Priority, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.callbacks import Callbacks
 from openhqm.policy.children import MOST_CHILDREN
+from openhqm.policy.permissions import Permission, Permissions
 from openhqm.policy.step_payloads import WHOLE
 from tests.ingress.test_fast_path import InMemoryServer
 
@@ -147,6 +148,20 @@ class ReadTests(SynchronousTestCase):
         submission = read_submission(document.encode(), NOW)
         divided(Submission(submission.payload, metadata=submission.metadata, tenant="acme"), Spy(), NOW)
         self.assertEqual(asked, [("acme", "bill", True), ("acme", "mail", False)])
+
+
+class TenantTests(SynchronousTestCase):
+    def test_each_step(self) -> None:
+        """Each step goes where its tenant may go, and waits in its share; another is refused by its place."""
+        rules = Addressing(
+            endpoints=("a", "b"), permissions=Permissions({"acme": Permission(endpoints=("a",))}), shares=("acme",)
+        )
+        submission = Submission(b"1", metadata={"endpoint": "a", "then": [{"endpoint": "a"}]}, tenant="acme")
+        _, children = divided(submission, rules, 0.0)
+        self.assertEqual([child.submission.share for child in children], ["acme", "acme"])
+        submission = Submission(b"1", metadata={"endpoint": "a", "then": [{"endpoint": "b"}]}, tenant="acme")
+        error = self.assertRaises(NotPermitted, divided, submission, rules, 0.0)
+        self.assertEqual(error.field, "metadata.then.0.endpoint")
 
 
 class DoorTests(SynchronousTestCase):

@@ -284,6 +284,10 @@ class SharesTests(TenantsCase):
         self.assertEqual((status, json.loads(body)["status"]), (429, 429))
         self.assertGreaterEqual(int(fields["retry-after"]), 1)
         self.submit("globex", "wait")
+        _, _, metrics = self.server.ask("GET", "/metrics", None, {"OpenHQM-Key": self.secrets["acme"]})
+        self.assertIn(b'openhqm_tenant_submissions_total{outcome="accepted",tenant="globex"} 1.0', metrics)
+        self.assertIn(b'openhqm_tenant_submissions_total{outcome="limited",tenant="acme"}', metrics)
+        self.assertIn(b'openhqm_queue_depth{queue="openhqm-requests.@globex",state="ready"} 1.0', metrics)
         _, _, body = self.server.ask("GET", "/health", None, {"OpenHQM-Key": self.secrets["acme"]})
         told = json.loads(body)["tenants"]
         self.assertEqual(told["acme"], {"queued": len(answer["accepted"]), "limit": 20})

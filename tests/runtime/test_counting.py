@@ -7,7 +7,7 @@ from hypothesis import given
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.runtime.counting import Counts, Durations
+from openhqm.runtime.counting import Counts, Durations, TenantCounts
 from tests import hypothesis_profile  # noqa: F401
 
 BOUNDS = (0.0005, 0.01, 1, 10)
@@ -49,3 +49,31 @@ class SameAsPrometheusTests(SynchronousTestCase):
         registry = CollectorRegistry()
         Durations("a_seconds", "How long.", BOUNDS, registry)
         self.assertRaises(ValueError, Durations, "a_seconds", "How long.", BOUNDS, registry)
+
+
+class TenantCountsTests(SynchronousTestCase):
+    def samples(self, registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+        """The samples by tenant and outcome."""
+        found = [sample for family in registry.collect() for sample in family.samples]
+        return {(sample.labels["tenant"], sample.labels["outcome"]): sample.value for sample in found}
+
+    def test_bounded(self) -> None:
+        """A tenant that is configured counts by itself, and any number of others together."""
+        registry = CollectorRegistry()
+        counts = TenantCounts("c", "Text.", "outcome", ("acme", "globex"), registry)
+        for number in range(100):
+            counts.inc(f"t{number}", "accepted")
+        for tenant in ("acme", "acme", "globex", None):
+            counts.inc(tenant, "accepted")
+        counts.inc("acme", "refused")
+        self.assertEqual(
+            self.samples(registry),
+            {("other", "accepted"): 100, ("acme", "accepted"): 2, ("globex", "accepted"): 1, ("acme", "refused"): 1},
+        )
+
+    def test_none(self) -> None:
+        """Without tenants there is nothing to tell, whatever a key says whose it is."""
+        registry = CollectorRegistry()
+        counts = TenantCounts("c", "Text.", "outcome", (), registry)
+        counts.inc("acme", "accepted")
+        self.assertEqual(list(registry.collect()), [])
