@@ -310,6 +310,48 @@ class SystemdTests(SynchronousTestCase):
         assert stop is not None
         self.assertGreater(int(stop[1]), load(None, {}, PRODUCTS).server.drain_seconds)
 
+    def test_layout(self) -> None:
+        """The script puts each file where systemd looks for it, and systemd makes of them the user and the directories;
+        OpenHQM takes the configuration, and a second run leaves that of the operator alone."""
+        root = Path(self.mktemp()).absolute()
+        script = str(ROOT / "scripts" / "install-units.sh")
+        for _ in range(2):
+            environment = {**os.environ, "PREFIX": "/usr/lib/openhqm"}
+            done = subprocess.run(["bash", script, f"{root}/"], env=environment, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            configuration = root / "etc" / "openhqm" / "cfg.yaml"
+            self.assertEqual(load(str(configuration), {}, PRODUCTS).worker.handler, "echo")
+            with configuration.open("a") as file:
+                file.write("# mine\n")
+        self.assertEqual(configuration.read_text().count("# mine"), 2)
+        unit = (root / "usr" / "lib" / "systemd" / "system" / "openhqm.service").read_text()
+        self.assertIn("\nExecStart=/usr/lib/openhqm/bin/twistd ", unit)
+        self.assertEqual(os.readlink(root / "usr" / "bin" / "openhqm"), "/usr/lib/openhqm/bin/openhqm")
+        for program in ("systemd-sysusers", "systemd-tmpfiles"):
+            if shutil.which(program) is None:
+                raise SkipTest(f"{program} is missing")
+        made = subprocess.run(["systemd-sysusers", f"--root={root}"], capture_output=True, text=True)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        (entry,) = re.findall(r"^openhqm:.*$", (root / "etc" / "passwd").read_text(), re.MULTILINE)
+        user = entry.split(":")
+        self.assertEqual((user[5], user[6].rpartition("/")[2]), ("/var/lib/openhqm", "nologin"))
+        command = ["systemd-tmpfiles", "--create", f"--root={root}", str(root / "usr/lib/tmpfiles.d/openhqm.conf")]
+        made = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        for path, mode in (("etc/openhqm", 0o750), ("var/lib/openhqm", 0o700), ("run/openhqm", 0o750)):
+            self.assertEqual((root / path).stat().st_mode & 0o777, mode, path)
+        self.assertEqual(configuration.stat().st_mode & 0o777, 0o640)
+
+    def test_socket(self) -> None:
+        """The socket listens where the service would, and the sections of both are those that systemd knows."""
+        directory = ROOT / "deploy" / "systemd"
+        socket = (directory / "openhqm.socket").read_text()
+        server = load(None, {}, PRODUCTS).server
+        self.assertIn(f"\nListenStream={server.host}:{server.port}\n", socket)
+        for path in (directory / "openhqm.service", directory / "openhqm.socket"):
+            sections = re.findall(r"^\[(\w+)\]$", path.read_text(), re.MULTILINE)
+            self.assertEqual(sections, ["Unit", path.suffix[1:].title(), "Install"])
+
 
 class BuildTests(SynchronousTestCase):
     """``scripts/build-multiarch.sh``, with a ``docker`` that writes down what it was asked for"""

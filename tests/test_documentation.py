@@ -42,6 +42,7 @@ NOT_RUN = {
     "docs/DOCKER_IMAGES.md: docker": "it needs Docker",
     "docs/MULTI_ARCH_BUILD.md: docker": "it needs Docker",
     "docs/QUICK_REFERENCE.md: docker": "it needs Docker",
+    "docs/debian.md: sudo": SYSTEM,
     "docs/deploying.md: docker compose": "it needs Docker",
     "docs/KUBERNETES_SIDECAR.md: kubectl": "it needs a cluster",
     "docs/KUBERNETES_SIDECAR.md: roles:": "it is values of the chart, which has tests of its own",
