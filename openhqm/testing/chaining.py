@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError
 from openhqm.errors import AlreadyEnded
 from openhqm.interfaces import IDelivery
 from openhqm.messages import Acceptance, Child, IdempotencyClaim, Record, Status, Submission
-from openhqm.testing.bench import REQUESTS, TTL, Base
+from openhqm.testing.bench import LEASE, REQUESTS, Base
 
 STEPS = f"{REQUESTS}.billing"
 CLAIM = IdempotencyClaim("key", b"fingerprint")
@@ -319,9 +319,9 @@ class Chaining(Base):
         accepted = await self.stepped(JOIN[:2], msgspec.structs.replace(PARENT, timeout=None))
         first, second = await self.next_one(), await self.next_one()
         await self.do(first.settle(self.reply(first, b"1" + first.request.submission.payload)))
-        for _ in range(24):
+        for _ in range(12):
             second.extend()
-            await self.bench.pass_time(TTL / 20)
+            await self.bench.pass_time(LEASE - 5)
         await self.do(second.settle(self.reply(second, b"1" + second.request.submission.payload)))
         record = await self.ended(accepted.correlation_id)
         self.assertEqual(record.reply and record.reply.result, b"[11,12]")
