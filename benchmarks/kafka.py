@@ -128,10 +128,10 @@ def _forwarding(table: Table, server: KafkaServer, count: int, rounds: int) -> N
     found: dict[str, list[float]] = {}
     with running.process([sys.executable, "-m", "benchmarks.yardsticks", "floor", str(target)], target):
         for number in range(rounds):
-            for name in (OURS_OUT, OURS_FILE, BRIDGE_OUT):
+            for index, name in enumerate((OURS_OUT, OURS_FILE, BRIDGE_OUT)):
                 if name == BRIDGE_OUT and not _has("mq_bridge"):
                     continue
-                programs = Programs(server, f"forward{number}{len(found)}{len(found.get(name, ()))}.")
+                programs = Programs(server, f"forward{number}{index}.")
                 topic = programs.topic("in", PARTITIONS)
                 _fill(programs, topic, count)
                 group = "bench" if name == BRIDGE_OUT else "openhqm/b"

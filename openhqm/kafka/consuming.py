@@ -7,6 +7,7 @@ owner in the reactor's thread only.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from threading import Event, Thread
 from typing import Any, Protocol
@@ -20,9 +21,15 @@ from openhqm.kafka.resets import OffsetResets
 
 POLL_SECONDS = 0.05
 ASKED_SECONDS = 1.0
-MOST_AHEAD = 200
+MOST_AHEAD = 500
 BYTES_AHEAD = 4 * 1024 * 1024
-"""How much is read, and not yet delivered, before the partitions are paused."""
+"""How much is read, and not yet delivered, before no more is read. Reading goes on at half of it."""
+FULL_SECONDS = 1.0
+"""How long a member that is full does not poll before it pauses its partitions, and polls.
+
+librdkafka forgets what it has fetched of a partition that is paused, and fetches it again a second after it goes on.
+"""
+LOOK_SECONDS = 0.02
 MOST_AT_ONCE = 100
 DRAIN_SECONDS = 5.0
 """How long a partition that is given to another consumer waits for what is being worked on."""
@@ -84,7 +91,6 @@ class Member:
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": 8192,
             "topic.metadata.refresh.interval.ms": 5_000,
-            "on_commit": self._on_commit,
         }
         self._consumer: Any = None
         self._resets: OffsetResets
@@ -98,6 +104,7 @@ class Member:
         self.taken_in_all = self.bytes_taken = 0
         """How much of what was read is no longer ahead. The thread counts what it reads, the owner what it takes."""
         self._commit_wanted = False
+        self._full_since: float | None = None
         self._paused: bool | None = False
         """Whether the partitions are paused. None: there are others, and librdkafka decides."""
         self.partitions: frozenset[int] | None = None
@@ -132,13 +139,13 @@ class Member:
                 [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             while not self._closing:
-                full = self.stopped or self._is_far_ahead
-                if full != self._paused:
-                    self._pause(full)
                 if self._commit_wanted:
-                    self._begin_to_commit()
-                self._read()
-                self._begin()
+                    self._commit()
+                if self._is_full():
+                    time.sleep(LOOK_SECONDS)
+                else:
+                    self._read()
+                    self._begin()
             self._commit_now(list(self.marks))
             self._consumer.close()
         except Exception as error:
@@ -147,22 +154,41 @@ class Member:
         finally:
             self._reactor.callFromThread(self._closed.callback, None)
 
-    def _begin_to_commit(self) -> None:
+    def _commit(self) -> None:
+        """It waits for the answer: one that came as an event would come behind all records that were fetched before."""
         self._commit_wanted = False
         offsets = self._offsets(self.marks.copy())
+        reason = None
+        done: dict[int, int] = {}
         try:
-            if offsets:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-                return
-            reason = None
+            found = self._consumer.commit(offsets=offsets, asynchronous=False) if offsets else []
+            done = {each.partition: each.offset for each in found if each.error is None}
+            reason = next((describe(each.error) for each in found if each.error is not None), None)
         except Exception as error:
             reason = describe(error)
-        self._reactor.callFromThread(self._owner.committed, {}, reason)
+        self._reactor.callFromThread(self._owner.committed, done, reason)
+
+    def _is_full(self) -> bool:
+        """Whether to poll nothing for a moment. Where that goes on, the partitions are paused, and it polls."""
+        if not self.stopped and not self._is_far_ahead:
+            self._full_since = None
+            if self._paused is not False:
+                self._pause(False)
+            return False
+        if self._full_since is None:
+            self._full_since = time.monotonic()
+        is_long = time.monotonic() - self._full_since >= FULL_SECONDS
+        if self._paused is False and not (is_long or self.stopped):
+            return True
+        if self._paused is not True:
+            self._pause(True)
+        return False
 
     @property
     def _is_far_ahead(self) -> bool:
         records, size = self._read_in_all - self.taken_in_all, self._bytes_read - self.bytes_taken
-        return records >= MOST_AHEAD or size >= BYTES_AHEAD
+        share = 1.0 if self._full_since is None else 0.5
+        return records >= share * MOST_AHEAD or size >= share * BYTES_AHEAD
 
     def _read(self) -> None:
         record = self._consumer.poll(POLL_SECONDS)
@@ -226,7 +252,7 @@ class Member:
         """
         from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-        asking = Consumer({key: value for key, value in self._properties.items() if key != "on_commit"})
+        asking = Consumer(self._properties)
         try:
             while not self._closing:
                 asking.poll(0)  # tokens are fetched in its callbacks
@@ -279,11 +305,6 @@ class Member:
         except Exception as error:
             return {}, f"{reason}, and the last commit failed: {describe(error)}"
         return {each.partition: each.offset for each in done if each.error is None}, reason
-
-    def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
-        done = {each.partition: each.offset for each in partitions if error is None and each.error is None}
-        failed = error or next((each.error for each in partitions if each.error is not None), None)
-        self._reactor.callFromThread(self._owner.committed, done, None if failed is None else describe(failed))
 
     def _offsets(self, marks: Mapping[int, int]) -> list[Any]:
         from confluent_kafka import TopicPartition

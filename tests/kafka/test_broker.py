@@ -199,7 +199,7 @@ class KafkaTests(KafkaCase):
         inboxes = [Inbox(), Inbox()]
         subscriptions = [first.consume(channel, inboxes[0]), second.consume(channel, inboxes[1])]
         await self.until(lambda: all(each.reads and each._member.partitions for each in subscriptions))
-        for _ in range(20):
+        for _ in range(60):
             await first.publish(channel, [Message(b"%d" % number) for number in range(100)])
         await self.until(lambda: all(each._member._paused for each in subscriptions))
         await second.stop()  # the first one gets the partitions of the second, while its own are paused
