@@ -21,7 +21,9 @@ def redriven(letter: DeadLetter) -> Submission:
     metadata = {**old.submission.metadata, REDRIVEN_FROM: old.correlation_id}
     if REDRIVEN_FROM in old.submission.metadata:
         metadata[FIRST_ID] = first_id(old)
-    return replace(old.submission, metadata=metadata, not_before=None, coalescing=None)
+    # The time of a step was what was left of its request's, which has ended.
+    timeout = old.submission.timeout if old.submission.transform is None else None
+    return replace(old.submission, metadata=metadata, timeout=timeout, not_before=None, coalescing=None)
 
 
 def first_id(request: Request) -> str:

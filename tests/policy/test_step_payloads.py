@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import Reject
-from openhqm.messages import Reply, Request, Status, Submission
+from openhqm.messages import DeadLetter, Reply, Request, Status, Submission
 from openhqm.policy.children import MOST_COPIED_BYTES
+from openhqm.policy.redrive import redriven
 from openhqm.policy.step_payloads import MOST_TEMPLATE_CHARACTERS, WHOLE, step_template, with_payload
 
 
@@ -101,7 +102,9 @@ class TemplateTests(SynchronousTestCase):
         self.assertLess(time.process_time() - began, 1.0)
 
     def test_redriven(self) -> None:
-        """A step that is a dead letter still has its template, and is made again when it is redriven."""
+        """A step that is a dead letter has its template still, and not the time that was left when it began."""
         failed = request('{"a": {{ payload }}}')
-        again = replace(failed, submission=replace(failed.submission, metadata={"redriven_from": "this"}))
-        self.assertEqual(with_payload(again).submission.payload, b'{"a": 1}')
+        failed = replace(failed, submission=replace(failed.submission, timeout=0.5))
+        again = redriven(DeadLetter(failed, "rejected", Reply("this", Status.FAILED, 6.0), 6.0))
+        self.assertEqual(with_payload(Request("again", 9.0, again)).submission.payload, b'{"a": 1}')
+        self.assertIsNone(again.timeout)
