@@ -79,7 +79,7 @@ class Outbox:
 
     def start(self) -> None:
         """Begin to publish what is due."""
-        self._ledger.on_due.append(self.wake_at)
+        self._ledger.on_due.append(self._fell_due)
         self._broker.on_connected.append(self._connected)
         self._broker.when_probed().addCallback(lambda _: self._look())
 
@@ -202,6 +202,11 @@ class Outbox:
             self._failed.append((outgoing.number, outgoing.generation))
 
     # What is due
+
+    def _fell_due(self, due: float) -> None:
+        """The ledger has an entry that is due then. While the broker is away, no look at it is of use."""
+        if due < self._timer_at and self._broker.unavailable_reason is None:
+            self.wake_at(due)
 
     def wake_at(self, due: float) -> None:
         """An entry falls due at ``due``, by our clock."""
