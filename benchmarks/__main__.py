@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import running
+from benchmarks.backlog import backlog
 from benchmarks.batch import BATCHES, MANY, ONE, batch
 from benchmarks.callbacks import callbacks
 from benchmarks.consuming import CELERY, OURS, consume
@@ -286,6 +287,7 @@ PARTS = (
     "drain",
     "callbacks",
     "replay",
+    "backlog",
     "fairness",
     "processes",
     "memory",
@@ -323,6 +325,7 @@ def main() -> int:
         "drain": lambda: drain(table, 5000 if options.quick else 20_000, rounds),
         "callbacks": lambda: callbacks(table, 2000 if options.quick else 5000, rounds),
         "replay": lambda: replay(table, 2000 if options.quick else 100_000, 3 if options.quick else 60),
+        "backlog": lambda: backlog(table, 2000 if options.quick else 100_000, 3 if options.quick else 20),
         "fairness": lambda: fairness(table, 2000 if options.quick else 100_000, 50 if options.quick else 300),
         "processes": lambda: processes(table, seconds, rounds),
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),

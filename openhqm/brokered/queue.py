@@ -259,7 +259,8 @@ class BrokeredQueue:
         if queue == self._dead_letters:
             return await self._ledger.dead_letters_depth()
         published, waiting = await self._ledger.count(queue)
-        if group_of(queue) != queue or self._broker.traits.depth is not DepthKind.EXACT:
+        counts = self._broker.traits.depth is DepthKind.EXACT and self._broker.unavailable_reason is None
+        if group_of(queue) != queue or not counts:
             local = self._local.get(group_of(queue))
             return Depth(published, waiting, 0 if local is None else local.counts(queue)[1], None)
         ready = in_flight = 0

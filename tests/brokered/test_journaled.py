@@ -72,6 +72,17 @@ class JournaledTests(SynchronousTestCase):
         self.assertEqual(self.work_off(), [(id, 1) for id in ids])
         self.assertEqual(self.bench.queue.warnings, ())
 
+    def test_counted_while_away(self) -> None:
+        """While the broker is away, the queue tells how many it has, and how many wait for it."""
+        for number in range(2):
+            self.accepted(b"%d" % number)
+        self.bench.pass_time(2)
+        self.bench.server.go_away()
+        for number in range(5):
+            self.accepted(b"%d" % number)
+        depth = self.do(self.bench.queue.depth(REQUESTS))
+        self.assertEqual((depth.ready, depth.delayed), (2, 5))
+
     def test_repeated_while_away(self) -> None:
         """A submission that is repeated while the broker is away is the same request."""
         self.bench.server.go_away()
