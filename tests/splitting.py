@@ -34,6 +34,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_access": 6,
     "tests.ingress.test_admin": 5,
     "tests.ingress.test_authentication": 12,
+    "tests.ingress.test_batch_kills": 30,
     "tests.ingress.test_browser": 10,
     "tests.ingress.test_ending_streams": 20,
     "tests.ingress.test_admission": 45,

@@ -75,6 +75,7 @@ class BrokeredQueue:
     ) -> None:
         self._broker = broker
         self._ledger = ledger
+        self.together = ledger.together
         self._clock = clock
         self._channels = channels
         self._dead_letters = dead_letters

@@ -82,10 +82,11 @@ async def submit_batch(
     def read(index: int, text: bytes, now: float) -> tuple[Submission, IdempotencyClaim | None]:
         return read_submission(text, now, trace), None if whole is None else _claim(whole.key, index, text)
 
-    taking = [
-        Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text), tenant))
-        for index, text in enumerate(found)
-    ]
+    with door.together():
+        taking = [
+            Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text), tenant))
+            for index, text in enumerate(found)
+        ]
     outcomes: list[tuple[bool, Any]] = await DeferredList(taking, consumeErrors=True)
     accepted, rejected, failure = [], [], None
     for index, (success, outcome) in enumerate(outcomes):

@@ -100,6 +100,7 @@ class Door:
         self._clock_ahead = ahead_of(clock)
         self._waiting = waiting
         self._queue = queue
+        self.together = queue.together
         self._admission: Accepts = admission or queue
         self._clock = clock
         self._metrics = metrics

@@ -8,6 +8,7 @@ the author of another one runs the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
@@ -129,6 +130,12 @@ class IMessageQueue(Interface):
         follow-up are never refused for them. `QueueFull`, too, where the claim is for ``repeats_only`` and its key is
         free, and stays so.
         Cancelling does not take the request back: it is accepted or fails as a whole.
+        """
+
+    def together() -> AbstractContextManager[None]:
+        """What is accepted within, without waiting, becomes durable in one step: all that is taken of it, or nothing.
+
+        Each still has an outcome of its own.
         """
 
     def receive(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from typing import cast
@@ -58,6 +59,7 @@ class MemoryQueue:
     """
 
     traits = TRAITS
+    together = staticmethod(nullcontext)
     unavailable_reason: str | None = None
     warnings: Sequence[str] = ()
 

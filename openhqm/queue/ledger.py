@@ -11,6 +11,7 @@ Each call is one durable step. It fails with `NotDurable` where the step was not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import attrs
@@ -188,6 +189,9 @@ class Ledger(Protocol):
         An entry that does not wait is this process's to publish, for `CLAIM_SECONDS`. Without ``at_once`` every entry
         waits: it is due now, and the outbox publishes it. `IdempotencyConflict`, `QueueFull`.
         """
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is recorded within, without waiting, is one step; see `IMessageQueue.together`."""
 
     def load(self) -> Deferred[Load | None]:
         """See `IMessageQueue.load`."""

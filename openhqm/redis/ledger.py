@@ -32,9 +32,9 @@ from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered, pause_for_room
 from openhqm.queue.limits import no_repeat
+from openhqm.redis.accepting import AcceptScript
 from openhqm.redis.children import Accepting
 from openhqm.redis.claims import claim_arguments
-from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
 from openhqm.redis.ending_log import log_mark
@@ -78,8 +78,9 @@ class RedisLedger:
         self._pause = 0.0 if window is None else pause_for_room(window)
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
-        self._coalescing = CoalesceKeys(redis, ttl)
         self._children = Accepting(redis, self._load, channels.requests, self._where)
+        self._accepting = AcceptScript(redis, ttl, "ledger_record")
+        self.together = self._accepting.together
         self.load = self._load.read
         self.sweeps = (self._letters.trim, self._load.end_some)
         self._unlisten: list[Callable[[], None]] = []
@@ -175,8 +176,7 @@ class RedisLedger:
         due = self._redis.due(submission)
         envelope, channel = encode_submission(submission), self._channels.of(submission)
         at_once = at_once and submission.coalescing is None
-        answer = await self._coalescing.run(
-            "ledger_record",
+        answer = await self._accepting.run(
             submission,
             queue_of(self._channels.requests, submission),
             channel,

@@ -35,9 +35,9 @@ from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import no_repeat
 from openhqm.queue.sharing import SharedQueues
+from openhqm.redis.accepting import AcceptScript
 from openhqm.redis.children import Accepting
 from openhqm.redis.claims import claim_arguments
-from openhqm.redis.coalescing import CoalesceKeys
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
 from openhqm.redis.ending_log import log_mark
@@ -80,8 +80,9 @@ class RedisQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._shared = SharedQueues(redis.clock, lambda name: self._queue(name).waiters)
         self._load = RedisLoad(redis, ttl, limits)
-        self._coalescing = CoalesceKeys(redis, ttl)
         self._children = Accepting(redis, self._load, requests, self._where)
+        self._accepting = AcceptScript(redis, ttl, "accept")
+        self.together = self._accepting.together
         self.load = self._load.read
         self.sweeps = (self._letters.trim, self._load.end_some)
 
@@ -141,8 +142,7 @@ class RedisQueue:
     ) -> Deferred[Acceptance | QueueFull]:
         # Number and time are Redis's to give; they stand in the record, above what the envelope says.
         body = encode_request(Request("", self._redis.clock_now(), submission))
-        asked = self._coalescing.run(
-            "accept",
+        asked = self._accepting.run(
             submission,
             queue_of(self._requests, submission),
             priority_of(submission).value,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha1
 from pathlib import Path
 
@@ -16,6 +17,7 @@ NAMES = (
     "children_begin",
     "children_done",
     "children_take",
+    "accept_many",
     "dead_letter",
     "dead_letters",
     "depth",
@@ -36,6 +38,7 @@ NAMES = (
     "ledger_published",
     "ledger_record",
     "ledger_record_coalesced",
+    "ledger_record_many",
     "ledger_recover",
     "ledger_retry",
     "ledger_return",
@@ -59,14 +62,16 @@ NAMES = (
 # What a script uses besides the prelude. Redis runs all of its text each time, and making a function takes time, too.
 _PARTS = {
     "accept": ("accepting",),
-    "accept_coalesced": ("accepting", "endings", "coalescing"),
+    **dict.fromkeys(("accept_coalesced", "accept_many"), ("accepting", "endings", "coalescing")),
     "depth": ("fresh",),
     "fresh": ("fresh",),
     "children_accept": ("accepting",),
     "index_open": ("accepting",),
     "ledger_published": ("outbox",),
     "ledger_record": ("outbox", "accepting"),
-    "ledger_record_coalesced": ("outbox", "accepting", "endings", "coalescing"),
+    **dict.fromkeys(
+        ("ledger_record_coalesced", "ledger_record_many"), ("outbox", "accepting", "endings", "coalescing")
+    ),
     "ledger_take_due": ("outbox",),
     **dict.fromkeys(
         (
@@ -86,8 +91,7 @@ _PARTS = {
         ("endings",),
     ),
 }
-_FILES = {"accept_coalesced": "accept", "ledger_record_coalesced": "ledger_record"}
-"""Where it is not the script's own name."""
+_VARIANT = re.compile(r"(\w+)_(?:coalesced|many)\Z")
 
 
 @attrs.frozen
@@ -100,8 +104,16 @@ class Script:
 
 def _read(name: str) -> Script:
     parts = [f"part_{part}" for part in _PARTS.get(name, ())]
-    source = b"\n".join((_HERE / f"{part}.lua").read_bytes() for part in ("prelude", *parts, _FILES.get(name, name)))
+    found = _VARIANT.match(name)
+    own = [_text(part) for part in (*parts, name if found is None else found[1])]
+    if name.endswith("_many"):  # a function of the values, which stand in ARGV for one request
+        own = [b"local function one(ARGV)", *own, _text("each")]
+    source = b"\n".join((_text("prelude"), *own))
     return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode())
+
+
+def _text(name: str) -> bytes:
+    return (_HERE / f"{name}.lua").read_bytes()
 
 
 def load_scripts() -> dict[str, Script]:

@@ -12,14 +12,16 @@ from openhqm.messages import Acceptance, IdempotencyClaim
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queue.limits import no_repeat
 from openhqm.sqlite.sql import fetch_one
+from openhqm.sqlite.waiting import Refused
 
 
 def take_claim(
     connection: apsw.Connection, ids: CorrelationIds, claim: IdempotencyClaim, key: int, now: float
-) -> Acceptance | None:
+) -> Acceptance | Refused | None:
     """Take the idempotency key for ``key``; the acceptance of the request that has it, if there is one.
 
-    `IdempotencyConflict`: that is another request. `QueueFull`: there is none, and the claim is for repeats only.
+    `IdempotencyConflict` where that is another request, `QueueFull` where there is none, and the claim is for repeats
+    only: both as `Refused`.
     """
     digest = _digest(claim)
     known = fetch_one(
@@ -27,7 +29,7 @@ def take_claim(
     )
     if known is None:
         if claim.repeats_only:
-            raise no_repeat()
+            return Refused(no_repeat())
         connection.execute(
             "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)",
             (digest, claim.fingerprint, key, now, now + claim.lifetime),
@@ -35,7 +37,7 @@ def take_claim(
         return None
     fingerprint, first, at = known
     if fingerprint != claim.fingerprint:
-        raise IdempotencyConflict(claim.key)
+        return Refused(IdempotencyConflict(claim.key))
     return Acceptance(ids.issue(first), at, replayed=True)
 
 

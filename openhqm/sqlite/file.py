@@ -29,9 +29,9 @@ from openhqm.sqlite.patience import LOCKED, begin, begin_patiently
 from openhqm.sqlite.sealed_tables import open_seals, show_sealed
 from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages, frames_in_log, torn_frames
 from openhqm.sqlite.sql import Reader, fetch_one
+from openhqm.sqlite.waiting import Operation, Refused, Waiting
 
 T = TypeVar("T")
-Operation = Callable[[apsw.Connection], T]
 RunCommit = Callable[[Callable[[], None]], Deferred[None]]
 
 OLDEST_SQLITE = 3051003  # older ones can lose rows when a commit and a checkpoint of two connections meet
@@ -77,7 +77,8 @@ class SqliteFile:
         self._run_commit = run_commit
         self._wait = wait
         self._key_files = key_files
-        self._waiting: list[tuple[Operation[Any], Deferred[Any]]] = []
+        self._waiting = Waiting()
+        self.together = self._waiting.together
         self._after: list[Callable[[], None]] = []
         self._scheduled = False
         self._committing = False
@@ -158,7 +159,7 @@ class SqliteFile:
         elif len(self._waiting) >= MOST_WAITING:
             done.errback(NotDurable("too many writes wait for the disk", retry_after=1))
         else:
-            self._waiting.append((operation, done))
+            self._waiting.add(operation, done)
             if not self._committing and not self._scheduled:
                 self._scheduled = True
                 self._clock.callLater(self._wait, self._begin)
@@ -185,7 +186,7 @@ class SqliteFile:
 
     def _begin(self) -> None:
         self._scheduled = False
-        batch, self._waiting = self._waiting[:MOST_IN_ONE_COMMIT], self._waiting[MOST_IN_ONE_COMMIT:]
+        batch = self._waiting.take(MOST_IN_ONE_COMMIT)
         if not batch:
             if self._closing is not None:
                 self._let_go()
@@ -275,7 +276,7 @@ class SqliteFile:
             call()
         for done, result in finished:
             if not done.called:
-                done.callback(result)
+                done.callback(result) if type(result) is not Refused else done.errback(result.error)
         self._go_on()
 
     def _failed(self, failed: list[Deferred[Any]], error: BaseException, maybe_done: bool = False) -> None:

@@ -17,8 +17,9 @@ from openhqm.messages import Acceptance, Request, Submission
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import Limits
 from openhqm.policy.queue_names import queue_of
-from openhqm.sqlite.file import Operation, SqliteFile
+from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.queue_rows import QueueRows
+from openhqm.sqlite.waiting import Operation
 from openhqm.sqlite.window import DUE
 
 _APPEND = f"INSERT INTO outbox VALUES (?, {DUE}, ?, ?, 0, 0, 1)"

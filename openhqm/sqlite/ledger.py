@@ -66,6 +66,7 @@ class SqliteLedger:
         window: int | None = None,
     ) -> None:
         self._file = file
+        self.together = file.together
         self._store = store
         self._clock = clock
         self._channels = channels
@@ -81,9 +82,8 @@ class SqliteLedger:
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
         store.within_ending.append(self.outbox.ended)
-        self._letters = DeadLetters(file, limits)
-        self.drop_dead_letter, self.last_dead_letter = self._letters.drop, self._letters.last
-        self.reject = self._letters.reject
+        letters = self._letters = DeadLetters(file, limits)
+        self.reject, self.drop_dead_letter, self.last_dead_letter = letters.reject, letters.drop, letters.last
         self.dead_letters = partial(maybeDeferred, self._letters.listed)
         self.dead_letters_depth = partial(maybeDeferred, self._letters.depth)
         store.within_sweep.append(self._letters.trim)
@@ -188,12 +188,13 @@ class SqliteLedger:
         if held:
             outgoing = replace(outgoing, follow_ups=tuple(each.request.correlation_id for each in held))
 
-        def add(connection: apsw.Connection) -> Outgoing | Acceptance | QueueFull:
+        def add(connection: apsw.Connection) -> Any:
             if claim is not None:
                 earlier = take_claim(connection, self._file.ids, claim, outgoing.number, now)
-                if earlier is not None:
+                if isinstance(earlier, Acceptance):
                     first = self._file.ids.number(earlier.correlation_id)
                     connection.execute("UPDATE outbox SET told = 1 WHERE key = ?", (first,))
+                if earlier is not None:
                     return earlier
             refusal = self._load.refusal(connection, len(outgoing.body), self.unbegun.oldest)
             if refusal is not None:

@@ -7,6 +7,7 @@ Follow-ups and steps are such until they are due, and requests that consist of s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import apsw
 from twisted.internet.defer import Deferred
@@ -83,7 +84,7 @@ class LedgerChildren:
         ids = tuple(each.request.correlation_id for each in held)
         acceptance = Acceptance(request.correlation_id, now, follow_ups=ids)
 
-        def add(connection: apsw.Connection) -> Acceptance | QueueFull:
+        def add(connection: apsw.Connection) -> Any:
             if claim is not None:
                 earlier = take_claim(connection, self._file.ids, claim, key, now)
                 if earlier is not None:

@@ -53,6 +53,7 @@ from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import DELAYED, RANK, queue_of_key
 from openhqm.sqlite.sql import fetch_all
 from openhqm.sqlite.timeline import Timeline
+from openhqm.sqlite.waiting import Refused
 
 TRAITS = QueueTraits(durable=True, ordered=True, atomic_settle=True)
 
@@ -79,6 +80,7 @@ class SqliteQueue:
         limits: Limits = NO_LIMITS,
     ) -> None:
         self._file = file
+        self.together = file.together
         self._results = results
         self._clock = clock
         self._lease = lease
@@ -222,7 +224,7 @@ class SqliteQueue:
         not_before: float | None,
         body: bytes,
         acceptance: Acceptance,
-    ) -> Callable[[apsw.Connection], Acceptance | QueueFull]:
+    ) -> Callable[[apsw.Connection], Acceptance | QueueFull | Refused]:
         """The operation that accepts a request with whatever it can have."""
         now = acceptance.submitted_at
         rank = RANK[priority_of(submission)]
@@ -234,7 +236,7 @@ class SqliteQueue:
         steps = [(self._held_back(child.submission, now), child) for child in children] if children else ()
         size = sum((len(encode_request(request)) for (_, _, request), _ in steps), len(body))
 
-        def add(connection: apsw.Connection) -> Acceptance | QueueFull:
+        def add(connection: apsw.Connection) -> Acceptance | QueueFull | Refused:
             if claim is not None:
                 earlier = take_claim(connection, self._file.ids, claim, key, now)
                 if earlier is not None:

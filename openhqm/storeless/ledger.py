@@ -12,6 +12,7 @@ publishes the next message, when it is due. While it is down, they wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -64,6 +65,7 @@ class StorelessLedger:
     keeps_unbegun = alone = False
     durable = True
     unavailable_reason: str | None = None
+    together = staticmethod(nullcontext)
 
     def __init__(self, broker: IBroker, clock: IReactorTime, *, reply_channel: str, name: str) -> None:
         self._reporter = Reporter(broker)

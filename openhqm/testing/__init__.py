@@ -39,6 +39,7 @@ from openhqm.testing.receiving import Receiving
 from openhqm.testing.recording import Recording
 from openhqm.testing.settling import Settling
 from openhqm.testing.sharing import Sharing
+from openhqm.testing.together import AcceptingTogether
 
 __all__ = [
     "DEAD_LETTERS",
@@ -66,6 +67,7 @@ def backend_contract(make: Callable[[TestCase], Bench | Deferred[Bench]]) -> typ
         Recording,
         IdempotencyKeys,
         CoalescingRequests,
+        AcceptingTogether,
         FinishingLater,
         FollowingUp,
         KilledChains,

@@ -146,6 +146,7 @@ class WorkedElsewhere:
 
     def __init__(self, listener: BrokeredQueue, workers: Sequence[BrokeredQueue]) -> None:
         self._listener = listener
+        self.together = listener.together
         self._workers = list(workers)
 
     @property

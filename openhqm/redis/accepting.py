@@ -1,0 +1,103 @@
+# -*- test-case-name: tests.redis.test_contract,tests.brokered.test_forms -*-
+"""Running a script that accepts requests: for one, for one with a coalesce key, or for many in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from openhqm.codec import encode_reply
+from openhqm.messages import Coalescing, Status, Submission
+from openhqm.queue.endings import superseded
+from openhqm.redis.connection import Redis
+from openhqm.runtime.deferreds import deferred
+
+_Bundle = list[tuple[Coalescing | None, tuple[Any, ...], Deferred[Any]]]
+
+
+class AcceptScript:
+    """Runs ``script`` in ``redis``. The ending of a request whose place was taken is kept for ``ttl`` seconds.
+
+    What a coalesce key needs is in ``part_coalescing.lua``.
+    """
+
+    def __init__(self, redis: Redis, ttl: float, script: str) -> None:
+        self._redis = redis
+        self._ttl = ttl
+        self._script = script
+        self._bundle: _Bundle | None = None
+
+    def run(self, submission: Submission, *values: Any) -> Deferred[Any]:
+        """The answer of the script, for a request with ``values``."""
+        if self._bundle is not None:
+            answer: Deferred[Any] = Deferred()
+            self._bundle.append((submission.coalescing, values, answer))
+            return answer
+        if submission.coalescing is None:
+            return self._redis.run(self._script, *values)
+        return self._run(submission.coalescing, values)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is run within is one script, and so one step."""
+        bundle = self._bundle = []
+        try:
+            yield
+        finally:
+            self._bundle = None
+            if bundle:
+                self._run_all(bundle)
+
+    @deferred
+    async def _run(self, coalescing: Coalescing, values: Sequence[Any]) -> Any:
+        (number,) = await self._numbers(1)
+        return self._told(await self._redis.run(f"{self._script}_coalesced", *values, *self._place(coalescing, number)))
+
+    @deferred
+    async def _run_all(self, bundle: _Bundle) -> None:
+        try:
+            numbers = iter(await self._numbers(sum(coalescing is not None for coalescing, _, _ in bundle)))
+            values: list[Any] = []
+            for coalescing, own, _ in bundle:
+                place = ("",) if coalescing is None else self._place(coalescing, next(numbers))
+                values += (len(own) + len(place), *own, *place)
+            answers = await self._redis.run(f"{self._script}_many", *values)
+        except Exception:
+            failure = Failure()
+            for _, _, asked in bundle:
+                asked.errback(failure)
+            return
+        for (coalescing, _, asked), answer in zip(bundle, answers, strict=True):
+            asked.callback(answer if coalescing is None else self._told(answer))
+
+    async def _numbers(self, count: int) -> Sequence[int]:
+        """Numbers of requests that have a coalesce key, in order.
+
+        The reply to another request has the id of the new one, and a script cannot make an id of a number. A number
+        that is not used after all is that of an id which was never told.
+        """
+        if not count:
+            return ()
+        last = int(await self._redis.command("INCRBY", f"{self._redis.prefix}number", count))
+        self._redis.saw(last)
+        return range(last - count + 1, last + 1)
+
+    def _place(self, coalescing: Coalescing, number: int) -> tuple[Any, ...]:
+        id = self._redis.ids.issue(number)
+        digest = blake2b(f"{coalescing.scope} {coalescing.key}".encode(), digest_size=16).hexdigest()
+        reply = encode_reply(superseded("", self._redis.clock_now(), id))
+        return digest, repr(coalescing.window), repr(coalescing.most), number, id, reply, self._ttl
+
+    def _told(self, answer: list[Any]) -> list[Any]:
+        """The answer as it is without a coalesce key; the ending of the other request is told."""
+        if answer[0] != b"new":
+            return answer
+        *answer, earlier = answer
+        if earlier:
+            self._redis.tell_ending(int(earlier), Status.CANCELLED.value)
+        return answer if answer[-1] else answer[:-1]
