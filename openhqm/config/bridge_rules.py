@@ -198,7 +198,8 @@ def _about_its_order(settings: Settings, products: Products, bridge: Bridge, key
     elif bridge.order == PER_KEY and bridge.partition_key is None and not keyed:
         yield f"{key}.order", "per_key needs partition_key, for its messages have no key of their own"
     if bridge.replay.rate is not None and products[settings.queue.type].kind is not Kind.BACKEND:
-        yield f"{key}.replay.rate", f"cannot be kept where requests wait in {settings.queue.type}: take sqlite or redis"
+        durable = " or ".join(row.name for row in products.record_keepers)
+        yield f"{key}.replay.rate", f"cannot be kept where requests wait in {settings.queue.type}: take {durable}"
 
 
 def _about_client_ids(settings: Settings, products: Products) -> Found:
