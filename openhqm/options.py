@@ -101,7 +101,7 @@ class OpenHQMOptions(Options):
         role, path = self["role"], self["config"]
         if text is None and path is not None:
             text = read_text(path)
-        settings = load(path, os.environ, PRODUCTS, text)
+        settings = load(path, os.environ, PRODUCTS, text, has_door=role != "worker")
         if self.unconfigured:
             settings = for_a_first_look(settings)
         if role == "listener":

@@ -120,6 +120,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_rolling_update": 45,
     "tests.test_service": 72,
     "tests.test_site": 14,
+    "tests.test_specification": 8,
     "tests.test_time_steps": 42,
     "tests.workers.test_pool": 6,
     "tests.workers.test_processes": 6,

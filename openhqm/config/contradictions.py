@@ -22,13 +22,13 @@ HANDED_ON = ("tcp", "tcp6", "unix", "systemd")
 """Kinds of endpoints that are a listening socket and nothing more."""
 
 
-def contradictions(settings: Settings, products: Products) -> list[tuple[str, str]]:
-    """Each key with what is wrong with it beside the others."""
+def contradictions(settings: Settings, products: Products, has_door: bool = True) -> list[tuple[str, str]]:
+    """Each key with what is wrong with it beside the others. ``has_door``: false where callers cannot reach it."""
     found = []
     server, auth = settings.server, settings.auth
     found += about_who_may(settings)
     found += about_tls(settings)
-    if server.enabled and auth.type is None:
+    if server.enabled and has_door and auth.type is None:
         if not server.endpoints and not _is_loopback(server.host):
             found.append(
                 (

@@ -51,10 +51,18 @@ _log = Logger()
 MOST_BYTES = 1024 * 1024
 
 
-def load(path: str | None, environment: Mapping[str, str], products: Products, text: bytes | None = None) -> Settings:
+def load(
+    path: str | None,
+    environment: Mapping[str, str],
+    products: Products,
+    text: bytes | None = None,
+    *,
+    has_door: bool = True,
+) -> Settings:
     """The settings in the file at ``path`` (None: no file) and in ``OPENHQM_*`` variables, which win.
 
     ``products`` are those that the queue can be in. ``text`` is what the file holds, where that was read before.
+    ``has_door``: false where the process will not listen for callers, whatever the settings say of that.
     `ConfigurationError` carries every complaint, each with the key and where it came from.
     """
     complaints: list[Complaint] = []
@@ -84,7 +92,7 @@ def load(path: str | None, environment: Mapping[str, str], products: Products, t
             complain(key_path, reason)
     else:
         for key, reason in [
-            *contradictions(settings, products),
+            *contradictions(settings, products, has_door),
             *unused(settings, products, document, variables),
             *exposed(settings),
         ]:
