@@ -54,7 +54,7 @@ CREATE TABLE children (
     name TEXT NOT NULL, joined INTEGER NOT NULL, status TEXT NOT NULL, reply BLOB, PRIMARY KEY (parent, place));
 """
 }
-"""What a file of an older layout lacks, up to the next one."""
+"""What a file of an older layout lacks, up to the next one. See `sealed_tables` for the names in an encrypted file."""
 
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;

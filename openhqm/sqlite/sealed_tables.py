@@ -20,8 +20,7 @@ from openhqm.sqlite.sql import fetch_one
 
 _PREFIX = "sealed_"
 _META = "sealed_with"
-# For each table: its columns, those of its key, and the one that is sealed.
-_TABLES = {
+SEALED = {
     "messages": (("key", "at", "body"), ("key",), "body"),
     "events": (("key", "number", "type", "at", "detail"), ("key", "number"), "detail"),
     "endings": (("key", "number", "expires", "reply"), ("key",), "reply"),
@@ -32,11 +31,12 @@ _TABLES = {
     ),
     "dead_letters": (("number", "at", "body"), ("number",), "body"),
 }
+"""For each table: its columns, those of its key, and the one that is sealed."""
 
 
 def seal_tables(connection: apsw.Connection) -> None:
     """Within a transaction, of an empty file: it is encrypted from now on."""
-    for table in _TABLES:
+    for table in SEALED:
         connection.execute(f"ALTER TABLE {table} RENAME TO {_PREFIX}{table}")
     connection.execute("INSERT INTO meta VALUES (?, '[]')", (_META,))
 
@@ -72,7 +72,7 @@ def open_seals(connection: apsw.Connection, path: str, key_files: Sequence[str])
 def _is_used(connection: apsw.Connection, id: bytes) -> bool:
     return any(
         fetch_one(connection, f"SELECT 1 FROM {_PREFIX}{table} WHERE substr({sealed}, 2, {len(id)}) = ? LIMIT 1", (id,))
-        for table, (_, _, sealed) in _TABLES.items()
+        for table, (_, _, sealed) in SEALED.items()
     )
 
 
@@ -82,7 +82,7 @@ def show_sealed(connection: apsw.Connection, seals: Seals, writes: bool) -> None
     functions: dict[str, Any] = {"seal": seals.seal, "unseal": seals.open}
     for name, function in functions.items():
         connection.create_scalar_function(name, function, 2)
-    for table, (columns, key, sealed) in _TABLES.items():
+    for table, (columns, key, sealed) in SEALED.items():
         place = _place(table, key, "")
         opened = f"unseal({place}, CAST({sealed} AS BLOB)) AS {sealed}"  # text that is none would raise an error
         shown = ", ".join(opened if each == sealed else each for each in columns)

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.errors import CannotStart
 from openhqm.messages import IdempotencyClaim, Reply, Status, Submission
 from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.sealed_tables import SEALED
 from openhqm.sqlite.sealing import Seals, key_id, read_keys
 from openhqm.sqlite.sql import fetch_all
 from openhqm.testing import REQUESTS
@@ -91,6 +92,19 @@ class SealedTests(FileCase):
         self.assertEqual(delivery.request.submission.payload, f'"{CANARY}"'.encode())
         self.bench.pass_time(1000)
         self.assertNotIn(CANARY.encode(), self.content())
+
+    def test_every_column(self) -> None:
+        """A column that can hold what callers write is sealed, or stands here: a new one is decided about."""
+        open_ones = {("claims", "digest"), ("claims", "fingerprint"), ("coalescing", "digest"), ("ending_log", "tags")}
+        self.everything()
+        connection, found = self.bench.file.connection, set()
+        for (table,) in fetch_all(connection, "SELECT name FROM main.sqlite_master WHERE type = 'table'"):
+            for _, column, kind, *_ in fetch_all(connection, f"PRAGMA main.table_info({table})"):
+                if kind == "BLOB":
+                    found.add((table, column))
+        sealed = {(table, column) for table, column in found if table.startswith("sealed_")}
+        self.assertLessEqual(found - sealed, open_ones)
+        self.assertEqual(sealed, {(f"sealed_{table}", column) for table, (_, _, column) in SEALED.items()})
 
     def test_canary_of_a_plain_file(self) -> None:
         """The same without keys: then the canary is there, so that the test above can fail."""
