@@ -155,8 +155,9 @@ class Door:
                 submission = scoped(submission)
             largest = self._queue.traits.largest_message
             if largest is not None:
-                for each in (submission, *(child.submission for child in children)):
-                    check_size(each, received(), largest)
+                check_size(submission, received(), largest)
+                for child in children:
+                    check_size(child.submission, received(), largest)
             publishing = self._clock.seconds()
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
             acceptance = await self._admission.accept(submission, claim, follow_ups, children)

@@ -6,7 +6,7 @@ local number, generation, token = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local STALE_SECONDS = 10
 refuse_when_full()
 local key = record(number)
-local found = redis.call('HMGET', key, 'channel', 'ended', 'generation', 'since', 'windowed')
+local found = redis.call('HMGET', key, 'channel', 'ended', 'generation', 'since', 'windowed', 'parent')
 if not found[1] or found[2] or generation < tonumber(found[3]) then
   if ARGV[5] ~= '' and redis.call('ZREM', stale(ARGV[6]), number) == 1 and redis.call('EXISTS', crowded(ARGV[6])) == 1 then
     return {0, 1}
@@ -28,5 +28,5 @@ end
 redis.call('ZREM', outbox, number)
 redis.call('ZREM', sent(found[1]), number)
 redis.call('ZADD', working(found[1]), now, number)
-add_event(number, 'processing', '{"attempt":' .. attempt .. '}')
+add_event(number, 'processing', '{"attempt":' .. attempt .. '}', found[6])
 return {attempt, ARGV[5] ~= '' and redis.call('EXISTS', crowded(found[1])) or 0}

@@ -6,11 +6,11 @@ refuse_when_full()
 local before = delivery_state(number, token)
 if before then return before end
 local key = record(number)
-local found = redis.call('HMGET', key, 'ended', 'attempt')
+local found = redis.call('HMGET', key, 'ended', 'attempt', 'parent')
 if not found[1] then
   local due = exact(clock + delay)
   add_event(number, 'retrying',
-    '{"attempt":' .. found[2] .. ',"next_attempt_at":' .. due .. ',"error":' .. reason .. '}')
+    '{"attempt":' .. found[2] .. ',"next_attempt_at":' .. due .. ',"error":' .. reason .. '}', found[3])
   publish_again(number, body, due)
 end
 local outcome = found[1] and '0' or '1'

@@ -79,12 +79,12 @@ local function add_to_parent(parent, place, named, status, type, detail)
   return true
 end
 
--- An attempt begins, or is to be repeated, or its handler has something to say.
-local function add_event(number, type, detail)
+-- An attempt begins, or is to be repeated. parent: of which request it is a step, or false.
+local function add_event(number, type, detail, parent)
   add_to_history(number, type, detail)
-  if type == 'progress' then return end
-  local found = redis.call('HMGET', record(number), 'parent', 'place', 'named')
-  if found[1] then add_to_parent(found[1], found[2], found[3], 'PROCESSING', type, detail) end
+  if not parent then return end
+  local found = redis.call('HMGET', record(number), 'place', 'named')
+  add_to_parent(parent, found[1], found[2], 'PROCESSING', type, detail)
 end
 
 -- The request waits for its first attempt since a time, where a limit asks for it; `since` tells so of what is released.

@@ -6,5 +6,5 @@ local found = redis.call('HMGET', record(number), 'token', 'last', 'ended')
 if not found[2] or (token ~= '*' and found[1] ~= token) then return 'lost' end
 if found[3] then return token == '*' and 'ended' or '1' end  -- a history ends with its ending
 if tonumber(found[2]) >= most then return 'full' end
-add_event(number, 'progress', detail)
+add_to_history(number, 'progress', detail)
 return '1'

@@ -23,13 +23,13 @@ local rows = {}
 
 local function deliver(number)
   local key = record(number)
-  local found = redis.call('HMGET', key, 'body', 'at', 'since')
+  local found = redis.call('HMGET', key, 'body', 'at', 'since', 'parent')
   if not found[1] then return end  -- it has ended
   local attempt = redis.call('HINCRBY', key, 'attempt', 1)
   if found[3] then redis.call('ZREM', unbegun, number) end
   redis.call('HSET', key, 'token', token)
   redis.call('ZADD', leases(queue), exact(clock + lease), number)
-  add_event(number, 'processing', '{"attempt":' .. attempt .. '}')
+  add_event(number, 'processing', '{"attempt":' .. attempt .. '}', found[4])
   rows[#rows + 1] = {number, found[2], attempt, found[1]}
 end
 

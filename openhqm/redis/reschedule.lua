@@ -8,7 +8,7 @@ local before = delivery_state(number, token)
 if before then return before end
 
 local key = record(number)
-local found = redis.call('HMGET', key, 'queue', 'priority', 'ended', 'attempt', 'at', 'since')
+local found = redis.call('HMGET', key, 'queue', 'priority', 'ended', 'attempt', 'at', 'since', 'parent')
 local queue, priority = found[1], found[2]
 local due = found[5]
 redis.call('ZREM', leases(queue), number)
@@ -19,7 +19,7 @@ if not found[3] then
   else
     due = exact(clock + tonumber(delay))
     add_event(number, 'retrying',
-      '{"attempt":' .. found[4] .. ',"next_attempt_at":' .. due .. ',"error":' .. reason .. '}')
+      '{"attempt":' .. found[4] .. ',"next_attempt_at":' .. due .. ',"error":' .. reason .. '}', found[7])
   end
   redis.call('ZADD', redeliveries(queue, priority), due, number)
 end
