@@ -21,6 +21,7 @@ from openhqm import __version__
 from openhqm.backends import PRODUCTS
 from openhqm.config.loading import load
 from tests.servers import ROOT, Server, free_port
+from tests.test_chart import find
 from tests.test_extras import name, packaging
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -259,6 +260,22 @@ class ComposeTests(SynchronousTestCase):
             variables = {name: said.get(value, value) for name, value in chosen.items()}
             settings = load(None, variables, PRODUCTS)
             self.assertEqual((settings.queue.type, settings.worker.handler), (queue, "jobs:handle"))
+
+    def test_specification(self) -> None:
+        """The library of the Compose specification, which has its schema, takes the file with every profile, and would
+        not take a wrong one."""
+        check = find("TEST_COMPOSE", "/var/tmp/openhqm-compose/check", "compose check")
+
+        def checked(path: Path) -> tuple[int, str]:
+            done = subprocess.run([str(check), str(path)], cwd=path.parent, capture_output=True, text=True)
+            return done.returncode, done.stdout + done.stderr
+
+        self.assertEqual(checked(ROOT / "compose.yaml")[0], 0, checked(ROOT / "compose.yaml")[1])
+        for wrong in ({"ports": {"a": 1}}, {"prots": ["80:80"]}, {"healthcheck": {"interval": []}}):
+            path = Path(self.mktemp()).absolute()
+            path.mkdir()
+            (path / "compose.yaml").write_text(json.dumps({"services": {"openhqm": {"image": "openhqm", **wrong}}}))
+            self.assertEqual(checked(path / "compose.yaml")[0], 1, wrong)
 
     def test_files(self) -> None:
         """Every file of the repository that a service mounts is there."""
