@@ -77,12 +77,14 @@ class _PlainV1(msgspec.Struct, omit_defaults=True):
     share: str | None = None
 
 
-class _DeadLetterV1(msgspec.Struct):
+class _DeadLetterV1(msgspec.Struct, omit_defaults=True):
     openhqm: int
     reason: str
     at: float
     request: _RequestV1
     reply: _ReplyV1
+    first_attempt_at: float | None = None
+    last_attempt_at: float | None = None
 
 
 class _StepV1(msgspec.Struct, omit_defaults=True):
@@ -254,11 +256,13 @@ def _decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
 
 def _letter_to_wire(letter: DeadLetter) -> _DeadLetterV1:
     request, reply = _request_to_wire(letter.request), _reply_to_wire(letter.reply)
-    return _DeadLetterV1(VERSION, letter.reason, letter.at, request, reply)
+    times = letter.first_attempt_at, letter.last_attempt_at
+    return _DeadLetterV1(VERSION, letter.reason, letter.at, request, reply, *times)
 
 
 def _letter_from_wire(wire: _DeadLetterV1) -> DeadLetter:
-    return DeadLetter(_request_from_wire(wire.request), wire.reason, _reply_from_wire(wire.reply), wire.at)
+    request, reply = _request_from_wire(wire.request), _reply_from_wire(wire.reply)
+    return DeadLetter(request, wire.reason, reply, wire.at, wire.first_attempt_at, wire.last_attempt_at)
 
 
 def _request_to_wire(request: Request) -> _RequestV1:

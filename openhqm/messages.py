@@ -189,12 +189,18 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A request that failed for good: the reason, and the last reply."""
+    """A request that failed for good: the reason, and the last reply.
+
+    ``first_attempt_at`` and ``last_attempt_at`` are when its attempts began, by the clock of the store; None: there was
+    none. The step that ends the request sets them.
+    """
 
     request: Request
     reason: str
     reply: Reply
     at: float
+    first_attempt_at: float | None = None
+    last_attempt_at: float | None = None
 
 
 class Event(msgspec.Struct, frozen=True):

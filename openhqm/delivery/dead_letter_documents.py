@@ -32,6 +32,8 @@ def moved(letter: DeadLetter, seconds: float) -> DeadLetter:
         else replace(
             letter,
             at=letter.at + seconds,
+            first_attempt_at=_later(letter.first_attempt_at, seconds),
+            last_attempt_at=_later(letter.last_attempt_at, seconds),
             request=replace(letter.request, submitted_at=letter.request.submitted_at + seconds),
             reply=replace(letter.reply, completed_at=letter.reply.completed_at + seconds),
         )
@@ -54,6 +56,8 @@ def summary(number: int, letter: DeadLetter) -> dict[str, Any]:
         "attempt": reply.attempt,
         "bytes": letter_size(letter),
         "submitted_at": rfc3339(request.submitted_at),
+        "first_attempt_at": _moment(letter.first_attempt_at),
+        "last_attempt_at": _moment(letter.last_attempt_at),
         "failed_at": rfc3339(letter.at),
     }
 
@@ -81,6 +85,14 @@ def letter_document(number: int, letter: DeadLetter) -> bytes:
     if reply.body is not None:
         document["reply_body_base64"] = b64encode(reply.body).decode("ascii")
     return msgspec.json.encode(document)
+
+
+def _later(moment: float | None, seconds: float) -> float | None:
+    return None if moment is None else moment + seconds
+
+
+def _moment(moment: float | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
 
 
 def _short(text: str | None) -> str | None:

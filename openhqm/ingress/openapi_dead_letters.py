@@ -9,6 +9,11 @@ from openhqm.policy.reason_classes import ReasonClass
 
 _LIMIT: Json = {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": USUAL_LISTED}
 _MOMENT: Json = {"type": "string", "format": "date-time"}
+_ATTEMPTED: Json = {
+    "type": ["string", "null"],
+    "format": "date-time",
+    "description": "When that attempt began; null: there was none.",
+}
 _FILTER: Json = {
     "endpoint": {"type": "string", "description": "That of the request; empty: it has none."},
     "reason_class": {"enum": [str(kind) for kind in ReasonClass]},
@@ -112,6 +117,8 @@ def dead_letter_schemas() -> Json:
         "attempt": {"type": "integer"},
         "bytes": {"type": "integer", "description": "Those of the bodies of the request and of the last reply."},
         "submitted_at": _MOMENT,
+        "first_attempt_at": _ATTEMPTED,
+        "last_attempt_at": _ATTEMPTED,
         "failed_at": _MOMENT,
     }
     texts: Json = {"type": "object", "additionalProperties": {"type": "string"}}

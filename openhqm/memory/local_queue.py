@@ -169,7 +169,7 @@ class LocalQueue:
         """See `Steps.end`."""
         first = self._results.note_ending(delivery.handle.key, reply)
         if first and letter is not None:
-            self._letters.add(letter)
+            self._letters.add(self._results.with_attempts(delivery.handle.key, letter))
         return succeed(first)
 
     def acknowledge(self, delivery: Delivery) -> Deferred[None]:

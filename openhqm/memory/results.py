@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -16,7 +17,7 @@ from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.memory.children import Children
 from openhqm.memory.ending_log import MemoryEndingLog
-from openhqm.messages import Event, Record, Reply, Status
+from openhqm.messages import DeadLetter, Event, Record, Reply, Status
 from openhqm.policy.history import PIECE_EVENTS, check_progress
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queue.endings import cancelled, past_deadline
@@ -138,6 +139,11 @@ class MemoryResults:
         for call in self.on_ending:
             call(key, reply.status.value)
         return True
+
+    def with_attempts(self, key: int, letter: DeadLetter) -> DeadLetter:
+        """The dead letter of a request, with the times of its attempts."""
+        times = [event.at for event in self._entries[key].events if event.type == "processing"]
+        return replace(letter, first_attempt_at=min(times), last_attempt_at=max(times)) if times else letter
 
     def has_ended(self, key: int) -> bool:
         """Whether there is an ending, or was one that expired."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from openhqm.codec import decode_dead_letter
@@ -39,7 +40,7 @@ class DeadLetters:
         if after >= LARGEST_NUMBER:
             return []
         found = await self._redis.run("dead_letters", self.key, max(after, 0) + 1, most, DEAD_LETTER_PAGE_BYTES)
-        return [(int(entry[0].partition(b"-")[0]), decode_dead_letter(_fields(entry)[b"letter"])) for entry in found]
+        return [(int(entry[0].partition(b"-")[0]), _letter(entry)) for entry in found]
 
     @deferred
     async def last(self) -> int:
@@ -55,7 +56,7 @@ class DeadLetters:
         found = await self._redis.command("XRANGE", self.key, entry, entry)
         if not found:
             raise UnknownRequest(f"dead letter {number}")
-        return decode_dead_letter(_fields(found[0])[b"letter"]), (self.key, entry)
+        return _letter(found[0]), (self.key, entry)
 
     @deferred
     async def drop(self, number: int) -> None:
@@ -83,6 +84,16 @@ class DeadLetters:
         count = await self._redis.command("XLEN", self.key)
         first = await self._redis.command("XRANGE", self.key, "-", "+", "COUNT", 1)
         return Depth(count, 0, 0, float(_fields(first[0])[b"at"]) if first else None)
+
+
+def _letter(entry: list[Any]) -> DeadLetter:
+    """The one in an entry. The times of its attempts stand beside it, where the script knew them."""
+    fields = _fields(entry)
+    letter = decode_dead_letter(fields[b"letter"])
+    if b"first" not in fields and b"last" not in fields:
+        return letter
+    first, last = (float(fields[name]) if name in fields else None for name in (b"first", b"last"))
+    return replace(letter, first_attempt_at=first, last_attempt_at=last)
 
 
 def _fields(entry: list[Any]) -> dict[bytes, bytes]:

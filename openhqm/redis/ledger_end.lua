@@ -11,7 +11,7 @@ if first and status == '' then return 'open' end
 if first then
   end_request(number, redis.call('HGET', key, 'queue'), '', status, reply, ttl, 9)
   -- Behind the first write, which takes no memory: while Redis is full a script goes on that has written.
-  if letter ~= '' then add_letter(letters, letter) end
+  if letter ~= '' then add_letter(letters, letter, number) end
 end
 redis.call('HSET', key, 'token', '', 'settled', token .. (first and ' 1' or ' 0'))
 return first and '1' or '0'

@@ -94,8 +94,17 @@ local function step_ended(parent, place, named, status, reply)
   end
 end
 
-local function add_letter(letters, letter)
-  redis.call('XADD', letters, string.format('%.0f-0', redis.call('INCR', letters .. ':last')), 'at', now, 'letter', letter)
+-- Add a dead letter; with the number of its request: when its first attempt and its last one began.
+local function add_letter(letters, letter, number)
+  local times = {}
+  local found = number and redis.call('HMGET', record(number), 'e2', 'step') or {}
+  local steps = {first = found[1], last = found[2] and redis.call('HGET', record(number), 'e' .. found[2])}
+  for name, event in pairs(steps) do
+    local at = event and event:match('^processing (%S+)')
+    if at then times[#times + 1] = name; times[#times + 1] = at end
+  end
+  redis.call('XADD', letters, string.format('%.0f-0', redis.call('INCR', letters .. ':last')), 'at', now, 'letter', letter,
+    unpack(times))
 end
 
 -- Put a reply into the stream where it was asked for: its fields stand in ARGV from `first` on. The stream belongs to

@@ -19,7 +19,7 @@ local forgotten = first and status == ''
 local problem = nil
 redis.call('ZREM', leases(queue), number)
 if first and letter ~= '' then
-  add_letter(letters, letter)
+  add_letter(letters, letter, number)
 end
 if forgotten then
   redis.call('ZADD', redeliveries(queue, priority), now, number)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import apsw
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
@@ -21,6 +22,7 @@ from openhqm.sqlite.sql import fetch_one, fetch_through
 
 MOST_TRIMMED = 200
 TRIMMED = "{count} dead letters were removed: queue.limits keeps no more of them, or not for so long"
+_ATTEMPTS = "SELECT min(at), max(at) FROM events WHERE key = ? AND type = 'processing'"
 LARGEST_NUMBER = 2**63 - 1  # an integer in SQLite holds no more
 
 
@@ -33,8 +35,11 @@ class DeadLetters:
         self._file = file
         self.limits = limits
 
-    def add(self, connection: apsw.Connection, letter: DeadLetter) -> None:
-        """Within an operation of the file: add one."""
+    def add(self, connection: apsw.Connection, letter: DeadLetter, key: int | None = None) -> None:
+        """Within an operation of the file: add one. ``key`` is that of its request, whose events have the attempts."""
+        if key is not None:
+            first, last = fetch_one(connection, _ATTEMPTS, (key,))
+            letter = replace(letter, first_attempt_at=first, last_attempt_at=last)
         connection.execute("INSERT INTO dead_letters (at, body) VALUES (?, ?)", (letter.at, encode_dead_letter(letter)))
 
     def take(self, connection: apsw.Connection, number: int) -> None:

@@ -372,7 +372,7 @@ class SqliteLedger:
         """Within an operation of the file: the ending, unless there is one, and whether there was none."""
         first = self._store.note_ending(connection, key, reply)
         if first and letter is not None:
-            self._letters.add(connection, letter)
+            self._letters.add(connection, letter, key)
         return first
 
     def let_go(self, attempt: Attempt) -> Deferred[None]:

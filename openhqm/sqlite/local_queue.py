@@ -140,7 +140,7 @@ class LocalQueue:
         def end(connection: apsw.Connection) -> bool:
             first = self._results.note_ending(connection, key, reply)
             if first and letter is not None:
-                self._letters.add(connection, letter)
+                self._letters.add(connection, letter, key)
             self.rows.finish(connection, key)
             return first
 

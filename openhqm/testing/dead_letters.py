@@ -25,6 +25,22 @@ class KeepingDeadLetters(Base):
         letters = await self.do(self.bench.queue.dead_letters(0, 100))
         return [letter.request.correlation_id for _, letter in letters]
 
+    async def test_times_of_attempts(self) -> None:
+        """A dead letter says when its first attempt and its last one began: the times that its history has."""
+        accepted = await self.accept()
+        await self.do((await self.receive_one()).retry(10, "no luck"))
+        await self.bench.pass_time(11)
+        delivery = await self.receive_one()
+        await self.do(delivery.progress({"percent": 50}))
+        await self.bench.pass_time(3)
+        await self.do(delivery.dead_letter("rejected", self.reply(delivery, status=Status.FAILED)))
+        events = await self.do(self.bench.store.history(accepted.correlation_id, 0))
+        begun = [event.at for event in events if event.type == "processing"]
+        ((_, letter),) = await self.do(self.bench.queue.dead_letters(0, 10))
+        self.assertEqual([letter.first_attempt_at, letter.last_attempt_at], begun)
+        self.assertLess(letter.first_attempt_at, letter.last_attempt_at)
+        self.assertEqual(len(begun), 2)
+
     async def test_drop_dead_letter(self) -> None:
         """A dead letter that is dropped is gone, once; the others stay, and so does the reply to its request."""
         first, second = await self.dead_letter(), await self.dead_letter()

@@ -117,6 +117,8 @@ class Listing(DeadLettersCase):
                 "attempt": 1,
                 "bytes": len(b'"secret"') + 1,
                 "submitted_at": rfc3339(at),
+                "first_attempt_at": rfc3339(at),
+                "last_attempt_at": rfc3339(at),
                 "failed_at": rfc3339(self.bench.now()),
             },
         )
