@@ -38,6 +38,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_browser": 10,
     "tests.ingress.test_ending_streams": 20,
     "tests.ingress.test_admission": 45,
+    "tests.ingress.test_idempotency_kills": 12,
     "tests.ingress.test_key_sets": 5,
     "tests.ingress.test_tls": 36,
     "tests.ingress.test_wrong_logins": 5,
