@@ -164,6 +164,14 @@ class TooMuchQueued(QueueFull):
         self.limit = limit
 
 
+class TooManyOpen(OpenHQMError):
+    """A tenant has as many of ``what`` as ``limit`` allows."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"this tenant has {limit} {what}, and may have no more")
+        self.limit = limit
+
+
 class DeadlineUnmet(QueueFull):
     """What waits in the queue has waited for longer than this request has until its deadline."""
 

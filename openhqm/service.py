@@ -29,6 +29,7 @@ from openhqm.check_report import report
 from openhqm.config.handler_rules import FIRST_LOOK
 from openhqm.config.model import Settings
 from openhqm.config.queue_rules import is_shared
+from openhqm.config.tenants import places_of
 from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.long_polling import LongPolls
 from openhqm.delivery.streams import EventStreams
@@ -156,8 +157,8 @@ class OpenHQM(Service):
         made = settings, addressing, queue, reactor, self.registry, brokers, store.completion_token
         pool = self._pool = WorkerPool(*made) if works else None
         rules, is_away = (read_submission, check_submission), pool.is_away if pool is not None else never_away
-        limits = settings.queue.limits.limits
-        shedding = Shedding(queue, settings.queue.request_queue, reactor, limits, count_shed(self.registry))
+        requests, limits = settings.queue.request_queue, settings.queue.limits.limits
+        shedding = Shedding(queue, requests, reactor, limits, count_shed(self.registry))
         backlogs = make_tenant_backlogs(settings, queue, shedding, reactor, lambda: self._door.addressing)
         admission = backlogs or shedding
         self.bridges = Bridges(
@@ -166,9 +167,10 @@ class OpenHQM(Service):
         door_metrics = DoorMetrics(self.registry, addressing.shares)
         self._waiting = LongPolls(store, reactor)
         ahead = ahead_of(reactor) if self.backend.own_time else never_ahead
-        self._streams = EventStreams(store, reactor, door_metrics.open_streams.set, ahead)
-        log, counts = self.backend.endings, EndingStreamMetrics(self.registry)
-        self._ending_streams = EndingStreams(log, store, reactor, counts, random, ahead) if log is not None else None
+        places = places_of(settings.tenants)
+        self._streams = EventStreams(store, reactor, door_metrics.open_streams.set, ahead, places=places.streams)
+        log, others = self.backend.endings, (EndingStreamMetrics(self.registry), random, ahead, places.streams)
+        self._ending_streams = EndingStreams(log, store, reactor, *others) if log is not None else None
         send_budget = SendBudget(settings.server.max_unsent_bytes)
         self._door = Door(
             queue,
@@ -180,12 +182,12 @@ class OpenHQM(Service):
             addressing=addressing,
             ahead=ahead,
             has_room=send_budget.has_room,
+            places=places,
             admission=admission,
         )
         queues = self._queues(settings, addressing)
         self._metrics = Metrics(self._collect, queue, (*queues, settings.queue.dead_letter_queue), reactor)
-        adopt = (lambda queue: None) if pool is None else pool.adopt
-        self.orphans = Orphans(queue, settings.queue.request_queue, queues, reactor, adopt)
+        self.orphans = Orphans(queue, requests, queues, reactor, None if pool is None else pool.adopt)
         self._health = Health(
             queue,
             settings.queue.type,

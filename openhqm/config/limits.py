@@ -25,9 +25,12 @@ class RateLimit:
 class TenantLimits:
     """How much the callers of one tenant may submit together: so many requests and bytes in each second.
 
-    ``queued`` is how many of its requests may wait for their first attempt. None: no limit.
+    ``queued`` is how many of its requests may wait for their first attempt, ``waits`` how many callers may wait for a
+    response, and ``streams`` how many event streams may be open, in each process. None: no limit.
     """
 
     queued: int | None = attrs.field(default=None, validator=optional(between(1, 10**12)))
     requests_per_second: float | None = attrs.field(default=None, validator=optional(between(0.001, 1_000_000)))
     bytes_per_second: int | None = attrs.field(default=None, validator=optional(between(1, 1 << 40)))
+    waits: int | None = attrs.field(default=None, validator=optional(between(0, 1_000_000)))
+    streams: int | None = attrs.field(default=None, validator=optional(between(0, 1_000_000)))

@@ -12,6 +12,7 @@ from openhqm.config.validators import between
 from openhqm.policy.api_keys import TENANT_PATTERN, check_tenant
 from openhqm.policy.fair_shares import LEAST_WEIGHT, MOST_RESERVED, Share
 from openhqm.policy.permissions import OTHERS, Permission, Permissions
+from openhqm.policy.places import TenantPlaces
 
 MOST_TENANTS = 200
 
@@ -64,6 +65,13 @@ def shares_of(tenants: Sequence[Tenant]) -> dict[str | None, Share]:
 def queued_of(tenants: Sequence[Tenant]) -> dict[str | None, int | None]:
     """How many requests of each may wait, and with None of all without a row together; None: any number."""
     return {None if each.name == OTHERS else each.name: each.limits.queued for each in tenants}
+
+
+def places_of(tenants: Sequence[Tenant]) -> TenantPlaces:
+    """How many waits and streams each may have."""
+    return TenantPlaces(
+        {each.name: each.limits.waits for each in tenants}, {each.name: each.limits.streams for each in tenants}
+    )
 
 
 def permissions_of(tenants: Sequence[Tenant]) -> Permissions | None:

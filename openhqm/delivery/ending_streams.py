@@ -16,6 +16,7 @@ from openhqm.delivery.streams import PIECES_AT_ONCE, Sink, reconnect_later
 from openhqm.errors import ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IEndingLog, IResultStore
 from openhqm.messages import LogPage
+from openhqm.policy.places import Places
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.runtime.steady_time import never_ahead
@@ -32,14 +33,16 @@ class EndingStreams:
         metrics: StreamCounts,
         random: Callable[[], float],
         ahead: Callable[[], float] = never_ahead,
+        places: Places | None = None,
     ) -> None:
+        self._places = places or Places("open event streams")
         self.metrics = metrics
         self.frames = EndingFrames(store, ahead)
         self.feed = EndingFeed(log, self.frames, clock)
         self.budget = ReactorBudget(clock, PIECES_AT_ONCE)
         self._store = store
         self._random = random
-        self._open: set[EndingStream] = set()
+        self._open: dict[EndingStream, str | None] = {}
         self._keep_alive = KeepAlive(clock)
         self._stopped = False
 
@@ -50,8 +53,10 @@ class EndingStreams:
     async def prepare(self, selection: Selection, last_event_id: str = "") -> Beginning | None:
         """How a stream begins whose client has the event ``last_event_id`` (empty: none). None: nothing is left to say.
 
-        `UnknownRequest` where an id was never given out, `ExpiredRequest` where all have expired; `NotDurable`.
+        `UnknownRequest` where an id was never given out, `ExpiredRequest` where all have expired; `NotDurable`;
+        `TooManyOpen` where its tenant has too many.
         """
+        self._places.check(selection.tenant)
         page = await self.feed.bounds()
         cursor = read_cursor(last_event_id)
         if cursor is None or not page.follows(cursor.name, cursor.number):
@@ -105,7 +110,8 @@ class EndingStreams:
     def open(self, selection: Selection, beginning: Beginning, sink: Sink) -> EndingStream:
         """Open a stream that was prepared."""
         stream = EndingStream(self, selection, beginning, sink)
-        self._open.add(stream)
+        self._open[stream] = selection.tenant
+        self._places.enter(selection.tenant)
         self.metrics.open(len(self._open))
         self._keep_alive.add(stream)
         stream.begin(beginning)
@@ -115,7 +121,8 @@ class EndingStreams:
 
     def closed(self, stream: EndingStream) -> None:
         """A stream has ended."""
-        self._open.discard(stream)
+        if stream in self._open:
+            self._places.leave(self._open.pop(stream))
         self.metrics.open(len(self._open))
         self._keep_alive.discard(stream)
         self.feed.leave(stream)

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from openhqm.delivery.documents import event_document
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event
+from openhqm.policy.places import Places
 from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.runtime.steady_time import never_ahead
 
@@ -71,7 +72,7 @@ class EventStreams:
     """All open streams of this process, with the comments that keep their connections open.
 
     ``on_count`` is called with the number of open streams when it changes. ``ahead`` says how far the time of day is
-    ahead of the times in the store.
+    ahead of the times in the store. Each stream takes one of the ``places`` of its tenant.
     """
 
     def __init__(
@@ -81,14 +82,16 @@ class EventStreams:
         on_count: Callable[[int], None],
         ahead: Callable[[], float] = never_ahead,
         random: Callable[[], float] = random,
+        places: Places | None = None,
     ) -> None:
+        self._places = places or Places("open event streams")
         self._random = random
         self.store = store
         self.ahead = ahead
         self.clock = clock
         self._on_count = on_count
         self.budget = ReactorBudget(clock, PIECES_AT_ONCE)
-        self._open: set[EventStream] = set()
+        self._open: dict[EventStream, str | None] = {}
         self._stopped = False
         self._keep_alive_loop = LoopingCall(self._keep_alive)
         self._keep_alive_loop.clock = clock
@@ -96,13 +99,16 @@ class EventStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, correlation_id: str, after: int, history: list[Event], sink: Sink) -> EventStream:
+    def open(
+        self, correlation_id: str, after: int, history: list[Event], sink: Sink, tenant: str | None = None
+    ) -> EventStream:
         """Open a stream: write the events in ``history`` behind number ``after``, and go on until the ending.
 
         ``history`` is the first piece, as the store returns it for ``after``.
         """
         stream = EventStream(self, correlation_id, after, sink)
-        self._open.add(stream)
+        self._open[stream] = tenant
+        self._places.enter(tenant)
         self._on_count(len(self._open))
         if not self._keep_alive_loop.running:
             self._keep_alive_loop.start(KEEP_ALIVE_SECONDS, now=False)
@@ -113,7 +119,8 @@ class EventStreams:
 
     def closed(self, stream: EventStream) -> None:
         """A stream has ended."""
-        self._open.discard(stream)
+        if stream in self._open:
+            self._places.leave(self._open.pop(stream))
         self._on_count(len(self._open))
         if not self._open and self._keep_alive_loop.running:
             self._keep_alive_loop.stop()

@@ -21,6 +21,7 @@ from openhqm.errors import (
     NotPermitted,
     OpenHQMError,
     PayloadRefused,
+    TooManyOpen,
     TooMuchQueued,
     UnknownRequest,
 )
@@ -57,6 +58,7 @@ STATUS: tuple[tuple[type[OpenHQMError], int], ...] = (
     (InvalidRequest, 422),
     (IdempotencyConflict, 422),
     (TooMuchQueued, 429),
+    (TooManyOpen, 429),
     (NotDurable, 503),
 )
 
@@ -83,6 +85,8 @@ def problem_for(error: OpenHQMError, instance: str) -> Answer:
         members["correlation_id"] = error.correlation_id
     if isinstance(error, AlreadyEnded):
         members["request_status"] = error.status
+    if isinstance(error, TooManyOpen):
+        fields = ((b"Retry-After", b"1"),)
     if isinstance(error, MessageTooLarge):
         members["largest_message"] = error.limit
     if isinstance(error, InvalidRequest):

@@ -38,6 +38,7 @@ from openhqm.messages import Acceptance, Child, Event, IdempotencyClaim, Record,
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.children import DIVIDING
 from openhqm.policy.field_text import field_bytes
+from openhqm.policy.places import UNLIMITED, TenantPlaces
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.deferreds import Running
 from openhqm.runtime.steady_time import ahead_of, never_ahead
@@ -90,12 +91,14 @@ class Door:
         addressing: Addressing | None = None,
         ahead: Callable[[], float] = never_ahead,
         has_room: Callable[[int], bool] = lambda size: True,
+        places: TenantPlaces = UNLIMITED,
         admission: Accepts | None = None,
     ) -> None:
         self.store = store
         self.longest_wait = longest_wait
         self.closed = False
         self._has_room = has_room
+        self._waits, self.streams = places.waits, places.streams
         self.ahead = ahead
         self._clock_ahead = ahead_of(clock)
         self._waiting = waiting
@@ -112,8 +115,14 @@ class Door:
         """The time, in seconds, as the store has it."""
         return self._clock.seconds()
 
-    def accept(self, body: bytes, fields: HeaderField, tenant: str | None = None) -> Coroutine[Any, Any, Acceptance]:
-        """Read a submission, and have the queue accept it. The errors of `read_submission`, and those of `take`."""
+    def accept(
+        self, body: bytes, fields: HeaderField, tenant: str | None = None, *, streams: bool = False
+    ) -> Coroutine[Any, Any, Acceptance]:
+        """Read a submission, and have the queue accept it. The errors of `read_submission`, and those of `take`;
+        `TooManyOpen` where its answer is one of the ``streams`` of its tenant, and there are too many.
+        """
+        if streams:
+            self.streams.check(tenant)
 
         def received() -> int:
             if fields(CARRIED[0]) is None:
@@ -162,23 +171,19 @@ class Door:
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
             acceptance = await self._admission.accept(submission, claim, follow_ups, children)
         except TooMuchQueued:
-            metrics.limit(tenant)
+            metrics.count("limited", tenant)
             raise
         except NotDurable as error:
-            metrics.unavailable.inc()
-            metrics.tenants.inc(tenant, "unavailable")
+            metrics.count("unavailable", tenant)
             self._unavailable.note(error.reason)
             raise
         except OpenHQMError:
-            metrics.refused.inc()
-            metrics.tenants.inc(tenant, "refused")
+            metrics.count("refused", tenant)
             raise
         now = self._clock.seconds()
         metrics.publish.observe(now - publishing)
         metrics.ingest.observe(now - started)
-        (metrics.replayed if acceptance.replayed else metrics.accepted).inc()
-        if tenant is not None:
-            metrics.tenants.inc(tenant, "replayed" if acceptance.replayed else "accepted")
+        metrics.count("replayed" if acceptance.replayed else "accepted", tenant)
         return acceptance
 
     def _read(self, body: bytes, fields: HeaderField, now: float) -> tuple[Submission, IdempotencyClaim | None]:
@@ -197,9 +202,9 @@ class Door:
         wait = prefer_wait(prefer, self.longest_wait)
         acceptance = await self.accept(body, fields, tenant)
         headers = acceptance_fields(acceptance)
-        if wait is not None:
+        if wait is not None and self._waits.has_room(tenant):
             try:
-                record = await self.ended(acceptance, wait)
+                record = await self._waits.held(tenant, lambda: self.ended(acceptance, wait))
             except CancelledError:  # the connection has ended
                 asked = cancels_on_disconnect(field(fields, b"openhqm-cancel-on-disconnect"))
                 if asked and not self.closed and not acceptance.replayed:
@@ -294,6 +299,7 @@ class Door:
         for it would never end.
         """
         if tenant is not None:
+            self.streams.check(tenant)
             await self._find(correlation_id, None, tenant)
         events = list(await self.store.history(correlation_id, after))
         if events or not after:
@@ -355,7 +361,7 @@ class Door:
             raise UnknownRequest(correlation_id) from None
         if record.tenant != tenant:
             raise UnknownRequest(correlation_id)
-        return record if wait is None else await self._look(correlation_id, wait)
+        return record if wait is None else await self._waits.held(tenant, lambda: self._look(correlation_id, wait))
 
     def _look(self, correlation_id: str, wait: float | None) -> Deferred[Record]:
         return self.store.find(correlation_id) if wait is None else self._waiting.wait_for_ending(correlation_id, wait)

@@ -105,7 +105,8 @@ class FastPath:
         if found is None:
             return Answer(204)
         after, history = found
-        return StreamedAnswer(STREAM_FIELDS, lambda outlet: self._streams.open(correlation_id, after, history, outlet))
+        begin = lambda outlet: self._streams.open(correlation_id, after, history, outlet, tenant)  # noqa: E731
+        return StreamedAnswer(STREAM_FIELDS, begin)
 
     async def _endings(
         self, streams: EndingStreams, query: bytes, message: FullRequest, tenant: str | None

@@ -19,12 +19,10 @@ class DoorMetrics:
 
     def __init__(self, registry: CollectorRegistry, tenants: Collection[str] = ()) -> None:
         text = "Submissions, by tenant and outcome."
-        self.tenants = TenantCounts("openhqm_tenant_submissions", text, "outcome", tenants, registry)
+        self._tenants = TenantCounts("openhqm_tenant_submissions", text, "outcome", tenants, registry)
         outcomes = ("accepted", "replayed", "refused", "unavailable", "limited")
-        submissions = Counts("openhqm_submissions", "Submissions, by outcome.", "outcome", outcomes, registry)
-        self.accepted, self.replayed, self.refused, self.unavailable, self.limited = (
-            submissions[outcome] for outcome in outcomes
-        )
+        text = "Submissions, by outcome."
+        self._submissions = Counts("openhqm_submissions", text, "outcome", outcomes, registry)
         self.ingest = Durations(
             "openhqm_ingest_duration_seconds",
             "From the last byte of a submission to its answer, without the time of a long poll.",
@@ -37,10 +35,10 @@ class DoorMetrics:
         self.open_streams = Gauge("openhqm_open_streams", "Event streams that are open.", registry=registry)
         self.open_sockets = Gauge("openhqm_open_sockets", "WebSockets that are open.", registry=registry)
 
-    def limit(self, tenant: str | None) -> None:
-        """Count a submission that was refused because there were too many, or too much."""
-        self.limited.inc()
-        self.tenants.inc(tenant, "limited")
+    def count(self, outcome: str, tenant: str | None) -> None:
+        """Count a submission of ``tenant``; None: it has none."""
+        self._submissions[outcome].inc()
+        self._tenants.inc(tenant, outcome)
 
 
 class EndingStreamMetrics:

@@ -135,7 +135,7 @@ class Routes:
         body = request.content.read()
         self._limit(request, 1, len(body))
         if wants_events(field(request.getHeader, b"accept")):
-            acceptance = await self._door.accept(body, request.getHeader, _tenant(request))
+            acceptance = await self._door.accept(body, request.getHeader, _tenant(request), streams=True)
             history = await self._door.first_events(acceptance)
             return await self._stream(request, acceptance.correlation_id, 0, history, acceptance)
         return send(request, await self._door.submit(body, request.getHeader, _tenant(request)))
@@ -356,7 +356,7 @@ class Routes:
         def begin(sink: WebStreamSink) -> EventStream:
             if accepted:
                 sink.write(accepted)
-            return self._streams.open(correlation_id, after, history, sink)
+            return self._streams.open(correlation_id, after, history, sink, _tenant(request))
 
         return await self._streamed(request, begin)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from openhqm.config.model import Settings
@@ -43,7 +44,7 @@ def make_site(
     """The site that ``settings`` ask for, and the WebSockets on it. ``note`` takes the lines of the access log."""
     server = settings.server
     cors, access = settings.cors.cors, authentication.access
-    limiter = make_limiter(settings.rate_limit, settings.tenants, reactor, metrics.limit)
+    limiter = make_limiter(settings.rate_limit, settings.tenants, reactor, partial(metrics.count, "limited"))
     hooks = Hooks(settings.hooks, door, authentication.wrong)
     routes = Routes(door, streams, health, letters, settings.own_paths(), access, cors, limiter, hooks, ending_streams)
     web_sockets = WebSockets(

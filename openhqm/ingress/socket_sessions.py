@@ -159,7 +159,7 @@ class SocketSession:
         for id, events in found:
             if events is not None and self._listens(ref, sinks):
                 sink = self._sink(ref, sinks)
-                sink.stream = self._calls.streams.open(id, *events, sink)
+                sink.stream = self._calls.streams.open(id, *events, sink, selection.tenant)
         self._end_if_done(ref, sinks)
 
     async def _listen_to_endings(self, ref: Ref, sinks: set[SocketSink], selection: Selection, seen: str) -> None:

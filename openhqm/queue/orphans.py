@@ -37,7 +37,7 @@ class Orphans:
         requests: str,
         worked: Collection[str],
         clock: IReactorTime,
-        adopt: Callable[[str], object] = lambda queue: None,
+        adopt: Callable[[str], object] | None = None,
     ) -> None:
         self._adopt = adopt
         self.warnings: tuple[str, ...] = ()
@@ -85,7 +85,8 @@ class Orphans:
         found = []
         names = [name for name in await self._queue.queues() if holds_requests(self._requests, name)]
         for name in [name for name in names if name not in self._worked and self._is_worked(name)]:
-            self._adopt(name)
+            if self._adopt is not None:
+                self._adopt(name)
         for name in [name for name in names if not self._is_worked(name)][:MOST_ORPHANS]:
             depth = await self._queue.depth(name)
             requests = depth.ready + depth.delayed + depth.in_flight

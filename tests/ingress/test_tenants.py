@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.ingress.access import TABLE
+from openhqm.ingress.access import OPEN, TABLE
 from openhqm.policy.api_keys import Key, Role
 from tests.brokers import RedisServer
 from tests.ingress.test_access import made, write
@@ -56,6 +59,7 @@ class TenantsCase(SynchronousTestCase):
             OPENHQM_AUTH__KEYS_FILE=str(path),
             OPENHQM_WORKER__HANDLER="jobs:handle",
             OPENHQM_WORKER__MAX_RETRIES="0",
+            OPENHQM_SERVER__DRAIN_SECONDS="1",  # some handlers never return
             **self.settings(),
         )
         self.server.start()
@@ -86,7 +90,7 @@ class ApartTests(TenantsCase):
         ids = [self.submit("acme", payload) for payload in ("wait", "done", "fail")]
         for id in ids[1:]:
             self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}?wait=10")[0], 200)
-        routes = [(method, path) for method, path, _ in TABLE if "<correlation_id>" in path]
+        routes = [(method, path) for method, path, role in TABLE if "<correlation_id>" in path and role is not OPEN]
         self.assertGreater(len(routes), 4)
         for method, route in routes:
             for id in ids:
@@ -241,6 +245,74 @@ class RowsTests(TenantsCase):
         answer = json.loads(body)
         self.assertEqual((status, len(answer["accepted"])), (202, 1))
         self.assertEqual([each["problem"]["status"] for each in answer["rejected"]], [403])
+
+
+def reset(connection: Any) -> None:
+    """Break the connection off: a client that only closes its side may still read (RFC 9293, section 3.6)."""
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+class PlacesTests(TenantsCase):
+    """A tenant that may hold on to one wait and one stream"""
+
+    def settings(self) -> dict[str, str]:
+        rows = [{"name": "acme", "limits": {"waits": 1, "streams": 1}}]
+        return {**self.backend, "OPENHQM_TENANTS": json.dumps([*rows, {"name": "*"}])}
+
+    def held(self, method: str, path: str, body: Any = None, **fields: str) -> Any:
+        """A connection whose request is not answered to its end."""
+        connection = self.server.connection()
+        self.addCleanup(connection.close)
+        sent = {"OpenHQM-Key": self.secrets["acme"], **fields}
+        connection.request(method, path, None if body is None else json.dumps(body), sent)
+        return connection
+
+    def until(self, status: int, path: str) -> bytes:
+        """The body that comes with that status, within ten seconds."""
+        found = 0, b""
+        deadline = time.monotonic() + 10
+        while found[0] != status:
+            self.assertLess(time.monotonic(), deadline, found)
+            found = self.ask("acme", "GET", path)
+        return found[1]
+
+    def test_waits(self) -> None:
+        """The second wait is refused, or does not wait; when the first is over, or its caller gone, there is room."""
+        id = self.submit("acme", "wait")
+        path = f"/api/v1/response/{id}?wait=60"
+        first = self.held("GET", path)
+        body = self.until(429, f"/api/v1/response/{id}?wait=1")
+        self.assertIn(b"waiting calls", body)
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}/body?wait=60")[0], 429)
+        self.assertEqual(self.ask("acme", "GET", f"/api/v1/response/{id}")[0], 202, "it does not wait")
+        status, _ = self.ask("acme", "POST", "/api/v1/submit", {"payload": "wait"}, Prefer="wait=60")
+        self.assertEqual(status, 202, "it is accepted, and does not wait")
+        other = self.submit("globex", "wait")
+        self.assertEqual(self.ask("globex", "GET", f"/api/v1/response/{other}?wait=1")[0], 202)
+        reset(first)
+        self.until(202, f"/api/v1/response/{id}?wait=1")
+
+    def test_streams(self) -> None:
+        """The second stream is refused, of whichever kind, and nothing is accepted; then there is room again."""
+        id = self.submit("acme", "wait")
+        first = self.held("GET", f"/api/v1/events/{id}")
+        self.assertEqual(first.getresponse().status, 200)
+        for path in (f"/api/v1/events/{id}", f"/api/v1/events?id={id}", "/api/v1/events?tag=a"):
+            status, body = self.ask("acme", "GET", path)
+            self.assertEqual((status, b"open event streams" in body), (429, True), path)
+        accept = {"Accept": "text/event-stream"}
+        self.assertEqual(self.ask("acme", "POST", "/api/v1/submit", {"payload": 1}, **accept)[0], 429)
+        other = self.held("GET", "/api/v1/events", **{"OpenHQM-Key": self.secrets["globex"]})
+        self.assertEqual(other.getresponse().status, 200)
+        reset(first)
+        deadline, status = time.monotonic() + 10, 429
+        while status == 429:
+            self.assertLess(time.monotonic(), deadline)
+            connection = self.held("GET", "/api/v1/events")
+            status = connection.getresponse().status
+        self.assertEqual(status, 200)
+        connection.close()
 
 
 class SharesTests(TenantsCase):
