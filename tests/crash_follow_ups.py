@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from openhqm.messages import IdempotencyClaim, Submission
+from openhqm.messages import Child, IdempotencyClaim, Submission
 
 EVERY = 10
 
@@ -28,12 +28,16 @@ def _wrap(kind: Any) -> None:
     accept = kind.accept
 
     def accept_with_follow_up(
-        self: Any, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission] = ()
+        self: Any,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        follow_ups: Sequence[Submission] = (),
+        children: Sequence[Child] = (),
     ) -> Deferred[Any]:
         number = msgspec.json.decode(submission.payload).get("n")
         if number is not None and number % EVERY == 0:
             follow_ups = [Submission(b'{"follows":%d}' % number)]
-        accepted: Deferred[Any] = accept(self, submission, claim, follow_ups)
+        accepted: Deferred[Any] = accept(self, submission, claim, follow_ups, children)
         return accepted
 
     kind.accept = accept_with_follow_up

@@ -21,12 +21,12 @@ def answer_first() -> None:
     """Answer 202 some time before the request is written."""
     accept = SqliteQueue.accept
 
-    def faulty(self: SqliteQueue, submission: Submission, claim: Any) -> Deferred[Acceptance]:
+    def faulty(self: SqliteQueue, submission: Submission, claim: Any, *more: Any) -> Deferred[Acceptance]:
         write = self._file.write
         delayed: list[Any] = []
         self._file.write = lambda operation: delayed.append(operation) or Deferred()  # type: ignore[method-assign,func-returns-value]
         try:
-            accept(self, submission, claim)
+            accept(self, submission, claim, *more)
         finally:
             self._file.write = write  # type: ignore[method-assign]
         self._clock.callLater(0.05, lambda: [write(operation) for operation in delayed])
