@@ -336,8 +336,8 @@ class SharesTests(TenantsCase):
         for who, id in ids:
             status, body = self.ask(who, "GET", f"/api/v1/response/{id}?wait=10")
             self.assertEqual(status, 200, body)
-            ended.append((json.loads(body)["completed_at"], who))
-        self.assertIn("globex", [who for _, who in sorted(ended)[:3]])
+            ended.append((json.loads(body)["completed_at"], who == "acme"))  # several may end in one millisecond
+        self.assertIn(False, [of_many for _, of_many in sorted(ended)[:3]])
 
     def test_queued(self) -> None:
         """As many wait as may: the next is refused, alone and in a batch, and another tenant's is not."""
