@@ -147,6 +147,7 @@ def settings(mosquitto: AcknowledgementProxy, target: Target) -> dict[str, str]:
         "endpoint": "target",
         "partition_key": "{{ topic[1] }}",
         "most": 20,
+        "replay": {"rate": 200},
     }
     endpoint = {"url": f"http://127.0.0.1:{target.port}/", "circuit_breaker": {"open_seconds": 0.2}}
     return {
