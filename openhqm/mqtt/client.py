@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address
-from openhqm.mqtt.connecting import describe, tls_context, too_late
+from openhqm.mqtt.connecting import NoFilters, describe, tls_context, too_late
 from openhqm.mqtt.reason_codes import granted
 from openhqm.mqtt.websocket import WholeSocket
 
@@ -138,6 +138,7 @@ class Client:
         paho.on_connect = self._on_connect
         paho.on_disconnect = self._on_disconnect
         paho.on_message = self._on_message
+        paho._on_message_filtered = NoFilters()  # type: ignore[assignment]
         paho.on_publish = self._on_publish
         paho.on_subscribe = lambda _, __, mid, codes, ___: self._answered(mid, codes)
         paho.on_unsubscribe = lambda _, __, mid, codes, ___: self._answered(mid, codes)

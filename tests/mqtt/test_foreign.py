@@ -416,6 +416,24 @@ class FaultTests(Base):
         await broker.publish("a", Message(b"x", {}, None, Properties(retained=True)))
 
     @deferred
+    async def test_no_garbage(self) -> None:
+        """A message that was received leaves nothing to the garbage collector."""
+        broker, receiver = self.broker(), Receiver()
+        await self.subscribed(broker, receiver, f"{self.prefix}/x")
+        device = self.device()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for _ in range(50):
+            device.publish(f"{self.prefix}/x", b"1", wait=False)
+        await self.until(lambda: len(receiver.deliveries) >= 50)
+        receiver.deliveries.clear()
+        names = [getattr(each, "__qualname__", "") for each in gc.get_objects()]
+        found = [each for each in gc.get_objects() if isinstance(each, TopicDelivery)]
+        self.assertEqual([name for name in names if isinstance(name, str) and "iter_match.<locals>" in name], [])
+        self.assertLess(len(found), 5)
+
+    @deferred
     async def test_large_messages(self) -> None:
         """What is longer than is wanted the broker does not deliver; it does not come again, and holds up nothing."""
         broker, receiver = self.broker(largest=1024), Receiver()
