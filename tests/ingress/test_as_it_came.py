@@ -49,7 +49,7 @@ NOT_COMPARED = {
     b"openhqm-max-attempts",
     b"openhqm-last-attempt",
 }
-NOT_COMPARED |= {b"openhqm-deadline", b"idempotency-key", b"connection", b"content-length"}
+NOT_COMPARED |= {b"openhqm-deadline", b"openhqm-complete-token", b"idempotency-key", b"connection", b"content-length"}
 ANSWER = b"Content-Type: text/plain\r\nX-Name: Jos\xc3\xa9 \xe9\r\nX_Name: a\r\nDate: today\r\n"
 ANSWER += b"Connection: keep-alive, x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nconnection: X-Other\r\nX-Other: 1\r\n"
 
