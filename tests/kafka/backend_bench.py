@@ -63,13 +63,18 @@ class ObservedBroker(Observed, KafkaBroker):
     async def read_by(self, queue: IMessageQueue, clock: Clock) -> None:
         """Let the queue begin to consume: a process that works has done that long ago, and every channel is there."""
         await self.when_probed()
+        for channel in queue._channels.names(REQUESTS):  # type: ignore[attr-defined]
+            await self.ensure(channel)
         waiting = queue.receive(REQUESTS, 5)
         waiting.addErrback(lambda failure: failure.trap(CancelledError))
+        while len(self._subscriptions) < 3:
+            await pause(0.01)
+            clock.advance(0)
+        waiting.cancel()  # before anything can come: it would be the test's, and be lost
         while sum(each.reads for each in self._subscriptions) < 3:
             await pause(0.05)
             clock.advance(0.05)
         await self.quiet()
-        waiting.cancel()
 
 
 class Delivered(BrokeredQueue):
