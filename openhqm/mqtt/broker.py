@@ -99,6 +99,7 @@ class MQTTBroker:
         for making in list(self._making):
             making.cancel()
         closing = [session.close(STOPPED) for session in list(self._sessions.values())]
+        closing += self._closing.values()  # and those that were left a moment ago
         await DeferredList(closing, consumeErrors=True)
         await self._link.stop()
         if not was_stopped:

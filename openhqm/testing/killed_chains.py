@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from openhqm.messages import Record, Status
-from openhqm.testing.chaining import Chaining
+from openhqm.testing.chaining import PARENT, Chaining
 
 
 class KilledChains(Chaining):
@@ -19,9 +21,11 @@ class KilledChains(Chaining):
         """No step began twice. Where messages are published twice, workers that cannot know begin twice."""
         self.assertLessEqual(max(begun), 1, "a step began twice")
 
-    async def lives(self, act: Callable[[str], Awaitable[Any]], before: bool, after: bool) -> Record:
+    async def lives(
+        self, act: Callable[[str], Awaitable[Any]], before: bool, after: bool, deadline: float | None
+    ) -> Record:
         """``act`` in the middle of a chain, whose process is killed before or after; the record once it has ended."""
-        accepted = await self.stepped()
+        accepted = await self.stepped(submission=msgspec.structs.replace(PARENT, timeout=deadline))
         await self._work_on()
         if before:
             await self.bench.crash()
@@ -56,17 +60,19 @@ class KilledChains(Chaining):
         await self.bench.pass_time(31)
 
 
+# Only one has a deadline: the clock of a test runs ahead of a real broker, which gives back after real seconds what the
+# process that was killed had.
 _ENDINGS = (
-    ("completed", KilledChains._complete, Status.COMPLETED),
-    ("failed", KilledChains._fail, Status.FAILED),
-    ("cancelled", KilledChains._cancel, Status.CANCELLED),
-    ("late", KilledChains._be_late, Status.TIMEOUT),
+    ("completed", KilledChains._complete, Status.COMPLETED, None),
+    ("failed", KilledChains._fail, Status.FAILED, None),
+    ("cancelled", KilledChains._cancel, Status.CANCELLED, None),
+    ("late", KilledChains._be_late, Status.TIMEOUT, PARENT.timeout),
 )
 
 
 def _add_tests() -> None:
     """A test for each ending in the middle of a chain, and for a crash of the process before it and after it."""
-    for name, end, status in _ENDINGS:
+    for name, end, status, deadline in _ENDINGS:
         for suffix, before, after in (
             ("", False, False),
             ("_crash_before", True, False),
@@ -79,10 +85,11 @@ def _add_tests() -> None:
                 status: Status = status,
                 before: bool = before,
                 after: bool = after,
+                deadline: float | None = deadline,
             ) -> None:
                 if (before or after) is not self.bench.queue.traits.durable:
                     return  # nothing is left in memory; and what survives a crash needs no test without one
-                record = await self.lives(lambda id: end(self, id), before, after)
+                record = await self.lives(lambda id: end(self, id), before, after, deadline)
                 self.assertEqual(record.status, status)
 
             test.__doc__ = f"A chain ends once, and no step begins twice: {name}{suffix}.".replace("_", " ")

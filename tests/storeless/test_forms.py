@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.interfaces import BrokerTraits
 from openhqm.messages import Status
-from openhqm.testing import FORMS, backend_contract
+from openhqm.testing import FORMS, REQUESTS, backend_contract
 from openhqm.testing.chaining import STEPS
 from openhqm.testing.following_up import FOLLOW_UPS
 from tests.storeless.bench import ListenerBench, WorkedElsewhereBench
@@ -33,6 +33,17 @@ def suite(traits: BrokerTraits) -> type[TestCase]:
             self.assertEqual(await self.status(correlation_id), status)
             self.assertEqual((await self.types(correlation_id)).count(status.value.lower()), 1)
             self.assertEqual(await self.do(self.bench.queue.dead_letters(0, 10)), [])
+
+        async def test_waiting_requests(self) -> None:
+            """The listener knows how many requests wait, but for what a worker has received ahead."""
+            for _ in range(3):
+                await self.accept()
+                await self.bench.pass_time(1)
+            backlog = await self.do(self.bench.queue.waiting(REQUESTS))
+            self.assertEqual(sum(each.count for each in backlog.values()), 3)
+            await self.receive_one()
+            backlog = await self.do(self.bench.queue.waiting(REQUESTS))
+            self.assertIn(sum(each.count for each in backlog.values()), (1, 2))
 
         async def test_cancel_waiting(self) -> None:
             """A request that is cancelled while it waits stays cancelled, whatever a worker reports of it."""
