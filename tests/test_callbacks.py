@@ -72,10 +72,10 @@ class Receiver:
 
 
 class BadReceiver:
-    """Hangs, redirects to ``elsewhere``, or answers 10 GiB; it counts its ``connections`` and what it has ``sent``."""
+    """Hangs, redirects to ``elsewhere``, or answers 10 GiB; it counts ``requests``, and the bytes it has ``sent``."""
 
     def __init__(self, kind: str, elsewhere: str) -> None:
-        self.connections = self.sent = 0
+        self.requests = self.sent = 0
         self._kind = kind
         self._elsewhere = elsewhere
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -89,20 +89,20 @@ class BadReceiver:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            self.connections += 1
             self._kept.append(connection)
             Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
         try:
-            connection.recv(65536)
-            if self._kind == "redirect":
-                head = f"HTTP/1.1 307 Elsewhere\r\nLocation: {self._elsewhere}/\r\nContent-Length: 0\r\n\r\n"
-                connection.sendall(head.encode())
-            elif self._kind == "endless":
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n")
-                while True:
-                    self.sent += connection.send(b"x" * 65536)
+            while connection.recv(65536):
+                self.requests += 1
+                if self._kind == "redirect":
+                    head = f"HTTP/1.1 307 Elsewhere\r\nLocation: {self._elsewhere}/\r\nContent-Length: 0\r\n\r\n"
+                    connection.sendall(head.encode())
+                elif self._kind == "endless":
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n")
+                    while True:
+                        self.sent += connection.send(b"x" * 65536)
         except OSError:
             pass
 
@@ -261,7 +261,7 @@ class CallbackTests(SynchronousTestCase):
             self.assertEqual((status, json.loads(answer)["status"]), (200, "COMPLETED"), kind)
             self.assertLess(time.monotonic() - began, 20)
             server.until(lambda: self.dead(server) == 3, f"{kind}: no dead letters")  # noqa: B023
-            self.assertEqual(bad.connections, 6, kind)
+            self.assertEqual(bad.requests, 6, kind)
             self.assertLess(bad.sent, 64 << 20)
             server.kill()
             shutil.rmtree(self.directory / "data")

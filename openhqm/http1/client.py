@@ -49,8 +49,8 @@ class Server:
     authority: bytes
 
 
-MakeEndpoint = Callable[[Server], Any]
-"""Returns the client endpoint for a server. Raises an error, with which the call then fails."""
+MakePool = Callable[[Server], UpstreamPool]
+"""Returns the connections to a server. Raises an error, with which the call then fails."""
 
 
 class IFetch(Protocol):
@@ -81,24 +81,31 @@ def make_client(
             raise SchemeNotSupported("https needs a TLS policy")
         return wrapClientTLS(tls.creatorForNetloc(server.host, server.port), plain)
 
-    return Client(endpoint, reactor, kept=kept, connect_seconds=CONNECT_SECONDS)
+    return Client(pools(endpoint, reactor, kept), kept=kept)
+
+
+def pools(endpoint: Callable[[Server], Any], clock: IReactorTime, kept: int) -> MakePool:
+    """Makes pools whose connections are opened by an ``endpoint``, each of which keeps up to ``kept`` idle."""
+
+    def make(server: Server) -> UpstreamPool:
+        return UpstreamPool(
+            endpoint(server), clock, secure=server.secure, most_idle=kept, connect_seconds=CONNECT_SECONDS
+        )
+
+    return make
 
 
 @implementer(IAgent)
 class Client:
     """Calls servers, each over connections of its own.
 
-    ``kept`` is how many idle connections to one server are kept; 0: none, each request has a new one. How many are in
-    use is for the callers to bound. ``connect_seconds`` is the limit for connecting; None: that of the endpoints.
+    ``kept`` is how many idle connections to one server its pool keeps; 0: none, each request has a new one, and a pool
+    of its own. How many are in use is for the callers to bound.
     """
 
-    def __init__(
-        self, endpoint: MakeEndpoint, clock: IReactorTime, *, kept: int, connect_seconds: float | None = CONNECT_SECONDS
-    ) -> None:
-        self._endpoint = endpoint
-        self._clock = clock
+    def __init__(self, make_pool: MakePool, *, kept: int) -> None:
+        self._make_pool = make_pool
         self._kept = kept
-        self._connect_seconds = connect_seconds
         self._servers: dict[bytes, tuple[Server, UpstreamPool]] = {}
         self._latest: tuple[bytes, tuple[Server, UpstreamPool, bytes]] | None = None  # an endpoint has one URL
 
@@ -183,13 +190,7 @@ class Client:
 
     def _new_server(self, key: bytes, secure: bool, authority: bytes) -> tuple[Server, UpstreamPool]:
         server = _read_server(secure, authority)
-        pool = UpstreamPool(
-            self._endpoint(server),
-            self._clock,
-            secure=secure,
-            most_idle=self._kept,
-            connect_seconds=self._connect_seconds,
-        )
+        pool = self._make_pool(server)
         if self._kept:
             if len(self._servers) >= MOST_SERVERS:
                 _, oldest = self._servers.pop(next(iter(self._servers)))

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.http1.test_guarded -*-
 """An HTTP client for URLs that callers choose: it prevents server-side request forgery.
 
-It checks the URL, every address that the host name resolves to, and the peer's address once it is connected. A name is
-resolved once, and the connection goes to one of the checked addresses. A second look-up could return another address
-(DNS rebinding). The name remains in ``Host``, in SNI and in the check of the certificate. No connection is kept for a
-later request, so that every attempt is checked.
+It checks the URL at every request, every address that the host name resolves to, and the peer's address once it is
+connected. The connection goes to one of the checked addresses: a second look-up could return another address (DNS
+rebinding). The name remains in ``Host``, in SNI and in the check of the certificate. `openhqm.http1.checked_pool` says
+when a connection is kept for another request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
@@ -31,11 +30,10 @@ from zope.interface import implementer
 
 from openhqm.errors import DestinationRefused
 from openhqm.http1.calls import Fetched
+from openhqm.http1.checked_pool import CheckedHost, CheckedPool, Kept, Permits
 from openhqm.http1.client import Client, Fields, Server
 from openhqm.runtime.deferreds import deferred
-from openhqm.runtime.resolving import resolve_host
 
-RESOLVE_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
 MOST_TRIED = 4  # of the addresses of one name; all of them are checked
 
@@ -50,8 +48,6 @@ class CheckedURL(Protocol):
 
 CheckURL = Callable[[str], CheckedURL]
 """Checks a URL. Raises `DestinationRefused`."""
-Permits = Callable[[str, str], bool]
-"""Whether an address may be called, given the address and the host that it was found for."""
 
 
 def guarded_client(
@@ -62,6 +58,7 @@ def guarded_client(
     resolver: IHostnameResolver | None = None,
     tls: IPolicyForHTTPS | None = None,
     connect_seconds: float = CONNECT_SECONDS,
+    kept: int = 0,
 ) -> GuardedClient:
     """A client for URLs that callers choose. A request to a destination that is not allowed fails.
 
@@ -75,35 +72,28 @@ def guarded_client(
     - ``permits``: checks each address before the connection is made, and the peer's address afterwards.
     - ``tls``: the policy for https; by default, certificates are verified as browsers do.
     - ``connect_seconds``: the time for connecting, over all addresses that are tried.
+    - ``kept``: how many idle connections are kept, to all servers together; 0: each request has a new one.
     """
-    connector = _Connector(reactor, permits, resolver or reactor.nameResolver, connect_seconds)
+    resolver = resolver or reactor.nameResolver
     policy = tls or BrowserLikePolicyForHTTPS()
+    idle = Kept(kept)
 
-    def endpoint(server: Server) -> Any:
-        plain = _Endpoint(connector, server.host.decode("ascii"), server.port)
-        if not server.secure:
-            return plain
-        try:
-            creator = policy.creatorForNetloc(server.host, server.port)
-        except UnicodeError:  # an invalid A-label (RFC 5890)
-            raise DestinationRefused("the host name cannot stand in a certificate") from None
-        return wrapClientTLS(creator, plain)
+    def pool(server: Server) -> CheckedPool:
+        host = CheckedHost(reactor, resolver, permits, server.host.decode("ascii"))
+        endpoint: Any = _Endpoint(reactor, host, permits, server.port, connect_seconds)
+        if server.secure:
+            try:
+                creator = policy.creatorForNetloc(server.host, server.port)
+            except UnicodeError:  # an invalid A-label (RFC 5890)
+                raise DestinationRefused("the host name cannot stand in a certificate") from None
+            endpoint = wrapClientTLS(creator, endpoint)
+        return CheckedPool(host, idle, endpoint, reactor, secure=server.secure, connect_seconds=None)
 
-    return GuardedClient(Client(endpoint, reactor, kept=0, connect_seconds=None), check)
-
-
-@attrs.frozen
-class _Connector:
-    """What all connections of a client have in common."""
-
-    reactor: Any
-    permits: Permits
-    resolver: IHostnameResolver
-    seconds: float
+    return GuardedClient(Client(pool, kept=kept), check)
 
 
 @implementer(IAgent)
-@attrs.frozen
+@attrs.frozen(eq=False)
 class GuardedClient:
     """The guard in front of a client, by both of its ways: each URL is checked, and called in its normal form."""
 
@@ -133,6 +123,10 @@ class GuardedClient:
         except DestinationRefused as refused:
             return fail(refused)
 
+    def close_idle(self) -> Deferred[None]:
+        """See `Client.close_idle`."""
+        return self._client.close_idle()
+
     def _checked(self, url: bytes) -> bytes:
         return self._check(url.decode("latin-1")).url.encode("ascii")  # the check refuses what is beyond ASCII
 
@@ -142,15 +136,17 @@ class GuardedClient:
 class _Endpoint:
     """The TCP connection to a checked address. TLS is wrapped around it, and knows the host name only."""
 
-    _connector: _Connector
-    _host: str
+    _reactor: Any
+    _host: CheckedHost
+    _permits: Permits
     _port: int
+    _seconds: float
 
     @deferred
     async def connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
-        reactor = self._connector.reactor
-        addresses = (await self._addresses())[:MOST_TRIED]
-        deadline = reactor.seconds() + self._connector.seconds
+        reactor = self._reactor
+        addresses = (await self._host.find())[:MOST_TRIED]
+        deadline = reactor.seconds() + self._seconds
         failures = []
         for tried, address in enumerate(addresses):
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
@@ -165,20 +161,10 @@ class _Endpoint:
                 return protocol
         raise failures[-1]
 
-    async def _addresses(self) -> list[str]:
-        if isIPAddress(self._host) or isIPv6Address(self._host):
-            found = [self._host]
-        else:
-            found = await resolve_host(self._connector.resolver, self._connector.reactor, self._host, RESOLVE_SECONDS)
-        for address in found:
-            if not self._connector.permits(address, self._host):
-                raise DestinationRefused(f"the address {address} of the host is not allowed")
-        return found
-
     def _check_peer(self, protocol: Any) -> None:
         # Bytes written so far are still in the transport's buffer, and are dropped with it.
         for peer in _peers(protocol.transport):
-            if not self._connector.permits(peer, self._host):
+            if not self._permits(peer, self._host.name):
                 protocol.transport.abortConnection()
                 raise DestinationRefused(f"the connection leads to {peer}, which is not allowed")
 

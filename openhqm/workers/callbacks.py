@@ -18,6 +18,7 @@ from openhqm.errors import Reject, RetryLater
 from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
 from openhqm.http1.failures import AnswerTooLong, root_cause
+from openhqm.http1.field_lines import FieldTemplate
 from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.webhooks import signature
 from openhqm.runtime.steady_time import ahead_of
@@ -30,7 +31,16 @@ MOST_ANSWER_BYTES = 64 * 1024
 LONGEST_PAUSE_SECONDS = 86400.0
 GONE = 410
 _RECEIVER = "the receiver of the callback"
-_FIELDS = ((b"Content-Type", b"application/json"), (b"User-Agent", b"OpenHQM/%b" % __version__.encode()))
+_FIELDS = FieldTemplate(
+    (
+        (b"Content-Type", b"application/json"),
+        (b"User-Agent", b"OpenHQM/%b" % __version__.encode()),
+        (b"Webhook-Id", None),
+        (b"Webhook-Timestamp", None),
+        (b"Webhook-Signature", None),
+        (b"OpenHQM-Attempt", None),
+    )
+)
 
 
 class Calling:
@@ -56,12 +66,13 @@ class Calling:
         ahead = ahead_of(self._clock)()
         content = response_document(reply, ahead=ahead)
         now = int(self._clock.seconds() + ahead)
-        fields = (
-            *_FIELDS,
-            (b"Webhook-Id", reply.correlation_id.encode()),
-            (b"Webhook-Timestamp", b"%d" % now),
-            (b"Webhook-Signature", signature(self._secrets, reply.correlation_id, now, content).encode()),
-            (b"OpenHQM-Attempt", b"%d" % work.attempt),
+        fields = _FIELDS.fill(
+            (
+                reply.correlation_id.encode(),
+                b"%d" % now,
+                signature(self._secrets, reply.correlation_id, now, content).encode(),
+                b"%d" % work.attempt,
+            )
         )
         outgoing: Outgoing[Response] = Outgoing(_RECEIVER, work.correlation_id, work.time_left, self._clock)
         url = str(work.metadata[CALLBACK_URL]).encode("utf-8")

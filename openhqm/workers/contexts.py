@@ -20,7 +20,7 @@ from openhqm.config.endpoints import CALLERS, Endpoint
 from openhqm.config.model import Settings
 from openhqm.errors import Complaint, ConfigurationError
 from openhqm.http1.client import Client, IFetch, make_client
-from openhqm.http1.guarded import guarded_client
+from openhqm.http1.guarded import GuardedClient, guarded_client
 from openhqm.interfaces import IForeignBroker
 from openhqm.policy.breaker import NEVER, Breaker
 from openhqm.policy.callbacks import CALLBACKS
@@ -87,7 +87,7 @@ class ContextMaker:
         self._reactor = reactor
         self._metrics = metrics
         self._executors = executors
-        self._clients: WeakSet[Client] = WeakSet()
+        self._clients: WeakSet[Client | GuardedClient] = WeakSet()
 
     def make(self, settings: Settings, routes: RouteTable, before: Contexts | None = None) -> Contexts:
         """The contexts under ``settings``, without an effect on those of ``before``.
@@ -188,12 +188,13 @@ class ContextMaker:
         return self._context(settings, Handlers(egress, {}), worker.timeout_seconds, gate, most)
 
     def _callbacks(self, settings: Settings, before: Contexts | None) -> AttemptContext:
-        """For callbacks. They have no gate, because each may have another target, and no connection is kept."""
+        """For callbacks. They have no gate, because each may have another target."""
         callbacks = settings.callbacks
         if before is not None and before.settings.callbacks == callbacks:
             return before.targets[CALLBACKS]
         policy = callbacks.policy()
-        client = guarded_client(self._reactor, policy.check, policy.permits)
+        client = guarded_client(self._reactor, policy.check, policy.permits, kept=callbacks.max_in_flight)
+        self._clients.add(client)
         handler = Calling(client, callbacks.keys, self._reactor, self._metrics)
         context = self._context(settings, Handlers(handler, {}), callbacks.timeout, None)
         return attrs.evolve(context, policy=callbacks.retries)

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from openhqm.http1.bodies import content_producer, read_body
-from openhqm.http1.client import MOST_SERVERS, Client, Server
+from openhqm.http1.client import MOST_SERVERS, Client, Server, pools
 from openhqm.http1.failures import AnswerTooLong, CallFailed, NotConnected, describe_failure, root_cause, was_cancelled
 from openhqm.http1.upstream_pool import IDLE_SECONDS
 from tests.http1.test_upstream import BAD, GOOD, OK, MemoryEndpoint
@@ -34,7 +34,7 @@ class Rig:
     def __init__(self, kept: int = 8) -> None:
         self.clock, self.endpoint = Clock(), MemoryEndpoint()
         self.servers: list[Server] = []
-        self.client = Client(self.connect_to, self.clock, kept=kept)
+        self.client = Client(pools(self.connect_to, self.clock, kept), kept=kept)
 
     def connect_to(self, server: Server) -> MemoryEndpoint:
         self.servers.append(server)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor as real_reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, PrivateCertificate
@@ -27,8 +27,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from openhqm.errors import DestinationRefused
+from openhqm.http1 import checked_pool
+from openhqm.http1.checked_pool import KNOWN_SECONDS, OPEN_SECONDS, RESOLVE_SECONDS
 from openhqm.http1.failures import NotConnected, root_cause
-from openhqm.http1.guarded import CONNECT_SECONDS, MOST_TRIED, RESOLVE_SECONDS, guarded_client
+from openhqm.http1.guarded import CONNECT_SECONDS, MOST_TRIED, guarded_client
+from openhqm.http1.upstream_pool import IDLE_SECONDS
 from openhqm.policy.destinations import Destination, DestinationPolicy
 
 reactor: Any = real_reactor
@@ -96,11 +99,12 @@ class Zone:
 class Fixture:
     """An agent on a reactor in memory, with the names that it resolved and the addresses that it connected to."""
 
-    def __init__(self, policy: DestinationPolicy | None = None, **answers: list[Answer]) -> None:
+    def __init__(self, policy: DestinationPolicy | None = None, kept: int = 0, **answers: list[Answer]) -> None:
         self.reactor = MemoryReactorClock()
         self.zone = Zone(**answers)
+        self.servers: list[Any] = []
         policy = policy or DestinationPolicy(("https", "http"), (443, 80))
-        self.agent = guarded_client(self.reactor, policy.check, policy.permits, resolver=self.zone)
+        self.agent = guarded_client(self.reactor, policy.check, policy.permits, resolver=self.zone, kept=kept)
 
     def get(self, url: str) -> Deferred[Any]:
         return self.agent.request(b"GET", url.encode())
@@ -116,6 +120,7 @@ class Fixture:
         transport = StringTransport(peerAddress=address)
         protocol: Any = self.reactor.tcpClients[number][2].buildProtocol(address)
         protocol.makeConnection(transport)
+        self.servers.append(protocol)
         return transport
 
     def fail(self, number: int = -1, error: Exception | None = None) -> None:
@@ -293,6 +298,190 @@ class InMemoryTests(SynchronousTestCase):
         self.assertEqual(fixture.connected_to, [("10.9.9.9", 80), ("10.1.0.1", 80)])
 
 
+class KeptTests(SynchronousTestCase):
+    """A client that keeps connections, whose server answers each request with 204."""
+
+    def setUp(self) -> None:
+        self.answers: list[Deferred[Any]] = []
+
+    def ask(self, fixture: Fixture, host: str = "hooks.example.com") -> Deferred[Any]:
+        answer = fixture.agent.fetch(b"POST", f"http://{host}/a".encode(), (), b"1", 1000)
+        self.answers.append(answer)
+        return answer
+
+    def served(self, fixture: Fixture, host: str = "hooks.example.com", number: int = -1) -> None:
+        """A request is sent over the connection ``number``, and answered."""
+        transport = fixture.servers[number].transport
+        self.assertTrue(transport.value().startswith(b"POST /a HTTP/1.1\r\n"), transport.value())
+        self.assertIn(f"\r\nHost: {host}\r\n".encode(), transport.value())
+        self.assertNotIn(b"Connection:", transport.value())
+        transport.clear()
+        fixture.servers[number].dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.assertEqual(self.successResultOf(self.answers.pop()).status, 204)
+
+    def first(self, peer: str = PUBLIC, kept: int = 4, **answers: list[Answer]) -> Fixture:
+        """A connection to ``peer`` has served a request, and is idle."""
+        fixture = Fixture(kept=kept, **answers)
+        self.ask(fixture)
+        fixture.connect(peer)
+        self.served(fixture)
+        return fixture
+
+    def busy(self, fixture: Fixture, seconds: float) -> None:
+        """So much time passes, in which the connection is used every second."""
+        for _ in range(int(seconds)):
+            fixture.reactor.advance(1)
+            self.ask(fixture)
+            self.served(fixture)
+        fixture.reactor.advance(seconds % 1)
+
+    def closed(self, fixture: Fixture, number: int = 0) -> None:
+        self.assertTrue(fixture.servers[number].transport.disconnecting)
+        fixture.servers[number].connectionLost(Failure(ConnectionDone()))
+
+    def test_kept(self) -> None:
+        """The next request goes over the same connection, and the resolver is not asked again so soon."""
+        fixture = self.first(hooks_example_com=[[PUBLIC]])
+        self.ask(fixture)
+        self.served(fixture)
+        self.assertEqual((fixture.connected_to, fixture.zone.asked), ([(PUBLIC, 80)], ["hooks.example.com"]))
+
+    def test_idle(self) -> None:
+        """An idle connection is closed after a short time, and no timer is left behind."""
+        fixture = self.first(hooks_example_com=[[PUBLIC]])
+        fixture.reactor.advance(IDLE_SECONDS)
+        self.closed(fixture)
+        self.assertEqual(fixture.reactor.getDelayedCalls(), [])
+
+    def test_rebinding(self) -> None:
+        """A name that changes to a private address gets nothing more than what it was checked for.
+
+        Until the resolver is asked again, requests go to the address that was checked. Then they are refused, the
+        connection is closed, and there was never one to another address.
+        """
+        for private in (["127.0.0.1"], ["169.254.169.254"], [PUBLIC, "10.0.0.1"], ["::1", PUBLIC]):
+            fixture = self.first(hooks_example_com=[[PUBLIC], private])
+            self.busy(fixture, KNOWN_SECONDS - 0.1)
+            self.ask(fixture)
+            self.served(fixture)
+            fixture.reactor.advance(0.1)
+            self.failureResultOf(self.ask(fixture), DestinationRefused)
+            self.closed(fixture)
+            self.failureResultOf(self.ask(fixture), DestinationRefused)
+            self.assertEqual(fixture.connected_to, [(PUBLIC, 80)], private)
+
+    def test_busy_while_it_changes(self) -> None:
+        """A connection that is in use while its name changes carries no other request."""
+        fixture = self.first(hooks_example_com=[[PUBLIC], [ANOTHER], [ANOTHER]])
+        slow = self.ask(fixture)
+        fixture.reactor.advance(KNOWN_SECONDS)
+        self.ask(fixture)
+        fixture.connect(ANOTHER)
+        self.served(fixture)
+        fixture.servers[0].dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.assertEqual(self.successResultOf(slow).status, 204)
+        self.ask(fixture)
+        self.served(fixture)
+        self.closed(fixture)
+        self.assertEqual(fixture.connected_to, [(PUBLIC, 80), (ANOTHER, 80)])
+
+    def test_moved(self) -> None:
+        """A name that moves to another public address is followed there, and the old connection is closed."""
+        fixture = self.first(hooks_example_com=[[PUBLIC], [ANOTHER]])
+        self.busy(fixture, KNOWN_SECONDS - 1)
+        fixture.reactor.advance(1)
+        self.ask(fixture)
+        self.closed(fixture)
+        fixture.connect(ANOTHER)
+        self.served(fixture)
+        self.assertEqual(fixture.connected_to, [(PUBLIC, 80), (ANOTHER, 80)])
+
+    def test_still_there(self) -> None:
+        """A name that still has the address, beside others, keeps its connection."""
+        fixture = self.first(hooks_example_com=[[PUBLIC], [ANOTHER, PUBLIC]])
+        self.busy(fixture, 4 * KNOWN_SECONDS)
+        self.assertEqual((fixture.connected_to, len(fixture.zone.asked)), ([(PUBLIC, 80)], 5))
+
+    def test_no_name_any_more(self) -> None:
+        """Where the name has no address any more, or the resolver fails, nothing is sent."""
+        for answer in ((), DNSLookupError("no")):
+            fixture = self.first(hooks_example_com=[[PUBLIC], answer])
+            self.busy(fixture, KNOWN_SECONDS - 1)
+            fixture.reactor.advance(1)
+            self.failureResultOf(self.ask(fixture), DestinationRefused)
+            self.closed(fixture)
+
+    def test_old(self) -> None:
+        """A connection that is always in use is replaced after `OPEN_SECONDS`: all is checked from the beginning."""
+        fixture = self.first(hooks_example_com=[[PUBLIC]])
+        self.busy(fixture, OPEN_SECONDS - 1)
+        fixture.reactor.advance(1)
+        self.ask(fixture)
+        self.closed(fixture)
+        fixture.connect(PUBLIC)
+        self.served(fixture)
+        self.assertEqual(len(fixture.connected_to), 2)
+
+    def test_url_is_checked_each_time(self) -> None:
+        """A kept connection to a host is no way around the check of the URL."""
+        fixture = self.first(hooks_example_com=[[PUBLIC]])
+        for url in (b"http://a@hooks.example.com/", b"http://hooks.example.com:22/", b"http://hooks.example.com/#a"):
+            self.failureResultOf(fixture.agent.fetch(b"POST", url, (), b"1", 1000), DestinationRefused)
+        self.assertEqual(fixture.servers[0].transport.value(), b"")
+
+    def test_each_server(self) -> None:
+        """Another port, scheme or name of the same address has a connection of its own."""
+        fixture = self.first(hooks_example_com=[[PUBLIC]], other_example_com=[[PUBLIC]])
+        self.ask(fixture, "other.example.com")
+        fixture.agent.fetch(b"POST", b"https://hooks.example.com/a", (), b"1", 1000)
+        self.assertEqual(fixture.connected_to, [(PUBLIC, 80), (PUBLIC, 80), (PUBLIC, 443)])
+
+    def test_most(self) -> None:
+        """No more idle connections are kept than ``kept``, however many hosts callers name."""
+        hosts = {f"h{number}_example_com": [[PUBLIC]] for number in range(50)}
+        fixture = Fixture(kept=3, **hosts)  # type: ignore[arg-type]
+        for host in hosts:
+            self.ask(fixture, host.replace("_", "."))
+            fixture.connect(PUBLIC)
+            self.served(fixture, host.replace("_", "."))
+        opened = [number for number in range(50) if not fixture.servers[number].transport.disconnecting]
+        self.assertEqual(opened, [0, 1, 2])
+        fixture.reactor.advance(IDLE_SECONDS)
+        for number in range(50):
+            self.closed(fixture, number)
+        self.ask(fixture, "h49.example.com")
+        fixture.connect(PUBLIC)
+        self.served(fixture, "h49.example.com")
+        self.assertFalse(fixture.servers[-1].transport.disconnecting)
+
+    def test_one_look_up(self) -> None:
+        """Requests that wait for a name wait for one look-up; one that is cancelled takes nothing from the others."""
+        for answer in ([PUBLIC], ["127.0.0.1"]):
+            fixture = Fixture(kept=4, hooks_example_com=[None])
+            asked = [self.ask(fixture) for _ in range(5)]
+            asked[0].cancel()
+            asked[3].cancel()
+            self.assertEqual(len(fixture.zone.asked), 1)
+            fixture.zone.tell(fixture.zone.waiting[0], answer)
+            for cancelled in (asked[0], asked[3]):
+                self.assertNotIsInstance(self.failureResultOf(cancelled).value, DestinationRefused)
+            if answer == [PUBLIC]:
+                self.assertEqual(len(fixture.connected_to), 3)
+            else:
+                for each in (asked[1], asked[2], asked[4]):
+                    self.failureResultOf(each, DestinationRefused)
+                self.assertEqual(fixture.reactor.getDelayedCalls(), [])
+
+    def test_closed_at_the_end(self) -> None:
+        """The idle connections are closed when the process stops."""
+        fixture = self.first(hooks_example_com=[[PUBLIC]])
+        closing = fixture.agent.close_idle()
+        self.assertNoResult(closing)
+        self.closed(fixture)
+        self.successResultOf(closing)
+        self.assertEqual(fixture.reactor.getDelayedCalls(), [])
+
+
 class Server(Protocol):
     """Answers a request with a redirect, and closes the connection."""
 
@@ -313,6 +502,16 @@ class Server(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.lost.callback(None)
+
+
+class KeepingServer(Server):
+    """Answers each request with 204, over one connection."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.received += data
+        if self.factory.received.endswith(b"\r\n\r\n1"):
+            self.factory.received = b""
+            self.transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
 
 
 class Listener(Factory):
@@ -433,6 +632,28 @@ class OverTheNetworkTests(TestCase):
         await self.assertFailure(agent.request(b"GET", url), DestinationRefused)
         await self.visit(canary, "127.0.0.1")
         self.assertEqual((server.connections, canary.connections), (1, 1))
+
+    async def test_rebinding_of_a_kept_connection(self) -> None:
+        """Requests go over the kept connection until the name is looked up again; the new address is never called."""
+        self.patch(checked_pool, "KNOWN_SECONDS", 0.3)
+        canary = self.listen("127.0.0.1")
+        server = self.listen("127.0.0.2", canary.port)
+        server.protocol = KeepingServer
+        policy = DestinationPolicy(("http",), (canary.port,), allow=("127.0.0.2",))
+        zone = Zone(hooks_example_com=[["127.0.0.2"], ["127.0.0.1"]])
+        agent = guarded_client(reactor, policy.check, policy.permits, resolver=zone, kept=2)
+        url, answered = f"http://hooks.example.com:{canary.port}/".encode(), 0
+        while True:
+            try:
+                fetched = await agent.fetch(b"POST", url, (), b"1", 1000)
+            except DestinationRefused:
+                break
+            self.assertEqual(fetched.status, 204)
+            answered += 1
+        await server.lost
+        await self.visit(canary, "127.0.0.1")
+        self.assertEqual((server.connections, canary.connections), (1, 1))
+        self.assertGreater(answered, 1)
 
     async def test_system_resolver(self) -> None:
         """Addresses of the system's resolver are checked, also where a URL check accepts any spelling of an address."""
