@@ -17,7 +17,7 @@ from openhqm.interfaces import Message, Properties
 from openhqm.messages import Submission
 from openhqm.policy.cloud_events import STRUCTURED, CloudEvent, binary, structured
 from openhqm.policy.fields import to_json
-from openhqm.policy.foreign import is_envelope, read_content, read_foreign, read_headers
+from openhqm.policy.foreign import is_envelope, may_name, read_content, read_foreign, read_headers
 from openhqm.policy.json_text import members
 
 SPECIFIED = frozenset(("correlation_id", "timestamp", "payload", "metadata", "headers"))
@@ -125,6 +125,8 @@ class Formats:
 
 def is_specified(content: bytes) -> bool:
     """Whether the content is a message of the specification (3.2.2): an id, a payload, and nothing it does not know."""
+    if not may_name(content, b"correlation_id"):
+        return False
     try:
         found = _MEMBERS.decode(content) if content.lstrip()[:1] == b"{" else {}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -87,6 +87,10 @@ class Reader:
         reply = bridge.reply_channel
         self._reply_topic = _compiled(None if reply is None else reply.topic)
         self._scope = f"bridge {bridge.name}"
+        self._fixed: dict[str, Any] = {"tenant": bridge.tenant, "timeout": bridge.timeout}
+        self._fixed = {name: value for name, value in self._fixed.items() if value is not None}
+        if bridge.priority is not None:
+            self._fixed["priority"] = Priority(bridge.priority)
         self._inbox = bridge if isinstance(bridge, Inbox) and bridge.queue_replies else None
 
     def read(self, message: Message, now: float) -> Reading:
@@ -185,21 +189,15 @@ class Reader:
             metadata["endpoint"] = bridge.endpoint
         if bridge.operation is not None:
             metadata["operation"] = bridge.operation
-        submission = replace(found, metadata=metadata)
         if self._partition_key is not None or self._path is not None:
+            submission = replace(found, metadata=metadata)
             document = Document(submission)
             if self._partition_key is not None:
                 metadata["partition_key"] = self._partition_key.fill(document)
             if self._path is not None:
                 metadata["path"] = self._path.fill(document, lambda text: quote(text, safe=""))
                 self._formats.check(submission, now)
-        if bridge.priority is not None:
-            submission = replace(submission, priority=Priority(bridge.priority))
-        if bridge.timeout is not None:
-            submission = replace(submission, timeout=bridge.timeout)
-        if bridge.tenant is not None:
-            submission = replace(submission, tenant=bridge.tenant)
-        return submission
+        return replace(found, metadata=metadata, **self._fixed)
 
     def _follow_up(self, submission: Submission, key: str | None, about: Properties) -> Submission | None:
         broker = self._bridge.reply_broker

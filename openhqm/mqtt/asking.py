@@ -17,6 +17,7 @@ from openhqm.interfaces import Message
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.connecting import too_late
 from openhqm.mqtt.messages import from_foreign
+from openhqm.mqtt.received import Received
 
 SUBSCRIBE_SECONDS = 5.0
 MOST_TOPICS = 1000
@@ -82,21 +83,20 @@ class Answers:
                 self._subscribed.discard(topic)
                 self._client.unsubscribe(topic).addErrback(_is_tried_again)
 
-    def received(self, message: Any) -> None:
+    def received(self, came: Received) -> None:
         """A message has come over the connection."""
         client = self._client
         if client is not None:
-            client.acknowledge(message.mid)
-        waiting = self._waiting.get(message.topic)
-        if not waiting or message.retain:  # a retained message is older than the question
+            client.acknowledge(came.mid)
+        waiting = self._waiting.get(came.topic)
+        if not waiting or came.retained:  # a retained message is older than the question
             return
-        read = from_foreign(message.topic, message, None, bool(message.dup))
-        correlation = None if read.properties is None else read.properties.correlation
-        if correlation is None and message.topic == self.own:
+        correlation = came.correlation
+        if correlation is None and came.topic == self.own:
             return
         answer = waiting.pop(next(iter(waiting)) if correlation is None else correlation, None)
         if answer is not None:
-            answer.callback(read)
+            answer.callback(from_foreign(came, None, came.duplicate))
 
 
 def _is_tried_again(failure: Failure) -> None:

@@ -18,6 +18,7 @@ from openhqm.mqtt.client import NEVER_EXPIRES, Client
 from openhqm.mqtt.connecting import describe, too_late
 from openhqm.mqtt.marks import Marks
 from openhqm.mqtt.publishing import Publisher
+from openhqm.mqtt.received import Received
 from openhqm.mqtt.session import LARGEST_BATCH, MOST_UNACKNOWLEDGED, Session
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
@@ -174,7 +175,9 @@ class MQTTBroker:
         client = Client(self._address, name, self._reactor, self._marks.received)
         return client.connect(self._threads.run, CONNECT_SECONDS)
 
-    def _connect_session(self, channel: str, received: Callable[[Any], None], receive_maximum: int) -> Deferred[Client]:
+    def _connect_session(
+        self, channel: str, received: Callable[[Received], None], receive_maximum: int
+    ) -> Deferred[Client]:
         client = Client(
             self._address,
             f"{self._client_id}/{channel}",

@@ -11,6 +11,7 @@ paho is imported when MQTT is configured, and not before.
 from __future__ import annotations
 
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,14 +24,16 @@ from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address
-from openhqm.mqtt.connecting import NoFilters, describe, tls_context, too_late
+from openhqm.mqtt.connecting import describe, tls_context, too_late
 from openhqm.mqtt.reason_codes import granted
-from openhqm.mqtt.websocket import WholeSocket
+from openhqm.mqtt.received import Received, read_publish
+from openhqm.mqtt.sockets import BufferedSocket
 
 KEEPALIVE_LOOK_SECONDS = 1.0
 MOST_AT_ONCE = 100
 """Packets that are read in one turn of the reactor, so that other connections have theirs."""
 MOST_UNCONFIRMED = 10_000
+_PUBACK = struct.Struct(">BBH")
 NEVER_EXPIRES = 0xFFFF_FFFF
 
 Run = Callable[[Callable[[], Any]], Deferred[Any]]
@@ -41,7 +44,6 @@ Run = Callable[[Callable[[], Any]], Deferred[Any]]
 class _Socket:
     def __init__(self, client: Client, raw: Any) -> None:
         self._client = client
-        self.raw = raw
         self._number = raw.fileno()
 
     def fileno(self) -> int:
@@ -51,11 +53,11 @@ class _Socket:
         return "mqtt"
 
     def connectionLost(self, reason: Any) -> None:
-        self._client.read(self.raw)  # the broker's reason may lie there
+        self._client.read()  # the broker's reason may lie there
         self._client.abort()
 
     def doRead(self) -> None:
-        self._client.read(self.raw)
+        self._client.read()
 
     def doWrite(self) -> None:
         self._client.write()
@@ -66,9 +68,9 @@ class Client:
 
     ``session``: the broker keeps what comes for ``client_id`` while there is no connection; else it forgets all with
     the connection. ``receive_maximum`` is how many messages the broker may send that were not acknowledged (MQTT 5; in
-    3.1.1 that is the broker's to say). ``received`` is called with each message, as paho has it. ``will`` is a topic
-    and what the broker retains there where the connection ends without a DISCONNECT. ``largest`` is the most bytes that
-    a packet of the broker may have (MQTT 5).
+    3.1.1 that is the broker's to say). ``received`` is called with each message. ``will`` is a topic and what the
+    broker retains there where the connection ends without a DISCONNECT. ``largest`` is the most bytes that a packet of
+    the broker may have (MQTT 5).
     """
 
     _log = Logger()
@@ -78,7 +80,7 @@ class Client:
         address: Address,
         client_id: str,
         reactor: Any,
-        received: Callable[[Any], None],
+        received: Callable[[Received], None],
         *,
         session: bool = False,
         receive_maximum: int = 65_535,
@@ -100,11 +102,10 @@ class Client:
         self._received = received
         self._connected: Deferred[None] = Deferred()
         self._over = False
-        self._heard = False
         self._paused_for: str | None = None
         self._spoke_at = 0.0
         self._socket: _Socket | None = None
-        self._whole: WholeSocket | None = None
+        self._buffered: BufferedSocket | None = None
         self._waiting: deque[tuple[tuple[Any, ...], Deferred[int]]] = deque()
         self._unconfirmed: dict[int, Deferred[int]] = {}
         self._asked: dict[int, Deferred[list[Any]]] = {}
@@ -137,8 +138,7 @@ class Client:
             paho.ws_set_options(path=address.path)
         paho.on_connect = self._on_connect
         paho.on_disconnect = self._on_disconnect
-        paho.on_message = self._on_message
-        paho._on_message_filtered = NoFilters()  # type: ignore[assignment]
+        paho._handle_publish = self._handle_publish  # type: ignore[method-assign, assignment]
         paho.on_publish = self._on_publish
         paho.on_subscribe = lambda _, __, mid, codes, ___: self._answered(mid, codes)
         paho.on_unsubscribe = lambda _, __, mid, codes, ___: self._answered(mid, codes)
@@ -164,10 +164,9 @@ class Client:
             self._end(_SILENT)
             return
         self._socket = _Socket(self, raw)
-        if self._address.path is not None:
-            self._whole = WholeSocket.under(raw)
-        # paho writes each packet by itself: the kernel would keep the second one back for up to 40 ms.
-        (self._whole or raw).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffered = BufferedSocket.under(self._paho, self._address.path is not None)
+        # Else the kernel would keep a second packet back for up to 40 ms.
+        self._buffered.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._paho.on_socket_close = lambda *_: self._forget_socket()
         self._paho.on_socket_register_write = lambda *_: self._write_when_possible()
         self._paho.on_socket_unregister_write = lambda *_: self._write_no_more()
@@ -237,8 +236,10 @@ class Client:
 
     def acknowledge(self, mid: int) -> None:
         """The broker may forget the message with this packet identifier; 0 is that of a message with QoS 0."""
-        if mid:
-            self._paho.ack(mid, 1)
+        if mid and self._buffered is not None and self._socket is not None:
+            if not self._buffered.waiting:
+                self._reactor.addWriter(self._socket)
+            self._paho.socket().send(_PUBACK.pack(0x40, 2, mid))  # type: ignore[union-attr]
 
     def pause(self, topic: str) -> None:
         """Read nothing more until `resume`: what is on its way stays with the broker.
@@ -256,7 +257,7 @@ class Client:
             self._paused_for = None
             if self._socket is not None:
                 self._reactor.addReader(self._socket)
-                self._reactor.callLater(0, self._read_on, self._socket.raw)
+                self._reactor.callLater(0, self.read)
 
     # The end
 
@@ -304,37 +305,33 @@ class Client:
 
     # What paho and the reactor say
 
-    def read(self, raw: Any) -> None:
-        """Read what has come. paho and TLS may hold packets that the reactor cannot see."""
+    def read(self) -> None:
+        """Read what has come, some of which the reactor cannot see."""
         for _ in range(MOST_AT_ONCE):
-            self._heard = False
+            if self._socket is None or self._buffered is None or self._paused_for is not None:
+                return
             try:
                 self._paho.loop_read()
             except Exception as error:  # paho names no errors for what it cannot read
                 self._log.failure("reading from the MQTT broker broke down", level=LogLevel.debug)
                 self._end(f"what it sends cannot be read: {describe(error)}")
                 return
-            if self._paho.socket() is not raw or self._paused_for is not None:
+            if self._buffered.waiting:  # a websocket has answered
+                self._write_when_possible()
+            if not self._buffered.pending():
                 return
-            pending = getattr(raw, "pending", None)
-            if not self._heard and not (pending is not None and pending()):
-                return
-        self._reactor.callLater(0, self._read_on, raw)
-
-    def _read_on(self, raw: Any) -> None:
-        if self._socket is not None:
-            self.read(raw)
+        self._reactor.callLater(0, self.read)
 
     def write(self) -> None:
-        """Write what waits."""
-        if self._whole is not None:
-            try:
-                self._whole.flush()
-            except OSError as error:
-                self._end(describe(error))
-                return
+        """Write what waits, in one piece."""
         self._paho.loop_write()
-        if not self._paho.want_write():
+        if self._buffered is None:
+            return
+        try:
+            self._buffered.flush()
+        except OSError as error:
+            self._end(describe(error))
+        else:
             self._write_no_more()
 
     def _write_when_possible(self) -> None:
@@ -342,7 +339,7 @@ class Client:
             self._reactor.addWriter(self._socket)
 
     def _write_no_more(self) -> None:
-        if self._socket is not None and not (self._whole is not None and self._whole.waiting):
+        if self._socket is not None and self._buffered is not None and not self._buffered.waiting:
             self._reactor.removeWriter(self._socket)
 
     def _look(self) -> None:
@@ -353,7 +350,6 @@ class Client:
             self._paho.publish(self._paused_for, b"", 0)
 
     def _on_connect(self, paho: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        self._heard = True
         if reason.is_failure:
             self._end(f"it refuses the connection: {reason}")
             return
@@ -374,12 +370,18 @@ class Client:
         else:
             self._end("it was closed" if self._connected.called else _SILENT)
 
-    def _on_message(self, paho: Any, data: Any, message: Any) -> None:
-        self._heard = True
-        self._received(message)
+    def _handle_publish(self) -> int:
+        """In place of paho's, whose objects take longer than all else that is done for a message here."""
+        packet = self._paho._in_packet
+        try:
+            came = read_publish(packet["command"], bytes(packet["packet"]), self.is_5)
+        except ValueError as error:
+            self._end(f"what it sends cannot be read: {error}")
+        else:
+            self._received(came)
+        return 0
 
     def _on_publish(self, paho: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
-        self._heard = True
         confirmed = self._unconfirmed.pop(mid, None)
         if confirmed is not None and not confirmed.called:
             if reason.is_failure:
@@ -389,7 +391,6 @@ class Client:
         self._publish()
 
     def _answered(self, mid: int, codes: list[Any]) -> None:
-        self._heard = True
         answer = self._asked.pop(mid, None)
         if answer is not None and not answer.called:
             answer.callback(codes)

@@ -21,16 +21,6 @@ def check_installed() -> None:
         raise ConfigurationError([Complaint("queue.type", f"mqtt needs paho-mqtt 2: {how_to_install('mqtt')}")])
 
 
-class NoFilters:
-    """In place of paho's callbacks for single topics, of which there are none: its search leaves a cycle of objects to
-    the garbage collector for each message.
-    """
-
-    def iter_match(self, topic: str) -> tuple[()]:
-        """No callback is for ``topic``."""
-        return ()
-
-
 def tls_context(address: Address) -> ssl.SSLContext:
     """Verified, always. The files are read for each connection: certificates may be renewed meanwhile."""
     files = address.tls

@@ -21,6 +21,7 @@ from openhqm.mqtt.broker import CONNECT_SECONDS, MOST_THREADS
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.connecting import describe
 from openhqm.mqtt.publishing import Publisher
+from openhqm.mqtt.received import Received
 from openhqm.mqtt.topics import TopicSubscription
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
@@ -116,7 +117,7 @@ class MQTTForeignBroker:
             self._threads.stop()
 
     def subscribe(self, name: str, channels: Sequence[str], most: int, receiver: IReceiver) -> ISubscription:
-        def connect(received: Callable[[Any], None]) -> Deferred[Client]:
+        def connect(received: Callable[[Received], None]) -> Deferred[Client]:
             client = Client(
                 self._address,
                 name,

@@ -25,6 +25,7 @@ from openhqm.mqtt.address import topic_fault
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.connecting import too_late
 from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
+from openhqm.mqtt.received import Received
 from openhqm.runtime.deferreds import deferred
 
 T = TypeVar("T")
@@ -167,20 +168,20 @@ class Marks:
 
     # What comes
 
-    def received(self, message: Any) -> None:
+    def received(self, came: Received) -> None:
         """A message has come over the connection."""
-        channel, slash, kind = message.topic.rpartition("/")
+        channel, slash, kind = came.topic.rpartition("/")
         kind = slash + kind
         if kind == MADE:
-            was, self._there[channel] = self._there.get(channel), bytes(message.payload)
-            if was and not message.payload:
+            was, self._there[channel] = self._there.get(channel), came.payload
+            if was and not came.payload:
                 self._gone(channel)
         elif kind == TAKEN and channel in self._taken and self._client is not None:
             self._client.publish(channel + HELD, b"!").addErrback(_is_over_with_the_connection)
         elif kind == HELD and channel in self._answers and not self._answers[channel].called:
             self._answers[channel].callback(None)
-        if message.qos and self._client is not None:
-            self._client.acknowledge(message.mid)
+        if self._client is not None:
+            self._client.acknowledge(came.mid)
 
     def _answer(self, answer: Deferred[T]) -> Deferred[T]:
         return answer.addTimeout(ASK_SECONDS, self._clock, too_late)

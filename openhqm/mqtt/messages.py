@@ -13,6 +13,7 @@ import struct
 from typing import Any
 
 from openhqm.interfaces.broker import REPLY_CHANNEL, Message, Properties
+from openhqm.mqtt.received import Received
 
 KEY = "openhqm-key"
 """The user property, or header of a frame, in which the key of a message travels: MQTT has none."""
@@ -70,31 +71,30 @@ def _foreign_properties(headers: dict[str, str], about: Properties) -> Any:
     return properties
 
 
-def from_foreign(topic: str, message: Any, identity: str | None, duplicate: bool) -> Message:
-    """The message of another program that paho has received. Of a user property that is repeated, the last counts."""
-    properties = message.properties  # None: MQTT 3.1.1
+def from_foreign(came: Received, identity: str | None, duplicate: bool) -> Message:
+    """The message of another program."""
     about = Properties(
-        topic=topic,
-        content_type=getattr(properties, "ContentType", None),
+        topic=came.topic,
+        content_type=came.content_type,
         identity=identity,
         duplicate=duplicate,
-        reply_to=getattr(properties, "ResponseTopic", None),
-        correlation=getattr(properties, "CorrelationData", None),
-        retained=bool(message.retain),
-        qos=message.qos,
+        reply_to=came.response_topic,
+        correlation=came.correlation,
+        retained=came.retained,
+        qos=came.qos,
+        fault=came.fault,
     )
-    return Message(message.payload, dict(getattr(properties, "UserProperty", ())), None, about)
+    return Message(came.payload, came.headers, None, about)
 
 
-def from_payload(payload: bytes, properties: Any) -> Message:
-    """The message in what was received. ``properties`` is None where it came by MQTT 3.1.1."""
-    if properties is None:
-        return _from_frame(payload)
-    headers = dict(getattr(properties, "UserProperty", ()))
-    reply_channel = getattr(properties, "ResponseTopic", None)
-    if reply_channel is not None:
-        headers[REPLY_CHANNEL] = reply_channel
-    return Message(payload, headers, headers.pop(KEY, None))
+def from_own(came: Received) -> Message:
+    """The message that a process of OpenHQM has published."""
+    if not came.is_5:
+        return _from_frame(came.payload)
+    headers = came.headers
+    if came.response_topic is not None:
+        headers[REPLY_CHANNEL] = came.response_topic
+    return Message(came.payload, headers, headers.pop(KEY, None))
 
 
 def _from_frame(payload: bytes) -> Message:

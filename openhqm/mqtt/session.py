@@ -17,18 +17,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces.broker import IBrokerDelivery, IReceiver, ISubscription, Message
+from openhqm.interfaces.broker import IReceiver, ISubscription, Message
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.connecting import describe
+from openhqm.mqtt.deliveries import MQTTDelivery
 from openhqm.mqtt.in_doubt import InDoubt
 from openhqm.mqtt.marks import NOTHING, Marks
-from openhqm.mqtt.messages import from_payload
+from openhqm.mqtt.messages import from_own
+from openhqm.mqtt.received import Received
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reconnecting import Reconnecting
 
@@ -43,40 +45,6 @@ RESENT_SECONDS = 0.3
 """How long nothing must have come before the broker is taken to have sent again all that it will. It sends that first,
 so that a message that was not sent before says the same."""
 STANDING_BY = "another process consumes from it, and this one stands by"
-
-
-@implementer(IBrokerDelivery)
-class MQTTDelivery:
-    """``settled`` is called once it is acknowledged."""
-
-    position = None
-    redelivery_count = None  # MQTT says that it was delivered before, and not how often
-
-    def __init__(self, message: Message, acknowledge: Callable[[], None], session: Session) -> None:
-        self.message = message
-        self.revoked: Deferred[str] = Deferred()
-        self._acknowledge: Callable[[], None] | None = acknowledge
-        self._session = session
-
-    def ack(self) -> Deferred[None]:
-        acknowledge, self._acknowledge = self._acknowledge, None
-        if acknowledge is None:
-            return fail(NotDurable("the delivery was settled before, or the MQTT broker has revoked it"))
-        acknowledge()
-        self._session.settled(self)
-        return succeed(None)
-
-    def requeue(self) -> Deferred[None]:
-        return fail(NotDurable("MQTT takes no message back"))
-
-    def extend(self, seconds: float) -> Deferred[None]:
-        return fail(NotDurable("a delivery from MQTT has no lease that could be extended"))
-
-    def revoke(self, reason: str) -> None:
-        """The broker delivers the message again, to the process that connects to the session next."""
-        if self._acknowledge is not None:
-            self._acknowledge = None
-            self.revoked.callback(reason)
 
 
 @implementer(ISubscription)
@@ -112,7 +80,7 @@ class Session:
         clock: Any,
         random: Callable[[], float],
         marks: Marks,
-        connect: Callable[[Callable[[Any], None]], Deferred[Client]],
+        connect: Callable[[Callable[[Received], None]], Deferred[Client]],
         ended: Callable[[Session, Deferred[None]], None],
         publish: Callable[[str, Sequence[Message]], Deferred[Sequence[NotDurable | None]]],
     ) -> None:
@@ -127,7 +95,7 @@ class Session:
         self._subscription: Subscription | None = None
         self._buffer: deque[tuple[int, Message]] = deque()
         self._buffered = 0
-        self._out: dict[MQTTDelivery, Subscription] = {}
+        self._out: dict[MQTTDelivery, tuple[int, Subscription]] = {}
         self._flowing = False
         self._in_doubt = InDoubt()
         self._heard_at = 0.0
@@ -204,7 +172,7 @@ class Session:
             self._in_doubt.add(message for _, message in self._buffer)
         self._buffer.clear()
         self._buffered = 0
-        for delivery, subscription in out.items():
+        for delivery, (_, subscription) in out.items():
             subscription.out -= 1
             delivery.revoke(reason)
         self._close_if_left()
@@ -216,19 +184,19 @@ class Session:
 
     # Messages
 
-    def _received(self, message: Any) -> None:
+    def _received(self, came: Received) -> None:
         if self.over:
             return
-        read = from_payload(message.payload, message.properties)
+        read = from_own(came)
         if self._in_doubt:
             self._heard_at = self._clock.seconds()
             if (
-                not self._in_doubt.remove(read) and not message.dup
+                not self._in_doubt.remove(read) and not came.duplicate
             ):  # the first that is new: what was to come before it has come
                 self._heard_at = 0.0
                 self._clock.callLater(0, self._look)
-        if message.qos or len(self._buffer) < MOST_UNACKNOWLEDGED:  # QoS 0 is at most once, and nothing bounds it
-            self._buffer.append((message.mid, read))
+        if came.qos or len(self._buffer) < MOST_UNACKNOWLEDGED:  # QoS 0 is at most once, and nothing bounds it
+            self._buffer.append((came.mid, read))
             self._buffered += len(read.body)
             self.flow()
             if self._buffered > MOST_BUFFERED and self._client is not None:
@@ -270,28 +238,24 @@ class Session:
             while self._buffer and (subscription := self._subscription) and subscription.out < subscription.most:
                 mid, message = self._buffer.popleft()
                 self._buffered -= len(message.body)
-                self._deliver(mid, message, subscription)
+                delivery = MQTTDelivery(message, self._acknowledge)
+                self._out[delivery] = mid, subscription
+                subscription.out += 1
+                subscription.receiver.received(delivery)
         finally:
             self._flowing = False
         if self._buffered <= MOST_BUFFERED // 2 and self._client is not None:
             self._client.resume()
 
-    def _deliver(self, mid: int, message: Message, subscription: Subscription) -> None:
-        client = self._client
-        if client is None:
-            return
-        delivery = MQTTDelivery(message, lambda: client.acknowledge(mid), self)
-        self._out[delivery] = subscription
-        subscription.out += 1
-        subscription.receiver.received(delivery)
-
-    def settled(self, delivery: MQTTDelivery) -> None:
-        """It is not out any more."""
-        subscription = self._out.pop(delivery, None)
-        if subscription is not None:
-            subscription.out -= 1
-            self.flow()
-            self._close_if_left()
+    def _acknowledge(self, delivery: MQTTDelivery) -> bool:
+        mid, subscription = self._out.pop(delivery, (0, None))
+        if subscription is None or self._client is None:
+            return False
+        self._client.acknowledge(mid)
+        subscription.out -= 1
+        self.flow()
+        self._close_if_left()
+        return True
 
     # The end
 

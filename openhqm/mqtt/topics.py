@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.errors import NotDurable
-from openhqm.interfaces.broker import IBrokerDelivery, IReceiver, ISubscription, Message
+from openhqm.interfaces.broker import IReceiver, ISubscription, Message
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.connecting import describe
+from openhqm.mqtt.deliveries import MQTTDelivery
 from openhqm.mqtt.messages import from_foreign
+from openhqm.mqtt.received import Received
 from openhqm.runtime.reconnecting import Reconnecting
 
 MOST_BUFFERED = 16 * 1024 * 1024
@@ -30,39 +32,6 @@ SHORTEST_ROUND = 120.0
 apart."""
 NOTHING = "openhqm/nothing"
 """A topic without a subscriber, to tell the broker that this client is there while it reads nothing."""
-
-
-@implementer(IBrokerDelivery)
-class TopicDelivery:
-    """A message of another program. ``acknowledge`` is called once, unless it is revoked before; False: it is over."""
-
-    position = None
-    redelivery_count = None
-
-    def __init__(self, message: Message, acknowledge: Callable[[TopicDelivery], bool]) -> None:
-        self.message = message
-        self.revoked: Deferred[str] = Deferred()
-        self._acknowledge: Callable[[TopicDelivery], bool] | None = acknowledge
-
-    def ack(self) -> Deferred[None]:
-        acknowledge, self._acknowledge = self._acknowledge, None
-        self.revoked, revoked = Deferred(), self.revoked  # it would keep all that waits for it until a collection
-        if acknowledge is None or not acknowledge(self):
-            self.revoked = revoked
-            return fail(NotDurable("the delivery was settled before, or the MQTT broker has revoked it"))
-        return succeed(None)
-
-    def requeue(self) -> Deferred[None]:
-        return fail(NotDurable("MQTT takes no message back"))
-
-    def extend(self, seconds: float) -> Deferred[None]:
-        return fail(NotDurable("a delivery from MQTT has no lease that could be extended"))
-
-    def revoke(self, reason: str) -> None:
-        """The broker delivers it again."""
-        if self._acknowledge is not None:
-            self._acknowledge = None
-            self.revoked.callback(reason)
 
 
 @implementer(ISubscription)
@@ -77,7 +46,7 @@ class TopicSubscription:
         peer: str,
         clock: Any,
         random: Callable[[], float],
-        connect: Callable[[Callable[[Any], None]], Deferred[Client]],
+        connect: Callable[[Callable[[Received], None]], Deferred[Client]],
     ) -> None:
         self._filters = filters
         self._receiver = receiver
@@ -86,7 +55,7 @@ class TopicSubscription:
         self._client: Client | None = None
         self._buffer: deque[tuple[int, Message]] = deque()
         self._buffered = 0
-        self._out: dict[TopicDelivery, int] = {}
+        self._out: dict[MQTTDelivery, int] = {}
         self._most = 0
         self._stopped = False
         self._flowing = False
@@ -173,35 +142,31 @@ class TopicSubscription:
 
     # Messages
 
-    def _received(self, message: Any) -> None:
+    def _received(self, came: Received) -> None:
         client = self._client
         if self._stopped or client is None:
             return  # it is not acknowledged, and comes to the next process
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:  # paho reads it only now
-            topic = message._topic.decode("utf-8", "backslashreplace")
-        read = from_foreign(topic, message, self._identity(message), bool(message.dup) and client.session_present)
-        self._buffer.append((message.mid, read))
+        read = from_foreign(came, self._identity(came), came.duplicate and client.session_present)
+        self._buffer.append((came.mid, read))
         self._buffered += len(read.body)
         self._flow()
         if self._buffered > MOST_BUFFERED or len(self._buffer) > max(self._most, 1):
             client.pause(NOTHING)
 
-    def _identity(self, message: Any) -> str | None:
+    def _identity(self, came: Received) -> str | None:
         """What is the same when the message is delivered again, and mostly at no other message: MQTT has no more."""
-        number = message.mid
-        if not message.qos:
+        number = came.mid
+        if not number:
             return None
-        if number < self._last_identifier and not message.dup:
+        if number < self._last_identifier and not came.duplicate:
             now = self._clock.seconds()
             self._identifies = now - self._round_began > SHORTEST_ROUND
             self._round_began = now
         self._last_identifier = number
         if not self._identifies:
             return None
-        digest = blake2b(message._topic, digest_size=16)
-        digest.update(message.payload)
+        digest = blake2b(came.topic.encode(), digest_size=16)
+        digest.update(came.payload)
         return f"{number}-{digest.hexdigest()}"
 
     def _flow(self) -> None:
@@ -212,7 +177,7 @@ class TopicSubscription:
             while self._buffer and len(self._out) < self._most:
                 number, message = self._buffer.popleft()
                 self._buffered -= len(message.body)
-                delivery = TopicDelivery(message, self._acknowledge)
+                delivery = MQTTDelivery(message, self._acknowledge)
                 self._out[delivery] = number
                 self._receiver.received(delivery)
         finally:
@@ -220,7 +185,7 @@ class TopicSubscription:
         if self._client is not None and self._buffered <= MOST_BUFFERED // 2 and len(self._buffer) <= self._most // 2:
             self._client.resume()
 
-    def _acknowledge(self, delivery: TopicDelivery) -> bool:
+    def _acknowledge(self, delivery: MQTTDelivery) -> bool:
         number = self._out.pop(delivery, None)
         if number is None or self._client is None:
             return False  # its connection is over

@@ -50,6 +50,8 @@ def take_apart(entry: Fields) -> tuple[bytes | None, str | None, dict[bytes, byt
 
 def is_envelope(content: bytes) -> bool:
     """Whether the content is a message of OpenHQM's own wire format, as its version field says."""
+    if not may_name(content, b"openhqm"):
+        return False
     try:
         if content.lstrip()[:1] != b"{":
             return False
@@ -57,6 +59,11 @@ def is_envelope(content: bytes) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return version is not None and _VERSION.fullmatch(bytes(version)) is not None
+
+
+def may_name(content: bytes, name: bytes) -> bool:
+    """Whether an object of JSON may have a member ``name``, in ASCII letters: else it need not be read for that."""
+    return name in content or b"\\" in content
 
 
 def read_foreign(content: bytes, fields: Mapping[bytes, bytes], format: str) -> Submission:

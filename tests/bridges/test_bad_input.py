@@ -16,7 +16,9 @@ import pika
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.bridges.devices import Device
+from tests.bridges.lax import LAST, LaxBroker
 from tests.brokers import Mosquitto, RedisServer, shared_rabbitmq
+from tests.mqtt.scripted import PUBLISH, packet
 from tests.redis.test_intake import Target
 from tests.servers import Server
 
@@ -37,7 +39,6 @@ CONTENTS = (
     b"1" * (MOST_BYTES + 1),
     b"9" * 5000,
 )
-LAST = b'"the last one"'
 
 
 class BadInputTests(SynchronousTestCase):
@@ -125,6 +126,37 @@ class BadInputTests(SynchronousTestCase):
         self.assertEqual((answer.payload, len(answer.properties.CorrelationData)), (b'"asked"', 65_535))
         publish("t/last", LAST)
         self.all_came(server, sent, 6)
+
+    def test_lax_broker(self) -> None:
+        """An MQTT broker that checks nothing: each message is a request or a dead letter and is acknowledged once, and
+        a packet that is no message ends the connection, and no more.
+        """
+        broker = LaxBroker()
+        self.addCleanup(broker.close)
+        poison = [packet(PUBLISH, b"\0\x05t", flags=2), packet(PUBLISH, b"\0\x01t\0\x07\0", flags=4), b"\xf0\x00"]
+        poison.append(b"\x32\xff\xff\xff\xff\xff")
+        good = (b"t//a", b"/", "t/\U0001f600".encode(), b"t/\x01")
+        bad = (b"t/\xff", b"\xc3", b"t/+/x", b"t/#", b"", b"t/\0", b"t/" + b"a" * 65_533, b"/" * 65_535)
+        properties = (
+            b"\x07\x26\0\x01\xff\0\x01b",
+            b"\x06\x03\0\0\x03\0\0",
+            b"\x02\x7f\0",
+            b"\x7f",
+            b"\xff\xff\xff\xff",
+        )
+        for topic in (*good, *bad):
+            broker.add(topic, b'"of a topic"')
+        for each in properties:
+            broker.add(b"t/p", b'"of properties"', each)
+        long = b"\x09\xff\xff" + b"\xfe" * 65_535
+        broker.add(b"t/c", b'"correlated"', b"\x82\x80\x04" + long)
+        broker.poison += poison
+        server = self.start({"type": "mqtt", "host": "127.0.0.1", "port": broker.port}, topics=["t/#"])
+        sent = len(good) + len(bad) + len(properties) + 2
+        self.all_came(server, sent, len(bad) + len(properties))
+        self.assertEqual(self.outcomes(server)["dead_letter"], len(bad) + len(properties))
+        server.until(lambda: len(broker.acknowledged) >= sent, "not all are acknowledged")
+        self.assertEqual(broker.acknowledged, list(range(1, sent + 1)))
 
     def test_rabbitmq(self) -> None:
         """Headers of every kind, the longest properties, a reply into the queue itself."""

@@ -11,12 +11,23 @@ from twisted.internet.protocol import Factory, Protocol
 from openhqm.mqtt.address import Address
 from tests.servers import free_port
 
-CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, PING = 1, 3, 8, 10, 12
+CONNECT, PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, PING = 1, 3, 4, 8, 10, 12
 
 
 def packet(kind: int, body: bytes, flags: int = 0) -> bytes:
-    """A control packet. ``body`` has less than 128 bytes."""
-    return bytes([kind << 4 | flags, len(body)]) + body
+    """A control packet."""
+    left, size = len(body), bytearray()
+    while left or not size:
+        left, digit = divmod(left, 128)
+        size.append(digit | (128 if left else 0))
+    return b"%c%b%b" % (kind << 4 | flags, size, body)
+
+
+def publish(topic: bytes, payload: bytes, mid: int = 1, properties: bytes = b"\0") -> bytes:
+    """A PUBLISH with QoS 1 of MQTT 5. ``properties`` begin with their length."""
+    return packet(
+        PUBLISH, struct.pack(">H", len(topic)) + topic + struct.pack(">H", mid) + properties + payload, flags=2
+    )
 
 
 class _Connection(Protocol):

@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from openhqm.errors import NotDurable
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
-from tests.mqtt.scripted import PUBLISH, ScriptedServer, packet
+from tests.mqtt.scripted import PUBACK, PUBLISH, ScriptedServer, packet, publish
 
 MOST_SECONDS = 10.0
 
@@ -168,22 +168,41 @@ class ClientTests(TestCase):
         await self.assertFailure(waiting, CancelledError)
 
     async def test_a_message_of_another_program(self) -> None:
-        """What is no UTF-8, or has no properties, is received; a malformed packet ends the connection, and no more."""
+        """What is no UTF-8, or has no properties, is received, and acknowledged with the others of its turn."""
         client = await self.connected()
-        self.server.say(packet(3, b"\0\x01a\0\x07\0\xff\xfe", flags=2))
-        await self.until(lambda: self.messages)
+        self.server.say(packet(3, b"\0\x01a\0\x07\0\xff\xfe", flags=2) + packet(3, b"\0\x01a\0\x08\0", flags=2))
+        await self.until(lambda: len(self.messages) == 2)
         self.assertEqual((self.messages[0].payload, self.messages[0].mid), (b"\xff\xfe", 7))
-        self.server.say(packet(3, b"\0\x01a\0\x08\x7fx", flags=2))
-        await client.lost
+        client.acknowledge(7)
+        client.acknowledge(8)
+        await self.until(lambda: self.server.count(PUBACK) == 2)
+        self.assertEqual(self.server.heard[-2:], [(PUBACK, b"\0\x07"), (PUBACK, b"\0\x08")])
+        client.acknowledge(0)  # of QoS 0
+        client.abort()
+        client.acknowledge(9)  # it is over
+        self.assertEqual(self.server.count(PUBACK), 2)
 
     async def test_what_breaks_the_protocol(self) -> None:
-        """A packet that cannot be read ends the connection: codes that are not known, user properties of no text."""
-        user_property = b"\x26\0\x01\xff\0\x01b"
+        """A packet that is none ends the connection: codes that are not known, a message without an identifier."""
         for data in (
             packet(14, b"\xfe\0"),
             packet(4, b"\0\x01\xfe\0"),
-            packet(3, b"\0\x01a\0\x07%c%b" % (len(user_property), user_property), flags=2),
+            packet(3, b"\0\x05a", flags=2),
+            packet(3, b"\0\x01a\0\x07\0", flags=4),
         ):
             client = await self.connected()
             self.server.say(data)
             self.assertNotEqual(await client.lost, "")
+
+    async def test_in_pieces(self) -> None:
+        """Packets that come byte by byte, or many in one piece, are the same."""
+        await self.connected()
+        sent = [b"%d" % number * number for number in range(300)]
+        data = b"".join(publish(b"a", payload, number + 1) for number, payload in enumerate(sent))
+        for start in range(2000):
+            self.server.say(data[start : start + 1])
+            if start % 50 == 0:
+                await deferLater(reactor, 0)  # type: ignore[arg-type]
+        self.server.say(data[2000:])
+        await self.until(lambda: len(self.messages) == len(sent))
+        self.assertEqual([each.payload for each in self.messages], sent)
