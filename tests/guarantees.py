@@ -27,6 +27,7 @@ BEGIN, END = "<!-- guarantees -->", "<!-- end of the guarantees -->"
 CRASHED = "openhqm/testing/crashing.py:Crashing.test_crash_delivered"
 OLDEST = "openhqm/testing/receiving.py:Receiving.test_oldest_first"
 PARTITION = "openhqm/testing/receiving.py:Receiving.test_in_order"
+PRIORITIES = "openhqm/testing/receiving.py:Receiving.test_saturated"
 SHARED = "openhqm/testing/sharing.py:Sharing.test_one_behind_many"
 AGAIN = "openhqm/testing/settling.py:Settling.test_lost_lease"
 SIZE = "tests/ingress/test_message_size.py:DoorTests.test_submit"
@@ -47,6 +48,7 @@ QUEUE_COLUMNS = (
     "at least once",
     "oldest first",
     "order in a partition",
+    "high first, low one in ten",
     "fair among tenants",
     "worked on again",
     "largest message",
@@ -159,6 +161,9 @@ def of_queues() -> Iterator[str]:
         answers = of_queue(row.name, found, partitioned=True)
         contract = suite(row, keeper)
         again = "a worker ends in an attempt, or loses its lease"
+        reach = "of all that waits" if row.kind is Kind.BACKEND else "of what is prefetched"
+        if row.priorities is not None:
+            reach += ", where `queue.priorities` names them: by default none has a channel of its own"
         largest = "no limit" if found.largest_message is None else f"{found.largest_message:,} bytes"
         yield line(
             f"`{row.name}`",
@@ -166,6 +171,7 @@ def of_queues() -> Iterator[str]:
             cell(said(answers[AT_LEAST_ONCE]) + (CHECKED if depends else ""), CRASHED if found.durable else contract),
             cell(said(answers[ORDERED]), OLDEST if found.ordered else PARTITION),
             cell(said(answers[ORDERED_PER_KEY]), PARTITION),
+            cell(reach, PRIORITIES),
             cell("of all that waits" if found.tells_shares else "of what is prefetched", SHARED),
             cell(again if found.durable else "never: it is lost", AGAIN),
             cell(largest, SIZE),

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.memory.dead_letters import DeadLetters
 from openhqm.memory.results import MemoryResults
 from openhqm.messages import DeadLetter, Depth, Priority, Reply, Request, Waiting
+from openhqm.policy.shares import Shares
 from openhqm.queue.delivery import Delivery, nothing
 from openhqm.queue.leases import Leases
 from openhqm.queue.waiters import Fetched, Waiters
@@ -63,6 +64,7 @@ class LocalQueue:
         self._unbegun: dict[Priority, OrderedDict[int, Message]] = {  # by `Message.since`
             priority: OrderedDict() for priority in Priority
         }
+        self._shares = Shares(len(Priority))
         self._delayed: set[int] = set()
         self._retrying: set[int] = set()
         self.waiters = Waiters(name, clock, self._fetch)
@@ -124,9 +126,11 @@ class LocalQueue:
                 return succeed(Fetched([], more=False))
             most = 1
         deliveries: list[Delivery] = []
-        for heap in self._ready.values():
-            while heap and len(deliveries) < most:
-                _, message = heappop(heap)
+        heaps = list(self._ready.values())
+        for index, share in self._shares.divide([bool(heap) for heap in heaps], most):
+            enough = min(most, len(deliveries) + share)
+            while heaps[index] and len(deliveries) < enough:
+                _, message = heappop(heaps[index])
                 if not self._results.has_ended(message.key):
                     deliveries.append(self._delivery(message))
         return succeed(Fetched(deliveries, more=len(deliveries) == most))

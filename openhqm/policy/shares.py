@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 ONE_IN = 10
@@ -28,3 +29,14 @@ class Shares:
         self._turn += 1
         from_last = -self._turn % ONE_IN  # 0 in every tenth turn, 1 in the turn before it
         return found[-1 - from_last] if from_last < len(found) - 1 else found[0]
+
+    def divide(self, filled: Sequence[bool], most: int) -> list[tuple[int, int]]:
+        """What to take: pairs of a line and how many of it at most, in this order, until there are ``most``.
+
+        The first pairs are what each filled line has of the next ``most`` turns; then each may have what others left.
+        """
+        found = [index for index in range(self._count) if filled[index]]
+        if len(found) < 2:
+            return [(index, most) for index in found]
+        turns = Counter(self.choose(filled) for _ in range(most))
+        return [(index, turns[index]) for index in found if turns[index]] + [(index, most) for index in found]

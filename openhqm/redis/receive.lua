@@ -4,6 +4,7 @@
 -- known of).
 local queue, most, lease, token, in_order = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6] == '1'
 local MOST_LOOKS = 10
+local ONE_IN = 10  -- as in openhqm/policy/shares.py
 
 refuse_when_full()
 
@@ -21,7 +22,7 @@ end
 
 local rows = {}
 
-local function deliver(number)
+local function deliver_one(number)
   local key = record(number)
   local found = redis.call('HMGET', key, 'body', 'at', 'since', 'parent')
   if not found[1] then return end  -- it has ended
@@ -33,17 +34,19 @@ local function deliver(number)
   rows[#rows + 1] = {number, found[2], attempt, found[1]}
 end
 
+local enough = most  -- how many rows there may be before the next priority is looked at
+
 local function deliver_due(set)
-  if #rows >= most then return end
-  for _, number in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', exact(clock), 'LIMIT', 0, most - #rows)) do
+  if #rows >= enough then return end
+  for _, number in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', exact(clock), 'LIMIT', 0, enough - #rows)) do
     redis.call('ZREM', set, number)
-    deliver(number)
+    deliver_one(number)
   end
 end
 
 local function read(priority)
   local function ask()
-    return redis.pcall('XREADGROUP', 'GROUP', GROUP, READER, 'COUNT', most - #rows, 'STREAMS', stream(queue, priority), '>')
+    return redis.pcall('XREADGROUP', 'GROUP', GROUP, READER, 'COUNT', enough - #rows, 'STREAMS', stream(queue, priority), '>')
   end
   local answer = ask()
   if type(answer) == 'table' and answer.err then
@@ -56,7 +59,7 @@ end
 
 local function deliver_fresh(priority)
   for _ = 1, MOST_LOOKS do
-    if #rows >= most or redis.call('EXISTS', stream(queue, priority)) == 0 then return end
+    if #rows >= enough or redis.call('EXISTS', stream(queue, priority)) == 0 then return end
     local entries = read(priority)
     for _, entry in ipairs(entries) do
       local number = entry[1]:match('^%d+')
@@ -66,7 +69,7 @@ local function deliver_fresh(priority)
         redis.call('XACK', stream(queue, priority), GROUP, entry[1])
         redis.call('XDEL', stream(queue, priority), entry[1])
       elseif redis.call('HEXISTS', key, 'token') == 0 then
-        deliver(number)
+        deliver_one(number)
       end  -- else it was delivered before the group was made again, and stands in the leases or the redeliveries
     end
     if #entries == 0 then return end
@@ -97,14 +100,61 @@ local function soonest(behind)
   return found and exact(math.max(0, tonumber(found) - clock)) or ''
 end
 
-if in_order then most = 1 end
-if not (in_order and blocked()) then
-  for _, priority in ipairs(PRIORITIES) do
-    deliver_due(redeliveries(queue, priority))
-    deliver_due(delayed(queue, priority))
-    deliver_fresh(priority)
-  end
+-- Whether something of that priority can be delivered now; what has ended counts until it is passed over.
+local function filled(priority)
+  if redis.call('ZCOUNT', redeliveries(queue, priority), '-inf', exact(clock)) > 0 then return true end
+  if redis.call('ZCOUNT', delayed(queue, priority), '-inf', exact(clock)) > 0 then return true end
+  local length = redis.call('XLEN', stream(queue, priority))
+  if length == 0 then return false end
+  local pending = redis.pcall('XPENDING', stream(queue, priority), GROUP)
+  return pending.err ~= nil or length > pending[1]
 end
+
+-- Under saturation each lower priority that has something gets one turn in ONE_IN, so that none starves. The turns are
+-- counted where there is a choice, for all processes together. Returns how many of the next ones each lower one has.
+local function turns_below(turn)
+  local turns = {normal = 0, low = 0}
+  if turn % ONE_IN + most < ONE_IN - 1 then return turns end
+  local lower = {}
+  if filled('low') then lower[1] = 'low' end
+  if filled('normal') then lower[#lower + 1] = 'normal' end
+  for number = turn + 1, turn + most do
+    local priority = lower[-number % ONE_IN + 1]
+    if priority then turns[priority] = turns[priority] + 1 end
+  end
+  return turns
+end
+
+local function deliver(priority, limit)
+  local before = #rows
+  enough = math.min(limit, most)
+  deliver_due(redeliveries(queue, priority))
+  deliver_due(delayed(queue, priority))
+  deliver_fresh(priority)
+  return #rows - before
+end
+
+local function deliver_by_priority()
+  local turn = tonumber(redis.call('GET', part(queue, 'turn')) or 0)
+  local turns = turns_below(turn)
+  local delivered = {high = 0, normal = 0, low = 0}
+  if turns.normal + turns.low > 0 then
+    turns.high = most - turns.normal - turns.low
+    for _, priority in ipairs(PRIORITIES) do delivered[priority] = deliver(priority, #rows + turns[priority]) end
+  end
+  for _, priority in ipairs(PRIORITIES) do
+    delivered[priority] = delivered[priority] + deliver(priority, most)
+  end
+  if #rows < most then return end
+  local able = 0
+  for _, priority in ipairs(PRIORITIES) do
+    if delivered[priority] > 0 or filled(priority) then able = able + 1 end
+  end
+  if able > 1 then redis.call('SET', part(queue, 'turn'), (turn + #rows) % ONE_IN) end
+end
+
+if in_order then most = 1 end
+if not (in_order and blocked()) then deliver_by_priority() end
 if #rows < most and redis.call('EXISTS', part(queue, 'waiting')) == 0 then
   redis.call('SET', part(queue, 'waiting'), 1)
 end

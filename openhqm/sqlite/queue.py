@@ -44,11 +44,12 @@ from openhqm.sqlite.children import Children
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.coalescing import CoalesceKeys
 from openhqm.sqlite.dead_letters import DeadLetters
+from openhqm.sqlite.delayed import UNBEGUN, delay, delayed_since, oldest_delayed
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
 from openhqm.sqlite.load import SqliteLoad
 from openhqm.sqlite.local_queue import LocalQueue
-from openhqm.sqlite.queue_rows import UNBEGUN, QueueRows, delay, delayed_since, oldest_delayed
+from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import DELAYED, RANK, queue_of_key
 from openhqm.sqlite.sql import fetch_all

@@ -12,6 +12,7 @@ from typing import TypeVar
 import apsw
 
 from openhqm.messages import Depth, Priority, Waiting
+from openhqm.policy.shares import Shares
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import (
@@ -22,7 +23,6 @@ from openhqm.sqlite.schema import (
     channel_of,
     first_key,
     last_key,
-    queue_of_key,
 )
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
@@ -33,41 +33,10 @@ Row = tuple[int, int, bytes]
 MOST_LOOKED_AT = 1000
 MOST_COUNTED = 100_000  # at the start, before the first request
 PORTION = 5_000  # keys, in an operation of a sweep
+_CURSORS = "SELECT channel, cursor FROM channels WHERE channel BETWEEN ? AND ?"
+_IS_DUE = "SELECT 1 FROM inflight WHERE queue = ? AND rank = ? AND due <= ? LIMIT 1"
 NEVER = float("inf")
 MAX_KEY = 2**63 - 1
-
-
-def delay(connection: apsw.Connection, key: int, rank: int, due: float) -> None:
-    """Deliver a request whose key has the rank `DELAYED` from ``due`` on, with that rank: no fetch comes by its key."""
-    connection.execute("INSERT INTO inflight VALUES (?, ?, ?, 0, ?)", (key, queue_of_key(key), rank, due))
-
-
-UNBEGUN = "CREATE INDEX IF NOT EXISTS unbegun ON inflight (due) WHERE attempt = 0"
-
-
-def delayed_since(connection: apsw.Connection, before: float, most: int) -> list[int]:
-    """Up to ``most`` keys of what no fetch comes by, and waits for its first attempt since ``before`` or earlier.
-
-    Its delay is over, or it was released. Where there is the index `UNBEGUN`, what was retried costs nothing.
-    """
-    rows = fetch_all(
-        connection, "SELECT key FROM inflight WHERE attempt = 0 AND due <= ? ORDER BY due LIMIT ?", (before, most)
-    )
-    found = [key for (key,) in rows]
-    for key in found:
-        connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
-    return found
-
-
-def oldest_delayed(connection: apsw.Connection, now: float) -> list[tuple[float, int]]:
-    """Since when the one of these waits that has waited longest, and its key; nothing where there is none."""
-    for key, due in connection.execute(
-        "SELECT key, due FROM inflight WHERE attempt = 0 AND due <= ? AND key NOT IN (SELECT key FROM endings)"
-        " ORDER BY due LIMIT 1",
-        (now,),
-    ):
-        return [(due, key)]
-    return []
 
 
 class QueueRows:
@@ -76,6 +45,7 @@ class QueueRows:
     def __init__(self, file: SqliteFile, results: SqliteResults, name: str) -> None:
         self._results = results
         self._file = file
+        self._shares = Shares(len(BY_PRIORITY))
         self._highest: dict[int, int] = {}
         # A new key is above all those that were there at the start.
         self._one_more = [partial(self._change, rank, 1, MAX_KEY) for rank in range(RANKS)]
@@ -210,12 +180,12 @@ class QueueRows:
             most = 1
         rows: list[Row] = []
         look_again = NEVER
-        for priority in BY_PRIORITY:
-            rank = RANK[priority]
-            if len(rows) < most:
-                rows += self._fetch_due(connection, rank, most - len(rows), now)
-            if len(rows) < most:
-                fresh, more = self._fetch_fresh(connection, rank, most - len(rows))
+        for index, share in self._shares.divide(self._filled(connection, now), most):
+            rank, enough = RANK[BY_PRIORITY[index]], min(most, len(rows) + share)
+            if len(rows) < enough:
+                rows += self._fetch_due(connection, rank, enough - len(rows), now)
+            if len(rows) < enough:
+                fresh, more = self._fetch_fresh(connection, rank, enough - len(rows))
                 rows += fresh
                 if more:
                     look_again = now
@@ -224,6 +194,15 @@ class QueueRows:
         if len(rows) < most:
             look_again = min(look_again, self._next_due(connection))
         return rows, look_again
+
+    def _filled(self, connection: apsw.Connection, now: float) -> list[bool]:
+        """Of each priority, high first, whether a fetch may find something."""
+        cursors = dict(fetch_all(connection, _CURSORS, (self.channel(0), self.channel(RANKS - 1))))
+        return [
+            cursors[self.channel(rank)] < self._highest[rank]
+            or fetch_one(connection, _IS_DUE, (self.number, rank, now)) is not None
+            for rank in map(RANK.__getitem__, BY_PRIORITY)
+        ]
 
     def _blocked(self, connection: apsw.Connection, now: float) -> tuple[bool, float]:
         """Whether a request is out or waits for its retry, and when that may be over."""

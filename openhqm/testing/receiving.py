@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
 from openhqm.interfaces import IDelivery, IMessageQueue, IResultStore
@@ -54,6 +54,28 @@ class Receiving(Base):
             await self.accept(priority=priority)
         received = [delivery.request.submission.priority.value for delivery in await self.receive(5)]
         self.assertEqual(received, ["high", "high", "normal", "low", "low"])
+
+    async def test_saturated(self) -> None:
+        """While more waits than can be worked on, what is high goes before what is low, however long that has waited.
+
+        Of ten deliveries one is low, so that it does not starve.
+        """
+        await self.accept_many(10, Priority.LOW)
+        await self.accept_many(30, Priority.HIGH)
+        order: list[str] = []
+        for _ in range(5):
+            slots: list[IDelivery] = []
+            while len(slots) < 5:
+                slots += await self.receive(5 - len(slots))
+            order += [each.request.submission.priority.value for each in slots]
+            await self.do(gatherResults([each.settle(self.reply(each)) for each in slots]))
+            await self.bench.pass_time(0.01)
+        behind = order[5:]  # what a broker sends at first comes from one channel after the other
+        self.assertEqual([behind[:10].count("low"), behind[10:].count("low")], [1, 1], order)
+
+    async def accept_many(self, count: int, priority: Priority) -> None:
+        one = Submission(b"1", priority=priority)
+        await self.do(gatherResults([self.bench.queue.accept(one, None) for _ in range(count)]))
 
     async def test_most(self) -> None:
         """A receiver gets no more requests than it asked for."""

@@ -43,3 +43,14 @@ class SharesTests(SynchronousTestCase):
         for _ in range(10 * ONE_IN):
             self.assertEqual(shares.choose([False, True]), 1)
         self.assertEqual([shares.choose([True, True]) for _ in range(ONE_IN)].count(1), 1)
+
+    def test_divided(self) -> None:
+        """Of many turns at once each line has its share first, and then what the others leave; one alone has all."""
+        shares = Shares(3)
+        self.assertEqual(shares.divide([False, True, False], 5), [(1, 5)])
+        self.assertEqual(shares.divide([False, False, False], 5), [])
+        both = [True, False, True]
+        self.assertEqual(shares.divide(both, 9), [(0, 9), (0, 9), (2, 9)])
+        self.assertEqual(shares.divide(both, 1), [(2, 1), (0, 1), (2, 1)])
+        every = shares.divide([True, True, True], 20)
+        self.assertEqual(every, [(0, 16), (1, 2), (2, 2), (0, 20), (1, 20), (2, 20)])
