@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.beside import queue_in_kafka, records_in
 from tests.crash_redis import Installation, main
 from tests.kafka.server import KafkaServer
 
@@ -24,13 +25,7 @@ class KafkaInstallation(Installation):
         self.parts["kafka"] = (self.kafka.kill, self.kafka.start)
 
     def backend(self) -> dict[str, str]:
-        return {
-            "OPENHQM_QUEUE__TYPE": "kafka",
-            "OPENHQM_QUEUE__CONNECTION__KAFKA__BOOTSTRAP_SERVERS": f'["{self.kafka.bootstrap}"]',
-            "OPENHQM_QUEUE__CONNECTION__KAFKA__PARTITIONS": "4",
-            "OPENHQM_CACHE__TYPE": "redis",
-            "OPENHQM_CACHE__REDIS_URL": self.redis.url,
-        }
+        return {**queue_in_kafka(self.kafka), **records_in(self.redis)}
 
     def start(self) -> None:
         self.kafka.start()

@@ -8,13 +8,13 @@ The service is Google's in-memory server. Its front is killed, so that it comes 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
+from tests.beside import queue_in_pubsub, records_in
 from tests.crash import Broken, Callers, nothing_unexpected
 from tests.crash_redis import Installation, main
-from tests.pubsub.server import PROJECT, PubSubServer
+from tests.pubsub.server import PubSubServer
 
 
 class PubSubInstallation(Installation):
@@ -26,19 +26,7 @@ class PubSubInstallation(Installation):
         self.parts["pubsub"] = (self.pubsub.kill, self.pubsub.start)
 
     def backend(self) -> dict[str, str]:
-        return {
-            **self.broker(),
-            "OPENHQM_CACHE__TYPE": "redis",
-            "OPENHQM_CACHE__REDIS_URL": self.redis.url,
-        }
-
-    def broker(self) -> dict[str, str]:
-        """The settings that name the service, with the shortest lease: what a killed worker had comes after that."""
-        ours = {"project_id": PROJECT, "emulator_host": self.pubsub.host, "lease_seconds": 10}
-        return {
-            "OPENHQM_QUEUE__TYPE": "gcp_pubsub",
-            "OPENHQM_QUEUE__CONNECTION__GCP_PUBSUB": json.dumps(ours),
-        }
+        return {**queue_in_pubsub(self.pubsub), **records_in(self.redis)}
 
     def start(self) -> None:
         self.pubsub.start()
@@ -58,7 +46,7 @@ class Wiped(PubSubInstallation):
         self.parts["pubsub"] = (self.pubsub.lose, self.pubsub.start)
 
     def backend(self) -> dict[str, str]:
-        return self.broker()
+        return queue_in_pubsub(self.pubsub)
 
     def start(self) -> None:
         self.pubsub.start()

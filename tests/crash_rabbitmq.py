@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.beside import queue_in_rabbitmq, records_in
 from tests.brokers import RabbitMQServer
 from tests.crash import Callers, nothing_unexpected
 from tests.crash_redis import Installation, main
@@ -26,12 +27,7 @@ class RabbitMQInstallation(Installation):
         self.parts["rabbitmq"] = (self.kill_rabbitmq, self.rabbitmq.start)
 
     def backend(self) -> dict[str, str]:
-        return {
-            "OPENHQM_QUEUE__TYPE": "rabbitmq",
-            "OPENHQM_QUEUE__RABBITMQ_URL": self.rabbitmq.url,
-            "OPENHQM_CACHE__TYPE": "redis",
-            "OPENHQM_CACHE__REDIS_URL": self.redis.url,
-        }
+        return {**queue_in_rabbitmq(self.rabbitmq), **records_in(self.redis)}
 
     def start(self) -> None:
         self.rabbitmq.start()
@@ -56,7 +52,7 @@ class Wiped(RabbitMQInstallation):
         self.parts["rabbitmq"] = (lambda: None, self.rabbitmq.lose_everything)
 
     def backend(self) -> dict[str, str]:
-        return {"OPENHQM_QUEUE__TYPE": "rabbitmq", "OPENHQM_QUEUE__RABBITMQ_URL": self.rabbitmq.url}
+        return queue_in_rabbitmq(self.rabbitmq)
 
     def start(self) -> None:
         self.rabbitmq.start()

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from tests import crash_follow_ups
+from tests.beside import queue_in_redis
 from tests.brokers import RedisServer
 from tests.crash import ENDS_WITHIN, FOLLOW_UPS, Broken, Callers, ended, known, with_last_log_lines
 from tests.servers import Server
@@ -63,7 +64,7 @@ class Installation:
 
     def backend(self) -> dict[str, str]:
         """The settings that name the backend."""
-        return {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": self.redis.url}
+        return queue_in_redis(self.redis)
 
     def start(self) -> None:
         self.redis.start()

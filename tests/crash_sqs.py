@@ -8,13 +8,13 @@ nothing, and one process has its ledger in a file.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
+from tests.beside import queue_in_sqs, records_in
 from tests.crash import Broken, Callers, nothing_unexpected
 from tests.crash_redis import Installation, main
-from tests.sqs.server import ENVIRONMENT, REGION, ElasticMQ
+from tests.sqs.server import ElasticMQ
 
 
 class SqsInstallation(Installation):
@@ -28,16 +28,7 @@ class SqsInstallation(Installation):
         self.parts["sqs"] = (self.sqs.kill, self.sqs.start)
 
     def backend(self) -> dict[str, str]:
-        return {**self.broker(), "OPENHQM_CACHE__TYPE": "redis", "OPENHQM_CACHE__REDIS_URL": self.redis.url}
-
-    def broker(self) -> dict[str, str]:
-        """The settings that name the server."""
-        ours = {"region": REGION, "endpoint_url": self.sqs.url}
-        return {
-            "OPENHQM_QUEUE__TYPE": "sqs",
-            "OPENHQM_QUEUE__CONNECTION__SQS": json.dumps(ours),
-            **ENVIRONMENT,
-        }
+        return {**queue_in_sqs(self.sqs), **records_in(self.redis)}
 
     def start(self) -> None:
         self.sqs.start()
@@ -58,7 +49,7 @@ class Wiped(SqsInstallation):
         del self.parts["redis"], self.parts["worker"]
 
     def backend(self) -> dict[str, str]:
-        return self.broker()
+        return queue_in_sqs(self.sqs)
 
     def start(self) -> None:
         self.sqs.start()

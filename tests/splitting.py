@@ -117,6 +117,7 @@ SECONDS: Mapping[str, int] = {
     "tests.test_draining": 40,
     "tests.test_finishing": 7,
     "tests.test_layers": 6,
+    "tests.test_over_brokers": 45,
     "tests.test_releasing": 6,
     "tests.test_rolling_update": 45,
     "tests.test_service": 72,
