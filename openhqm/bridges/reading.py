@@ -19,7 +19,7 @@ from openhqm.config.inbox import Inbox
 from openhqm.errors import InvalidRequest, UnreadableMessage
 from openhqm.interfaces import Message, Properties
 from openhqm.messages import DeadLetter, IdempotencyClaim, Priority, Reply, Request, Status, Submission
-from openhqm.policy.addressing import Addressing
+from openhqm.policy.addressing import Addressing, scoped
 from openhqm.policy.children import DIVIDING
 from openhqm.policy.fields import Document
 from openhqm.policy.foreign import MESSAGE_ID
@@ -114,6 +114,8 @@ class Reader:
             raise InvalidRequest("metadata", "a message cannot consist of steps: submit it over HTTP")
         follow_ups = (*self.addressing.follow_ups(submission), *(() if follow_up is None else (follow_up,)))
         submission = self._placed(self.addressing.addressed(submission))
+        if submission.coalescing is not None:
+            submission = scoped(submission)
         if not follow_ups and submission.reply_to is None:
             submission = replace(submission, keeps_result=False)  # each would wait on the disk for its expiry
         identity = content.identity or about.message_id or about.identity

@@ -6,10 +6,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from msgspec.structs import replace
-
 from openhqm.errors import InvalidRequest
-from openhqm.messages import Coalescing, Submission
+from openhqm.messages import Coalescing
 
 COALESCE = "coalesce"
 """The metadata that has it."""
@@ -46,13 +44,6 @@ def read_coalescing(value: Any) -> Coalescing:
     if most < window:
         raise InvalidRequest(f"metadata.{COALESCE}.max_wait", "must not be shorter than the window")
     return Coalescing(key, window, most)
-
-
-def scoped(submission: Submission) -> Submission:
-    """The same, with a key that is another one for each tenant and each endpoint."""
-    assert submission.coalescing is not None, "it has a key"
-    scope = f"{submission.tenant or ''} {submission.endpoint or ''}"
-    return replace(submission, coalescing=replace(submission.coalescing, scope=scope))
 
 
 def _seconds(name: str, value: Any) -> float:

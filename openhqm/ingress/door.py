@@ -20,7 +20,6 @@ from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, TooMuchQueu
 from openhqm.http1.messages import Answer, Fields
 from openhqm.http1.send_budget import SENDING
 from openhqm.ingress.answers import HTTPProblem, field, problem
-from openhqm.ingress.coalescing import scoped
 from openhqm.ingress.message_size import check_size
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import (
@@ -35,7 +34,7 @@ from openhqm.ingress.submission import read_submission
 from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
 from openhqm.messages import Acceptance, Child, Event, IdempotencyClaim, Record, Reply, Status, Submission
-from openhqm.policy.addressing import Addressing
+from openhqm.policy.addressing import Addressing, scoped
 from openhqm.policy.children import DIVIDING
 from openhqm.policy.field_text import field_bytes
 from openhqm.policy.places import UNLIMITED, TenantPlaces

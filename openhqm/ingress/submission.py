@@ -144,7 +144,9 @@ def _with_metadata(payload: bytes, headers: Mapping[str, str], metadata: dict[st
     if coalescing is None:
         return Submission(payload, headers, metadata, priority, timeout, not_before)
     if not_before is not None:
-        raise InvalidRequest(f"metadata.{COALESCE}", "cannot be used together with delay or not_before")
+        raise InvalidRequest(
+            f"metadata.{COALESCE}", "cannot be used together with delay or not_before: its window delays it"
+        )
     if timeout is not None and coalescing.window >= timeout:
         raise InvalidRequest("metadata.timeout", "ends before the request may begin")
     return Submission(payload, headers, metadata, priority, timeout, coalescing=coalescing)

@@ -159,3 +159,10 @@ class Addressing:
             raise InvalidRequest(
                 self.partitioning.field.name, "is not valid text, so the request has no partition"
             ) from None
+
+
+def scoped(submission: Submission) -> Submission:
+    """The same, with a key that is another one for each tenant and each endpoint."""
+    assert submission.coalescing is not None, "it has a key"
+    scope = f"{submission.tenant or ''} {submission.endpoint or ''}"
+    return replace(submission, coalescing=replace(submission.coalescing, scope=scope))

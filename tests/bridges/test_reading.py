@@ -98,6 +98,17 @@ class FormatTests(SynchronousTestCase):
         self.assertIn("priority", self.refused(json.dumps({**document, "metadata": {"priority": "x"}}).encode()))
         self.assertIsNone(read(b'{"payload": 1}').claim)  # JSON like any other
 
+    def test_coalesced(self) -> None:
+        """A key of a message is apart from those of other tenants and endpoints, as that of a caller is."""
+        document = {"correlation_id": "a", "payload": 1, "metadata": {"coalesce": {"key": "k", "window": 1}}}
+        found = set()
+        for tenant in (None, "acme", "globex"):
+            coalescing = reader(tenant=tenant).read(message(json.dumps(document).encode()), 100.0).submission.coalescing
+            assert coalescing is not None
+            self.assertEqual(coalescing.key, "k")
+            found.add(coalescing.scope)
+        self.assertEqual(len(found), 3)
+
     def test_envelope(self) -> None:
         """Our own envelope decides nothing that only the gateway decides."""
         parent = Submission(b"1", {"X-A": "b"}, priority=Priority.LOW, endpoint="e", partition=3, tenant="t")

@@ -11,7 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from openhqm.errors import InvalidRequest, Reject
 from openhqm.ingress.submission import read_submission
 from openhqm.messages import Coalescing
-from openhqm.policy.addressing import Addressing
+from openhqm.policy.addressing import Addressing, Partitioning
+from openhqm.policy.callbacks import Callbacks
+from openhqm.policy.fields import Field
 from tests.ingress.test_fast_path import InMemoryServer
 
 NOW = 1_770_460_200.0
@@ -130,6 +132,55 @@ class CoalescingTests(SynchronousTestCase):
         self.assertEqual(self.get(f"/api/v1/status/{first}")["superseded_by"], second)
         self.assertEqual(self.get(f"/api/v1/status/{second}")["superseded_by"], third)
         self.assertEqual(self.works(), [b"2"])
+
+    def test_combined(self) -> None:
+        """What else may be asked for works as for any request; what contradicts it is 422, with the way out."""
+        self.server.door.addressing = Addressing(
+            endpoints=frozenset({"mails"}),
+            default="mails",
+            partitioning=Partitioning(Field.parse("metadata.partition_key"), 4),
+            follow_ups=Callbacks(lambda url: None).of,
+        )
+        one_step = [{"endpoint": "mails"}]
+        for metadata, field, cure in (
+            ({"priority": "high"}, None, ""),
+            ({"timeout": 60}, None, ""),
+            ({"tags": ["a"], "operation": "index", "own": {"a": 1}}, None, ""),
+            ({"endpoint": "mails"}, None, ""),
+            ({"partition_key": "a"}, None, ""),
+            ({"callback_url": "https://example.com/"}, None, ""),
+            ({"delay": 1}, "metadata.coalesce", "its window delays it"),
+            ({"not_before": "1970-01-12T13:47:00Z"}, "metadata.coalesce", "its window delays it"),
+            ({"timeout": 2}, "metadata.timeout", "ends before the request may begin"),
+            ({"then": one_step}, "metadata.coalesce", "a request of its own"),
+            ({"all": one_step}, "metadata.coalesce", "a request of its own"),
+        ):
+            key = json.dumps(metadata)
+            if field is not None:
+                body = json.dumps({"payload": 1, "metadata": {"coalesce": SOUND, **metadata}}).encode()
+                for path, content in (("submit", body), ("batch", b'{"requests":[%b]}' % body)):
+                    answer = self.server.ask("POST", f"/api/v1/{path}", content, content_type="application/json")
+                    problem = json.loads(answer.partition(b"\r\n\r\n")[2])
+                    problem = problem["rejected"][0]["problem"] if path == "batch" else problem
+                    self.assertEqual((problem["status"], problem["field"]), (422, field), metadata)
+                    self.assertIn(cure, problem["detail"])
+                continue
+            first, second = (self.submit(key, number, **metadata) for number in (1, 2))
+            shown = self.get(f"/api/v1/status/{first}")
+            self.assertEqual((shown["status"], shown["superseded_by"]), ("CANCELLED", second), metadata)
+            self.assertEqual(self.get(f"/api/v1/status/{second}")["status"], "PENDING", metadata)
+
+    def test_repeated(self) -> None:
+        """A repeat under an idempotency key has the id that it had, and takes no place."""
+        body = json.dumps({"payload": 1, "metadata": {"coalesce": SOUND}}).encode()
+        fields = {"content_type": "application/json", "idempotency_key": "k"}
+        answer = self.server.ask("POST", "/api/v1/submit", body, **fields)
+        first, newest = json.loads(answer.partition(b"\r\n\r\n")[2])["correlation_id"], self.submit()
+        again = self.server.ask("POST", "/api/v1/submit", body, **fields)
+        self.assertIn(b"Idempotency-Replayed: true", again)
+        self.assertEqual(json.loads(again.partition(b"\r\n\r\n")[2])["correlation_id"], first)
+        self.assertEqual(self.get(f"/api/v1/status/{first}")["superseded_by"], newest)
+        self.assertEqual(self.get(f"/api/v1/status/{newest}")["status"], "PENDING")
 
     def test_redriven(self) -> None:
         """A dead letter that is redriven takes no place: its work was begun."""
