@@ -111,7 +111,10 @@ class Child(msgspec.Struct, frozen=True):
 
 
 class ChildState(msgspec.Struct, frozen=True):
-    """What is known of a step: see `Child`. Where not ``begun``, it is held back behind those of earlier stages."""
+    """What is known of a step: see `Child`. Where not ``begun``, it is held back behind those of earlier stages.
+
+    ``size``: how many bytes of its reply are kept for the next stage, where that was asked for.
+    """
 
     correlation_id: str
     stage: int
@@ -119,6 +122,7 @@ class ChildState(msgspec.Struct, frozen=True):
     status: Status = Status.PENDING
     joined: bool = False
     begun: bool = False
+    size: int = 0
 
 
 class Request(msgspec.Struct, frozen=True):

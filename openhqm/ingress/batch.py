@@ -17,12 +17,16 @@ from openhqm.http1.messages import Answer
 from openhqm.ingress.answers import field, problem, problem_for
 from openhqm.ingress.door import Door, HeaderField, carried
 from openhqm.ingress.preferences import check_encoding, check_json_type, claim_of
+from openhqm.ingress.steps import StepBudget
 from openhqm.ingress.submission import read_submission
 from openhqm.messages import Acceptance, IdempotencyClaim, Submission
 from openhqm.policy.json_text import members
 
 BATCH = "/api/v1/batch"
 MOST_REQUESTS = 1000
+MOST_STEPS = 1000
+MOST_STEP_BYTES = 64 * 1024 * 1024
+"""What the requests of a batch that consist of steps may have of these, all together."""
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _MEMBER = "requests"
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
@@ -82,9 +86,10 @@ async def submit_batch(
     def read(index: int, text: bytes, now: float) -> tuple[Submission, IdempotencyClaim | None]:
         return read_submission(text, now, trace), None if whole is None else _claim(whole.key, index, text)
 
+    budget = StepBudget(MOST_STEPS, MOST_STEP_BYTES)
     with door.together():
         taking = [
-            Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text), tenant))
+            Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text), tenant, budget))
             for index, text in enumerate(found)
         ]
     outcomes: list[tuple[bool, Any]] = await DeferredList(taking, consumeErrors=True)

@@ -29,7 +29,7 @@ from openhqm.ingress.preferences import (
     claim_of,
     prefer_wait,
 )
-from openhqm.ingress.steps import divided
+from openhqm.ingress.steps import StepBudget, divided
 from openhqm.ingress.submission import read_submission
 from openhqm.ingress.unavailable import Unavailable
 from openhqm.interfaces import IMessageQueue, IResultStore
@@ -135,10 +135,12 @@ class Door:
         read: Callable[[float], tuple[Submission, IdempotencyClaim | None]],
         received: Callable[[], int],
         tenant: str | None = None,
+        budget: StepBudget | None = None,
     ) -> Acceptance:
         """Have the queue accept the submission that ``read`` returns; ``received`` says how many bytes it came in.
 
-        It is on behalf of ``tenant``, and the keys of each tenant are others. None: it has no tenant.
+        It is on behalf of ``tenant``, and the keys of each tenant are others. None: it has no tenant. ``budget`` is
+        that of all submissions of a call, where there are several.
         The errors of ``read``; `InvalidRequest`, `MessageTooLarge`, `NotDurable`, `IdempotencyConflict`.
         """
         started = self._clock.seconds()
@@ -156,7 +158,7 @@ class Door:
             follow_ups = self.addressing.follow_ups(submission)
             children: Sequence[Child] = ()
             if submission.metadata and not submission.metadata.keys().isdisjoint(DIVIDING):
-                submission, children = divided(submission, self.addressing, started)
+                submission, children = divided(submission, self.addressing, started, budget)
             else:
                 submission = self.addressing.addressed(submission)
             if submission.coalescing is not None:

@@ -14,7 +14,7 @@ from openhqm.ingress.submission import LONGEST_TIMEOUT, check_submission
 from openhqm.messages import Child, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.children import ALL, DIVIDING, MOST_CHILDREN, MOST_COPIED_BYTES, THEN
-from openhqm.policy.fields import Document
+from openhqm.policy.fields import Document, to_json
 from openhqm.policy.forwarding import METHODS
 from openhqm.policy.step_payloads import MOST_TEMPLATE_CHARACTERS, WHOLE, step_template
 from openhqm.policy.tags import TAGS
@@ -45,6 +45,30 @@ _JOIN_SCHEMA = {"type": "object", "properties": {ALL: ALL_SCHEMA}, "required": [
 THEN_SCHEMA: dict[str, Any] = {**ALL_SCHEMA, "items": {"oneOf": [_STEP_SCHEMA, _JOIN_SCHEMA]}}
 
 
+@attrs.define
+class StepBudget:
+    """How many steps, and how many bytes of them, may still be made of what one call has sent.
+
+    Each step has the headers and the metadata of its request, and those of the first stage its payload, or what their
+    templates make of it. So a small call can ask for much.
+    """
+
+    steps: int = MOST_CHILDREN
+    bytes: int = MOST_COPIED_BYTES
+
+    def take(self, count: int) -> None:
+        """`InvalidRequest` where there are not so many steps left."""
+        if count > self.steps:
+            raise InvalidRequest("metadata", f"has {count} steps, and {self.steps} are left of what one call may have")
+        self.steps -= count
+
+    def take_bytes(self, size: int, field: str) -> None:
+        """`InvalidRequest` where ``size`` bytes are more than there are left."""
+        if size > self.bytes:
+            raise InvalidRequest(field, "copies payload, headers or metadata to more bytes than one call may have")
+        self.bytes -= size
+
+
 @attrs.frozen
 class _Stage:
     """Steps that are worked on together: where each stands in the document, and what it says."""
@@ -53,28 +77,37 @@ class _Stage:
     joined: bool
 
 
-def divided(submission: Submission, addressing: Addressing, now: float) -> tuple[Submission, list[Child]]:
+def divided(
+    submission: Submission, addressing: Addressing, now: float, budget: StepBudget | None = None
+) -> tuple[Submission, list[Child]]:
     """The request that ``submission`` asks for, which has no payload, and the steps that it consists of.
 
-    `InvalidRequest` that names the member, and the errors of `Addressing.addressed`.
+    ``budget`` is that of the call, where it has more submissions than this one. `InvalidRequest` that names the member,
+    and the errors of `Addressing.addressed`.
     """
     if submission.coalescing is not None:
-        raise InvalidRequest("metadata.coalesce", f"cannot be used together with {THEN} or {ALL}")
+        reason = f"cannot be used together with {THEN} or {ALL}: give the key to a request of its own"
+        raise InvalidRequest("metadata.coalesce", reason)
     stages = _stages(submission.metadata)
     count = sum(len(stage.steps) for stage in stages)
     if count > MOST_CHILDREN:
         raise InvalidRequest("metadata", f"must have at most {MOST_CHILDREN} steps in all, not {count}")
+    budget = budget or StepBudget()
+    budget.take(count)
     size = len(submission.payload) + len(submission.body or b"")
     if len(stages[0].steps) * size > MOST_COPIED_BYTES:
         raise InvalidRequest(f"metadata.{ALL}", f"copies the payload to more than {MOST_COPIED_BYTES} bytes in all")
     common = {
         name: value for name, value in submission.metadata.items() if name not in OF_THE_WHOLE and name not in OF_A_STEP
     }
-    children = [
-        _child(submission, common, field, step, number, stage.joined, addressing, now)
-        for number, stage in enumerate(stages, 1)
-        for field, step in stage.steps
-    ]
+    copied = sum(len(name) + len(value) for name, value in submission.headers.items()) + len(to_json(common))
+    budget.take_bytes(count * copied, "metadata")
+    children = []
+    for number, stage in enumerate(stages, 1):
+        for field, step in stage.steps:
+            child = _child(submission, common, field, step, number, stage.joined, addressing, now)
+            budget.take_bytes(len(child.submission.payload) + len(child.submission.body or b""), field)
+            children.append(child)
     about = {TAGS: submission.metadata[TAGS]} if TAGS in submission.metadata else {}
     return replace(submission, payload=b"null", body=None, headers={}, metadata=about), children
 

@@ -24,6 +24,11 @@ class _Step:
     state: ChildState
     reply: Reply | None = None
 
+    @property
+    def size(self) -> int:
+        """How many bytes of its reply are kept."""
+        return 0 if self.reply is None else len(self.reply.result or b"") + len(self.reply.body or b"")
+
 
 @attrs.define
 class Steps:
@@ -38,6 +43,11 @@ class Steps:
     def states(self) -> list[ChildState]:
         """What is known of each, in order."""
         return [step.state for step in self.steps]
+
+    @property
+    def with_sizes(self) -> list[ChildState]:
+        """The same, with the sizes of the replies that are kept."""
+        return [step.state if step.reply is None else replace(step.state, size=step.size) for step in self.steps]
 
 
 class Children:
@@ -113,12 +123,14 @@ class Children:
 
     def _go_on(self, steps: Steps) -> None:
         request, states, now = steps.request, steps.states, self._clock.seconds()
-        following = policy.what_is_next(states)
+        following = policy.what_is_next(steps.with_sizes)
         id, at = request.correlation_id, request.submitted_at
         if following.failed is not None:
             reply = steps.steps[following.failed].reply
             assert reply is not None, "it has ended"
             self._end(steps.key, policy.failed(id, at, states, following.failed, reply, now))
+        elif following.too_large is not None:
+            self._end(steps.key, policy.too_large(id, at, states, following.too_large, now))
         elif following.completed:
             self._completed(steps, states[-1].stage, 1, now)
         elif following.begin:

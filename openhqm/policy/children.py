@@ -7,6 +7,7 @@ states, the answer is the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import attrs
@@ -21,6 +22,8 @@ DIVIDING = frozenset((THEN, ALL))
 MOST_CHILDREN = 100
 MOST_COPIED_BYTES = 16 * 1024 * 1024
 """How many bytes the results of a stage may have in all, as often as they are copied."""
+MOST_KEPT_BYTES = 2 * MOST_COPIED_BYTES
+"""How many bytes of replies, as they are stored, are kept for the end of a stage: what goes beyond is never read."""
 TOO_LARGE = "too_large"
 """The reason class of a request whose steps result in more than that."""
 
@@ -30,11 +33,13 @@ class Next:
     """What is to be done: ``begin`` has the places of the steps that begin now.
 
     ``failed`` is the place of the step that did not complete, and so ends the request. ``completed``: all have.
+    ``too_large`` is the stage whose steps result in more than is kept, which ends the request as well.
     """
 
     begin: Sequence[int] = ()
     failed: int | None = None
     completed: bool = False
+    too_large: int | None = None
 
 
 def what_is_next(children: Sequence[ChildState]) -> Next:
@@ -42,6 +47,11 @@ def what_is_next(children: Sequence[ChildState]) -> Next:
     for place, child in enumerate(children):
         if child.status.ended and child.status is not Status.COMPLETED:
             return Next(failed=place)
+    kept: Counter[int] = Counter()
+    for child in children:
+        kept[child.stage] += child.size
+        if kept[child.stage] > MOST_KEPT_BYTES:
+            return Next(too_large=child.stage)
     for place, child in enumerate(children):
         if child.status is not Status.COMPLETED:
             held = [index for index in places_of(children, child.stage) if not children[index].begun]

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -115,7 +116,8 @@ class RedisChildren:
 
     def _read(self, found: Sequence[bytes]) -> _Looked:
         number, now, at, deadline, ended, count, plan, *rest = found
-        numbers, statuses, attempts = rest[::3], rest[1::3], rest[2::3]
+        numbers, statuses, attempts, sizes = rest[::4], rest[1::4], rest[2::4], rest[3::4]
+        states = self.states(plan, numbers, statuses)
         return _Looked(
             int(number),
             float(now),
@@ -125,7 +127,7 @@ class RedisChildren:
             count,
             [int(each) for each in numbers],
             [int(each) for each in attempts],
-            self.states(plan, numbers, statuses),
+            [replace(state, size=int(size)) for state, size in zip(states, sizes, strict=True)],
             [timeout for *_, timeout in msgspec.json.decode(plan)],
         )
 
@@ -152,6 +154,8 @@ class RedisChildren:
             (reply,) = await self._replies(looked.number, [following.failed])
             ending = policy.failed(id, self._at(looked), states, following.failed, reply, now)
             await self._end(looked.number, ending)
+        elif following.too_large is not None:
+            await self._too_large(looked, following.too_large)
         elif following.completed:
             last = await self._outcome(looked, states[-1].stage, 1)
             if last is not None:
@@ -173,8 +177,12 @@ class RedisChildren:
         reply = policy.outcome(id, looked.states, stage, replies, now)
         if not policy.is_too_large(reply, copies):
             return reply
-        await self._end(looked.number, policy.too_large(id, self._at(looked), looked.states, stage, now))
+        await self._too_large(looked, stage)
         return None
+
+    async def _too_large(self, looked: _Looked, stage: int) -> None:
+        id, now = self._redis.ids.issue(looked.number), self._redis.clock_now()
+        await self._end(looked.number, policy.too_large(id, self._at(looked), looked.states, stage, now))
 
     async def _begin(self, looked: _Looked, begin: Sequence[int], stage: int, before: Reply | None) -> None:
         more = b"" if before is None else b',"parent_reply":' + encode_reply(before)
@@ -255,6 +263,6 @@ class Accepting:
         return Acceptance(redis.ids.issue(number), float(answer[1]), follow_ups=held)
 
     def _step(self, submission: Submission, states: Sequence[ChildState], place: int) -> tuple[Any, ...]:
-        plain = msgspec.structs.replace(submission, not_before=None, timeout=None)
+        plain = replace(submission, not_before=None, timeout=None)
         named = msgspec.json.encode(policy.about(states, place)).removesuffix(b"}")
         return encode_submission(plain), log_mark(submission), named

@@ -2,7 +2,8 @@
 -- to be looked at. One process has it; where that one is killed, another one does, after a while.
 -- seconds of the claim
 -- number, time, at, deadline ('': none), how it has ended ('': it has not), a count that changes where more has happened to
--- it, its steps as JSON; then number, status and attempts of each. Nothing where none is to be looked at.
+-- it, its steps as JSON; then number, status, attempts of each, and how many bytes of its reply are kept. Nothing where
+-- none is to be looked at.
 for _ = 1, 100 do
   local number = redis.call('ZRANGEBYSCORE', ripe, '-inf', exact(clock), 'LIMIT', 0, 1)[1]
   if not number then return {} end
@@ -16,6 +17,7 @@ for _ = 1, 100 do
       answer[#answer + 1] = child[1]
       answer[#answer + 1] = child[2]
       answer[#answer + 1] = redis.call('HGET', record(child[1]), 'attempt') or '0'
+      answer[#answer + 1] = redis.call('HSTRLEN', key, 'p' .. place)
     end
     return answer
   end

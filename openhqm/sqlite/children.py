@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import apsw
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_reply, decode_request, encode_reply
@@ -134,12 +135,14 @@ class Children(Childless):
     def _go_on(self, connection: apsw.Connection, parent: int) -> None:
         rows = self._rows(connection, parent)
         states, now = [state for _, state in rows], self._clock.seconds()
-        following = policy.what_is_next(states)
+        following = policy.what_is_next(self._with_sizes(connection, parent, states))
         if following.failed is not None:
             (reply,) = self._replies(connection, parent, [following.failed])
             request = self._request(connection, parent)
             ending = policy.failed(request.correlation_id, request.submitted_at, states, following.failed, reply, now)
             self._store.note_ending(connection, parent, ending)
+        elif following.too_large is not None:
+            self._too_large(connection, parent, states, following.too_large)
         elif following.completed:
             self._completed(connection, parent, states, states[-1].stage, 1)
         elif following.begin:
@@ -158,14 +161,26 @@ class Children(Childless):
         places = places_of(states, stage)
         reply = policy.outcome(request.correlation_id, states, stage, self._replies(connection, parent, places), now)
         if policy.is_too_large(reply, copies):
-            ending = policy.too_large(request.correlation_id, request.submitted_at, states, stage, now)
-            self._store.note_ending(connection, parent, ending)
+            self._too_large(connection, parent, states, stage)
             return None
         connection.execute("UPDATE children SET reply = NULL WHERE parent = ? AND stage = ?", (parent, stage))
         if stage == states[-1].stage:
             ending = policy.completed(request.correlation_id, request.submitted_at, reply, now)
             self._store.note_ending(connection, parent, ending)
         return reply
+
+    def _too_large(self, connection: apsw.Connection, parent: int, states: Sequence[ChildState], stage: int) -> None:
+        request, now = self._request(connection, parent), self._clock.seconds()
+        ending = policy.too_large(request.correlation_id, request.submitted_at, states, stage, now)
+        self._store.note_ending(connection, parent, ending)
+
+    def _with_sizes(
+        self, connection: apsw.Connection, parent: int, states: Sequence[ChildState]
+    ) -> Sequence[ChildState]:
+        """The same, with the sizes of the replies that are kept."""
+        kept = "SELECT place, length(reply) FROM children WHERE parent = ? AND reply IS NOT NULL"
+        sizes = dict(fetch_all(connection, kept, (parent,)))
+        return [replace(state, size=sizes.get(place, 0)) for place, state in enumerate(states)]
 
     def _begin(
         self, connection: apsw.Connection, parent: int, begin: Sequence[tuple[int, int]], before: Reply | None

@@ -113,6 +113,14 @@ class BatchTests(BatchCase):
         self.assertEqual((status, len({each["correlation_id"] for each in outcome["accepted"]})), (202, MOST_REQUESTS))
         self.assertEqual(self.payloads(), [b"%d" % number for number in range(MOST_REQUESTS)])
 
+    def test_most_steps(self) -> None:
+        """All requests of a batch together have at most a thousand steps: what goes beyond is refused, line by line."""
+        chain = json.dumps({"payload": 1, "metadata": {"then": [{}] * 99}}).encode()
+        status, outcome = self.post(b"\n".join([chain] * 12 + [b'{"payload":2}']), NDJSON)
+        self.assertEqual((status, [each["index"] for each in outcome["accepted"]]), (202, [*range(10), 12]))
+        refused = [(each["index"], each["problem"]["status"], each["problem"]["field"]) for each in outcome["rejected"]]
+        self.assertEqual(refused, [(10, 422, "metadata"), (11, 422, "metadata")])
+
     def test_again(self) -> None:
         """Under a key a batch can be repeated: each place is the same request, or a conflict where it has changed."""
         first = self.batch({"payload": 1}, {"payload": 2}, idempotency_key="k")[1]["accepted"]

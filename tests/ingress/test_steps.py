@@ -84,6 +84,24 @@ class ReadTests(SynchronousTestCase):
         _, children = read(then=[{}] * (MOST_CHILDREN - 1))
         self.assertEqual(len(children), MOST_CHILDREN)
 
+    def test_copied(self) -> None:
+        """What a small request makes of its steps is bounded, whatever is copied to each: 16 MiB in all."""
+        fields = {f"X-{number}": "v" * 8192 for number in range(25)}
+        many = " , ".join(["{{ payload }}"] * 60)
+        for payload, headers, metadata, field in (
+            (1, fields, {"then": [{}] * 99}, "metadata"),
+            (1, {}, {"own": "x" * 60_000, "then": [{}] * 90, "all": [{}] * 10}, None),
+            ("x" * 200_000, {}, {"all": [{}] * 99}, "metadata.all"),
+            ("x" * 100_000, {}, {"all": [{"transform": f"[{many}]"}] * 5}, "metadata.all.2"),
+        ):
+            document = {"payload": payload, "headers": headers, "metadata": metadata}
+            submission = read_submission(json.dumps(document).encode(), NOW)
+            if field is None:
+                self.assertEqual(len(divided(submission, ENDPOINTS, NOW)[1]), 100)
+            else:
+                error: Any = self.assertRaises(InvalidRequest, divided, submission, ENDPOINTS, NOW)
+                self.assertEqual(error.field, field)
+
     def test_refused(self) -> None:
         """Each other value is 422, and the member is named."""
         bill = {"endpoint": "bill"}

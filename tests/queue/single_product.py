@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from openhqm.messages import Child, Status, Submission
+from openhqm.policy import children as policy
 from openhqm.testing.bench import Base
 
 
@@ -21,3 +23,20 @@ class SingleProduct(Base):
         deliveries = await self.receive(4)
         self.assertEqual([each.request.correlation_id for each in deliveries], accepted)
         self.assertEqual([each.attempt for each in deliveries], [1, 1, 1, 1])
+
+    async def test_join_that_results_in_too_much(self) -> None:
+        """A join ends as soon as its steps have resulted in more than is kept, and none of it is read for that."""
+        self.patch(policy, "MOST_KEPT_BYTES", 2000)
+        steps = [Child(Submission(b"%d" % number), 1, "", joined=True) for number in range(4)]
+        accepted = await self.do(self.bench.queue.accept(Submission(b"null"), None, (), steps))
+        self.patch(policy, "outcome", lambda *_: self.fail("it was read"))
+        ended = 0
+        while not (await self.status(accepted.correlation_id)).ended:
+            delivery = await self.receive_one()
+            await self.do(delivery.settle(self.reply(delivery, b'"%b"' % (b"x" * 1500))))
+            ended += 1
+            await self.bench.pass_time(1)
+        record = await self.do(self.bench.store.find(accepted.correlation_id))
+        self.assertEqual((ended, record.reply.status, record.reply.reason_class), (2, Status.FAILED, "too_large"))
+        left = [each.status for each in record.children]
+        self.assertEqual(left, [Status.COMPLETED, Status.COMPLETED, Status.CANCELLED, Status.CANCELLED])
