@@ -73,13 +73,15 @@ class FairShares:
         taken: Counter[Name] = Counter(pending)
         chosen: Counter[Name] = Counter()
         now, own = self._now, {name: self._own.get(name, 0.0) for name in waiting}
+        for_all = self._slots - sum(self._reserved.values()) - self._beyond(taken) if self._reserved else most
         for _ in range(most):
-            able = [name for name in waiting if self._may_take(name, taken)]
+            able = [name for name in waiting if for_all > 0 or self._has_reserved(name, taken)]
             if not able:
                 break
             name = min(able, key=lambda each: max(own[each], now))
             now = max(own[name], now)
             own[name] = now + 1 / self._weight(name)
+            for_all -= 0 if self._has_reserved(name, taken) else 1
             taken[name] += 1
             chosen[name] += 1
         return dict(chosen)
@@ -114,14 +116,11 @@ class FairShares:
     def _weight(self, name: Name) -> float:
         return self._shares.get(name, EQUAL).weight
 
-    def _may_take(self, name: Name, pending: Mapping[Name, int]) -> bool:
-        """Whether a slot is reserved for it, or one is free that is for all."""
-        if not self._reserved:
-            return True
-        if self._in_hand[name] + pending.get(name, 0) < self._reserved.get(name, 0):
-            return True
-        everybody = {*self._in_hand, *pending}
-        beyond = sum(
-            max(0, self._in_hand[each] + pending.get(each, 0) - self._reserved.get(each, 0)) for each in everybody
-        )
-        return beyond < self._slots - sum(self._reserved.values())
+    def _has_reserved(self, name: Name, taken: Mapping[Name, int]) -> bool:
+        """Whether a slot is free that is reserved for it."""
+        return self._in_hand[name] + taken.get(name, 0) < self._reserved.get(name, 0)
+
+    def _beyond(self, taken: Mapping[Name, int]) -> int:
+        """How many slots that are for all are taken."""
+        everybody = {*self._in_hand, *taken}
+        return sum(max(0, self._in_hand[each] + taken.get(each, 0) - self._reserved.get(each, 0)) for each in everybody)

@@ -100,6 +100,8 @@ class SqliteResults:
     @deferred
     async def progress(self, correlation_id: str, detail: dict[str, Any]) -> None:
         key = self._open(correlation_id)
+        # One that is refused within the transaction has that undone, and run again for all others in it.
+        check_progress(self._last_number(self._file.reader, key) + 1, msgspec.json.encode(detail))
 
         def note(connection: apsw.Connection) -> bool:
             if self.has_ended(connection, key):
