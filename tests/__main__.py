@@ -3,13 +3,13 @@
     python -m tests [names of modules, cases or tests]
 
 With names, it runs them in one process of trial, and prints their output as it comes. Without names, it splits the
-modules over processes: one more than the machine has cores, because many modules wait for a broker, and at most four.
-``TEST_JOBS`` sets another number. The output of a process appears when that process has ended, and everything that
-failed is repeated at the end. A module with the line ``ALONE = True`` runs after all others, when no other tests run.
-At last the tests that failed beside others run once more alone, if they are few: many wait for a real broker for some
-seconds, and a machine that other processes keep busy may take longer. Those that pass then are named as unsteady.
-Temporary files are kept in memory where there is room: tests kill processes and not the machine, so nothing is gained
-from a disk. The exit code is 0 where at least one test passed and none failed.
+modules over processes: two for each core, because many modules wait for a broker, and at most eight. ``TEST_JOBS`` sets
+another number. The output of a process appears when that process has ended, with the seconds of CPU that it and what
+it started have used, and everything that failed is repeated at the end. A module with the line ``ALONE = True`` runs
+after all others, when no other tests run. At last the tests that failed beside others run once more alone, if they are
+few: many wait for a real broker for some seconds, and a machine that other processes keep busy may take longer. Those
+that pass then are named as unsteady. Temporary files are kept in memory where there is room: tests kill processes and
+not the machine, so nothing is gained from a disk. The exit code is 0 where at least one test passed and none failed.
 """
 
 from __future__ import annotations
@@ -22,47 +22,66 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.splitting import MOST_AGAIN, Counts, bundle, count, failed_tests, find_failures, find_modules
 
-MOST_JOBS = 4
+JOBS_FOR_A_CORE, MOST_JOBS = 2, 8
 MEMORY = "/dev/shm"
 ROOM_BYTES = 8 << 30
 """How much of ``MEMORY`` has to be free. A whole run takes about two gigabytes."""
 
 
-def run_trial(names: Sequence[str], directory: str, *, show: bool) -> tuple[str, int]:
-    """The output and the exit code of one process of trial. ``show``: print each line as it comes."""
+@dataclass(frozen=True)
+class Ran:
+    """What a process of trial printed, its exit code, and what it took: in seconds, and in seconds of CPU.
+
+    The CPU is that of the process and of everything below it that has ended and was waited for.
+    """
+
+    output: str
+    code: int
+    seconds: float
+    cpu_seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, {self.cpu_seconds:.1f} s of CPU, exit code {self.code}"
+
+
+def run_trial(names: Sequence[str], directory: str, *, show: bool) -> Ran:
+    """Run one process of trial. ``show``: print each line as it comes."""
     command = [sys.executable, "-m", "twisted.trial", "--temp-directory", directory, *names]
     lines = []
+    begun = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as trial:
         assert trial.stdout is not None
         for line in trial.stdout:
             lines.append(line)
             if show:
                 print(line, end="", flush=True)
-    return "".join(lines), trial.returncode
+        _, status, used = os.wait4(trial.pid, 0)
+        trial.returncode = os.waitstatus_to_exitcode(status)
+    return Ran("".join(lines), trial.returncode, time.monotonic() - begun, used.ru_utime + used.ru_stime)
 
 
 def run_named(names: Sequence[str], scratch: str) -> Counts:
     """Run these tests in one process."""
-    output, code = run_trial(names, os.path.join(scratch, "trial"), show=True)
-    return count(output, code)
+    ran = run_trial(names, os.path.join(scratch, "trial"), show=True)
+    print(f"== {ran}")
+    return count(ran.output, ran.code)
 
 
 def run_all(scratch: str, jobs: int) -> Counts:
     """Run every module: ``jobs`` processes at a time, then those that need the machine alone, one process at a time."""
     modules = find_modules(Path(__file__).resolve().parent)
-    started = time.monotonic()
+    started, cpu = time.monotonic(), _cpu_seconds()
     total = Counts()
     failures: list[str] = []
     again: list[tuple[list[str], Counts]] = []
 
-    def run(number: int, names: list[str]) -> tuple[str, int, float]:
-        begun = time.monotonic()
-        output, code = run_trial(names, os.path.join(scratch, f"trial-{number}"), show=False)
-        return output, code, time.monotonic() - begun
+    def run(number: int, names: list[str]) -> Ran:
+        return run_trial(names, os.path.join(scratch, f"trial-{number}"), show=False)
 
     numbers = iter(range(len(modules)))
     for alone in (False, True):
@@ -71,15 +90,15 @@ def run_all(scratch: str, jobs: int) -> Counts:
             running = {pool.submit(run, next(numbers), names): names for names in groups}
             try:
                 for done in as_completed(running):
-                    output, code, seconds = done.result()
-                    counts = count(output, code)
+                    ran = done.result()
+                    counts = count(ran.output, ran.code)
                     total += counts
                     if counts.failed:
-                        found = find_failures(output)
-                        failures += found or [f"{' '.join(running[done])}: exit code {code} and no summary"]
+                        found = find_failures(ran.output)
+                        failures += found or [f"{' '.join(running[done])}: exit code {ran.code} and no summary"]
                         if not alone:
                             again.append((failed_tests(found), counts))
-                    print(f"{output}== {' '.join(running[done])}: {seconds:.1f} s, exit code {code}\n", flush=True)
+                    print(f"{ran.output}== {' '.join(running[done])}: {ran}\n", flush=True)
             except BaseException:  # Ctrl-C, which the processes that run get, too
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -88,13 +107,20 @@ def run_all(scratch: str, jobs: int) -> Counts:
     if all(names for names, _ in again) and sum(len(names) for names, _ in again) <= MOST_AGAIN:
         for names, counts in again:
             print(f"== once more, alone: {' '.join(names)}", flush=True)
-            output, code, _ = run(next(numbers), names)
-            print(output)
-            if not count(output, code).failed:
+            ran = run(next(numbers), names)
+            print(ran.output)
+            if not count(ran.output, ran.code).failed:
                 print(f"== unsteady: {' '.join(names)}: failed beside other tests, and passed alone\n", flush=True)
                 total += Counts(passed=len(names), failed=-counts.failed)
-    print(f"{jobs} processes at a time, {time.monotonic() - started:.0f} s")
+    seconds = time.monotonic() - started
+    print(f"{jobs} processes at a time, {seconds:.0f} s, {_cpu_seconds() - cpu:.0f} s of CPU on {os.cpu_count()} cores")
     return total
+
+
+def _cpu_seconds() -> float:
+    """What all processes have used that have ended and were waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def in_memory() -> str | None:
@@ -109,7 +135,7 @@ def in_memory() -> str | None:
 
 def main(names: Sequence[str]) -> int:
     """The exit code: 0 where at least one test passed and none failed."""
-    jobs = int(os.environ.get("TEST_JOBS") or min((os.cpu_count() or 1) + 1, MOST_JOBS))
+    jobs = int(os.environ.get("TEST_JOBS") or min((os.cpu_count() or 1) * JOBS_FOR_A_CORE, MOST_JOBS))
     with tempfile.TemporaryDirectory(prefix="openhqm-", dir=os.environ.get("TMPDIR") or in_memory()) as scratch:
         os.environ["TMPDIR"] = scratch
         total = run_named(names, scratch) if names else run_all(scratch, jobs)

@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ CALLERS = 4
 MOST_LINES = 40
 MOST_OPEN = "24"
 FOLLOW_UPS = "from tests import crash_follow_ups; crash_follow_ups.install()"
+WORKING_SHARE = 0.8
+"""In so many rounds a process is killed while all of them work, in the others perhaps while one comes back."""
+WORKING, WORKS_WITHIN = 60, 20.0
+"""So many requests are accepted before such a kill, however busy the machine is, within so many seconds."""
 FAULTS = {"": "none", "answer-first": "answer_first", "ack-first": "ack_first"}
 
 
@@ -173,6 +178,13 @@ class Reader:
         self._connection.close()
 
 
+def works_again(done: Sequence[Any], more: int) -> None:
+    """Come back once ``done`` has ``more`` entries than now; at the latest after `WORKS_WITHIN` seconds."""
+    wanted, deadline = len(done) + more, time.monotonic() + WORKS_WITHIN
+    while len(done) < wanted and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def known(server: Server, callers: Callers, ids: list[str]) -> None:
     """`Broken` unless every id is known within ten seconds."""
     deadline = time.monotonic() + KNOWN_WITHIN
@@ -265,7 +277,10 @@ def run(rounds: int, seed: int, fault: str = "", patience: float = ENDS_WITHIN, 
     callers.start()
     try:
         for number in range(1, rounds + 1):
-            time.sleep(choose.uniform(0.05, 1.0))
+            pause = choose.uniform(0.05, 1.0)
+            if choose.random() < WORKING_SHARE:
+                works_again(callers.ids, WORKING)
+            time.sleep(pause)
             server.kill()
             before = len(callers.ids)
             server.start()

@@ -33,11 +33,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from tests.bridges.acknowledgements import AcknowledgementProxy
 from tests.brokers import Mosquitto
-from tests.crash import Broken, with_last_log_lines
+from tests.crash import WORKING_SHARE, Broken, with_last_log_lines, works_again
 from tests.servers import ROOT, Server, free_port
 
 DEVICES = 4
 PARTITIONS = "4"
+WORKING = 20
 STANDS_STILL = 60.0
 PAUSE = 0.04
 
@@ -224,7 +225,10 @@ def run(rounds: int, seed: int, say: Any = print, before: str = "") -> dict[str,
     try:
         try:
             for number in range(1, rounds + 1):
-                time.sleep(choose.uniform(0.05, 1.0))
+                pause = choose.uniform(0.05, 1.0)
+                if choose.random() < WORKING_SHARE:
+                    works_again(proxy.acknowledged, WORKING)
+                time.sleep(pause)
                 kill, start = parts[choose.choice(list(parts))]
                 kill()
                 time.sleep(choose.uniform(0, 0.5))

@@ -24,15 +24,23 @@ import msgspec
 from tests import crash_follow_ups
 from tests.beside import queue_in_redis
 from tests.brokers import RedisServer
-from tests.crash import ENDS_WITHIN, FOLLOW_UPS, Broken, Callers, ended, known, with_last_log_lines
+from tests.crash import (
+    ENDS_WITHIN,
+    FOLLOW_UPS,
+    WORKING_SHARE,
+    Broken,
+    Callers,
+    ended,
+    known,
+    with_last_log_lines,
+    works_again,
+)
 from tests.servers import Server
 
 # Some 250 requests for each kill: at the end each one is read over HTTP.
 PAUSE = 0.03
 MOST_OPEN = "100"
-WORKING_SHARE = 0.8
-"""In so many rounds a process is killed while all of them work, in the others perhaps while one comes back."""
-WORKING, WORKS_WITHIN = 20, 20.0
+WORKING = 20
 
 
 class Installation:
@@ -138,13 +146,6 @@ def nothing_unexpected(redis: RedisServer, callers: Callers) -> None:
         raise Broken(f"submission {twice[0]} was accepted {found[twice[0]]} times")
 
 
-def accepts_again(callers: Callers) -> None:
-    """Come back once `WORKING` more requests were accepted; at the latest after `WORKS_WITHIN` seconds."""
-    wanted, deadline = len(callers.ids) + WORKING, time.monotonic() + WORKS_WITHIN
-    while len(callers.ids) < wanted and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 def at_last(check: Callable[[], None], patience: float) -> None:
     """`Broken` where it still is after ``patience`` seconds: follow-ups end a moment after what they follow."""
     deadline = time.monotonic() + patience
@@ -183,7 +184,7 @@ def run(
             for number in range(1, rounds + 1):
                 pause = choose.uniform(0.05, 1.0)
                 if choose.random() < WORKING_SHARE:
-                    accepts_again(callers)
+                    works_again(callers.ids, WORKING)
                 time.sleep(pause)
                 kill, start = list(installation.parts.values())[number % len(installation.parts)]
                 kill()
