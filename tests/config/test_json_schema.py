@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,6 +18,7 @@ from openhqm.config.json_schema import json_schema
 from openhqm.config.records import settings_record
 from tests.documentation import blocks, pages
 
+ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json_schema(settings_record(PRODUCTS))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
@@ -29,6 +32,15 @@ class JsonSchemaTests(SynchronousTestCase):
     def test_itself(self) -> None:
         """It is a schema."""
         jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+    def test_referenced(self) -> None:
+        """Every sample file begins with the place of the schema, and keeps to it with the defaults of its variables."""
+        samples = [*ROOT.glob("examples/*/cfg.yaml"), ROOT / "deploy" / "systemd" / "cfg.yaml"]
+        self.assertGreater(len(samples), 7)
+        for path in samples:
+            text = path.read_text()
+            self.assertRegex(text, r"\A# yaml-language-server: \$schema=(\.\./)?openhqm\.schema\.json\n", str(path))
+            self.assertEqual(faults(re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)), [], str(path))
 
     def test_documented(self) -> None:
         """It takes every configuration that the documentation shows, and each of those has keys that it knows."""
