@@ -40,20 +40,22 @@ mount --bind "$root" "$root"
 mount -o remount,ro,bind "$root"
 mount -t tmpfs -o uid=10001,gid=10001,mode=0700 tmpfs "$root/data"
 trap 'kill "$server" 2> /dev/null || true; wait; umount --lazy "$root/data" "$root"; buildah rm "$container" > /dev/null' EXIT
+# Two ports that nobody has now, below those that the system gives to outgoing connections.
+free_ports() { comm -13 <(ss -Hltn | awk '{sub(/.*:/, "", $4); print $4}' | sort -u) <(seq 10000 19999 | shuf -n 50 | sort) | head -2; }
+{ read -r door && read -r admin; } < <(free_ports)
 # An array and no function: a function in the background is a shell of its own, and its number not that of the program.
 inside=(
     chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/openhqm/bin:/usr/local/bin:/usr/bin:/bin
-    PYTHONDONTWRITEBYTECODE=1 OPENHQM_SERVER__PORT=18000 OPENHQM_ADMIN__PORT=18001 OPENHQM_AUTH__TYPE=none
+    PYTHONDONTWRITEBYTECODE=1 "OPENHQM_SERVER__PORT=$door" "OPENHQM_ADMIN__PORT=$admin" OPENHQM_AUTH__TYPE=none
     OPENHQM_WORKER__HANDLER=echo 'OPENHQM_QUEUE__CONNECTION__SQLITE={"path": "/data"}'
 )
-! ss -Hltn 'sport = 18000 or sport = 18001' | grep -q . || { echo "ports 18000 and 18001 are in use"; exit 1; }
 start() { # starts it, and sets how many milliseconds it took until it was ready
     local before
     before=$(date +%s%N)
     "${inside[@]}" twistd -n --pidfile= openhqm > "$work/log" 2>&1 &
     server=$!
     for _ in $(seq 6000); do
-        ! curl -fs localhost:18001/health/ready > /dev/null || break
+        ! curl -fs "localhost:$admin/health/ready" > /dev/null || break
         kill -0 "$server" 2> /dev/null || { cat "$work/log"; exit 1; }
         sleep 0.01
     done
@@ -77,7 +79,7 @@ for _ in $(seq 4); do
 done
 start
 "${inside[@]}" openhqm-healthcheck
-answer=$(curl -sS localhost:18000/api/v1/submit -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '{"payload": "done"}')
+answer=$(curl -sS "localhost:$door/api/v1/submit" -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '{"payload": "done"}')
 [[ $answer == *'"result":"done"'* ]] || { echo "it answered $answer"; cat "$work/log"; exit 1; }
 ! chroot --userspec=10001:10001 "$root" /bin/sh -c 'touch /opt/openhqm/x /app/x' 2> /dev/null
 stop
