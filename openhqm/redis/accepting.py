@@ -15,15 +15,19 @@ from openhqm.codec import encode_reply
 from openhqm.messages import Coalescing, Status, Submission
 from openhqm.queue.endings import superseded
 from openhqm.redis.connection import Redis
+from openhqm.redis.turns import TurnScript
 from openhqm.runtime.deferreds import deferred
 
+NO_KEY = ("",)
+"""In place of what a coalesce key needs."""
 _Bundle = list[tuple[Coalescing | None, tuple[Any, ...], Deferred[Any]]]
 
 
 class AcceptScript:
     """Runs ``script`` in ``redis``. The ending of a request whose place was taken is kept for ``ttl`` seconds.
 
-    What a coalesce key needs is in ``part_coalescing.lua``.
+    All requests of one turn of the reactor that have no coalesce key are one step. What such a key needs is in
+    ``part_coalescing.lua``.
     """
 
     def __init__(self, redis: Redis, ttl: float, script: str) -> None:
@@ -31,6 +35,8 @@ class AcceptScript:
         self._ttl = ttl
         self._script = script
         self._bundle: _Bundle | None = None
+        self._plain = TurnScript(redis, script, last=NO_KEY)
+        self.flush = self._plain.flush
 
     def run(self, submission: Submission, *values: Any) -> Deferred[Any]:
         """The answer of the script, for a request with ``values``."""
@@ -39,7 +45,7 @@ class AcceptScript:
             self._bundle.append((submission.coalescing, values, answer))
             return answer
         if submission.coalescing is None:
-            return self._redis.run(self._script, *values)
+            return self._plain.run(len(submission.payload) + len(submission.body or b""), *values)
         return self._run(submission.coalescing, values)
 
     @contextmanager
@@ -64,7 +70,7 @@ class AcceptScript:
             numbers = iter(await self._numbers(sum(coalescing is not None for coalescing, _, _ in bundle)))
             values: list[Any] = []
             for coalescing, own, _ in bundle:
-                place = ("",) if coalescing is None else self._place(coalescing, next(numbers))
+                place = NO_KEY if coalescing is None else self._place(coalescing, next(numbers))
                 values += (len(own) + len(place), *own, *place)
             answers = await self._redis.run(f"{self._script}_many", *values)
         except Exception:

@@ -187,6 +187,10 @@ class Redis:
         refused = partial(self._not_run, script, arguments)
         return self.link.ask("EVALSHA", script.digest, *arguments, refused=refused)
 
+    def at_end_of_turn(self, call: Callable[[], object]) -> None:
+        """Call ``call`` when all that has come in this turn of the reactor was seen to."""
+        self._reactor.callLater(0, call)
+
     def command(self, *arguments: Any) -> Deferred[Any]:
         """The answer to a plain command; `NotDurable`."""
         return self.link.ask(*arguments, refused=self._refusal)

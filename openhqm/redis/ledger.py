@@ -114,6 +114,7 @@ class RedisLedger:
     def stop(self) -> Deferred[None]:
         for unlisten in self._unlisten:
             unlisten()
+        self._accepting.flush()
         return self._redis.stop()
 
     def follow(self, queue: str, missed: Callable[[], None]) -> None:

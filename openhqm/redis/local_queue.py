@@ -28,6 +28,7 @@ from openhqm.queue.delivery import Delivery
 from openhqm.queue.leases import Leases
 from openhqm.queue.waiters import NEVER, Fetched, Waiters
 from openhqm.redis.connection import Redis
+from openhqm.redis.turns import TurnScript
 from openhqm.runtime.deferreds import deferred
 
 SAFETY_SECONDS = 7.0
@@ -51,18 +52,19 @@ class Handle:
 class LocalQueue:
     """The queue ``name``. A lease lasts ``lease`` seconds, an ending is kept for ``ttl`` seconds.
 
-    ``letters`` is the key of the dead letters.
+    ``letters`` is the key of the dead letters. ``settling`` runs the script that settles.
     """
 
     _log = Logger()
 
-    def __init__(self, redis: Redis, name: str, lease: float, ttl: float, letters: str) -> None:
+    def __init__(self, redis: Redis, name: str, lease: float, ttl: float, letters: str, settling: TurnScript) -> None:
         self.clock: IReactorTime = redis.clock
         self.lease = lease
         self._redis = redis
         self._name = name
         self._ttl = ttl
         self._letters = letters
+        self._settling = settling
         self.waiters = Waiters(name, redis.clock, self._fetch)
         self._leases = Leases(redis.clock, lease, self._lease_lost)
         self._unlisten = redis.listen(f"{redis.prefix}signals:{name}", self._heard, self._opened)
@@ -143,7 +145,7 @@ class LocalQueue:
         status = reply.status.value
         text = b"" if letter is None else encode_dead_letter(letter)
         fields = reply_fields(reply) if delivery.request.submission.reply_to is not None else ()
-        answer = self._run("settle", delivery, status, encode_reply(reply), self._ttl, self._letters, text, *fields)
+        answer = self._settle(delivery, status, encode_reply(reply), text, *fields)
         return answer.addCallbacks(self._ended, self._unanswered, (delivery, status), errbackArgs=(delivery,))
 
     def _ended(self, answer: bytes, delivery: Delivery, status: str) -> bool:
@@ -156,7 +158,7 @@ class LocalQueue:
 
     def acknowledge(self, delivery: Delivery) -> Deferred[None]:
         """See `Steps.acknowledge`."""
-        return self._step("settle", delivery, "", b"", self._ttl, self._letters, b"").addCallback(_nothing)
+        return self._checked(self._settle(delivery, "", b"", b""), delivery).addCallback(_nothing)
 
     def progress(self, delivery: Delivery, detail: dict[str, Any]) -> Deferred[None]:
         """See `Steps.progress`."""
@@ -190,8 +192,17 @@ class LocalQueue:
 
     def _step(self, script: str, delivery: Delivery, *values: Any) -> Deferred[Any]:
         """The answer to a script that settles the delivery. `LeaseLost`; `NotDurable`: it may have run all the same."""
-        answer = self._run(script, delivery, *values)
+        return self._checked(self._run(script, delivery, *values), delivery)
+
+    def _checked(self, answer: Deferred[Any], delivery: Delivery) -> Deferred[Any]:
         return answer.addCallbacks(_check_ours, self._unanswered, (delivery,), errbackArgs=(delivery,))
+
+    def _settle(self, delivery: Delivery, status: str, reply: bytes, letter: bytes, *fields: Any) -> Deferred[Any]:
+        handle: Handle = delivery.handle
+        size = len(reply) + len(letter)
+        return self._settling.run(
+            size, handle.number, handle.token, status, reply, self._ttl, self._letters, letter, *fields
+        )
 
     def _run(self, script: str, delivery: Delivery, *values: Any) -> Deferred[Any]:
         handle: Handle = delivery.handle

@@ -44,6 +44,7 @@ from openhqm.redis.ending_log import log_mark
 from openhqm.redis.held import held_values
 from openhqm.redis.load import RedisLoad
 from openhqm.redis.local_queue import LocalQueue
+from openhqm.redis.turns import TurnScript
 from openhqm.runtime.deferreds import deferred
 
 NO_SOURCE = ("", "")
@@ -82,6 +83,7 @@ class RedisQueue:
         self._load = RedisLoad(redis, ttl, limits)
         self._children = Accepting(redis, self._load, requests, self._where)
         self._accepting = AcceptScript(redis, ttl, "accept")
+        self._settling = TurnScript(redis, "settle", repeatable=True)
         self.together = self._accepting.together
         self.load = self._load.read
         self.sweeps = (self._letters.trim, self._load.end_some)
@@ -110,6 +112,8 @@ class RedisQueue:
         # Each answer comes or fails within the link's time, so this ends.
         await self._shared.stop()
         await gatherResults([queue.stop() for queue in self._queues.values()])
+        self._settling.flush()
+        self._accepting.flush()
         await self._redis.stop()
 
     def limit(self, limits: Limits) -> None:
@@ -239,7 +243,7 @@ class RedisQueue:
         if queue is None:
             if len(self._queues) >= MOST_QUEUES:
                 raise ValueError(f"more than {MOST_QUEUES} queues")
-            queue = LocalQueue(self._redis, name, self._lease, self._ttl, self._letters.key)
+            queue = LocalQueue(self._redis, name, self._lease, self._ttl, self._letters.key, self._settling)
             self._queues[name] = queue
         return queue
 

@@ -55,6 +55,7 @@ NAMES = (
     "repair",
     "reschedule",
     "settle",
+    "settle_many",
     "trim",
 )
 
@@ -87,6 +88,7 @@ _PARTS = {
             "ledger_withdraw",
             "reschedule",
             "settle",
+            "settle_many",
         ),
         ("endings",),
     ),
