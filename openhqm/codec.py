@@ -74,6 +74,8 @@ class _PlainV1(msgspec.Struct, omit_defaults=True):
     payload: msgspec.Raw
     headers: dict[str, str] = {}
     metadata: dict[str, Any] = {}
+    reply_to: str | None = None
+    keeps_result: bool = True
     share: str | None = None
 
 
@@ -125,10 +127,8 @@ def encode_request(request: Request) -> bytes:
         and submission.body is None
         and submission.endpoint is None
         and submission.partition is None
-        and submission.reply_to is None
         and not submission.tags
         and submission.parent_reply is None
-        and submission.keeps_result
         and submission.transform is None
         and payload[:1] > b" "
         and payload[-1:] > b" "
@@ -141,6 +141,8 @@ def encode_request(request: Request) -> bytes:
             msgspec.Raw(payload),
             dict(submission.headers),
             dict(submission.metadata),
+            submission.reply_to,
+            submission.keeps_result,
             submission.share,
         )
         return _encoder.encode(plain)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -38,7 +38,7 @@ from openhqm.policy.queue_names import BACKLOG
 from openhqm.policy.reason_classes import ReasonClass
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.counting import Counts
-from openhqm.runtime.deferreds import deferred
+from openhqm.runtime.deferreds import Running, deferred
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
@@ -147,7 +147,8 @@ class Bridge:
         self._acks = AckTracker(broker.acks, self._ack)
         self._lines: dict[Line, deque[_Entry]] = {}
         self._waiting: list[Deferred[None]] = []
-        self._under_way: set[Deferred[None]] = set()
+        self._under_way = 0
+        self._idle: Deferred[None] | None = None
         self._pause = FIRST_PAUSE
         self._timer: Any = None
         self._looking: Any = None
@@ -169,7 +170,9 @@ class Bridge:
         if self._subscription is not None:
             await self._subscription.stop()
         self._wake()
-        await DeferredList(list(self._under_way), consumeErrors=True)
+        if self._under_way:
+            self._idle = Deferred()
+            await self._idle
 
     # What the broker says
 
@@ -224,10 +227,18 @@ class Bridge:
         return _Entry(delivery, None, self.reader.letter(message, reason, now))
 
     def _run(self, taking: Coroutine[Any, Any, None]) -> None:
-        running = Deferred.fromCoroutine(taking)
-        if not running.called:
-            self._under_way.add(running)
-            running.addBoth(lambda _: self._under_way.discard(running))
+        self._under_way += 1
+        Running(taking, self._ran, self._broke_down)
+
+    def _ran(self, result: None) -> None:
+        self._under_way -= 1
+        if self._idle is not None and not self._under_way:
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+
+    def _broke_down(self, failure: Failure) -> None:
+        self._log.failure("bridge {name} broke down over a message", failure, name=self.name)
+        self._ran(None)
 
     async def _take_line(self, line: Line) -> None:
         """Take the messages of one partition, one after the other."""

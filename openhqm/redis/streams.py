@@ -240,7 +240,6 @@ class StreamSubscription:
 
 def read(id: str, fields: list[tuple[bytes, bytes]], stream: str) -> Message:
     """An entry as a message: see `openhqm.policy.foreign.take_apart`."""
-    about = Properties(topic=stream, message_id=id)
     try:
         content, reply_to, others = take_apart(fields)
         if content is None:
