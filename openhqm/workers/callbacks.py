@@ -22,6 +22,7 @@ from openhqm.http1.field_lines import FieldTemplate
 from openhqm.policy.callbacks import CALLBACK_URL
 from openhqm.policy.webhooks import signature
 from openhqm.runtime.steady_time import ahead_of
+from openhqm.runtime.time_limits import TimeLimits
 from openhqm.workers.delays import delay_seconds
 from openhqm.workers.handlers import Response, Work
 from openhqm.workers.metrics import WorkerMetrics
@@ -53,6 +54,7 @@ class Calling:
         self._metrics = metrics
         self._secrets = secrets
         self._clock = clock
+        self._limits = TimeLimits(clock)
 
     def __call__(self, work: Work) -> Deferred[Response]:
         """Post the reply. Fires where its receiver has answered with a status from 200 to 299.
@@ -74,7 +76,7 @@ class Calling:
                 b"%d" % work.attempt,
             )
         )
-        outgoing: Outgoing[Response] = Outgoing(_RECEIVER, work.correlation_id, work.time_left, self._clock)
+        outgoing: Outgoing[Response] = Outgoing(_RECEIVER, work.correlation_id, work.time_left, self._limits)
         url = str(work.metadata[CALLBACK_URL]).encode("utf-8")
         answered = self._client.fetch(b"POST", url, fields, content, MOST_ANSWER_BYTES)
         answered.addErrback(_too_long).addErrback(outgoing.explain)

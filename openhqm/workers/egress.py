@@ -21,6 +21,7 @@ from openhqm.policy.redrive import first_id
 from openhqm.policy.routing import RouteTable
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.steady_time import ahead_of
+from openhqm.runtime.time_limits import TimeLimits
 from openhqm.runtime.times import rfc3339
 from openhqm.workers.credentials import Credentials
 from openhqm.workers.handlers import CheckedResponse, FinishedLater, TokenOf, Unreachable, Work, no_token
@@ -58,6 +59,7 @@ class Egress:
         self._most_body = most_body
         self._token_of = token_of
         self._plain = PlainRequests(target)
+        self._limits = TimeLimits(clock)
 
     def __call__(self, work: Work) -> Deferred[CheckedResponse]:
         """Call the target. Fires with its answer where that is a success.
@@ -73,7 +75,7 @@ class Egress:
         seconds = limit = work.time_left
         if route is not None and route.timeout is not None:
             seconds = min(seconds, route.timeout)
-        forwarding: Outgoing[CheckedResponse] = Outgoing(self._target.name, work.correlation_id, seconds, self._clock)
+        forwarding: Outgoing[CheckedResponse] = Outgoing(self._target.name, work.correlation_id, seconds, self._limits)
         about = _about(work, work.deadline if seconds == limit else self._now() + seconds)
         token = self._token_of(work.correlation_id)
         if token is not None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Any, Generic, NoReturn, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openhqm.errors import DestinationRefused, Reject, RetryLater
 from openhqm.http1.failures import AnswerTooLong, NotConnected, describe_failure, of_tls, root_cause, was_cancelled
+from openhqm.runtime.time_limits import TimeLimits
 from openhqm.workers.handlers import AttemptTimedOut, Unreachable
 
 T = TypeVar("T")
@@ -22,20 +22,19 @@ class Outgoing(Generic[T]):
 
     _log = Logger()
 
-    def __init__(self, name: str, correlation_id: str, seconds: float, clock: IReactorTime) -> None:
+    def __init__(self, name: str, correlation_id: str, seconds: float, limits: TimeLimits) -> None:
         self._name = name
         self._id = correlation_id
         self._seconds = seconds
-        self._clock = clock
+        self._limits = limits
         self._late = False
-        self._timer: IDelayedCall | None = None
         self._answer: Deferred[T] | None = None
 
     def within_limit(self, answer: Deferred[T]) -> Deferred[T]:
         """``answer``, which is cancelled when the time is over."""
         if not answer.called or answer.paused:
             self._answer = answer
-            self._timer = self._clock.callLater(self._seconds, self._give_up)
+            self._limits.add(self._seconds, self._give_up)
             answer.addBoth(self._over)
         return answer
 
@@ -64,12 +63,11 @@ class Outgoing(Generic[T]):
         raise RetryLater(None, f"{self._name} could not be called: {describe_failure(error)}") from None
 
     def _give_up(self) -> None:
-        self._timer, self._late = None, True
+        self._late = True
         if self._answer is not None:
             self._answer.cancel()
 
     def _over(self, result: Any) -> Any:
         self._answer = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._limits.remove(self._give_up)
         return result
