@@ -20,6 +20,7 @@ SECONDS: Mapping[str, int] = {
     "tests.brokered.test_forms": 240,
     "tests.brokered.test_kills": 4,
     "tests.brokered.test_window": 15,
+    "tests.sqlite.test_journal": 4,
     "tests.command.test_dead": 8,
     "tests.command.test_main": 12,
     "tests.config.test_config": 5,

@@ -154,10 +154,7 @@ class BrokeredQueue:
         if self._without_a_broker is None:
             return shielded(self._accept_into_journal(submission, claim, follow_ups))
         # Nothing is published now: there is one step, and a coroutine would cost more than the rest of it.
-        accepted: Deferred[Acceptance] = Deferred()  # cancelled, it is recorded all the same
-        recorded = self._ledger.record(submission, claim, follow_ups, at_once=False)
-        recorded.addCallbacks(lambda outgoing: accepted.callback(_acceptance(outgoing)), accepted.errback)
-        return accepted
+        return self._ledger.record(submission, claim, follow_ups, at_once=False).addCallback(_acceptance)
 
     async def _accept_steps(
         self,

@@ -72,10 +72,10 @@ class SqliteLedger:
         self._channels = channels
         self.counts_redeliveries = reply_channel is not None
         self.has_workers = False
-        self._journal = Journal(file, channels, self._fell_due)
+        self._journal = Journal(file, store, channels, self._fell_due)
         self._load = SqliteLoad(file, store, limits, clock)
-        self.unbegun = Unbegun(file, clock, lambda: self._load.limits.ends_what_waits)
-        self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun, window)
+        self.unbegun = Unbegun(file, clock, lambda: self._load.limits.ends_what_waits, self._journal.adopt_all)
+        self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun, self._journal, window)
         self._losses = LedgerLosses(file, self.outbox, reply_channel, lambda: self._fell_due(clock.seconds()))
         self.open_channels, self.recover = self._losses.open_channels, self._losses.recover
         self.next_due = partial(maybeDeferred, self.outbox.next_due)
@@ -86,8 +86,7 @@ class SqliteLedger:
         self.reject, self.drop_dead_letter, self.last_dead_letter = letters.reject, letters.drop, letters.last
         self.dead_letters = partial(maybeDeferred, self._letters.listed)
         self.dead_letters_depth = partial(maybeDeferred, self._letters.depth)
-        store.within_sweep.append(self._letters.trim)
-        store.within_sweep.append(self._end_some)
+        store.within_sweep += [self._letters.trim, self._end_some]
         self._held = Held(file, store, clock, self._load, self.outbox.make_due)
         self._coalescing = CoalesceKeys(file, store)
         kept = self._load, self._journal, self._held, self.unbegun
@@ -155,6 +154,10 @@ class SqliteLedger:
         *,
         at_once: bool = True,
     ) -> Deferred[Outgoing | Acceptance]:
+        if not at_once and claim is None and not children:
+            appended = self._journal.append(submission, follow_ups, self._load.limits, self._clock.seconds())
+            if appended is not None:
+                return appended
         recorded: Callable[[], Deferred[Any]] = partial(self._record, submission, claim, follow_ups, at_once)
         if children:
             recorded = partial(self._children.record, submission, claim, follow_ups, children)
@@ -180,9 +183,6 @@ class SqliteLedger:
         at_once: bool,
     ) -> Deferred[Outgoing | Acceptance | QueueFull]:
         now = self._clock.seconds()
-        if not at_once and claim is None and self._journal.takes(submission, follow_ups, self._load.limits):
-            key = self._rows.next_key(_RANK)
-            return self._file.write(self._journal.appending(self._rows, key, submission, now))
         outgoing = self._new(submission, now)
         held = [self._new(follow_up, now) for follow_up in follow_ups] if follow_ups else []
         if held:

@@ -1,8 +1,9 @@
 # -*- test-case-name: tests.brokered.test_brokered -*-
 """The outbox of the embedded file: which message of a request is to be published, and when.
 
-An entry is a row of ``outbox`` from the acceptance to the first attempt, and again from a retry to the next one. The
-requests of a partition stand in ``line``: one of them has a message in the broker, the others wait behind it.
+An entry is a row of ``outbox`` from the acceptance to the first attempt, and again from a retry to the next one. What
+was accepted for later gets its row when it is to be published (`openhqm.sqlite.journal`). The requests of a partition
+stand in ``line``: one of them has a message in the broker, the others wait behind it.
 
 Everything here runs inside an operation of `SqliteFile.write`, but for what only reads.
 """
@@ -19,6 +20,7 @@ from openhqm.messages import Reply, Request
 from openhqm.policy.channels import Channels, group_of
 from openhqm.queue.ledger import CLAIM_SECONDS, MOST_COUNTED, Outgoing
 from openhqm.sqlite.file import SqliteFile
+from openhqm.sqlite.journal import Journal
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_all, fetch_one
 from openhqm.sqlite.unbegun import Unbegun
@@ -47,6 +49,7 @@ class OutboxRows:
         channels: Channels,
         fell_due: Callable[[float], None],
         unbegun: Unbegun,
+        journal: Journal,
         window: int | None = None,
     ) -> None:
         self._file = file
@@ -55,6 +58,7 @@ class OutboxRows:
         self._channels = channels
         self._fell_due = fell_due
         self._unbegun = unbegun
+        self._journal = journal
         self._window = Window(file, window, lambda pause: fell_due(clock.seconds() + pause))
         self._queue = -1
 
@@ -66,6 +70,7 @@ class OutboxRows:
         ``queue`` is the number of the queue whose requests wait in the broker.
         """
         self._queue = queue
+        self._journal.start()
         self._file.write_now(self._window.start)
         self._file.write_now(self._start)
 
@@ -121,6 +126,7 @@ class OutboxRows:
 
     def take_due(self, connection: apsw.Connection, most: int) -> Sequence[Outgoing]:
         """Claim what is due, and what there is room for by now."""
+        self._journal.adopt(connection, most)
         taken = self._take_crowded(connection, most)
         # A literal: for a value that is bound SQLite does not use the index on what is due.
         due = f"state = {DUE} AND o.due <= ? ORDER BY o.due LIMIT ?"
@@ -172,6 +178,8 @@ class OutboxRows:
 
     def next_due(self) -> float | None:
         """In how many seconds the next entry falls due."""
+        if self._journal.holds:
+            return 0.0
         row = fetch_one(self._file.reader, "SELECT min(due) FROM outbox WHERE state = 0")
         return None if row[0] is None else max(0.0, row[0] - self._clock.seconds())
 
@@ -252,6 +260,7 @@ class OutboxRows:
             if self._window.size is not None:
                 published += self._count(f"outbox WHERE state = {CROWDED} AND channel = ?", channel)
             waiting += self._count("outbox WHERE state = 0 AND claimed = 0 AND channel = ?", channel)
+            waiting += self._journal.count(channel)
         return published, waiting
 
     def _count(self, rows: str, name: str) -> int:

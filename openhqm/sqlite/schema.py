@@ -10,13 +10,16 @@ so each rank of each queue, a channel, is one contiguous range of the B-tree, re
 (``channels.cursor``), and the correlation id (the key, enciphered) finds its row directly. What lies before its cursor
 and is not finished stands in ``inflight``; what is finished stands in ``endings``. Everything in the file can grow with
 the backlog; nothing in the process does.
+
+What a queue over a broker has accepted for later waits in the same way, in a queue for each channel of the broker
+(`openhqm.sqlite.journal`): a process that knows only layout 4 would never publish it.
 """
 
 from __future__ import annotations
 
 from openhqm.messages import Priority
 
-VERSION = 4
+VERSION = 5
 APPLICATION_ID = 0x6F68716D  # "ohqm"
 
 RUNNING_BITS = 40
@@ -52,7 +55,8 @@ STEPS_UP = {
 CREATE TABLE children (
     parent INTEGER NOT NULL, place INTEGER NOT NULL, key INTEGER NOT NULL UNIQUE, stage INTEGER NOT NULL,
     name TEXT NOT NULL, joined INTEGER NOT NULL, status TEXT NOT NULL, reply BLOB, PRIMARY KEY (parent, place));
-"""
+""",
+    4: "",  # the same tables
 }
 """What a file of an older layout lacks, up to the next one. See `sealed_tables` for the names in an encrypted file."""
 

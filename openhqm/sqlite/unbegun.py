@@ -38,12 +38,22 @@ def waits_since(request: Request) -> float:
 
 
 class Unbegun:
-    """The table ``unbegun`` of ``file``. ``wanted`` says whether it is kept, which may change at any time."""
+    """The table ``unbegun`` of ``file``. ``wanted`` says whether it is kept, which may change at any time.
 
-    def __init__(self, file: SqliteFile, clock: IReactorTime, wanted: Callable[[], bool]) -> None:
+    ``adopt_all`` is called before it is filled: what waits has an outbox entry then.
+    """
+
+    def __init__(
+        self,
+        file: SqliteFile,
+        clock: IReactorTime,
+        wanted: Callable[[], bool],
+        adopt_all: Callable[[apsw.Connection], None],
+    ) -> None:
         self._file = file
         self._clock = clock
         self._wanted = wanted
+        self._adopt_all = adopt_all
         self._catching_up = CatchingUp(file, self._exchange)
         self.changed, self.catch_up = self._catching_up.changed, self._catching_up.run
 
@@ -62,6 +72,7 @@ class Unbegun:
         """Fill the table where it is wanted, and empty it where it is not. With many requests that takes long, once."""
         connection.execute("DELETE FROM unbegun")
         if self._wanted():
+            self._adopt_all(connection)
             connection.execute(_FILL)
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (_KEPT,))
         else:

@@ -18,7 +18,7 @@ CLAIM = IdempotencyClaim("key", b"print")
 PARTITION = f"{REQUESTS}._0"
 
 
-class JournaledTests(SynchronousTestCase):
+class Journaled(SynchronousTestCase):
     """A queue over a broker that goes away"""
 
     def setUp(self) -> None:
@@ -50,6 +50,10 @@ class JournaledTests(SynchronousTestCase):
             id = delivery.request.correlation_id
             found.append((id, delivery.attempt))
             self.do(delivery.settle(Reply(id, Status.COMPLETED, self.bench.now(), result=b"1", attempt=1)))
+
+
+class JournaledTests(Journaled):
+    """What is promised to callers"""
 
     def test_published(self) -> None:
         """With the broker there, a request is in it a turn after it was accepted."""
@@ -157,10 +161,8 @@ class JournaledTests(SynchronousTestCase):
         self.bench.turn()
         for _ in range(50):
             self.accepted()
-        claimed, waiting = (
-            fetch_one(self.bench.file.reader, "SELECT count(*) FROM outbox WHERE claimed = ?", (claimed,))[0]
-            for claimed in (1, 0)
-        )
+        (claimed,) = fetch_one(self.bench.file.reader, "SELECT count(*) FROM outbox WHERE claimed = 1")
+        _, waiting = self.do(self.bench.ledger.count(REQUESTS))
         self.assertEqual(claimed + waiting, MOST_UNDER_WAY + 550)
         self.assertLessEqual(claimed, MOST_UNDER_WAY + MOST_AT_ONCE)
 

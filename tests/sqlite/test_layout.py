@@ -13,9 +13,9 @@ from openhqm.messages import Reply, Request, Status, Submission
 from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.schema import DELAYED, TABLES, VERSION
 from openhqm.testing import REQUESTS, TTL
-from tests.benches import SqliteBench
+from tests.benches import BrokeredBench, SqliteBench
 
-KNOWN = {3: "9436bbc1eae06425", 4: "41b146286dd94ec9"}
+KNOWN = {3: "9436bbc1eae06425", 4: "41b146286dd94ec9", 5: "41b146286dd94ec9"}
 """The tables of each layout, without comments and white space."""
 ADDED_BY_4 = "children"
 
@@ -27,7 +27,7 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual(sha256(statements.encode()).hexdigest()[:16], KNOWN[VERSION])
 
     def test_step_up(self) -> None:
-        """A file of layout 3 becomes one of layout 4, with the tables of one, and keeps what it has."""
+        """A file of layout 3 becomes one of today, with the tables of one, and keeps what it has."""
         bench = SqliteBench()
         self.addCleanup(bench.close)
         fresh = self._tables(bench.file.connection)
@@ -36,6 +36,20 @@ class LayoutTests(SynchronousTestCase):
         bench.crash()
         self.assertEqual(self._tables(bench.file.connection), fresh)
         self.assertEqual(bench.file.connection.execute("PRAGMA user_version").fetchone(), (VERSION,))
+        (delivery,) = self.successResultOf(bench.done(bench.queue.receive(REQUESTS, 1)))
+        self.assertEqual(delivery.request.correlation_id, id)
+
+    def test_journaled(self) -> None:
+        """One of layout 4 is one of layout 5: what was accepted for later has its outbox entry, and is published."""
+        bench = BrokeredBench(journaled=True)
+        self.addCleanup(lambda: bench.close())
+        bench.server.go_away()
+        id = self.successResultOf(bench.done(bench.queue.accept(Submission(b"1"), None))).correlation_id
+        bench.file.connection.execute("DELETE FROM queues WHERE name LIKE 'journal of %'; PRAGMA user_version = 4")
+        bench.crash()
+        self.assertEqual(bench.file.connection.execute("PRAGMA user_version").fetchone(), (VERSION,))
+        bench.server.come_back()
+        bench.pass_time(6)
         (delivery,) = self.successResultOf(bench.done(bench.queue.receive(REQUESTS, 1)))
         self.assertEqual(delivery.request.correlation_id, id)
 
