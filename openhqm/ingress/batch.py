@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from hashlib import blake2b
-from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredList
 
 from openhqm.delivery.documents import acceptance_document
 from openhqm.errors import InvalidRequest, MalformedJSON, NotDurable, OpenHQMError
@@ -86,17 +83,11 @@ async def submit_batch(
     def read(index: int, text: bytes, now: float) -> tuple[Submission, IdempotencyClaim | None]:
         return read_submission(text, now, trace), None if whole is None else _claim(whole.key, index, text)
 
-    budget = StepBudget(MOST_STEPS, MOST_STEP_BYTES)
-    with door.together():
-        taking = [
-            Deferred.fromCoroutine(door.take(partial(read, index, text), partial(len, text), tenant, budget))
-            for index, text in enumerate(found)
-        ]
-    outcomes: list[tuple[bool, Any]] = await DeferredList(taking, consumeErrors=True)
+    ahead, budget = door.ahead(), StepBudget(MOST_STEPS, MOST_STEP_BYTES)
     accepted, rejected, failure = [], [], None
-    for index, (success, outcome) in enumerate(outcomes):
-        if success:
-            accepted.append(_accepted(index, outcome, door.ahead()))
+    for index, outcome in enumerate(await door.take_each(found, read, budget, tenant)):
+        if isinstance(outcome, Acceptance):
+            accepted.append(_accepted(index, outcome, ahead))
             continue
         error = outcome.value
         if not isinstance(error, OpenHQMError):  # a bug of ours
@@ -107,14 +98,12 @@ async def submit_batch(
         if failure is not None:
             raise failure
         return problem(422, f"none of the {len(found)} requests is one", instance=BATCH, rejected=rejected)
-    return Answer(202, _RAW.encode({"accepted": accepted, "rejected": rejected}))
+    return Answer(202, b'{"accepted":[%b],"rejected":%b}' % (b",".join(accepted), _RAW.encode(rejected)))
 
 
-def _accepted(index: int, acceptance: Acceptance, ahead: float) -> dict[str, Any]:
-    document: dict[str, Any] = {"index": index, **msgspec.json.decode(acceptance_document(acceptance, ahead))}
-    if acceptance.replayed:
-        document["replayed"] = True
-    return document
+def _accepted(index: int, acceptance: Acceptance, ahead: float) -> bytes:
+    replayed = b',"replayed":true' if acceptance.replayed else b""
+    return b'{"index":%d,%b%b}' % (index, acceptance_document(acceptance, ahead)[1:-1], replayed)
 
 
 def _claim(key: str, index: int, text: bytes) -> IdempotencyClaim:

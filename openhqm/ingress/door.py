@@ -6,21 +6,19 @@ This module knows no web framework. The routes of Klein and the fast path both c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
 from openhqm.delivery.long_polling import LongPolls
-from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, TooMuchQueued, UnknownRequest
+from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, UnknownRequest
 from openhqm.http1.messages import Answer, Fields
 from openhqm.http1.send_budget import SENDING
 from openhqm.ingress.answers import HTTPProblem, field, problem
-from openhqm.ingress.message_size import check_size
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.preferences import (
     cancels_on_disconnect,
@@ -29,18 +27,16 @@ from openhqm.ingress.preferences import (
     claim_of,
     prefer_wait,
 )
-from openhqm.ingress.steps import StepBudget, divided
 from openhqm.ingress.submission import read_submission
-from openhqm.ingress.unavailable import Unavailable
+from openhqm.ingress.taking import Taking
 from openhqm.interfaces import IMessageQueue, IResultStore
-from openhqm.messages import Acceptance, Child, Event, IdempotencyClaim, Record, Reply, Status, Submission
-from openhqm.policy.addressing import Addressing, scoped
-from openhqm.policy.children import DIVIDING
+from openhqm.messages import Acceptance, Event, IdempotencyClaim, Record, Reply, Status, Submission
+from openhqm.policy.addressing import Addressing
 from openhqm.policy.field_text import field_bytes
 from openhqm.policy.places import UNLIMITED, TenantPlaces
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.deferreds import Running
-from openhqm.runtime.steady_time import ahead_of, never_ahead
+from openhqm.runtime.steady_time import never_ahead
 
 HeaderField = Callable[[bytes], bytes | None]
 """The value of a header field of the request, by its name in lower case, or None."""
@@ -68,13 +64,12 @@ REPLY_FIELDS = frozenset(
 )
 
 
-class Door:
+class Door(Taking):
     """Submits, reads and cancels requests, over any queue and any store.
 
     The methods are coroutines, which the caller has to await: a request needs only one Deferred, made by the router.
-    ``longest_wait`` is the limit of a long poll in seconds. While `closed` is true, submissions are refused.
-    `addressing` says where they go, and can be exchanged. ``ahead`` says how far the time of day is ahead of the times
-    in the store, and ``has_room`` whether so many bytes of an answer can be sent now.
+    ``longest_wait`` is the limit of a long poll in seconds. ``ahead`` says how far the time of day is ahead of the
+    times in the store, and ``has_room`` whether so many bytes of an answer can be sent now.
     Requests are accepted through ``admission``; None: the queue takes each.
     """
 
@@ -93,21 +88,13 @@ class Door:
         places: TenantPlaces = UNLIMITED,
         admission: Accepts | None = None,
     ) -> None:
+        super().__init__(queue, clock, metrics, addressing, admission)
         self.store = store
         self.longest_wait = longest_wait
-        self.closed = False
         self._has_room = has_room
         self._waits, self.streams = places.waits, places.streams
         self.ahead = ahead
-        self._clock_ahead = ahead_of(clock)
         self._waiting = waiting
-        self._queue = queue
-        self.together = queue.together
-        self._admission: Accepts = admission or queue
-        self._clock = clock
-        self._metrics = metrics
-        self._unavailable = Unavailable(clock)
-        self.addressing = addressing or Addressing()
 
     @property
     def now(self) -> float:
@@ -129,63 +116,6 @@ class Door:
             return len(body) + sum(len(fields(name) or b"") for name in CARRIED)
 
         return self.take(lambda now: self._read(body, fields, now), received, tenant)
-
-    async def take(
-        self,
-        read: Callable[[float], tuple[Submission, IdempotencyClaim | None]],
-        received: Callable[[], int],
-        tenant: str | None = None,
-        budget: StepBudget | None = None,
-    ) -> Acceptance:
-        """Have the queue accept the submission that ``read`` returns; ``received`` says how many bytes it came in.
-
-        It is on behalf of ``tenant``, and the keys of each tenant are others. None: it has no tenant. ``budget`` is
-        that of all submissions of a call, where there are several.
-        The errors of ``read``; `InvalidRequest`, `MessageTooLarge`, `NotDurable`, `IdempotencyConflict`.
-        """
-        started = self._clock.seconds()
-        metrics = self._metrics
-        try:
-            if self.closed:
-                raise NotDurable("the process is stopping", retry_after=1)
-            ahead = self._clock_ahead()
-            submission, claim = read(started + ahead)
-            if tenant is not None:
-                submission = replace(submission, tenant=tenant)
-                claim = claim and replace(claim, scope=f"{tenant} {claim.scope}")
-            if ahead and submission.not_before is not None:  # callers name times of day
-                submission = replace(submission, not_before=submission.not_before - ahead)
-            follow_ups = self.addressing.follow_ups(submission)
-            children: Sequence[Child] = ()
-            if submission.metadata and not submission.metadata.keys().isdisjoint(DIVIDING):
-                submission, children = divided(submission, self.addressing, started, budget)
-            else:
-                submission = self.addressing.addressed(submission)
-            if submission.coalescing is not None:
-                submission = scoped(submission)
-            largest = self._queue.traits.largest_message
-            if largest is not None:
-                check_size(submission, received(), largest)
-                for child in children:
-                    check_size(child.submission, received(), largest)
-            publishing = self._clock.seconds()
-            # The caller may close the connection now: the request is stored all the same, and its key finds it.
-            acceptance = await self._admission.accept(submission, claim, follow_ups, children)
-        except TooMuchQueued:
-            metrics.count("limited", tenant)
-            raise
-        except NotDurable as error:
-            metrics.count("unavailable", tenant)
-            self._unavailable.note(error.reason)
-            raise
-        except OpenHQMError:
-            metrics.count("refused", tenant)
-            raise
-        now = self._clock.seconds()
-        metrics.publish.observe(now - publishing)
-        metrics.ingest.observe(now - started)
-        metrics.count("replayed" if acceptance.replayed else "accepted", tenant)
-        return acceptance
 
     def _read(self, body: bytes, fields: HeaderField, now: float) -> tuple[Submission, IdempotencyClaim | None]:
         check_json_type(field(fields, b"content-type"))

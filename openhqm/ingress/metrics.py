@@ -35,10 +35,10 @@ class DoorMetrics:
         self.open_streams = Gauge("openhqm_open_streams", "Event streams that are open.", registry=registry)
         self.open_sockets = Gauge("openhqm_open_sockets", "WebSockets that are open.", registry=registry)
 
-    def count(self, outcome: str, tenant: str | None) -> None:
-        """Count a submission of ``tenant``; None: it has none."""
-        self._submissions[outcome].inc()
-        self._tenants.inc(tenant, outcome)
+    def count(self, outcome: str, tenant: str | None, submissions: int = 1) -> None:
+        """Count so many ``submissions`` of ``tenant``; None: they have none."""
+        self._submissions[outcome].inc(submissions)
+        self._tenants.inc(tenant, outcome, submissions)
 
 
 class EndingStreamMetrics:

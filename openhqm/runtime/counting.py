@@ -80,11 +80,11 @@ class TenantCounts(Collector):
         self._counts: dict[tuple[str, str], int] = {}
         registry.register(self)
 
-    def inc(self, tenant: str | None, value: str) -> None:
-        """Count one of ``tenant``; None: it has none."""
-        if self._tenants and tenant is not None:
+    def inc(self, tenant: str | None, value: str, by: int = 1) -> None:
+        """Count ``by`` more of ``tenant``; None: it has none."""
+        if self._tenants and tenant is not None and by:
             key = (tenant if tenant in self._tenants else OTHER, value)
-            self._counts[key] = self._counts.get(key, 0) + 1
+            self._counts[key] = self._counts.get(key, 0) + by
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """The counter's samples."""
@@ -114,10 +114,10 @@ class Durations(Collector):
         self._sum = 0.0
         registry.register(self)
 
-    def observe(self, seconds: float) -> None:
-        """Count a duration in seconds."""
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count a duration in seconds, so many times."""
+        self._counts[bisect_left(self._bounds, seconds)] += times
+        self._sum += seconds * times
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """The histogram's samples. Each bucket includes the buckets below it."""
