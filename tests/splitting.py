@@ -56,6 +56,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_stopped_process": 15,
     "tests.kafka.test_backend": 400,
     "tests.ingress.test_tenants": 75,
+    "tests.kafka.test_bad_input": 15,
     "tests.kafka.test_broker": 45,
     "tests.kafka.test_contract": 130,
     "tests.kafka.test_credentials": 40,

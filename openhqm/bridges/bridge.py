@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.bridges.failures import failed_message
-from openhqm.bridges.reading import Reader, Reading
+from openhqm.bridges.reading import Reader, Reading, size_of
 from openhqm.brokered.acks import AckTracker
 from openhqm.errors import (
     IdempotencyConflict,
@@ -36,6 +36,7 @@ from openhqm.interfaces import Acks, IBrokerDelivery, IForeignBroker, IMessageQu
 from openhqm.messages import Acceptance, DeadLetter, Reply, Status
 from openhqm.policy.queue_names import BACKLOG
 from openhqm.policy.reason_classes import ReasonClass
+from openhqm.queue.message_size import check_size
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import Running, deferred
@@ -274,7 +275,10 @@ class Bridge:
         accept, submission, follow_ups = self._admission.accept, reading.submission, reading.follow_ups
         properties = entry.delivery.message.properties
         is_new = properties is not None and properties.duplicate is False and not reading.certain
+        largest = self._queue.traits.largest_message
         try:
+            if largest is not None:  # the broker of the queue would refuse it, and for ever
+                check_size(submission, size_of(entry.delivery.message), largest)
             try:
                 accepted = await accept(submission, reading.claim, follow_ups)
             except IdempotencyConflict:  # another message has the same identity

@@ -54,6 +54,13 @@ class Reading(msgspec.Struct, frozen=True):
     follow_ups: tuple[Submission, ...]
 
 
+def size_of(message: Message) -> int:
+    """How many bytes a request is made of at most. Its topic is in it several times."""
+    about = message.properties or Properties()
+    fields = sum(len(name) + len(value) for name, value in message.headers.items())
+    return len(message.body) + fields + len(message.key or "") + 4 * (len(about.topic) + LONGEST_IDENTITY)
+
+
 def never_away(endpoint: str | None) -> bool:
     """No endpoint is away."""
     return False

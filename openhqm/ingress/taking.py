@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from openhqm.errors import NotDurable, OpenHQMError, TooMuchQueued
-from openhqm.ingress.message_size import check_size
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.steps import StepBudget, divided
 from openhqm.ingress.unavailable import Unavailable
@@ -19,6 +18,7 @@ from openhqm.interfaces import IMessageQueue
 from openhqm.messages import Acceptance, Child, IdempotencyClaim, Submission
 from openhqm.policy.addressing import Addressing, scoped
 from openhqm.policy.children import DIVIDING
+from openhqm.queue.message_size import check_size
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.steady_time import ahead_of
 

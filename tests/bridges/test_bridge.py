@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -472,6 +473,18 @@ class BridgeTests(SynchronousTestCase):
         self.broker.deliver(message(b'"%b"' % (b"x" * 98)), message(b"2"))
         self.assertEqual(len(self.successResultOf(self.queue.dead_letters(0, 10))), 1)
         self.assertEqual(len(self.broker.acknowledged), 2)
+
+    def test_too_long_for_the_queue(self) -> None:
+        """So is one whose request, headers and metadata included, is longer than the broker of the queue takes."""
+        for taken, body, headers in ((1, b"1", {}), (0, b'"%b"' % (b"x" * 98), {}), (0, b"1", {"X-A": "b" * 300})):
+            self.make()
+            self.queue.traits = attrs.evolve(self.queue.traits, largest_message=250)
+            self.broker.deliver(message(body, headers=headers), message(b"2"))
+            letters = self.successResultOf(self.queue.dead_letters(0, 10))
+            self.assertEqual(len(letters), 1 - taken, (body, headers))
+            self.assertEqual(len(self.broker.acknowledged), 2)
+            if letters:
+                self.assertIn("the queue takes at most 250", letters[0][1].reason)
 
     def test_acknowledged_at_the_ending(self) -> None:
         """Where that is asked for, a message is acknowledged when its request has ended."""

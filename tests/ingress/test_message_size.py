@@ -18,12 +18,12 @@ from openhqm.delivery.long_polling import LongPolls
 from openhqm.errors import MessageTooLarge
 from openhqm.http1.messages import FullRequest
 from openhqm.ingress.door import Door
-from openhqm.ingress.message_size import GROWTH, OWN_BYTES, check_size
 from openhqm.ingress.metrics import DoorMetrics
 from openhqm.ingress.proxied import Proxied, proxied_submission
 from openhqm.ingress.submission import read_submission
 from openhqm.messages import Depth, Request, Submission
 from openhqm.policy.addressing import Addressing
+from openhqm.queue.message_size import GROWTH, OWN_BYTES, check_size
 from openhqm.testing import REQUESTS
 from tests import hypothesis_profile  # noqa: F401
 from tests.ingress.test_fast_path import InMemoryServer
