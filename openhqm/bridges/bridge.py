@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openhqm.bridges.failures import failed_message
+from openhqm.bridges.held_claims import HeldClaims
 from openhqm.bridges.reading import Reader, Reading, size_of
 from openhqm.brokered.acks import AckTracker
 from openhqm.errors import (
@@ -109,7 +110,8 @@ class Bridge:
     the queue takes none, no further ones are asked for. ``endings``: a message is acknowledged when its request has
     ended; None: when it is accepted. With ``endings``, a message that fails for good is published into the channel
     ``failures`` before it is acknowledged; None: its dead letter here is enough. Messages of one partition are accepted
-    one after the other. They are accepted through ``admission``; None: the queue takes each.
+    one after the other. They are accepted through ``admission``; None: the queue takes each. ``claims`` are those that
+    they are accepted under.
     """
 
     _log = Logger()
@@ -125,6 +127,7 @@ class Bridge:
         clock: IReactorTime,
         random: Callable[[], float],
         counts: Counts,
+        claims: HeldClaims,
         *,
         most: int,
         endings: Endings | None = None,
@@ -141,6 +144,7 @@ class Bridge:
         self._clock = clock
         self._random = random
         self._counts = counts
+        self._claims = claims
         self._most = most
         self._endings = endings
         self._failures = failures
@@ -174,6 +178,7 @@ class Bridge:
         if self._under_way:
             self._idle = Deferred()
             await self._idle
+        await self._claims.flush()
 
     # What the broker says
 
@@ -210,6 +215,7 @@ class Bridge:
     def _revoked(self, reason: str, entry: _Entry) -> None:
         """It comes again. What is being accepted goes on: its claim recognises it then."""
         entry.revoked = True
+        self._claims.revoked(entry.delivery)
         self._acks.revoked(entry.delivery)
 
     # Accepting
@@ -338,15 +344,19 @@ class Bridge:
     def _done(self, entry: _Entry) -> None:
         """Nothing is left to do for it."""
         watch, entry.watch = entry.watch, None  # or they would know each other until a garbage collection
+        if entry.reading is not None and entry.reading.certain and entry.reading.claim is not None:
+            self._claims.hold(entry.delivery, entry.reading.claim)
         self._acks.done(entry.delivery)
         if self._broker.acks is Acks.EACH and watch is not None:  # else it may be revoked before it is its turn
             watch.over()
 
     def _ack(self, delivery: IBrokerDelivery) -> None:
-        delivery.ack().addErrback(self._not_acknowledged)
+        acknowledging = delivery.ack().addCallback(lambda _: self._claims.acknowledged(delivery))
+        acknowledging.addErrback(self._not_acknowledged, delivery)
 
-    def _not_acknowledged(self, failure: Failure) -> None:
+    def _not_acknowledged(self, failure: Failure, delivery: IBrokerDelivery) -> None:
         failure.trap(NotDurable)
+        self._claims.revoked(delivery)
         reason = failure.getErrorMessage()
         self._log.debug("bridge {name} could not acknowledge a message: {reason}", name=self.name, reason=reason)
 

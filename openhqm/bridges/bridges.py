@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from openhqm.bridges.bridge import OUTCOMES, Bridge
 from openhqm.bridges.endings import StoreEndings
 from openhqm.bridges.formats import CheckSubmission, Formats, ReadSubmission
+from openhqm.bridges.held_claims import HeldClaims
 from openhqm.bridges.reading import Reader, never_away
 from openhqm.config.bridge_rules import foreign_channels
 from openhqm.config.bridges import Bridge as BridgeSettings
@@ -68,6 +69,7 @@ class Bridges:
                 clock,
                 random.random,
                 counts,
+                HeldClaims(store, clock, broker.acks, each.seen_seconds),
                 most=each.most,
                 endings=StoreEndings(store) if each.acknowledge == "ending" else None,
                 failures=each.dead_letters,

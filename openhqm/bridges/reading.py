@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from openhqm.bridges.formats import Formats
+from openhqm.bridges.held_claims import HELD_SECONDS
 from openhqm.config.bridges import NONE, STRICT, Bridge, replies_of
 from openhqm.config.inbox import Inbox
 from openhqm.errors import InvalidRequest, UnreadableMessage
@@ -131,7 +132,7 @@ class Reader:
         if identity is not None:
             digest = blake2b(message.body, digest_size=16)
             digest.update(about.topic.encode("utf-8", "surrogatepass"))
-            seconds = bridge.seen_seconds if certain else SEEN_BRIEFLY_SECONDS
+            seconds = HELD_SECONDS if certain else SEEN_BRIEFLY_SECONDS
             claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
         return Reading(submission, claim, certain, follow_ups)
 

@@ -104,7 +104,7 @@ class Bridge:
     may be neither accepted nor acknowledged. ``reply`` None: a reply goes to the message's own address, if it has
     one. ``dead_letters`` is the channel of the same broker into which a message that fails for good is published.
     ``required`` is what has to be kept (`openhqm.policy.guarantees`). The requests are on behalf of ``tenant``, whose
-    keys may read them. ``seen_seconds``: for so long a message that comes again is recognised. ``order``: the
+    keys may read them. ``seen_seconds``: for so long after its acknowledgement a message is recognised. ``order``: the
     messages of one key are worked on one after the other, all are, or none.
     """
 

@@ -230,3 +230,9 @@ class IResultStore(Interface):
 
         Cancelling the Deferred does not take that back.
         """
+
+    def let_expire(claims: Sequence[IdempotencyClaim]) -> Deferred[None]:
+        """The key of each is free once its ``lifetime`` from now is over, whatever it was taken for. `NotDurable`.
+
+        A key that is free stays so, and one that holds a request with another fingerprint is left alone.
+        """

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from openhqm.codec import request_size, size_with
-from openhqm.errors import IdempotencyConflict, NotDurable, QueueFull
+from openhqm.errors import NotDurable, QueueFull
 from openhqm.interfaces import IDelivery, IMessageQueue, IShares, QueueTraits
 from openhqm.memory.children import Children
 from openhqm.memory.coalescing import CoalesceKeys
@@ -90,7 +90,7 @@ class MemoryQueue:
         self._looks_at = NEVER
         self._queues: dict[str, LocalQueue] = {}
         self._shared = SharedQueues(clock, lambda name: self._queue(name).waiters)
-        self._claims: dict[tuple[str, str], tuple[bytes, Acceptance]] = {}
+        self._claims = results.claims
         self._children = Children(clock, ids, self._let_go, results.note_ending, results.note_step)
         results.on_ending.append(self._ended)
 
@@ -189,11 +189,8 @@ class MemoryQueue:
         follow_ups: Sequence[Submission],
         children: Sequence[Child],
     ) -> Acceptance | QueueFull:
-        if claim is not None and (claim.scope, claim.key) in self._claims:
-            fingerprint, first = self._claims[claim.scope, claim.key]
-            if fingerprint != claim.fingerprint:
-                raise IdempotencyConflict(claim.key)
-            return replace(first, replayed=True, follow_ups=())
+        if claim is not None and (first := self._claims.find(claim)) is not None:
+            return first
         if claim is not None and claim.repeats_only:
             raise no_repeat()
         if len(self._results) >= MOST_REQUESTS:
@@ -220,9 +217,7 @@ class MemoryQueue:
         held = tuple(self._hold(key, follow_up, now) for follow_up in follow_ups)
         acceptance = Acceptance(request.correlation_id, now, follow_ups=held)
         if claim is not None:
-            claim_key = (claim.scope, claim.key)
-            self._claims[claim_key] = (claim.fingerprint, acceptance)
-            self._timers.at(now + claim.lifetime, lambda: self._forget_claim(claim_key))
+            self._claims.take(claim, acceptance)
         if children:
             self._results.children = self._children
             self._children.add(key, request, [(self._keep(each.submission, now), each) for each in children])
@@ -296,9 +291,6 @@ class MemoryQueue:
         accepted = self._take(redriven(self._letters.find(number)))
         self._letters.take(number)
         return accepted
-
-    def _forget_claim(self, key: tuple[str, str]) -> None:
-        del self._claims[key]
 
     def _queue(self, name: str) -> LocalQueue:
         queue = self._queues.get(name)

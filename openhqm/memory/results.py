@@ -16,8 +16,9 @@ from zope.interface import implementer
 from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
 from openhqm.memory.children import Children
+from openhqm.memory.claims import Claims
 from openhqm.memory.ending_log import MemoryEndingLog
-from openhqm.messages import DeadLetter, Event, Record, Reply, Status
+from openhqm.messages import DeadLetter, Event, IdempotencyClaim, Record, Reply, Status
 from openhqm.policy.history import PIECE_EVENTS, check_progress
 from openhqm.policy.ids import CorrelationIds
 from openhqm.queue.endings import cancelled, past_deadline
@@ -47,6 +48,7 @@ class MemoryResults:
         self.completion_token = ids.completion_token
         self._ttl = ttl
         self._timers = TimerQueue(clock)
+        self.claims = Claims(clock, self._timers)
         self._watchers = Watchers()
         self._entries: dict[int, _Entry] = {}
         self._newest = 0
@@ -78,6 +80,9 @@ class MemoryResults:
 
     def progress(self, correlation_id: str, detail: dict[str, Any]) -> Deferred[None]:
         return maybeDeferred(self._progress, correlation_id, detail)
+
+    def let_expire(self, claims: Sequence[IdempotencyClaim]) -> Deferred[None]:
+        return maybeDeferred(self.claims.let_expire, claims)
 
     def start(self) -> None:
         """Nothing is left from an earlier process."""

@@ -12,11 +12,12 @@ from zope.interface import implementer
 from openhqm.codec import decode_reply, encode_reply
 from openhqm.errors import AlreadyEnded, ExpiredRequest, UnknownRequest
 from openhqm.interfaces import IResultStore
-from openhqm.messages import Event, Record, Reply, Status
+from openhqm.messages import Event, IdempotencyClaim, Record, Reply, Status
 from openhqm.policy.foreign import reply_fields
 from openhqm.policy.history import MOST_EVENTS, PIECE_BYTES, PIECE_EVENTS, check_progress
 from openhqm.queue.endings import cancelled
 from openhqm.redis.children import RedisChildren
+from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.deadlines import Deadlines
 from openhqm.redis.ending_log import RedisEndingLog
@@ -124,6 +125,10 @@ class RedisResults:
             check_progress(MOST_EVENTS + 1, b"")
         if answer in (b"ended", b"lost"):
             await self._open(correlation_id)
+
+    @deferred
+    async def let_expire(self, claims: Sequence[IdempotencyClaim]) -> None:
+        await self._redis.run("let_expire", *(value for claim in claims for value in claim_arguments(claim)))
 
     async def _open(self, correlation_id: str) -> Record:
         before = await self.find(correlation_id)

@@ -45,6 +45,7 @@ NAMES = (
     "ledger_take_due",
     "ledger_turn",
     "ledger_withdraw",
+    "let_expire",
     "log_keep",
     "log_read",
     "oldest",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import apsw
@@ -44,6 +45,14 @@ def take_claim(
 def drop_claim(connection: apsw.Connection, claim: IdempotencyClaim, key: int) -> None:
     """The idempotency key is free again, if it was for ``key``."""
     connection.execute("DELETE FROM claims WHERE digest = ? AND key = ?", (_digest(claim), key))
+
+
+def let_expire(connection: apsw.Connection, claims: Sequence[IdempotencyClaim], now: float) -> None:
+    """See `IResultStore.let_expire`."""
+    connection.executemany(
+        "UPDATE claims SET expires = ? WHERE digest = ? AND fingerprint = ?",
+        [(now + claim.lifetime, _digest(claim), claim.fingerprint) for claim in claims],
+    )
 
 
 def _digest(claim: IdempotencyClaim) -> bytes:

@@ -19,13 +19,14 @@ from zope.interface import implementer
 from openhqm.codec import HEAD_BYTES, decode_reply, encode_reply, tenant_of
 from openhqm.errors import AlreadyEnded, ExpiredRequest, NotDurable, UnknownRequest
 from openhqm.interfaces import IResultStore
-from openhqm.messages import Event, Record, Reply, Status
+from openhqm.messages import Event, IdempotencyClaim, Record, Reply, Status
 from openhqm.policy.history import PIECE_BYTES, PIECE_EVENTS, check_progress
 from openhqm.queue.endings import cancelled, past_deadline
 from openhqm.queue.watchers import Watchers
 from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.reactor_budget import ReactorBudget
 from openhqm.sqlite.childless import Childless
+from openhqm.sqlite.claims import let_expire
 from openhqm.sqlite.ending_log import SqliteEndingLog
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.schema import channel_of, last_key, queue_of_key
@@ -85,6 +86,10 @@ class SqliteResults:
         before = self._find(correlation_id)
         await self.end(correlation_id, cancelled(before.correlation_id, self._clock.seconds(), before.attempt))
         return before
+
+    def let_expire(self, claims: Sequence[IdempotencyClaim]) -> Deferred[None]:
+        now = self._clock.seconds()
+        return self._file.write(lambda connection: let_expire(connection, claims, now))
 
     # For targets that finish a request later
 

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces import IResultStore
-from openhqm.messages import Event, Record, Reply
+from openhqm.messages import Event, IdempotencyClaim, Record, Reply
 
 
 @implementer(IResultStore)
@@ -46,6 +46,9 @@ class NullResultStore:
         return maybeDeferred(_elsewhere)
 
     def cancel(self, correlation_id: str) -> Deferred[Record]:
+        return maybeDeferred(_elsewhere)
+
+    def let_expire(self, claims: Sequence[IdempotencyClaim]) -> Deferred[None]:
         return maybeDeferred(_elsewhere)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from twisted.internet.defer import gatherResults
 
 from openhqm.errors import IdempotencyConflict
@@ -46,3 +47,16 @@ class IdempotencyKeys(Base):
         await self.bench.pass_time(101)
         again = await self.accept(claim=claim)
         self.assertNotEqual(first.correlation_id, again.correlation_id)
+
+    async def test_let_expire(self) -> None:
+        """A key is free again by the lifetime that it was given last, and only by one for the same request."""
+        claim = IdempotencyClaim("key", b"print", lifetime=10_000.0)
+        shorter = replace(claim, lifetime=100.0)
+        first = await self.accept(claim=claim)
+        await self.do(self.bench.store.let_expire([replace(shorter, fingerprint=b"o"), replace(shorter, key="free")]))
+        await self.bench.pass_time(101)
+        again = await self.accept(claim=claim)
+        self.assertEqual(again, Acceptance(first.correlation_id, first.submitted_at, replayed=True))
+        await self.do(self.bench.store.let_expire([shorter]))
+        await self.bench.pass_time(101)
+        self.assertFalse((await self.accept(claim=claim)).replayed)

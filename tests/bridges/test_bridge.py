@@ -16,6 +16,7 @@ from zope.interface import implementer
 from openhqm.bridges.bridge import OUTCOMES, Bridge
 from openhqm.bridges.endings import StoreEndings
 from openhqm.bridges.formats import Formats
+from openhqm.bridges.held_claims import HeldClaims
 from openhqm.bridges.reading import Reader, Reading
 from openhqm.codec import decode_dead_letter, encode_dead_letter
 from openhqm.config.bridges import Bridge as Settings
@@ -81,6 +82,7 @@ class Foreign:
         self.receiver: IReceiver | None = None
         self.published: list[tuple[str, Message]] = []
         self.refuses = False
+        self.loses_acknowledgements = False
 
     def deliver(self, *messages: Message) -> None:
         self.kept += messages
@@ -106,6 +108,8 @@ class Foreign:
         if delivery not in self.out:
             return False
         self.out.remove(delivery)
+        if self.loses_acknowledgements:
+            return False
         self.acknowledged.append(delivery.message.body)
         self.deliver()
         return True
@@ -199,6 +203,7 @@ class BridgeTests(SynchronousTestCase):
             self.clock,
             lambda: 0.5,
             counts,
+            HeldClaims(self.store, self.clock, acks, made.seen_seconds),
             most=MOST,
             endings=StoreEndings(self.store) if ending else None,
             failures=self.failures,
@@ -267,10 +272,28 @@ class BridgeTests(SynchronousTestCase):
             self.make(seen_seconds=seconds)
             record = Message(b"1", {}, None, Properties(topic="a/b", message_id="orders/0/7"))
             self.broker.deliver(record)
+            self.clock.advance(1.0)  # claims are made short together
             self.clock.advance(2 * 86400.0)
             self.broker.deliver(record)
             self.assertEqual(self.payloads(), payloads)
             self.assertEqual(self.broker.acknowledged, [b"1", b"1"])
+
+    def test_delivered_again_after_an_outage(self) -> None:
+        """A message is recognised for as long as its broker has no acknowledgement of it, also a week later."""
+        for acks in (Acks.EACH, Acks.IN_ORDER):
+            self.make(acks, seen_seconds=60)
+            record = Message(b"1", {}, None, Properties(topic="a/b", message_id="orders/0/7"))
+            self.broker.loses_acknowledgements = True
+            self.broker.deliver(record)
+            self.clock.advance(7 * 86400.0)
+            self.broker.loses_acknowledgements = False
+            self.broker.deliver(record)
+            self.assertEqual(self.payloads(), [b"1"])
+            self.successResultOf(self.deliveries[0].ack())
+            self.clock.advance(1.0)
+            self.clock.advance(2 * 3600.0)  # acknowledged: one that comes now was asked for
+            self.broker.deliver(record)
+            self.assertEqual(self.payloads(), [b"1"])
 
     def test_identity_used_again(self) -> None:
         """A message that is not delivered again is a new one, also with the identity and the content of an old one."""
