@@ -92,6 +92,7 @@ class Reader:
         self._is_away = is_away
         self._partition_key = _compiled(bridge.partition_key)
         self._path = _compiled(bridge.path)
+        self._reply_broker = None if bridge.reply == NONE else bridge.reply_broker
         reply = bridge.reply_channel
         self._reply_topic = _compiled(None if reply is None else reply.topic)
         self._scope = f"bridge {bridge.name}"
@@ -210,8 +211,8 @@ class Reader:
         return replace(found, metadata=metadata, **self._fixed)
 
     def _follow_up(self, submission: Submission, key: str | None, about: Properties) -> Submission | None:
-        broker = self._bridge.reply_broker
-        if broker is None or self._bridge.reply == NONE:
+        broker = self._reply_broker
+        if broker is None:
             return None
         if self._reply_topic is not None:
             channel = self._reply_topic.fill(Document(submission), one_level)

@@ -35,6 +35,9 @@ def take_apart(entry: Fields) -> tuple[bytes | None, str | None, dict[bytes, byt
     The content is the field ``payload``, ``body`` or ``data``, or the only field beside ``reply_to``. Raises
     `UnreadableMessage` where a field is repeated.
     """
+    entry = list(entry)
+    if len(entry) == 1 and entry[0][0] != REPLY_TO.encode():
+        return entry[0][1], None, {}
     fields: dict[bytes, bytes] = {}
     seen: set[bytes] = set()
     for name, value in entry:

@@ -29,26 +29,21 @@ class RedisLoad:
     """What is open in ``redis``, for all processes that share it, kept within ``limits``."""
 
     def __init__(self, redis: Redis, ttl: float, limits: Limits) -> None:
-        self.limits = limits
         self._redis = redis
-        self._behind: int | None = 0  # up to where `index_open.lua` has looked; None: at everything
+        self._behind: int | None  # up to where `index_open.lua` has looked; None: at everything
         self._ttl = ttl
         self._room = RoomMaker(self._make_room)
+        self.limit(limits)
 
     def limit(self, limits: Limits) -> None:
-        """Other limits hold from now on."""
+        """Other limits hold from now on.
+
+        ``values`` are the limits for the scripts that accept, and ``exempt`` those for what counts, and is never
+        refused.
+        """
         self.limits = limits
+        self.values, self.exempt = self._values(""), self._values("1")
         self._behind = 0
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """The limits, for the scripts that accept."""
-        return self._values("")
-
-    @property
-    def exempt(self) -> tuple[str, ...]:
-        """The same for what counts, and is never refused."""
-        return self._values("1")
 
     def _values(self, exempt: str) -> tuple[str, ...]:
         limits = self.limits

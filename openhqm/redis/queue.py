@@ -128,6 +128,8 @@ class RedisQueue:
         follow_ups: Sequence[Submission] = (),
         children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
+        if not children and not self._load.limits.any:
+            return cast(Deferred[Acceptance], self._accept(submission, claim, NO_SOURCE, follow_ups, self._load.values))
         accept = partial(self._accept, submission, claim, NO_SOURCE, follow_ups, self._load.values)
         if children:
             held = [value for each in follow_ups for value in self._held_back(each)]

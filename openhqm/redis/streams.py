@@ -219,8 +219,7 @@ class StreamSubscription:
     def _acknowledge_all(self) -> None:
         done, self._done = self._done, {}
         for id in done:
-            # What a receiver has added to it refers to the delivery: freed at once, it is none of the collector's work.
-            self._out.pop(id).revoked = Deferred()
+            del self._out[id]
         self._wake()
         if self._deletes:
             asked = self._command("EVAL", ACKNOWLEDGE, 1, self._stream, self._name, *done)
