@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+CONTROLS = bytes({*range(32), 127} - {9})
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """The client frames the request itself."""
 
@@ -48,7 +49,8 @@ class FieldTemplate:
 
     def fill(self, values: Sequence[bytes]) -> FieldLines:
         """The fields with the ``values`` of a request, in their order. `ValueError` for one that cannot be sent."""
-        if CONTROL.search(b"".join(values)) is not None:
+        text = b"".join(values)
+        if len(text.translate(None, CONTROLS)) != len(text):
             raise ValueError("the value of a header field of the request has a control character")
         return FieldLines(self._text % tuple(values))
 

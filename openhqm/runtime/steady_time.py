@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 TOLERATED_SECONDS = 0.5
@@ -21,11 +22,7 @@ TOLERATED_SECONDS = 0.5
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
-def _since_start(read: Callable[[int], float] = time.clock_gettime, clock: int = _BOOTTIME or 0) -> float:
-    return read(clock)
-
-
-_elapsed = _since_start if _BOOTTIME is not None else time.monotonic
+_elapsed = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
 
 
 class SteadyTime:

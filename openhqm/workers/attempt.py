@@ -281,11 +281,12 @@ class Attempt:
         most = context.policy.max_retries + 1
         replayed = self._call is not None and self._call.replayed
         work = Work(delivery.request, delivery.attempt, limit, context.clock, self._report, most, replayed)
-        inner = context.handlers.run(work).addErrback(as_failure)
-        if inner.called and not inner.paused:
-            return await inner
+        inner = context.handlers.run(work)
         if context.handlers.keeps_time:
             return await self._until_ended(inner)
+        inner.addErrback(as_failure)
+        if inner.called and not inner.paused:
+            return await inner
         return await self._until_stopped(inner, limit)
 
     async def _until_ended(self, inner: Deferred[Any]) -> Any:

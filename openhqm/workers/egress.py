@@ -97,7 +97,8 @@ class Egress:
                 raise Reject(str(error)) from None
             except UnicodeError as error:
                 raise Reject(f"the request cannot be sent to {self._target.name}: {error}") from None
-            return answered.addErrback(forwarding.explain).addCallback(self._judged, method, credentials, about)
+            judging = method, credentials, about
+            return answered.addCallbacks(self._judged, forwarding.explain, judging)
 
         # No coroutine, for this is done for each request.
         credentials = self._credentials.at_hand()
