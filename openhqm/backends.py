@@ -55,8 +55,8 @@ from openhqm.rabbitmq.settings import RabbitMQSettings
 from openhqm.redis import backend as redis
 from openhqm.redis import settings as redis_settings
 from openhqm.redis.address import parse_address as parse_redis_address
+from openhqm.redis.address import stream_fault
 from openhqm.redis.driver import check_installed as check_txredisapi
-from openhqm.redis.foreign import RedisStreams, stream_fault
 from openhqm.redis.settings import RedisSettings
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite import backend as sqlite
@@ -91,6 +91,8 @@ class Row(Product):
 
 
 def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
+    from openhqm.redis.foreign import RedisStreams
+
     check_txredisapi("brokers")
     return RedisStreams(
         parse_redis_address(ours.url), ours.key_prefix, clock, random.random, seconds=ours.timeout_seconds
@@ -98,6 +100,8 @@ def _foreign_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
 
 
 def _inbox_redis(ours: RedisSettings, clock: IReactorTime) -> IForeignBroker:
+    from openhqm.redis.foreign import RedisStreams
+
     check_txredisapi()
     address = parse_redis_address(ours.url)
     return RedisStreams(address, ours.key_prefix, clock, random.random, seconds=ours.timeout_seconds, deletes=True)

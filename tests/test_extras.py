@@ -137,7 +137,9 @@ class ExtrasTests(SynchronousTestCase):
             self.assertRegex(page, rf"(?m)^\| `{extra}` \|.*\[{extra}\]'` \|$")
 
     def test_loaded(self) -> None:
-        """Neither ``import openhqm`` nor a start without a configuration loads a package of an extra."""
+        """Neither ``import openhqm`` nor a start without a configuration loads a package of an extra, or the clients of
+        a product.
+        """
         directory = Path(self.mktemp())
         directory.mkdir()
         command = [sys.executable, "-c", LOADS]
@@ -146,10 +148,12 @@ class ExtrasTests(SynchronousTestCase):
             command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         self.assertEqual(done.returncode, 0, done.stderr)
-        alone, started = (
-            {module.partition(".")[0] for module in modules} for modules in json.loads(done.stdout.splitlines()[-1])
-        )
+        loaded = json.loads(done.stdout.splitlines()[-1])
+        alone, started = ({module.partition(".")[0] for module in modules} for modules in loaded)
         optional = optional_modules(self.packages)
         self.assertLessEqual({"paho", "pika", "confluent_kafka"}, optional)
         self.assertEqual((alone & optional, started & optional), (set(), set()))
         self.assertEqual(alone & {"twisted", "klein", "apsw"}, set())
+        products = ("event_hubs", "kafka", "mqtt", "pubsub", "rabbitmq", "redis", "sqs")
+        clients = {f"openhqm.{product}.{each}" for product in products for each in ("broker", "foreign", "queue")}
+        self.assertEqual(clients & set(loaded[1]), set())

@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.model import Settings
-from openhqm.event_hubs.broker import EventHubsBroker
 from openhqm.event_hubs.settings import LARGEST_MESSAGE, EventHubsSettings, check_connection
 from openhqm.interfaces import IForeignBroker
 from openhqm.kafka.errors import check_installed
-from openhqm.kafka.foreign import KafkaForeignBroker
 from openhqm.kafka.making import FOREIGN as KAFKA_FOREIGN
 from openhqm.queue.backend import MadeBroker, RunCommit
+
+if TYPE_CHECKING:
+    from openhqm.event_hubs.broker import EventHubsBroker
 
 FOREIGN = attrs.evolve(KAFKA_FOREIGN, unused=("consumer_group", "prefix", "lost_after_seconds"), check=check_connection)
 
@@ -28,10 +30,14 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Made
 
 def make_foreign(ours: EventHubsSettings, clock: IReactorTime) -> IForeignBroker:
     """A broker that other programs use. `ConfigurationError` where its package is missing."""
+    from openhqm.kafka.foreign import KafkaForeignBroker
+
     return KafkaForeignBroker(_broker(ours, clock, "brokers", ours=False))
 
 
 def _broker(settings: EventHubsSettings, clock: IReactorTime, key: str, *, ours: bool) -> EventHubsBroker:
+    from openhqm.event_hubs.broker import EventHubsBroker
+
     check_installed("azure_eventhubs", "event-hubs", key)
     return EventHubsBroker(
         settings.properties,

@@ -15,19 +15,9 @@ from openhqm.interfaces.broker import REPLY_CHANNEL
 from openhqm.kafka.broker import KafkaBroker
 from openhqm.kafka.messages import CONTENT_TYPE, CORRELATION, REPLY_TOPIC
 from openhqm.kafka.partitions import KafkaDelivery
+from openhqm.kafka.settings import topic_fault
 
-LONGEST_NAME = 249
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _TEXT = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
-
-
-def topic_fault(name: str) -> str | None:
-    """What keeps ``name`` from being that of a topic, or None. The rule is Kafka's (``Topic.validate``)."""
-    if name in ("", ".", ".."):
-        return "is no name of a topic"
-    if not _NAME.fullmatch(name):
-        return "has characters besides letters, digits, '.', '_' and '-'"
-    return f"has more than {LONGEST_NAME} characters" if len(name) > LONGEST_NAME else None
 
 
 @implementer(IForeignBroker)

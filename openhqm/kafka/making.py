@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.test_backends -*-
-"""How a `KafkaBroker` is made of what an operator has decided. Nothing here does I/O."""
+"""How a `KafkaBroker` is made of what an operator has decided. Nothing here does I/O.
+
+The client is imported when Kafka is configured, and not before.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels
 from openhqm.interfaces import IForeignBroker
-from openhqm.kafka.broker import KafkaBroker
 from openhqm.kafka.errors import check_installed
-from openhqm.kafka.foreign import KafkaForeignBroker, topic_fault
-from openhqm.kafka.settings import KafkaSettings, check_connection
+from openhqm.kafka.settings import KafkaSettings, check_connection, topic_fault
 from openhqm.queue.backend import MadeBroker, RunCommit
 
 FOREIGN = ForeignChannels(
@@ -30,6 +31,8 @@ FOREIGN = ForeignChannels(
 
 def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
     """The broker that our queue is in. `ConfigurationError` where its package is missing."""
+    from openhqm.kafka.broker import KafkaBroker
+
     check_installed()
     ours = settings.queue.of(KafkaSettings)
     broker = KafkaBroker(
@@ -47,6 +50,9 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Made
 
 def make_foreign(ours: KafkaSettings, clock: IReactorTime) -> IForeignBroker:
     """A broker that other programs use. `ConfigurationError` where its package is missing."""
+    from openhqm.kafka.broker import KafkaBroker
+    from openhqm.kafka.foreign import KafkaForeignBroker
+
     check_installed(key="brokers")
     broker = KafkaBroker(
         ours.properties,

@@ -17,8 +17,18 @@ from openhqm.config.validators import between, not_empty, one_of
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 LARGEST_MESSAGE = 1_000_000
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+\Z")
+LONGEST_TOPIC = 249
 LONGEST_NAME = 200
-"""What the longest request queue and prefix may have together: a topic's name has at most 249 characters."""
+"""What the longest request queue and prefix may have together, in a topic's name."""
+
+
+def topic_fault(name: str) -> str | None:
+    """What keeps ``name`` from being that of a topic, or None. The rule is Kafka's (``Topic.validate``)."""
+    if name in ("", ".", ".."):
+        return "is no name of a topic"
+    if not _TOPIC.fullmatch(name):
+        return "has characters besides letters, digits, '.', '_' and '-'"
+    return f"has more than {LONGEST_TOPIC} characters" if len(name) > LONGEST_TOPIC else None
 
 
 @attrs.frozen

@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.test_backends -*-
-"""How MQTT is made of the settings, and how the topics of other programs are named in it."""
+"""How MQTT is made of the settings, and how the topics of other programs are named in it.
+
+The client is imported when MQTT is configured, and not before.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,7 @@ from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels
 from openhqm.interfaces import IForeignBroker
 from openhqm.mqtt.address import covers, filter_fault, topic_fault
-from openhqm.mqtt.broker import MQTTBroker
 from openhqm.mqtt.connecting import check_installed
-from openhqm.mqtt.foreign import MQTTForeignBroker
 from openhqm.mqtt.settings import MQTTSettings
 from openhqm.queue.backend import MadeBroker, RunCommit
 
@@ -33,6 +34,8 @@ FOREIGN = ForeignChannels(
 
 def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
     """The broker in which our queue is. `ConfigurationError` where paho is missing."""
+    from openhqm.mqtt.broker import MQTTBroker
+
     check_installed()
     ours = settings.queue.of(MQTTSettings)
     broker = MQTTBroker(
@@ -49,6 +52,8 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Made
 
 def make_foreign(ours: MQTTSettings, clock: IReactorTime) -> IForeignBroker:
     """A broker of other programs. `ConfigurationError` where paho is missing."""
+    from openhqm.mqtt.foreign import MQTTForeignBroker
+
     check_installed()
     return MQTTForeignBroker(
         ours.address,

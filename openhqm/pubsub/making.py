@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.test_backends -*-
-"""How a `PubSubBroker` is made of what an operator has decided. Nothing here does I/O."""
+"""How a `PubSubBroker` is made of what an operator has decided. Nothing here does I/O.
+
+The client is imported when Pub/Sub is configured, and not before.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,6 @@ from twisted.internet.interfaces import IReactorTime
 from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels
 from openhqm.interfaces import IForeignBroker
-from openhqm.pubsub.broker import Address, PubSubBroker
-from openhqm.pubsub.foreign import PubSubForeignBroker
 from openhqm.pubsub.names import subscription_fault, topic_fault
 from openhqm.pubsub.settings import PubSubSettings, check_project
 from openhqm.queue.backend import MadeBroker, RunCommit
@@ -31,6 +32,8 @@ FOREIGN = ForeignChannels(
 
 def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
     """The broker that our queue is in. `ConfigurationError` where its package is missing."""
+    from openhqm.pubsub.broker import Address, PubSubBroker
+
     ours = settings.queue.of(PubSubSettings)
     broker = PubSubBroker(
         Address.of(ours, os.environ, "queue.type"),
@@ -45,6 +48,9 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Made
 
 def make_foreign(ours: PubSubSettings, clock: IReactorTime) -> IForeignBroker:
     """A broker that other programs use. `ConfigurationError` where its package is missing."""
+    from openhqm.pubsub.broker import Address, PubSubBroker
+    from openhqm.pubsub.foreign import PubSubForeignBroker
+
     broker = PubSubBroker(
         Address.of(ours, os.environ, "brokers"),
         clock,

@@ -18,6 +18,8 @@ from openhqm.policy.cluster_urls import split_cluster_url, split_host
 
 PORT = 5672
 TLS_PORT = 5671
+LONGEST_NAME = 255
+"""In bytes: names are short strings (AMQP 0-9-1, section 4.2.5.3)."""
 
 
 @attrs.frozen
@@ -64,3 +66,12 @@ def parse_address(url: str) -> Address:
         username=unquote(username) or "guest",
         password=unquote(password) or ("guest" if not username else ""),
     )
+
+
+def queue_fault(name: str) -> str | None:
+    """What keeps ``name`` from being that of a queue, or None."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return "is empty" if not name else f"has more than {LONGEST_NAME} bytes" if size > LONGEST_NAME else None

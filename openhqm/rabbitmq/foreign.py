@@ -11,23 +11,12 @@ from msgspec.structs import replace
 from openhqm.brokered.foreign import ForeignOverBroker
 from openhqm.interfaces import IBrokerDelivery, Message, Properties
 from openhqm.interfaces.broker import REPLY_CHANNEL
+from openhqm.rabbitmq.address import queue_fault
 from openhqm.rabbitmq.broker import RabbitMQBroker
 from openhqm.rabbitmq.delivery import KEY, RabbitMQDelivery
 from openhqm.rabbitmq.publishing import DIRECT_REPLY, Answered
 from openhqm.runtime.answers import Answers, is_given_up
 from openhqm.runtime.deferreds import deferred
-
-LONGEST_NAME = 255
-"""In bytes: names are short strings (AMQP 0-9-1, section 4.2.5.3)."""
-
-
-def queue_fault(name: str) -> str | None:
-    """What keeps ``name`` from being that of a queue, or None."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        return "is not UTF-8"
-    return "is empty" if not name else f"has more than {LONGEST_NAME} bytes" if size > LONGEST_NAME else None
 
 
 class RabbitMQForeignBroker(ForeignOverBroker):

@@ -20,6 +20,7 @@ from openhqm.policy.cluster_urls import split_cluster_url, split_host
 
 PORT = 6379
 SENTINEL_PORT = 26379
+LONGEST_STREAM = 1024
 _OPTIONS = {"db", "ca", "sentinel", "sentinel_username", "sentinel_password"}
 
 
@@ -90,3 +91,14 @@ def _database(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise ValueError("has a database that is not a number")
     return int(text)
+
+
+def stream_fault(name: str) -> str | None:
+    """What keeps ``name`` from being that of a stream, or None."""
+    if not name:
+        return "is empty"
+    if len(name) > LONGEST_STREAM or not name.isprintable():
+        return f"is not printable, or has more than {LONGEST_STREAM} characters"
+    if "\N{REPLACEMENT CHARACTER}" in name:
+        return "is not UTF-8"
+    return None

@@ -1,21 +1,25 @@
 # -*- test-case-name: tests.test_backends -*-
-"""Redis as a whole backend, and as the result store beside a broker."""
+"""Redis as a whole backend, and as the result store beside a broker.
+
+The client is imported when Redis is configured, and not before.
+"""
 
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.config.model import Settings
 from openhqm.queue.backend import Backend, Beside, RunCommit, Store
 from openhqm.redis.address import parse_address
-from openhqm.redis.connection import Redis
 from openhqm.redis.driver import check_installed
-from openhqm.redis.ledger import RedisLedger
-from openhqm.redis.queue import RedisQueue
-from openhqm.redis.results import RedisResults
 from openhqm.redis.settings import RedisSettings
+
+if TYPE_CHECKING:
+    from openhqm.redis.connection import Redis
+    from openhqm.redis.ledger import RedisLedger
 
 
 def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Backend:
@@ -23,6 +27,9 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
 
     `ConfigurationError` where the packages are not installed.
     """
+    from openhqm.redis.queue import RedisQueue
+    from openhqm.redis.results import RedisResults
+
     check_installed()
     names, ttl = settings.queue, settings.cache.ttl_seconds
     redis = _connect(settings, clock)
@@ -46,6 +53,9 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
 
     `ConfigurationError` where the packages are not installed.
     """
+    from openhqm.redis.ledger import RedisLedger
+    from openhqm.redis.results import RedisResults
+
     check_installed("cache.type")
     redis, ttl = _connect(settings, clock), settings.cache.ttl_seconds
     results = RedisResults(redis, ttl)
@@ -63,5 +73,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
 
 
 def _connect(settings: Settings, clock: IReactorTime) -> Redis:
+    from openhqm.redis.connection import Redis
+
     ours = settings.store_of(RedisSettings)
     return Redis(parse_address(ours.url), ours.key_prefix, clock, random.random, seconds=ours.timeout_seconds)

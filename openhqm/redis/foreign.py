@@ -13,7 +13,7 @@ from zope.interface import implementer
 from openhqm.errors import NotDurable
 from openhqm.interfaces import Acks, IForeignBroker, IReceiver, ISubscription, Message, Properties
 from openhqm.policy.field_text import readable
-from openhqm.redis.address import Address
+from openhqm.redis.address import Address, stream_fault
 from openhqm.redis.answers import StreamAnswers
 from openhqm.redis.driver import factory, is_refusal
 from openhqm.redis.errors import refusal
@@ -22,19 +22,7 @@ from openhqm.redis.streams import BLOCK_SECONDS, StreamSubscription
 from openhqm.runtime.answers import is_given_up
 from openhqm.runtime.deferreds import deferred
 
-LONGEST_NAME = 1024
 OWN_FIELDS = frozenset(("payload", "content_type", "correlation", "reply_to"))
-
-
-def stream_fault(name: str) -> str | None:
-    """What keeps ``name`` from being that of a stream, or None."""
-    if not name:
-        return "is empty"
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        return f"is not printable, or has more than {LONGEST_NAME} characters"
-    if "\N{REPLACEMENT CHARACTER}" in name:
-        return "is not UTF-8"
-    return None
 
 
 @implementer(IForeignBroker)

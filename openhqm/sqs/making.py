@@ -1,5 +1,8 @@
 # -*- test-case-name: tests.test_backends -*-
-"""How SQS is made of the settings, and how the queues of other programs are named in it."""
+"""How SQS is made of the settings, and how the queues of other programs are named in it.
+
+The client is imported when SQS is configured, and not before.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from openhqm.config.model import Settings
 from openhqm.config.products import ForeignChannels
 from openhqm.interfaces import IForeignBroker
 from openhqm.queue.backend import MadeBroker, RunCommit
-from openhqm.sqs.broker import SqsBroker, foreign
-from openhqm.sqs.errors import check_installed
 from openhqm.sqs.names import is_fifo, queue_fault
 from openhqm.sqs.settings import SqsSettings
 
@@ -30,6 +31,9 @@ FOREIGN = ForeignChannels(
 
 def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> MadeBroker:
     """The broker in which our queue is. `ConfigurationError` where boto3 is missing."""
+    from openhqm.sqs.broker import SqsBroker
+    from openhqm.sqs.errors import check_installed
+
     check_installed()
     ours = settings.queue.of(SqsSettings)
     prefix = ours.names_begin_with
@@ -49,6 +53,9 @@ def make(settings: Settings, clock: IReactorTime, run_commit: RunCommit) -> Made
 
 def make_foreign(ours: SqsSettings, clock: IReactorTime) -> IForeignBroker:
     """A broker of other programs. `ConfigurationError` where boto3 is missing."""
+    from openhqm.sqs.broker import SqsBroker, foreign
+    from openhqm.sqs.errors import check_installed
+
     check_installed("brokers")
     broker = SqsBroker(
         clock,
