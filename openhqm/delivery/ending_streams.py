@@ -13,7 +13,8 @@ from openhqm.delivery.ending_stream import Beginning, EndingStream, StreamCounts
 from openhqm.delivery.keep_alive import KeepAlive
 from openhqm.delivery.selection import Selection, read_cursor
 from openhqm.delivery.streams import PIECES_AT_ONCE, Sink, reconnect_later
-from openhqm.errors import ExpiredRequest, UnknownRequest
+from openhqm.delivery.tenant_records import TenantRecords
+from openhqm.errors import ExpiredRequest
 from openhqm.interfaces import IEndingLog, IResultStore
 from openhqm.messages import LogPage
 from openhqm.policy.places import Places
@@ -41,6 +42,7 @@ class EndingStreams:
         self.feed = EndingFeed(log, self.frames, clock)
         self.budget = ReactorBudget(clock, PIECES_AT_ONCE)
         self._store = store
+        self._records = TenantRecords(store, clock)
         self._random = random
         self._open: dict[EndingStream, str | None] = {}
         self._keep_alive = KeepAlive(clock)
@@ -85,14 +87,10 @@ class EndingStreams:
         ended, expired = [], []
         for id in ids:
             try:
-                record = await self._store.find(id)
+                record = await (self._store.find(id) if tenant is None else self._records.find(id, tenant))
             except ExpiredRequest:
-                if tenant is not None:  # it is not known any more whose it was
-                    raise UnknownRequest(id) from None
                 expired.append(id)
                 continue
-            if tenant is not None and record.tenant != tenant:
-                raise UnknownRequest(id)
             if record.reply is not None:
                 ended.append(id)
         return ended, expired

@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 
 from openhqm.delivery.documents import acceptance_document, response_document, status_document
 from openhqm.delivery.long_polling import LongPolls
-from openhqm.errors import ExpiredRequest, NotDurable, OpenHQMError, UnknownRequest
+from openhqm.delivery.tenant_records import TenantRecords
+from openhqm.errors import NotDurable, OpenHQMError
 from openhqm.http1.messages import Answer, Fields
 from openhqm.http1.send_budget import SENDING
 from openhqm.ingress.answers import HTTPProblem, field, problem
@@ -90,6 +91,7 @@ class Door(Taking):
     ) -> None:
         super().__init__(queue, clock, metrics, addressing, admission)
         self.store = store
+        self._records = TenantRecords(store, clock)
         self.longest_wait = longest_wait
         self._has_room = has_room
         self._waits, self.streams = places.waits, places.streams
@@ -286,12 +288,7 @@ class Door(Taking):
     async def _find(self, correlation_id: str, wait: float | None, tenant: str | None) -> Record:
         if tenant is None:
             return await self._look(correlation_id, wait)
-        try:
-            record = await self.store.find(correlation_id)
-        except ExpiredRequest:  # it is not known any more whose it was
-            raise UnknownRequest(correlation_id) from None
-        if record.tenant != tenant:
-            raise UnknownRequest(correlation_id)
+        record = await self._records.find(correlation_id, tenant)
         return record if wait is None else await self._waits.held(tenant, lambda: self._look(correlation_id, wait))
 
     def _look(self, correlation_id: str, wait: float | None) -> Deferred[Record]:

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.delivery.tenant_records import UNKNOWN_SECONDS
 from openhqm.errors import InvalidRequest, NotPermitted, Reject
 from openhqm.ingress.steps import divided
 from openhqm.ingress.submission import read_submission
@@ -287,6 +288,7 @@ class DoorTests(SynchronousTestCase):
         steps = self.get(f"/api/v1/status/{id}")["steps"]
         for each in (id, *(step["correlation_id"] for step in steps)):
             asked = Deferred.fromCoroutine(self.server.door.status(each, "other"))
+            self.server.bench.backend.clock.advance(UNKNOWN_SECONDS)
             self.assertEqual(type(self.failureResultOf(asked).value).__name__, "UnknownRequest")
 
     def test_batch(self) -> None:
