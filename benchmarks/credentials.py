@@ -1,4 +1,6 @@
-"""What proving who calls costs: the CPU of the process for each accepted request (`benchmarks.accepting`).
+"""What proving who calls, tenants and limits cost: the CPU of the process for each accepted request (`accepting`).
+
+Each is switched on by itself, and then all together. A tenant is known by its key, so tenancy is compared with that.
 
 python -m benchmarks.credentials [--rounds 60] [--requests 640]
 """
@@ -52,12 +54,24 @@ def kinds_of(directory: Path) -> dict[str, Kind]:
     command = [sys.executable, "-c", run, "keys", "new", "--file", str(keys), "--tenant", "a"]
     made = subprocess.run([*command, "--role", "submit"], check=True, capture_output=True, cwd=running.ROOT).stdout
     tls = json.dumps({"cert": str(cert), "key": str(directory / "tls.key")})
+    by_key = {"OPENHQM_AUTH__TYPE": "api_key", "OPENHQM_AUTH__KEYS_FILE": str(keys)}
+    field = b"Authorization: Bearer %b\r\n" % made.strip()
+    rows = [{"name": "a", "weight": 3}, {"name": "b"}]
+    rates = {"requests_per_second": 1_000_000, "bytes_per_second": 1 << 40}
+    rate_limit = {"OPENHQM_RATE_LIMIT": json.dumps({"requests": 1_000_000})}
+
+    def tenants(**limits: float) -> dict[str, str]:
+        return {**by_key, "OPENHQM_TENANTS": json.dumps([{**row, "limits": limits} for row in rows])}
+
+    everything = tenants(**rates, queued=1_000_000_000, waits=1000, streams=1000)
     return {
         "without": Kind(),
-        "api_key": Kind(
-            {"OPENHQM_AUTH__TYPE": "api_key", "OPENHQM_AUTH__KEYS_FILE": str(keys)},
-            b"Authorization: Bearer %b\r\n" % made.strip(),
-        ),
+        "limits": Kind(rate_limit),
+        "api_key": Kind(by_key, field),
+        "tenancy": Kind(tenants(), field, than="api_key"),
+        "tenants' rates": Kind(tenants(**rates), field, than="tenancy"),
+        "tenants' queued": Kind(tenants(queued=1_000_000_000), field, than="tenancy"),
+        "all": Kind({**everything, **rate_limit}, field),
         "jwt": Kind(
             {"OPENHQM_AUTH__TYPE": "jwt", "OPENHQM_AUTH__JWT": json.dumps({"issuers": [issuer]})},
             b"Authorization: Bearer %b\r\n" % token,

@@ -23,7 +23,7 @@ from openhqm.ingress.door import STREAM_FIELDS, SUBMIT, Door
 from openhqm.ingress.preferences import last_event_id
 from openhqm.ingress.rate_limiting import RateLimiter
 from openhqm.ingress.stream_query import EVENTS, read_last_event_id, read_selection
-from openhqm.policy.api_keys import Caller, Role
+from openhqm.policy.api_keys import Role
 from openhqm.policy.cors import Cors
 
 _SUBMIT = SUBMIT.encode()
@@ -73,9 +73,14 @@ class FastPath:
             return None  # the routes know what pages of other origins are told
         if method == b"POST":
             if target == _SUBMIT and b"text/event-stream" not in (message.field(b"accept") or b""):
+                told: Fields = ()
                 if self._limiter is not None:
-                    return served(self._submit_limited(self._limiter, message, caller), target)
-                return served(self._door.submit(message.body, message.field, tenant), target)
+                    refused, told = self._limiter.take(
+                        caller, message.connection, 1, len(message.body), None, message.admitted
+                    )
+                    if refused is not None:
+                        return _with(refused.answer())
+                return served(self._door.submit(message.body, message.field, tenant), target, told)
         elif method == b"GET":
             # A target of exactly this length has neither a query nor a longer path.
             if len(target) == len(_STATUS) + _ID_LENGTH and target.startswith(_STATUS):
@@ -89,15 +94,6 @@ class FastPath:
                 if path == _ALL_EVENTS:
                     return served(self._endings(self._ending_streams, query, message, tenant), target)
         return None
-
-    async def _submit_limited(self, limiter: RateLimiter, message: FullRequest, caller: Caller | None) -> Answer:
-        refusal, told = limiter.take(caller, message.connection, size=len(message.body), admitted=message.admitted)
-        if refusal is not None:
-            return refusal.answer()
-        tenant = None if caller is None else caller.tenant
-        answer = await served(self._door.submit(message.body, message.field, tenant), message.head.target)
-        assert isinstance(answer, Answer), "it is no stream"
-        return replace(answer, fields=(*answer.fields, *told))
 
     async def _events(self, correlation_id: str, message: FullRequest, tenant: str | None) -> Answer | StreamedAnswer:
         after = last_event_id(field(message.field, b"last-event-id"), [])
@@ -124,20 +120,28 @@ async def _with(answer: Answer) -> Answer | StreamedAnswer:
     return answer
 
 
-async def served(work: Coroutine[Any, Any, Answer | StreamedAnswer], target: bytes) -> Answer | StreamedAnswer:
-    """The answer of ``work``, or a problem document for its error. It raises only `CancelledError`."""
+async def served(
+    work: Coroutine[Any, Any, Answer | StreamedAnswer], target: bytes, told: Fields = ()
+) -> Answer | StreamedAnswer:
+    """The answer of ``work``, or a problem document for its error. It raises only `CancelledError`.
+
+    ``told`` are further fields of an answer that is complete.
+    """
     try:
-        return await work
+        answer = await work
     except CancelledError:
         raise
     except OpenHQMError as error:
         answer = problem_for(error, instance(target))
         if answer.status == 500:
             _log.failure("unhandled error in a request", path=instance(target))
-        return answer
     except Exception:  # a bug of ours
         _log.failure("unhandled error in a request", path=instance(target))
-        return problem(500, INTERNAL_ERROR, instance=instance(target))
+        answer = problem(500, INTERNAL_ERROR, instance=instance(target))
+    if not told:
+        return answer
+    assert isinstance(answer, Answer), "it is no stream"
+    return replace(answer, fields=(*answer.fields, *told))
 
 
 def instance(target: bytes) -> str:

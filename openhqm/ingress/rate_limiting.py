@@ -7,7 +7,7 @@ The fields are those of draft-ietf-httpapi-ratelimit-headers-11.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +21,7 @@ from openhqm.http1.messages import Answer, Fields
 from openhqm.ingress.answers import HTTPProblem, problem
 from openhqm.policy.api_keys import Caller
 from openhqm.policy.permissions import OTHERS
-from openhqm.policy.rate_limits import RateLimits, Taken
+from openhqm.policy.rate_limits import RateLimits
 
 _NETWORK_BITS = 64
 """Of an IPv6 address: a subscriber has at least so many addresses (RFC 6177)."""
@@ -29,27 +29,31 @@ _NETWORK_BITS = 64
 
 class Limit:
     """One limit: its ``name`` in the fields, what it counts, in ``unit`` where that is not requests, and what to say
-    where it is reached.
+    where it is reached. It holds for each tenant, or for each caller: then ``by_address`` counts those that are not
+    known.
     """
 
-    def __init__(self, name: bytes, limits: RateLimits, detail: str, unit: bytes = b"") -> None:
+    def __init__(
+        self, name: bytes, limits: RateLimits, detail: str, unit: bytes = b"", by_address: RateLimits | None = None
+    ) -> None:
         self.name = name
         self.limits = limits
         self.detail = detail
+        self.counts_bytes = bool(unit)
+        self.by_address = by_address
         window = max(1, math.ceil(limits.per_seconds))
         self.policy = b'"%b";q=%d;w=%d%b' % (name, limits.requests, window, b';qu="%b"' % unit if unit else b"")
 
-    def told(self, taken: Taken) -> bytes:
-        """What is left."""
-        return b'"%b";r=%d;t=%d' % (self.name, taken.remaining, math.ceil(taken.reset))
 
+class Limited:
+    """The limits of a submission. ``policy`` is the field that tells them, and ``told`` that for what is left of each:
+    its names are written once, and the numbers for each answer.
+    """
 
-@attrs.frozen
-class TenantLimits:
-    """The limits of a row of ``tenants``; None: it has none."""
-
-    requests: Limit | None
-    bytes: Limit | None
+    def __init__(self, limits: Sequence[Limit]) -> None:
+        self.limits = tuple(limits)
+        self.policy = b"RateLimit-Policy", b", ".join(limit.policy for limit in limits)
+        self.told = b", ".join(b'"%b";r=%%d;t=%%d' % limit.name for limit in limits)
 
 
 @attrs.frozen
@@ -77,25 +81,25 @@ class Refused:
 
 
 class RateLimiter:
-    """Counts submissions against ``limits``, those of each caller by themselves, and against those of ``tenants``.
+    """Counts submissions against the limit of each caller, ``default``, and against those of ``tenants``.
 
     ``refused`` is called for each refusal, with the tenant; None: it has none.
     """
 
     def __init__(
         self,
-        limits: RateLimits | None,
+        default: Limit | None,
         clock: IReactorTime,
         refused: Callable[[str | None], object],
-        tenants: Mapping[str, TenantLimits] = MappingProxyType({}),
+        tenants: Mapping[str, Sequence[Limit]] = MappingProxyType({}),
     ) -> None:
-        self._clock = clock
+        self._seconds = clock.seconds
         self._refused = refused
-        self._tenants = tenants
-        self._default = None
-        if limits is not None:
-            text = f"too many submissions: at most {limits.requests} in {limits.per_seconds:g} s"
-            self._default = Limit(b"default", limits, text)
+        callers = () if default is None else (default,)
+        self._without_row = Limited(callers)
+        self._tenants = {name: Limited((*callers, *limits)) for name, limits in tenants.items()}
+        self._others = self._tenants.get(OTHERS, self._without_row)
+        self.limits = (*callers, *(limit for limits in tenants.values() for limit in limits))
 
     def take(
         self,
@@ -116,45 +120,37 @@ class RateLimiter:
             count, size = count - 1, size - admitted.size
             if not count and not size:
                 return None, admitted.told
-        now = self._clock.seconds()
-        asked = list(self._asked(caller, connection, count, size, tenant))
-        waits = [limit.limits.wait(name, now, amount) for limit, name, amount in asked]
-        longest = max(waits, default=0.0)
-        if longest:
-            taken = [(limit, limit.limits.look(name, now)) for limit, name, _ in asked]
-        else:
-            taken = [(limit, limit.limits.take(name, amount, now)) for limit, name, amount in asked]
-        told: Fields = ()
-        if taken:
-            told = (
-                (b"RateLimit-Policy", b", ".join(limit.policy for limit, _ in taken)),
-                (b"RateLimit", b", ".join(limit.told(each) for limit, each in taken)),
-            )
+        if caller is not None:
+            tenant = caller.tenant
+        limited = self._without_row if tenant is None else self._tenants.get(tenant, self._others)
+        if not limited.limits:
+            return None, ()
+        now = self._seconds()
+        asked = []
+        longest, detail = 0.0, ""
+        for limit in limited.limits:
+            limits, amount = limit.limits, size if limit.counts_bytes else count
+            if limit.by_address is None:
+                name = (tenant or "").encode()
+            elif caller is not None:  # the key or the login, however many tokens it has
+                name = f"{caller.tenant} {caller.key_id}".encode()
+            else:
+                name, limits = client_network(getattr(connection.getPeer(), "host", "") or ""), limit.by_address
+            wait, owed = limits.ask(name, amount, now)
+            asked.append((limits, name, amount, owed))
+            if wait > longest:
+                longest, detail = wait, limit.detail
+        left: list[int] = []
+        for limits, name, amount, owed in asked:
+            if not longest:
+                owed = limits.charge(name, amount, now, owed)
+            left += (limits.left(owed), math.ceil(owed))
+        told: Fields = (limited.policy, (b"RateLimit", limited.told % tuple(left)))
         if not longest:
             return None, told
-        self._refused(tenant if caller is None else caller.tenant)
+        self._refused(tenant)
         retry = (b"Retry-After", b"%d" % max(1, math.ceil(longest)))
-        return Refused(asked[waits.index(longest)][0].detail, (retry, *told)), told
-
-    def _asked(
-        self, caller: Caller | None, connection: Any, count: int, size: int, tenant: str | None
-    ) -> Iterator[tuple[Limit, bytes, int]]:
-        """Each limit that counts, the name that it counts under, and how much."""
-        if self._default is not None:
-            yield self._default, _name(caller, connection), count
-        tenant = tenant if caller is None else caller.tenant
-        row = None if tenant is None else self._tenants.get(tenant) or self._tenants.get(OTHERS)
-        if row is not None and tenant is not None:
-            if row.requests is not None:
-                yield row.requests, tenant.encode(), count
-            if row.bytes is not None:
-                yield row.bytes, tenant.encode(), size
-
-
-def _name(caller: Caller | None, connection: Any) -> bytes:
-    if caller is not None:  # the key or the login, however many tokens it has
-        return f"{caller.tenant} {caller.key_id}".encode()
-    return client_network(getattr(connection.getPeer(), "host", "") or "")
+        return Refused(detail, (retry, *told)), told
 
 
 def client_network(host: str) -> bytes:
@@ -173,20 +169,25 @@ def make_limiter(
     limit: RateLimit, tenants: Sequence[Tenant], clock: IReactorTime, refused: Callable[[str | None], object]
 ) -> RateLimiter | None:
     """What ``limit`` and ``tenants`` ask for; None: callers may submit as often as they like."""
-    limits = None if limit.requests is None else RateLimits(limit.requests, limit.per_seconds, limit.burst)
+    default = None if limit.requests is None else _default(limit.requests, limit)
     rows = {each.name: _row(each) for each in tenants}
-    limited = any(row != TenantLimits(None, None) for row in rows.values())
-    return RateLimiter(limits, clock, refused, rows) if limits is not None or limited else None
+    return RateLimiter(default, clock, refused, rows) if default is not None or any(rows.values()) else None
 
 
-def _row(tenant: Tenant) -> TenantLimits:
+def _default(requests: int, limit: RateLimit) -> Limit:
+    text = f"too many submissions: at most {requests} in {limit.per_seconds:g} s"
+    by_caller, by_address = (RateLimits(requests, limit.per_seconds, limit.burst) for _ in range(2))
+    return Limit(b"default", by_caller, text, by_address=by_address)
+
+
+def _row(tenant: Tenant) -> list[Limit]:
     requests, size = tenant.limits.requests_per_second, tenant.limits.bytes_per_second
-    often = much = None
+    found = []
     if requests is not None:
         whole = max(1, round(requests))
         text = f"too many submissions of this tenant: at most {requests:g} in a second"
-        often = Limit(b"tenant", RateLimits(whole, whole / requests), text)
+        found.append(Limit(b"tenant", RateLimits(whole, whole / requests), text))
     if size is not None:
         text = f"too much is submitted on behalf of this tenant: at most {size} bytes in a second"
-        much = Limit(b"tenant-bytes", RateLimits(size, 1.0, owes=True), text, b"content-bytes")
-    return TenantLimits(often, much)
+        found.append(Limit(b"tenant-bytes", RateLimits(size, 1.0, owes=True), text, b"content-bytes"))
+    return found

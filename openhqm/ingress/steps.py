@@ -109,7 +109,7 @@ def divided(
             budget.take_bytes(len(child.submission.payload) + len(child.submission.body or b""), field)
             children.append(child)
     about = {TAGS: submission.metadata[TAGS]} if TAGS in submission.metadata else {}
-    return replace(submission, payload=b"null", body=None, headers={}, metadata=about), children
+    return replace(submission, payload=b"null", body=None, headers={}, metadata=about, share=None), children
 
 
 def _stages(metadata: Mapping[str, Any]) -> list[_Stage]:

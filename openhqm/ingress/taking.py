@@ -111,7 +111,7 @@ class Taking:
         ahead = self._clock_ahead()
         submission, claim = read(started + ahead)
         if tenant is not None:
-            submission = replace(submission, tenant=tenant)
+            submission = replace(submission, tenant=tenant, share=self.addressing.share_of(tenant))
             claim = claim and replace(claim, scope=f"{tenant} {claim.scope}")
         if ahead and submission.not_before is not None:  # callers name times of day
             submission = replace(submission, not_before=submission.not_before - ahead)

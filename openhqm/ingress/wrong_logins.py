@@ -44,7 +44,7 @@ class WrongLogins:
         if self._limits is None:
             return 0.0
         network = client_network(_host(connection))
-        return self._limits.wait(network, self._seconds()) if network else 0.0
+        return self._limits.ask(network, 1, self._seconds())[0] if network else 0.0
 
     def note(self, connection: Any) -> None:
         """The client has sent a wrong one."""
@@ -53,7 +53,7 @@ class WrongLogins:
         network = client_network(host)
         if network and self._limits is not None:
             self._limits.take(network, 1, self._seconds())
-            if self._limits.wait(network, self._seconds()):
+            if self._limits.ask(network, 1, self._seconds())[0]:
                 self._log.warn("too many wrong credentials from {address}: they are refused unseen", address=host)
 
     def refusal(self, wait: float) -> Answer:

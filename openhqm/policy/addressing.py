@@ -79,7 +79,7 @@ class Addressing:
         plain = not self.endpoints and self.partitioning is None and self.schemas is None and permission is None
         share = submission.tenant if submission.tenant in self.shares else None
         if plain and "endpoint" not in submission.metadata:
-            return submission if share is None else replace(submission, share=share)
+            return submission if share == submission.share else replace(submission, share=share)
         document = Document(submission)
         endpoint = self._endpoint(submission, document)
         if permission is not None:
@@ -90,9 +90,15 @@ class Addressing:
         endpoint = None if endpoint == self.shared else endpoint
         partition = self._partition(document)
         share = share if partition is None else None  # all tenants wait in a partition, in one order
-        if endpoint is None and partition is None and share is None:
+        if endpoint is None and partition is None and share == submission.share:
             return submission
         return replace(submission, endpoint=endpoint, partition=partition, share=share)
+
+    def share_of(self, tenant: str) -> str | None:
+        """Whose share of the workers a submission of ``tenant`` waits for, unless it waits in a partition; None: that
+        of all without a row.
+        """
+        return tenant if tenant in self.shares else None
 
     def queues(self, requests: str, *, shares: bool = True) -> list[str]:
         """The names of all queues that need workers, with those beside them, where these ``shares`` are told apart."""

@@ -30,14 +30,17 @@ STALE_SECONDS = 10.0
 class Look:
     """What is known of a queue: ``backlog`` at the time ``at``, and how many requests were accepted after that.
 
-    ``accepted_since`` counts from the beginning of the look that is ``under_way``. ``reason`` is why a request was kept
-    out last, at ``shed_at``.
+    ``waiting`` is how many requests wait, of all priorities. ``accepted_since`` counts from the beginning of the look
+    that is ``under_way``. ``reason`` is why a request was kept out last, at ``shed_at``.
     """
+
+    name: str
 
     backlog: Mapping[Priority, Waiting] | None = None
     at: float = float("-inf")
     asked_at: float = float("-inf")
     under_way: bool = False
+    waiting: int = 0
     accepted: Counter[Priority] = attrs.field(factory=Counter)
     accepted_since: Counter[Priority] = attrs.field(factory=Counter)
     reason: str = ""
@@ -49,13 +52,16 @@ class Look:
 
     def accept(self, priority: Priority) -> None:
         """One more is accepted."""
+        self.waiting += 1
         self.accepted[priority] += 1
         self.accepted_since[priority] += 1
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait, of all priorities."""
-        return sum(each.count for each in (self.backlog or {}).values()) + self.accepted.total()
+    def looked(self, backlog: Mapping[Priority, Waiting], now: float) -> None:
+        """So much waits."""
+        self.under_way = False
+        self.backlog, self.at = backlog, now
+        self.accepted, self.accepted_since = self.accepted_since, Counter()
+        self.waiting = sum(each.count for each in backlog.values()) + self.accepted.total()
 
     def ahead(self, priority: Priority) -> tuple[int, float | None]:
         """How many requests wait that go before a new one of ``priority``, and since when the first of them."""
@@ -95,19 +101,21 @@ class Backlogs:
         if look is None:
             if len(self._looks) >= MOST_QUEUES:  # of endpoints that were removed
                 self._looks.clear()
-            look = self._looks[name] = Look()
-        now = self._clock.seconds()
-        if not look.under_way and now - look.asked_at >= LOOK_SECONDS:
-            look.under_way, look.asked_at = True, now
-            look.accepted_since = Counter()
-            asked = self._queue.waiting(name).addTimeout(STALE_SECONDS, self._clock)
-            asked.addCallback(self._looked, look).addErrback(self._not_looked, look)
+            look = self._looks[name] = Look(name)
+        self.refresh(look, self._clock.seconds())
         return look
 
+    def refresh(self, look: Look, now: float) -> None:
+        """Ask for a ``look`` again that is a second old."""
+        if look.under_way or now - look.asked_at < LOOK_SECONDS:
+            return
+        look.under_way, look.asked_at = True, now
+        look.accepted_since = Counter()
+        asked = self._queue.waiting(look.name).addTimeout(STALE_SECONDS, self._clock)
+        asked.addCallback(self._looked, look).addErrback(self._not_looked, look)
+
     def _looked(self, backlog: Mapping[Priority, Waiting], look: Look) -> None:
-        look.under_way = False
-        look.backlog, look.at = backlog, self._clock.seconds()
-        look.accepted, look.accepted_since = look.accepted_since, Counter()
+        look.looked(backlog, self._clock.seconds())
 
     def _not_looked(self, failure: Failure, look: Look) -> None:
         look.under_way = False

@@ -28,8 +28,8 @@ class TenantBacklogs:
     """Accepts into ``inner`` what is within the limit of its tenant.
 
     ``limits`` has each tenant with a share, and None for all others together: the most requests of it that may wait for
-    their first attempt; None: any number. ``queues`` returns the queues that these shares are beside. What waits in a
-    partition waits in none of them, and does not count.
+    their first attempt; None: any number. ``queues`` returns the queues that these shares are beside, the same ones as
+    long as ``version`` returns the same object. What waits in a partition waits in none of them, and does not count.
 
     A repeat is answered all the same, and a follow-up is never kept out. How much waits is known from a second ago, and
     counted on by what this process has accepted since.
@@ -42,8 +42,12 @@ class TenantBacklogs:
         clock: IReactorTime,
         queues: Callable[[], Sequence[str]],
         limits: Mapping[Name, int | None],
+        version: Callable[[], object] = lambda: None,
     ) -> None:
         self._queue = queue
+        self._version = version
+        self._looks: dict[Name, list[Look]] = {}
+        self._looks_for: object = None
         self._inner = inner
         self._clock = clock
         self._queues = queues
@@ -64,8 +68,13 @@ class TenantBacklogs:
         if submission.tenant is None or limit is None:
             return self._inner.accept(submission, claim, follow_ups, children)
         now = self._clock.seconds()
-        looks = self._looks(name)
-        if sum(look.waiting for look in looks if look.is_known(now)) < limit:
+        looks = self._looks_of(name)
+        waiting = 0
+        for look in looks:
+            self._backlogs.refresh(look, now)
+            if look.is_known(now):
+                waiting += look.waiting
+        if waiting < limit:
             looks[0].accept(priority_of(submission))  # wherever it will wait: all are asked again together
             return self._inner.accept(submission, claim, follow_ups, children)
         if claim is None:
@@ -73,8 +82,15 @@ class TenantBacklogs:
         repeated = self._inner.accept(submission, replace(claim, repeats_only=True), follow_ups, children)
         return repeated.addErrback(_not_repeated, limit)
 
-    def _looks(self, name: Name) -> list[Look]:
-        return [self._backlogs.of(share_of(queue, name)) for queue in self._queues()]
+    def _looks_of(self, name: Name) -> list[Look]:
+        """What is known of each queue of ``name``, found once for each list of queues."""
+        version = self._version()
+        if version is not self._looks_for:
+            self._looks, self._looks_for = {}, version
+        looks = self._looks.get(name)
+        if looks is None:
+            looks = self._looks[name] = [self._backlogs.of(share_of(queue, name)) for queue in self._queues()]
+        return looks
 
     @deferred
     async def read(self) -> Mapping[str, Mapping[str, int | None]]:
@@ -116,4 +132,5 @@ def make_tenant_backlogs(
         return None
     requests = settings.queue.request_queue
     limits = queued_of(settings.tenants)
-    return TenantBacklogs(queue, inner, clock, lambda: addressing().shared_queues(requests), limits)
+    queues = lambda: addressing().shared_queues(requests)  # noqa: E731
+    return TenantBacklogs(queue, inner, clock, queues, limits, addressing)

@@ -14,7 +14,6 @@ from openhqm.config.limits import RateLimit, TenantLimits
 from openhqm.config.tenants import Tenant
 from openhqm.ingress.rate_limiting import RateLimiter, client_network, make_limiter
 from openhqm.policy.api_keys import Caller, Role
-from openhqm.policy.rate_limits import RateLimits
 from tests.servers import Server
 
 JSON = {"Content-Type": "application/json"}
@@ -32,7 +31,8 @@ class Connection:
 class CallerTests(SynchronousTestCase):
     def limited(self, *requests: tuple[str, Caller | None]) -> list[bool]:
         """Which of the requests, each from an address and a caller, are refused where one is allowed."""
-        limiter = RateLimiter(RateLimits(1, 60.0), Clock(), lambda tenant: None)
+        limiter = make_limiter(RateLimit(1, 60.0), (), Clock(), lambda tenant: None)
+        assert limiter is not None
         return [limiter.take(caller, Connection(host))[0] is not None for host, caller in requests]
 
     def test_address(self) -> None:
