@@ -313,6 +313,7 @@ def _over(made: MadeBroker, settings: Settings, clock: IReactorTime, run_commit:
         on_redelivered=queue.redeliveries.on_redelivered,
         own_time=store.own_time,
         endings=store.endings,
+        count_taken=store.count_taken,
     )
 
 

@@ -196,7 +196,7 @@ class OpenHQM(Service):
             lambda: (
                 *(*self.orphans.warnings, *self.bridges.warnings, *shedding.warnings, *warnings()),
                 *(pool.warnings if pool is not None else ()),
-                *self._authentication.warnings(),
+                *(*self._authentication.warnings(), *self._limits.warnings),
             ),
             None if self._parent is None else partial(self._parent.fleet_status, False),
             limits,
@@ -208,19 +208,10 @@ class OpenHQM(Service):
         shown = letters if settings.admin.enabled else None
         self._authentication = make_authentication(settings, reactor, self.registry)
         sidecar = self._sidecar = make_sidecar(settings, reactor, self._door, self._own_paths, self.registry)
-        self._site, self._web_sockets = make_site(
-            settings,
-            reactor,
-            self._door,
-            self._streams,
-            self._ending_streams,
-            self._health,
-            shown,
-            self._authentication,
-            sidecar,
-            door_metrics,
-            send_budget,
-            note if settings.monitoring.access_log else None,
+        access_log = note if settings.monitoring.access_log else None
+        about = settings, reactor, self._door, self._streams, self._ending_streams, self._health, shown
+        self._site, self._web_sockets, self._limits = make_site(
+            *about, self._authentication, sidecar, door_metrics, send_budget, access_log, self.backend.count_taken
         )
         self._sockets = Sockets(settings.server, self._site, reactor)
         scaled = lambda: scaled_queues(self.settings, self._door.addressing, shares=queue.traits.tells_shares)  # noqa: E731
@@ -313,6 +304,7 @@ class OpenHQM(Service):
         self.backend.when_probed().addBoth(self._announcing.serving)
 
     async def _listen(self) -> None:
+        self.backend.when_probed().addBoth(lambda _: self._limits.start())
         sockets = None if self._inheritance is None else self._inheritance.sockets
         self.ports += await self._sockets.open(sockets)
 
@@ -368,6 +360,7 @@ class OpenHQM(Service):
         self._door.closed = True
         self._site.stop()
         self._authentication.stop()
+        self._limits.stop()
         if self._sidecar is not None:
             self._sidecar.stop()
         self.orphans.stop()

@@ -15,6 +15,7 @@ from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
 from openhqm.ingress.admission import Admission
 from openhqm.ingress.authentication import Authentication
+from openhqm.ingress.common_limits import CommonLimits
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
 from openhqm.ingress.fast_path import FastPath, refused
@@ -25,6 +26,7 @@ from openhqm.ingress.rate_limiting import make_limiter
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.ingress.web_sockets import WebSockets
+from openhqm.queue.backend import CountTaken
 
 
 def make_site(
@@ -40,8 +42,12 @@ def make_site(
     metrics: DoorMetrics,
     send_budget: SendBudget,
     note: AccessLog | None,
-) -> tuple[HTTP1Site, WebSockets]:
-    """The site that ``settings`` ask for, and the WebSockets on it. ``note`` takes the lines of the access log."""
+    count_taken: CountTaken | None,
+) -> tuple[HTTP1Site, WebSockets, CommonLimits]:
+    """The site that ``settings`` ask for, the WebSockets on it, and the limits that all processes keep together.
+
+    ``note`` takes the lines of the access log.
+    """
     server = settings.server
     cors, access = settings.cors.cors, authentication.access
     limiter = make_limiter(settings.rate_limit, settings.tenants, reactor, partial(metrics.count, "limited"))
@@ -65,4 +71,4 @@ def make_site(
         send_budget,
         Admission(settings.own_paths(), access, cors, limiter, hooks),
     )
-    return site, web_sockets
+    return site, web_sockets, CommonLimits(count_taken, reactor, () if limiter is None else limiter.limits)

@@ -23,6 +23,12 @@ RunCommit = Callable[[Callable[[], None]], Deferred[None]]
 """Runs a blocking commit in a thread; fires once it is done."""
 
 
+CountTaken = Callable[[Sequence[tuple[bytes, float]]], Deferred[tuple[int, Sequence[float]]]]
+"""Counts what a process has let its callers take of rate limits that all processes keep together: the name of each, and
+seconds of it. It fires with how many processes there are, and how many seconds of each are owed by now; `NotDurable`.
+"""
+
+
 class Timekeeper(Protocol):
     """What keeps the deadlines and the expiry of a result store."""
 
@@ -53,7 +59,8 @@ class Backend:
     requests wait. ``limit`` has the queue keep other limits from then on; None: those that it has are its own.
     ``on_redelivered`` are functions that are called for each message which the broker delivers again although its
     work has begun before; None: there is no broker. ``own_time``: the times in the store are those of this process's
-    clock. ``endings`` is the log of endings; None: the store keeps none.
+    clock. ``endings`` is the log of endings; None: the store keeps none. ``count_taken``: None where each process keeps
+    rate limits for itself.
     """
 
     queue: IMessageQueue
@@ -67,6 +74,7 @@ class Backend:
     on_redelivered: list[Callable[[], object]] | None = None
     own_time: bool = False
     endings: IEndingLog | None = None
+    count_taken: CountTaken | None = None
 
     @deferred
     async def start(self) -> None:
@@ -155,7 +163,7 @@ class Store(Generic[L_co]):
     """The result store beside a broker, and the ledger in it, which a queue over the broker opens and closes.
 
     ``steps`` is for a store of one process, to which workers without a store report; None: the store is shared.
-    ``timekeeper``, ``when_probed``, ``own_time`` and ``endings``: see `Backend`.
+    ``timekeeper``, ``when_probed``, ``own_time``, ``endings`` and ``count_taken``: see `Backend`.
     """
 
     ledger: L_co
@@ -165,3 +173,4 @@ class Store(Generic[L_co]):
     steps: StepLog | None = None
     own_time: bool = False
     endings: IEndingLog | None = None
+    count_taken: CountTaken | None = None

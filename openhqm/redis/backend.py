@@ -16,6 +16,7 @@ from openhqm.queue.backend import Backend, Beside, RunCommit, Store
 from openhqm.redis.address import parse_address
 from openhqm.redis.driver import check_installed
 from openhqm.redis.settings import RedisSettings
+from openhqm.redis.taken import Taken
 
 if TYPE_CHECKING:
     from openhqm.redis.connection import Redis
@@ -45,7 +46,9 @@ def make_backend(settings: Settings, clock: IReactorTime, run_commit: RunCommit)
 
     store.sweeps.extend(queue.sweeps)
 
-    return Backend(queue, store, store, redis.when_probed, limit=queue.limit, endings=store.log)
+    return Backend(
+        queue, store, store, redis.when_probed, limit=queue.limit, endings=store.log, count_taken=Taken(redis)
+    )
 
 
 def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, beside: Beside) -> Store[RedisLedger]:
@@ -69,7 +72,7 @@ def make_store(settings: Settings, clock: IReactorTime, run_commit: RunCommit, b
         window=beside.window,
     )
     results.sweeps.extend(ledger.sweeps)
-    return Store(ledger, results, results, redis.when_probed, endings=results.log)
+    return Store(ledger, results, results, redis.when_probed, endings=results.log, count_taken=Taken(redis))
 
 
 def _connect(settings: Settings, clock: IReactorTime) -> Redis:

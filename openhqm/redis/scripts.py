@@ -57,6 +57,7 @@ NAMES = (
     "reschedule",
     "settle",
     "settle_many",
+    "taken",
     "trim",
 )
 
