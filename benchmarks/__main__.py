@@ -31,6 +31,7 @@ from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.drain import drain
 from benchmarks.fairness import fairness
 from benchmarks.kafka import kafka
+from benchmarks.nchan import nchan
 from benchmarks.open_model import measure, percentile
 from benchmarks.peers import (
     EMBEDDED,
@@ -293,6 +294,7 @@ PARTS = (
     "memory",
     "slow",
     "streams",
+    "nchan",
     "peers",
 )
 
@@ -331,6 +333,7 @@ def main() -> int:
         "memory": lambda: memory(table, 1000 if options.quick else 10_000, 100_000 if options.quick else 1_000_000),
         "slow": lambda: slow(table, 2 if options.quick else 10, rounds, 500 if options.quick else 5000),
         "streams": lambda: streams(table, 2 if options.quick else 10, rounds, 500 if options.quick else 10_000),
+        "nchan": lambda: nchan(table, 2 if options.quick else 10, 500 if options.quick else 10_000),
         "peers": lambda: peers(table, seconds),
     }
     for name in options.only or parts:

@@ -8,6 +8,7 @@ import statistics
 import time
 
 from benchmarks import running
+from benchmarks.drain import cpu
 from benchmarks.table import Table
 
 SUBMIT, BATCH = "/api/v1/submit", "/api/v1/batch"
@@ -20,24 +21,34 @@ BATCHES, ONE, MANY = (
 
 
 def batch(table: Table, seconds: float, rounds: int) -> None:
-    """Requests accepted in a second, on SQLite FULL; nothing works on them."""
+    """Requests accepted in a second, on SQLite FULL, and the CPU of the listener for each; nothing works on them."""
     found: dict[str, list[float]] = {BATCHES: [], ONE: [], MANY: []}
+    spent: dict[str, list[float]] = {BATCHES: [], MANY: []}
     lines = (running.BODY.strip() + b"\n") * IN_A_BATCH
     for _ in range(rounds):
         port = running.free_port()
-        with running.openhqm(port, "--role", "listener"):
-            found[ONE].append(_by_one(port, SUBMIT, running.BODY, "application/json", seconds))
-            found[BATCHES].append(_by_one(port, BATCH, lines, "application/x-ndjson", seconds))
+        with running.openhqm(port, "--role", "listener") as listener:
+            rate, _ = _by_one(port, SUBMIT, running.BODY, "application/json", seconds)
+            found[ONE].append(rate)
+            before = cpu(listener.pid)
+            rate, count = _by_one(port, BATCH, lines, "application/x-ndjson", seconds)
+            found[BATCHES].append(rate)
+            spent[BATCHES].append((cpu(listener.pid) - before) / count * 1e6)
+            before = cpu(listener.pid)
             found[MANY].append(running.wrk(port, SUBMIT, seconds))
+            spent[MANY].append((cpu(listener.pid) - before) / found[MANY][-1] / seconds * 1e6)
     for name, rates in found.items():
         table.add(name, statistics.median(rates), "requests/s")
+    for name, costs in spent.items():
+        table.add(f"{name}, CPU of a request", statistics.median(costs), "us")
 
 
-def _by_one(port: int, path: str, body: bytes, content_type: str, seconds: float) -> float:
+def _by_one(port: int, path: str, body: bytes, content_type: str, seconds: float) -> tuple[float, int]:
+    """Requests accepted in a second, and how many these were in all."""
     connection, accepted = http.client.HTTPConnection("127.0.0.1", port), 0
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         connection.request("POST", path, body, {"Content-Type": content_type})
         answer = json.loads(connection.getresponse().read())
         accepted += len(answer["accepted"]) if path == BATCH else len([answer["correlation_id"]])
-    return accepted / (time.perf_counter() - began)
+    return accepted / (time.perf_counter() - began), accepted

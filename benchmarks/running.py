@@ -78,10 +78,14 @@ def until_it_prints(command: list[str]) -> Iterator[None]:
         running.stdout.close()
 
 
+def most_files() -> int:
+    """How many files a process may have open, once it has raised its limit."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
 def allow_many_files() -> None:
     """Raise the limit of open files to its hard limit, for this process and its children."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files(), most_files()))
 
 
 @contextmanager
