@@ -54,6 +54,11 @@ class ProcessClock:
     def seconds(self) -> float:
         return self.time.seconds()
 
+    @property
+    def calls(self) -> list[Any]:
+        """Those of all processes: time goes on for each of them."""
+        return self.time.calls
+
     def advance(self, seconds: float) -> None:
         self.time.advance(seconds)
 
