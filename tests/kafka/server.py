@@ -112,6 +112,7 @@ class KafkaServer(ServerProcess):
         self.config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     users: tuple[str, ...] = ()
+    jvm: tuple[str, ...] = JVM
 
     def more_listeners(self) -> dict[str, tuple[int, int]]:
         """By name, the port that Kafka listens on and the port that it tells. TLS and SASL are parts of the names."""
@@ -152,7 +153,7 @@ class KafkaServer(ServerProcess):
         """With the classes that an earlier start has written down, it starts in half of the time (AppCDS)."""
         archive = self.jars.parent / "kafka.jsa"
         shared = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
-        return ["java", *JVM, *shared, "-cp", f"{self.jars}/*", main, *arguments, str(self.config)]
+        return ["java", *self.jvm, *shared, "-cp", f"{self.jars}/*", main, *arguments, str(self.config)]
 
     def close(self) -> None:
         """Kill it and delete its files."""
