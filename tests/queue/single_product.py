@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openhqm.errors import AlreadyEnded
 from openhqm.messages import Child, Status, Submission
 from openhqm.policy import children as policy
 from openhqm.testing.bench import Base
@@ -40,3 +41,23 @@ class SingleProduct(Base):
         self.assertEqual((ended, record.reply.status, record.reply.reason_class), (2, Status.FAILED, "too_large"))
         left = [each.status for each in record.children]
         self.assertEqual(left, [Status.COMPLETED, Status.COMPLETED, Status.CANCELLED, Status.CANCELLED])
+
+    async def test_step_that_is_finished_later(self) -> None:
+        """A step that its target finishes is followed by the next one, and one whose request has ended is refused."""
+        steps = [Child(Submission(b"%d" % number, transform=None), number, "") for number in (1, 2, 3)]
+        accepted = await self.do(self.bench.queue.accept(Submission(b"null"), None, (), steps))
+        ends: list[str] = []
+        for result in (b'"first"', b'"second"'):
+            delivery = await self.receive_one()
+            await self.do(delivery.retry(3600, "the target has not finished it"))
+            ends.append(delivery.request.correlation_id)
+            await self.do(self.bench.store.end(ends[-1], self.reply(delivery, result)))
+            await self.bench.pass_time(1)
+        last = await self.receive_one()
+        before = last.request.submission.parent_reply
+        assert before is not None
+        self.assertEqual(before.result, b'"second"')
+        await self.do(last.retry(3600, "the target has not finished it"))
+        await self.do(self.bench.store.cancel(accepted.correlation_id))
+        await self.bench.pass_time(1)
+        await self.refused(self.bench.store.end(last.request.correlation_id, self.reply(last)), AlreadyEnded)
