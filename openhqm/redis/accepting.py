@@ -1,25 +1,36 @@
 # -*- test-case-name: tests.redis.test_contract,tests.brokered.test_forms -*-
-"""Running a script that accepts requests: for one, for one with a coalesce key, or for many in one step."""
+"""Running a script that accepts requests: for one, for one with a coalesce key, for many in one step, or for steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from openhqm.codec import encode_reply
-from openhqm.messages import Coalescing, Status, Submission
+from openhqm.codec import encode_reply, encode_submission
+from openhqm.errors import IdempotencyConflict, QueueFull
+from openhqm.messages import Acceptance, Child, ChildState, Coalescing, IdempotencyClaim, Status, Submission
+from openhqm.policy import children as policy
 from openhqm.queue.endings import superseded
+from openhqm.queue.limits import no_repeat
+from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
+from openhqm.redis.ending_log import log_mark
+from openhqm.redis.load import RedisLoad
 from openhqm.redis.turns import TurnScript
 from openhqm.runtime.deferreds import deferred
 
 NO_KEY = ("",)
 """In place of what a coalesce key needs."""
+Where = Callable[[Submission], tuple[str, str, str, str]]
+"""Queue, priority, channel and line of a submission, for the scripts."""
 _Bundle = list[tuple[Coalescing | None, tuple[Any, ...], Deferred[Any]]]
 
 
@@ -107,3 +118,66 @@ class AcceptScript:
         if earlier:
             self._redis.tell_ending(int(earlier), Status.CANCELLED.value)
         return answer if answer[-1] else answer[:-1]
+
+
+class AcceptSteps:
+    """Accepts requests that consist of steps. ``where`` says where a submission waits."""
+
+    def __init__(self, redis: Redis, load: RedisLoad, requests: str, where: Where) -> None:
+        self._redis = redis
+        self._load = load
+        self._requests = requests
+        self._where = where
+
+    @deferred
+    async def accept(
+        self,
+        submission: Submission,
+        claim: IdempotencyClaim | None,
+        children: Sequence[Child],
+        follow_ups: Sequence[Any],
+    ) -> Acceptance | QueueFull:
+        """``follow_ups`` are the values of `hold_back`. `IdempotencyConflict`, `NotDurable`."""
+        redis = self._redis
+        last = int(await redis.command("INCRBY", f"{redis.prefix}number", len(children) + 1))
+        redis.saw(last)
+        number, numbers = last - len(children), range(last - len(children) + 1, last + 1)
+        states = [
+            ChildState(redis.ids.issue(each), child.stage, child.name, joined=child.joined)
+            for each, child in zip(numbers, children, strict=True)
+        ]
+        due, timeout = redis.due(submission), submission.timeout
+        answer = await redis.run(
+            "children_accept",
+            number,
+            self._requests,
+            encode_submission(submission),
+            "" if due is None else repr(due),
+            "" if timeout is None else repr(timeout),
+            *claim_arguments(claim),
+            *self._load.values,
+            log_mark(submission),
+            msgspec.json.encode([(each.stage, each.name, each.joined, each.submission.timeout) for each in children]),
+            len(children),
+            *chain.from_iterable(
+                (each, *self._where(child.submission), *self._step(child.submission, states, place))
+                for place, (each, child) in enumerate(zip(numbers, children, strict=True))
+            ),
+            *follow_ups,
+        )
+        outcome = answer[0]
+        if outcome == b"full":
+            return self._load.refusal(answer)
+        if outcome == b"no repeat":
+            raise no_repeat()
+        if outcome == b"conflict":
+            raise IdempotencyConflict(claim.key if claim is not None else "")
+        if outcome == b"repeat":
+            return Acceptance(redis.ids.issue(int(answer[1])), float(answer[2]), replayed=True)
+        held = redis.issue_all(answer[2]) if answer[2] else ()
+        return Acceptance(redis.ids.issue(number), float(answer[1]), follow_ups=held)
+
+    def _step(self, submission: Submission, states: Sequence[ChildState], place: int) -> tuple[Any, ...]:
+        plain = replace(submission, not_before=None, timeout=None)
+        named = msgspec.json.encode(policy.about(states, place)).removesuffix(b"}")
+        return encode_submission(plain), log_mark(submission), named

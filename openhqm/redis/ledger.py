@@ -32,8 +32,7 @@ from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered, pause_for_room
 from openhqm.queue.limits import no_repeat
-from openhqm.redis.accepting import AcceptScript
-from openhqm.redis.children import Accepting
+from openhqm.redis.accepting import AcceptScript, AcceptSteps
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -78,7 +77,7 @@ class RedisLedger:
         self._pause = 0.0 if window is None else pause_for_room(window)
         self._losses = LedgerLosses(redis, ttl, lost_after, lambda: self._fell_due(0.0))
         self._load = RedisLoad(redis, ttl, limits)
-        self._children = Accepting(redis, self._load, channels.requests, self._where)
+        self._children = AcceptSteps(redis, self._load, channels.requests, self._where)
         self._accepting = AcceptScript(redis, ttl, "ledger_record")
         self.together = self._accepting.together
         self.load = self._load.read

@@ -35,8 +35,7 @@ from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.limits import no_repeat
 from openhqm.queue.sharing import SharedQueues
-from openhqm.redis.accepting import AcceptScript
-from openhqm.redis.children import Accepting
+from openhqm.redis.accepting import AcceptScript, AcceptSteps
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -81,7 +80,7 @@ class RedisQueue:
         self._queues: dict[str, LocalQueue] = {}
         self._shared = SharedQueues(redis.clock, lambda name: self._queue(name).waiters)
         self._load = RedisLoad(redis, ttl, limits)
-        self._children = Accepting(redis, self._load, requests, self._where)
+        self._children = AcceptSteps(redis, self._load, requests, self._where)
         self._accepting = AcceptScript(redis, ttl, "accept")
         self._settling = TurnScript(redis, "settle", repeatable=True)
         self.together = self._accepting.together
