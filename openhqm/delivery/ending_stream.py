@@ -11,14 +11,13 @@ from typing import Protocol
 
 import attrs
 import msgspec
-from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from openhqm.delivery.ending_feed import PIECE, EndingFeed
 from openhqm.delivery.ending_frames import EndingFrames
 from openhqm.delivery.selection import Cursor, Selection
-from openhqm.delivery.streams import KEEP_ALIVE, RECONNECT, Sink, framed
+from openhqm.delivery.streaming import Sink, Streaming
+from openhqm.delivery.streams import KEEP_ALIVE, RECONNECT, framed
 from openhqm.errors import NotDurable
 from openhqm.messages import LoggedEnding, LogPage
 from openhqm.runtime.deferreds import deferred
@@ -79,21 +78,16 @@ class Beginning:
     told: bool = False
 
 
-@implementer(IPushProducer)
-class EndingStream:
+class EndingStream(Streaming):
     """A client that reads the endings in ``selection``."""
 
     __slots__ = (
-        "__weakref__",
         "_after",
-        "_closed",
         "_first",
         "_left",
         "_live",
         "_name",
-        "_paused",
         "_placed",
-        "_sink",
         "_streams",
         "_told",
         "_working",
@@ -102,12 +96,12 @@ class EndingStream:
     _log = Logger()
 
     def __init__(self, streams: Shared, selection: Selection, beginning: Beginning, sink: Sink) -> None:
+        super().__init__(sink)
         self.selection = selection
         self._streams = streams
-        self._sink = sink
         self._name = beginning.page.name
         self._after = beginning.after
-        self._paused = self._closed = self._live = self._working = False
+        self._live = self._working = False
         # Of a stream over ids: what was not told yet; and what has to be looked up before the log is read.
         self._left: set[str] | None = set(selection.ids) - set(beginning.expired) if selection.ids else None
         self._first = () if beginning.told else beginning.ended
@@ -283,38 +277,13 @@ class EndingStream:
 
     # The end
 
-    def drain(self, farewell: bytes) -> None:
-        """End the stream with ``farewell``."""
-        if not self._closed:
-            self._sink.write(farewell)
-            self.close()
-
-    def close(self) -> None:
-        """End the stream."""
-        if self._end():
-            self._sink.unregisterProducer()
-            self._sink.finish()
-
-    def lost(self) -> None:
-        """The client is gone."""
-        self._end()
-
-    def _end(self) -> bool:
-        if self._closed:
-            return False
+    def _closing(self) -> None:
         self._fall_behind()
-        self._closed = True
+
+    def _gone(self) -> None:
         self._streams.closed(self)
-        return True
 
     def pauseProducing(self) -> None:
         self._streams.metrics.pauses.inc()
         self._fall_behind()
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        self._catch_up()
-
-    def stopProducing(self) -> None:
-        self._end()
+        super().pauseProducing()

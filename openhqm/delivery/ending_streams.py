@@ -12,7 +12,8 @@ from openhqm.delivery.ending_frames import EndingFrames
 from openhqm.delivery.ending_stream import Beginning, EndingStream, StreamCounts
 from openhqm.delivery.keep_alive import KeepAlive
 from openhqm.delivery.selection import Selection, read_cursor
-from openhqm.delivery.streams import PIECES_AT_ONCE, Sink, reconnect_later
+from openhqm.delivery.streaming import Sink
+from openhqm.delivery.streams import PIECES_AT_ONCE, reconnect_later
 from openhqm.delivery.tenant_records import TenantRecords
 from openhqm.errors import ExpiredRequest
 from openhqm.interfaces import IEndingLog, IResultStore

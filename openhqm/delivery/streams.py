@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import random
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from openhqm.delivery.documents import event_document
+from openhqm.delivery.streaming import Sink, Streaming
 from openhqm.interfaces import IResultStore
 from openhqm.messages import Event
 from openhqm.policy.places import Places
@@ -33,22 +33,6 @@ RECONNECT = b"retry: 3000\n\n"
 DRAIN_SECONDS = (1.0, 10.0)
 """When the clients of a process that stops come back: spread, so that they do not all come at once."""
 KEEP_ALIVE = b": still here\n\n"
-
-
-class Sink(Protocol):
-    """The HTTP response that a stream writes to."""
-
-    def write(self, data: bytes) -> object:
-        """Send ``data``."""
-
-    def finish(self) -> object:
-        """The stream is complete."""
-
-    def registerProducer(self, producer: Any, streaming: bool) -> object:
-        """Pause ``producer`` while the client does not keep up, and stop it once the client is gone."""
-
-    def unregisterProducer(self) -> object:
-        """Control the producer no more."""
 
 
 def frame(correlation_id: str, event: Event, ahead: float = 0.0) -> bytes:
@@ -136,32 +120,25 @@ class EventStreams:
             stream.keep_alive()
 
 
-@implementer(IPushProducer)
-class EventStream:
+class EventStream(Streaming):
     """One client of the events of one request."""
 
     __slots__ = (
-        "__weakref__",
         "_again",
-        "_closed",
         "_id",
         "_last",
-        "_paused",
         "_reading",
-        "_sink",
         "_streams",
         "_unwatch",
     )
     _log = Logger()
 
     def __init__(self, streams: EventStreams, correlation_id: str, after: int, sink: Sink) -> None:
+        super().__init__(sink)
         self._streams = streams
         self._id = correlation_id
         self._last = after
-        self._sink = sink
-        self._paused = False
         self._reading = self._again = False
-        self._closed = False
         self._unwatch = streams.store.watch(correlation_id, self._on_event)
 
     def begin(self, history: list[Event]) -> None:
@@ -235,36 +212,6 @@ class EventStream:
         if not self._paused:
             self._sink.write(KEEP_ALIVE)
 
-    def drain(self, farewell: bytes) -> None:
-        """End the stream with ``farewell``, unless it has ended."""
-        if not self._closed:
-            self._sink.write(farewell)
-            self.close()
-
-    def close(self) -> None:
-        """End the stream."""
-        if self._end():
-            self._sink.unregisterProducer()
-            self._sink.finish()
-
-    def lost(self) -> None:
-        """The client is gone."""
-        self._end()
-
-    def _end(self) -> bool:
-        if self._closed:
-            return False
-        self._closed = True
+    def _gone(self) -> None:
         self._unwatch()
         self._streams.closed(self)
-        return True
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        self._catch_up()
-
-    def stopProducing(self) -> None:
-        self._end()
