@@ -60,6 +60,11 @@ class EndingStreams:
         `TooManyOpen` where its tenant has too many.
         """
         self._places.check(selection.tenant)
+        beginning = await self._beginning(selection, last_event_id)
+        self._places.check(selection.tenant)  # others may have taken the place in the meantime
+        return beginning
+
+    async def _beginning(self, selection: Selection, last_event_id: str) -> Beginning | None:
         page = await self.feed.bounds()
         cursor = read_cursor(last_event_id)
         if cursor is None or not page.follows(cursor.name, cursor.number):

@@ -7,6 +7,7 @@ This module knows no web framework. The routes of Klein and the fast path both c
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -109,15 +110,16 @@ class Door(Taking):
         """Read a submission, and have the queue accept it. The errors of `read_submission`, and those of `take`;
         `TooManyOpen` where its answer is one of the ``streams`` of its tenant, and there are too many.
         """
-        if streams:
-            self.streams.check(tenant)
 
         def received() -> int:
             if fields(CARRIED[0]) is None:
                 return len(body)
             return len(body) + sum(len(fields(name) or b"") for name in CARRIED)
 
-        return self.take(lambda now: self._read(body, fields, now), received, tenant)
+        read = partial(self._read, body, fields)
+        if streams:
+            return self.streams.held(tenant, lambda: self.take(read, received, tenant))
+        return self.take(read, received, tenant)
 
     def _read(self, body: bytes, fields: HeaderField, now: float) -> tuple[Submission, IdempotencyClaim | None]:
         check_json_type(field(fields, b"content-type"))
@@ -235,6 +237,8 @@ class Door(Taking):
             self.streams.check(tenant)
             await self._find(correlation_id, None, tenant)
         events = list(await self.store.history(correlation_id, after))
+        if tenant is not None:  # others may have taken what was free before it was read
+            self.streams.check(tenant)
         if events or not after:
             return after, events
         last = await self._last_event(correlation_id, after)

@@ -155,6 +155,7 @@ class SocketSession:
             raise InvalidRequest("last_event_id", "is that of one request: subscribe to each by itself")
         after = last_event_id(seen or None, [])
         found = [(id, await self._calls.door.events(id, after, selection.tenant)) for id in selection.ids]
+        self._calls.door.streams.check(selection.tenant, sum(events is not None for _, events in found))
         self._tell(ref, subscribed=msgspec.json.encode(list(selection.ids)))
         for id, events in found:
             if events is not None and self._listens(ref, sinks):

@@ -25,11 +25,11 @@ class Places:
         self._limits = limits if any(limit is not None for limit in limits.values()) else {}
         self._taken: Counter[str] = Counter()
 
-    def check(self, tenant: str | None) -> None:
-        """`TooManyOpen` where ``tenant`` has no place left. None: it is no tenant."""
+    def check(self, tenant: str | None, count: int = 1) -> None:
+        """`TooManyOpen` where ``tenant`` has not so many places left. None: it is no tenant."""
         if self._limits and tenant is not None:
             limit = self._limits.get(tenant, self._limits.get(OTHERS))
-            if limit is not None and self._taken[tenant] >= limit:
+            if limit is not None and self._taken[tenant] + count > limit:
                 raise TooManyOpen(self._what, limit)
 
     def has_room(self, tenant: str | None) -> bool:

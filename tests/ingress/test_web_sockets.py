@@ -234,6 +234,7 @@ class AdmissionTests(SocketCase):
             "OPENHQM_AUTH__TYPE": "api_key",
             "OPENHQM_AUTH__KEYS_FILE": str(path),
             "OPENHQM_CORS__ORIGINS": '["https://app.example.com"]',
+            "OPENHQM_TENANTS": json.dumps([{"name": "acme", "limits": {"streams": 2}}, {"name": "globex"}]),
         }
 
     def keyed(self, name: str, **arguments: Any) -> ClientConnection:
@@ -264,6 +265,14 @@ class AdmissionTests(SocketCase):
         self.assertEqual(self.say(theirs, ref=2, subscribe=[id])["problem"]["status"], 404)
         self.assertIn("accepted", self.say(theirs, submit={"payload": "theirs"}))
         self.assertEqual(self.hear_until(theirs, "completed")[-1]["data"]["result"], "theirs")
+
+    def test_streams_of_a_tenant(self) -> None:
+        """A subscription to several requests takes a place for each, and is refused whole where there are fewer."""
+        client = self.keyed("both")
+        held = {"payload": 1, "metadata": {"delay": 3600}}
+        ids = [self.say(client, submit=held)["accepted"]["correlation_id"] for _ in range(3)]
+        self.assertEqual(self.say(client, ref=1, subscribe=ids)["problem"]["status"], 429)
+        self.assertEqual(self.say(client, ref=2, subscribe=ids[:2])["subscribed"], ids[:2])
 
     def test_origins(self) -> None:
         """A page may connect where its origin is allowed or the gateway's own; another gets 403, also with a key."""

@@ -22,6 +22,7 @@ class PlacesTests(SynchronousTestCase):
             self.assertFalse(places.has_room(tenant))
         places.leave("acme")
         self.assertTrue(places.has_room("acme"))
+        self.assertRaises(TooManyOpen, places.check, "acme", 2)
         for tenant in ("free", None):
             for _ in range(100):
                 places.check(tenant)
