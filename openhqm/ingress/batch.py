@@ -26,7 +26,17 @@ MOST_STEP_BYTES = 64 * 1024 * 1024
 """What the requests of a batch that consist of steps may have of these, all together."""
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _MEMBER = "requests"
-_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+MOST_LINES = 10 * MOST_REQUESTS
+"""Of NDJSON, with those that are empty."""
+_NONE = msgspec.Raw()
+# A list that is far too long would become millions of objects before it is counted. This stops at the first too many.
+_Requests = msgspec.defstruct(
+    "_Requests",
+    [(f"request{number}", msgspec.Raw, _NONE) for number in range(MOST_REQUESTS)],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+_LIST = msgspec.json.Decoder(_Requests)
 _RAW = msgspec.json.Encoder()
 
 
@@ -36,6 +46,8 @@ def read_batch(body: bytes, content_type: str | None) -> list[bytes]:
     `HTTPProblem` 415, `MalformedJSON`, `InvalidRequest`.
     """
     if (content_type or "").partition(";")[0].strip().lower() in NDJSON:
+        if body.count(b"\n") > MOST_LINES:
+            raise InvalidRequest(_MEMBER, f"must have at most {MOST_LINES} lines, with those that are empty")
         found = [line for line in body.split(b"\n") if line.strip()]
     else:
         check_json_type(content_type)
@@ -55,11 +67,14 @@ def _read_list(body: bytes) -> list[bytes]:
     if _MEMBER not in outer:
         raise InvalidRequest(_MEMBER, "is missing")
     try:
-        return [bytes(each) for each in _LIST.decode(outer[_MEMBER])]
+        found = msgspec.structs.astuple(_LIST.decode(outer[_MEMBER]))
     except msgspec.ValidationError:
-        raise InvalidRequest(_MEMBER, "must be a list") from None
+        is_list = outer[_MEMBER].lstrip()[:1] == b"["
+        reason = f"must have at most {MOST_REQUESTS} requests" if is_list else "must be a list"
+        raise InvalidRequest(_MEMBER, reason) from None
     except msgspec.DecodeError as error:
         raise MalformedJSON(str(error)) from None
+    return [bytes(each) for each in found if each is not _NONE]
 
 
 async def submit_batch(

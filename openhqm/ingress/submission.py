@@ -160,6 +160,9 @@ def _object(text: bytes, field: str) -> dict[str, Any]:
 
 def read_headers(text: bytes) -> dict[str, str]:
     """The header fields in a JSON object. `InvalidRequest`."""
+    # Each name and each value is between two quotes, so this many are of too many members: they are not parsed first.
+    if text.count(b'"') - text.count(b'\\"') > 4 * MOST_HEADERS:
+        raise InvalidRequest("headers", f"must have at most {MOST_HEADERS} members")
     headers = _object(text, "headers")
     _check_headers(headers)
     return headers

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.errors import NotDurable
-from openhqm.ingress.batch import MOST_REQUESTS
+from openhqm.errors import InvalidRequest, NotDurable
+from openhqm.ingress.batch import MOST_REQUESTS, read_batch
 from tests.ingress.test_fast_path import InMemoryServer
 
 BATCH = "/api/v1/batch"
@@ -100,6 +101,21 @@ class BatchTests(BatchCase):
             self.assertEqual((status, problem["status"]), (expected, expected), body[:60])
         self.assertEqual(self.post(b'{"requests":[{"payload":1}]}', idempotency_key="a b")[0], 400)
         self.assertEqual(self.payloads(), [])
+
+    def test_millions(self) -> None:
+        """What has far too many lines or elements is refused before they become objects, in little time and memory."""
+        for body, content_type in (
+            (b'{"requests":[' + b",".join([b"0"] * 5_000_000) + b"]}", JSON),
+            (b"\n" * 10_000_000, NDJSON),
+        ):
+            tracemalloc.start()
+            try:
+                error: Any = self.assertRaises(InvalidRequest, read_batch, body, content_type)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertIn("must have at most", error.reason)
+            self.assertLess(peak, 4 * len(body), content_type)
 
     def test_none_is_sound(self) -> None:
         """Where none is accepted the answer is no 202, and still says what is wrong with each."""

@@ -239,6 +239,15 @@ class ReadSubmissionTests(SynchronousTestCase):
             {"TraceParent": "mine", "tracestate": "c=d"},
         )
 
+    def test_far_too_many_headers(self) -> None:
+        """Headers of which there are far too many are refused before they are parsed, also those with escapes."""
+        self.patch(submission, "_object", lambda *_: self.fail("they were parsed"))
+        for value in ('""', '"\\\\"', '"a"'):
+            headers = ",".join(f'"{number}":{value}' for number in range(2000))
+            with self.assertRaises(InvalidRequest) as caught:
+                submission.read_headers(f"{{{headers}}}".encode())
+            self.assertEqual(caught.exception.field, "headers")
+
 
 TOP = st.sampled_from(['"payload"'] * 3 + ['"headers"', '"metadata"'] * 2 + ['"metad\\u0061ta"', '"other"'])
 INNER = st.sampled_from(['"payload"', '"priority"', '"a"', '"\\u0061"', '"b"', '""'])
