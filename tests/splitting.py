@@ -93,6 +93,7 @@ SECONDS: Mapping[str, int] = {
     "tests.redis.test_ending_streams": 40,
     "tests.redis.test_intake": 14,
     "tests.redis.test_listening": 6,
+    "tests.redis.test_rate_limits": 8,
     "tests.redis.test_roles": 14,
     "tests.runtime.test_log_writer": 16,
     "tests.runtime.test_proxy_protocol": 13,
