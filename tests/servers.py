@@ -84,7 +84,7 @@ class Server:
     def start(self, *arguments: str) -> None:
         """Start it, and return once it is ready."""
         self.launch(*arguments)
-        self.until(lambda: self.ask("GET", f"{self.prefix}/health/ready")[0] == 200, "not ready within 30 s")
+        self.until(lambda: self.ask("GET", f"{self.prefix}/health/ready")[0] == 200, "not ready within 90 s", 90)
 
     def launch(self, *arguments: str) -> None:
         """Start it, and return at once."""

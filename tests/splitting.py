@@ -135,7 +135,7 @@ SECONDS: Mapping[str, int] = {
 """How long the modules take that take four seconds or more, measured on two cores. The order is all it decides."""
 OTHERS = 1
 """How long every other module is assumed to take, in seconds."""
-MOST_AGAIN = 8
+MOST_AGAIN = 12
 """Up to so many tests that failed beside others are run again alone. Where more fail, it was not the machine."""
 _ALONE = re.compile(r"^ALONE = True$", re.MULTILINE)
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)\b(.*)$", re.MULTILINE)
