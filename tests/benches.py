@@ -38,16 +38,6 @@ def one_turn(clock: Clock) -> None:
             call.func(*call.args, **call.kw)
 
 
-def stride(clock: Clock, step: float, end: float) -> float:
-    """How far time goes at once: ``step``, or to the next call where that is farther off, and never beyond ``end``.
-
-    Between two calls nothing happens. A day has many steps, and few calls.
-    """
-    now = clock.seconds()
-    next_call = min((call.getTime() for call in clock.calls), default=end)
-    return min(max(step, next_call - now), end - now)
-
-
 class ClockedBench:
     """The common part: time passes when the test says so."""
 
@@ -55,7 +45,7 @@ class ClockedBench:
     store: Any
     limits = NO_LIMITS
     step = 1.0
-    """How far time goes at once, in seconds, while there are calls."""
+    """How far time goes at once, in seconds."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -81,7 +71,7 @@ class ClockedBench:
         end = self.clock.seconds() + seconds
         self.turn()
         while self.clock.seconds() < end:
-            self.clock.advance(stride(self.clock, self.step, end))
+            self.clock.advance(min(self.step, end - self.clock.seconds()))
             self.turn()
         return succeed(None)
 
