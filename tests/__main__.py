@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.measuring import PLAIN, How, Measurement
 from tests.splitting import MOST_AGAIN, Counts, bundle, count, failed_tests, find_failures, find_modules
 
 JOBS_FOR_A_CORE, MOST_JOBS = 2, 8
@@ -49,12 +50,15 @@ class Ran:
         return f"{self.seconds:.1f} s, {self.cpu_seconds:.1f} s of CPU, exit code {self.code}"
 
 
-def run_trial(names: Sequence[str], directory: str, *, show: bool) -> Ran:
+def run_trial(names: Sequence[str], directory: str, how: How = PLAIN, *, show: bool = False) -> Ran:
     """Run one process of trial. ``show``: print each line as it comes."""
-    command = [sys.executable, "-m", "twisted.trial", "--temp-directory", directory, *names]
+    command = [*how.command, "--temp-directory", directory, *names]
+    environment = {**os.environ, **how.variables}
     lines = []
     begun = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as trial:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as trial:
         assert trial.stdout is not None
         for line in trial.stdout:
             lines.append(line)
@@ -80,14 +84,19 @@ def run_all(scratch: str, jobs: int) -> Counts:
     failures: list[str] = []
     again: list[tuple[list[str], Counts]] = []
 
-    def run(number: int, names: list[str]) -> Ran:
-        return run_trial(names, os.path.join(scratch, f"trial-{number}"), show=False)
+    measurement = Measurement(Path(scratch) / "coverage")
+
+    def run(number: int, names: list[str], measured: bool = False) -> Ran:
+        return run_trial(names, os.path.join(scratch, f"trial-{number}"), measurement.how(measured))
 
     numbers = iter(range(len(modules)))
     for alone in (False, True):
-        groups = [[one.name for one in group] for group in bundle(one for one in modules if one.alone is alone)]
+        groups = bundle(one for one in modules if one.alone is alone)
         with ThreadPoolExecutor(1 if alone else jobs) as pool:
-            running = {pool.submit(run, next(numbers), names): names for names in groups}
+            running = {}
+            for group in groups:
+                names = [one.name for one in group]
+                running[pool.submit(run, next(numbers), names, group[0].measured)] = names
             try:
                 for done in as_completed(running):
                     ran = done.result()
@@ -112,6 +121,9 @@ def run_all(scratch: str, jobs: int) -> Counts:
             if not count(ran.output, ran.code).failed:
                 print(f"== unsteady: {' '.join(names)}: failed beside other tests, and passed alone\n", flush=True)
                 total += Counts(passed=len(names), failed=-counts.failed)
+    if not measurement.is_enough(sum(one.measured for one in modules), len(modules)):
+        print("fewer than have to be reached: the run has failed\n")
+        total += Counts(failed=1)
     seconds = time.monotonic() - started
     print(f"{jobs} processes at a time, {seconds:.0f} s, {_cpu_seconds() - cpu:.0f} s of CPU on {os.cpu_count()} cores")
     return total

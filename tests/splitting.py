@@ -147,11 +147,15 @@ MOST_LINES = 40
 
 @dataclass(frozen=True)
 class Module:
-    """A module of tests: its dotted name, about how many seconds it takes, and whether it needs the machine alone."""
+    """A module of tests: its dotted name, about how many seconds it takes, and whether it needs the machine alone.
+
+    ``measured``: what it reaches is measured (`tests.measuring`).
+    """
 
     name: str
     seconds: int
     alone: bool = False
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,18 +179,18 @@ def find_modules(root: Path, seconds: Mapping[str, int] = SECONDS) -> list[Modul
     for path in sorted(root.rglob("test_*.py")):
         name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
         alone = _ALONE.search(path.read_text(encoding="utf-8")) is not None
-        found.append(Module(name, seconds.get(name, OTHERS), alone))
+        found.append(Module(name, seconds.get(name, OTHERS), alone, measured=name not in seconds))
     return found
 
 
 def bundle(modules: Iterable[Module], most: float = BUNDLE_SECONDS) -> list[list[Module]]:
     """``modules`` in groups, one for each process, and the group that takes longest first.
 
-    Modules of different folders are never in one group. A group takes at most ``most`` seconds, unless a single module
-    takes longer.
+    Modules of different folders are never in one group, and those that are measured are in groups of their own. A group
+    takes at most ``most`` seconds, unless a single module takes longer.
     """
     groups: list[list[Module]] = []
-    for _, folder in groupby(sorted(modules, key=lambda module: (_folder(module), module.name)), key=_folder):
+    for _, folder in groupby(sorted(modules, key=lambda module: (*_kind(module), module.name)), key=_kind):
         group: list[Module] = []
         for module in sorted(folder, key=lambda module: -module.seconds):
             if group and _seconds(group) + module.seconds > most:
@@ -217,8 +221,8 @@ def failed_tests(failures: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for some in names for name in some)) if all(names) else []
 
 
-def _folder(module: Module) -> str:
-    return module.name.rpartition(".")[0]
+def _kind(module: Module) -> tuple[str, bool]:
+    return module.name.rpartition(".")[0], module.measured
 
 
 def _seconds(group: list[Module]) -> int:

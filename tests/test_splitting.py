@@ -28,6 +28,7 @@ modules_in_folders = st.lists(
         Module,
         st.builds("tests.{}.test_{}".format, st.sampled_from(["a", "b", "c"]), st.integers(0, 99)),
         st.integers(0, 90),
+        measured=st.booleans(),
     ),
     unique_by=lambda module: module.name,
 )
@@ -57,6 +58,14 @@ class FindModulesTests(SynchronousTestCase):
             (root / name).write_text(text)
         self.assertEqual([module.alone for module in find_modules(root)], [True, False, False])
 
+    def test_measured(self) -> None:
+        """What a module reaches is measured where it has no row in the table of durations: those are cheap."""
+        root = Path(self.mktemp()) / "suite"
+        root.mkdir(parents=True)
+        for name in ("test_a.py", "test_b.py"):
+            (root / name).write_text("")
+        self.assertEqual([module.measured for module in find_modules(root, {"suite.test_a": 7})], [False, True])
+
     def test_durations(self) -> None:
         """Every name in the table of durations is that of a module."""
         self.assertEqual(set(SECONDS) - {module.name for module in find_modules(ROOT)}, set())
@@ -67,13 +76,14 @@ class BundleTests(SynchronousTestCase):
 
     @given(modules_in_folders, st.integers(0, 90))
     def test_each_once(self, modules: list[Module], most: int) -> None:
-        """Every module is in one group. A group is of one folder, and within the limit unless it is one module."""
+        """Every module is in one group. A group is of one folder, measured or not, and within the limit unless it is
+        one module."""
         groups = bundle(modules, most)
         self.assertEqual(
             sorted(module.name for group in groups for module in group), sorted(module.name for module in modules)
         )
         for group in groups:
-            self.assertEqual(len({module.name.split(".")[1] for module in group}), 1)
+            self.assertEqual(len({(module.name.split(".")[1], module.measured) for module in group}), 1)
             self.assertTrue(len(group) == 1 or sum(module.seconds for module in group) <= most)
 
     @given(modules_in_folders)
