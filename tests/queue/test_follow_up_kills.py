@@ -14,12 +14,13 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from openhqm.messages import Acceptance, IdempotencyClaim, Reply, Status, Submission
+from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.testing import REQUESTS
 from tests.benches import brokered_bench, sqlite_bench
 from tests.redis.bench import brokered_redis_bench, redis_bench
 
 FOLLOW_UPS = f"{REQUESTS}.billing"
-CLAIM = IdempotencyClaim("key", b"print")
+CLAIM, OTHER_CLAIM = IdempotencyClaim("key", b"print"), IdempotencyClaim("other", b"print")
 LATER = Submission(b"2", endpoint="billing")
 MOST_STEPS = 60
 LOOKS = frozenset(
@@ -134,10 +135,15 @@ async def late_processing(world: World) -> None:
     await late(world)
 
 
+async def dropped(world: World) -> None:
+    await world.do(world.bench.queue.accept(Submission(b"3"), OTHER_CLAIM))
+
+
 class KilledTests:
     """The promises, for one backend."""
 
     make: Callable[[Any], Any]
+    limits = NO_LIMITS
 
     async def every_step(self, end: Callable[[World], Awaitable[None]], status: Status) -> None:
         for last in range(1, MOST_STEPS):
@@ -150,6 +156,9 @@ class KilledTests:
         """Whether the process was done before its last step."""
         bench = await maybeDeferred(type(self).make, self)
         try:
+            if self.limits.any:
+                bench.limits = self.limits
+                await maybeDeferred(bench.crash)  # they hold from the next start on
             bench.step = 20.0  # each look at what has expired is a step, too
             world, life = World(bench), Life(bench, last, after)
 
@@ -215,13 +224,22 @@ class KilledTests:
         await self.every_step(late_processing, Status.TIMEOUT)
 
 
-class SqliteTests(KilledTests, TestCase):
+class DroppedTests(KilledTests):
+    """The same in the embedded file, which counts what is in it: in Redis, looking at the limits takes many steps."""
+
+    async def test_dropped(self) -> None:
+        """The oldest that waits, where the queue is full: it and its follow-up are two."""
+        self.limits = Limits(requests=2, drop_oldest=True)
+        await self.every_step(dropped, Status.FAILED)
+
+
+class SqliteTests(DroppedTests, TestCase):
     """The embedded queue."""
 
     make = staticmethod(sqlite_bench)
 
 
-class BrokeredTests(KilledTests, TestCase):
+class BrokeredTests(DroppedTests, TestCase):
     """A queue over a broker, with the ledger in the embedded file."""
 
     make = staticmethod(brokered_bench)
@@ -239,4 +257,4 @@ class BrokeredRedisTests(KilledTests, TestCase):
     make = staticmethod(brokered_redis_bench)
 
 
-del KilledTests
+del DroppedTests, KilledTests
