@@ -1,15 +1,17 @@
 """The crash test on RabbitMQ with its ledger in Redis: listener, worker, Redis and RabbitMQ are killed in turn.
 
-    python -m tests.crash_rabbitmq --rounds 200 [--seed N] [--wipe | --journaled]
+    python -m tests.crash_rabbitmq --rounds 200 [--seed N] [--wipe | --journaled | --journaled-in-file]
 
 Redis syncs its append-only file before each answer. RabbitMQ's queues are quorum queues of one node. With ``--wipe``
 the ledger is in the listener's file, the worker has no store, and RabbitMQ loses its data each time it is killed. With
-``--journaled`` a 202 waits for Redis alone.
+``--journaled`` a 202 waits for Redis alone, with ``--journaled-in-file`` for the listener's file: there the queue is
+not limited, for what is limited is not just appended.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.beside import queue_in_rabbitmq, records_in
@@ -70,5 +72,19 @@ class Journaled(RabbitMQInstallation):
         return {**super().backend(), "OPENHQM_QUEUE__ACCEPT": "journaled"}
 
 
+class JournaledInFile(Wiped):
+    """The same beside a file, which has one process. RabbitMQ keeps what it has."""
+
+    limits: Mapping[str, str] = {}
+
+    def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
+        super().__init__(directory, before, **settings)
+        self.parts["rabbitmq"] = (self.kill_rabbitmq, self.rabbitmq.start)
+
+    def backend(self) -> dict[str, str]:
+        return {**super().backend(), "OPENHQM_QUEUE__ACCEPT": "journaled"}
+
+
 if __name__ == "__main__":
-    sys.exit(main("tests.crash_rabbitmq", RabbitMQInstallation, wipe=Wiped, journaled=Journaled))
+    others = {"wipe": Wiped, "journaled": Journaled, "journaled-in-file": JournaledInFile}
+    sys.exit(main("tests.crash_rabbitmq", RabbitMQInstallation, **others))

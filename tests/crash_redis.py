@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Installation:
     ``before`` is Python that both processes run first; ``settings`` are those of Redis.
     """
 
+    limits: Mapping[str, str] = {"OPENHQM_QUEUE__LIMITS__REQUESTS": MOST_OPEN}
+
     def __init__(self, directory: Path, before: str = "", **settings: str) -> None:
         self.redis = RedisServer(**settings)
         self.listener = Server(
@@ -61,7 +63,7 @@ class Installation:
             OPENHQM_WORKER__MAX_RETRIES="1000",
             OPENHQM_WORKER__RETRY__BASE_SECONDS="0.05",
             OPENHQM_WORKER__RETRY__MAX_SECONDS="0.5",
-            OPENHQM_QUEUE__LIMITS__REQUESTS=MOST_OPEN,
+            **self.limits,
         )
         self.worker: subprocess.Popen[bytes] | None = None
         self.parts = {
