@@ -65,13 +65,10 @@ class OpenHQMOptions(Options):
             super().parseOptions(options)
         except UsageError as error:
             unknown = re.fullmatch(r"option --([a-z-]+) not recognized", str(error))
-            keys = [] if unknown is None else _keys_named(unknown[1].replace("-", "_"))
-            if not keys:
+            meant = "" if unknown is None else did_you_mean(unknown[1])
+            if not meant:
                 raise
-            variables = " or ".join(f"OPENHQM_{key.upper().replace('.', '__')}" for key in keys)
-            raise UsageError(
-                f"{error}. Did you mean {' or '.join(keys)} in the file, or the variable {variables}?"
-            ) from None
+            raise UsageError(f"{error}. {meant}") from None
 
     def postOptions(self) -> None:
         """Read the configuration. Each complaint is printed on a line of its own, and the process exits with 1."""
@@ -149,6 +146,13 @@ class OpenHQMOptions(Options):
         if self.inheritance is not None:
             # The parent has done all this before it started this process.
             twistd.update(nodaemon=True, pidfile="", rundir=".", chroot=None, uid=None, gid=None)
+
+
+def did_you_mean(option: str) -> str:
+    """The keys that are called like an option which there is not, as a question; nothing where there are none."""
+    keys = _keys_named(option.replace("-", "_"))
+    variables = " or ".join(f"OPENHQM_{key.upper().replace('.', '__')}" for key in keys)
+    return f"Did you mean {' or '.join(keys)} in the file, or the variable {variables}?" if keys else ""
 
 
 def _keys_named(name: str) -> list[str]:

@@ -23,7 +23,7 @@ from openhqm.command.keys import add_keys, run_keys
 from openhqm.command.server import NotReached, Refused, Server
 from openhqm.command.text import printable
 from openhqm.errors import ConfigurationError
-from openhqm.options import ROLES
+from openhqm.options import ROLES, did_you_mean
 from openhqm.runtime.printing import discard
 
 DONE, FAILED, WRONG, NOT_REACHED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
     try:
         asked = parser().parse_args(arguments)
     except SystemExit as ended:
+        for line in _meant(arguments) if ended.code else ():
+            print(f"openhqm: {line}", file=err)
         return ended.code if isinstance(ended.code, int) else WRONG
     if asked.command not in ("config", "dead", "keys"):
         twistd(asked)
@@ -74,6 +76,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
     for line in lines:
         print(f"openhqm: {printable(line)}", file=err)
     return code
+
+
+def _meant(arguments: Sequence[str]) -> Sequence[str]:
+    """What a command line that cannot be read may have meant: a key of the configuration, or ``serve``."""
+    options = [each[2:].partition("=")[0] for each in arguments if each.startswith("--")]
+    found = [meant for option in options if (meant := did_you_mean(option))]
+    return [*found, *(["Did you mean openhqm serve?"] if {"start", "run"} & set(arguments[:2]) else [])]
 
 
 def parser() -> argparse.ArgumentParser:

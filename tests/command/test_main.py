@@ -65,6 +65,20 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual(openhqm(*arguments)[0], 2, arguments)
         self.assertIn("usage: openhqm", self.errors.getvalue())
 
+    def test_meant(self) -> None:
+        """An option that is called like a key of the configuration is met with that key, and start with serve."""
+        for arguments, said in (
+            (("--port", "8000"), "OPENHQM_SERVER__PORT"),
+            (("serve", "--port=8000"), "Did you mean server.port or admin.port in the file"),
+            (("start",), "Did you mean openhqm serve?"),
+            (("serve", "start"), "Did you mean openhqm serve?"),
+            (("serve", "--colour"), ""),
+        ):
+            code, _, err = openhqm(*arguments)
+            self.assertEqual(code, 2, arguments)
+            self.assertIn(said, err)
+            self.assertEqual(bool(err), bool(said), err)
+
     def test_wrong_values(self) -> None:
         """So is a value that cannot be, a configuration that cannot be read, and a change that names nothing."""
         url = ("--url", "http://127.0.0.1:1")
