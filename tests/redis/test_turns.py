@@ -47,27 +47,37 @@ class TurnScriptTests(SynchronousTestCase):
     def script(self, **options: Any) -> TurnScript:
         return TurnScript(cast(Redis, self.scripts), "settle", **options)
 
+    def busy(self, **options: Any) -> TurnScript:
+        """One that is being run for another, which Redis has not answered."""
+        script = self.script(**options)
+        script.run(1, "other")
+        self.scripts.ran.clear()
+        return script
+
     def test_alone(self) -> None:
-        """One that asks alone has the script for one, and its answer."""
-        asked = self.script().run(1, "a", 7)
-        self.assertEqual(self.scripts.end_turn(), [("settle", "a", 7)])
+        """One that asks while nothing is under way waits for no other: it is asked for in its own turn."""
+        script = self.script()
+        asked = script.run(1, "a", 7)
+        self.assertEqual(self.scripts.ran, [("settle", "a", 7)])
         self.scripts.answers[0].callback(b"1")
         self.assertEqual(self.successResultOf(asked), b"1")
+        script.run(1, "b")
+        self.assertEqual(self.scripts.end_turn(), [("settle", "a", 7), ("settle", "b")])
 
     def test_together(self) -> None:
         """Several of a turn are one script, in their order, and each has its own answer; the next turn has its own."""
-        script = self.script(last=("",))
+        script = self.busy(last=("",))
         first, second = script.run(1, "a"), script.run(1, "b", "c")
         self.assertEqual(self.scripts.end_turn(), [("settle_many", 2, "a", "", 3, "b", "c", "")])
         third = script.run(1, "d")
         self.assertEqual(self.scripts.end_turn(), [("settle", "d")])
-        self.scripts.answers[0].callback([b"1", b"2"])
+        self.scripts.answers[1].callback([b"1", b"2"])
         self.assertEqual([self.successResultOf(each) for each in (first, second)], [b"1", b"2"])
         self.assertNoResult(third)
 
     def test_bounded(self) -> None:
         """A step has a bound on how many there are in it and on their bytes: what is beyond is another step."""
-        script = self.script()
+        script = self.busy()
         for number in range(MOST + 2):
             script.run(1, number)
         self.assertEqual([len(ran) // 2 for ran in self.scripts.end_turn()], [MOST, 2])
@@ -77,7 +87,7 @@ class TurnScriptTests(SynchronousTestCase):
 
     def test_without_waiting(self) -> None:
         """What was asked for is run at once where that is wanted, as before the connection is closed; and once."""
-        script = self.script()
+        script = self.busy()
         script.run(1, "a")
         script.flush()
         self.assertEqual(self.scripts.ran, [("settle", "a")])
@@ -85,20 +95,20 @@ class TurnScriptTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """Where Redis refuses several, each is asked for by itself: one that it cannot do keeps no other from it."""
-        script = self.script(repeatable=True)
+        script = self.busy(repeatable=True)
         bad, good = script.run(1, "bad"), script.run(1, "good")
         self.scripts.end_turn()
-        self.scripts.answers[0].errback(NotDurable("refused"))
-        self.assertEqual(self.scripts.end_turn(), [("settle", "bad"), ("settle", "good")])
         self.scripts.answers[1].errback(NotDurable("refused"))
-        self.scripts.answers[2].callback(b"1")
+        self.assertEqual(self.scripts.end_turn(), [("settle", "bad"), ("settle", "good")])
+        self.scripts.answers[2].errback(NotDurable("refused"))
+        self.scripts.answers[3].callback(b"1")
         self.failureResultOf(bad, NotDurable)
         self.assertEqual(self.successResultOf(good), b"1")
 
     def test_not_repeated(self) -> None:
         """Nothing is asked for again where it may have been done, or what it does would be done twice."""
         for repeatable, maybe_done in ((True, True), (False, False)):
-            script = self.script(repeatable=repeatable)
+            script = self.busy(repeatable=repeatable)
             asked = [script.run(1, name) for name in "ab"]
             self.scripts.end_turn()
             self.scripts.answers[-1].errback(Failure(NotDurable("lost", maybe_done=maybe_done)))
