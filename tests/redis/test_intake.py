@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.bridges.bridge import OUTCOMES, Bridge
 from openhqm.bridges.formats import Formats
+from openhqm.bridges.held_claims import HeldClaims
 from openhqm.bridges.reading import Reader
 from openhqm.codec import decode_dead_letter, encode_request
 from openhqm.config.bridges import Source
@@ -92,6 +93,7 @@ class IntakeTests(RealRedisTestCase):
             reactor,
             random.random,
             Counts("messages", "Messages.", "outcome", OUTCOMES, CollectorRegistry()),
+            HeldClaims(one.store, reactor, broker.acks, settings.seen_seconds),  # type: ignore[arg-type]
             most=MOST,
         )
 
