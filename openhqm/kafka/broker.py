@@ -30,7 +30,7 @@ from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
 from openhqm.kafka.resets import Dropped
 from openhqm.kafka.subscription import KafkaSubscription
-from openhqm.kafka.topics import ANSWER_SECONDS, Topic, Topics
+from openhqm.kafka.topics import ANSWER_SECONDS, NO_TOPIC, Topic, Topics
 from openhqm.kafka.watching import TopicWatch
 from openhqm.runtime.deferreds import deferred, shielded
 from openhqm.runtime.reconnecting import Reconnecting
@@ -40,7 +40,6 @@ LARGEST_BATCH = 500
 VISIBLE_SECONDS = 5.0
 """How long a topic that was made may take until the producer knows it."""
 STOPPED = "the client was stopped"
-NO_TOPIC = "openhqm-probe"
 
 
 class _Reachable:
@@ -332,7 +331,7 @@ class KafkaBroker:
         try:
             await probing
             # The producer connects, too, and not with the first message: only it says when a connection is lost.
-            await self._threads.run(self._connect_producer)
+            self._topics.brokers = await self._threads.run(self._connect_producer)
         except (NotDurable, CancelledError) as error:
             if self._refused is None:
                 raise
@@ -341,12 +340,15 @@ class KafkaBroker:
             self._attempt = None
         return _Reachable()
 
-    def _connect_producer(self) -> None:
-        """In a thread. Asking for one topic asks for little, whether there is such a topic or not."""
+    def _connect_producer(self) -> int:
+        """In a thread: how many brokers the cluster has that can be used."""
         try:
-            self._producing.producer.list_topics(NO_TOPIC, ANSWER_SECONDS)
+            brokers = len(self._producing.producer.list_topics(NO_TOPIC, ANSWER_SECONDS).brokers)
         except Exception as error:
             raise NotDurable(f"Kafka: {describe(error)}") from None
+        if not brokers:
+            raise NotDurable("Kafka: the cluster tells of no broker that can be used")
+        return brokers
 
     async def _up(self, connection: _Reachable) -> None:
         self._warnings.clear()

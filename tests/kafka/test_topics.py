@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.kafka.topics import Topic, look_at
@@ -42,3 +45,11 @@ class SettingsOfATopicTests(SynchronousTestCase):
             fault, warnings = self.look(**{"min_insync_replicas": "2", **values})  # type: ignore[arg-type]
             self.assertIsNone(fault)
             self.assertIn(text, warnings)
+
+
+class FencedTests(SynchronousTestCase):
+    def test_fenced(self) -> None:
+        """A cluster that tells of no broker, for it was too slow to say that it lives, does not end the process."""
+        asked = subprocess.run([sys.executable, "-m", "tests.kafka.fenced"], capture_output=True, text=True, timeout=60)
+        self.assertEqual((asked.returncode, asked.stderr), (0, ""))
+        self.assertIn("we live", asked.stdout)
