@@ -30,8 +30,12 @@ IDLE_SECONDS = 60.0
 TAKE_OVER_SECONDS = 20.0
 """How often to look for what another consumer has left."""
 MANY_BYTES = 1024 * 1024
-ACKNOWLEDGE = """redis.call('XACK', KEYS[1], unpack(ARGV)) return redis.call('XDEL', KEYS[1], unpack(ARGV, 2))"""
-"""Acknowledged and not deleted, an entry would stay for ever."""
+ACKNOWLEDGE = """for first = 2, #ARGV, 1000 do
+  local last = math.min(first + 999, #ARGV)
+  redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, first, last))
+  redis.call('XDEL', KEYS[1], unpack(ARGV, first, last))
+end"""
+"""Acknowledged and not deleted, an entry would stay for ever. In portions: Lua unpacks some 8,000 values at once."""
 Entry = tuple[str, list[tuple[bytes, bytes]]]
 Command = Callable[..., Deferred[Any]]
 

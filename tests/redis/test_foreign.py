@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -60,8 +61,9 @@ class EntryTests(SynchronousTestCase):
 class StreamTests(RealRedisTestCase):
     """Without a process of its own"""
 
-    def broker(self, server: RedisServer) -> RedisStreams:
-        broker = RedisStreams(parse_address(server.url), "own:", reactor, random.random, seconds=5.0)
+    def broker(self, server: RedisServer, deletes: bool = False) -> RedisStreams:
+        address = parse_address(server.url)
+        broker = RedisStreams(address, "own:", reactor, random.random, seconds=5.0, deletes=deletes)
         verifyObject(IForeignBroker, broker)
         broker.start()
         self.addCleanup(broker.stop)
@@ -84,6 +86,16 @@ class StreamTests(RealRedisTestCase):
         self.assertEqual(server.command("XLEN", "in"), 10)  # other groups may read it, too
         server.command("XADD", "in", "*", "payload", "10")
         await self.until(lambda: len(receiver.deliveries) == 11, "the new one does not come")
+
+    async def test_most_at_once(self) -> None:
+        """As many entries as a bridge may have are acknowledged and deleted in one step."""
+        server = await self.server()
+        receiver = Receiver()
+        server.command("EVAL", "for n = 1, 10000 do redis.call('XADD', 'in', '*', 'payload', n) end", 0)
+        self.broker(server, deletes=True).subscribe("b", ["in"], 10_000, receiver).credit(10_000)
+        await self.until(lambda: len(receiver.deliveries) == 10_000, "not all of them come")
+        await gatherResults([each.ack() for each in receiver.deliveries])
+        self.assertEqual((server.command("XPENDING", "in", "b")[0], server.command("XLEN", "in")), (0, 0))
 
     async def test_own_pending_first(self) -> None:
         """What a process had and did not acknowledge comes first to the next one of that name."""
