@@ -178,7 +178,7 @@ class Bridge:
         if self._under_way:
             self._idle = Deferred()
             await self._idle
-        await self._claims.flush()
+        await self._claims.stop()
 
     # What the broker says
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec.structs import replace
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -41,6 +42,7 @@ class HeldClaims:
         self._held: dict[str, dict[IBrokerDelivery, IdempotencyClaim]] = {}
         self._over: list[IdempotencyClaim] = []
         self._timer: Any = None
+        self._stopped = False
 
     def hold(self, delivery: IBrokerDelivery, claim: IdempotencyClaim) -> None:
         """The message was accepted under this claim, and is about to be acknowledged."""
@@ -54,12 +56,17 @@ class HeldClaims:
                 self._over.append(replace(claim, lifetime=self._seconds))
         if len(self._over) >= TOGETHER:
             self.flush()
-        elif self._over and self._timer is None:
+        elif self._over and self._timer is None and not self._stopped:
             self._timer = self._clock.callLater(LATER_SECONDS, self.flush)
 
     def revoked(self, delivery: IBrokerDelivery) -> None:
         """It comes again, and its claim stays."""
         self._forget(delivery)
+
+    def stop(self) -> Deferred[None]:
+        """Make those short that are due. What is acknowledged from now on stays as long as it is. It does not fail."""
+        self._stopped = True
+        return self.flush()
 
     @deferred
     async def flush(self) -> None:

@@ -69,8 +69,15 @@ class HeldClaimsTests(SynchronousTestCase):
         self.claims.acknowledged(deliveries[TOGETHER - 1])
         self.assertEqual(len(self.store.short), TOGETHER)
         self.claims.acknowledged(deliveries[TOGETHER])
-        self.successResultOf(self.claims.flush())
+        self.successResultOf(self.claims.stop())
         self.assertEqual(len(self.store.short), TOGETHER + 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_acknowledged_after_the_stop(self) -> None:
+        """A bridge that has stopped leaves nothing to be done: what is confirmed then stays as long as it is."""
+        (delivery,) = self.held("0", 1)
+        self.successResultOf(self.claims.stop())
+        self.claims.acknowledged(delivery)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_store_away(self) -> None:
