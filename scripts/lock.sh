@@ -3,7 +3,7 @@
 # the hashes of its files; and constraints.txt. Needs uv (PyPI). The versions that are there stay; --upgrade takes the newest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-usual=tls,jwt,routing,schema,websocket
+usual=tls,jwt,routing,websocket
 declare -A extras=(
     [all]=all
     [redis]=$usual,redis
