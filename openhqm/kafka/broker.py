@@ -115,9 +115,8 @@ class KafkaBroker:
         self._attempt: Deferred[None] | None = None
         self._looking = False
         self._stopped = False
-        servers = str(properties["bootstrap.servers"])
         self._link = Reconnecting(
-            f"{product} at {servers}",
+            f"{product} at {properties['bootstrap.servers']}",
             reactor,
             random,
             connect=self._connect,

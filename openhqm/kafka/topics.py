@@ -16,7 +16,7 @@ from openhqm.runtime.deferreds import deferred
 ANSWER_SECONDS = 5.0
 SHORT_RETENTION_HOURS = 24.0
 NO_TOPIC = "openhqm-probe"
-"""Nobody has it. Asking for one topic asks for little, whether there is such a topic or not."""
+"""No topic has this name. Asking for one topic asks for little, whether there is such a topic or not."""
 
 
 @attrs.frozen
