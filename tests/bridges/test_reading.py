@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.bridges.formats import Formats
+from openhqm.bridges.held_claims import HELD_SECONDS
 from openhqm.bridges.reading import Reader, Reading
 from openhqm.codec import encode_request
 from openhqm.config.bridges import Bridge, Replay, ReplyChannel, Source
@@ -224,7 +225,7 @@ class PlaceTests(SynchronousTestCase):
             made.read(message(json.dumps(specified).encode()), 0.0)
 
     def test_identity(self) -> None:
-        """A message's own id recognises it, for an hour; what only tells deliveries apart, for a minute."""
+        """A message's own id recognises it, until it is acknowledged; what only tells deliveries apart, for a minute."""
         self.assertIsNone(read().claim)
         first, again, other = read(message_id="7"), read(message_id="7"), read(b"2", message_id="7")
         assert first.claim is not None and other.claim is not None
@@ -232,7 +233,7 @@ class PlaceTests(SynchronousTestCase):
         self.assertNotEqual(first.claim.fingerprint, other.claim.fingerprint)
         brief = read(identity="7")
         assert brief.claim is not None
-        self.assertEqual((first.claim.lifetime, brief.claim.lifetime, brief.certain), (3600.0, 60.0, False))
+        self.assertEqual((first.claim.lifetime, brief.claim.lifetime, brief.certain), (HELD_SECONDS, 60.0, False))
         for identity in ("x" * 70_000, "\x00"):
             claim = read(message_id=identity).claim
             assert claim is not None
