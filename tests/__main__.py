@@ -3,13 +3,14 @@
     python -m tests [names of modules, cases or tests]
 
 With names, it runs them in one process of trial, and prints their output as it comes. Without names, it splits the
-modules over processes: two for each core, because many modules wait for a broker, and at most eight. ``TEST_JOBS`` sets
-another number. The output of a process appears when that process has ended, with the seconds of CPU that it and what
-it started have used, and everything that failed is repeated at the end. A module with the line ``ALONE = True`` runs
-after all others, when no other tests run. At last the tests that failed beside others run once more alone, if they are
-few: many wait for a real broker for some seconds, and a machine that other processes keep busy may take longer. Those
-that pass then are named as unsteady. Temporary files are kept in memory where there is room: tests kill processes and
-not the machine, so nothing is gained from a disk. The exit code is 0 where at least one test passed and none failed.
+modules over processes: three for each core, because many modules wait for a broker, and at most eight. ``TEST_JOBS``
+sets another number. The output of a process appears when that process has ended, with the seconds of CPU that it and
+what it started have used, and everything that failed is repeated at the end. A module with the line ``ALONE = True``
+runs after all others, when no other tests run. At last the tests that failed beside others run once more alone, if they
+are few: many wait for a real broker for some seconds, and a machine that other processes keep busy may take longer.
+Those that pass then are named as unsteady. On four cores or more, or with ``TEST_COVERAGE`` set, it also measures what
+the tests reach. Temporary files are kept in memory where there is room: tests kill processes and not the machine, so
+nothing is gained from a disk. The exit code is 0 where at least one test passed and none failed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from pathlib import Path
 from tests.measuring import PLAIN, How, Measurement
 from tests.splitting import MOST_AGAIN, Counts, bundle, count, failed_tests, find_failures, find_modules
 
-JOBS_FOR_A_CORE, MOST_JOBS = 2, 8
+JOBS_FOR_A_CORE, MOST_JOBS = 3, 8
+MEASURING_CORES = 4
+"""On fewer, measuring makes a run longer by a tenth."""
 MEMORY = "/dev/shm"
 ROOM_BYTES = 8 << 30
 """How much of ``MEMORY`` has to be free. A whole run takes about two gigabytes."""
@@ -76,8 +79,11 @@ def run_named(names: Sequence[str], scratch: str) -> Counts:
     return count(ran.output, ran.code)
 
 
-def run_all(scratch: str, jobs: int) -> Counts:
-    """Run every module: ``jobs`` processes at a time, then those that need the machine alone, one process at a time."""
+def run_all(scratch: str, jobs: int, measures: bool) -> Counts:
+    """Run every module: ``jobs`` processes at a time, then those that need the machine alone, one process at a time.
+
+    ``measures``: it fails where the tests do not reach enough.
+    """
     modules = find_modules(Path(__file__).resolve().parent)
     started, cpu = time.monotonic(), _cpu_seconds()
     total = Counts()
@@ -96,7 +102,8 @@ def run_all(scratch: str, jobs: int) -> Counts:
             running = {}
             for group in groups:
                 names = [one.name for one in group]
-                running[pool.submit(run, next(numbers), names, group[0].measured)] = names
+                measured = measures and group[0].measured
+                running[pool.submit(run, next(numbers), names, measured)] = names
             try:
                 for done in as_completed(running):
                     ran = done.result()
@@ -121,7 +128,7 @@ def run_all(scratch: str, jobs: int) -> Counts:
             if not count(ran.output, ran.code).failed:
                 print(f"== unsteady: {' '.join(names)}: failed beside other tests, and passed alone\n", flush=True)
                 total += Counts(passed=len(names), failed=-counts.failed)
-    if not measurement.is_enough(sum(one.measured for one in modules), len(modules)):
+    if measures and not measurement.is_enough(sum(one.measured for one in modules), len(modules)):
         print("fewer than have to be reached: the run has failed\n")
         total += Counts(failed=1)
     seconds = time.monotonic() - started
@@ -155,10 +162,11 @@ def in_memory() -> str | None:
 def main(names: Sequence[str]) -> int:
     """The exit code: 0 where at least one test passed and none failed."""
     jobs = int(os.environ.get("TEST_JOBS") or min((os.cpu_count() or 1) * JOBS_FOR_A_CORE, MOST_JOBS))
+    measures = "TEST_COVERAGE" in os.environ or (os.cpu_count() or 1) >= MEASURING_CORES
     with tempfile.TemporaryDirectory(prefix="openhqm-", dir=os.environ.get("TMPDIR") or in_memory()) as scratch:
         os.environ["TMPDIR"] = scratch
         compile_once()
-        total = run_named(names, scratch) if names else run_all(scratch, jobs)
+        total = run_named(names, scratch) if names else run_all(scratch, jobs, measures)
     print(total)
     return 0 if total.passed and not total.failed else 1
 

@@ -225,7 +225,7 @@ class PlaceTests(SynchronousTestCase):
             made.read(message(json.dumps(specified).encode()), 0.0)
 
     def test_identity(self) -> None:
-        """A message's own id recognises it, until it is acknowledged; what only tells deliveries apart, for a minute."""
+        """A message's own id recognises it until it is acknowledged; what tells deliveries apart, for a minute."""
         self.assertIsNone(read().claim)
         first, again, other = read(message_id="7"), read(message_id="7"), read(b"2", message_id="7")
         assert first.claim is not None and other.claim is not None
