@@ -3,7 +3,7 @@
     python -m tests [names of modules, cases or tests]
 
 With names, it runs them in one process of trial, and prints their output as it comes. Without names, it splits the
-modules over processes: three for each core, because many modules wait for a broker, and at most eight. ``TEST_JOBS``
+modules over processes: two for each core and one more, because many wait for a broker, and at most eight. ``TEST_JOBS``
 sets another number. The output of a process appears when that process has ended, with the seconds of CPU that it and
 what it started have used, and everything that failed is repeated at the end. A module with the line ``ALONE = True``
 runs after all others, when no other tests run. At last the tests that failed beside others run once more alone, if they
@@ -29,7 +29,7 @@ from pathlib import Path
 from tests.measuring import PLAIN, How, Measurement
 from tests.splitting import MOST_AGAIN, Counts, bundle, count, failed_tests, find_failures, find_modules
 
-JOBS_FOR_A_CORE, MOST_JOBS = 3, 8
+JOBS_FOR_A_CORE, MOST_JOBS = 2, 8
 MEASURING_CORES = 4
 """On fewer, measuring makes a run longer by a tenth."""
 MEMORY = "/dev/shm"
@@ -161,7 +161,7 @@ def in_memory() -> str | None:
 
 def main(names: Sequence[str]) -> int:
     """The exit code: 0 where at least one test passed and none failed."""
-    jobs = int(os.environ.get("TEST_JOBS") or min((os.cpu_count() or 1) * JOBS_FOR_A_CORE, MOST_JOBS))
+    jobs = int(os.environ.get("TEST_JOBS") or min((os.cpu_count() or 1) * JOBS_FOR_A_CORE + 1, MOST_JOBS))
     measures = "TEST_COVERAGE" in os.environ or (os.cpu_count() or 1) >= MEASURING_CORES
     with tempfile.TemporaryDirectory(prefix="openhqm-", dir=os.environ.get("TMPDIR") or in_memory()) as scratch:
         os.environ["TMPDIR"] = scratch
