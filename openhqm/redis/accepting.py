@@ -34,6 +34,19 @@ Where = Callable[[Submission], tuple[str, str, str, str]]
 _Bundle = list[tuple[Coalescing | None, tuple[Any, ...], Deferred[Any]]]
 
 
+def refused(answer: Sequence[bytes], claim: IdempotencyClaim | None, load: RedisLoad) -> QueueFull | None:
+    """What keeps a script from accepting, of all those that accept: there is no room; None: nothing does.
+
+    `QueueFull` where only a repeat was to be accepted and it is none; `IdempotencyConflict`.
+    """
+    outcome = answer[0]
+    if outcome == b"no repeat":
+        raise no_repeat()
+    if outcome == b"conflict":
+        raise IdempotencyConflict(claim.key if claim is not None else "")
+    return load.refusal(answer) if outcome == b"full" else None
+
+
 class AcceptScript:
     """Runs ``script`` in ``redis``. The ending of a request whose place was taken is kept for ``ttl`` seconds.
 
@@ -165,14 +178,10 @@ class AcceptSteps:
             ),
             *follow_ups,
         )
-        outcome = answer[0]
-        if outcome == b"full":
-            return self._load.refusal(answer)
-        if outcome == b"no repeat":
-            raise no_repeat()
-        if outcome == b"conflict":
-            raise IdempotencyConflict(claim.key if claim is not None else "")
-        if outcome == b"repeat":
+        full = refused(answer, claim, self._load)
+        if full is not None:
+            return full
+        if answer[0] == b"repeat":
             return Acceptance(redis.ids.issue(int(answer[1])), float(answer[2]), replayed=True)
         held = redis.issue_all(answer[2]) if answer[2] else ()
         return Acceptance(redis.ids.issue(number), float(answer[1]), follow_ups=held)

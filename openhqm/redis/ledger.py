@@ -23,7 +23,7 @@ from openhqm.codec import (
     encode_submission,
     size_with,
 )
-from openhqm.errors import IdempotencyConflict, LeaseLost, QueueFull, UnknownRequest
+from openhqm.errors import LeaseLost, QueueFull, UnknownRequest
 from openhqm.messages import Acceptance, Child, DeadLetter, Depth, IdempotencyClaim, Reply, Request, Submission
 from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.history import MOST_EVENTS, check_progress
@@ -31,8 +31,7 @@ from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import queue_of
 from openhqm.policy.redrive import redriven
 from openhqm.queue.ledger import CLAIM_SECONDS, Attempt, Incoming, Outgoing, Recovered, pause_for_room
-from openhqm.queue.limits import no_repeat
-from openhqm.redis.accepting import AcceptScript, AcceptSteps
+from openhqm.redis.accepting import AcceptScript, AcceptSteps, refused
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -192,15 +191,12 @@ class RedisLedger:
             log_mark(submission),
             *(value for each in follow_ups for value in self._held_back(each)),
         )
+        full = refused(answer, claim, self._load)
+        if full is not None:
+            return full
         outcome = answer[0]
-        if outcome == b"no repeat":
-            raise no_repeat()
-        if outcome == b"conflict":
-            raise IdempotencyConflict(claim.key if claim is not None else "")
         if outcome == b"unknown":
             raise UnknownRequest(" ".join(source))
-        if outcome == b"full":
-            return self._load.refusal(answer)
         number, at = int(answer[1]), float(answer[2])
         self._redis.saw(number)
         id = self._redis.ids.issue(number)

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from zope.interface import implementer
 
 from openhqm.codec import encode_dead_letter, encode_request, size_with
-from openhqm.errors import IdempotencyConflict, QueueFull, UnknownRequest
+from openhqm.errors import QueueFull, UnknownRequest
 from openhqm.interfaces import IDelivery, IMessageQueue, IShares, QueueTraits
 from openhqm.messages import (
     Acceptance,
@@ -33,9 +33,8 @@ from openhqm.policy.foreign import MESSAGE_ID, reply_fields
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.policy.queue_names import MOST_QUEUES, priority_of, queue_of
 from openhqm.policy.redrive import redriven
-from openhqm.queue.limits import no_repeat
 from openhqm.queue.sharing import SharedQueues
-from openhqm.redis.accepting import AcceptScript, AcceptSteps
+from openhqm.redis.accepting import AcceptScript, AcceptSteps, refused
 from openhqm.redis.claims import claim_arguments
 from openhqm.redis.connection import Redis
 from openhqm.redis.dead_letters import DeadLetters
@@ -165,13 +164,10 @@ class RedisQueue:
         return asked.addCallback(self._accepted, claim, source)
 
     def _accepted(self, answer: Any, claim: IdempotencyClaim | None, source: tuple[str, str]) -> Acceptance | QueueFull:
+        full = refused(answer, claim, self._load)
+        if full is not None:
+            return full
         outcome = answer[0]
-        if outcome == b"full":
-            return self._load.refusal(answer)
-        if outcome == b"no repeat":
-            raise no_repeat()
-        if outcome == b"conflict":
-            raise IdempotencyConflict(claim.key if claim is not None else "")
         if outcome == b"unknown":
             raise UnknownRequest(" ".join(source))
         number = int(answer[1])
