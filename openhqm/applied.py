@@ -31,10 +31,12 @@ def reloading(
     read: Callable[[], Settings],
     assemble: Prepare,
     limit: Sequence[Callable[[Limits], None]] = (),
+    always: Sequence[Prepare] = (),
 ) -> Reloading:
     """The reloading of a process that runs with ``settings``. ``assemble`` prepares what `ASSEMBLED` names.
 
-    Each of ``limit`` is told of other limits; none: those of the queue cannot change.
+    ``always`` is prepared also where no key has changed. Each of ``limit`` is told of other limits; none: those of the
+    queue cannot change.
     """
     applied: dict[str, Prepare] = {"monitoring.log_level": _prepare_level, **dict.fromkeys(ASSEMBLED, assemble)}
     if limit:
@@ -43,6 +45,7 @@ def reloading(
         settings,
         read,
         applied,
+        always=always,
         check=lambda mixed: (
             *contradictions(mixed, PRODUCTS),
             *about_halves(mixed, PRODUCTS),

@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.test_service -*-
-"""The command line: ``twistd -n openhqm [--config FILE] [--role ROLE] [--check] [--dry-run SAMPLE]``."""
+"""The command line: ``twistd -n openhqm [--config FILE] [--role ROLE] [--check] [--dry-run SAMPLE] [--watch DIR]``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.python.usage import Options, UsageError
 
 from openhqm import __version__
 from openhqm.backends import PRODUCTS
-from openhqm.config.handler_rules import about_handlers, for_a_first_look
+from openhqm.config.handler_rules import about_handlers, about_watching, for_a_first_look
 from openhqm.config.inbox import about_the_inbox, with_inbox
 from openhqm.config.loading import configures, load, read_text
 from openhqm.config.queue_rules import about_halves
@@ -42,6 +42,7 @@ class OpenHQMOptions(Options):
             None,
             "A file with a submission, or - (standard input): print its route and what is sent.",
         ],
+        ["watch", None, None, "A directory: what SIGHUP does, whenever a file in it changes. For writing handlers."],
     ]
     optFlags = [["check", None, "Check the configuration, connect, print what the backend promises, exit with 0 or 1."]]
 
@@ -113,6 +114,8 @@ class OpenHQMOptions(Options):
             raise ConfigurationError([Complaint(f"--role {role}", f"{key}: {reason}") for key, reason in halves])
         works_for_others = role == "worker"
         found = [*about_handlers(settings), *(() if works_for_others else about_the_inbox(settings, PRODUCTS))]
+        if self["watch"] is not None:
+            found += about_watching(settings, self["watch"])
         if found:
             raise ConfigurationError([Complaint(key, reason) for key, reason in found])
         return Source(with_inbox(settings, PRODUCTS, is_a_worker=works_for_others), text)

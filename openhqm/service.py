@@ -69,6 +69,7 @@ from openhqm.runtime.signals import handle_reload, handle_stop, stop_reactor
 from openhqm.runtime.starting import exit_if_failed, report_failure, run_to_its_end
 from openhqm.runtime.steady_time import ahead_of, never_ahead
 from openhqm.runtime.threads import SerialThread
+from openhqm.runtime.watching import hang_up_at_change
 from openhqm.sockets import Sockets
 from openhqm.workers.pool import WorkerPool
 
@@ -95,6 +96,8 @@ def makeService(options: OpenHQMOptions) -> Service:
     if options.unconfigured and not options["check"]:
         Logger().warn(FIRST_LOOK)  # twistd begins to write the log after this: it is the first line
     prepare(reactor)
+    if options["watch"] is not None and options.inheritance is None:
+        hang_up_at_change(options["watch"], reactor)
     try:
         if settings.server.workers > 1 and options.inheritance is None and not options["check"]:
             return Fleet(options.source, options.read_again, reactor, [sys.executable, *sys.orig_argv[1:]])
@@ -219,7 +222,8 @@ class OpenHQM(Service):
         self._drain_log = DrainLog(reactor, lambda: 0 if pool is None else pool.in_progress, lambda: self._site.serving)
         register_process_metrics(self.registry, self._site, store, self.backend.on_redelivered, lambda: self.settings)
         limit = () if self.backend.limit is None else (self.backend.limit, self._health.limit, shedding.limit)
-        self._reloading = reloading(settings, read or (lambda: settings), self.prepare, limit)
+        code = () if pool is None else (pool.prepare_code,)
+        self._reloading = reloading(settings, read or (lambda: settings), self.prepare, limit, code)
 
     def _queues(self, settings: Settings, addressing: Addressing) -> list[str]:
         """The names of the queues that need workers, as far as the backend tells them apart."""

@@ -247,18 +247,21 @@ class ImageTests(SynchronousTestCase):
 class ComposeTests(SynchronousTestCase):
     """``compose.yaml``"""
 
+    services = YAML(typ="safe").load((ROOT / "compose.yaml").read_text())["services"]
+
+    def variables(self, queue: str) -> dict[str, str]:
+        """Those of the service, with that queue."""
+        said = {"${QUEUE:-sqlite}": queue, "${HANDLER:-jobs:handle}": "jobs:handle"}
+        return {name: said.get(value, value) for name, value in self.services["openhqm"]["environment"].items()}
+
     def test_configuration(self) -> None:
         """OpenHQM takes the variables of its service with every queue that there is a profile for."""
-        services = YAML(typ="safe").load((ROOT / "compose.yaml").read_text())["services"]
         image = dict(re.findall(r"(OPENHQM_\w+)='?([^'\s]+)", (ROOT / "Dockerfile").read_text()))
         image["OPENHQM_QUEUE__CONNECTION__SQLITE"] = '{"path": "/data"}'
-        chosen = {"HANDLER": "jobs:handle", **image, **services["openhqm"]["environment"]}
-        profiles = {each for service in services.values() for each in service.get("profiles", ())}
+        profiles = {each for service in self.services.values() for each in service.get("profiles", ())}
         self.assertEqual(profiles, {"redis", "rabbitmq", "kafka", "mqtt"})
         for queue in ("sqlite", *profiles):
-            said = {"${QUEUE:-sqlite}": queue, "${HANDLER:-jobs:handle}": "jobs:handle"}
-            variables = {name: said.get(value, value) for name, value in chosen.items()}
-            settings = load(None, variables, PRODUCTS)
+            settings = load(None, {**image, **self.variables(queue)}, PRODUCTS)
             self.assertEqual((settings.queue.type, settings.worker.handler), (queue, "jobs:handle"))
 
     def test_specification(self) -> None:
@@ -281,7 +284,28 @@ class ComposeTests(SynchronousTestCase):
         """Every file of the repository that a service mounts is there."""
         text = (ROOT / "compose.yaml").read_text()
         for path in re.findall(r"\./([\w./-]+):", text):
-            self.assertTrue((ROOT / path).is_file(), path)
+            self.assertTrue((ROOT / path).exists(), path)
+
+    def test_changed_handler(self) -> None:
+        """A change of the mounted handler takes effect in the process that runs. One that cannot be imported changes
+        nothing, and the log names it."""
+        directory = Path(self.mktemp()).absolute()
+        shutil.copytree(ROOT / "deploy" / "compose" / "handlers", directory)
+        server = Server(directory, **self.variables("sqlite"))
+        server.start(*(word.replace("/app", str(directory)) for word in self.services["openhqm"]["command"]))
+        self.addCleanup(lambda: server.process and server.process.poll() is None and server.kill())
+
+        def keys() -> list[str]:
+            return list(server.response(server.submit(1))["result"])
+
+        self.assertEqual(keys(), ["received", "attempt"])
+        jobs = directory / "jobs.py"
+        jobs.write_text(jobs.read_text().replace('"received"', '"seen"'))
+        server.until(lambda: keys() == ["seen", "attempt"], "the change has no effect")
+        jobs.write_text("def handle(work)")
+        server.until(lambda: "worker.handler: cannot import jobs: SyntaxError" in server.log(), "it does not say so")
+        self.assertEqual(keys(), ["seen", "attempt"])
+        self.assertEqual(server.stop(), 0)
 
 
 class AlertTests(SynchronousTestCase):

@@ -102,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
         command.add_argument("-c", "--config", metavar="FILE", help="YAML file; OPENHQM_* variables override it")
         command.add_argument("-r", "--role", choices=ROLES, default="all", help="the part of the work it does")
+        if name == "serve":
+            command.add_argument("--watch", metavar="DIR", help="what SIGHUP does, whenever a file in DIR changes")
     add_config(commands)
     add_dead(commands)
     add_keys(commands)
@@ -135,6 +137,8 @@ def twistd(asked: argparse.Namespace) -> None:
         arguments += ["--config", asked.config]
     if asked.command == "check":
         arguments.append("--check")
+    elif asked.watch is not None:
+        arguments += ["--watch", asked.watch]
     sys.argv = ["twistd", "-n", "openhqm", *arguments]
     run_twistd()
     raise SystemExit(0)

@@ -8,6 +8,8 @@ with a mistake in it, would complete what it should have worked on.
 
 from __future__ import annotations
 
+import os
+
 from attrs import evolve
 
 from openhqm.config.model import Settings
@@ -35,3 +37,15 @@ def about_handlers(settings: Settings) -> list[tuple[str, str]]:
         "have them answered with their own payloads"
     )
     return [("worker.handler", reason)]
+
+
+def about_watching(settings: Settings, directory: str) -> list[tuple[str, str]]:
+    """What is wrong with reading the files in ``directory`` again whenever one changes (``--watch``)."""
+    if not os.path.isdir(directory):
+        return [(f"--watch {directory}", "is no directory")]
+    if settings.server.workers > 1 or not settings.worker.enabled:
+        return []
+    reason = "is imported by this process, which imports no module again, so that --watch would have no effect: set "
+    reason += "worker.executor: process"
+    found = settings.worker.executor_of.items()
+    return [(key, f"{path} {reason}") for key, (path, executor) in found if path != ECHO and executor != "process"]

@@ -201,6 +201,14 @@ class Worker:
     retry: Retry = attrs.field(factory=Retry)
 
     @property
+    def executor_of(self) -> dict[str, tuple[str, str | None]]:
+        """Each handler and its executor, by the key of the handler."""
+        found = {} if self.handler is None else {"worker.handler": (self.handler, self.executor)}
+        for operation, path in self.handlers.items():
+            found[f"worker.handlers.{operation}"] = (path, self.executors.get(operation, self.executor))
+        return found
+
+    @property
     def retry_policy(self) -> RetryPolicy:
         """The policy these settings describe."""
         retry = self.retry

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -33,7 +33,8 @@ class Reloading:
 
     ``applied`` has a `Prepare` for each key or section that can change while the process runs: ``proxy.endpoints`` is
     for ``proxy.endpoints.billing.url``, too. It is called with the settings that the process would run with: the keys
-    that take a restart have their old values. ``check`` says which keys contradict each other in such settings.
+    that take a restart have their old values. Each of ``always`` is called at every reload, because what it prepares is
+    in files that the configuration only names. ``check`` says which keys contradict each other in such settings.
     ``without_effect`` says why a key has no effect in this process, restarted or not; None: it has one.
     """
 
@@ -45,12 +46,14 @@ class Reloading:
         read: Callable[[], Settings],
         applied: Mapping[str, Prepare],
         *,
+        always: Sequence[Prepare] = (),
         check: Callable[[Settings], Iterable[tuple[str, str]]] = _nothing_wrong,
         without_effect: Callable[[str], str | None] = _has_effect,
     ) -> None:
         self._running = settings
         self._read = read
         self._applied = applied
+        self._always = always
         self._check = check
         self._without_effect = without_effect
 
@@ -102,7 +105,7 @@ class Reloading:
         steps = [step for section, step in self._applied.items() if any(covers(section, key) for key in changed)]
         complaints: list[Complaint] = []
         changes = []
-        for step in dict.fromkeys(steps):  # one that is for several keys prepares all of them at once
+        for step in (*dict.fromkeys(steps), *self._always):  # one for several keys prepares all of them at once
             try:
                 changes.append(step(settings))
             except ConfigurationError as error:

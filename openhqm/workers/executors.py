@@ -65,6 +65,10 @@ class Executors:
             return in_reactor(handler, path, self._watch)
         return self._in_thread(handler, path, executor)
 
+    def renew_processes(self) -> None:
+        """From now on the handlers of processes are those that are in their files now."""
+        self._processes.renew()
+
     def in_process(self, path: str) -> Handler:
         """The handler at ``path``, which is imported and runs in another process."""
         return partial(self._processes.run, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,23 +24,20 @@ def load_handlers(worker: Worker, executors: Executors, *, again: bool = False) 
 
     ``executors`` say where each runs: those of processes are not imported here, and only tried in a process.
 
-    ``again``: the process runs already. Then a module that was imported before is not imported again: code that runs
-    refers to it. Where a handler fails, what was imported for these handlers is forgotten, so that it is imported from
-    its file once the operator has mended that.
+    ``again``: the process runs already. A module that was imported before is not imported again, because code that runs
+    refers to it; and `about_processes` is asked at every reload, not here. Where a handler fails, what was imported for
+    these handlers is forgotten, so that it is imported from its file once the operator has mended that.
     """
     importlib.invalidate_caches()  # a file may be newer than the last look into its directory
     before = set(sys.modules)
-    configured = {"worker.handler": worker.handler} if worker.handler is not None else {}
-    configured |= {f"worker.handlers.{operation}": path for operation, path in worker.handlers.items()}
+    configured = worker.executor_of
     complaints: list[Complaint] = []
     loaded: dict[str, Handler] = {}
-    in_processes: dict[str, str] = {}
-    for key, path in configured.items():
-        executor = worker.executors.get(key.removeprefix("worker.handlers."), worker.executor)
+    in_processes = handlers_in_processes(worker)
+    for key, (path, executor) in configured.items():
         if path == ECHO:
             loaded[key] = echo
-        elif executor == "process":
-            in_processes[key] = path
+        elif key in in_processes:
             loaded[key] = executors.in_process(path)
         else:
             try:
@@ -52,14 +49,24 @@ def load_handlers(worker: Worker, executors: Executors, *, again: bool = False) 
             else:
                 complaints += _about_executor(worker, key, handler)
                 loaded[key] = executors.bind(path, handler, executor)
-    if in_processes:
-        wrong = check_importable(sorted(set(in_processes.values())))
-        complaints += [Complaint(key, wrong[path]) for key, path in in_processes.items() if path in wrong]
+    complaints += [] if again else about_processes(in_processes)
     if complaints:
-        _forget(before, {path.partition(":")[0] for path in configured.values()})
+        _forget(before, {path.partition(":")[0] for path, _ in configured.values()})
         raise ConfigurationError(complaints)
     default = loaded.pop("worker.handler", None)
     return Handlers(default, {key.removeprefix("worker.handlers."): handler for key, handler in loaded.items()})
+
+
+def handlers_in_processes(worker: Worker) -> dict[str, str]:
+    """The handlers that run in processes, by their keys."""
+    found = worker.executor_of.items()
+    return {key: path for key, (path, executor) in found if path != ECHO and executor == "process"}
+
+
+def about_processes(handlers: Mapping[str, str]) -> list[Complaint]:
+    """What is wrong with these `handlers_in_processes`, as they are in their files now."""
+    wrong = check_importable(sorted(set(handlers.values()))) if handlers else {}
+    return [Complaint(key, wrong[path]) for key, path in handlers.items() if path in wrong]
 
 
 def _about_executor(worker: Worker, key: str, handler: Handler) -> list[Complaint]:

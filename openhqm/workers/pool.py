@@ -30,6 +30,7 @@ from openhqm.workers.contexts import ContextMaker, Contexts, slots_of
 from openhqm.workers.executors import Executors
 from openhqm.workers.gate import Gate
 from openhqm.workers.handlers import TokenOf, no_token
+from openhqm.workers.loading import about_processes, handlers_in_processes
 from openhqm.workers.metrics import WorkerMetrics
 from openhqm.workers.replies import MOST_RESULT_BYTES
 
@@ -142,6 +143,18 @@ class WorkerPool:
             self._exchange(contexts, lanes)
 
         return exchange
+
+    def prepare_code(self, settings: Settings) -> Callable[[], None]:
+        """Prepare to run the handlers of processes as their files are now, and return the function that begins it.
+
+        `ConfigurationError` names each that cannot be imported. Modules that this process has imported stay: code that
+        runs refers to them.
+        """
+        handlers = handlers_in_processes(settings.worker)
+        complaints = about_processes(handlers)
+        if complaints:
+            raise ConfigurationError(complaints)
+        return self._executors.renew_processes
 
     def _exchange(self, contexts: Contexts, lanes: dict[str, _Lane]) -> None:
         before, self._contexts = self._contexts, contexts

@@ -66,6 +66,7 @@ class HandlerProcesses:
         self._most_result = most_result
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
+        self._current: set[_Process] = set()
 
     def run(self, path: str, work: Work) -> Deferred[Any]:
         """Call the handler at ``path``. Fires with its answer, or fails as it has failed; or with `HandlerFailed`
@@ -75,6 +76,13 @@ class HandlerProcesses:
         request = encode_request(work.request)
         call = Call(path, request, work.attempt, work.max_attempts, work.time_left, self._most_result)
         return process.call(call, work)
+
+    def renew(self) -> None:
+        """From now on each call goes to a process that has begun since. Calls under way end as they began."""
+        self._current = set()
+        idle, self._idle = self._idle, []
+        for process in idle:
+            process.kill()
 
     @deferred
     async def stop(self) -> None:
@@ -90,16 +98,18 @@ class HandlerProcesses:
             descriptors = {0: nothing.fileno(), 1: 1, 2: 2, TO_HANDLER: "w", FROM_HANDLER: "r"}
             self._reactor.spawnProcess(process, sys.executable, _command("main"), _environment(), childFDs=descriptors)
         self._all.add(process)
+        self._current.add(process)
         return process
 
     def _idle_again(self, process: _Process) -> None:
-        if len(self._idle) < self._most:
+        if process in self._current and len(self._idle) < self._most:
             self._idle.append(process)
         else:
             process.kill()
 
     def _gone(self, process: _Process) -> None:
         self._all.discard(process)
+        self._current.discard(process)
         if process in self._idle:
             self._idle.remove(process)
 

@@ -15,12 +15,14 @@ ENDPOINT = "proxy: {enabled: true, endpoints: {a: {url: 'http://127.0.0.1:1/'}}}
 
 
 class HandlerRulesTests(SynchronousTestCase):
-    """`about_handlers` and `for_a_first_look`, as the options of a process apply them"""
+    """`about_handlers`, `about_watching` and `for_a_first_look`, as the options of a process apply them"""
 
-    def read(self, text: str | None, role: str = "all", **environment: str) -> OpenHQMOptions:
+    def read(
+        self, text: str | None, role: str = "all", *, watch: str | None = None, **environment: str
+    ) -> OpenHQMOptions:
         options = OpenHQMOptions()
         self.patch(os, "environ", environment)
-        options["config"], options["role"] = None, role
+        options["config"], options["role"], options["watch"] = None, role, watch
         if text is not None:
             path = Path(self.mktemp())
             path.write_text(text)
@@ -76,3 +78,17 @@ class HandlerRulesTests(SynchronousTestCase):
             (None, "all", {"OPENHQM_WORKER__HANDLER": "echo"}),
         ):
             self.assertFalse(self.read(text, role, **environment).unconfigured)
+
+    def test_watching(self) -> None:
+        """``--watch`` is refused where it could not bring in new code, and where there is no such directory."""
+        handlers = "worker: {handler: 'jobs:handle', handlers: {a: 'jobs:a', b: echo}, executors: {a: process}}"
+        for text, key, directory in (
+            (handlers, "worker.handler", "."),
+            (handlers.replace("a: process", "a: thread").replace("'jobs:handle'", "echo"), "worker.handlers.a", "."),
+            ("worker: {handler: 'jobs:handle', executor: process}", "--watch nowhere", "nowhere"),
+        ):
+            error = self.assertRaises(ConfigurationError, self.read, text, watch=directory)
+            self.assertEqual([complaint.key for complaint in error.complaints], [key])
+        self.read(f"{REDIS}server: {{workers: 2}}\n{handlers}", watch=".")
+        self.read(REDIS + handlers, "listener", watch=".")
+        self.read("worker: {handlers: {a: 'jobs:a', b: echo}, executor: process}", watch=".")

@@ -121,7 +121,7 @@ class LoadingTests(SynchronousTestCase):
             ("openhqm_test_no:handle", "cannot import openhqm_test_no: ModuleNotFoundError"),
             ("openhqm_test_ill:handle", "cannot be imported: the process that tried it ended with 7"),
         ):
-            (complaint,) = self.complaints(Worker(handler=path, executor="process"))
+            (complaint,) = self.complaints(Worker(handler=path, executor="process"), again=False)
             self.assertIn(f"worker.handler: {expected}", complaint)
 
     def test_executors(self) -> None:

@@ -45,6 +45,10 @@ def exits(work): sys.exit(3)
 def ends(work): os._exit(5)
 def killed(work): os.kill(os.getpid(), 9)
 def hangs(work): time.sleep(600)
+def waits(work):
+    while not os.path.exists(os.path.join(os.path.dirname(__file__), "go")):
+        time.sleep(0.01)
+    return os.getpid()
 def unusable(work): return object()
 def large(work): return "x" * 20_000
 def fields(work): return Response(body=b"", headers={f"X-{number}": "y" * 1000 for number in range(1000)})
@@ -96,7 +100,8 @@ class HandlerProcessesTests(TestCase):
     def setUp(self) -> None:
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
-        (directory / "openhqm_test_process_jobs.py").write_text(JOBS)
+        self.module = directory / "openhqm_test_process_jobs.py"
+        self.module.write_text(JOBS)
         self.patch(sys, "path", [str(directory), *sys.path])
         self.processes = HandlerProcesses(reactor, 2, 10_000)
         self.addCleanup(self.processes.stop)
@@ -184,6 +189,31 @@ class HandlerProcessesTests(TestCase):
         while self.processes._idle and time.monotonic() < deadline:
             await deferLater(reactor, 0.01)
         self.assertNotEqual(int(bytes((await self.call("pid")).result)), pid)
+
+    async def test_renewed(self) -> None:
+        """After a renewal calls see the files as they are then. One that is under way ends as it began, and its process
+        takes no other."""
+        idle, busy = self.call("pid"), self.call("waits")
+        old = int(bytes((await idle).result))
+        self.module.write_text(f"{JOBS}\ndef pid(work): return -os.getpid()\n")
+        self.processes.renew()
+        new = int(bytes((await self.call("pid")).result))
+        self.assertLess(new, 0)
+        self.assertNotEqual(-new, old)
+        (self.module.parent / "go").touch()
+        waited = int(bytes((await busy).result))
+        self.assertGreater(waited, 0)
+        for _ in range(3):
+            self.assertEqual(int(bytes((await self.call("pid")).result)), new)
+        await self.gone(old)
+        await self.gone(waited)
+
+    async def gone(self, pid: int) -> None:
+        """Wait until that process has ended."""
+        deadline = time.monotonic() + 20
+        while any(process.transport.pid == pid for process in self.processes._all) and time.monotonic() < deadline:
+            await deferLater(reactor, 0.01)
+        self.assertRaises(ProcessLookupError, os.kill, pid, 0)
 
     async def test_fork(self) -> None:
         """A process that the handler forks, and that returns, ends there and answers nothing."""

@@ -1,4 +1,4 @@
-"""The handler of compose.yaml. A change of this file restarts the gateway."""
+"""The handler of compose.yaml. A change of this file takes effect at once."""
 
 
 def handle(work):
