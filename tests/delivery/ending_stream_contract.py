@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -14,11 +15,14 @@ from openhqm.delivery.ending_feed import PIECE
 from openhqm.delivery.ending_stream import Beginning
 from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.selection import MOST_IDS, Selection
+from openhqm.delivery.streams import EventStreams
 from openhqm.errors import ExpiredRequest, UnknownRequest
 from openhqm.ingress.metrics import EndingStreamMetrics
 from openhqm.messages import Status
 from openhqm.policy.tags import KEPT_SECONDS
+from openhqm.runtime.deferreds import deferred
 from openhqm.testing.bench import TTL, Base
+from tests.delivery.moments import Moments, Watched
 from tests.delivery.test_streams import StreamClient
 
 NAMES = ("completed", "failed", "timeout", "cancelled", "reset", "expired")
@@ -73,12 +77,13 @@ def ending_stream_contract(make: Callable[[TestCase], Any]) -> type[TestCase]:
             await super().setUp()
             self.streams = self.make_streams()
 
-        def make_streams(self) -> EndingStreams:
+        def make_streams(self, store: Any = None, log: Any = None) -> EndingStreams:
             """What a process has."""
             bench: Any = self.bench
             self.registry = CollectorRegistry()
             metrics = EndingStreamMetrics(self.registry)
-            return EndingStreams(bench.store.log, bench.store, bench.clock, metrics, lambda: 0.5)
+            store, log = store or bench.store, log or bench.store.log
+            return EndingStreams(log, store, bench.clock, metrics, lambda: 0.5)
 
         def metric(self, name: str, **labels: str) -> float | None:
             return self.registry.get_sample_value(name, labels)
@@ -172,6 +177,58 @@ def ending_stream_contract(make: Callable[[TestCase], Any]) -> type[TestCase]:
             await self.finish(1)
             self.assertEqual((again.ids_told, last.ids_told), (ids[2:4], ids[4:]))
             self.assertTrue(last.finished)
+
+        async def test_ends_while_streams_begin(self) -> None:
+            """A request that ends while streams over it begin in two processes, at whatever moment: each tells it once.
+
+            The streams are new, or resumed by clients that have the ending of another one of their requests.
+            """
+            earlier = await self.submit()
+            client = await self.listen(earlier, tags=())
+            await self.finish()
+            for waits, resumed in product((True, False), (False, True)):
+                at = 1
+                before, seen = ((earlier,), client.seen) if resumed else ((), "")
+                while await self.ends_at(at, waits, before, seen):
+                    at += 1
+                self.assertGreater(at, 6)
+
+        async def ends_at(self, at: int, waits: bool, earlier: tuple[str, ...], seen: str) -> bool:
+            """Whether there was that moment. The request ends then, or behind the last one."""
+            store: Any = self.bench.store
+            id = await self.submit()
+            delivery = await self.receive_one()
+            moments = Moments(at, lambda: delivery.settle(self.reply(delivery)), waits=waits)
+            watched, log = Watched(store, moments), Watched(store.log, moments)
+            selection = Selection((*earlier, id))
+            clients = [Client(), Client()]
+            of_one = Client()
+
+            async def listen(client: Client) -> None:
+                streams = self.make_streams(watched, log)
+                beginning = await streams.prepare(selection, seen)
+                assert beginning is not None, "its client has not been told of the ending"
+                client.stream = streams.open(selection, beginning, client)
+
+            async def listen_to_one() -> None:
+                history = await watched.history(id, 0)
+                EventStreams(watched, self.bench.clock, lambda count: None).open(id, 0, history, of_one)  # type: ignore[attr-defined]
+
+            asked = [deferred(listen)(client) for client in clients]
+            asked.append(deferred(listen_to_one)())
+            while not all(each.called for each in asked):
+                await self.bench.pass_time(0.01)
+            for each in asked:
+                await each
+            await self.settle()
+            passed = moments.has_passed()
+            if not passed:
+                await self.do(delivery.settle(self.reply(delivery)))
+                await self.settle()
+            for client in clients:
+                self.assertEqual((client.told, client.finished), ([("completed", id)], True), (at, waits, seen))
+            self.assertEqual((of_one.ids, of_one.finished), ([1, 2, 3], True), (at, waits, seen))
+            return passed
 
         async def test_tenants(self) -> None:
             """A caller of a tenant is told of its requests alone, however it asks; one without a tenant of all."""

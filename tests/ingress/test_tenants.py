@@ -253,7 +253,7 @@ def reset(connection: Any) -> None:
     connection.close()
 
 
-class PlacesTests(TenantsCase):
+class PlacesCase(TenantsCase):
     """A tenant that may hold on to one wait and one stream"""
 
     def settings(self) -> dict[str, str]:
@@ -267,6 +267,10 @@ class PlacesTests(TenantsCase):
         sent = {"OpenHQM-Key": self.secrets["acme"], **fields}
         connection.request(method, path, None if body is None else json.dumps(body), sent)
         return connection
+
+
+class PlacesTests(PlacesCase):
+    """Tried one after the other"""
 
     def until(self, status: int, path: str) -> bytes:
         """The body that comes with that status, within ten seconds."""
@@ -313,6 +317,29 @@ class PlacesTests(TenantsCase):
             status = connection.getresponse().status
         self.assertEqual(status, 200)
         connection.close()
+
+
+class PlacesAtOnceTests(PlacesCase):
+    """Tried at the same time, on Redis: each waits for answers while the others do"""
+
+    def settings(self) -> dict[str, str]:
+        redis = RedisServer().start()
+        self.addCleanup(redis.close)
+        self.backend = {"OPENHQM_QUEUE__TYPE": "redis", "OPENHQM_QUEUE__REDIS_URL": redis.url}
+        return super().settings()
+
+    def assertOneIsOpened(self, path: str) -> None:
+        asked = [self.held("GET", path) for _ in range(20)]
+        statuses = sorted(connection.getresponse().status for connection in asked)
+        self.assertEqual(statuses, [200] + 19 * [429], path)
+
+    def test_over_many(self) -> None:
+        """Of many streams of endings, of a log that is not kept yet, as many are opened as there are places."""
+        self.assertOneIsOpened("/api/v1/events?tag=a")
+
+    def test_over_one(self) -> None:
+        """So it is with streams over one request."""
+        self.assertOneIsOpened(f"/api/v1/events/{self.submit('acme', 'wait')}")
 
 
 class SharesTests(TenantsCase):

@@ -7,11 +7,13 @@ import json
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from twisted.internet.task import deferLater
 
 from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.selection import Selection
 from openhqm.ingress.metrics import EndingStreamMetrics
 from openhqm.messages import Submission
+from openhqm.runtime.deferreds import deferred
 from openhqm.testing import REQUESTS
 from tests.delivery.ending_stream_contract import Client, ending_stream_contract
 from tests.redis.bench import Instance, redis_bench
@@ -41,8 +43,8 @@ class SharedStreamTests(RealRedisTestCase):
         self.addCleanup(made.stop)
         return made
 
-    async def listen(self, streams: EndingStreams, *tags: str, seen: str = "") -> Client:
-        client, selection = Client(), Selection((), tags)
+    async def listen(self, streams: EndingStreams, *tags: str, seen: str = "", id: str = "") -> Client:
+        client, selection = Client(), Selection((id,) if id else (), tags)
         beginning = await streams.prepare(selection, seen)
         assert beginning is not None
         client.stream = streams.open(selection, beginning, client)
@@ -69,6 +71,24 @@ class SharedStreamTests(RealRedisTestCase):
         again = await self.listen(on_a, "t", seen=two.seen)
         await self.until(lambda: again.told and len(one.told) == 5, "it was not resumed")
         self.assertEqual((again.ids_told, one.ids_told[4:]), ([missed], [missed]))
+
+    async def test_ends_while_they_begin(self) -> None:
+        """A request that ends in one process while streams over it begin in two others is told by each, once."""
+        from twisted.internet import reactor
+
+        server = await self.server()
+        a, b, worker = [await self.instance(server.url) for _ in range(3)]
+        processes = [self.streams(each) for each in (a, b)]
+        for turn in range(40):  # from before the first question to Redis to behind the last one
+            id = await self.accept(worker, "t")
+            (delivery,) = await worker.queue.receive(REQUESTS, 1)
+            listening = [deferred(self.listen)(streams, id=id) for streams in processes]
+            await deferLater(reactor, turn / 10_000)  # type: ignore[arg-type]
+            ending = delivery.settle(self.reply(delivery))
+            clients = [await each for each in listening]
+            await ending
+            await self.until(lambda clients=clients: all(each.finished for each in clients), f"{turn}: it was not told")
+            self.assertEqual([each.told for each in clients], 2 * [[("completed", id)]], turn)
 
     async def test_redis_starts_again(self) -> None:
         """Streams that are open over a restart of Redis are told ``reset``, once, and go on."""
