@@ -61,7 +61,7 @@ class CallbackSettings:
     secrets: list[str] = attrs.field(factory=list, validator=_secrets, repr=False, metadata=SECRET)
     allow: list[str] = attrs.field(factory=list, validator=_allow)
     schedule: list[float] = attrs.field(
-        factory=lambda: [5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0], validator=_schedule
+        factory=lambda: [5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0], validator=_schedule
     )
     timeout: float = attrs.field(default=15.0, validator=between(0.001, 300))
     max_in_flight: int = attrs.field(default=50, validator=between(1, 10_000))

@@ -25,6 +25,12 @@ class CallbackSettingsTests(SynchronousTestCase):
         ):
             self.assertIs(structure(section, CallbackSettings).sends, expected, section)
 
+    def test_schedule(self) -> None:
+        """A receiver that is away for a whole day, from whenever on, is called once more when it is back."""
+        pauses = structure({}, CallbackSettings).schedule
+        self.assertGreater(sum(pauses), 86400)
+        self.assertEqual(pauses, sorted(pauses))
+
     def test_refused(self) -> None:
         """What cannot be kept is refused by its key, and no secret is repeated."""
         for section, key in (

@@ -18,12 +18,14 @@ from openhqm.http1.calls import Fetched
 from openhqm.http1.failures import AnswerTooLong, NotConnected
 from openhqm.messages import Reply, Status
 from openhqm.policy.callbacks import CALLBACK_URL
+from openhqm.policy.destinations import DestinationPolicy
 from openhqm.policy.retry import Schedule
 from openhqm.policy.webhooks import read_secret
 from openhqm.workers.callbacks import Calling
 from openhqm.workers.metrics import WorkerMetrics
 from tests.benches import MemoryBench
 from tests.config.test_callbacks import SECRET
+from tests.http1.test_guarded import PUBLIC, Fixture
 from tests.workers.bench import WorkerBench
 from tests.workers.test_egress import Client
 
@@ -40,17 +42,17 @@ def answer(status: int, **fields: str) -> Fetched:
 class Rig:
     """A consumer that sends callbacks to a receiver in memory, on a schedule of two further attempts."""
 
-    def __init__(self, *answers: Any) -> None:
+    def __init__(self, *answers: Any, client: Any = None) -> None:
         self.client, backend = Client(*answers), MemoryBench()
         self.registry = CollectorRegistry()
         secrets, metrics = [read_secret(SECRET), read_secret(OTHER)], WorkerMetrics(self.registry)
-        handler: Any = Calling(self.client, secrets, backend.clock, metrics)
+        handler: Any = Calling(client or self.client, secrets, backend.clock, metrics)
         policy: Any = Schedule((5.0, 300.0), jitter=0)
         self.bench = self.client.bench = WorkerBench(handler, backend=backend, timeout=15.0, policy=policy)
         self.begun = backend.now()
 
-    def begin(self, reply: Reply = REPLY) -> str:
-        id: str = self.bench.submit(b"null", metadata={CALLBACK_URL: URL}, parent_reply=reply)
+    def begin(self, reply: Reply = REPLY, url: str = URL) -> str:
+        id: str = self.bench.submit(b"null", metadata={CALLBACK_URL: url}, parent_reply=reply)
         return id
 
     def send(self, reply: Reply = REPLY, seconds: float = 400) -> Any:
@@ -104,6 +106,26 @@ class SendingTests(SynchronousTestCase):
         stamps = [int(fields["webhook-timestamp"]) for _, _, fields, _ in rig.client.calls]
         self.assertEqual([stamp - stamps[0] for stamp in stamps], [0, 5, 305])
         self.assertEqual(len({fields["webhook-signature"] for _, _, fields, _ in rig.client.calls}), 3)
+
+
+class GuardTests(SynchronousTestCase):
+    def test_changed_name(self) -> None:
+        """A name that leads to this host, or into its network, from the second attempt on: no byte goes there."""
+        for inside in ("127.0.0.1", "::1", "10.1.2.3", "169.254.169.254"):
+            fixture = Fixture(DestinationPolicy(("http",), (80,)), hooks_example_com=[[PUBLIC], [inside]])
+            rig = Rig(client=fixture.agent)
+            id = rig.begin(url="http://hooks.example.com/done")
+            rig.bench.pass_time(0.1)
+            fixture.connect(PUBLIC)
+            (server,) = fixture.servers
+            server.dataReceived(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+            rig.bench.pass_time(400)
+            self.assertEqual(fixture.zone.asked, 3 * ["hooks.example.com"], inside)
+            self.assertEqual(fixture.connected_to, [(PUBLIC, 80)], inside)
+            record = rig.bench.record(id)
+            self.assertEqual((record.status, record.reply.attempt), (Status.FAILED, 3))
+            self.assertIn("the destination is not allowed", record.reply.error)
+            self.assertNotIn(inside, record.reply.error)
 
 
 class AnswerTests(SynchronousTestCase):
