@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -40,6 +40,7 @@ from openhqm.queue.shedding import Accepts
 from openhqm.runtime.deferreds import Running
 from openhqm.runtime.steady_time import never_ahead
 
+T = TypeVar("T")
 HeaderField = Callable[[bytes], bytes | None]
 """The value of a header field of the request, by its name in lower case, or None."""
 
@@ -130,26 +131,36 @@ class Door(Taking):
     async def submit(self, body: bytes, fields: HeaderField, tenant: str | None = None) -> Answer:
         """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time, and can be sent.
 
-        With ``OpenHQM-Cancel-On-Disconnect`` a request that waits in the queue is cancelled when its caller hangs up,
-        unless an earlier caller has submitted it under the same key: that one may be waiting for it still.
+        See `while_connected` for a caller that hangs up.
         """
         prefer = field(fields, b"prefer")
         wait = prefer_wait(prefer, self.longest_wait)
         acceptance = await self.accept(body, fields, tenant)
         headers = acceptance_fields(acceptance)
         if wait is not None and self._waits.has_room(tenant):
-            try:
-                record = await self._waits.held(tenant, lambda: self.ended(acceptance, wait))
-            except CancelledError:  # the connection has ended
-                asked = cancels_on_disconnect(field(fields, b"openhqm-cancel-on-disconnect"))
-                if asked and not self.closed and not acceptance.replayed:
-                    Running(self._cancel_queued(acceptance.correlation_id), lambda _: None, _give_up)
-                raise
+            ending = self._waits.held(tenant, lambda: self.ended(acceptance, wait))
+            record = await self.while_connected(acceptance, fields, ending)
             if record is not None and record.reply is not None and self.can_send(record.reply):
                 return self._response(record, (*without_retry(headers), _applied(wait)))
         elif prefer is not None and "respond-async" in prefer.lower():
             headers = (*headers, (b"Preference-Applied", b"respond-async"))
         return Answer(202, acceptance_document(acceptance, self.ahead()), fields=headers)
+
+    async def while_connected(
+        self, acceptance: Acceptance, fields: HeaderField, answering: Coroutine[Any, Any, T]
+    ) -> T:
+        """What ``answering``, which waits for a request that was just accepted, returns.
+
+        With ``OpenHQM-Cancel-On-Disconnect`` a request that waits in the queue is cancelled when its caller hangs up,
+        unless an earlier caller has submitted it under the same key: that one may be waiting for it still.
+        """
+        try:
+            return await answering
+        except CancelledError:  # the connection has ended
+            asked = cancels_on_disconnect(field(fields, b"openhqm-cancel-on-disconnect"))
+            if asked and not self.closed and not acceptance.replayed:
+                Running(self._cancel_queued(acceptance.correlation_id), lambda _: None, _give_up)
+            raise
 
     async def _cancel_queued(self, correlation_id: str) -> None:
         record = await self.store.find(correlation_id)

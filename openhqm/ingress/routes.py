@@ -137,7 +137,8 @@ class Routes:
         if wants_events(field(request.getHeader, b"accept")):
             acceptance = await self._door.accept(body, request.getHeader, _tenant(request), streams=True)
             history = await self._door.first_events(acceptance)
-            return await self._stream(request, acceptance.correlation_id, 0, history, acceptance)
+            streaming = self._stream(request, acceptance.correlation_id, 0, history, acceptance)
+            return await self._door.while_connected(acceptance, request.getHeader, streaming)
         return send(request, await self._door.submit(body, request.getHeader, _tenant(request)))
 
     @app.route(BATCH, methods=["POST"])
@@ -364,8 +365,7 @@ class Routes:
         """Send the head of a stream, and what ``begin`` opens, to its end."""
         headers = request.responseHeaders
         request.setResponseCode(200)
-        headers.setRawHeaders(b"server", [SERVER])
-        for name, value in STREAM_FIELDS:
+        for name, value in ((b"Server", SERVER), *STREAM_FIELDS):
             headers.setRawHeaders(name, [value])
         if request.method == b"HEAD":
             return b""

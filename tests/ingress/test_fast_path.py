@@ -319,18 +319,24 @@ class PrefixTests(SynchronousTestCase):
 
 
 class CancelOnDisconnectTests(SynchronousTestCase):
-    """A caller that waits, and whose connection ends"""
+    """A caller that waits, or reads the events, and whose connection ends"""
 
     def after(self, body: bytes, *, closed: bool = False, repeated: bool = False, **headers: str) -> list[str]:
-        """The status of the request after that, with the fast path and without. ``repeated``: it was there before."""
+        """The status of the request after that: of a caller that waits, with the fast path and without, and of one that
+        reads the events. ``repeated``: it was there before.
+        """
         found = []
-        for fast in (True, False):
+        for fast, asked in (
+            (True, {"prefer": "wait=50"}),
+            (False, {"prefer": "wait=50"}),
+            (True, {"accept": "text/event-stream"}),
+        ):
             server = InMemoryServer(fast)
             fields = {"content_type": "application/json", "idempotency_key": "k"}
             if repeated:
                 self.assertIn(b" 202 ", server.ask("POST", "/api/v1/submit", body, **fields))
-            waiting = server.ask("POST", "/api/v1/submit", body, prefer="wait=50", **fields, **headers)
-            self.assertEqual(waiting, b"")
+            waiting = server.ask("POST", "/api/v1/submit", body, **asked, **fields, **headers)
+            self.assertEqual(b"event: accepted" in waiting, "accept" in asked)
             server.door.closed = closed
             server.protocol.connectionLost()
             server.bench.backend.turn()
@@ -344,20 +350,20 @@ class CancelOnDisconnectTests(SynchronousTestCase):
     def test_queued(self) -> None:
         """What waits in the queue is cancelled where that was asked for, and only there."""
         later = b'{"payload":1,"metadata":{"delay":60}}'
-        self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="true"), ["CANCELLED"] * 2)
-        self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="false"), ["PENDING"] * 2)
-        self.assertEqual(self.after(later), ["PENDING"] * 2)
+        self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="true"), ["CANCELLED"] * 3)
+        self.assertEqual(self.after(later, openhqm_cancel_on_disconnect="false"), ["PENDING"] * 3)
+        self.assertEqual(self.after(later), ["PENDING"] * 3)
 
     def test_repeated(self) -> None:
         """What an earlier caller has submitted under the same key is that one's: it may wait for it still."""
         later = b'{"payload":1,"metadata":{"delay":60}}'
-        self.assertEqual(self.after(later, repeated=True, openhqm_cancel_on_disconnect="true"), ["PENDING"] * 2)
+        self.assertEqual(self.after(later, repeated=True, openhqm_cancel_on_disconnect="true"), ["PENDING"] * 3)
 
     def test_begun(self) -> None:
         """What has begun goes on."""
-        self.assertEqual(self.after(GOOD, openhqm_cancel_on_disconnect="true"), ["PROCESSING"] * 2)
+        self.assertEqual(self.after(GOOD, openhqm_cancel_on_disconnect="true"), ["PROCESSING"] * 3)
 
     def test_stopping(self) -> None:
         """A connection that the process itself cuts when it stops cancels nothing."""
         later = b'{"payload":1,"metadata":{"delay":60}}'
-        self.assertEqual(self.after(later, closed=True, openhqm_cancel_on_disconnect="true"), ["PENDING"] * 2)
+        self.assertEqual(self.after(later, closed=True, openhqm_cancel_on_disconnect="true"), ["PENDING"] * 3)
