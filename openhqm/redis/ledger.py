@@ -99,7 +99,7 @@ class RedisLedger:
     @property
     def warnings(self) -> Sequence[str]:
         """What this Redis cannot promise."""
-        return self._redis.warnings
+        return (*self._redis.warnings, *self._load.warnings)
 
     def start(self) -> Deferred[None]:
         self._listen("outbox", lambda message: self._fell_due(0.0), lambda: self._fell_due(0.0))

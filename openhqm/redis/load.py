@@ -45,6 +45,14 @@ class RedisLoad:
         self.values, self.exempt = self._values(""), self._values("1")
         self._behind = 0
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know of the limits."""
+        most, largest = self.limits.bytes, self._redis.promises.largest
+        if most is None or largest is None or most <= largest:
+            return ()
+        return (f"queue.limits.bytes is {most}, and Redis holds {largest} (maxmemory): it is full before the queue is",)
+
     def _values(self, exempt: str) -> tuple[str, ...]:
         limits = self.limits
         ordered = "1" if limits.ends_what_waits else ""

@@ -16,10 +16,14 @@ SYNC = {
 
 @attrs.frozen
 class Promises:
-    """Whether a 202 survives a restart of Redis, and what an operator should know besides."""
+    """Whether a 202 survives a restart of Redis, and what an operator should know besides.
+
+    ``largest`` is how many bytes it holds (``maxmemory``); None: as many as there is memory for, or it does not tell.
+    """
 
     durable: bool
     warnings: tuple[str, ...]
+    largest: int | None = None
 
 
 def read_info(text: bytes) -> dict[str, str]:
@@ -44,7 +48,9 @@ def promises(info: Mapping[str, str], appendfsync: str | None) -> Promises:
     version = info.get("redis_version", "")
     if not _is_known(version):
         broken.append(f"Redis {version or 'of a version that it does not tell'} is older than 6.2, and not tested")
-    return Promises(not broken, (*(f"not durable: {reason}" for reason in broken), *known))
+    most = info.get("maxmemory", "")
+    largest = int(most) if most.isdecimal() and most != "0" else None
+    return Promises(not broken, (*(f"not durable: {reason}" for reason in broken), *known), largest)
 
 
 def _is_known(version: str) -> bool:

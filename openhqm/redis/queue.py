@@ -99,7 +99,7 @@ class RedisQueue:
     @property
     def warnings(self) -> Sequence[str]:
         """What this Redis cannot promise."""
-        return self._redis.warnings
+        return (*self._redis.warnings, *self._load.warnings)
 
     def start(self) -> Deferred[None]:
         self._redis.start()

@@ -53,6 +53,9 @@ class SqliteLoad:
     def start(self) -> None:
         """The file is open. A row that is not there is counted; one that is not kept from now on is removed."""
         self._file.write_now(self._start)
+        self._compare_with_disk()
+
+    def _compare_with_disk(self) -> None:
         most = self.limits.bytes
         if most is not None and most > self._file.size + self._file.space:
             text = "queue.limits.bytes is {most}, and the disk of {path} has room for {space} more bytes:"
@@ -63,6 +66,7 @@ class SqliteLoad:
         """Other limits hold from now on. What is open is counted, which takes long once where nothing was limited."""
         counts = limits.any != self.limits.any
         self.limits = limits
+        self._compare_with_disk()
         if counts:
             self._counting.changed()
 

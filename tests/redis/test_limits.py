@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 from openhqm.messages import Acceptance, Status, Submission
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.testing import REQUESTS
-from tests.redis.bench import BrokeredRedisBench, RedisBench
+from tests.redis.bench import BrokeredRedisBench, RedisBench, shared_redis
 
 MANY = 1100
 
@@ -31,6 +31,18 @@ class LimitsTests(TestCase):
         asked: list[Deferred[Any]] = [bench.queue.accept(Submission(b"1"), None) for _ in range(count)]
         found: list[Acceptance] = await bench.done(gatherResults(asked))
         return found
+
+    async def test_beyond_its_memory(self) -> None:
+        """A limit that is larger than what Redis holds is a warning with both numbers, also where it is changed."""
+        shared_redis().command("CONFIG", "SET", "maxmemory", "1gb")
+        self.addCleanup(lambda: shared_redis().command("CONFIG", "SET", "maxmemory", "0"))
+        for kind in (RedisBench, BrokeredRedisBench):
+            bench = await self.bench(Limits(bytes=(1 << 30) + 1), kind)
+            (warning,) = bench.queue.warnings
+            self.assertIn(f"queue.limits.bytes is {(1 << 30) + 1}, and Redis holds {1 << 30}", warning)
+            limit = getattr(bench.queue, "limit", None) or bench.queue._ledger.limit
+            limit(Limits(bytes=1 << 30))
+            self.assertEqual(tuple(bench.queue.warnings), ())
 
     async def test_much_begun_before(self) -> None:
         """However many requests are worked on that were accepted before, the one that has waited longest is dropped."""

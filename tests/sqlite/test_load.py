@@ -13,7 +13,7 @@ from openhqm.messages import Load, Reply, Status, Submission
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.sqlite.sql import fetch_all
 from openhqm.testing import REQUESTS
-from tests.benches import SqliteBench
+from tests.benches import BrokeredBench, SqliteBench
 
 
 class LoadTests(SynchronousTestCase):
@@ -48,6 +48,17 @@ class LoadTests(SynchronousTestCase):
             self.again(Limits(bytes=1 << 50))
         text = " ".join(filter(None, map(formatEvent, events)))
         self.assertIn(f"queue.limits.bytes is {1 << 50}", text)
+
+    def test_beyond_the_disk_by_sighup(self) -> None:
+        """The same where the limit is changed while the process runs, embedded and over a broker."""
+        brokered = BrokeredBench()
+        self.addCleanup(brokered.close)
+        for limit in (self.bench.queue.limit, brokered.ledger.limit):
+            with capturedLogs() as events:
+                limit(Limits(bytes=1000))
+                self.assertEqual(events, [])
+                limit(Limits(bytes=1 << 50))
+            self.assertIn("it is full before the queue is", " ".join(filter(None, map(formatEvent, events))))
 
     def test_nothing_dropped_in_vain(self) -> None:
         """Where dropping all that waits makes too little room, nothing is dropped, and the new request is refused."""
