@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,6 +21,8 @@ from openhqm.runtime.deferreds import deferred
 
 SWEEP_SECONDS = 1.0
 SWEEP_ROWS = 100
+ENDED_AT_ONCE = 25
+"""So many endings are asked for together: Redis syncs once for them, and what comes in between waits for no more."""
 REPAIR_ROWS = 250
 
 
@@ -69,8 +71,12 @@ class Deadlines:
         asked = self._redis.clock_now()
         overdue, next_one, told = await self._redis.run("overdue", SWEEP_ROWS)
         self._redis.clocks.note(asked, self._redis.clock_now(), float(told))
-        for number, attempt in overdue:
-            await self._past_deadline(int(number), int(attempt))
+        for first in range(0, len(overdue), ENDED_AT_ONCE):
+            some = overdue[first : first + ENDED_AT_ONCE]
+            ending: list[Deferred[Any]] = [self._past_deadline(int(number), int(attempt)) for number, attempt in some]
+            for ended, result in await DeferredList(ending, consumeErrors=True):
+                if not ended:
+                    result.raiseException()
         for number in await self._redis.run("repair", REPAIR_ROWS):
             self._log.critical(
                 "request {id} stood in no queue: a stream was trimmed or deleted; it is delivered again",
@@ -81,6 +87,7 @@ class Deadlines:
             return 0.0
         return float(next_one) if next_one else SWEEP_SECONDS
 
-    async def _past_deadline(self, number: int, attempt: int) -> None:
+    def _past_deadline(self, number: int, attempt: int) -> Deferred[bool]:
         reply: Reply = past_deadline(self._redis.ids.issue(number), self._redis.clock_now(), attempt)
-        await self._end(number, reply)
+        ending: Deferred[bool] = self._end(number, reply)
+        return ending
