@@ -77,7 +77,7 @@ SECONDS: Mapping[str, int] = {
     "tests.pubsub.test_faults": 15,
     "tests.pubsub.test_foreign": 45,
     "tests.queue.test_chain_kills": 42,
-    "tests.queue.test_follow_up_kills": 26,
+    "tests.queue.test_follow_up_kills": 45,
     "tests.queue.test_many_at_once": 6,
     "tests.queue.test_orphans": 9,
     "tests.queue.test_promises": 15,

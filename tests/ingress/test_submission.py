@@ -166,7 +166,7 @@ class ReadSubmissionTests(SynchronousTestCase):
 
     def test_delay(self) -> None:
         """A delay is a number of seconds from zero up to a limit."""
-        for seconds in (0, 0.5, DAY):
+        for seconds in (0, 0.001, 0.5, DAY, 30 * DAY):
             self.assertEqual(with_metadata(delay=seconds).not_before, NOW + seconds)
         for absurd in (-1, 1e300, True, None, "5"):
             self.assertEqual(self.field({"payload": 1, "metadata": {"delay": absurd}}), "metadata.delay", absurd)

@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from openhqm.errors import NotDurable
 from openhqm.messages import IdempotencyClaim, Reply, Status, Submission
+from openhqm.policy.limits import Limits
 from openhqm.testing import FORMS, REQUESTS
 from tests.benches import BrokeredBench, SqliteBench
 from tests.brokers import RedisServer
@@ -180,6 +181,43 @@ class Full(FullCase):
         await self.bench.pass_time(10)
         self.assertEqual((await self.bench.store.find(accepted.correlation_id)).status, Status.TIMEOUT)
         self.assertEqual(await self.count(FOLLOW_UPS), 1)
+
+    async def test_cancel(self) -> None:
+        """A cancellation with its follow-up: the caller is told that it did not happen, and can repeat it."""
+        await self.open()
+        follow_up = Submission(b"2", endpoint="billing")
+        accepted = await self.do(self.bench.queue.accept(Submission(BODY), None, [follow_up]))
+        cancel = partial(self.bench.store.cancel, accepted.correlation_id)
+        if self.ends_when_full:
+            await self.fill()
+            await self.do(cancel())
+            await self.empty()
+            await self.bench.pass_time(6)
+        else:
+            await self.twice_refused(cancel)
+        self.assertEqual((await self.bench.store.find(accepted.correlation_id)).status, Status.CANCELLED)
+        self.assertEqual((await self.count(), await self.count(FOLLOW_UPS)), (0, 1))
+
+    async def test_drop_oldest(self) -> None:
+        """Nothing is dropped for a request that the disk does not take."""
+        await self.open()
+        limit = getattr(self.bench.queue, "limit", None) or self.bench.queue._ledger.limit
+        limit(Limits(requests=1, drop_oldest=True))
+        await self.bench.pass_time(2)
+        oldest = await self.do(self.bench.queue.accept(Submission(b"1"), None))
+
+        def accept() -> Deferred[Any]:
+            accepted: Deferred[Any] = self.bench.queue.accept(Submission(BODY), None)
+            return accepted
+
+        await self.fill()
+        await self.refused(accept)
+        self.assertEqual((await self.bench.store.find(oldest.correlation_id)).status, Status.PENDING)
+        await self.empty()
+        await self.bench.pass_time(6)
+        await self.do(accept())
+        self.assertEqual((await self.bench.store.find(oldest.correlation_id)).status, Status.FAILED)
+        self.assertEqual(await self.count(), 1)
 
 
 class CommitTests(Full):
