@@ -142,7 +142,7 @@ def _issuer(jwt: JWT, index: int, reactor: Any, found: list[Complaint]) -> Issue
     issuer, key = jwt.issuers[index], f"auth.jwt.issuers.{index}"
     if issuer.jwks_url is not None:
         policy = key_set_policy(issuer.jwks_url, jwt.allow)
-        client = guarded_client(reactor, policy.check, policy.permits, tls=_tls(issuer, f"{key}.ca", found))
+        client = guarded_client(reactor, policy.check, policy.permits, tls=_tls(issuer, f"{key}.ca", reactor, found))
         return Issuer(issuer.rules(), FetchedKeys(issuer.jwks_url, client, reactor))
     keys: list[TokenKey] = []
     try:
@@ -162,13 +162,13 @@ def _issuer(jwt: JWT, index: int, reactor: Any, found: list[Complaint]) -> Issue
     return Issuer(issuer.rules(), FixedKeys(keys))
 
 
-def _tls(issuer: TokenIssuer, key: str, found: list[Complaint]) -> Any:
+def _tls(issuer: TokenIssuer, key: str, reactor: Any, found: list[Complaint]) -> Any:
     if issuer.ca is None:
         return None
-    from openhqm.runtime.tls import TLSPolicy  # here, because it imports OpenSSL
+    from openhqm.runtime.renewed_tls import RenewedTLS  # here, because it imports OpenSSL
 
     try:
-        return TLSPolicy.from_files(issuer.ca, None, None)
+        return RenewedTLS(issuer.ca, None, None, key, reactor.seconds)
     except ValueError as error:
         found.append(Complaint(key, str(error)))
         return None

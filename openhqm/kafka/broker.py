@@ -28,6 +28,7 @@ from openhqm.kafka.consuming import Member
 from openhqm.kafka.errors import UNREACHABLE, describe, refuses
 from openhqm.kafka.lag import Lag
 from openhqm.kafka.producing import Producing
+from openhqm.kafka.reaching import Files, Reachable
 from openhqm.kafka.resets import Dropped
 from openhqm.kafka.subscription import KafkaSubscription
 from openhqm.kafka.topics import ANSWER_SECONDS, NO_TOPIC, Topic, Topics
@@ -40,23 +41,6 @@ LARGEST_BATCH = 500
 VISIBLE_SECONDS = 5.0
 """How long a topic that was made may take until the producer knows it."""
 STOPPED = "the client was stopped"
-
-
-class _Reachable:
-    """A cluster that has answered, until librdkafka says that no broker of it can be reached."""
-
-    def __init__(self) -> None:
-        self.lost: Deferred[str] = Deferred()
-
-    def close(self) -> None:
-        self.fail("")
-
-    abort = close
-
-    def fail(self, reason: str) -> None:
-        """It cannot be reached."""
-        if not self.lost.called:
-            self.lost.callback(reason)
 
 
 @implementer(IBroker)
@@ -100,6 +84,7 @@ class KafkaBroker:
         self._group = group
         self._partitions, self._replication, self._ours = partitions, replication, ours
         self._properties = common(properties)
+        self._files = Files(self._properties)
         self._threads = Threads(reactor, "kafka", 4)
         self._topics = Topics(self._properties, reactor)
         self._watch = TopicWatch(self._topics, reactor, self._ids, self._made_again)
@@ -189,7 +174,7 @@ class KafkaBroker:
         await lock.acquire()
         try:
             if channel in self._missing:
-                if not await self._threads.run(lambda: self._knows(channel)):
+                if not await self._threads.run(lambda: self._producing.knows(channel, VISIBLE_SECONDS)):
                     return [ChannelMissing(channel)] * len(messages)
                 del self._missing[channel]
             publishing = self._producing.publish(channel, messages).addCallback(self._published, channel)
@@ -310,24 +295,20 @@ class KafkaBroker:
         """In a thread: the producer refuses what it has for a missing topic until it has asked again."""
         due = time.monotonic() + VISIBLE_SECONDS
         while time.monotonic() < due:
-            if self._knows(channel):
+            if self._producing.knows(channel, VISIBLE_SECONDS):
                 return
             time.sleep(0.02)
         raise NotDurable(f"Kafka has made the topic {channel}, and it has no leader yet")
 
-    def _knows(self, channel: str) -> bool:
-        """In a thread: whether the producer, asked again, can publish into the topic."""
-        found = self._producing.producer.list_topics(channel, VISIBLE_SECONDS).topics[channel]
-        has_leaders = all(each.leader >= 0 for each in found.partitions.values())
-        return found.error is None and bool(found.partitions) and has_leaders
-
     # Reaching the cluster
 
     @deferred
-    async def _connect(self) -> _Reachable:
+    async def _connect(self) -> Reachable:
         self._refused = None
-        self._attempt = probing = self._topics.probe()
         try:
+            if self._files.have_changed():
+                await self._begin_with_new_files()
+            self._attempt = probing = self._topics.probe()
             await probing
             # The producer connects, too, and not with the first message: only it says when a connection is lost.
             self._topics.brokers = await self._threads.run(self._connect_producer)
@@ -337,7 +318,24 @@ class KafkaBroker:
             raise NotDurable(self._refused) from error
         finally:
             self._attempt = None
-        return _Reachable()
+        return Reachable()
+
+    async def _begin_with_new_files(self) -> None:
+        """Make all clients again: they would go on with the certificates that they have read. `NotDurable`."""
+        old = self._producing
+        try:
+            self._topics.start()
+            new = old.again()
+            new.start()
+        except Exception as error:
+            self._files.forget()
+            raise NotDurable(f"Kafka: {describe(error)}") from None
+        self._log.info("Kafka: the files of TLS have changed, and were read again")
+        self._producing = new
+        for subscription in list(self._subscriptions):
+            subscription.lose("the connection begins with other certificates")
+        await self._threads.run(old.stop)
+        await self._threads.run(self._lag.close)
 
     def _connect_producer(self) -> int:
         """In a thread: how many brokers the cluster has that can be used."""
@@ -349,7 +347,7 @@ class KafkaBroker:
             raise NotDurable("Kafka: the cluster tells of no broker that can be used")
         return brokers
 
-    async def _up(self, connection: _Reachable) -> None:
+    async def _up(self, connection: Reachable) -> None:
         self._warnings.clear()
         self._faults.clear()
         self._reactor.callLater(0, self._connected)
@@ -383,7 +381,7 @@ class KafkaBroker:
         if self._link.connection is not None and (error.fatal() or refuses(error) or name == "_ALL_BROKERS_DOWN"):
             self._link.connection.fail(describe(error))
 
-    def _looked(self, result: Any, connection: _Reachable) -> None:
+    def _looked(self, result: Any, connection: Reachable) -> None:
         """A connection was lost. Others may be there, so the cluster was asked whether it answers."""
         self._looking = False
         if isinstance(result, Failure):

@@ -105,6 +105,12 @@ class Producing:
                 batch.end(index, refused if said is None else outcome(said, channel))
         return batch.done
 
+    def knows(self, channel: str, seconds: float) -> bool:
+        """In a thread: whether the client, asked again, can publish into the topic."""
+        found = self.producer.list_topics(channel, seconds).topics[channel]
+        has_leaders = all(each.leader >= 0 for each in found.partitions.values())
+        return found.error is None and bool(found.partitions) and has_leaders
+
     def stop(self) -> None:
         """In a thread: give up what is not confirmed, and end. Each message has an outcome before it returns.
 

@@ -7,7 +7,6 @@ pika is imported when a RabbitMQ is configured, and not before.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -117,14 +116,12 @@ def _factory(address: Address, name: str, reactor: Any) -> Any:
 
 
 def _tls(host: str, ca: str | None) -> Any:
-    """Verified: the name, and a chain to the platform's authorities or to the one in the file ``ca``."""
-    from twisted.internet.ssl import Certificate, trustRootFromCertificates
-
-    from openhqm.runtime.tls import client_tls
+    """Verified: the name, and a chain to the platform's authorities or to those in the file ``ca``."""
+    from openhqm.runtime.tls import client_tls, read_authorities
 
     try:
-        authority = None if ca is None else trustRootFromCertificates([Certificate.loadPEM(Path(ca).read_bytes())])
-    except OSError as error:
+        authority = None if ca is None else read_authorities(ca)
+    except ValueError as error:
         raise Unreachable(f"the authority for TLS cannot be read: {error}") from None
     return client_tls(host, trust=authority)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -62,14 +61,12 @@ def _open(address: Address, host: str, port: int, factory: Factory, reactor: Any
 
 
 def _tls(host: str, ca: str | None) -> Any:
-    """Verified: the name, and a chain to the platform's authorities or to the one in ``ca``."""
-    from twisted.internet.ssl import Certificate, trustRootFromCertificates
-
-    from openhqm.runtime.tls import client_tls
+    """Verified: the name, and a chain to the platform's authorities or to those in the file ``ca``."""
+    from openhqm.runtime.tls import client_tls, read_authorities
 
     try:
-        authority = None if ca is None else trustRootFromCertificates([Certificate.loadPEM(Path(ca).read_bytes())])
-    except OSError as error:
+        authority = None if ca is None else read_authorities(ca)
+    except ValueError as error:
         raise Unreachable(f"the authority for TLS cannot be read: {error}") from None
     return client_tls(host, trust=authority)
 

@@ -6,14 +6,13 @@ Imported only where a configuration asks for it: cryptography is an extra.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
-from typing import Any
 
 from cryptography import x509
 from twisted.logger import Logger
 
+from openhqm.runtime.file_versions import file_version
 from openhqm.runtime.tls import complain, read_pem
 
 LOOK_SECONDS = 1.0
@@ -55,7 +54,7 @@ class Revocations:
     def open(self) -> None:
         """Read it for the first time. `ValueError`."""
         self._look_at = self._seconds() + LOOK_SECONDS
-        self._version = _version(self._path)
+        self._version = file_version(self._path)
         self._read()
 
     def refuses(self, issuer: bytes, serial: int) -> bool:
@@ -77,7 +76,7 @@ class Revocations:
 
     def _look(self) -> None:
         self._look_at = self._seconds() + LOOK_SECONDS
-        version = _version(self._path)
+        version = file_version(self._path)
         if version == self._version:
             return
         self._version = version
@@ -95,11 +94,3 @@ class Revocations:
             until[issuer] = max(until.get(issuer, 0.0), end.timestamp())
             revoked.update((issuer, entry.serial_number) for entry in each)
         self._until, self._revoked, self._told = until, revoked, set()
-
-
-def _version(path: str) -> Any:
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size

@@ -8,7 +8,6 @@ Imported only where a configuration asks for it: OpenSSL takes a third of the me
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from openhqm.runtime.file_versions import file_version
 from openhqm.runtime.private_files import read_private
 from openhqm.runtime.revocation import read_lists
 from openhqm.runtime.tls import PEM, complain, read_pem
@@ -97,7 +97,9 @@ class ServerTLS:
 
     def _versions(self) -> object:
         return [
-            _version(path) for path in (self._cert, self._key, self._client_ca, self._client_crl) if path is not None
+            file_version(path)
+            for path in (self._cert, self._key, self._client_ca, self._client_crl)
+            if path is not None
         ]
 
     def _read(self) -> Any:
@@ -146,11 +148,3 @@ class ServerTLS:
         if not found:
             raise ValueError(f"{name}: {path} holds no certificate in PEM")
         return found
-
-
-def _version(path: str) -> tuple[int, ...] | None:
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size, about.st_mode

@@ -46,13 +46,7 @@ class TLSPolicy:
 
         Raises `ValueError` with the name of the file that cannot be used.
         """
-        trust = own = None
-        if ca is not None:
-            pems = PEM.findall(read_pem(ca))
-            with complain(f"{ca} holds no certificates in PEM"):
-                trust = trustRootFromCertificates([Certificate.loadPEM(pem) for pem in pems])
-            if not pems:
-                raise ValueError(f"{ca} holds no certificates in PEM")
+        trust, own = None if ca is None else read_authorities(ca), None
         if cert is not None:
             shown, secret = read_pem(cert), read_pem(key or cert)
             with complain(f"{cert} holds no certificate in PEM"):
@@ -81,6 +75,16 @@ def client_tls(host: str, *, trust: Any = None, own: Any = None) -> Any:
     options._hostname = options._hostnameASCII = host
     options._hostnameBytes = host.encode("ascii")
     return options
+
+
+def read_authorities(path: str) -> Any:
+    """The CAs in a file, as what is trusted. `ValueError` names the file that cannot be used."""
+    pems = PEM.findall(read_pem(path))
+    with complain(f"{path} holds no certificates in PEM"):
+        found = trustRootFromCertificates([Certificate.loadPEM(pem) for pem in pems])
+    if not pems:
+        raise ValueError(f"{path} holds no certificates in PEM")
+    return found
 
 
 def read_pem(path: str) -> bytes:

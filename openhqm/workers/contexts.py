@@ -241,7 +241,7 @@ class ContextMaker:
         if old is not None and _identity(old.endpoint, old.slots) == _identity(endpoint, slots):
             client = old.client
         else:
-            client = self._client(_read_certificates(name, endpoint), kept=slots, through=_through(endpoint))
+            client = self._client(self._tls(name, endpoint, endpoint.url), kept=slots, through=_through(endpoint))
         gate = self._gate(name, endpoint, slots, settings.replay_rates)
         if old is not None and _limits(old.endpoint, old.slots) == _limits(endpoint, slots):
             gate = old.gate
@@ -264,9 +264,22 @@ class ContextMaker:
         gate = endpoint.gate
         if gate is None:
             return None
-        tls = _read_certificates(name, endpoint, gate.url)
+        tls = self._tls(name, endpoint, gate.url)
         client = self._client(tls, kept=0, through=_through(endpoint))
         return DispatchGate(name, gate.url, client, self._reactor, gate.interval, random.random)
+
+    def _tls(self, name: str, endpoint: Endpoint, url: str) -> IPolicyForHTTPS | None:
+        """The TLS policy of an endpoint, for ``url``. `ConfigurationError`: its files cannot be used."""
+        files, section = endpoint.tls, f"proxy.endpoints.{name}.tls"
+        if files.ca is None and files.cert is None and files.key is None:
+            return _platform_tls(url)
+        from openhqm.runtime.renewed_tls import RenewedTLS
+
+        try:
+            policy: IPolicyForHTTPS = RenewedTLS(files.ca, files.cert, files.key, section, self._reactor.seconds)
+        except ValueError as error:
+            raise ConfigurationError([Complaint(section, str(error))]) from None
+        return policy
 
     def _client(self, tls: IPolicyForHTTPS | None, kept: int, through: HTTPProxy | None = None) -> Client:
         client = make_client(self._reactor, tls, kept=kept, through=through)
@@ -288,7 +301,7 @@ class ContextMaker:
                 endpoint.auth_client_secret or "",
                 endpoint.auth_scope,
             )
-            client = self._client(_tls_policy(request.url), kept=1, through=_through(endpoint))
+            client = self._client(_platform_tls(request.url), kept=1, through=_through(endpoint))
             return ClientCredentials(request, client, self._reactor)
         return Fixed({})
 
@@ -337,20 +350,11 @@ def _limits(endpoint: Endpoint, slots: int) -> tuple[object, ...]:
     return endpoint.url, endpoint.rate, endpoint.adaptive, endpoint.circuit_breaker, slots, own
 
 
-def _read_certificates(name: str, endpoint: Endpoint, url: str | None = None) -> IPolicyForHTTPS | None:
-    """The TLS policy of an endpoint, for ``url`` or its own. `ConfigurationError`: they cannot be used."""
-    files = endpoint.tls
-    try:
-        return _tls_policy(url or endpoint.url, files.ca, files.cert, files.key)
-    except ValueError as error:
-        raise ConfigurationError([Complaint(f"proxy.endpoints.{name}.tls", str(error))]) from None
-
-
-def _tls_policy(url: str, *files: str | None) -> IPolicyForHTTPS | None:
-    """The TLS policy for ``url``, or None where it needs none. `ValueError` for files that cannot be read or used."""
-    if not url.startswith("https:") and not any(files):
+def _platform_tls(url: str) -> IPolicyForHTTPS | None:
+    """The TLS policy for ``url`` without files, or None where it needs none."""
+    if not url.startswith("https:"):
         return None
     from openhqm.runtime.tls import TLSPolicy
 
-    policy: IPolicyForHTTPS = TLSPolicy.from_files(*files) if files else TLSPolicy()
+    policy: IPolicyForHTTPS = TLSPolicy()
     return policy

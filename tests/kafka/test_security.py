@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -18,6 +19,7 @@ from openhqm.interfaces import Message
 from openhqm.kafka.broker import KafkaBroker
 from openhqm.kafka.errors import describe, refuses
 from openhqm.kafka.settings import LARGEST_MESSAGE, KafkaSettings, Security
+from tests.authorities import Authority
 from tests.kafka.programs import Programs
 from tests.kafka.server import CONNECTION_STRING, KafkaServer, shared_secured_kafka
 
@@ -61,10 +63,26 @@ class SecurityCase(TestCase):
 class SecurityTests(SecurityCase):
     """Each way in"""
 
+    def copy(self, file: Path, to: Path) -> None:
+        to.write_bytes(file.read_bytes())
+
     async def test_tls(self) -> None:
         """The certificate of the server is verified with the file, and without it nothing is sent."""
         await self.let_in(self.client(self.server.tls_port, tls=True, ca=str(self.server.ca)), "tls")
         await self.kept_out(self.client(self.server.tls_port, tls=True), "certificate verify failed")
+
+    async def test_other_authority(self) -> None:
+        """A file of authorities that is exchanged counts from the next connection on, without a restart."""
+        ca = Path(self.mktemp())
+        self.copy(Authority(ca.parent).ca, ca)
+        broker = self.client(self.server.tls_port, tls=True, ca=str(ca))
+        await self.kept_out(broker, "certificate verify failed")
+        self.copy(self.server.ca, ca)
+        due = reactor.seconds() + 60  # type: ignore[attr-defined]
+        while broker.unavailable_reason is not None:
+            self.assertLess(reactor.seconds(), due, broker.unavailable_reason)  # type: ignore[attr-defined]
+            await deferLater(reactor, 0.1)  # type: ignore[arg-type]
+        await self.let_in(broker, "renewed")
 
     async def test_no_tls(self) -> None:
         """A client without TLS is told so at a port that wants it, and one with TLS at a port that has none."""

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from openhqm.interfaces import IBroker, Message
 from openhqm.testing.broker_case import BrokerCase
+from tests.authorities import Authority
 from tests.brokers import RabbitMQServer, shared_rabbitmq
 from tests.rabbitmq.bench import RabbitMQBench
 from tests.redis.test_connecting import certify
@@ -93,7 +94,9 @@ class ConnectingTests(BrokerCase):
         self.addCleanup(server.close)
         server.start()
         login = "amqps://guest:guest@"
-        known = await self.probed(f"{login}localhost:{server.tls_port}/%2F?ca={certificate}")
+        bundle = directory / "authorities.pem"
+        bundle.write_bytes(Authority(directory).ca.read_bytes() + certificate.read_bytes())
+        known = await self.probed(f"{login}localhost:{server.tls_port}/%2F?ca={bundle}")
         self.assertIsNone(known.unavailable_reason)
         await self.done(known.ensure("q"))
         await self.publish("q", [b"1"], broker=known)

@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SkipTest
 
 from openhqm.messages import Status, Submission
+from tests.authorities import Authority
 from tests.brokers import RedisServer, Sentinel
 from tests.certificates import certify
 from tests.redis.real_server import RealRedisTestCase
@@ -92,7 +93,9 @@ class ConnectingTests(RealRedisTestCase):
         """TLS to a server whose authority is known; refused where it is not, or where the name is another."""
         server, port, certificate = tls_server()
         self.addCleanup(server.close)
-        known = await self.instance(f"rediss://localhost:{port}/0?ca={certificate}")
+        bundle = server.directory / "authorities.pem"
+        bundle.write_bytes(Authority(server.directory).ca.read_bytes() + certificate.read_bytes())
+        known = await self.instance(f"rediss://localhost:{port}/0?ca={bundle}")
         self.assertIsNone(known.queue.unavailable_reason)
         await known.queue.accept(Submission(b"1"), None)
         for url in (f"rediss://localhost:{port}/0", f"rediss://127.0.0.1:{port}/0?ca={certificate}"):

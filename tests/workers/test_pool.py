@@ -304,8 +304,20 @@ class CredentialsTests(PoolCase):
         self.assertEqual((reply.status, reply.status_code, reply.attempt), (Status.FAILED, 502, 2))
         self.assertEqual(reply.error, "wrong could not be called: TLS: certificate verify failed")
 
-    def written(self, data: bytes) -> str:
-        path = Path(self.mktemp())
+    async def test_other_authority(self) -> None:
+        """A file that is exchanged counts for the next connections, without a restart."""
+        server, other = certificate("localhost"), certificate("other")
+        ca = self.written(Certificate.dumpPEM(other))
+        port = Target().listen(self, reactor, server.options())
+        gateway = self.gateway(a={"url": f"https://localhost:{port}/", "timeout": 5, "tls": {"ca": ca}})
+        self.assertEqual((await gateway.reply(endpoint="a")).status, Status.FAILED)
+        self.written(Certificate.dumpPEM(server), ca)
+        due = reactor.seconds() + 10
+        while (await gateway.reply(endpoint="a")).status is not Status.COMPLETED:
+            self.assertLess(reactor.seconds(), due)
+
+    def written(self, data: bytes, file: str | None = None) -> str:
+        path = Path(file or self.mktemp())
         path.write_bytes(data)
         path.chmod(0o600)
         return str(path)
