@@ -2,7 +2,7 @@
 
 Each is switched on by itself, and then all together. A tenant is known by its key, so tenancy is compared with that.
 
-python -m benchmarks.credentials [--rounds 60] [--requests 640]
+python -m benchmarks.credentials [--rounds 60] [--requests 640] [--only KIND ...]
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=60)
     options.add_argument("--requests", type=int, default=640)
+    options.add_argument("--only", nargs="+", help="these kinds, and what each is compared with")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        compare(kinds_of(Path(directory)), chosen.rounds, chosen.requests)
+        kinds = kinds_of(Path(directory))
+        wanted = set(kinds if chosen.only is None else chosen.only)
+        for name, kind in reversed(kinds.items()):  # what another is compared with stands before it
+            if name in wanted:
+                wanted.add(kind.than or next(iter(kinds)))
+        compare({name: kind for name, kind in kinds.items() if name in wanted}, chosen.rounds, chosen.requests)
 
 
 def kinds_of(directory: Path) -> dict[str, Kind]:

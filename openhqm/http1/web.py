@@ -40,6 +40,7 @@ class WebChannel:
     """Mix-in for a channel: what ``twisted.web`` requests call on it, passed on to the transport."""
 
     transport: Any
+    _peer_host: str | None = None
     identified = False
     identity: Any = None
     """Whom the client of the connection has proved to be, for the door, once that is ``identified``."""
@@ -63,6 +64,13 @@ class WebChannel:
 
     def getPeer(self) -> Any:
         return self.transport.getPeer()
+
+    @property
+    def peer_host(self) -> str:
+        """The address of the client; empty: it has none, as on a Unix socket. The transport is asked once."""
+        if self._peer_host is None:
+            self._peer_host = getattr(self.getPeer(), "host", None) or ""
+        return self._peer_host
 
     def getHost(self) -> Any:
         return self.transport.getHost()

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.web.http import parse_qs
@@ -141,7 +140,7 @@ async def served(
     if not told:
         return answer
     assert isinstance(answer, Answer), "it is no stream"
-    return replace(answer, fields=(*answer.fields, *told))
+    return Answer(answer.status, answer.body, answer.content_type, (*answer.fields, *told))
 
 
 def instance(target: bytes) -> str:

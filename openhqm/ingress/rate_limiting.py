@@ -6,9 +6,10 @@ The fields are those of draft-ietf-httpapi-ratelimit-headers-11.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from math import ceil
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +22,7 @@ from openhqm.http1.messages import Answer, Fields
 from openhqm.ingress.answers import HTTPProblem, problem
 from openhqm.policy.api_keys import Caller
 from openhqm.policy.permissions import OTHERS
-from openhqm.policy.rate_limits import RateLimits
+from openhqm.policy.rate_limits import Account, RateLimits
 
 _NETWORK_BITS = 64
 """Of an IPv6 address: a subscriber has at least so many addresses (RFC 6177)."""
@@ -29,19 +30,26 @@ _NETWORK_BITS = 64
 
 class Limit:
     """One limit: its ``name`` in the fields, what it counts, in ``unit`` where that is not requests, and what to say
-    where it is reached. It holds for each tenant, or for each caller: then ``by_address`` counts those that are not
-    known.
+    where it is reached. It holds for each caller: then ``by_address`` counts those that are not known. Or it holds for
+    each tenant, and where it is that of one ``tenant``, its account is found here.
     """
 
     def __init__(
-        self, name: bytes, limits: RateLimits, detail: str, unit: bytes = b"", by_address: RateLimits | None = None
+        self,
+        name: bytes,
+        limits: RateLimits,
+        detail: str,
+        unit: bytes = b"",
+        by_address: RateLimits | None = None,
+        tenant: str | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
         self.detail = detail
         self.counts_bytes = bool(unit)
         self.by_address = by_address
-        window = max(1, math.ceil(limits.per_seconds))
+        self.account = None if tenant is None else limits.account(tenant.encode())
+        window = max(1, ceil(limits.per_seconds))
         self.policy = b'"%b";q=%d;w=%d%b' % (name, limits.requests, window, b';qu="%b"' % unit if unit else b"")
 
 
@@ -126,33 +134,62 @@ class RateLimiter:
         if not limited.limits:
             return None, ()
         now = self._seconds()
-        asked = []
-        longest, detail = 0.0, ""
+        numbers: list[int] = []
         for limit in limited.limits:
-            limits, amount = limit.limits, size if limit.counts_bytes else count
-            if limit.by_address is None:
-                name = (tenant or "").encode()
-            elif caller is not None:  # the key or the login, however many tokens it has
-                name = f"{caller.tenant} {caller.key_id}".encode()
-            else:
-                name, limits = client_network(getattr(connection.getPeer(), "host", "") or ""), limit.by_address
-            wait, owed = limits.ask(name, amount, now)
-            asked.append((limits, name, amount, owed))
+            limits, account = limit.limits, limit.account
+            if account is None:
+                limits, account = self._account(limit, caller, connection, tenant)
+            owed = limits.pay(account, size if limit.counts_bytes else count, now)
+            if owed is None:
+                asked = [(each, *self._account(each, caller, connection, tenant)) for each in limited.limits]
+                return self._refuse(limited, asked, len(numbers) // 2, count, size, now, tenant)
+            numbers += (limits.left(owed), ceil(owed))
+        if limited.limits[-1].limits.on_taken is not None:
+            for limit in limited.limits:
+                limits, account = self._account(limit, caller, connection, tenant)
+                if limits.on_taken is not None:
+                    limits.on_taken(account.name, limits.cost(size if limit.counts_bytes else count))
+        return None, (limited.policy, (b"RateLimit", limited.told % tuple(numbers)))
+
+    def _refuse(
+        self,
+        limited: Limited,
+        asked: Sequence[tuple[Limit, RateLimits, Account]],
+        paid: int,
+        count: int,
+        size: int,
+        now: float,
+        tenant: str | None,
+    ) -> tuple[Refused, Fields]:
+        """The refusal of what at least one of the limits refuses, and the first ``paid`` have taken."""
+        numbers: list[int] = []
+        longest, detail = 0.0, ""
+        for index, (limit, limits, account) in enumerate(asked):
+            amount = size if limit.counts_bytes else count
+            if index < paid:
+                limits.give_back(account, amount)
+            wait, owed = limits.ask(account, amount, now)
+            numbers += (limits.left(owed), ceil(owed))
             if wait > longest:
                 longest, detail = wait, limit.detail
-        left: list[int] = []
-        for limits, name, amount, owed in asked:
-            if not longest:
-                owed = limits.charge(name, amount, now, owed)
-            left += (limits.left(owed), math.ceil(owed))
-        told: Fields = (limited.policy, (b"RateLimit", limited.told % tuple(left)))
-        if not longest:
-            return None, told
         self._refused(tenant)
-        retry = (b"Retry-After", b"%d" % max(1, math.ceil(longest)))
-        return Refused(detail, (retry, *told)), told
+        told: Fields = (limited.policy, (b"RateLimit", limited.told % tuple(numbers)))
+        return Refused(detail, ((b"Retry-After", b"%d" % max(1, ceil(longest))), *told)), told
+
+    def _account(
+        self, limit: Limit, caller: Caller | None, connection: Any, tenant: str | None
+    ) -> tuple[RateLimits, Account]:
+        """What counts a submission."""
+        if limit.account is not None:
+            return limit.limits, limit.account
+        if limit.by_address is None:
+            return limit.limits, limit.limits.account((tenant or "").encode())
+        if caller is not None:  # the key or the login, however many tokens it has
+            return limit.limits, limit.limits.account(f"{caller.tenant} {caller.key_id}".encode())
+        return limit.by_address, limit.by_address.account(client_network(connection.peer_host))
 
 
+@lru_cache(maxsize=4096)
 def client_network(host: str) -> bytes:
     """What a client cannot leave: its IPv4 address, or the network of its IPv6 address; without one: no bytes."""
     try:
@@ -182,12 +219,13 @@ def _default(requests: int, limit: RateLimit) -> Limit:
 
 def _row(tenant: Tenant) -> list[Limit]:
     requests, size = tenant.limits.requests_per_second, tenant.limits.bytes_per_second
+    name = None if tenant.name == OTHERS else tenant.name
     found = []
     if requests is not None:
         whole = max(1, round(requests))
         text = f"too many submissions of this tenant: at most {requests:g} in a second"
-        found.append(Limit(b"tenant", RateLimits(whole, whole / requests), text))
+        found.append(Limit(b"tenant", RateLimits(whole, whole / requests), text, tenant=name))
     if size is not None:
         text = f"too much is submitted on behalf of this tenant: at most {size} bytes in a second"
-        found.append(Limit(b"tenant-bytes", RateLimits(size, 1.0, owes=True), text, b"content-bytes"))
+        found.append(Limit(b"tenant-bytes", RateLimits(size, 1.0, owes=True), text, b"content-bytes", tenant=name))
     return found

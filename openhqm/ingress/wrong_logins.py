@@ -43,17 +43,17 @@ class WrongLogins:
         """For how many seconds what this client sends is not to be verified; 0: it is."""
         if self._limits is None:
             return 0.0
-        network = client_network(_host(connection))
-        return self._limits.ask(network, 1, self._seconds())[0] if network else 0.0
+        network = client_network(connection.peer_host)
+        return self._limits.wait(network, self._seconds()) if network else 0.0
 
     def note(self, connection: Any) -> None:
         """The client has sent a wrong one."""
         self._checked()
-        host = _host(connection)
+        host = connection.peer_host
         network = client_network(host)
         if network and self._limits is not None:
             self._limits.take(network, 1, self._seconds())
-            if self._limits.ask(network, 1, self._seconds())[0]:
+            if self._limits.wait(network, self._seconds()):
                 self._log.warn("too many wrong credentials from {address}: they are refused unseen", address=host)
 
     def refusal(self, wait: float) -> Answer:
@@ -63,10 +63,6 @@ class WrongLogins:
         most = f"{self._limits.requests} in {self._limits.per_seconds:g} s"
         detail = f"too many wrong credentials from this address: at most {most}"
         return problem(429, detail, fields=((b"Retry-After", b"%d" % max(1, math.ceil(wait))),))
-
-
-def _host(connection: Any) -> str:
-    return getattr(connection.getPeer(), "host", None) or ""
 
 
 def make_wrong_logins(settings: Settings, seconds: Callable[[], float], registry: CollectorRegistry) -> WrongLogins:

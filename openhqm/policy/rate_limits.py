@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 
 import attrs
 
 MOST_CALLERS = 100_000
+NO_SECONDS = 1e-9
+"""A wait that is none: what was added and taken away again differs in its last bits."""
 
 
 @attrs.frozen
@@ -22,6 +23,16 @@ class Taken:
     wait: float
     remaining: int
     reset: float
+
+
+class Account:
+    """What one caller has taken of a limit: ``due`` is when it will have paid for that."""
+
+    __slots__ = ("due", "name")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.due = 0.0
 
 
 class RateLimits:
@@ -53,62 +64,84 @@ class RateLimits:
         self._owes = owes
         self._burst = burst or requests
         self._interval = per_seconds / requests
+        self._window = self._burst * self._interval
         self._most = most
-        self._due: OrderedDict[bytes, float] = OrderedDict()
-        """When each caller will have paid for what it has sent."""
+        self._accounts: OrderedDict[bytes, Account] = OrderedDict()
 
     def take(self, caller: bytes, count: int, now: float) -> Taken:
         """Take ``count`` requests of ``caller``, all of them or none. More than the burst count as that."""
-        wait, owed = self.ask(caller, count, now)
-        if not wait:
-            owed = self.charge(caller, count, now, owed)
-        return Taken(wait, self.left(owed), owed)
+        account = self.account(caller)
+        owed = self.pay(account, count, now)
+        if owed is None:
+            return self.look(caller, now, count)
+        if self.on_taken is not None:
+            self.on_taken(caller, self.cost(count))
+        return Taken(0.0, self.left(owed), owed)
 
     def look(self, caller: bytes, now: float, count: int = 1) -> Taken:
         """What a caller gets that is refused ``count`` requests, here or elsewhere: nothing is taken."""
-        wait, owed = self.ask(caller, count, now)
+        wait, owed = self.ask(self.account(caller), count, now)
         return Taken(wait, self.left(owed), owed)
 
-    def ask(self, caller: bytes, count: int, now: float) -> tuple[float, float]:
-        """How many seconds ``caller`` has to wait until it may send so many more (0: none), and the seconds until it
+    def wait(self, caller: bytes, now: float) -> float:
+        """For how many seconds ``caller`` may take nothing; 0: it may. One that has taken nothing is not remembered."""
+        account = self._accounts.get(caller)
+        return 0.0 if account is None else self.ask(account, 1, now)[0]
+
+    def account(self, caller: bytes) -> Account:
+        """That of ``caller``, which is not quiet. Who keeps it has one that others may forget."""
+        account = self._accounts.get(caller)
+        if account is not None:
+            self._accounts.move_to_end(caller)
+            return account
+        if len(self._accounts) >= self._most:
+            self._accounts.popitem(last=False)
+        account = self._accounts[caller] = Account(caller)
+        return account
+
+    def ask(self, account: Account, count: int, now: float) -> tuple[float, float]:
+        """How many seconds a caller has to wait until it may send so many more (0: none), and the seconds until it
         will have paid for what it has sent. Nothing is taken.
         """
-        due = self._due.get(caller)
-        if due is None:
-            return 0.0, 0.0
-        self._due.move_to_end(caller)  # it is not quiet
-        owed = due - now
-        if owed <= 0.0:
-            return 0.0, 0.0
-        # Written out, for each submission pays for it.
-        need = 1 if self._owes else count if count < self._burst else self._burst
+        owed = max(0.0, account.due - now)
+        need = 1 if self._owes else min(count, self._burst)
         wait = owed + (need - self._burst) * self._interval
-        return (wait, owed) if wait > 1e-9 else (0.0, owed)
+        return (wait, owed) if wait > NO_SECONDS else (0.0, owed)
 
-    def charge(self, caller: bytes, count: int, now: float, owed: float) -> float:
-        """Take ``count`` requests of a ``caller`` to whom `ask` has told no wait, and so much ``owed``; what it owes
-        now.
+    def pay(self, account: Account, count: int, now: float) -> float | None:
+        """Take ``count`` requests of a caller; what it owes then, or None where it has to wait: then nothing is taken.
+
+        Who has not told ``on_taken`` of it may still give it back.
         """
-        cost = (count if self._owes or count < self._burst else self._burst) * self._interval
+        owed = account.due - now
+        if owed < 0.0:
+            owed = 0.0
+        cost = count * self._interval  # written out, as `ask` and `cost` have it, for each submission pays for it
+        if self._owes:
+            if owed + self._interval > self._window + NO_SECONDS:
+                return None
+        else:
+            if cost > self._window:
+                cost = self._window
+            if owed + cost > self._window + NO_SECONDS:
+                return None
         owed += cost * self.processes
-        self._put(caller, now + owed)
-        if self.on_taken is not None:
-            self.on_taken(caller, cost)
+        account.due = now + owed
         return owed
+
+    def give_back(self, account: Account, count: int) -> None:
+        """What was taken by `pay` just now was not."""
+        account.due -= self.cost(count) * self.processes
+
+    def cost(self, count: int) -> float:
+        """The seconds of the limit that ``count`` requests take."""
+        return (count if self._owes else min(count, self._burst)) * self._interval
 
     def told(self, caller: bytes, owed: float, now: float) -> None:
         """All processes together have taken so much that ``caller`` owes ``owed`` seconds now."""
-        if owed > 0.0:
-            self._put(caller, now + owed)
-        else:
-            self._due.pop(caller, None)
+        self.account(caller).due = now + owed
 
     def left(self, owed: float) -> int:
         """How many requests a caller may send now that owes so many seconds."""
-        return max(0, math.floor(self._burst - owed / self._interval + 1e-6))
-
-    def _put(self, caller: bytes, due: float) -> None:
-        due_by_caller = self._due
-        if caller not in due_by_caller and len(due_by_caller) >= self._most:
-            due_by_caller.popitem(last=False)
-        due_by_caller[caller] = due
+        left = self._burst - owed / self._interval + 1e-6
+        return int(left) if left > 0.0 else 0

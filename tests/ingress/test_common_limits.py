@@ -166,8 +166,4 @@ class Peer:
     """A connection"""
 
     def __init__(self, host: str) -> None:
-        self.host = host
-
-    def getPeer(self) -> Peer:
-        """Itself."""
-        return self
+        self.peer_host = host

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,10 +21,7 @@ LINES = {"Content-Type": "application/x-ndjson"}
 
 class Connection:
     def __init__(self, host: str) -> None:
-        self.host = host
-
-    def getPeer(self) -> Any:
-        return self
+        self.peer_host = host
 
 
 class CallerTests(SynchronousTestCase):

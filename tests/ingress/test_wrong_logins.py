@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -36,10 +35,7 @@ class Connection:
     """A connection from an address; None: over a Unix socket."""
 
     def __init__(self, host: str | None) -> None:
-        self.peer: Any = UNIXAddress(None) if host is None else IPv4Address("TCP", host, 1)
-
-    def getPeer(self) -> Any:
-        return self.peer
+        self.peer_host = host or ""
 
 
 class Keys:
