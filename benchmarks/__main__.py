@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import running
 from benchmarks.backlog import backlog
-from benchmarks.batch import BATCHES, MANY, ONE, batch
+from benchmarks.batch import BATCHES, MANY, MANY_BATCHES, ONE, batch
 from benchmarks.callbacks import callbacks
 from benchmarks.consuming import CELERY, OURS, consume
 from benchmarks.drain import drain
@@ -345,7 +345,7 @@ def main() -> int:
     table.ratio("accept, SQLite FULL / FastAPI + Taskiq", ours, "accept: FastAPI + Taskiq + Redis", 3)
     table.ratio("accept, SQLite FULL / FastAPI + Celery", ours, "accept: FastAPI + Celery + Redis", 8)
     table.ratio("batches / one by one, one caller", BATCHES, ONE, 5)
-    table.ratio("batches / one by one, 64 callers", BATCHES, MANY, 5)
+    table.ratio("batches of many callers / one by one, 64 callers", MANY_BATCHES, MANY, 5)
     table.ratio("read / floor", finished, "read: floor", 0.25)
     table.ratio("accept, Redis / FastAPI + redis.asyncio", ON_REDIS, REDIS_BY_HAND, 4)
     table.ratio("accept, Redis / SQLite FULL", ON_REDIS, EMBEDDED, 0.8)

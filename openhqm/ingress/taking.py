@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -20,6 +20,7 @@ from openhqm.policy.addressing import Addressing, scoped
 from openhqm.policy.children import DIVIDING
 from openhqm.queue.message_size import check_size
 from openhqm.queue.shedding import Accepts
+from openhqm.runtime.deferreds import deferred
 from openhqm.runtime.steady_time import ahead_of
 
 Read = tuple[Submission, IdempotencyClaim | None]
@@ -59,9 +60,10 @@ class Taking:
         It is on behalf of ``tenant``, and the keys of each tenant are others. None: it has no tenant.
         The errors of ``read``; `InvalidRequest`, `MessageTooLarge`, `NotDurable`, `IdempotencyConflict`.
         """
-        started = self._clock.seconds()
+        started, ahead = self._clock.seconds(), self._clock_ahead()
         try:
-            accepted = self._prepare(read, received, tenant, started)
+            self._check_open()
+            accepted = self._prepare(*read(started + ahead), received, tenant, started, ahead)
             publishing = self._clock.seconds()
             # The caller may close the connection now: the request is stored all the same, and its key finds it.
             acceptance = await self._admission.accept(*accepted)
@@ -85,31 +87,33 @@ class Taking:
 
         Those that consist of steps have them of one ``budget``. Fires with what became of each, in order.
         """
-        together = _Together(len(texts))
-        started = self._clock.seconds()
+        started, ahead = self._clock.seconds(), self._clock_ahead()
+        moment = started + ahead
+        accepting: list[Deferred[Acceptance]] = []
         with self._queue.together():
             for index, text in enumerate(texts):
                 try:
-                    accepted = self._prepare(lambda now: read(index, text, now), text.__len__, tenant, started, budget)  # noqa: B023
-                    accepting = self._admission.accept(*accepted)
+                    self._check_open()
+                    prepared = self._prepare(*read(index, text, moment), text.__len__, tenant, started, ahead, budget)
+                    accepting.append(self._admission.accept(*prepared))
                 except Exception:
-                    together.note(Failure(), index)
-                else:
-                    accepting.addBoth(together.note, index)
-        return together.done.addCallback(self._count_each, tenant, started)
+                    accepting.append(fail(Failure()))
+        return outcomes_of(accepting).addCallback(self._count_each, tenant, started)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise NotDurable("the process is stopping", retry_after=1)
 
     def _prepare(
         self,
-        read: Callable[[float], Read],
+        submission: Submission,
+        claim: IdempotencyClaim | None,
         received: Callable[[], int],
         tenant: str | None,
         started: float,
+        ahead: float,
         budget: StepBudget | None = None,
     ) -> Accepted:
-        if self.closed:
-            raise NotDurable("the process is stopping", retry_after=1)
-        ahead = self._clock_ahead()
-        submission, claim = read(started + ahead)
         if tenant is not None:
             submission = replace(submission, tenant=tenant, share=self.addressing.share_of(tenant))
             claim = claim and replace(claim, scope=f"{tenant} {claim.scope}")
@@ -152,17 +156,20 @@ class Taking:
         return outcomes
 
 
-class _Together:
-    """``done`` fires with what became of ``count`` submissions, once it is known of each."""
-
-    def __init__(self, count: int) -> None:
-        self.done: Deferred[list[Outcome]] = Deferred()
-        self._outcomes: list[Outcome | None] = [None] * count
-        self._left = count
-
-    def note(self, outcome: Outcome, index: int) -> None:
-        """What became of the one at ``index``."""
-        self._outcomes[index] = outcome
-        self._left -= 1
-        if not self._left and not self.done.called:
-            self.done.callback(self._outcomes)  # type: ignore[arg-type]
+@deferred
+async def outcomes_of(accepting: Sequence[Deferred[Acceptance]]) -> list[Outcome]:
+    """What became of each. The last is waited for first: all of one step have fired once that has."""
+    found: list[Outcome] = []
+    try:
+        for each in reversed(accepting):
+            try:
+                found.append(await each)
+            except CancelledError:
+                raise
+            except Exception:
+                found.append(Failure())
+    finally:
+        for each in accepting[: len(accepting) - len(found)]:  # their caller is gone
+            each.addErrback(lambda failure: None)
+    found.reverse()
+    return found

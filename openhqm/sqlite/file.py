@@ -77,8 +77,8 @@ class SqliteFile:
         self._run_commit = run_commit
         self._wait = wait
         self._key_files = key_files
-        self._waiting = Waiting()
-        self.together = self._waiting.together
+        self.waiting = Waiting()
+        self.together = self.waiting.together
         self._after: list[Callable[[], None]] = []
         self._scheduled = False
         self._committing = False
@@ -156,10 +156,10 @@ class SqliteFile:
             done.errback(NotDurable("the database is closed"))
         elif self._damage is not None:
             done.errback(NotDurable(self._damage))
-        elif len(self._waiting) >= MOST_WAITING:
+        elif len(self.waiting) >= MOST_WAITING:
             done.errback(NotDurable("too many writes wait for the disk", retry_after=1))
         else:
-            self._waiting.add(operation, done)
+            self.waiting.add(operation, done)
             if not self._committing and not self._scheduled:
                 self._scheduled = True
                 self._clock.callLater(self._wait, self._begin)
@@ -186,7 +186,7 @@ class SqliteFile:
 
     def _begin(self) -> None:
         self._scheduled = False
-        batch = self._waiting.take(MOST_IN_ONE_COMMIT)
+        batch = self.waiting.take(MOST_IN_ONE_COMMIT)
         if not batch:
             if self._closing is not None:
                 self._let_go()
@@ -326,7 +326,7 @@ class SqliteFile:
             self.write(_touch).addErrback(lambda failure: None if failure.check(NotDurable) else failure)
 
     def _go_on(self) -> None:
-        if not self._scheduled and not self._committing and (self._waiting or self._closing is not None):
+        if not self._scheduled and not self._committing and (self.waiting or self._closing is not None):
             self._scheduled = True
             self._clock.callLater(0 if self._closing is not None else self._wait, self._begin)
 

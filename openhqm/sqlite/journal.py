@@ -23,7 +23,7 @@ from openhqm.policy.channels import Channels
 from openhqm.policy.limits import Limits
 from openhqm.policy.queue_names import MOST_QUEUES, queue_of
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.queue_rows import MAX_KEY, PORTION, QueueRows
+from openhqm.sqlite.queue_rows import PORTION, QueueRows
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import RANK, RANKS, last_key
 from openhqm.sqlite.sql import fetch_all, fetch_one
@@ -63,10 +63,9 @@ class JournalRows(QueueRows):
         super().__init__(file, store, _NAME + channel)
         self._fell_due = fell_due
         self._adopted, _ = self._front(file.connection, _RANK)
-        self._one_more[_RANK] = partial(self._appended)
 
-    def _appended(self) -> None:
-        self._change(_RANK, 1, MAX_KEY)
+    def _added(self, rank: int, count: int) -> None:
+        super()._added(rank, count)
         self._fell_due(0.0)
 
     def since(self, connection: apsw.Connection) -> float | None:
@@ -146,7 +145,7 @@ class Journal:
         key = rows.next_key(_RANK)
         id = self._file.ids.issue(key)
         body = encode_request(Request(id, now, submission))
-        return self._file.write(partial(rows.append, key, now, body, Acceptance(id, now)))
+        return rows.append(key, now, body, Acceptance(id, now))
 
     def _prepare(self, submission: Submission) -> None:
         """The next submissions of its kind can be appended, once no transaction is open that may fail."""

@@ -207,7 +207,7 @@ class SqliteQueue:
             and not children
             and not self._load.limits.any
         ):
-            accepted: Deferred[Any] = self._file.write(partial(queue.rows.append, key, now, body, acceptance))
+            accepted: Deferred[Any] = queue.rows.append(key, now, body, acceptance)
         else:
             adding = self._adding(submission, claim, follow_ups, children, queue, key, due, body, acceptance)
             accepted = self._file.write(adding)

@@ -10,9 +10,11 @@ from functools import partial
 from typing import TypeVar
 
 import apsw
+from twisted.internet.defer import Deferred
 
 from openhqm.messages import Depth, Priority, Waiting
 from openhqm.policy.shares import Shares
+from openhqm.sqlite.appends import INSERT, Appends
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import (
@@ -47,8 +49,7 @@ class QueueRows:
         self._file = file
         self._shares = Shares(len(BY_PRIORITY))
         self._highest: dict[int, int] = {}
-        # A new key is above all those that were there at the start.
-        self._one_more = [partial(self._change, rank, 1, MAX_KEY) for rank in range(RANKS)]
+        self._one_more = [partial(self._added, rank, 1) for rank in range(RANKS)]
         self._fresh: dict[int, int] = {}
         self._uncounted_to: dict[int, int] = {}
         self._none_older = 0.0
@@ -112,14 +113,30 @@ class QueueRows:
 
     def add(self, connection: apsw.Connection, key: int, at: float, body: bytes) -> None:
         """Add a message."""
-        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, at, body))
+        connection.execute(INSERT, (key, at, body))
         self._file.after_commit(self._one_more[(key >> RUNNING_BITS) % RANKS])
 
-    def append(self, key: int, at: float, body: bytes, result: T, connection: apsw.Connection) -> T:
-        """Add a message, and return ``result``: with its first arguments this is an operation of the file."""
-        connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, at, body))
+    def append(self, key: int, at: float, body: bytes, result: T) -> Deferred[T]:
+        """Add a message that needs nothing more. Fires with ``result`` once it is on disk; `NotDurable`.
+
+        Those that one step adds are one operation of the file.
+        """
+        step = self._file.waiting.step
+        if step is None:
+            return self._file.write(partial(self._append, key, at, body, result))
+        rank = (key >> RUNNING_BITS) % RANKS
+        appends: Appends | None = step.operations.get((self, rank))
+        if appends is None:
+            appends = step.operations[self, rank] = Appends(self._file, partial(self._added, rank))
+        return appends.add((key, at, body), result)
+
+    def _append(self, key: int, at: float, body: bytes, result: T, connection: apsw.Connection) -> T:
+        connection.execute(INSERT, (key, at, body))
         self._file.after_commit(self._one_more[(key >> RUNNING_BITS) % RANKS])
         return result
+
+    def _added(self, rank: int, count: int) -> None:
+        self._change(rank, count, MAX_KEY)  # a new key is above all those that were there at the start
 
     def remove(self, connection: apsw.Connection, key: int) -> None:
         """Remove a message that was never delivered. Its key is not given out again."""

@@ -25,34 +25,62 @@ class Refused:
     error: Exception
 
 
+@attrs.define(eq=False)
+class Step:
+    """What belongs into one transaction. ``size``: how much it has, an operation for many counted as many.
+
+    ``operations`` are those that the step has for many, by what they are for.
+    """
+
+    size: int = 0
+    operations: dict[Any, Any] = attrs.field(factory=dict)
+
+
 class Waiting:
-    """They are taken in the order in which they were asked for."""
+    """They are taken in the order in which they were asked for. Its length counts an operation for many as many.
+
+    ``step`` is the one that is under way, or None.
+    """
 
     def __init__(self) -> None:
-        self._entries: list[tuple[Operation[Any], Deferred[Any], bool]] = []
-        self._together = self._joins = False
+        self._entries: list[tuple[Operation[Any], Deferred[Any], Step | None]] = []
+        self._size = 0
+        self.step: Step | None = None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._size
 
     def add(self, operation: Operation[T], done: Deferred[T]) -> None:
-        """One more."""
-        self._entries.append((operation, done, self._joins))
-        self._joins = self._together
+        """One more operation."""
+        self._entries.append((operation, done, self.step))
+        self.more()
+
+    def more(self) -> None:
+        """An operation is for one more."""
+        self._size += 1
+        if self.step is not None:
+            self.step.size += 1
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is added within, without waiting, belongs into one transaction."""
-        self._together = True
+        self.step = Step()
         try:
             yield
         finally:
-            self._together = self._joins = False
+            self.step = None
 
     def take(self, most: int) -> list[tuple[Operation[Any], Deferred[Any]]]:
         """About ``most`` for the next transaction; more where they belong together."""
-        count = most
-        while count < len(self._entries) and self._entries[count][2]:
+        count = size = 0
+        last: Step | None = None
+        for _, _, step in self._entries:
+            if step is None or step is not last:
+                if size >= most:
+                    break
+                size += 1 if step is None else step.size
+            last = step
             count += 1
+        self._size -= size
         taken, self._entries = self._entries[:count], self._entries[count:]
         return [(operation, done) for operation, done, _ in taken]

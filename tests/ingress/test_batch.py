@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
 from typing import Any
 
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import InvalidRequest, NotDurable
@@ -160,3 +161,18 @@ class BatchTests(BatchCase):
         self.assertEqual((status, [each["index"] for each in outcome["accepted"]]), (202, [0]))
         self.assertEqual([each["problem"]["status"] for each in outcome["rejected"]], [503])
         self.assertNotIn("/secret", json.dumps(outcome))
+
+    def test_gone(self) -> None:
+        """A caller that hangs up before its batch is stored leaves no error behind, also where it cannot be stored."""
+        waiting: list[Deferred[Any]] = []
+        self.server.bench.backend.queue.accept = lambda *submission: (waiting.append(Deferred()), waiting[-1])[1]
+        body = b'{"requests":[{"payload":1},{"payload":2},{"payload":3}]}'
+        self.assertEqual(self.server.ask("POST", BATCH, body, content_type=JSON), b"")
+        self.assertEqual(len(waiting), 3)
+        self.server.protocol.connectionLost()
+        for each in waiting:
+            if not each.called:
+                each.errback(NotDurable("the disk is full"))
+        waiting.clear()
+        gc.collect()  # an error that is not handled is logged when its Deferred is freed
+        self.assertEqual(self.flushLoggedErrors(), [])

@@ -9,9 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import IdempotencyConflict, NotDurable
-from openhqm.messages import IdempotencyClaim, Submission
-from openhqm.sqlite.file import MOST_IN_ONE_COMMIT
+from openhqm.messages import IdempotencyClaim, Priority, Submission
+from openhqm.sqlite.file import MOST_IN_ONE_COMMIT, MOST_WAITING
 from openhqm.sqlite.waiting import Waiting
+from openhqm.testing import REQUESTS
 from tests.benches import SqliteBench
 
 MANY = 3 * MOST_IN_ONE_COMMIT
@@ -88,6 +89,42 @@ class FileTests(SynchronousTestCase):
         for each in asked:
             self.successResultOf(each)
 
+    def test_two_commits(self) -> None:
+        """Two that come at the same time are two commits: no transaction is longer than one of them needs."""
+        asked = [self.accept(MANY), self.accept(MANY)]
+        self.bench.turn()
+        self.assertEqual((len(self.commits), self.rows()), (2, 2 * MANY))
+        for each in asked[0] + asked[1]:
+            self.successResultOf(each)
+
+    def test_bound(self) -> None:
+        """What waits for the disk is bounded, counted by requests. It is counted off when it has been written."""
+        for _ in range(2):
+            asked: list[Deferred[Any]] = []
+            while len(asked) < MOST_WAITING:
+                asked += self.accept(1000)
+            late = self.accept(2)
+            for each in late:
+                self.failureResultOf(each, NotDurable)
+            self.bench.turn()
+            while len(self.file.waiting):
+                self.bench.turn()
+            for each in asked:
+                self.successResultOf(each)
+
+    def test_priorities(self) -> None:
+        """Requests of different queues and priorities are counted each where it waits."""
+        kinds = [(endpoint, priority) for endpoint in (None, "billing") for priority in Priority] * 3
+        with self.bench.queue.together():
+            asked = [
+                self.bench.queue.accept(Submission(b"1", endpoint=name, priority=each), None) for name, each in kinds
+            ]
+        self.bench.turn()
+        self.assertEqual(len({self.successResultOf(each).correlation_id for each in asked}), len(kinds))
+        for name in (REQUESTS, f"{REQUESTS}.billing"):
+            waiting = self.successResultOf(self.bench.queue.waiting(name))
+            self.assertEqual({each: waiting[each].count for each in Priority}, dict.fromkeys(Priority, 3), name)
+
     def test_nothing(self) -> None:
         """Where that commit fails, none of them is accepted."""
 
@@ -107,12 +144,12 @@ class FileTests(SynchronousTestCase):
         self.accept(MANY, claims)
         self.bench.turn()
         runs: list[int] = []
-        write = self.file._waiting.add
+        write = self.file.waiting.add
 
         def counted(operation: Any, done: Any) -> None:
             write(lambda connection: (runs.append(1), operation(connection))[1], done)
 
-        self.file._waiting.add = counted
+        self.file.waiting.add = counted
         asked = self.accept(MANY, [IdempotencyClaim(each.key, b"other") for each in claims])
         self.bench.turn()
         for each in asked:
