@@ -15,7 +15,7 @@ from openhqm.messages import Child, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.children import ALL, DIVIDING, MOST_CHILDREN, MOST_COPIED_BYTES, THEN
 from openhqm.policy.fields import Document, to_json
-from openhqm.policy.forwarding import METHODS
+from openhqm.policy.forwarding import IDEMPOTENCY_KEY, METHODS
 from openhqm.policy.step_payloads import MOST_TEMPLATE_CHARACTERS, WHOLE, step_template
 from openhqm.policy.tags import TAGS
 
@@ -94,6 +94,7 @@ def divided(
         raise InvalidRequest("metadata", f"must have at most {MOST_CHILDREN} steps in all, not {count}")
     budget = budget or StepBudget()
     budget.take(count)
+    submission = replace(submission, headers=_of_steps(submission.headers))
     size = len(submission.payload) + len(submission.body or b"")
     if len(stages[0].steps) * size > MOST_COPIED_BYTES:
         raise InvalidRequest(f"metadata.{ALL}", f"copies the payload to more than {MOST_COPIED_BYTES} bytes in all")
@@ -110,6 +111,11 @@ def divided(
             children.append(child)
     about = {TAGS: submission.metadata[TAGS]} if TAGS in submission.metadata else {}
     return replace(submission, payload=b"null", body=None, headers={}, metadata=about, share=None), children
+
+
+def _of_steps(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Those that are handed to each step: its target would take two steps with one key for one request."""
+    return {name: value for name, value in headers.items() if name.lower() != IDEMPOTENCY_KEY.lower()}
 
 
 def _stages(metadata: Mapping[str, Any]) -> list[_Stage]:

@@ -19,6 +19,7 @@ from openhqm.policy.proxying import FORWARDING, HOP_BY_HOP
 from openhqm.policy.routing import CompiledRoute, Outgoing
 
 TRACE = ("traceparent", "tracestate")
+IDEMPOTENCY_KEY = "Idempotency-Key"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # RFC 9110, sections 9.3.1 and 9.3.2: content in these has no meaning, and servers may refuse it.
 _WITHOUT_CONTENT = frozenset(("GET", "HEAD"))
@@ -116,8 +117,9 @@ def target_request(
 ) -> TargetRequest:
     """The HTTP request for one attempt at ``request``. Raises `TransformFailed`.
 
-    ``about`` are the gateway's own header fields about this attempt. They and ``credentials`` replace all others; below
-    them, in this order, stand the endpoint's fields, the route's, and the caller's.
+    ``about`` are the gateway's own header fields about this attempt. They and ``credentials`` replace all others, but
+    for an ``Idempotency-Key`` of the caller; below them, in this order, stand the endpoint's fields, the route's, and
+    the caller's.
     """
     submission = request.submission
     metadata = submission.metadata
@@ -151,8 +153,8 @@ def target_request(
     if submission.headers:
         fields.update((name, value) for name, value in submission.headers.items() if name.lower() in TRACE)
     fields.update(credentials.items())
-    own_key = relayed and "idempotency-key" in fields
-    fields.update(about.items() if not own_key else [each for each in about.items() if each[0] != "Idempotency-Key"])
+    given = _given_key(submission, target)
+    fields.update(about.items() if given is None else {**about, IDEMPOTENCY_KEY: given}.items())
     base = target.url or str(metadata["endpoint"])
     mapped = shaped.query if shaped else {}
     if relayed:
@@ -277,6 +279,14 @@ def _passes(target: Target, name: str) -> bool:
     if "_" in name:  # many applications take _ for a hyphen, and the field for one of the gateway's own
         return False
     return target.forward is None or name in target.forward
+
+
+def _given_key(submission: Submission, target: Target) -> str | None:
+    """The caller's own name for the request, by which its target recognises a repetition; None: it gave none."""
+    for name, value in submission.headers.items():
+        if name.lower() == IDEMPOTENCY_KEY.lower() and name.lower() not in target.strip:
+            return value
+    return None
 
 
 def _named_by_connection(fields: Iterable[tuple[str, str]]) -> set[str]:

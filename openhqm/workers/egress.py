@@ -15,7 +15,7 @@ from openhqm.http1.client import IFetch
 from openhqm.http1.failures import NotConnected, of_tls
 from openhqm.policy.fields import Document
 from openhqm.policy.finishing import COMPLETION, finishes_later
-from openhqm.policy.forwarding import Target, TargetRequest, is_plain, reply_fields, target_request
+from openhqm.policy.forwarding import IDEMPOTENCY_KEY, Target, TargetRequest, is_plain, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.redrive import first_id
 from openhqm.policy.routing import RouteTable
@@ -194,7 +194,7 @@ def _about(work: Work, deadline: float) -> dict[str, str]:
         "OpenHQM-Max-Attempts": str(work.max_attempts),
         "OpenHQM-Last-Attempt": "true" if work.attempt >= work.max_attempts else "false",
         "OpenHQM-Deadline": rfc3339(deadline),
-        "Idempotency-Key": first_id(work.request),
+        IDEMPOTENCY_KEY: first_id(work.request),
     }
     if work.replayed:
         about["OpenHQM-Replayed"] = "true"

@@ -73,6 +73,12 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(payloads, [b'{"id": 7}', b'{"of": 7}', b"null"])
         self.assertEqual([each.submission.timeout for each in children], [None, 3.0, None])
 
+    def test_idempotency_key(self) -> None:
+        """The key that a caller gives for its target is of no step: it would take two of them for one request."""
+        submission = Submission(b"1", {"idempotency-key": "k", "X-A": "b"}, {"then": [{"endpoint": "bill"}]})
+        for child in divided(submission, ENDPOINTS, NOW)[1]:
+            self.assertEqual(child.submission.headers, {"X-A": "b"})
+
     def test_join_within_chain(self) -> None:
         """A step of ``then`` may be a join."""
         _, children = read(then=[{"all": [{"endpoint": "bill"}, {"endpoint": "mail"}]}, {}])

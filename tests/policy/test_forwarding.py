@@ -134,6 +134,22 @@ class FieldsTests(SynchronousTestCase):
         )
         self.assertNotIn("credentials", repr(request))
 
+    def test_idempotency_key(self) -> None:
+        """The caller's own key is sent once, unless the endpoint strips it; no other source has one."""
+        about, key = {"Idempotency-Key": "ours"}, {"IDEMPOTENCY-Key": "mine"}
+        for target, headers, expected in (
+            (Target("a", "http://a.test"), {}, "ours"),
+            (Target("a", "http://a.test"), key, "mine"),
+            (EVERYTHING, key, "mine"),
+            (Target("a", "http://a.test", headers={"Idempotency-Key": "all the same"}), {}, "ours"),
+            (Target("a", "http://a.test", headers={"Idempotency-Key": "all the same"}), key, "mine"),
+            (Target("a", "http://a.test", strip=frozenset({"idempotency-key"})), key, "ours"),
+        ):
+            for route in (None, CompiledRoute("r", headers={"idempotency-key": Field.parse("payload")})):
+                request = made(target, Submission(b'"route"', headers), route, about=about)
+                found = [value for name, value in request.headers.items() if name.lower() == "idempotency-key"]
+                self.assertEqual(found, [expected], (target, headers, route))
+
     def test_lists(self) -> None:
         """One list names the fields that are forwarded, another those that are not; both without regard to case."""
         caller = {"X-A": "1", "x-b": "2", "X-C": "3"}

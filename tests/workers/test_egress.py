@@ -111,7 +111,7 @@ class RequestTests(SynchronousTestCase):
         """The target is told the request's id, the attempt, the number of attempts, the deadline and an idempotency
         key."""
         rig = Rig(Answer(503), Answer(200, b"1"))
-        trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Idempotency-Key": "mine"}
+        trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
         rig.done(b'{"a": 1}', headers=trace)
         first, second = rig.client.calls
         self.assertEqual((first[0], first[1], first[3]), ("POST", "http://billing.test/base", b'{"a": 1}'))
@@ -148,6 +148,15 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(told, once * 3)
         self.assertEqual({fields["idempotency-key"] for _, _, fields, _ in rig.client.calls}, {first})
         self.assertEqual(len({fields["openhqm-correlation-id"] for _, _, fields, _ in rig.client.calls}), 3)
+
+    def test_own_key(self) -> None:
+        """An idempotency key that the caller has given stands in the place of ours: in each attempt, and redriven."""
+        rig = Rig(Answer(503))
+        rig.done(seconds=60, headers={"idempotency-Key": "order-7"})
+        ((number, _),) = self.successResultOf(rig.bench.backend.queue.dead_letters(0, 100))
+        self.successResultOf(rig.bench.backend.queue.redrive(number))
+        rig.bench.pass_time(60)
+        self.assertEqual([fields["idempotency-key"] for _, _, fields, _ in rig.client.calls], ["order-7"] * 8)
 
     def test_replayed(self) -> None:
         """The target is told which requests are of a bridge's backlog, and when they were accepted."""
