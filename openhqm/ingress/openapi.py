@@ -64,6 +64,12 @@ _IDEMPOTENCY_KEY = {
     "in": "header",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
+_CANCEL = {
+    "name": "OpenHQM-Cancel-On-Disconnect",
+    "in": "header",
+    "description": "`true`: cancel the request where the connection ends while it waits in the queue.",
+    "schema": {"type": "string", "enum": ["true", "false"]},
+}
 _REFUSALS = {
     "400": ref("responses/malformed"),
     "413": ref("responses/too_large"),
@@ -89,6 +95,7 @@ def _paths(prefix: str) -> Json:
                 "parameters": [
                     prefer,
                     _IDEMPOTENCY_KEY,
+                    _CANCEL,
                 ],
                 "requestBody": {
                     "required": True,
