@@ -27,7 +27,7 @@ from openhqm.kafka.client import common
 from openhqm.kafka.consuming import Member
 from openhqm.kafka.errors import UNREACHABLE, describe, refuses
 from openhqm.kafka.lag import Lag
-from openhqm.kafka.producing import Producing
+from openhqm.kafka.producing import STOPPED, Producing
 from openhqm.kafka.reaching import Files, Reachable
 from openhqm.kafka.resets import Dropped
 from openhqm.kafka.subscription import KafkaSubscription
@@ -40,7 +40,6 @@ from openhqm.runtime.threads import Threads
 LARGEST_BATCH = 500
 VISIBLE_SECONDS = 5.0
 """How long a topic that was made may take until the producer knows it."""
-STOPPED = "the client was stopped"
 
 
 @implementer(IBroker)
@@ -144,7 +143,7 @@ class KafkaBroker:
         await DeferredList(closing, consumeErrors=True)
         await self._link.stop()
         if not was_stopped:
-            await self._threads.run(self._producing.stop)
+            await self._producing.stop(self._threads.run)
             await self._threads.run(self._lag.close)
             self._threads.stop()
 
@@ -334,7 +333,7 @@ class KafkaBroker:
         self._producing = new
         for subscription in list(self._subscriptions):
             subscription.lose("the connection begins with other certificates")
-        await self._threads.run(old.stop)
+        await old.stop(self._threads.run)
         await self._threads.run(self._lag.close)
 
     def _connect_producer(self) -> int:
@@ -393,6 +392,6 @@ class KafkaBroker:
         """An idempotent producer that cannot keep its order any more takes nothing: another one does."""
         self._log.error("the Kafka producer begins again: {reason}", reason=describe(error))
         old = self._producing
-        self._threads.run(old.stop).addErrback(lambda failure: None)
+        old.stop(self._threads.run).addErrback(lambda failure: None)
         self._producing = old.again()
         self._producing.start()

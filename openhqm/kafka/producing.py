@@ -1,7 +1,9 @@
-# -*- test-case-name: tests.kafka.test_contract -*-
-"""Publishing: one producer, and the thread in which librdkafka says what became of each message.
+# -*- test-case-name: tests.kafka.test_producing,tests.kafka.test_contract -*-
+"""Publishing: one producer, and what librdkafka says of each message.
 
-The reports of many messages come to the reactor together: one wake-up for as many as were confirmed meanwhile.
+librdkafka calls back within ``poll``, once for each message. A thread that polls takes the interpreter from the reactor
+for each of these calls, and gives it back: with many callers that costs more than all the rest of publishing. So the
+reactor polls, without waiting: often while messages are under way, and else now and then, for errors.
 """
 
 from __future__ import annotations
@@ -9,24 +11,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from threading import Lock, Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFromThreads
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import Message
 from openhqm.kafka.errors import describe, outcome
 from openhqm.kafka.messages import to_record
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
+"""How often the client is asked for errors while no message is under way."""
+SOONEST_SECONDS, LATEST_SECONDS = 0.001, 0.02
+"""How often it is asked while some are. The longer nothing comes, the less often."""
+SLOWER = 1.2
 LINGER_AT_STOP = 1.0
 LINGER_MILLISECONDS = 1
 """How long a message waits for others: with 64 callers the client has a quarter less to do, and Kafka four fifths."""
 HEADERS_BYTES = 48 * 1024
 """What a message may have besides its body."""
 MOST_WAITING = 100_000
+STOPPED = "the client was stopped"
 
 
 class Batch:
@@ -54,7 +59,7 @@ class Producing:
     def __init__(
         self,
         properties: Mapping[str, Any],
-        reactor: IReactorFromThreads,
+        reactor: Any,
         seconds: float,
         largest: int,
         erred: Callable[[Any], None],
@@ -71,8 +76,10 @@ class Producing:
         }
         self._reactor = reactor
         self._reports: deque[tuple[Batch, int, Any]] = deque()
-        self._lock = Lock()
-        self._woken = self._stopping = False
+        self._under_way = 0
+        self._pause = SOONEST_SECONDS
+        self._timer: Any = None
+        self._is_soon = self._stopping = False
         self.producer: Any = None
 
     def again(self) -> Producing:
@@ -84,12 +91,12 @@ class Producing:
         from confluent_kafka import Producer
 
         self.producer = Producer(self._properties)
-        Thread(target=self._poll, name="openhqm-kafka-producer", daemon=True).start()
+        self._poll_in(POLL_SECONDS)
 
     def publish(self, channel: str, messages: Sequence[Message]) -> Deferred[Sequence[NotDurable | None]]:
         """As `IBroker.publish`. It never waits: what librdkafka has no room for is refused."""
-        if not messages:
-            return succeed([])
+        if not messages or self._stopping:
+            return succeed([NotDurable(STOPPED)] * len(messages))
         batch = Batch(channel, len(messages))
         for index, message in enumerate(messages):
             body, key, headers = to_record(message)
@@ -97,12 +104,16 @@ class Producing:
                 self.producer.produce(
                     channel, body, key, headers=headers, on_delivery=partial(self._reported, batch, index)
                 )
+                self._under_way += 1
             except BufferError:
                 batch.end(index, NotDurable("too many messages wait for Kafka", retry_after=1))
             except Exception as error:  # a KafkaException: it is known at once that the message cannot be taken
                 said = error.args[0] if error.args and hasattr(error.args[0], "name") else None
                 refused = NotDurable(f"Kafka did not take the message: {describe(error)}")
                 batch.end(index, refused if said is None else outcome(said, channel))
+        if self._under_way and (not self._is_soon or self._pause > SOONEST_SECONDS):
+            self._pause = SOONEST_SECONDS
+            self._poll_in(self._pause)
         return batch.done
 
     def knows(self, channel: str, seconds: float) -> bool:
@@ -111,33 +122,45 @@ class Producing:
         has_leaders = all(each.leader >= 0 for each in found.partitions.values())
         return found.error is None and bool(found.partitions) and has_leaders
 
-    def stop(self) -> None:
-        """In a thread: give up what is not confirmed, and end. Each message has an outcome before it returns.
+    def stop(self, run: Callable[[Callable[[], None]], Deferred[None]]) -> Deferred[None]:
+        """Give up what is not confirmed, and end. Each message has an outcome before it fires.
 
-        The thread that polls ends within `POLL_SECONDS`, and is not waited for: a message counts until its report was
-        made, in whichever thread.
+        ``run`` runs a function in a thread.
         """
-        if self.producer is None:
-            return
         self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return succeed(None) if self.producer is None else run(self._give_up).addCallback(lambda _: self._deliver())
+
+    def _give_up(self) -> None:
+        """In a thread."""
         self.producer.purge()
         self.producer.flush(LINGER_AT_STOP)
 
+    def _poll_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._reactor.callLater(seconds, self._poll)
+        self._is_soon = seconds < POLL_SECONDS
+
     def _poll(self) -> None:
-        while not self._stopping:
-            self.producer.poll(POLL_SECONDS)
+        self._timer = None
+        self._is_soon = False
+        try:
+            self.producer.poll(0)
+            self._pause = SOONEST_SECONDS if self._reports else min(self._pause * SLOWER, LATEST_SECONDS)
+            self._deliver()
+        finally:
+            if not self._is_soon and not self._stopping:
+                self._poll_in(self._pause if self._under_way else POLL_SECONDS)
 
     def _reported(self, batch: Batch, index: int, error: Any, record: Any) -> None:
-        """In the thread that polls."""
-        with self._lock:
-            self._reports.append((batch, index, error))
-            wake, self._woken = not self._woken, True
-        if wake:
-            self._reactor.callFromThread(self._deliver)
+        """Within ``poll``, or in the thread that gives up: nothing else is done there."""
+        self._reports.append((batch, index, error))
 
     def _deliver(self) -> None:
-        with self._lock:
-            reports, self._reports = self._reports, deque()
-            self._woken = False
+        reports, self._reports = self._reports, deque()
+        self._under_way -= len(reports)
         for batch, index, error in reports:
             batch.end(index, outcome(error, batch.channel))

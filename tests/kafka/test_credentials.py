@@ -7,10 +7,11 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 
 from openhqm.interfaces import Message
@@ -20,14 +21,18 @@ from tests.kafka.programs import Programs
 from tests.kafka.test_security import SecurityCase
 
 LIFETIME = 6
+SLOW = 3.0
 NOTICED = 20.0
 """Within so many seconds what the server has refused is said: it asks again every 2 s, or at the end of a token."""
 
 
 class TokenServer:
-    """Gives out tokens that are good for `LIFETIME` seconds, while ``gives`` says so. ``asked``: how often."""
+    """Gives out tokens that are good for `LIFETIME` seconds, while ``gives`` says so. ``asked``: how often.
 
-    def __init__(self) -> None:
+    Each takes it so many seconds.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
         self.gives = True
         self.asked = 0
         server = self
@@ -35,6 +40,7 @@ class TokenServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 server.asked += 1
+                time.sleep(seconds)
                 self.rfile.read(int(self.headers["Content-Length"]))
                 body = json.dumps({"access_token": token(), "expires_in": LIFETIME}).encode()
                 self.send_response(200 if server.gives else 401)
@@ -130,3 +136,19 @@ class CredentialsTests(SecurityCase):
         self.assertNotIn("wr0ng", broker.unavailable_reason or "")
         tokens.gives = True
         await self.until_taken(broker, "tokens")
+
+    async def test_slow_tokens(self) -> None:
+        """While a server takes its time for a token, the process does its other work."""
+        tokens = TokenServer(SLOW)
+        self.addCleanup(tokens.close)
+        oauth = OAuth(token_url=tokens.url, client_id="openhqm", client_secret="wr0ng")
+        broker = self.client(self.server.token_port, mechanism="OAUTHBEARER", oauth=oauth)
+        turns = [time.monotonic()]
+        turning = LoopingCall(lambda: turns.append(time.monotonic()))
+        turning.start(0.05)
+        self.addCleanup(turning.stop)
+        await broker.start()
+        await broker.when_probed()
+        while tokens.asked < 3:  # the client that asks, and the one that publishes, once and once more
+            await deferLater(reactor, 0.05)  # type: ignore[arg-type]
+        self.assertLess(max(later - turn for turn, later in pairwise(turns)), SLOW / 2)
