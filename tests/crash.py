@@ -197,9 +197,13 @@ def known(server: Server, callers: Callers, ids: list[str]) -> None:
                 )
 
 
-def ended(server: Server, callers: Callers, patience: float) -> None:
-    """`Broken` unless every id has ended once, with the right result and with the ending that was read before."""
+def ended(server: Server, callers: Callers, patience: float) -> int:
+    """How often a handler ran for a request that it had run for, without being asked to fail.
+
+    `Broken` unless every id has ended once, with the right result and with the ending that was read before.
+    """
     deadline = time.monotonic() + patience + len(callers.accepted) * 0.01
+    repeated = 0
     with closing(Reader(server)) as reader:
         for correlation_id, number in callers.accepted.items():
             while True:
@@ -216,7 +220,9 @@ def ended(server: Server, callers: Callers, patience: float) -> None:
             names = [line[7:] for line in stream.decode().splitlines() if line.startswith("event: ")]
             if names.count("completed") != 1 or names[-1] != "completed" or names[0] != "pending":
                 raise Broken(f"{correlation_id} has the history {names}")
+            repeated += max(0, names.count("processing") - 1 - _document(number)["payload"].get("fails", 0))
     callers.check()
+    return repeated
 
 
 def nothing_unexpected(directory: Path, callers: Callers) -> None:
@@ -299,7 +305,7 @@ def run(rounds: int, seed: int, fault: str = "", patience: float = ENDS_WITHIN, 
         callers.stop()
     try:
         known(server, callers, list(callers.accepted))
-        ended(server, callers, patience)
+        repeated = ended(server, callers, patience)
         if (code := server.stop()) != 0:
             raise Broken(f"SIGTERM ended it with {code}")
         nothing_unexpected(directory, callers)
@@ -319,6 +325,7 @@ def run(rounds: int, seed: int, fault: str = "", patience: float = ENDS_WITHIN, 
         "sent": len(callers.sent),
         "with key": len(callers.keys),
         "refused": callers.refused,
+        "handled once more": repeated,
     }
 
 

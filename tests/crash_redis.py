@@ -200,7 +200,7 @@ def run(
         finally:
             callers.stop()
         known(server, callers, list(callers.accepted))
-        ended(server, callers, patience)
+        repeated = ended(server, callers, patience)
         at_last(lambda: installation.check(callers), patience)
         installation.stop()
         installation.check(callers)
@@ -219,6 +219,7 @@ def run(
         "sent": len(callers.sent),
         "with key": len(callers.keys),
         "refused": callers.refused,
+        "handled once more": repeated,
     }
 
 
