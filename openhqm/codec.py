@@ -133,14 +133,15 @@ def encode_request(request: Request) -> bytes:
         and payload[:1] > b" "
         and payload[-1:] > b" "
     ):
+        headers, metadata = submission.headers, submission.metadata
         plain = _PlainV1(
             VERSION,
             request.correlation_id,
             request.submitted_at,
             msgspec.UNSET if submission.tenant is None else submission.tenant,
             msgspec.Raw(payload),
-            dict(submission.headers),
-            dict(submission.metadata),
+            headers if type(headers) is dict else dict(headers),
+            metadata if type(metadata) is dict else dict(metadata),
             submission.reply_to,
             submission.keeps_result,
             submission.share,

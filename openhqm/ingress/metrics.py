@@ -37,8 +37,9 @@ class DoorMetrics:
 
     def count(self, outcome: str, tenant: str | None, submissions: int = 1) -> None:
         """Count so many ``submissions`` of ``tenant``; None: they have none."""
-        self._submissions[outcome].inc(submissions)
-        self._tenants.inc(tenant, outcome, submissions)
+        self._submissions.inc(outcome, submissions)
+        if tenant is not None:
+            self._tenants.inc(tenant, outcome, submissions)
 
 
 class EndingStreamMetrics:

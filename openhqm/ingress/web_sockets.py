@@ -81,7 +81,8 @@ class WebSockets:
         """A fast path that answers them, and gives all other requests to ``inner``."""
 
         def path(message: FullRequest) -> Coroutine[Any, Any, Answer | StreamedAnswer] | None:
-            if message.head.target.partition(b"?")[0] == SOCKET:
+            target = message.head.target
+            if target.startswith(SOCKET) and target.partition(b"?")[0] == SOCKET:
                 return self._answer(message)
             return inner(message)
 

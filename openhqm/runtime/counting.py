@@ -50,9 +50,10 @@ class Counts(Collector):
 
     def inc(self, value: str, by: int = 1) -> None:
         """Add ``by`` to the count of ``value``, which need not be there yet."""
-        if value not in self._counts:
-            self._counts[value] = Count()
-        self._counts[value].inc(by)
+        count = self._counts.get(value)
+        if count is None:
+            count = self._counts[value] = Count()
+        count.value += by
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """The counter's samples."""

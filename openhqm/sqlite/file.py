@@ -156,7 +156,7 @@ class SqliteFile:
             done.errback(NotDurable("the database is closed"))
         elif self._damage is not None:
             done.errback(NotDurable(self._damage))
-        elif len(self.waiting) >= MOST_WAITING:
+        elif self.waiting.size >= MOST_WAITING:
             done.errback(NotDurable("too many writes wait for the disk", retry_after=1))
         else:
             self.waiting.add(operation, done)
@@ -326,7 +326,7 @@ class SqliteFile:
             self.write(_touch).addErrback(lambda failure: None if failure.check(NotDurable) else failure)
 
     def _go_on(self) -> None:
-        if not self._scheduled and not self._committing and (self.waiting or self._closing is not None):
+        if not self._scheduled and not self._committing and (self.waiting.size or self._closing is not None):
             self._scheduled = True
             self._clock.callLater(0 if self._closing is not None else self._wait, self._begin)
 

@@ -37,27 +37,28 @@ class Step:
 
 
 class Waiting:
-    """They are taken in the order in which they were asked for. Its length counts an operation for many as many.
+    """They are taken in the order in which they were asked for.
 
-    ``step`` is the one that is under way, or None.
+    ``size`` is how many they are, an operation for many counted as many. ``step`` is the one that is under way, or
+    None.
     """
 
     def __init__(self) -> None:
         self._entries: list[tuple[Operation[Any], Deferred[Any], Step | None]] = []
-        self._size = 0
+        self.size = 0
         self.step: Step | None = None
-
-    def __len__(self) -> int:
-        return self._size
 
     def add(self, operation: Operation[T], done: Deferred[T]) -> None:
         """One more operation."""
-        self._entries.append((operation, done, self.step))
-        self.more()
+        step = self.step
+        self._entries.append((operation, done, step))
+        self.size += 1
+        if step is not None:
+            step.size += 1
 
     def more(self) -> None:
         """An operation is for one more."""
-        self._size += 1
+        self.size += 1
         if self.step is not None:
             self.step.size += 1
 
@@ -81,6 +82,6 @@ class Waiting:
                 size += 1 if step is None else step.size
             last = step
             count += 1
-        self._size -= size
+        self.size -= size
         taken, self._entries = self._entries[:count], self._entries[count:]
         return [(operation, done) for operation, done, _ in taken]

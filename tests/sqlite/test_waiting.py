@@ -25,7 +25,7 @@ def nothing(connection: apsw.Connection) -> None:
 class WaitingTests(SynchronousTestCase):
     def sizes(self, waiting: Waiting, most: int) -> list[int]:
         found = []
-        while waiting:
+        while waiting.size:
             found.append(len(waiting.take(most)))
         return found
 
@@ -107,7 +107,7 @@ class FileTests(SynchronousTestCase):
             for each in late:
                 self.failureResultOf(each, NotDurable)
             self.bench.turn()
-            while len(self.file.waiting):
+            while self.file.waiting.size:
                 self.bench.turn()
             for each in asked:
                 self.successResultOf(each)
