@@ -28,7 +28,7 @@ from tests.brokers import RabbitMQServer, RedisServer
 CALLBACK = "http://127.0.0.1:9000/"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the one in the docs
 RATE = 100  # new requests in a second, and as many looks at a state
-IN_A_BATCH = 1000
+IN_A_BATCH = 200
 FILLED = 2000.0  # in a second, that the deadline leaves time for
 WINDOW = 2.0
 PATIENCE = 1800.0
@@ -134,7 +134,7 @@ def _fill(port: int, count: int, deadline: float) -> str:
         line = json.dumps({**json.loads(running.BODY), "metadata": metadata}).encode() + b"\n"
         connection.request("POST", "/api/v1/batch", line * some, {"Content-Type": "application/x-ndjson"})
         answer = json.loads(connection.getresponse().read())
-        assert len(answer["accepted"]) == some, answer
+        assert len(answer.get("accepted", ())) == some, str(answer)[:1000]
         first = first or answer["accepted"][0]["correlation_id"]
     connection.close()
     return first
