@@ -35,7 +35,7 @@ buildah bud --quiet --pull-never --platform "linux/$architecture" --format docke
 container=$(buildah from --pull-never --platform "linux/$architecture" "openhqm:$variant")
 trap 'kill "$server" 2> /dev/null || true; wait; buildah rm "$container" > /dev/null' EXIT
 root=$(buildah mount "$container")
-added=$(du -sm "$root/opt/openhqm" | cut -f1)
+added=$(du -sm "$root/opt/openhqm" | cut -f1) whole=$(du -smx "$root" | cut -f1)
 mount --bind "$root" "$root"
 mount -o remount,ro,bind "$root"
 mount -t tmpfs -o uid=10001,gid=10001,mode=0700 tmpfs "$root/data"
@@ -84,4 +84,4 @@ answer=$(curl -sS "localhost:$door/api/v1/submit" -H 'Content-Type: application/
 ! chroot --userspec=10001:10001 "$root" /bin/sh -c 'touch /opt/openhqm/x /app/x' 2> /dev/null
 stop
 echo "$variant, $architecture: answered; ready after $first ms, and the fastest of 5 starts took $fastest ms;" \
-    "OpenHQM and its packages take $added MB beside the base"
+    "the image has $whole MB, of which OpenHQM and its packages take $added"

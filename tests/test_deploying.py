@@ -228,6 +228,9 @@ class ImageTests(SynchronousTestCase):
         for variables in (
             {"OPENHQM_ADMIN__PORT": str(admin)},
             {"OPENHQM_ADMIN__PORT": "null"},
+            {"OPENHQM_ADMIN__PORT": "null", "OPENHQM_SERVER__PREFIX": "/queue"},
+            {"OPENHQM_ADMIN__PORT": "null", "OPENHQM_SERVER__PREFIX": "/"},
+            {"OPENHQM_ADMIN__PORT": str(admin), "OPENHQM_SERVER__PREFIX": "/queue"},
             {
                 "OPENHQM_ADMIN__PORT": "null",
                 "OPENHQM_WORKER__HANDLER": "",
@@ -238,7 +241,8 @@ class ImageTests(SynchronousTestCase):
             server = Server(directory, **variables)
             server.start()
             self.addCleanup(lambda server=server: server.process.poll() is None and server.kill())
-            asked = {"OPENHQM_SERVER__PORT": str(server.port), "OPENHQM_ADMIN__PORT": variables["OPENHQM_ADMIN__PORT"]}
+            asked = {name: value for name, value in variables.items() if name.startswith(("OPENHQM_A", "OPENHQM_S"))}
+            asked["OPENHQM_SERVER__PORT"] = str(server.port)
             self.assertEqual(run(**asked), 0, variables)
             server.stop()
             self.assertNotEqual(run(**asked), 0, variables)
