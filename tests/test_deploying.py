@@ -351,6 +351,8 @@ class SystemdTests(SynchronousTestCase):
         """It waits until the process is ready, and gives it more time to stop than that takes to drain."""
         text = (ROOT / "deploy" / "systemd" / "openhqm.service").read_text()
         self.assertIn("\nType=notify\n", text)
+        # A small Debian has no /bin/kill.
+        self.assertEqual(set(re.findall(r"^Exec\w+=(\S+)", text, re.MULTILINE)), {"/opt/openhqm/bin/twistd", "/bin/sh"})
         stop = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
         assert stop is not None
         self.assertGreater(int(stop[1]), load(None, {}, PRODUCTS).server.drain_seconds)
