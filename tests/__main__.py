@@ -8,9 +8,10 @@ sets another number. The output of a process appears when that process has ended
 what it started have used, and everything that failed is repeated at the end. A module with the line ``ALONE = True``
 runs after all others, when no other tests run. At last the tests that failed beside others run once more alone, if they
 are few: many wait for a real broker for some seconds, and a machine that other processes keep busy may take longer.
-Those that pass then are named as unsteady. On four cores or more, or with ``TEST_COVERAGE`` set, it also measures what
-the tests reach. Temporary files are kept in memory where there is room: tests kill processes and not the machine, so
-nothing is gained from a disk. The exit code is 0 where at least one test passed and none failed.
+Those that pass then are named as unsteady. It also measures what the modules reach that take little time
+(`tests.measuring`), and fails where that is too little. Temporary files are kept in memory where there is room: tests
+kill processes and not the machine, so nothing is gained from a disk. The exit code is 0 where at least one test passed
+and none failed.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ from tests.measuring import PLAIN, How, Measurement
 from tests.splitting import MOST_AGAIN, Counts, bundle, count, failed_tests, find_failures, find_modules
 
 JOBS_FOR_A_CORE, MOST_JOBS = 2, 8
-MEASURING_CORES = 4
-"""On fewer, measuring makes a run longer by a tenth."""
 MEMORY = "/dev/shm"
 ROOM_BYTES = 8 << 30
 """How much of ``MEMORY`` has to be free. A whole run takes about two gigabytes."""
@@ -79,10 +78,10 @@ def run_named(names: Sequence[str], scratch: str) -> Counts:
     return count(ran.output, ran.code)
 
 
-def run_all(scratch: str, jobs: int, measures: bool) -> Counts:
+def run_all(scratch: str, jobs: int) -> Counts:
     """Run every module: ``jobs`` processes at a time, then those that need the machine alone, one process at a time.
 
-    ``measures``: it fails where the tests do not reach enough.
+    It fails where those that are measured do not reach enough.
     """
     modules = find_modules(Path(__file__).resolve().parent)
     started, cpu = time.monotonic(), _cpu_seconds()
@@ -102,8 +101,7 @@ def run_all(scratch: str, jobs: int, measures: bool) -> Counts:
             running = {}
             for group in groups:
                 names = [one.name for one in group]
-                measured = measures and group[0].measured
-                running[pool.submit(run, next(numbers), names, measured)] = names
+                running[pool.submit(run, next(numbers), names, group[0].measured)] = names
             try:
                 for done in as_completed(running):
                     ran = done.result()
@@ -128,7 +126,7 @@ def run_all(scratch: str, jobs: int, measures: bool) -> Counts:
             if not count(ran.output, ran.code).failed:
                 print(f"== unsteady: {' '.join(names)}: failed beside other tests, and passed alone\n", flush=True)
                 total += Counts(passed=len(names), failed=-counts.failed)
-    if measures and not measurement.is_enough(sum(one.measured for one in modules), len(modules)):
+    if not measurement.is_enough(sum(one.measured for one in modules), len(modules)):
         print("fewer than have to be reached: the run has failed\n")
         total += Counts(failed=1)
     seconds = time.monotonic() - started
@@ -162,11 +160,10 @@ def in_memory() -> str | None:
 def main(names: Sequence[str]) -> int:
     """The exit code: 0 where at least one test passed and none failed."""
     jobs = int(os.environ.get("TEST_JOBS") or min((os.cpu_count() or 1) * JOBS_FOR_A_CORE + 1, MOST_JOBS))
-    measures = "TEST_COVERAGE" in os.environ or (os.cpu_count() or 1) >= MEASURING_CORES
     with tempfile.TemporaryDirectory(prefix="openhqm-", dir=os.environ.get("TMPDIR") or in_memory()) as scratch:
         os.environ["TMPDIR"] = scratch
         compile_once()
-        total = run_named(names, scratch) if names else run_all(scratch, jobs, measures)
+        total = run_named(names, scratch) if names else run_all(scratch, jobs)
     print(total)
     return 0 if total.passed and not total.failed else 1
 
