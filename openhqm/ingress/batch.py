@@ -117,8 +117,10 @@ async def submit_batch(
 
 
 def _accepted(index: int, acceptance: Acceptance, ahead: float) -> bytes:
-    replayed = b',"replayed":true' if acceptance.replayed else b""
-    return b'{"index":%d,%b%b}' % (index, acceptance_document(acceptance, ahead)[1:-1], replayed)
+    document = acceptance_document(acceptance, ahead)
+    if acceptance.replayed:
+        document = b'%b,"replayed":true}' % document[:-1]
+    return b'{"index":%d,%b' % (index, document[1:])
 
 
 def _claim(key: str, index: int, text: bytes) -> IdempotencyClaim:

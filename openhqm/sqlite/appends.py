@@ -23,13 +23,15 @@ class Appends:
     """``added`` is called with how many there are, once they are on disk."""
 
     def __init__(self, file: SqliteFile, added: Callable[[int], None]) -> None:
-        self._waiting = file.waiting
         self._added = added
         self._rows: list[Row] = []
         self._callers: list[tuple[Deferred[Any], Any]] = []
         self._failure: Failure | None = None
         self._after_commit = file.after_commit
         file.write(self._add_all).addCallbacks(self._done, self._failed)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def add(self, row: Row, result: T) -> Deferred[T]:
         """One more, within the step. Fires with ``result`` once it is on disk; `NotDurable`."""
@@ -38,7 +40,6 @@ class Appends:
         done: Deferred[T] = Deferred()
         self._rows.append(row)
         self._callers.append((done, result))
-        self._waiting.more()
         return done
 
     def _add_all(self, connection: apsw.Connection) -> None:

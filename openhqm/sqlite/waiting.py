@@ -29,7 +29,7 @@ class Refused:
 class Step:
     """What belongs into one transaction. ``size``: how much it has, an operation for many counted as many.
 
-    ``operations`` are those that the step has for many, by what they are for.
+    ``operations`` are those that the step has for many, by what they are for; their length is how many.
     """
 
     size: int = 0
@@ -56,12 +56,6 @@ class Waiting:
         if step is not None:
             step.size += 1
 
-    def more(self) -> None:
-        """An operation is for one more."""
-        self.size += 1
-        if self.step is not None:
-            self.step.size += 1
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is added within, without waiting, belongs into one transaction."""
@@ -69,6 +63,9 @@ class Waiting:
         try:
             yield
         finally:
+            further = sum(map(len, self.step.operations.values()))
+            self.step.size += further
+            self.size += further
             self.step = None
 
     def take(self, most: int) -> list[tuple[Operation[Any], Deferred[Any]]]:
