@@ -40,6 +40,8 @@ class WebChannel:
     """Mix-in for a channel: what ``twisted.web`` requests call on it, passed on to the transport."""
 
     transport: Any
+    counted_as: Any = None
+    """What counts the submissions of the client's address, for the door."""
     _peer_host: str | None = None
     identified = False
     identity: Any = None

@@ -54,14 +54,31 @@ class Limit:
 
 
 class Limited:
-    """The limits of a submission. ``policy`` is the field that tells them, and ``told`` that for what is left of each:
-    its names are written once, and the numbers for each answer.
+    """The limits of a submission. What it is told is written when the numbers in it are others than the last time: they
+    are the same ones as long as a caller sends no more than is allowed.
     """
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self.limits = tuple(limits)
-        self.policy = b"RateLimit-Policy", b", ".join(limit.policy for limit in limits)
-        self.told = b", ".join(b'"%b";r=%%d;t=%%d' % limit.name for limit in limits)
+        self.rows = tuple((each, each.limits, each.account, each.counts_bytes) for each in limits)
+        self.told_to_others = limits[-1].limits if limits else None
+        """Where this one calls ``on_taken``, others may."""
+        self.owed: list[float] = []
+        self.allowed: tuple[None, Fields] = None, ()
+        self._policy = b"RateLimit-Policy", b", ".join(limit.policy for limit in limits)
+        self._left = b", ".join(b'"%b";r=%%d;t=%%d' % limit.name for limit in limits)
+
+    def tell(self, owed: list[float]) -> Fields:
+        """The fields that tell the limits and what is left of them, where so many seconds are owed of each."""
+        numbers: list[int] = []
+        for limit, seconds in zip(self.limits, owed, strict=True):
+            numbers += (limit.limits.left(seconds), ceil(seconds))
+        return self._policy, (b"RateLimit", self._left % tuple(numbers))
+
+    def allow(self, owed: list[float]) -> tuple[None, Fields]:
+        """No refusal, and `tell`."""
+        self.owed, self.allowed = owed, (None, self.tell(owed))
+        return self.allowed
 
 
 @attrs.frozen
@@ -131,25 +148,26 @@ class RateLimiter:
         if caller is not None:
             tenant = caller.tenant
         limited = self._without_row if tenant is None else self._tenants.get(tenant, self._others)
-        if not limited.limits:
+        if limited.told_to_others is None:
             return None, ()
         now = self._seconds()
-        numbers: list[int] = []
-        for limit in limited.limits:
-            limits, account = limit.limits, limit.account
-            if account is None:
+        paid: list[float] = []
+        for limit, limits, account, counts_bytes in limited.rows:
+            if account is None and caller is None and limit.by_address is not None:
+                limits, account = limit.by_address, connection.counted_as
+            if account is None or account.forgotten:
                 limits, account = self._account(limit, caller, connection, tenant)
-            owed = limits.pay(account, size if limit.counts_bytes else count, now)
+            owed = limits.pay(account, size if counts_bytes else count, now)
             if owed is None:
                 asked = [(each, *self._account(each, caller, connection, tenant)) for each in limited.limits]
-                return self._refuse(limited, asked, len(numbers) // 2, count, size, now, tenant)
-            numbers += (limits.left(owed), ceil(owed))
-        if limited.limits[-1].limits.on_taken is not None:
+                return self._refuse(limited, asked, len(paid), count, size, now, tenant)
+            paid.append(owed)
+        if limited.told_to_others.on_taken is not None:
             for limit in limited.limits:
                 limits, account = self._account(limit, caller, connection, tenant)
                 if limits.on_taken is not None:
                     limits.on_taken(account.name, limits.cost(size if limit.counts_bytes else count))
-        return None, (limited.policy, (b"RateLimit", limited.told % tuple(numbers)))
+        return limited.allowed if paid == limited.owed else limited.allow(paid)
 
     def _refuse(
         self,
@@ -162,18 +180,18 @@ class RateLimiter:
         tenant: str | None,
     ) -> tuple[Refused, Fields]:
         """The refusal of what at least one of the limits refuses, and the first ``paid`` have taken."""
-        numbers: list[int] = []
+        found: list[float] = []
         longest, detail = 0.0, ""
         for index, (limit, limits, account) in enumerate(asked):
             amount = size if limit.counts_bytes else count
             if index < paid:
                 limits.give_back(account, amount)
             wait, owed = limits.ask(account, amount, now)
-            numbers += (limits.left(owed), ceil(owed))
+            found.append(owed)
             if wait > longest:
                 longest, detail = wait, limit.detail
         self._refused(tenant)
-        told: Fields = (limited.policy, (b"RateLimit", limited.told % tuple(numbers)))
+        told = limited.tell(found)
         return Refused(detail, ((b"Retry-After", b"%d" % max(1, ceil(longest))), *told)), told
 
     def _account(
@@ -185,8 +203,11 @@ class RateLimiter:
         if limit.by_address is None:
             return limit.limits, limit.limits.account((tenant or "").encode())
         if caller is not None:  # the key or the login, however many tokens it has
-            return limit.limits, limit.limits.account(f"{caller.tenant} {caller.key_id}".encode())
-        return limit.by_address, limit.by_address.account(client_network(connection.peer_host))
+            return limit.limits, limit.limits.account(caller.name)
+        account = connection.counted_as
+        if account is None or account.forgotten:
+            account = connection.counted_as = limit.by_address.account(client_network(connection.peer_host))
+        return limit.by_address, account
 
 
 @lru_cache(maxsize=4096)

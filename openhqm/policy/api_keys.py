@@ -53,6 +53,12 @@ class Caller:
     roles: frozenset[Role]
     key_id: str
     expires: float = attrs.field(default=inf, eq=False)
+    name: bytes = attrs.field(init=False, eq=False, repr=False)
+    """Which caller it is, for what counts something of each: made once, for each submission asks for it."""
+
+    @name.default
+    def _name(self) -> bytes:
+        return f"{self.tenant} {self.key_id}".encode()
 
 
 @attrs.frozen

@@ -26,13 +26,16 @@ class Taken:
 
 
 class Account:
-    """What one caller has taken of a limit: ``due`` is when it will have paid for that."""
+    """What one caller has taken of a limit: ``due`` is when it will have paid for that. Once it is ``forgotten``, the
+    caller has another one.
+    """
 
-    __slots__ = ("due", "name")
+    __slots__ = ("due", "forgotten", "name")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.due = 0.0
+        self.forgotten = False
 
 
 class RateLimits:
@@ -65,6 +68,7 @@ class RateLimits:
         self._burst = burst or requests
         self._interval = per_seconds / requests
         self._window = self._burst * self._interval
+        self._most_due, self._most_owed = (each + NO_SECONDS for each in (self._window, self._window - self._interval))
         self._most = most
         self._accounts: OrderedDict[bytes, Account] = OrderedDict()
 
@@ -89,20 +93,20 @@ class RateLimits:
         return 0.0 if account is None else self.ask(account, 1, now)[0]
 
     def account(self, caller: bytes) -> Account:
-        """That of ``caller``, which is not quiet. Who keeps it has one that others may forget."""
+        """That of ``caller``."""
         account = self._accounts.get(caller)
-        if account is not None:
-            self._accounts.move_to_end(caller)
-            return account
-        if len(self._accounts) >= self._most:
-            self._accounts.popitem(last=False)
-        account = self._accounts[caller] = Account(caller)
+        if account is None:
+            if len(self._accounts) >= self._most:
+                _, quiet = self._accounts.popitem(last=False)
+                quiet.forgotten = True
+            account = self._accounts[caller] = Account(caller)
         return account
 
     def ask(self, account: Account, count: int, now: float) -> tuple[float, float]:
         """How many seconds a caller has to wait until it may send so many more (0: none), and the seconds until it
         will have paid for what it has sent. Nothing is taken.
         """
+        self._accounts.move_to_end(account.name)  # it is not quiet
         owed = max(0.0, account.due - now)
         need = 1 if self._owes else min(count, self._burst)
         wait = owed + (need - self._burst) * self._interval
@@ -113,17 +117,20 @@ class RateLimits:
 
         Who has not told ``on_taken`` of it may still give it back.
         """
+        if len(self._accounts) > 1:
+            self._accounts.move_to_end(account.name)
         owed = account.due - now
         if owed < 0.0:
             owed = 0.0
-        cost = count * self._interval  # written out, as `ask` and `cost` have it, for each submission pays for it
+        # Written out, as `ask` and `cost` have it, for each submission pays for it.
+        cost = count * self._interval
         if self._owes:
-            if owed + self._interval > self._window + NO_SECONDS:
+            if owed > self._most_owed:
                 return None
         else:
             if cost > self._window:
                 cost = self._window
-            if owed + cost > self._window + NO_SECONDS:
+            if owed + cost > self._most_due:
                 return None
         owed += cost * self.processes
         account.due = now + owed

@@ -30,8 +30,8 @@ STALE_SECONDS = 10.0
 class Look:
     """What is known of a queue: ``backlog`` at the time ``at``, and how many requests were accepted after that.
 
-    ``waiting`` is how many requests wait, of all priorities. ``accepted_since`` counts from the beginning of the look
-    that is ``under_way``. ``reason`` is why a request was kept out last, at ``shed_at``.
+    ``waiting`` is how many requests wait, of all priorities. ``accepted_before`` is how many were accepted before the
+    look that is ``under_way``. ``reason`` is why a request was kept out last, at ``shed_at``.
     """
 
     name: str
@@ -42,25 +42,24 @@ class Look:
     under_way: bool = False
     waiting: int = 0
     accepted: Counter[Priority] = attrs.field(factory=Counter)
-    accepted_since: Counter[Priority] = attrs.field(factory=Counter)
+    accepted_before: Counter[Priority] = attrs.field(factory=Counter)
     reason: str = ""
     shed_at: float = float("-inf")
 
     def is_known(self, now: float) -> bool:
         """Whether what is known is not too old."""
-        return self.backlog is not None and now - self.at <= STALE_SECONDS
+        return now - self.at <= STALE_SECONDS
 
     def accept(self, priority: Priority) -> None:
         """One more is accepted."""
         self.waiting += 1
         self.accepted[priority] += 1
-        self.accepted_since[priority] += 1
 
     def looked(self, backlog: Mapping[Priority, Waiting], now: float) -> None:
         """So much waits."""
         self.under_way = False
         self.backlog, self.at = backlog, now
-        self.accepted, self.accepted_since = self.accepted_since, Counter()
+        self.accepted, self.accepted_before = self.accepted - self.accepted_before, Counter()
         self.waiting = sum(each.count for each in backlog.values()) + self.accepted.total()
 
     def ahead(self, priority: Priority) -> tuple[int, float | None]:
@@ -110,7 +109,7 @@ class Backlogs:
         if look.under_way or now - look.asked_at < LOOK_SECONDS:
             return
         look.under_way, look.asked_at = True, now
-        look.accepted_since = Counter()
+        look.accepted_before = look.accepted.copy()
         asked = self._queue.waiting(look.name).addTimeout(STALE_SECONDS, self._clock)
         asked.addCallback(self._looked, look).addErrback(self._not_looked, look)
 

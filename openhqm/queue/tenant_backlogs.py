@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import attrs
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -17,11 +18,21 @@ from openhqm.interfaces import IMessageQueue
 from openhqm.messages import Acceptance, Child, IdempotencyClaim, Submission
 from openhqm.policy.addressing import Addressing
 from openhqm.policy.queue_names import priority_of, share_of
-from openhqm.queue.backlogs import Backlogs, Look
+from openhqm.queue.backlogs import LOOK_SECONDS, STALE_SECONDS, Backlogs, Look
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.deferreds import deferred
 
 Name = str | None
+
+
+@attrs.define(eq=False)
+class Room:
+    """How many requests of ``name`` may wait, and what is known of those that do; ``looks`` is that of each queue."""
+
+    name: Name
+    limit: int
+    looks: Sequence[Look] = ()
+    version: object = attrs.field(factory=object)
 
 
 class TenantBacklogs:
@@ -46,15 +57,14 @@ class TenantBacklogs:
     ) -> None:
         self._queue = queue
         self._version = version
-        self._looks: dict[Name, list[Look]] = {}
-        self._looks_for: object = None
         self._inner = inner
         self._clock = clock
         self._queues = queues
         self._limits = limits
         self._backlogs = Backlogs(queue, clock)
-        limited = any(limit is not None for limit in limits.values())
-        self.accept = self._accept_within if limited else inner.accept
+        rooms = {name: None if limit is None else Room(name, limit) for name, limit in limits.items()}
+        self._others, self._rooms = rooms.pop(None, None), rooms
+        self.accept = self._accept_within if self._others or any(rooms.values()) else inner.accept
 
     def _accept_within(
         self,
@@ -63,34 +73,26 @@ class TenantBacklogs:
         follow_ups: Sequence[Submission] = (),
         children: Sequence[Child] = (),
     ) -> Deferred[Acceptance]:
-        name = submission.tenant if submission.tenant in self._limits else None
-        limit = self._limits.get(name)
-        if submission.tenant is None or limit is None:
+        tenant = submission.tenant
+        room = None if tenant is None else self._rooms.get(tenant, self._others)
+        if room is None:
             return self._inner.accept(submission, claim, follow_ups, children)
-        now = self._clock.seconds()
-        looks = self._looks_of(name)
-        waiting = 0
-        for look in looks:
-            self._backlogs.refresh(look, now)
-            if look.is_known(now):
+        version, now, waiting = self._version(), self._clock.seconds(), 0
+        if version is not room.version:
+            room.looks = [self._backlogs.of(share_of(queue, room.name)) for queue in self._queues()]
+            room.version = version
+        for look in room.looks:
+            if now - look.asked_at >= LOOK_SECONDS:
+                self._backlogs.refresh(look, now)
+            if now - look.at <= STALE_SECONDS:
                 waiting += look.waiting
-        if waiting < limit:
-            looks[0].accept(priority_of(submission))  # wherever it will wait: all are asked again together
+        if waiting < room.limit:
+            room.looks[0].accept(priority_of(submission))  # wherever it will wait: all are asked again together
             return self._inner.accept(submission, claim, follow_ups, children)
         if claim is None:
-            return fail(TooMuchQueued(limit))
+            return fail(TooMuchQueued(room.limit))
         repeated = self._inner.accept(submission, replace(claim, repeats_only=True), follow_ups, children)
-        return repeated.addErrback(_not_repeated, limit)
-
-    def _looks_of(self, name: Name) -> list[Look]:
-        """What is known of each queue of ``name``, found once for each list of queues."""
-        version = self._version()
-        if version is not self._looks_for:
-            self._looks, self._looks_for = {}, version
-        looks = self._looks.get(name)
-        if looks is None:
-            looks = self._looks[name] = [self._backlogs.of(share_of(queue, name)) for queue in self._queues()]
-        return looks
+        return repeated.addErrback(_not_repeated, room.limit)
 
     @deferred
     async def read(self) -> Mapping[str, Mapping[str, int | None]]:

@@ -149,15 +149,14 @@ class CommonLimitsTests(SynchronousTestCase):
             CommonLimits(count, self.clock, limiter.limits).start()
             limiters.append(limiter)
         self.pass_time(1.5 * IDLE_SECONDS)
-        peer = Peer("192.0.2.1")
         found: dict[str, list[bool]] = {}
         for who, caller in (("key", Caller("acme", frozenset(Role), "k")), ("address", None)):
             for process in (0, 1, 1, 0):
-                found.setdefault(who, []).append(limiters[process].take(caller, peer)[0] is None)
+                found.setdefault(who, []).append(limiters[process].take(caller, Peer("192.0.2.1"))[0] is None)
                 self.pass_time(2 * TELL_SECONDS)
         self.assertEqual(found, {"key": [True, True, False, True], "address": [True] * 4})
         for process in (0, 1):
-            self.assertIsNotNone(limiters[process].take(Caller("acme", frozenset(Role), "k"), peer)[0])
+            self.assertIsNotNone(limiters[process].take(Caller("acme", frozenset(Role), "k"), Peer("192.0.2.1"))[0])
         self.assertEqual(len(shared.due), 1)
         self.assertNotIn(b"acme", next(iter(shared.due)), "no name of a caller is in the store")
 
@@ -166,4 +165,4 @@ class Peer:
     """A connection"""
 
     def __init__(self, host: str) -> None:
-        self.peer_host = host
+        self.peer_host, self.counted_as = host, None

@@ -21,7 +21,7 @@ LINES = {"Content-Type": "application/x-ndjson"}
 
 class Connection:
     def __init__(self, host: str) -> None:
-        self.peer_host = host
+        self.peer_host, self.counted_as = host, None
 
 
 class CallerTests(SynchronousTestCase):
@@ -51,6 +51,19 @@ class CallerTests(SynchronousTestCase):
         self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.2", same)), [False, True])
         self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.1", other)), [False, False])
         self.assertEqual(self.limited(("192.0.2.1", one), ("192.0.2.1", elsewhere)), [False, False])
+
+    def test_forgotten(self) -> None:
+        """A connection whose address was forgotten counts from then on as its address does, and not by itself."""
+        limiter = make_limiter(RateLimit(1, 60.0), (), Clock(), lambda tenant: None)
+        assert limiter is not None and limiter.limits[0].by_address is not None
+        limiter.limits[0].by_address._most = 2
+        first, again = Connection("192.0.2.1"), Connection("192.0.2.1")
+        self.assertIsNone(limiter.take(None, first)[0])
+        self.assertIsNotNone(limiter.take(None, again)[0])
+        for host in ("192.0.2.2", "192.0.2.3"):
+            self.assertIsNone(limiter.take(None, Connection(host))[0])
+        self.assertIsNone(limiter.take(None, again)[0])
+        self.assertIsNotNone(limiter.take(None, first)[0])
 
 
 class TenantLimitsTests(SynchronousTestCase):
