@@ -7,18 +7,21 @@ from openhqm.http1.rules import Head
 
 MOST_CACHED = 1024
 LONGEST_CACHED = 2048
+MOST_SEEN = 4096
 _END = b"\r\n\r\n"
 
 
 class HeadCache:
     """Heads of recent requests that came in one piece, each alone, and left their connection open.
 
-    A full cache is emptied. A head is found by all its bytes, so that one with a credential stands for no other
-    credential. Whether that is good is not cached here: each request asks.
+    A head is cached when it has come twice: where all of a client's heads differ, as with guessed credentials, they
+    take the place of no others. A full cache is emptied. A head is found by all its bytes, so that one with a credential
+    stands for no other credential. Whether that is good is not cached here: each request asks.
     """
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
+        self._seen: set[int] = set()  # hashes of heads that have come once
 
     def find(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and the body of the request, where ``data`` is one complete request whose head is cached."""
@@ -37,6 +40,13 @@ class HeadCache:
         # Only where data is one request alone does the body have the length of what follows the first empty line.
         if len(data) - end != head.length or head.expects_continue:
             return
+        found = data[:end]
+        mark = hash(found)
+        if mark not in self._seen:
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen.add(mark)
+            return
         if len(self._heads) >= MOST_CACHED:
             self._heads.clear()
-        self._heads[data[:end]] = head
+        self._heads[found] = head

@@ -128,8 +128,10 @@ class Door(Taking):
         claim = claim_of(field(fields, b"idempotency-key"), SUBMIT, body)
         return read_submission(body, now, carried(fields)), claim
 
-    async def submit(self, body: bytes, fields: HeaderField, tenant: str | None = None) -> Answer:
+    async def submit(self, body: bytes, fields: HeaderField, tenant: str | None = None, told: Fields = ()) -> Answer:
         """Submit: the 202, or with ``Prefer: wait`` the response where the request ends in time, and can be sent.
+
+        ``told`` are further fields of the answer.
 
         See `while_connected` for a caller that hangs up.
         """
@@ -137,6 +139,8 @@ class Door(Taking):
         wait = prefer_wait(prefer, self.longest_wait)
         acceptance = await self.accept(body, fields, tenant)
         headers = acceptance_fields(acceptance)
+        if told:
+            headers += told
         if wait is not None and self._waits.has_room(tenant):
             ending = self._waits.held(tenant, lambda: self.ended(acceptance, wait))
             record = await self.while_connected(acceptance, fields, ending)

@@ -79,7 +79,7 @@ class FastPath:
                     )
                     if refused is not None:
                         return _with(refused.answer())
-                return served(self._door.submit(message.body, message.field, tenant), target, told)
+                return served(self._door.submit(message.body, message.field, tenant, told), target, told)
         elif method == b"GET":
             # A target of exactly this length has neither a query nor a longer path.
             if len(target) == len(_STATUS) + _ID_LENGTH and target.startswith(_STATUS):
@@ -124,10 +124,10 @@ async def served(
 ) -> Answer | StreamedAnswer:
     """The answer of ``work``, or a problem document for its error. It raises only `CancelledError`.
 
-    ``told`` are further fields of an answer that is complete.
+    ``told`` are further fields of a problem document; other answers have them from ``work``.
     """
     try:
-        answer = await work
+        return await work
     except CancelledError:
         raise
     except OpenHQMError as error:
@@ -139,7 +139,6 @@ async def served(
         answer = problem(500, INTERNAL_ERROR, instance=instance(target))
     if not told:
         return answer
-    assert isinstance(answer, Answer), "it is no stream"
     return Answer(answer.status, answer.body, answer.content_type, (*answer.fields, *told))
 
 

@@ -38,6 +38,7 @@ class WrongLogins:
         self._seconds = seconds
         self._checked = checked
         self._unseen = unseen
+        self._refusal: tuple[int, Answer] | None = None  # the last one, and for how many seconds
 
     def wait(self, connection: Any) -> float:
         """For how many seconds what this client sends is not to be verified; 0: it is."""
@@ -60,9 +61,12 @@ class WrongLogins:
         """The answer to a client that has to wait so many seconds."""
         self._unseen()
         assert self._limits is not None, "without a limit none has to wait"
-        most = f"{self._limits.requests} in {self._limits.per_seconds:g} s"
-        detail = f"too many wrong credentials from this address: at most {most}"
-        return problem(429, detail, fields=((b"Retry-After", b"%d" % max(1, math.ceil(wait))),))
+        seconds = max(1, math.ceil(wait))
+        if self._refusal is None or self._refusal[0] != seconds:
+            most = f"{self._limits.requests} in {self._limits.per_seconds:g} s"
+            detail = f"too many wrong credentials from this address: at most {most}"
+            self._refusal = seconds, problem(429, detail, fields=((b"Retry-After", b"%d" % seconds),))
+        return self._refusal[1]
 
 
 def make_wrong_logins(settings: Settings, seconds: Callable[[], float], registry: CollectorRegistry) -> WrongLogins:
