@@ -15,8 +15,8 @@ class HeadCache:
     """Heads of recent requests that came in one piece, each alone, and left their connection open.
 
     A head is cached when it has come twice: where all of a client's heads differ, as with guessed credentials, they
-    take the place of no others. A full cache is emptied. A head is found by all its bytes, so that one with a credential
-    stands for no other credential. Whether that is good is not cached here: each request asks.
+    take the place of no others. A full cache is emptied. A head is found by all its bytes, so that one with a
+    credential stands for no other credential. Whether that is good is not cached here: each request asks.
     """
 
     def __init__(self) -> None:
