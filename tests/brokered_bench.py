@@ -88,15 +88,19 @@ class SqliteBesideABroker(SqliteBench):
         self._turning = LoopingCall(lambda: self.clock.advance(0))
         self._turning.start(TURN_SECONDS, now=False)
 
+    def delivered(self) -> Deferred[None]:
+        """Until what the server has and may deliver has come."""
+        return pause_for_deliveries(DELIVERED_SECONDS)
+
     @deferred
     async def pass_time(self, seconds: float) -> None:  # type: ignore[override]
         end = self.clock.seconds() + seconds
-        await pause_for_deliveries(DELIVERED_SECONDS)
+        await self.delivered()
         while self.clock.seconds() < end:
             await self.broker.quiet()
             self.clock.advance(min(self.step, end - self.clock.seconds()))
         await self.broker.quiet()
-        await pause_for_deliveries(DELIVERED_SECONDS)
+        await self.delivered()
 
     @deferred
     async def crash(self) -> None:  # type: ignore[override]

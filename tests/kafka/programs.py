@@ -29,6 +29,24 @@ class Programs:
         self.operator.create_topics([new])[whole].result(20)
         return whole
 
+    def topics(self, *names: str) -> None:
+        """Make several topics at once, each with one partition, and come back once they are told of."""
+        from confluent_kafka import KafkaException, TopicCollection
+        from confluent_kafka.admin import NewTopic
+
+        whole = [self.prefix + name for name in names]
+        for made in self.operator.create_topics([NewTopic(name, 1, 1) for name in whole]).values():
+            made.result(20)
+        due = time.monotonic() + 20
+        while True:
+            try:
+                for described in self.operator.describe_topics(TopicCollection(whole)).values():
+                    described.result(20)
+                return
+            except KafkaException:
+                assert time.monotonic() < due, f"{whole} are not told of"
+                time.sleep(0.02)
+
     def delete(self, topic: str) -> None:
         """Delete it, and come back once it is gone."""
         self.operator.delete_topics([topic], operation_timeout=10)[topic].result(20)
