@@ -92,8 +92,12 @@ def due(table: Table, count: int, rate: float, settings: Mapping[str, str]) -> N
             beside.take(WINDOW)
             most = max(most, running.resident(listener.pid))
         took = time.time() - deadline
-        beside.take(WINDOW)
-        assert _callbacks(port) == count, "a request has two callbacks"
+        # Over a broker an entry counts twice while it is published, and the depth of a channel is that of a moment ago.
+        before = 0
+        while (found := _callbacks(port)) != before:
+            before = found
+            beside.take(WINDOW)
+        assert found == count, f"{count} requests have {found} callbacks"
         table.add("due: resident memory at most", most, "MiB")
     table.add("due: made due", count / took, "follow-ups/s")
     for name, latencies in (("without", alone), ("beside", beside)):
