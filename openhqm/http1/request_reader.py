@@ -104,9 +104,9 @@ class RequestReader:
             rest = self._feed(data[:end])
             data = rest + data[end:] if rest else data[end:]
         self._read = b""  # an idle connection keeps no bytes
-        if between and self._between and self.began_at is None and self._last_head is not None:
-            self._site.head_cache.add(whole, self._last_head)
-        self._last_head = None  # an idle connection, and that of a stream, keeps none
+        head, self._last_head = self._last_head, None  # an idle connection, and that of a stream, keeps none
+        if between and self._between and self.began_at is None and head is not None and not head.expects_continue:
+            self._site.head_cache.add(whole, head)
 
     def take_unread(self) -> bytes:
         """The bytes that wait, which are to be given to `feed` again."""

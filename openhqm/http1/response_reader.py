@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import httptools
+import msgspec
 
+from openhqm.http1.head_cache import HeadCache
 from openhqm.http1.rules import MOST_HEAD, MOST_HEADERS, MOST_LINE, Refusal
 
 _TOO_LONG = f"the head of the response is longer than {MOST_HEAD} bytes, or has more than {MOST_HEADERS} fields"
@@ -45,6 +47,19 @@ class ResponseSink(Protocol):
 
     def failed(self, refusal: Refusal) -> object:
         """The response will not be completed: 502 for an invalid response or a lost connection, 504 for a late one."""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """The head of a response whose length it announces, and that leaves its connection open."""
+
+    status: int
+    reason: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+    length: int
+
+
+_HEADS: HeadCache[_Head] = HeadCache(64)
+"""A server's responses mostly have the same head within a second. What a head says does not depend on the server."""
 
 
 class _NoSink:
@@ -102,12 +117,17 @@ class ResponseReader:
         self._protocol = None
         self._until_close = False
         self._surplus = False
-        self._size = 0
+        self._size = self._status = 0
+        self._length: int | None = None
         self._opening = b""  # the first bytes of the response
         self._start()
 
     def feed(self, data: bytes) -> None:
         """Read ``data``. Raises `Refusal` (502) where the response is invalid."""
+        whole = data if not self._opening and self._method != b"HEAD" else None
+        if whole is not None and (found := _HEADS.find(whole)) is not None:
+            self._read_at_once(*found)
+            return
         if len(self._opening) < len(_OPENING):
             self._opening += data[: len(_OPENING) - len(self._opening)]
             if not _OPENING.startswith(self._opening):  # llhttp takes RTSP/ and ICE/, too, and skips empty lines
@@ -129,6 +149,18 @@ class ResponseReader:
                 raise TooLong(502, _TOO_LONG)
         if self._surplus:
             self.keep_alive = False  # RFC 9112, section 9.2: surplus bytes answer no request
+        elif whole is not None and self._ended and self.keep_alive and self._length is not None:
+            _HEADS.add(whole, _Head(self._status, self._reason, tuple(self.fields), self._length))
+
+    def _read_at_once(self, head: _Head, body: bytes) -> None:
+        """What the parser would do with a whole response that has this head: it has read the same bytes before."""
+        self._opening = _OPENING
+        self.keep_alive = self._ended = True
+        self._sink.responded(head.status, head.reason, head.fields, head.length)
+        self.responded = True
+        if body:
+            self._sink.received(body)
+        self.complete = True
 
     def ended(self, cleanly: bool) -> None:
         """The connection was closed, which ends a response without a length (RFC 9112, section 6.3, item 8)."""
@@ -173,6 +205,7 @@ class ResponseReader:
             return
         if _CONTROL.search(self._reason) is not None:
             raise Refusal(502, "the response of the upstream server has a control character in its status line")
+        self._status, self._length = status, length
         self._until_close = length is None and not chunked
         # No for a response to HEAD without a length: the parser expects a body that ends with the connection.
         self.keep_alive = bool(self._parser.should_keep_alive())

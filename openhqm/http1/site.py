@@ -17,7 +17,7 @@ from openhqm.http1.channel import HTTP1Channel
 from openhqm.http1.head_cache import HeadCache
 from openhqm.http1.messages import Answer, FastPath, render
 from openhqm.http1.pass_through import SelectSink
-from openhqm.http1.rules import IsOwn, Refusal, always_own
+from openhqm.http1.rules import Head, IsOwn, Refusal, always_own
 from openhqm.http1.send_budget import SendBudget
 from openhqm.runtime.deferreds import deferred
 
@@ -93,7 +93,7 @@ class HTTP1Site(Site):
         self.most_buffered = most_buffered
         self.buffered = 0
         self.send_budget = send_budget or SendBudget(MOST_UNSENT)
-        self.head_cache = HeadCache()
+        self.head_cache: HeadCache[Head] = HeadCache()
         self.access_log = access_log
         self.is_own = is_own
         self.admit = admit

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.http1.response_reader import _HEADS
 from openhqm.http1.rules import Refusal
 from openhqm.http1.upstream import Upstream
 from openhqm.http1.upstream_pool import IDLE_SECONDS, UpstreamPool
@@ -210,6 +211,38 @@ class ResponseTests(SynchronousTestCase):
             assert sink.failure is not None
             self.assertEqual((sink.failure.status, sink.complete), (502, False))
             self.assertIn(expected, sink.failure.reason)
+
+    @given(st.data())
+    def test_same_as_parsed(self, data: st.DataObject) -> None:
+        """A response whose head has come before is read as it is by the parser, whatever came before and after it."""
+        known = OK + b"Content-Type: text/plain\r\nContent-Length: 3\r\n\r\nabc"
+        about = [known, known[:-1], known + b"d", known.replace(b"3", b"0"), known.replace(b"3", b"5"), known * 2]
+        about += [known.replace(b"200 OK", code) for code in (b"204 No", b"304 No", b"100 No", b"101 No", b"500 No")]
+        about += [
+            known.replace(b"Type", b"Type "),
+            known.replace(b"plain", b"plain\r\n x"),
+            known.replace(b"/1.1", b"/1.0"),
+        ]
+        responses = [
+            *about,
+            *(each for each, *_ in GOOD.values()),
+            *(each for each in BAD.values() if len(each) < 1000),
+        ]
+        for response in data.draw(st.lists(st.sampled_from(responses), min_size=2, max_size=6)):
+            method = data.draw(st.sampled_from((b"GET", b"HEAD")))
+            cut = data.draw(st.integers(0, len(response)) | st.just(0))
+            found = self.outcome(method, response[:cut], response[cut:])
+            cached = dict(_HEADS._heads)
+            _HEADS._heads.clear()
+            self.assertEqual(found, self.outcome(method, response[:cut], response[cut:]))
+            _HEADS._heads.update(cached)
+
+    def outcome(self, method: bytes, *pieces: bytes) -> tuple[object, ...]:
+        exchange = Exchange(method).feed(*filter(None, pieces))
+        sink, transport = exchange.sink, exchange.transport
+        failure = None if sink.failure is None else (sink.failure.status, sink.failure.reason)
+        found = sink.status, sink.fields, sink.body, sink.complete, failure
+        return *found, exchange.released, transport.closed, transport.aborted
 
     @given(st.binary(max_size=200))
     def test_noise(self, noise: bytes) -> None:
