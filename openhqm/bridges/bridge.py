@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -19,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from openhqm.bridges.entries import Entry, Line, Watch
 from openhqm.bridges.failures import failed_message
 from openhqm.bridges.held_claims import HeldClaims
 from openhqm.bridges.reading import Reader, Reading, size_of
@@ -34,10 +34,9 @@ from openhqm.errors import (
     UnreadableMessage,
 )
 from openhqm.interfaces import Acks, IBrokerDelivery, IForeignBroker, IMessageQueue, IReceiver, ISubscription, Message
-from openhqm.messages import Acceptance, DeadLetter, Reply, Status
-from openhqm.policy.queue_names import BACKLOG
+from openhqm.messages import Acceptance, Reply, Status
 from openhqm.policy.reason_classes import ReasonClass
-from openhqm.queue.message_size import check_size
+from openhqm.queue.message_size import check_size, may_exceed
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import Running, deferred
@@ -47,7 +46,6 @@ LONGEST_PAUSE = 5.0
 SUBSCRIBE_AGAIN_SECONDS = 5.0
 ACCEPTED, REPEATED, REJECTED, DROPPED = "accepted", "repeated", "dead_letter", "dropped"
 OUTCOMES = (ACCEPTED, REPEATED, REJECTED, DROPPED)
-Line = tuple[str | None, int]
 
 
 class Endings(Protocol):
@@ -55,51 +53,6 @@ class Endings(Protocol):
 
     def when_ended(self, correlation_id: str) -> Deferred[Reply | None]:
         """Fires with its reply once it has ended, or with None where it is not known any more. It does not fail."""
-
-
-@attrs.define(eq=False)
-class _Entry:
-    """A delivery that is not acknowledged: what was read in it, or the dead letter that it makes.
-
-    ``maybe_accepted``: the queue was asked to accept it, and did not answer.
-    """
-
-    delivery: IBrokerDelivery
-    reading: Reading | None
-    letter: DeadLetter | None
-    revoked: bool = False
-    maybe_accepted: bool = False
-    watch: _Watch | None = None
-
-    @property
-    def line(self) -> Line | None:
-        """The partition in which it has to keep its place."""
-        submission = None if self.reading is None else self.reading.submission
-        if submission is None or submission.partition in (None, BACKLOG):
-            return None
-        return submission.endpoint, submission.partition
-
-
-class _Watch:
-    """What a delivery knows of the entry that is made of it, until that is `over`.
-
-    A delivery that went on to know it would wait for the garbage collector with all that was read in it.
-    """
-
-    __slots__ = ("_entry", "_tell")
-
-    def __init__(self, entry: _Entry, tell: Callable[[str, _Entry], None]) -> None:
-        self._entry: _Entry | None = entry
-        self._tell = tell
-
-    def revoked(self, reason: str) -> None:
-        """The delivery was revoked."""
-        if self._entry is not None:
-            self._tell(reason, self._entry)
-
-    def over(self) -> None:
-        """The delivery was acknowledged."""
-        self._entry = None
 
 
 @implementer(IReceiver)
@@ -150,7 +103,7 @@ class Bridge:
         self._failures = failures
         self._subscription: ISubscription | None = None
         self._acks = AckTracker(broker.acks, self._ack)
-        self._lines: dict[Line, deque[_Entry]] = {}
+        self._lines: dict[Line, deque[Entry]] = {}
         self._waiting: list[Deferred[None]] = []
         self._under_way = 0
         self._idle: Deferred[None] | None = None
@@ -187,11 +140,11 @@ class Bridge:
             return
         self._acks.arrived(delivery)
         entry = self._read(delivery)
-        entry.watch = _Watch(entry, self._revoked)
+        entry.watch = Watch(entry, self._revoked)
         delivery.revoked.addCallback(entry.watch.revoked)
         line = entry.line
         if line is None:
-            self._run(self._take(entry))
+            self._take_now(entry)
         elif line in self._lines:
             self._lines[line].append(entry)
         else:
@@ -212,7 +165,7 @@ class Bridge:
         self.warning = None
         self.start()
 
-    def _revoked(self, reason: str, entry: _Entry) -> None:
+    def _revoked(self, reason: str, entry: Entry) -> None:
         """It comes again. What is being accepted goes on: its claim recognises it then."""
         entry.revoked = True
         self._claims.revoked(entry.delivery)
@@ -220,18 +173,18 @@ class Bridge:
 
     # Accepting
 
-    def _read(self, delivery: IBrokerDelivery) -> _Entry:
+    def _read(self, delivery: IBrokerDelivery) -> Entry:
         message, now = delivery.message, self._clock.seconds()
         try:
-            return _Entry(delivery, self.reader.read(message, now), None)
+            return Entry(delivery, self.reader.read(message, now), None)
         except PayloadRefused as error:
-            return _Entry(delivery, None, self.reader.letter(message, str(error), now, ReasonClass.SCHEMA))
+            return Entry(delivery, None, self.reader.letter(message, str(error), now, ReasonClass.SCHEMA))
         except (UnreadableMessage, MalformedJSON, InvalidRequest, TransformFailed) as error:
             reason = str(error)
         except Exception as error:  # read again, it would fail again
             self._log.failure("a message broke its reading", bridge=self.name)
             reason = f"{type(error).__name__}: {error}"
-        return _Entry(delivery, None, self.reader.letter(message, reason, now))
+        return Entry(delivery, None, self.reader.letter(message, reason, now))
 
     def _run(self, taking: Coroutine[Any, Any, None]) -> None:
         self._under_way += 1
@@ -247,6 +200,38 @@ class Bridge:
         self._log.failure("bridge {name} broke down over a message", failure, name=self.name)
         self._ran(None)
 
+    def _take_now(self, entry: Entry) -> None:
+        """Accept it. Nearly all are accepted at the first try, which needs no coroutine: each would pay for that."""
+        if entry.reading is None or self._timer is not None or self._may_be_too_long(entry.delivery.message):
+            self._run(self._take(entry))
+            return
+        self._under_way += 1
+        try:
+            accepting = self._admission.accept(entry.reading.submission, entry.reading.claim, entry.reading.follow_ups)
+        except Exception:
+            self._not_accepted(Failure(), entry)
+            return
+        accepting.addCallbacks(self._accepted, self._not_accepted, (entry,), errbackArgs=(entry,))
+
+    def _may_be_too_long(self, message: Message) -> bool:
+        largest = self._queue.traits.largest_message
+        return largest is not None and may_exceed(size_of(message), largest)
+
+    def _accepted(self, accepted: Acceptance, entry: Entry) -> None:
+        if accepted.replayed and not entry.revoked:
+            self._run(self._take(entry))  # which is told the same again, and finds out what it means
+        else:
+            self._taken(entry, accepted)
+        self._ran(None)
+
+    def _not_accepted(self, failure: Failure, entry: Entry) -> None:
+        error = failure.value
+        if isinstance(error, NotDurable):
+            entry.maybe_accepted |= error.maybe_done
+            self._wait(error.reason)
+        self._run(self._take(entry))  # whatever else it was, that finds again
+        self._ran(None)
+
     async def _take_line(self, line: Line) -> None:
         """Take the messages of one partition, one after the other."""
         entries = self._lines[line]
@@ -255,7 +240,7 @@ class Bridge:
             entries.popleft()
         del self._lines[line]
 
-    async def _take(self, entry: _Entry) -> None:
+    async def _take(self, entry: Entry) -> None:
         """Accept it, however long that takes, unless it is revoked before."""
         while not entry.revoked and not self._stopped:
             if self._timer is not None:
@@ -276,7 +261,7 @@ class Bridge:
                 self._taken(entry, accepted)
                 return
 
-    async def _accept(self, entry: _Entry, reading: Reading) -> Acceptance | None:
+    async def _accept(self, entry: Entry, reading: Reading) -> Acceptance | None:
         """None: the queue will never take it, and it is a dead letter."""
         accept, submission, follow_ups = self._admission.accept, reading.submission, reading.follow_ups
         properties = entry.delivery.message.properties
@@ -301,7 +286,7 @@ class Bridge:
         entry.letter = self.reader.letter(entry.delivery.message, reason, self._clock.seconds())
         return None
 
-    def _taken(self, entry: _Entry, accepted: Acceptance | None) -> None:
+    def _taken(self, entry: Entry, accepted: Acceptance | None) -> None:
         self._pause = FIRST_PAUSE  # a queue that is full and being worked off takes some each time
         if entry.letter is not None:
             reason = entry.letter.reason
@@ -315,18 +300,18 @@ class Bridge:
             self._endings.when_ended(accepted.correlation_id).addCallback(self._ended, entry)
         self._go_on()
 
-    def _ended(self, reply: Reply | None, entry: _Entry) -> None:
+    def _ended(self, reply: Reply | None, entry: Entry) -> None:
         failed = reply is not None and reply.status is Status.FAILED
         self._end(entry, (reply.error or reply.status.value) if reply is not None and failed else None)
 
-    def _end(self, entry: _Entry, failure: str | None) -> None:
+    def _end(self, entry: Entry, failure: str | None) -> None:
         """Nothing is left to do for it but to keep what has failed, where that has a channel."""
         if failure is None or self._failures is None:
             self._done(entry)
         else:
             self._run(self._keep(entry, failed_message(self.name, entry.delivery.message, failure), self._failures))
 
-    async def _keep(self, entry: _Entry, failed: Message, channel: str) -> None:
+    async def _keep(self, entry: Entry, failed: Message, channel: str) -> None:
         """Publish it, however long that takes: it is acknowledged after that, and comes again where it is revoked."""
         pause = FIRST_PAUSE
         while not entry.revoked and not self._stopped:
@@ -341,7 +326,7 @@ class Bridge:
                 self._go_on()
                 return
 
-    def _done(self, entry: _Entry) -> None:
+    def _done(self, entry: Entry) -> None:
         """Nothing is left to do for it."""
         watch, entry.watch = entry.watch, None  # or they would know each other until a garbage collection
         if entry.reading is not None and entry.reading.certain and entry.reading.claim is not None:
@@ -351,8 +336,11 @@ class Bridge:
             watch.over()
 
     def _ack(self, delivery: IBrokerDelivery) -> None:
-        acknowledging = delivery.ack().addCallback(lambda _: self._claims.acknowledged(delivery))
-        acknowledging.addErrback(self._not_acknowledged, delivery)
+        acknowledging = delivery.ack()
+        acknowledging.addCallbacks(self._acknowledged, self._not_acknowledged, (delivery,), errbackArgs=(delivery,))
+
+    def _acknowledged(self, result: None, delivery: IBrokerDelivery) -> None:
+        self._claims.acknowledged(delivery)
 
     def _not_acknowledged(self, failure: Failure, delivery: IBrokerDelivery) -> None:
         failure.trap(NotDurable)

@@ -96,7 +96,8 @@ class Reader:
         reply = bridge.reply_channel
         self._reply_topic = _compiled(None if reply is None else reply.topic)
         self._scope = f"bridge {bridge.name}"
-        self._fixed: dict[str, Any] = {"tenant": bridge.tenant, "timeout": bridge.timeout}
+        # Each result would wait on the disk for its expiry, where nothing asks for it.
+        self._fixed: dict[str, Any] = {"tenant": bridge.tenant, "timeout": bridge.timeout, "keeps_result": False}
         self._fixed = {name: value for name, value in self._fixed.items() if value is not None}
         if bridge.priority is not None:
             self._fixed["priority"] = Priority(bridge.priority)
@@ -125,8 +126,8 @@ class Reader:
         submission = self._placed(self.addressing.addressed(submission))
         if submission.coalescing is not None:
             submission = scoped(submission)
-        if not follow_ups and submission.reply_to is None:
-            submission = replace(submission, keeps_result=False)  # each would wait on the disk for its expiry
+        if follow_ups or submission.reply_to is not None:
+            submission = replace(submission, keeps_result=True)
         identity = content.identity or about.message_id or about.identity
         certain = identity is not None and identity != about.identity
         claim = None

@@ -19,12 +19,17 @@ OWN_BYTES = 2048
 """More than an envelope has of its own: its members and their names, and what frames up to 100 headers."""
 
 
+def may_exceed(received: int, limit: int) -> bool:
+    """Whether what was read from ``received`` bytes can make a message of more than ``limit`` bytes at all."""
+    return GROWTH * received + OWN_BYTES > limit
+
+
 def check_size(submission: Submission, received: int, limit: int) -> None:
     """`MessageTooLarge` where the message of ``submission`` is longer than ``limit`` bytes.
 
     ``received`` is how many bytes it was read from, header fields that are kept included.
     """
-    if GROWTH * received + OWN_BYTES <= limit:
+    if not may_exceed(received, limit):
         return
     size = request_size(submission)
     if size > limit:
