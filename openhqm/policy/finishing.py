@@ -5,9 +5,10 @@ from __future__ import annotations
 
 COMPLETION = "OpenHQM-Complete-Token"
 """The header field with the token, from the gateway to the target and back."""
+LATER_STATUS = 202
 _LATER = b"later"
 
 
-def finishes_later(status: int, finish: bytes | None) -> bool:
-    """Whether an answer says so: 202, with ``OpenHQM-Finish: later``."""
-    return status == 202 and finish is not None and finish.strip().lower() == _LATER
+def finishes_later(finish: bytes | None) -> bool:
+    """Whether an answer with `LATER_STATUS` says so: by ``OpenHQM-Finish: later``, whose value this is."""
+    return finish is not None and finish.strip().lower() == _LATER

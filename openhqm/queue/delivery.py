@@ -72,15 +72,16 @@ class Delivery:
         self.lease_end = lease_end
         self.revoked: Deferred[str] = Deferred()
         self._steps = steps
+        self._is_settled = False  # or it is being settled just now
         self._closed: DeliveryClosed | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether it can be settled: it was not, and is not being settled just now."""
-        return self._closed is None
+        return not self._is_settled and self._closed is None
 
     def extend(self) -> None:
-        if self._closed is None:
+        if self.is_open:
             self.lease_end = self._steps.clock.seconds() + self._steps.lease
             self._steps.extend(self)
 
@@ -106,9 +107,9 @@ class Delivery:
         return self._settle(lambda: self._steps.end(self, reply, letter))
 
     def _settle(self, step: Callable[[], Deferred[T]]) -> Deferred[T]:
-        if self._closed is not None:
-            return fail(self._closed)
-        self._closed = AlreadySettled(self.request.correlation_id)
+        if not self.is_open:
+            return fail(self._closed or AlreadySettled(self.request.correlation_id))
+        self._is_settled = True
         try:
             settled = step()
         except Exception:
@@ -124,17 +125,17 @@ class Delivery:
             self._closed = failure.value
             self._steps.closed(self)
         else:  # nothing of it was stored: it can be settled again
-            self._closed = None
+            self._is_settled = False
         return failure
 
     def revoke(self, reason: str) -> None:
         """The work is in vain; settling is still allowed, and takes the message away."""
-        if not self.revoked.called and self._closed is None:
+        if not self.revoked.called and self.is_open:
             self.revoked.callback(reason)
 
     def lose(self, reason: str = "lease lost") -> bool:
         """The lease is over: another delivery may have the request. False: it is being settled, which decides."""
-        if self._closed is not None:
+        if not self.is_open:
             return False
         self._closed = LeaseLost(self.request.correlation_id)
         self._steps.closed(self)

@@ -14,7 +14,7 @@ from openhqm.http1.calls import Fetched
 from openhqm.http1.client import IFetch
 from openhqm.http1.failures import NotConnected, of_tls
 from openhqm.policy.fields import Document
-from openhqm.policy.finishing import COMPLETION, finishes_later
+from openhqm.policy.finishing import COMPLETION, LATER_STATUS, finishes_later
 from openhqm.policy.forwarding import IDEMPOTENCY_KEY, Target, TargetRequest, is_plain, reply_fields, target_request
 from openhqm.policy.outcome import Verdict, judge
 from openhqm.policy.redrive import first_id
@@ -142,7 +142,7 @@ class Egress:
         status = fetched.status
         answer = as_response(fetched, method == "HEAD" or status == 304)
         if 200 <= status < 300:
-            if COMPLETION in told and finishes_later(status, fetched.field(b"openhqm-finish")):
+            if status == LATER_STATUS and COMPLETION in told and finishes_later(fetched.field(b"openhqm-finish")):
                 return FinishedLater(status, {})
             return answer
         summary = f"{self._target.name} answered {status}"

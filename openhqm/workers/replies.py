@@ -52,8 +52,7 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES, keeps_re
     Where not ``keeps_result``, ``answer`` is checked the same, and only its status code is in the reply.
     """
     try:
-        made = _completed(reply, answer, most)
-        return made if keeps_result else replace(made, result=None, body=None, headers={})
+        return _completed(reply, answer, most, keeps_result)
     except (UnusableAnswer, MemoryError):
         raise
     except ValueError as error:
@@ -62,7 +61,7 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES, keeps_re
         raise UnusableAnswer(f"the handler's answer breaks when it is read: {describe(error)}") from error
 
 
-def _completed(reply: Reply, answer: Any, most: int) -> Reply:
+def _completed(reply: Reply, answer: Any, most: int, keeps_result: bool) -> Reply:
     if isinstance(answer, CheckedResponse):
         status_code, headers, text, body = answer.status_code, answer.headers, answer.text, answer.body
     else:
@@ -77,6 +76,8 @@ def _completed(reply: Reply, answer: Any, most: int) -> Reply:
             raise UnusableAnswer(f"the handler returned a body that is not bytes but {type(response.body).__name__}")
     if len(body or text or b"") > most:
         raise UnusableAnswer(f"the handler's answer is larger than {most} bytes")
+    if not keeps_result:
+        return replace(reply, status_code=status_code)
     return replace(reply, result=text, body=body, status_code=status_code, headers=headers)
 
 
