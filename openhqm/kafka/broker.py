@@ -25,9 +25,9 @@ from openhqm.interfaces.broker import (
 )
 from openhqm.kafka.client import common
 from openhqm.kafka.consuming import Member
-from openhqm.kafka.errors import UNREACHABLE, describe, refuses
+from openhqm.kafka.errors import STOPPED, UNREACHABLE, describe, refuses
 from openhqm.kafka.lag import Lag
-from openhqm.kafka.producing import STOPPED, Producing
+from openhqm.kafka.producing import Producing
 from openhqm.kafka.reaching import Files, Reachable
 from openhqm.kafka.resets import Dropped
 from openhqm.kafka.subscription import KafkaSubscription
@@ -142,6 +142,7 @@ class KafkaBroker:
         closing = [each.close(STOPPED) for each in list(self._subscriptions)]
         await DeferredList(closing, consumeErrors=True)
         await self._link.stop()
+        self._topics.stop()
         if not was_stopped:
             await self._producing.stop(self._threads.run)
             await self._threads.run(self._lag.close)
@@ -244,7 +245,8 @@ class KafkaBroker:
     def _not_told(self, failure: Any, subscription: KafkaSubscription) -> None:
         """It is looked again with the next connection, or in a while."""
         failure.trap(NotDurable)
-        self._reactor.callLater(1.0, self._look_whether_there, subscription)
+        if not self._stopped:
+            self._reactor.callLater(1.0, self._look_whether_there, subscription)
 
     def group_of(self, channel: str) -> str:
         """The consumer group of a channel."""

@@ -9,6 +9,7 @@ from typing import Any
 from openhqm.errors import Complaint, ConfigurationError, NotDurable, how_to_install
 from openhqm.interfaces.broker import ChannelMissing
 
+STOPPED = "the client was stopped"
 MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID"})
 REFUSED_AT_ONCE = frozenset({"_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
 """The broker was reached and does not let us in: waiting longer says no more."""

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import Message
-from openhqm.kafka.errors import describe, outcome
+from openhqm.kafka.errors import STOPPED, describe, outcome
 from openhqm.kafka.messages import to_record
 
 POLL_SECONDS = 0.1
@@ -31,7 +31,6 @@ LINGER_MILLISECONDS = 1
 HEADERS_BYTES = 48 * 1024
 """What a message may have besides its body."""
 MOST_WAITING = 100_000
-STOPPED = "the client was stopped"
 
 
 class Batch:

@@ -10,7 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredList, fail
 
 from openhqm.errors import NotDurable
-from openhqm.kafka.errors import MISSING, describe, name_of
+from openhqm.kafka.errors import MISSING, STOPPED, describe, name_of
 from openhqm.runtime.deferreds import deferred
 
 ANSWER_SECONDS = 5.0
@@ -40,6 +40,7 @@ class Topics:
         self._properties = dict(properties)
         self._reactor = reactor
         self._admin: Any = None
+        self._waiting: set[Deferred[Any]] = set()
         self.brokers = 1
         """How many the cluster has, as far as we were told."""
 
@@ -48,6 +49,11 @@ class Topics:
         from confluent_kafka.admin import AdminClient
 
         self._admin = AdminClient(self._properties)
+
+    def stop(self) -> None:
+        """Those who wait for an answer are told that none comes."""
+        for answer in list(self._waiting):
+            answer.errback(NotDurable(STOPPED))
 
     @deferred
     async def probe(self) -> None:
@@ -133,6 +139,11 @@ class Topics:
 
     def _answer(self, future: Any) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
+        self._waiting.add(answer)
+
+        def forget(result: Any) -> Any:
+            self._waiting.discard(answer)
+            return result
 
         def answered() -> None:
             if answer.called:
@@ -145,7 +156,7 @@ class Topics:
                 answer.callback(result)
 
         future.add_done_callback(lambda _: self._reactor.callFromThread(answered))
-        return answer
+        return answer.addBoth(forget)
 
 
 class KafkaFailure(NotDurable):

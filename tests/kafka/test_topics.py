@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import Future
+from types import SimpleNamespace
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.kafka.topics import Topic, look_at
+from openhqm.errors import NotDurable
+from openhqm.kafka.topics import Topic, Topics, look_at
 
 DAY = 24 * 3_600_000
 
@@ -45,6 +49,21 @@ class SettingsOfATopicTests(SynchronousTestCase):
             fault, warnings = self.look(**{"min_insync_replicas": "2", **values})  # type: ignore[arg-type]
             self.assertIsNone(fault)
             self.assertIn(text, warnings)
+
+
+class StoppedTests(SynchronousTestCase):
+    """`Topics`"""
+
+    def test_stopped(self) -> None:
+        """Those who wait for an answer when the client is stopped are told so, and no timer is left."""
+        clock = Clock()
+        topics = Topics({}, clock)
+        topics._admin = SimpleNamespace(describe_topics=lambda asked, **more: {"a": Future()})
+        asking = topics.find("a"), topics.made_again({"a": "id"})
+        topics.stop()
+        self.assertIn("was stopped", self.failureResultOf(asking[0], NotDurable).value.reason)
+        self.assertEqual(self.successResultOf(asking[1]), [])
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class FencedTests(SynchronousTestCase):
