@@ -44,6 +44,7 @@ SECONDS: Mapping[str, int] = {
     "tests.ingress.test_idempotency_kills": 12,
     "tests.ingress.test_key_sets": 5,
     "tests.ingress.test_tls": 36,
+    "tests.ingress.test_clients": 5,
     "tests.ingress.test_wrong_logins": 5,
     "tests.ingress.test_web_sockets": 70,
     "tests.ingress.test_as_it_came": 8,

@@ -50,12 +50,13 @@ def contradictions(settings: Settings, products: Products, has_door: bool = True
         found.append(("server.max_buffered_bytes", "must not be less than server.max_body_bytes"))
     if server.proxy_protocol and not server.trusted_proxies:
         found.append(("server.trusted_proxies", "is missing: server.proxy_protocol needs the addresses of the proxies"))
-    if server.trusted_proxies and not settings.proxy.sidecar.enabled and not server.proxy_protocol:
+    limits = settings.rate_limit.requests is not None or settings.auth.type not in (None, "none") or settings.hooks
+    if server.trusted_proxies and not (settings.proxy.sidecar.enabled or server.proxy_protocol or limits):
         found.append(
             (
                 "server.trusted_proxies",
-                "has no effect, because X-Forwarded-* is for the application behind a sidecar: "
-                "leave it out, or set proxy.sidecar or server.proxy_protocol",
+                "has no effect: it says whose X-Forwarded-* is believed, for rate_limit, auth, hooks and the "
+                "application behind a sidecar. Leave it out, or set one of those",
             )
         )
     found += _about_endpoints(settings)

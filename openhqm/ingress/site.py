@@ -10,11 +10,13 @@ from openhqm.config.model import Settings
 from openhqm.delivery.ending_streams import EndingStreams
 from openhqm.delivery.streams import EventStreams
 from openhqm.http1.access import AccessLog
+from openhqm.http1.admission import Admit
 from openhqm.http1.rules import always_own
 from openhqm.http1.send_budget import SendBudget
 from openhqm.http1.site import HTTP1Site
 from openhqm.ingress.admission import Admission
 from openhqm.ingress.authentication import Authentication
+from openhqm.ingress.clients import Clients
 from openhqm.ingress.common_limits import CommonLimits
 from openhqm.ingress.dead_letters import DeadLetters
 from openhqm.ingress.door import Door
@@ -26,6 +28,7 @@ from openhqm.ingress.rate_limiting import make_limiter
 from openhqm.ingress.routes import Routes
 from openhqm.ingress.sidecar import Sidecar
 from openhqm.ingress.web_sockets import WebSockets
+from openhqm.policy.proxying import TrustedProxies
 from openhqm.queue.backend import CountTaken
 
 
@@ -57,10 +60,15 @@ def make_site(
         door, streams, ending_streams, reactor, server.max_body_bytes, metrics.open_sockets.set, access, cors, limiter
     )
     fast_path = web_sockets.fast_path(FastPath(door, streams, access, cors, limiter, ending_streams))
+    whole = fast_path if sidecar is None else sidecar.fast_path(fast_path)
+    admit: Admit = Admission(settings.own_paths(), access, cors, limiter, hooks)
+    if server.trusted_proxies:
+        clients = Clients(TrustedProxies(server.trusted_proxies))
+        whole, admit = clients.fast_path(whole), clients.admit(admit)
     site = HTTP1Site(
         routes.resource(server.tls.hsts_seconds),
         reactor,
-        fast_path if sidecar is None else sidecar.fast_path(fast_path),
+        whole,
         refused,
         server.max_body_bytes,
         None if sidecar is None else sidecar.select_sink,
@@ -69,6 +77,6 @@ def make_site(
         note,
         always_own if sidecar is None else sidecar.is_own,
         send_budget,
-        Admission(settings.own_paths(), access, cors, limiter, hooks),
+        admit,
     )
     return site, web_sockets, CommonLimits(count_taken, reactor, () if limiter is None else limiter.limits)

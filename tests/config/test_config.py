@@ -910,10 +910,11 @@ class ContradictionsTests(ConfigCase):
             self.assertEqual(self.complaint(f"server: {{prefix: {bad}}}").key, "server.prefix")
 
     def test_trusted_proxies(self) -> None:
-        """Proxies are addresses and networks, and they are trusted for an application behind the sidecar only."""
+        """Proxies are addresses and networks, and refused where nothing asks whose word they pass on."""
         sidecar = "proxy: {sidecar: {enabled: true, upstream: 'http://localhost:8080'}}\n"
         good = "server: {trusted_proxies: [10.0.0.0/8, '::1', unix]}"
         self.assertEqual(len(self.load(sidecar + good).server.trusted_proxies), 3)
+        self.assertEqual(len(self.load(f"rate_limit: {{requests: 1}}\n{good}").server.trusted_proxies), 3)
         for text in (good, sidecar + "server: {trusted_proxies: [10.0.0.1/8]}"):
             self.assertEqual(self.complaint(text).key, "server.trusted_proxies")
 
