@@ -22,7 +22,7 @@ class WebRequest(Request):
             self.requestHeaders.addRawHeader(name, value)
         self.content = BytesIO(request.body)
         self.admitted = request.admitted
-        self.client = request.connection
+        self.connection = request.connection
         if not keep_alive:
             self.disable_keep_alive()
 

@@ -77,7 +77,7 @@ class _Exact(Resource):
         if self._access is not None:
             role = role_for(request.method, route or b"")
             refusal, request.caller = self._access.check(
-                role, request.uri, credentials_in(_fields(request)), request.client
+                role, request.uri, credentials_in(_fields(request)), request.connection
             )
             if refusal is not None:
                 return send(request, refusal)
@@ -268,7 +268,7 @@ class Routes:
         body, fields = request.content.read(), tuple(_fields(request))
         self._limit(request, 1, len(body), self._hooks.tenant(name))
         query = request.uri.partition(b"?")[2]
-        return send(request, await self._hooks.accept(name, body, fields, request.client, query))
+        return send(request, await self._hooks.accept(name, body, fields, request.connection, query))
 
     @app.route("/health", methods=["GET"])
     @deferred
@@ -332,7 +332,7 @@ class Routes:
         """Count so many submissions of the caller, and tell it what is left. `HTTPProblem` 429 where it is too many."""
         if self._limiter is None:
             return
-        refusal, told = self._limiter.take(request.caller, request.client, count, size, tenant, request.admitted)
+        refusal, told = self._limiter.take(request.caller, request.connection, count, size, tenant, request.admitted)
         if refusal is not None:
             raise refusal.error()
         for name, value in told:
