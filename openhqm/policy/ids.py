@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from functools import lru_cache
 from hashlib import blake2b
 
 NUMBER_BITS = 56
@@ -25,22 +24,18 @@ _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 
 
 class CorrelationIds:
-    """Turns numbers below 2**56 into ids and back, under a secret of at least 16 bytes.
+    """Turns numbers below 2**56 into ids and back, under a secret of at least 16 bytes."""
 
-    The latest ``remembered`` ids are not made again: for where each is asked for several times, one soon after another.
-    """
-
-    def __init__(self, secret: bytes, remembered: int = 0) -> None:
+    def __init__(self, secret: bytes) -> None:
         if len(secret) < 16:
             raise ValueError("the secret for correlation ids must have at least 16 bytes")
         secret = blake2b(secret, digest_size=64).digest()
         self._check = blake2b(key=secret, digest_size=9, person=b"openhqm-check")
         self._mask = blake2b(key=secret, digest_size=7, person=b"openhqm-mask")
         self._finish = blake2b(key=secret, digest_size=24, person=b"openhqm-finish")
-        self.issue = self._issue if not remembered else lru_cache(remembered)(self._issue)
-        """The id of a number: the same one every time."""
 
-    def _issue(self, number: int) -> str:
+    def issue(self, number: int) -> str:
+        """The id of ``number``: the same one every time."""
         # Written out, for each accepted request pays for it.
         digest = self._check.copy()
         digest.update(number.to_bytes(7, "big"))

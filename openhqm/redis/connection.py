@@ -33,8 +33,6 @@ from openhqm.runtime.deferreds import deferred
 
 PROBE_SECONDS = 1.0
 MOST_LOSSES = 3
-REMEMBERED_IDS = 1024
-"""A request's id is made when it is accepted, and again when it is delivered, which mostly follows at once."""
 FORGOTTEN = (
     "Redis has forgotten everything since this process began: its data were lost or flushed. The requests accepted "
     "before are gone. Restart every openhqm process to go on with the data that are there now"
@@ -276,7 +274,7 @@ class Redis:
 
     def _recognise(self, secret: bytes, number: int, witness: bytes) -> None:
         if self._secret is None:
-            self._secret, self._ids, self._witness = secret, CorrelationIds(secret, REMEMBERED_IDS), witness
+            self._secret, self._ids, self._witness = secret, CorrelationIds(secret), witness
         elif secret != self._secret:
             self._forget_all()
         elif number < self._seen:
