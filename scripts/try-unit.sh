@@ -70,7 +70,9 @@ answers() {
     [[ $(curl -sS "localhost:$port/api/v1/submit" -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '{"payload": "done"}') \
         == *'"result":"done"'* ]]
 }
-until_true 60 inside systemctl is-system-running --wait
+# Degraded: a unit of Debian's failed, which wants what there is only in a machine.
+booted() { [[ $(inside systemctl is-system-running) =~ ^(running|degraded)$ ]]; }
+until_true 60 booted
 inside systemd-sysusers
 inside systemd-tmpfiles --create
 inside systemd-analyze verify openhqm.service openhqm.socket
