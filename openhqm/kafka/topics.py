@@ -41,6 +41,7 @@ class Topics:
         self._reactor = reactor
         self._admin: Any = None
         self._waiting: set[Deferred[Any]] = set()
+        self._stopped = False
         self.brokers = 1
         """How many the cluster has, as far as we were told."""
 
@@ -51,7 +52,8 @@ class Topics:
         self._admin = AdminClient(self._properties)
 
     def stop(self) -> None:
-        """Those who wait for an answer are told that none comes."""
+        """Those who wait for an answer, or ask from now on, are told that none comes."""
+        self._stopped = True
         for answer in list(self._waiting):
             answer.errback(NotDurable(STOPPED))
 
@@ -138,6 +140,8 @@ class Topics:
         return answer.addTimeout(2 * ANSWER_SECONDS, self._reactor, _too_late)
 
     def _answer(self, future: Any) -> Deferred[Any]:
+        if self._stopped:
+            return fail(NotDurable(STOPPED))
         answer: Deferred[Any] = Deferred()
         self._waiting.add(answer)
 

@@ -55,7 +55,7 @@ class StoppedTests(SynchronousTestCase):
     """`Topics`"""
 
     def test_stopped(self) -> None:
-        """Those who wait for an answer when the client is stopped are told so, and no timer is left."""
+        """Those who wait for an answer when the client is stopped, or ask then, are told so, and no timer is left."""
         clock = Clock()
         topics = Topics({}, clock)
         topics._admin = SimpleNamespace(describe_topics=lambda asked, **more: {"a": Future()})
@@ -63,6 +63,7 @@ class StoppedTests(SynchronousTestCase):
         topics.stop()
         self.assertIn("was stopped", self.failureResultOf(asking[0], NotDurable).value.reason)
         self.assertEqual(self.successResultOf(asking[1]), [])
+        self.failureResultOf(topics.find("a"), NotDurable)
         self.assertEqual(clock.getDelayedCalls(), [])
 
 
