@@ -112,7 +112,7 @@ REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"admin": {"port": 0, "tls": {"cert": "a.pem"}}}, "admin.tls.key", "missing"),
     ({"admin": {"port": 0, "host": "0.0.0.0"}}, "admin.key", "127.0.0.1"),
     ({"server": {"proxy_protocol": True}}, "server.trusted_proxies", "addresses of the proxies"),
-    ({"server": {"trusted_proxies": ["10.0.0.1"]}}, "server.trusted_proxies", "server.proxy_protocol"),
+    ({"server": {"trusted_proxies": ["10.0.0.1"]}}, "server.trusted_proxies", "rate_limit"),
     ({"server": {"tls": TLS, "endpoints": ["unix:/tmp/a"]}}, "server.endpoints", "server.tls"),
     (
         {"server": {"tls": TLS, "endpoints": ["ssl:443:interface=127.0.0.1"]}},
