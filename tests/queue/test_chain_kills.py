@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from openhqm.messages import Acceptance, Child, IdempotencyClaim, Reply, Status, Submission
@@ -108,17 +108,7 @@ class KilledTests:
                 await world.accept()
                 await end(world)
 
-            told = Deferred.fromCoroutine(live())
-            await DeferredList([told, life.died], fireOnOneCallback=True, fireOnOneErrback=True)
-            done = not life.died.called
-            told.addErrback(lambda failure: None)
-            told.cancel()
-            if hasattr(bench, "run_commit"):
-                del bench.run_commit
-            await maybeDeferred(bench.crash)
-            if hasattr(bench, "instance"):  # the turn of a process that is gone ends by Redis's own clock, which stands
-                redis = bench.instance.redis
-                await redis.command("DEL", f"{redis.prefix}recovering")
+            done = await life.lived(live())
             try:
                 await self._another_life(world, end, status)
             except Exception as error:

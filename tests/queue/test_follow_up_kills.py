@@ -7,7 +7,7 @@ answered, under the same key, and another process goes on.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -44,6 +44,7 @@ class Life:
     def __init__(self, bench: Any, last: int, after: bool) -> None:
         self.died: Deferred[None] = Deferred()
         self.steps: list[str] = []
+        self._bench = bench
         self._last = last
         self._after = after
         if hasattr(bench, "run_commit"):
@@ -63,6 +64,21 @@ class Life:
         broker = getattr(bench, "broker", None) or getattr(getattr(bench, "instance", None), "broker", None)
         if broker is not None:
             broker.step = self.step
+
+    async def lived(self, doing: Coroutine[Any, Any, None]) -> bool:
+        """Whether the process had done this before its last step. It is gone then, in any case."""
+        told = Deferred.fromCoroutine(doing)
+        await DeferredList([told, self.died], fireOnOneCallback=True, fireOnOneErrback=True)
+        done = not self.died.called
+        told.addErrback(lambda failure: None)
+        told.cancel()
+        if hasattr(self._bench, "run_commit"):
+            del self._bench.run_commit
+        await maybeDeferred(self._bench.crash)
+        if hasattr(self._bench, "instance"):  # the turn of a process that is gone ends by Redis's clock, which stands
+            redis = self._bench.instance.redis
+            await redis.command("DEL", f"{redis.prefix}recovering")
+        return done
 
     def _claimed(self, answer: Any) -> Any:
         """A look at the outbox, which is a step where it has found something."""
@@ -292,17 +308,7 @@ class Killed(Endings):
                 await world.accept()
                 await end(world)
 
-            told = Deferred.fromCoroutine(live())
-            await DeferredList([told, life.died], fireOnOneCallback=True, fireOnOneErrback=True)
-            done = not life.died.called
-            told.addErrback(lambda failure: None)
-            told.cancel()
-            if hasattr(bench, "run_commit"):
-                del bench.run_commit
-            await maybeDeferred(bench.crash)
-            if hasattr(bench, "instance"):  # the turn of a process that is gone ends by Redis's own clock, which stands
-                redis = bench.instance.redis
-                await redis.command("DEL", f"{redis.prefix}recovering")
+            done = await life.lived(live())
             try:
                 await self._ends(world, end, statuses)
             except Exception as error:
