@@ -84,9 +84,20 @@ class Base(TestCase):
         found: Depth = await self.do(self.bench.queue.depth(queue))
         return found
 
-    async def nothing_is_delivered(self) -> None:
-        waiting = self.bench.queue.receive(REQUESTS, 1)
-        await self.bench.pass_time(0.01)
+    async def receive_in_time(self, queue: str) -> IDelivery:
+        """A broker may have to make the channel first, and a process that crashed may have claimed the message."""
+        waiting = self.bench.queue.receive(queue, 1)
+        for seconds in (1, *[8] * 5):
+            if waiting.called:
+                break
+            await self.bench.pass_time(seconds)
+        delivery: IDelivery
+        (delivery,) = await self.do(waiting)
+        return delivery
+
+    async def nothing_is_delivered(self, queue: str = REQUESTS, seconds: float = 0.01) -> None:
+        waiting = self.bench.queue.receive(queue, 1)
+        await self.bench.pass_time(seconds)
         self.assertNoResult(waiting)
         waiting.cancel()
         await self.refused(waiting, CancelledError)

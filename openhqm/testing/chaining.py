@@ -44,22 +44,11 @@ class Chaining(Base):
         return found
 
     async def next_one(self) -> IDelivery:
-        """The step that is delivered next; a process that crashed may have claimed it."""
-        waiting = self.bench.queue.receive(STEPS, 1)
-        for seconds in (1, *[8] * 5):
-            if waiting.called:
-                break
-            await self.bench.pass_time(seconds)
-        delivery: IDelivery
-        (delivery,) = await self.do(waiting)
-        return delivery
+        """The step that is delivered next."""
+        return await self.receive_in_time(STEPS)
 
     async def none_is_next(self) -> None:
-        waiting = self.bench.queue.receive(STEPS, 1)
-        await self.bench.pass_time(1)
-        self.assertNoResult(waiting)
-        waiting.cancel()
-        await self.refused(waiting, CancelledError)
+        await self.nothing_is_delivered(STEPS, 1)
 
     async def none_is_delivered(self) -> None:
         """The request has ended. For a worker that cannot know that, this is where it works in vain."""

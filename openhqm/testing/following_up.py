@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from twisted.internet.defer import CancelledError
-
 from openhqm.errors import AlreadyEnded
 from openhqm.interfaces import IDelivery
 from openhqm.messages import Acceptance, IdempotencyClaim, Priority, Status, Submission
@@ -25,22 +23,10 @@ class FollowingUp(Base):
         return found
 
     async def follow_up(self) -> IDelivery:
-        waiting = self.bench.queue.receive(FOLLOW_UPS, 1)
-        # A broker may have to make the channel first, and a process that crashed may have claimed the follow-up.
-        for seconds in (1, *[8] * 5):
-            if waiting.called:
-                break
-            await self.bench.pass_time(seconds)
-        delivery: IDelivery
-        (delivery,) = await self.do(waiting)
-        return delivery
+        return await self.receive_in_time(FOLLOW_UPS)
 
     async def no_follow_up(self) -> None:
-        waiting = self.bench.queue.receive(FOLLOW_UPS, 1)
-        await self.bench.pass_time(0.01)
-        self.assertNoResult(waiting)
-        waiting.cancel()
-        await self.refused(waiting, CancelledError)
+        await self.nothing_is_delivered(FOLLOW_UPS)
 
     async def no_second_follow_up(self) -> None:
         """For a worker that cannot know what has ended, this is where it works in vain."""
