@@ -36,6 +36,10 @@ MOST_LOOKED_AT = 1000
 MOST_COUNTED = 100_000  # at the start, before the first request
 PORTION = 5_000  # keys, in an operation of a sweep
 _CURSORS = "SELECT channel, cursor FROM channels WHERE channel BETWEEN ? AND ?"
+_FRESH = (
+    "SELECT m.key, m.body, e.key IS NOT NULL FROM messages m LEFT JOIN endings e ON e.key = m.key"
+    " WHERE m.key > ? AND m.key <= ? ORDER BY m.key LIMIT ?"
+)
 _IS_DUE = "SELECT 1 FROM inflight WHERE queue = ? AND rank = ? AND due <= ? LIMIT 1"
 NEVER = float("inf")
 MAX_KEY = 2**63 - 1
@@ -206,8 +210,6 @@ class QueueRows:
                 rows += fresh
                 if more:
                     look_again = now
-        for key, attempt, _ in rows:
-            self._results.note_event(connection, key, "processing", {"attempt": attempt})
         if len(rows) < most:
             look_again = min(look_again, self._next_due(connection))
         return rows, look_again
@@ -247,6 +249,7 @@ class QueueRows:
                 connection.execute("DELETE FROM inflight WHERE key = ?", (key,))
             else:
                 connection.execute("UPDATE inflight SET attempt = ?, due = NULL WHERE key = ?", (attempt, key))
+                self._results.note_event(connection, key, "processing", {"attempt": attempt})
                 rows.append((key, attempt, body))
         return rows
 
@@ -259,18 +262,16 @@ class QueueRows:
         rows: list[Row] = []
         cursor = before
         looked_at = 0
-        for key, body in connection.execute(
-            "SELECT key, body FROM messages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
-            (before, last_key(channel), MOST_LOOKED_AT),
-        ):
-            cursor = key
+        for cursor, body, ended in connection.execute(_FRESH, (before, last_key(channel), MOST_LOOKED_AT)):
             looked_at += 1
-            if not self._results.has_ended(connection, key):
-                rows.append((key, 1, body))
+            if not ended:
+                rows.append((cursor, 1, body))
                 if len(rows) == most:
                     break
-        for key, attempt, _ in rows:
-            connection.execute("INSERT INTO inflight VALUES (?, ?, ?, ?, NULL)", (key, self.number, rank, attempt))
+        if rows:
+            values = [(key, self.number, rank) for key, _, _ in rows]
+            connection.executemany("INSERT INTO inflight VALUES (?, ?, ?, 1, NULL)", values)
+            self._results.note_first_attempts(connection, [key for key, _, _ in rows])
         if cursor != before:
             connection.execute("UPDATE channels SET cursor = ? WHERE channel = ?", (cursor, channel))
             self._passed(connection, rank, before, cursor, looked_at)

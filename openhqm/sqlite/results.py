@@ -44,6 +44,8 @@ _FIND = (
     " LEFT JOIN events v ON v.key = m.key AND e.key IS NULL AND v.type <> 'progress'"
     " WHERE m.key = ? ORDER BY v.number DESC LIMIT 1"
 )
+_NOTE = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
+_LAST_NUMBERS = "SELECT key, max(number) FROM events WHERE key BETWEEN ? AND ? GROUP BY key"
 
 
 @implementer(IResultStore)
@@ -139,16 +141,32 @@ class SqliteResults:
         if type == "progress":
             check_progress(number, text)
         event = Event(number, type, self._clock.seconds() if at is None else at, detail)
-        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (key, number, type, event.at, text))
+        connection.execute(_NOTE, (key, number, type, event.at, text))
         self._file.after_commit(lambda: self._tell(key, event))
         if type != "progress":
             self.children.happened(connection, key, type, detail, event.at)
 
+    def note_first_attempts(self, connection: apsw.Connection, keys: Sequence[int]) -> None:
+        """The first attempt begins at each of these requests, whose keys ascend: as `note_event`, in less time."""
+        now, detail = self._clock.seconds(), {"attempt": 1}
+        text = msgspec.json.encode(detail)
+        earlier = dict(fetch_all(connection, _LAST_NUMBERS, (keys[0], keys[-1])))  # of progress from outside
+        numbers = [(key, earlier.get(key, 1) + 1) for key in keys]
+        connection.executemany(_NOTE, [(key, number, "processing", now, text) for key, number in numbers])
+        for key in keys:
+            self.children.happened(connection, key, "processing", detail, now)
+
+        def tell() -> None:
+            if self._watchers:
+                for key, number in numbers:
+                    self._tell(key, Event(number, "processing", now, detail))
+
+        self._file.after_commit(tell)
+
     def note_step(self, connection: apsw.Connection, key: int, type: str, detail: dict[str, Any], at: float) -> None:
         """Add what has happened to one of its steps to the history of a request."""
         event = Event(self._last_number(connection, key) + 1, type, at, detail)
-        values = (key, event.number, type, at, msgspec.json.encode(detail))
-        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", values)
+        connection.execute(_NOTE, (key, event.number, type, at, msgspec.json.encode(detail)))
         self._file.after_commit(lambda: self._tell(key, event))
 
     def note_ending(self, connection: apsw.Connection, key: int, reply: Reply) -> bool:

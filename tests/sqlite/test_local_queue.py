@@ -120,3 +120,39 @@ class StoppingTests(SynchronousTestCase):
         bench.turn()
         (delivery,) = self.successResultOf(waiting)
         self.assertEqual(delivery.attempt, 1)
+
+
+class FetchTests(SynchronousTestCase):
+    """What one fetch finds"""
+
+    def setUp(self) -> None:
+        self.bench = SqliteBench()
+        self.addCleanup(self.bench.close)
+
+    def test_histories(self) -> None:
+        """Each request has its own history, also what came before its first attempt, and who watches it is told."""
+        ids = []
+        for number in range(4):
+            accepted = self.bench.queue.accept(Submission(b"%d" % number), None)
+            self.bench.turn()
+            ids.append(self.successResultOf(accepted).correlation_id)
+        self.bench.store.progress(ids[1], {"percent": 1})
+        self.bench.store.cancel(ids[2])
+        self.bench.turn()
+        heard: list[tuple[str, int, str, object]] = []
+        for id in ids:
+            self.bench.store.watch(id, lambda event, id=id: heard.append((id, event.number, event.type, event.detail)))
+        fetched = self.bench.queue.receive(REQUESTS, 4)
+        self.bench.turn()
+        deliveries = self.successResultOf(fetched)
+        self.assertEqual([each.request.correlation_id for each in deliveries], [ids[0], ids[1], ids[3]])
+        first = {"attempt": 1}
+        self.assertEqual(
+            heard,
+            [(ids[0], 2, "processing", first), (ids[1], 3, "processing", first), (ids[3], 2, "processing", first)],
+        )
+        for number, id in enumerate(ids):
+            events = self.successResultOf(self.bench.store.history(id, 0))
+            self.assertEqual([each.number for each in events], list(range(1, len(events) + 1)))
+            expected = [["processing"], ["progress", "processing"], ["cancelled"], ["processing"]][number]
+            self.assertEqual([each.type for each in events], ["pending", *expected])
