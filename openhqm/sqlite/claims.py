@@ -15,31 +15,51 @@ from openhqm.queue.limits import no_repeat
 from openhqm.sqlite.sql import fetch_one
 from openhqm.sqlite.waiting import Refused
 
+ClaimRow = tuple[IdempotencyClaim, tuple[bytes, bytes, int, float, float]]
+"""A claim, and its row in the table."""
+_TAKE = (
+    "INSERT INTO claims VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET fingerprint = excluded.fingerprint,"
+    " key = excluded.key, at = excluded.at, expires = excluded.expires WHERE expires <= excluded.at"
+)
+_HOLDER = "SELECT fingerprint, key, at FROM claims WHERE digest = ?"
+
+
+def row_of(claim: IdempotencyClaim, key: int, now: float) -> ClaimRow:
+    """With it, `take_claims` takes the idempotency key for the request ``key``."""
+    return claim, (_digest(claim), claim.fingerprint, key, now, now + claim.lifetime)
+
+
+def take_claims(
+    connection: apsw.Connection, ids: CorrelationIds, claims: Sequence[ClaimRow]
+) -> dict[int, Acceptance | Refused]:
+    """Take each idempotency key that is free.
+
+    What the others get, by their keys: the acceptance of the request that has it, or, where that is another request,
+    `IdempotencyConflict` as `Refused`.
+    """
+    before = connection.total_changes()
+    connection.executemany(_TAKE, [row for _, row in claims])
+    if connection.total_changes() - before == len(claims):  # as nearly always
+        return {}
+    earlier: dict[int, Acceptance | Refused] = {}
+    for claim, (digest, _, key, _, _) in claims:
+        fingerprint, first, at = fetch_one(connection, _HOLDER, (digest,))
+        if fingerprint != claim.fingerprint:
+            earlier[key] = Refused(IdempotencyConflict(claim.key))
+        elif first != key:
+            earlier[key] = Acceptance(ids.issue(first), at, replayed=True)
+    return earlier
+
 
 def take_claim(
     connection: apsw.Connection, ids: CorrelationIds, claim: IdempotencyClaim, key: int, now: float
 ) -> Acceptance | Refused | None:
-    """Take the idempotency key for ``key``; the acceptance of the request that has it, if there is one.
-
-    `IdempotencyConflict` where that is another request, `QueueFull` where there is none, and the claim is for repeats
-    only: both as `Refused`.
-    """
-    digest = _digest(claim)
-    known = fetch_one(
-        connection, "SELECT fingerprint, key, at FROM claims WHERE digest = ? AND expires > ?", (digest, now)
-    )
-    if known is None:
-        if claim.repeats_only:
-            return Refused(no_repeat())
-        connection.execute(
-            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)",
-            (digest, claim.fingerprint, key, now, now + claim.lifetime),
-        )
-        return None
-    fingerprint, first, at = known
-    if fingerprint != claim.fingerprint:
-        return Refused(IdempotencyConflict(claim.key))
-    return Acceptance(ids.issue(first), at, replayed=True)
+    """As `take_claims` for one; None: it is taken. `QueueFull`, too, where it was free and is for repeats only."""
+    earlier = take_claims(connection, ids, [row_of(claim, key, now)]).get(key)
+    if earlier is None and claim.repeats_only:
+        drop_claim(connection, claim, key)
+        return Refused(no_repeat())
+    return earlier
 
 
 def drop_claim(connection: apsw.Connection, claim: IdempotencyClaim, key: int) -> None:

@@ -29,7 +29,7 @@ from openhqm.sqlite.patience import LOCKED, begin, begin_patiently
 from openhqm.sqlite.sealed_tables import open_seals, show_sealed
 from openhqm.sqlite.soundness import DAMAGE, Presence, check_files, check_pages, frames_in_log, torn_frames
 from openhqm.sqlite.sql import Reader, fetch_one
-from openhqm.sqlite.waiting import Operation, Refused, Waiting
+from openhqm.sqlite.waiting import Caller, Operation, Refused, Step, Waiting
 
 T = TypeVar("T")
 RunCommit = Callable[[Callable[[], None]], Deferred[None]]
@@ -152,6 +152,11 @@ class SqliteFile:
         Fires with its result once that is on disk. `NotDurable`: nothing of it is in the file.
         """
         done: Deferred[T] = Deferred()
+        self.write_for(done, operation)
+        return done
+
+    def write_for(self, done: Caller, operation: Operation[Any], step: Step | None = None) -> None:
+        """As `write`, which ``done`` is told of. ``step``: what it belongs to, where that is not the one under way."""
         if self._closing is not None or self._lock is None:
             done.errback(NotDurable("the database is closed"))
         elif self._damage is not None:
@@ -159,11 +164,10 @@ class SqliteFile:
         elif self.waiting.size >= MOST_WAITING:
             done.errback(NotDurable("too many writes wait for the disk", retry_after=1))
         else:
-            self.waiting.add(operation, done)
+            self.waiting.add(operation, done, step)
             if not self._committing and not self._scheduled:
                 self._scheduled = True
                 self._clock.callLater(self._wait, self._begin)
-        return done
 
     @property
     def committing(self) -> bool:
@@ -216,10 +220,10 @@ class SqliteFile:
                 connection.set_busy_timeout(0)
         return begin(self.connection)
 
-    def _transact(self, batch: list[tuple[Operation[Any], Deferred[Any]]]) -> None:
+    def _transact(self, batch: list[tuple[Operation[Any], Caller]]) -> None:
         """A transaction has begun: run the operations in it, and have it committed."""
         self._begun_in_thread = False
-        finished: list[tuple[Deferred[Any], Any]] = []
+        finished: list[tuple[Caller, Any]] = []
         try:
             finished = self._apply(batch)
         except STORAGE_ERRORS as error:
@@ -231,7 +235,7 @@ class SqliteFile:
             lambda failure: self._failed([done for done, _ in finished], failure.value, maybe_done=True),
         )
 
-    def _apply(self, batch: list[tuple[Operation[Any], Deferred[Any]]]) -> list[tuple[Deferred[Any], Any]]:
+    def _apply(self, batch: list[tuple[Operation[Any], Caller]]) -> list[tuple[Caller, Any]]:
         """Run the operations in the open transaction. One that fails by itself is left out of it."""
         self._after = []
         while True:
@@ -257,7 +261,7 @@ class SqliteFile:
         with self._in_use:
             self.connection.execute("COMMIT")
 
-    def _committed(self, finished: list[tuple[Deferred[Any], Any]]) -> None:
+    def _committed(self, finished: list[tuple[Caller, Any]]) -> None:
         """A commit to a file that was removed succeeds, and its rows are lost: so it must still be there afterwards.
 
         The thread of the commit does not look itself: it would wait for the interpreter's lock once more.
@@ -279,7 +283,7 @@ class SqliteFile:
                 done.callback(result) if type(result) is not Refused else done.errback(result.error)
         self._go_on()
 
-    def _failed(self, failed: list[Deferred[Any]], error: BaseException, maybe_done: bool = False) -> None:
+    def _failed(self, failed: list[Caller], error: BaseException, maybe_done: bool = False) -> None:
         """Disk full, or an I/O error: every write of this commit fails, and a probe finds out when it is over."""
         self._begun_in_thread = False
         self._roll_back()

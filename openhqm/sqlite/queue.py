@@ -199,15 +199,13 @@ class SqliteQueue:
         body = encode_request(Request(correlation_id, now, submission))
         acceptance = Acceptance(correlation_id, now)
         if (
-            claim is None
-            and due is None
+            plain
             and submission.timeout is None
-            and submission.coalescing is None
             and not follow_ups
-            and not children
+            and (claim is None or not claim.repeats_only)
             and not self._load.limits.any
         ):
-            accepted: Deferred[Any] = queue.rows.append(key, now, body, acceptance)
+            accepted: Deferred[Any] = queue.rows.append(key, now, body, acceptance, claim)
         else:
             adding = self._adding(submission, claim, follow_ups, children, queue, key, due, body, acceptance)
             accepted = self._file.write(adding)

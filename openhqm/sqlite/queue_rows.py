@@ -7,14 +7,14 @@ Everything that is given a connection runs inside an operation of `SqliteFile.wr
 from __future__ import annotations
 
 from functools import partial
-from typing import TypeVar
 
 import apsw
 from twisted.internet.defer import Deferred
 
-from openhqm.messages import Depth, Priority, Waiting
+from openhqm.messages import Acceptance, Depth, IdempotencyClaim, Priority, Waiting
 from openhqm.policy.shares import Shares
 from openhqm.sqlite.appends import INSERT, Appends
+from openhqm.sqlite.claims import row_of
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.schema import (
@@ -28,7 +28,6 @@ from openhqm.sqlite.schema import (
 )
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
-T = TypeVar("T")
 Row = tuple[int, int, bytes]
 """Key, attempt, body."""
 
@@ -53,7 +52,8 @@ class QueueRows:
         self._file = file
         self._shares = Shares(len(BY_PRIORITY))
         self._highest: dict[int, int] = {}
-        self._one_more = [partial(self._added, rank, 1) for rank in range(RANKS)]
+        self._appends: dict[int, Appends] = {}
+        self._more = [partial(self._added, rank) for rank in range(RANKS)]
         self._fresh: dict[int, int] = {}
         self._uncounted_to: dict[int, int] = {}
         self._none_older = 0.0
@@ -118,26 +118,18 @@ class QueueRows:
     def add(self, connection: apsw.Connection, key: int, at: float, body: bytes) -> None:
         """Add a message."""
         connection.execute(INSERT, (key, at, body))
-        self._file.after_commit(self._one_more[(key >> RUNNING_BITS) % RANKS])
+        self._file.after_commit(partial(self._more[(key >> RUNNING_BITS) % RANKS], 1))
 
-    def append(self, key: int, at: float, body: bytes, result: T) -> Deferred[T]:
-        """Add a message that needs nothing more. Fires with ``result`` once it is on disk; `NotDurable`.
-
-        Those that one step adds are one operation of the file.
-        """
-        step = self._file.waiting.step
-        if step is None:
-            return self._file.write(partial(self._append, key, at, body, result))
+    def append(
+        self, key: int, at: float, body: bytes, result: Acceptance, claim: IdempotencyClaim | None = None
+    ) -> Deferred[Acceptance]:
+        """Add a message that needs nothing more than its claim, if it has one. See `Appends.add`."""
+        taking = None if claim is None else row_of(claim, key, at)
         rank = (key >> RUNNING_BITS) % RANKS
-        appends: Appends | None = step.operations.get((self, rank))
-        if appends is None:
-            appends = step.operations[self, rank] = Appends(self._file, partial(self._added, rank))
-        return appends.add((key, at, body), result)
-
-    def _append(self, key: int, at: float, body: bytes, result: T, connection: apsw.Connection) -> T:
-        connection.execute(INSERT, (key, at, body))
-        self._file.after_commit(self._one_more[(key >> RUNNING_BITS) % RANKS])
-        return result
+        appends = self._appends.get(rank)
+        if appends is None or not appends.takes(key):
+            appends = self._appends[rank] = Appends(self._file, self._more[rank])
+        return appends.add((key, at, body), result, taking)
 
     def _added(self, rank: int, count: int) -> None:
         self._change(rank, count, MAX_KEY)  # a new key is above all those that were there at the start

@@ -5,14 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import apsw
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 Operation = Callable[[apsw.Connection], T]
+
+
+class Caller(Protocol):
+    """Who has asked for an operation: a `Deferred`, or what acts as one. ``called``: it needs not be told any more."""
+
+    @property
+    def called(self) -> bool: ...
+
+    def callback(self, result: Any, /) -> None: ...
+
+    def errback(self, error: Failure | BaseException, /) -> None: ...
 
 
 @attrs.frozen
@@ -29,11 +40,11 @@ class Refused:
 class Step:
     """What belongs into one transaction. ``size``: how much it has, an operation for many counted as many.
 
-    ``operations`` are those that the step has for many, by what they are for; their length is how many.
+    ``taken``: its transaction has begun, or is about to.
     """
 
     size: int = 0
-    operations: dict[Any, Any] = attrs.field(factory=dict)
+    taken: bool = False
 
 
 class Waiting:
@@ -44,17 +55,22 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self._entries: list[tuple[Operation[Any], Deferred[Any], Step | None]] = []
+        self._entries: list[tuple[Operation[Any], Caller, Step | None]] = []
         self.size = 0
         self.step: Step | None = None
 
-    def add(self, operation: Operation[T], done: Deferred[T]) -> None:
-        """One more operation."""
-        step = self.step
+    def add(self, operation: Operation[Any], done: Caller, step: Step | None = None) -> None:
+        """One more operation. ``step``: what it belongs to, where that is not the one under way."""
+        step = step or self.step
         self._entries.append((operation, done, step))
         self.size += 1
         if step is not None:
             step.size += 1
+
+    def one_more(self, step: Step) -> None:
+        """An operation of ``step`` has one more to do."""
+        self.size += 1
+        step.size += 1
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -63,12 +79,9 @@ class Waiting:
         try:
             yield
         finally:
-            further = sum(map(len, self.step.operations.values()))
-            self.step.size += further
-            self.size += further
             self.step = None
 
-    def take(self, most: int) -> list[tuple[Operation[Any], Deferred[Any]]]:
+    def take(self, most: int) -> list[tuple[Operation[Any], Caller]]:
         """About ``most`` for the next transaction; more where they belong together."""
         count = size = 0
         last: Step | None = None
@@ -77,6 +90,8 @@ class Waiting:
                 if size >= most:
                     break
                 size += 1 if step is None else step.size
+                if step is not None:
+                    step.taken = True
             last = step
             count += 1
         self.size -= size
