@@ -144,7 +144,7 @@ class KafkaBroker:
         await self._link.stop()
         self._topics.stop()
         if not was_stopped:
-            await self._producing.stop(self._threads.run)
+            await self._producing.stop()
             await self._threads.run(self._lag.close)
             self._threads.stop()
 
@@ -335,7 +335,7 @@ class KafkaBroker:
         self._producing = new
         for subscription in list(self._subscriptions):
             subscription.lose("the connection begins with other certificates")
-        await old.stop(self._threads.run)
+        await old.stop()
         await self._threads.run(self._lag.close)
 
     def _connect_producer(self) -> int:
@@ -394,6 +394,6 @@ class KafkaBroker:
         """An idempotent producer that cannot keep its order any more takes nothing: another one does."""
         self._log.error("the Kafka producer begins again: {reason}", reason=describe(error))
         old = self._producing
-        old.stop(self._threads.run).addErrback(lambda failure: None)
+        old.stop().addErrback(lambda failure: None)
         self._producing = old.again()
         self._producing.start()

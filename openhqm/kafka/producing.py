@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.kafka.test_producing,tests.kafka.test_contract -*-
 """Publishing: one producer, and what librdkafka says of each message.
 
-librdkafka calls back within ``poll``, once for each message. A thread that polls takes the interpreter from the reactor
-for each of these calls, and gives it back: with many callers that costs more than all the rest of publishing. So the
-reactor polls, without waiting: often while messages are under way, and else now and then, for errors.
+librdkafka calls back within ``poll`` and ``flush``, once for each message. A thread that is called back for each one
+takes the interpreter from the reactor, and gives it back: with many callers that costs more than all the rest of
+publishing. So a thread waits for the first outcome alone, and the reactor takes the others, without waiting.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -19,15 +20,13 @@ from openhqm.errors import NotDurable
 from openhqm.interfaces.broker import Message
 from openhqm.kafka.errors import STOPPED, describe, outcome
 from openhqm.kafka.messages import to_record
+from openhqm.runtime.threads import SerialThread
 
 POLL_SECONDS = 0.1
-"""How often the client is asked for errors while no message is under way."""
-SOONEST_SECONDS, LATEST_SECONDS = 0.001, 0.02
-"""How often it is asked while some are. The longer nothing comes, the less often."""
-SLOWER = 1.2
+"""How often the client is asked for errors, and how long the thread waits for an outcome at a time."""
 LINGER_AT_STOP = 1.0
-LINGER_MILLISECONDS = 1
-"""How long a message waits for others: with 64 callers the client has a quarter less to do, and Kafka four fifths."""
+LINGER_MILLISECONDS = 5
+"""How long a message waits for others where it is not sent before: the thread has all of a publish sent together."""
 HEADERS_BYTES = 48 * 1024
 """What a message may have besides its body."""
 MOST_WAITING = 100_000
@@ -52,8 +51,18 @@ class Batch:
             self.done.callback(self.outcomes)
 
 
+class _Reported(Exception):
+    """Raised where librdkafka calls back in the thread: it comes back from there, and keeps what else it has.
+
+    A client has one for all times: confluent-kafka 2.16 lets go of no exception that a callback has raised.
+    """
+
+
 class Producing:
-    """``seconds`` is how long a confirmation may take; ``erred`` is called in the reactor with errors of the client."""
+    """``seconds`` is how long a confirmation may take; ``erred`` is called in the reactor with errors of the client.
+
+    ``make_thread`` makes the thread that waits.
+    """
 
     def __init__(
         self,
@@ -62,8 +71,9 @@ class Producing:
         seconds: float,
         largest: int,
         erred: Callable[[Any], None],
+        make_thread: Callable[[Any, str], SerialThread] = SerialThread,
     ) -> None:
-        self._like = (properties, reactor, seconds, largest, erred)
+        self._like = (properties, reactor, seconds, largest, erred, make_thread)
         self._properties = {
             **properties,
             "acks": "all",
@@ -74,11 +84,13 @@ class Producing:
             "error_cb": lambda error: reactor.callFromThread(erred, error),
         }
         self._reactor = reactor
+        self._thread = make_thread(reactor, "kafka-producer")
+        self._waits_in: int | None = None
+        self._reported_one = _Reported()
         self._reports: deque[tuple[Batch, int, Any]] = deque()
         self._under_way = 0
-        self._pause = SOONEST_SECONDS
         self._timer: Any = None
-        self._is_soon = self._stopping = False
+        self._is_waiting = self._stopping = False
         self.producer: Any = None
 
     def again(self) -> Producing:
@@ -90,7 +102,7 @@ class Producing:
         from confluent_kafka import Producer
 
         self.producer = Producer(self._properties)
-        self._poll_in(POLL_SECONDS)
+        self._timer = self._reactor.callLater(POLL_SECONDS, self._look)
 
     def publish(self, channel: str, messages: Sequence[Message]) -> Deferred[Sequence[NotDurable | None]]:
         """As `IBroker.publish`. It never waits: what librdkafka has no room for is refused."""
@@ -110,9 +122,7 @@ class Producing:
                 said = error.args[0] if error.args and hasattr(error.args[0], "name") else None
                 refused = NotDurable(f"Kafka did not take the message: {describe(error)}")
                 batch.end(index, refused if said is None else outcome(said, channel))
-        if self._under_way and (not self._is_soon or self._pause > SOONEST_SECONDS):
-            self._pause = SOONEST_SECONDS
-            self._poll_in(self._pause)
+        self._wait()
         return batch.done
 
     def knows(self, channel: str, seconds: float) -> bool:
@@ -121,45 +131,60 @@ class Producing:
         has_leaders = all(each.leader >= 0 for each in found.partitions.values())
         return found.error is None and bool(found.partitions) and has_leaders
 
-    def stop(self, run: Callable[[Callable[[], None]], Deferred[None]]) -> Deferred[None]:
-        """Give up what is not confirmed, and end. Each message has an outcome before it fires.
-
-        ``run`` runs a function in a thread.
-        """
+    def stop(self) -> Deferred[None]:
+        """Give up what is not confirmed, and end. Each message has an outcome before it fires."""
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return succeed(None) if self.producer is None else run(self._give_up).addCallback(lambda _: self._deliver())
+        return succeed(None) if self.producer is None else self._thread.run(self._give_up).addCallback(self._given_up)
 
     def _give_up(self) -> None:
-        """In a thread."""
+        """In the thread."""
         self.producer.purge()
         self.producer.flush(LINGER_AT_STOP)
 
-    def _poll_in(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._reactor.callLater(seconds, self._poll)
-        self._is_soon = seconds < POLL_SECONDS
+    def _given_up(self, _: None) -> None:
+        self._deliver()
+        self._thread.stop()
+
+    # What became of the messages
+
+    def _wait(self) -> None:
+        if self._under_way and not self._is_waiting and not self._stopping:
+            self._is_waiting = True
+            self._thread.run(self._until_reported).addCallback(self._waited)
+
+    def _until_reported(self) -> None:
+        """In the thread: what lingers is sent, and it waits for an outcome."""
+        self._waits_in = get_ident()
+        try:
+            self.producer.flush(POLL_SECONDS)
+        except _Reported as one:
+            one.__traceback__ = None
+
+    def _waited(self, _: None) -> None:
+        self._is_waiting = False
+        self._poll()
+        self._wait()
+
+    def _look(self) -> None:
+        """While no message is under way, too: there may be errors."""
+        self._timer = self._reactor.callLater(POLL_SECONDS, self._look)
+        self._poll()
 
     def _poll(self) -> None:
-        self._timer = None
-        self._is_soon = False
-        try:
-            self.producer.poll(0)
-            self._pause = SOONEST_SECONDS if self._reports else min(self._pause * SLOWER, LATEST_SECONDS)
-            self._deliver()
-        finally:
-            if not self._is_soon and not self._stopping:
-                self._poll_in(self._pause if self._under_way else POLL_SECONDS)
+        self.producer.poll(0)
+        self._deliver()
 
     def _reported(self, batch: Batch, index: int, error: Any, record: Any) -> None:
-        """Within ``poll``, or in the thread that gives up: nothing else is done there."""
+        """Within ``poll`` or ``flush``, in either thread: nothing else is done there."""
         self._reports.append((batch, index, error))
+        if get_ident() == self._waits_in and not self._stopping:
+            raise self._reported_one
 
     def _deliver(self) -> None:
-        reports, self._reports = self._reports, deque()
-        self._under_way -= len(reports)
-        for batch, index, error in reports:
+        while self._reports:
+            batch, index, error = self._reports.popleft()
+            self._under_way -= 1
             batch.end(index, outcome(error, batch.channel))

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread, get_ident
 from typing import Any
 
 import confluent_kafka
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.interfaces import Message
-from openhqm.kafka.producing import LATEST_SECONDS, POLL_SECONDS, SOONEST_SECONDS, Producing
+from openhqm.kafka.producing import POLL_SECONDS, Producing
 
 
 class Client:
-    """librdkafka's: it says what became of a message within ``poll``. ``polled``: when it was asked."""
+    """librdkafka's: it says what became of a message within ``poll`` and ``flush``, and keeps what it has not said when
+    it is interrupted. ``polled`` is when it was asked, ``told_in`` the thread in which it said each outcome.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.waiting: list[Callable[[Any, Any], None]] = []
         self.confirms = False
         self.polled: list[float] = []
+        self.told_in: list[int] = []
 
     def produce(self, topic: str, *about: Any, on_delivery: Any, **more: Any) -> None:
         self.waiting.append(on_delivery)
@@ -30,67 +34,117 @@ class Client:
         assert seconds == 0, "it would block the reactor"
         self.polled.append(self._clock.seconds())
         if self.confirms:
-            self.flush(0)
+            self._tell()
 
     def purge(self) -> None:
         """Nothing is sent any more."""
+        self.confirms = True
 
     def flush(self, seconds: float) -> None:
-        waiting, self.waiting = self.waiting, []
-        for each in waiting:
-            each(None, None)
+        assert 0 < seconds <= 1, "nothing could end it in time"
+        if self.confirms:
+            self._tell()
+
+    def _tell(self) -> None:
+        while self.waiting:
+            self.told_in.append(get_ident())
+            self.waiting.pop(0)(None, None)
 
 
-class PollingTests(SynchronousTestCase):
+class HeldThread:
+    """As `SerialThread`. Each function runs in a thread, once `go` is called."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+        self.stopped = False
+
+    def run(self, function: Callable[[], Any]) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        self.jobs.append((function, done))
+        return done
+
+    def go(self) -> None:
+        """Run the first function, and have its result delivered."""
+        function, done = self.jobs.pop(0)
+        results: list[Any] = []
+        thread = Thread(target=lambda: results.append(function()))
+        thread.start()
+        thread.join()
+        done.callback(*results)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class ProducingTests(SynchronousTestCase):
     """`Producing`"""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.client = Client(self.clock)
+        self.thread = HeldThread()
         self.patch(confluent_kafka, "Producer", lambda properties: self.client)
-        self.producing = Producing({}, self.clock, 5.0, 1000, lambda error: None)
+        make_thread: Any = lambda reactor, name: self.thread  # noqa: E731
+        self.producing = Producing({}, self.clock, 5.0, 1000, lambda error: None, make_thread)
         self.producing.start()
 
-    def turn(self, seconds: float, step: float = SOONEST_SECONDS) -> None:
-        self.clock.pump([step] * round(seconds / step))
-
     def test_at_rest(self) -> None:
-        """While nothing is under way, it is asked for errors now and then."""
-        self.turn(1, 0.01)
+        """While nothing is under way, it is asked for errors now and then, and no thread waits."""
+        self.clock.pump([0.01] * 100)
         self.assertIn(len(self.client.polled), (9, 10))
+        self.assertEqual(self.thread.jobs, [])
 
-    def test_under_way(self) -> None:
-        """Once a message is under way it is asked at once, and less often the longer nothing comes; then it rests."""
-        outcomes = self.producing.publish("a", [Message(b"1"), Message(b"2")])
-        self.turn(2)
-        first, last = self.client.polled[0], self.client.polled[-2:]
-        self.assertAlmostEqual(first, SOONEST_SECONDS)
-        self.assertLessEqual(last[1] - last[0], LATEST_SECONDS + 1.1 * SOONEST_SECONDS)
-        self.assertGreater(last[1] - last[0], LATEST_SECONDS / 2)
+    def test_first_in_the_thread(self) -> None:
+        """The thread takes one outcome, however many there are, and the reactor the others, without waiting."""
+        outcomes = self.producing.publish("a", [Message(b"%d" % number) for number in range(5)])
+        self.client.confirms = True
+        self.thread.go()
+        self.assertEqual(self.successResultOf(outcomes), [None] * 5)
+        self.assertEqual([told == get_ident() for told in self.client.told_in], [False, True, True, True, True])
+        self.assertEqual(self.thread.jobs, [])
+
+    def test_not_confirmed(self) -> None:
+        """The thread goes on to wait while a message is under way, for a while at a time."""
+        outcomes = self.producing.publish("a", [Message(b"1")])
+        for _ in range(3):
+            self.thread.go()
         self.assertNoResult(outcomes)
         self.client.confirms = True
-        self.turn(0.1)
-        self.assertEqual(self.successResultOf(outcomes), [None, None])
-        asked = len(self.client.polled)
-        self.turn(1)
-        self.assertLessEqual(len(self.client.polled) - asked, 1.1 / POLL_SECONDS)
+        self.thread.go()
+        self.assertEqual(self.successResultOf(outcomes), [None])
 
     def test_published_in_between(self) -> None:
-        """What is published while another message is waited for is asked for at once, too."""
-        self.producing.publish("a", [Message(b"1")])
-        self.turn(1)
-        asked = len(self.client.polled)
+        """What is published while the thread waits is waited for as well, by the same thread."""
+        first = self.producing.publish("a", [Message(b"1")])
+        second = self.producing.publish("a", [Message(b"2")])
+        self.assertEqual(len(self.thread.jobs), 1)
         self.client.confirms = True
-        outcomes = self.producing.publish("a", [Message(b"2")])
-        self.turn(2 * SOONEST_SECONDS)
+        self.thread.go()
+        self.assertEqual(self.successResultOf(first) + self.successResultOf(second), [None, None])
+        third = self.producing.publish("a", [Message(b"3")])
+        self.thread.go()
+        self.assertEqual(self.successResultOf(third), [None])
+
+    def test_thread_is_late(self) -> None:
+        """An outcome that the reactor learns of first is delivered then."""
+        outcomes = self.producing.publish("a", [Message(b"1")])
+        self.client.confirms = True
+        self.clock.advance(POLL_SECONDS)
         self.assertEqual(self.successResultOf(outcomes), [None])
-        self.assertGreater(len(self.client.polled), asked)
+        self.thread.go()
+        self.assertEqual(self.thread.jobs, [])
 
     def test_stopped(self) -> None:
         """Once it has stopped each message has an outcome, it is asked nothing more, and takes nothing more."""
-        outcomes = self.producing.publish("a", [Message(b"1")])
-        self.successResultOf(self.producing.stop(maybeDeferred))
-        self.assertEqual(self.successResultOf(outcomes), [None])
-        (refused,) = self.successResultOf(self.producing.publish("a", [Message(b"2")]))
+        outcomes = self.producing.publish("a", [Message(b"1"), Message(b"2")])
+        stopping = self.producing.stop()
+        self.thread.go()  # which waited for an outcome, and has none
+        self.assertNoResult(stopping)
+        self.thread.go()
+        self.successResultOf(stopping)
+        self.assertEqual(self.successResultOf(outcomes), [None, None])
+        (refused,) = self.successResultOf(self.producing.publish("a", [Message(b"3")]))
         self.assertIn("was stopped", refused.reason)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.thread.jobs, [])
+        self.assertTrue(self.thread.stopped)
