@@ -251,14 +251,21 @@ async def look_at_required(settings: Settings, backend: Backend) -> None:
 def make_foreign_brokers(settings: Settings, clock: IReactorTime) -> dict[str, IForeignBroker]:
     """The brokers of other programs, by name, for a process that works. It does no I/O.
 
-    `ConfigurationError` where a package is missing.
+    `ConfigurationError` names each broker that needs a package which is not installed.
     """
-    made = {}
+    made: dict[str, IForeignBroker] = {}
+    found: list[Complaint] = []
     for name, broker in settings.brokers.items() if settings.worker.enabled else ():
         row = _ROWS[broker.type]
         make = (row.make_inbox if name == INBOX else None) or row.make_foreign
         assert make is not None, "the record of brokers has no other products"
-        made[name] = make(broker.record, clock)
+        try:
+            made[name] = make(broker.record, clock)
+        except ConfigurationError as error:
+            key = "queue.type" if name == INBOX else f"brokers.{name}"
+            found += [Complaint(key, each.reason) for each in error.complaints]
+    if found:
+        raise ConfigurationError(found)
     return made
 
 

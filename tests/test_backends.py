@@ -225,7 +225,7 @@ class CustomTests(CustomCase):
         self.assertIsNone(broker.unavailable_reason)
         for wrong in ("make_nothing", "fail", "missing"):
             error = self.assertRaises(ConfigurationError, brokers, wrong)
-            self.assertEqual([each.key for each in error.complaints], ["brokers"])
+            self.assertEqual([each.key for each in error.complaints], ["brokers.mine"])
 
     def test_a_broker(self) -> None:
         """Over a broker stands the same queue as over any other, with the store that is named."""

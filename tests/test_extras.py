@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from runpy import run_path
@@ -17,8 +19,9 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openhqm.backends import PRODUCTS, TABLE, Row
+from openhqm.backends import PRODUCTS, TABLE, Row, make_foreign_brokers
 from openhqm.config.loading import load
+from openhqm.config.products import Product
 from openhqm.errors import ConfigurationError
 from tests.servers import ROOT
 
@@ -81,8 +84,9 @@ class ExtrasTests(SynchronousTestCase):
         self.packages = packaging()
         self.extras: dict[str, list[str]] = self.packages["extras_require"]
 
-    def complaint(self, row: Row, make: Any, *arguments: Any) -> str | None:
-        """What a product says where no optional package is installed; None: it is made."""
+    @contextmanager
+    def nothing_optional(self) -> Iterator[None]:
+        """No optional package is installed."""
         optional = optional_modules(self.packages)
         loaded = {module for module in sys.modules if module.partition(".")[0] in optional}
         # What has imported an optional package on its own first use has to try again.
@@ -90,6 +94,11 @@ class ExtrasTests(SynchronousTestCase):
         with mock.patch.dict(sys.modules), mock.patch.object(sys, "meta_path", [Missing(optional), *sys.meta_path]):
             for module in loaded:
                 del sys.modules[module]
+            yield
+
+    def complaint(self, row: Row, make: Any, *arguments: Any) -> str | None:
+        """What a product says where no optional package is installed; None: it is made."""
+        with self.nothing_optional():
             try:
                 make(*arguments)
             except ConfigurationError as error:
@@ -98,7 +107,7 @@ class ExtrasTests(SynchronousTestCase):
                 return found.reason
         return None
 
-    def extra_of(self, reason: str | None, row: Row) -> str | None:
+    def extra_of(self, reason: str | None, row: Product) -> str | None:
         """The extra that a complaint says to install."""
         if reason is None:
             return None
@@ -129,6 +138,17 @@ class ExtrasTests(SynchronousTestCase):
                 self.assertEqual(self.extra_of(reason, row), extra, row.name)
             found.add(extra)
         self.assertEqual(found - {None}, self.extras.keys() - PROVISIONS - TECHNIQUES)
+
+    def test_brokers(self) -> None:
+        """Where the packages of ``brokers`` are missing, each is named by its own key, all at once."""
+        text = "brokers: {plant: {type: mqtt}, shop: {type: kafka}}\nbridges:\n"
+        text += "- {name: a, from: {broker: plant, topics: [t]}}\n- {name: b, from: {broker: shop, topic: t}}\n"
+        settings = load("cfg", {}, PRODUCTS, text.encode())
+        with self.nothing_optional():
+            error = self.assertRaises(ConfigurationError, make_foreign_brokers, settings, Clock())
+        self.assertEqual([each.key for each in error.complaints], ["brokers.plant", "brokers.shop"])
+        found = [self.extra_of(each.reason, PRODUCTS[settings.brokers[each.key[8:]].type]) for each in error.complaints]
+        self.assertEqual(found, ["mqtt", "kafka"])
 
     def test_documented(self) -> None:
         """Every extra has a row in the page about installing."""

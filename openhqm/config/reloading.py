@@ -10,7 +10,7 @@ import attrs
 from twisted.logger import Logger
 
 from openhqm.config.model import Settings
-from openhqm.config.structure import Wrong
+from openhqm.config.structure import Tagged, Wrong
 from openhqm.errors import Complaint, ConfigurationError
 
 _ABSENT = object()
@@ -142,6 +142,12 @@ def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:
     """The dotted keys whose values differ. Of a mapping, those of its entries. A value is never part of the answer."""
     if before == after:
         return []
+    if isinstance(before, Tagged) and isinstance(
+        after, Tagged
+    ):  # in the file the keys of the record are beside ``type``
+        if before.type != after.type:
+            return [f"{key}.type"]
+        return changed_keys(before.record, after.record, key)
     if type(before) is type(after) and attrs.has(type(before)):
         names = [field.name for field in attrs.fields(type(before))]
         pairs = [(name, getattr(before, name), getattr(after, name)) for name in names]

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address
-from openhqm.mqtt.connecting import describe, tls_context, too_late
+from openhqm.mqtt.connecting import CLOSED, describe, refusal, tls_context, too_late, unreadable
 from openhqm.mqtt.reason_codes import granted
 from openhqm.mqtt.received import Received, read_publish
 from openhqm.mqtt.sockets import BufferedSocket
@@ -161,7 +161,7 @@ class Client:
         raw: Any = self._paho.socket()
         if self._over or raw is None:
             self._paho.disconnect()
-            self._end(_SILENT)
+            self._end(CLOSED)
             return
         self._socket = _Socket(self, raw)
         self._buffered = BufferedSocket.under(self._paho, self._address.path is not None)
@@ -314,7 +314,7 @@ class Client:
                 self._paho.loop_read()
             except Exception as error:  # paho names no errors for what it cannot read
                 self._log.failure("reading from the MQTT broker broke down", level=LogLevel.debug)
-                self._end(f"what it sends cannot be read: {describe(error)}")
+                self._end(unreadable(describe(error), self._connected.called))
                 return
             if self._buffered.waiting:  # a websocket has answered
                 self._write_when_possible()
@@ -351,7 +351,7 @@ class Client:
 
     def _on_connect(self, paho: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._end(f"it refuses the connection: {reason}")
+            self._end(refusal(reason))
             return
         self.session_present = flags.session_present
         self.properties = {name: getattr(properties, name) for name in _ANNOUNCED if hasattr(properties, name)}
@@ -368,7 +368,7 @@ class Client:
         elif reason.getName() == "Keep alive timeout":
             self._end("it does not answer")
         else:
-            self._end("it was closed" if self._connected.called else _SILENT)
+            self._end("it was closed" if self._connected.called else CLOSED)
 
     def _handle_publish(self) -> int:
         """In place of paho's, whose objects take longer than all else that is done for a message here."""
@@ -376,7 +376,7 @@ class Client:
         try:
             came = read_publish(packet["command"], bytes(packet["packet"]), self.is_5)
         except ValueError as error:
-            self._end(f"what it sends cannot be read: {error}")
+            self._end(unreadable(error, self._connected.called))
         else:
             self._received(came)
         return 0
@@ -396,5 +396,4 @@ class Client:
             answer.callback(codes)
 
 
-_SILENT = "it closes the connection without a word: is that the port of MQTT?"
 _ANNOUNCED = ("ReceiveMaximum", "MaximumQoS", "RetainAvailable", "MaximumPacketSize", "SessionExpiryInterval")

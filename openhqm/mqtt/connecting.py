@@ -9,6 +9,11 @@ from typing import Any
 from openhqm.errors import Complaint, ConfigurationError, NotDurable, how_to_install
 from openhqm.mqtt.address import Address
 
+_NO_AUTHORITY = (18, 19, 20)  # X509_V_ERR: a certificate that signs itself, or whose issuer is not known
+_NOT_ALLOWED = (0x86, 0x87)  # bad user name or password, not authorized (also those of MQTT 3.1.1)
+_ITS_PORT = "is that the port of MQTT?"
+CLOSED = f"it closes the connection without a word: {_ITS_PORT}"
+
 
 def check_installed() -> None:
     """`ConfigurationError` where a package that MQTT needs is not installed."""
@@ -25,10 +30,16 @@ def tls_context(address: Address) -> ssl.SSLContext:
     """Verified, always. The files are read for each connection: certificates may be renewed meanwhile."""
     files = address.tls
     assert files is not None
-    context = ssl.create_default_context(cafile=files.ca)
+    try:
+        context = ssl.create_default_context(cafile=files.ca)
+    except OSError as error:  # it has no name of the file
+        raise NotDurable(f"tls.ca {files.ca}: {describe(error)}") from None
     if files.cert is not None:
-        # For a key under a password, OpenSSL would prompt at the terminal.
-        context.load_cert_chain(files.cert, files.key, password="")
+        try:
+            # For a key under a password, OpenSSL would prompt at the terminal.
+            context.load_cert_chain(files.cert, files.key, password="")
+        except OSError as error:
+            raise NotDurable(f"tls.cert {files.cert}, tls.key {files.key}: {describe(error)}") from None
     return context
 
 
@@ -37,7 +48,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, NotDurable):
         return error.reason
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS: {error.verify_message}"
+        unknown = ": name the authority of its certificate in tls.ca" if error.verify_code in _NO_AUTHORITY else ""
+        return f"TLS: {error.verify_message}{unknown}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
     if isinstance(error, TimeoutError):
@@ -46,6 +58,17 @@ def describe(error: BaseException) -> str:
         name = f" {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{name}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def refusal(reason: Any) -> str:
+    """Why the broker refuses the connection, from the reason code of its CONNACK."""
+    check = ": check username, password and client_id" if reason.value in _NOT_ALLOWED else ""
+    return f"it refuses the connection: {reason}{check}"
+
+
+def unreadable(reason: object, connected: bool) -> str:
+    """What came cannot be read, for this ``reason``. ``connected``: what came before was MQTT."""
+    return f"what it sends cannot be read: {reason}{'' if connected else f': {_ITS_PORT}'}"
 
 
 def too_late(result: Any, seconds: float) -> Any:

@@ -225,3 +225,16 @@ class ChangedKeysTests(SynchronousTestCase):
             (FIRST.replace("a: {url", "b: {url"), ["proxy.endpoints.a", "proxy.endpoints.b"]),
         ):
             self.assertEqual(changed_keys(settings(FIRST), settings(text)), keys)
+
+    def test_brokers(self) -> None:
+        """The keys of a broker are told as they stand in the file; of another product, that its type has changed."""
+        bridges = "bridges: [{name: b, from: {broker: plant, CHANNEL}}]\nbrokers: {plant: "
+        mqtt = bridges.replace("CHANNEL", "topics: [t]") + "{type: mqtt, password: secret, tls: {ca: a.pem}}}"
+        kafka = bridges.replace("CHANNEL", "topic: t") + "{type: kafka}}"
+        for text, keys in (
+            (mqtt.replace("secret", "other"), ["brokers.plant.password"]),
+            (mqtt.replace("a.pem", "b.pem"), ["brokers.plant.tls.ca"]),
+            (kafka, ["brokers.plant.type", "bridges"]),
+        ):
+            found = changed_keys(settings(f"{FIRST}\n{mqtt}"), settings(f"{FIRST}\n{text}"))
+            self.assertEqual(sorted(found), sorted(keys))

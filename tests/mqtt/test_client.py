@@ -66,10 +66,11 @@ class ClientTests(TestCase):
         raise self.failureException("it does not come true")
 
     async def test_each_refusal_of_a_connection(self) -> None:
-        """Each reason code of a CONNACK is told in words."""
+        """Each reason code of a CONNACK is told in words, with what to check where the client is not let in."""
         for value, name in codes(PacketTypes.CONNACK):
             self.server.connect_code = value
-            self.assertEqual(await self.refused(self.connected()), f"it refuses the connection: {name}")
+            check = ": check username, password and client_id" if value in (0x86, 0x87) else ""
+            self.assertEqual(await self.refused(self.connected()), f"it refuses the connection: {name}{check}")
 
     async def test_each_disconnect_reason(self) -> None:
         """Each reason with which the broker ends a connection is told in words and as a number; what waits fails."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -74,7 +76,9 @@ class ConnectingTests(TestCase):
         self.tls()
         ours = TLSFiles(str(self.cert))
         await self.works(Address("localhost", self.port, tls=ours))
-        self.assertIn("self-signed", await self.refused(Address("localhost", self.port, tls=TLSFiles())))
+        reason = await self.refused(Address("localhost", self.port, tls=TLSFiles()))
+        self.assertIn("self-signed", reason)
+        self.assertIn("name the authority of its certificate in tls.ca", reason)
         self.assertIn("TLS: ", await self.refused(Address("127.0.0.1", self.port, tls=ours)))
 
     async def test_client_certificate(self) -> None:
@@ -97,11 +101,18 @@ class ConnectingTests(TestCase):
         await self.works(address)
 
     async def test_unusable_files(self) -> None:
-        """A file that is missing or holds no certificate is a reason, with what is wrong."""
+        """A file that is missing or holds no certificate is a reason, with the key, the file and what is wrong."""
         self.tls()
-        missing = TLSFiles(str(self.directory / "none.pem"))
-        self.assertIn("No such file", await self.refused(Address("localhost", self.port, tls=missing)))
-        self.assertNotEqual(await self.refused(Address("localhost", self.port, tls=TLSFiles(str(self.key)))), "")
+        missing = str(self.directory / "none.pem")
+        for files, key, reason in (
+            (TLSFiles(missing), f"tls.ca {missing}", "No such file"),
+            (TLSFiles(str(self.key)), f"tls.ca {self.key}", "TLS: "),
+            (TLSFiles(str(self.cert), missing, str(self.key)), f"tls.cert {missing}", "No such file"),
+            (TLSFiles(str(self.cert), str(self.cert), missing), f"tls.key {missing}", "No such file"),
+        ):
+            found = await self.refused(Address("localhost", self.port, tls=files))
+            self.assertIn(key, found)
+            self.assertIn(reason, found)
 
     async def test_websockets(self) -> None:
         """MQTT over websockets, in either version. A broker that reads nothing for a while has it all in the end."""
@@ -140,12 +151,32 @@ class ConnectingTests(TestCase):
                 wrong = Address("localhost", self.port, username, password, protocol=protocol)
                 reason = await self.refused(wrong)
                 self.assertIn("it refuses the connection: ", reason)
+                self.assertIn("check username, password", reason)
                 self.assertNotIn("gue55", reason)
 
     async def test_unreachable(self) -> None:
         """Where no server listens, or the name is not known, the reason says that."""
         self.assertEqual(await self.refused(Address("127.0.0.1", self.port)), "Connection refused")
         self.assertIn("not known", await self.refused(Address("nowhere.invalid", 1)))
+
+    async def test_another_protocol(self) -> None:
+        """A server that speaks no MQTT, such as one for HTTP, is told with the question whether that is the port."""
+        port = await self.talker(b"<!DOCTYPE html>" + bytes(100))
+        for protocol in (5, 4):
+            reason = await self.refused(Address("127.0.0.1", port, protocol=protocol))
+            self.assertIn("is that the port of MQTT?", reason)
+
+    async def talker(self, answer: bytes) -> int:
+        """The port of a server that answers whatever it reads with ``answer``."""
+
+        class Answer(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(answer)
+
+        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory.forProtocol(Answer))
+        self.addCleanup(listening.stopListening)
+        return int(listening.getHost().port)
 
     async def test_plain_to_tls(self) -> None:
         """Plain MQTT to a port with TLS, and the other way round, ends with a reason."""
