@@ -14,20 +14,19 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
-from zope.interface import implementer
 
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address
 from openhqm.mqtt.connecting import CLOSED, describe, refusal, tls_context, too_late, unreadable
 from openhqm.mqtt.reason_codes import granted
 from openhqm.mqtt.received import Received, read_publish
-from openhqm.mqtt.sockets import BufferedSocket
+from openhqm.mqtt.sockets import BufferedSocket, Descriptor
 
 KEEPALIVE_LOOK_SECONDS = 1.0
 MOST_AT_ONCE = 100
@@ -38,29 +37,6 @@ NEVER_EXPIRES = 0xFFFF_FFFF
 
 Run = Callable[[Callable[[], Any]], Deferred[Any]]
 """Runs a function that blocks, in a thread, and fires with what it returns."""
-
-
-@implementer(IReadWriteDescriptor)
-class _Socket:
-    def __init__(self, client: Client, raw: Any) -> None:
-        self._client = client
-        self._number = raw.fileno()
-
-    def fileno(self) -> int:
-        return int(self._number)
-
-    def logPrefix(self) -> str:
-        return "mqtt"
-
-    def connectionLost(self, reason: Any) -> None:
-        self._client.read()  # the broker's reason may lie there
-        self._client.abort()
-
-    def doRead(self) -> None:
-        self._client.read()
-
-    def doWrite(self) -> None:
-        self._client.write()
 
 
 class Client:
@@ -104,7 +80,7 @@ class Client:
         self._over = False
         self._paused_for: str | None = None
         self._spoke_at = 0.0
-        self._socket: _Socket | None = None
+        self._socket: Descriptor | None = None
         self._buffered: BufferedSocket | None = None
         self._waiting: deque[tuple[tuple[Any, ...], Deferred[int]]] = deque()
         self._unconfirmed: dict[int, Deferred[int]] = {}
@@ -163,7 +139,7 @@ class Client:
             self._paho.disconnect()
             self._end(CLOSED)
             return
-        self._socket = _Socket(self, raw)
+        self._socket = Descriptor(self, raw)
         self._buffered = BufferedSocket.under(self._paho, self._address.path is not None)
         # Else the kernel would keep a second packet back for up to 40 ms.
         self._buffered.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -311,7 +287,12 @@ class Client:
             if self._socket is None or self._buffered is None or self._paused_for is not None:
                 return
             try:
-                self._paho.loop_read()
+                packet = None if self._paho._in_packet["command"] else self._buffered.take_publish()
+                if packet is None:
+                    self._paho.loop_read()
+                else:
+                    self._paho._last_bytes_received = monotonic()
+                    self._message(*packet)
             except Exception as error:  # paho names no errors for what it cannot read
                 self._log.failure("reading from the MQTT broker broke down", level=LogLevel.debug)
                 self._end(unreadable(describe(error), self._connected.called))
@@ -373,13 +354,16 @@ class Client:
     def _handle_publish(self) -> int:
         """In place of paho's, whose objects take longer than all else that is done for a message here."""
         packet = self._paho._in_packet
+        self._message(packet["command"], bytes(packet["packet"]))
+        return 0
+
+    def _message(self, first: int, packet: bytes) -> None:
         try:
-            came = read_publish(packet["command"], bytes(packet["packet"]), self.is_5)
+            came = read_publish(first, packet, self.is_5)
         except ValueError as error:
             self._end(unreadable(error, self._connected.called))
         else:
             self._received(came)
-        return 0
 
     def _on_publish(self, paho: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
         confirmed = self._unconfirmed.pop(mid, None)

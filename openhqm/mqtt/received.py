@@ -63,7 +63,7 @@ def read_publish(first: int, packet: bytes, is_5: bool) -> Received:
             fault = "its topic has a NUL" if topic else "it has no topic"
     if is_5:
         try:
-            length, at = _number(packet, at)
+            length, at = read_number(packet, at)
             at, start = min(at + length, size), at
             if length:
                 headers, found = _properties(packet, start, start + length)
@@ -96,7 +96,7 @@ def _properties(packet: bytes, at: int, end: int) -> tuple[dict[str, str], dict[
             value, at = _data(packet, at)
             headers[name.decode()] = value.decode()
         elif kind == SUBSCRIPTION_IDENTIFIER:
-            _, at = _number(packet, at)
+            _, at = read_number(packet, at)
         elif kind in _SIZES:
             at += _SIZES[kind]
         elif kind in found or kind not in (CONTENT_TYPE, RESPONSE_TOPIC, CORRELATION_DATA):
@@ -114,7 +114,7 @@ def _data(packet: bytes, at: int) -> tuple[bytes, int]:
     return packet[at + 2 : end], end
 
 
-def _number(packet: bytes, at: int) -> tuple[int, int]:
+def read_number(packet: bytes, at: int) -> tuple[int, int]:
     """A variable byte integer (section 1.5.5)."""
     value = 0
     for shift in (0, 7, 14, 21):

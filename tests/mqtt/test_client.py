@@ -190,10 +190,12 @@ class ClientTests(TestCase):
             packet(4, b"\0\x01\xfe\0"),
             packet(3, b"\0\x05a", flags=2),
             packet(3, b"\0\x01a\0\x07\0", flags=4),
+            b"\x32\xff\xff\xff\xff\x01",
         ):
             client = await self.connected()
             self.server.say(data)
-            self.assertNotEqual(await client.lost, "")
+            self.assertNotEqual(await client.lost, "", data)
+            self.assertEqual(self.messages, [])
 
     async def test_in_pieces(self) -> None:
         """Packets that come byte by byte, or many in one piece, are the same."""

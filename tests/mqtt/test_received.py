@@ -89,7 +89,7 @@ class ReceivedTests(SynchronousTestCase):
             self.assertIn("its properties cannot be read", found.fault or "", properties)
 
     def test_no_message(self) -> None:
-        """A packet whose topic or identifier is cut, or whose QoS nobody has asked for, is no message."""
+        """A packet is no message whose topic or identifier is cut or none, or whose QoS was not asked for."""
         for first, packet in (
             (QOS_1, b""),
             (QOS_1, b"\0"),
