@@ -48,6 +48,8 @@ def read_publish(first: int, packet: bytes, is_5: bool) -> Received:
     if at > size:
         raise ValueError("a message ends within its topic")
     mid = _short(packet, end)[0] if qos else 0
+    if qos and not mid:  # it could not be acknowledged
+        raise ValueError("a message with QoS 1 has no packet identifier")
     fault: str | None = None
     headers: dict[str, str] = {}
     found: dict[int, Any] = {}

@@ -190,6 +190,7 @@ class ClientTests(TestCase):
             packet(4, b"\0\x01\xfe\0"),
             packet(3, b"\0\x05a", flags=2),
             packet(3, b"\0\x01a\0\x07\0", flags=4),
+            packet(3, b"\0\x01a\0\0\0", flags=2),  # it could not be acknowledged, and would take credit for ever
             b"\x32\xff\xff\xff\xff\x01",
         ):
             client = await self.connected()

@@ -96,6 +96,7 @@ class ReceivedTests(SynchronousTestCase):
             (QOS_1, b"\0\x05a"),
             (QOS_1, b"\0\x01a\0"),
             (QOS_0, b"\0\x02a"),
+            (QOS_1, b"\0\x01a\0\0\0"),
             (QOS_2, b"\0\x01a\0\x07\0"),
             (QOS_2 | QOS_1, b"\0\x01a\0\x07\0"),
         ):
