@@ -12,14 +12,15 @@ and is not finished stands in ``inflight``; what is finished stands in ``endings
 the backlog; nothing in the process does.
 
 What a queue over a broker has accepted for later waits in the same way, in a queue for each channel of the broker
-(`openhqm.sqlite.journal`): a process that knows only layout 4 would never publish it.
+(`openhqm.sqlite.journal`): a process that knows only layout 4 would never publish it. One that knows only layout 5
+would not find the claims of keys with numbers (`openhqm.sqlite.claims`).
 """
 
 from __future__ import annotations
 
 from openhqm.messages import Priority
 
-VERSION = 5
+VERSION = 6
 APPLICATION_ID = 0x6F68716D  # "ohqm"
 
 RUNNING_BITS = 40
@@ -57,6 +58,7 @@ CREATE TABLE children (
     name TEXT NOT NULL, joined INTEGER NOT NULL, status TEXT NOT NULL, reply BLOB, PRIMARY KEY (parent, place));
 """,
     4: "",  # the same tables
+    5: "INSERT OR REPLACE INTO meta SELECT 'plain_claims_until', coalesce(max(expires), 0) FROM claims;",
 }
 """What a file of an older layout lacks, up to the next one. See `sealed_tables` for the names in an encrypted file."""
 

@@ -6,16 +6,18 @@ import re
 from hashlib import sha256
 
 import apsw
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.codec import encode_request
-from openhqm.messages import Reply, Request, Status, Submission
+from openhqm.errors import IdempotencyConflict, QueueFull
+from openhqm.messages import IdempotencyClaim, Reply, Request, Status, Submission
 from openhqm.sqlite.queue_rows import QueueRows
 from openhqm.sqlite.schema import DELAYED, TABLES, VERSION
 from openhqm.testing import REQUESTS, TTL
 from tests.benches import BrokeredBench, SqliteBench
 
-KNOWN = {3: "9436bbc1eae06425", 4: "41b146286dd94ec9", 5: "41b146286dd94ec9"}
+KNOWN = {3: "9436bbc1eae06425", **dict.fromkeys((4, 5, 6), "41b146286dd94ec9")}
 """The tables of each layout, without comments and white space."""
 ADDED_BY_4 = "children"
 
@@ -52,6 +54,34 @@ class LayoutTests(SynchronousTestCase):
         bench.pass_time(6)
         (delivery,) = self.successResultOf(bench.done(bench.queue.receive(REQUESTS, 1)))
         self.assertEqual(delivery.request.correlation_id, id)
+
+    def test_claims(self) -> None:
+        """In one of layout 5 a claim is known for as long as it holds, whatever its key; one of layout 6, too."""
+        bench = SqliteBench()
+        self.addCleanup(lambda: bench.close())
+        claims = [IdempotencyClaim(key, b"print", 100.0) for key in ("7", "8-a", "65535-b", "9x", "a-1")]
+        asked = [bench.done(bench.queue.accept(Submission(b"1"), claim)) for claim in claims]
+        ids = [self.successResultOf(each).correlation_id for each in asked]
+        bench.file.connection.execute("UPDATE claims SET digest = substr(digest, -16); PRAGMA user_version = 5")
+        bench.crash()
+        younger = IdempotencyClaim("10-b", b"print", 1000.0)
+        new = self.successResultOf(bench.done(bench.queue.accept(Submission(b"2"), younger)))
+        self.assertFalse(new.replayed)
+        self.successResultOf(bench.done(bench.store.let_expire([replace(claims[0], lifetime=50.0)])))
+        for seconds, known in ((0, claims), (60, claims[1:]), (60, [])):
+            bench.pass_time(seconds)
+            for claim, id in zip(claims, ids, strict=True):
+                other = replace(claim, fingerprint=b"other", repeats_only=True)
+                refused = self.failureResultOf(bench.done(bench.queue.accept(Submission(b"3"), other)))
+                self.assertEqual(refused.type, IdempotencyConflict if claim in known else QueueFull, claim.key)
+                if claim in known:
+                    twice = [bench.queue.accept(Submission(b"1"), claim) for _ in range(2)]
+                    bench.turn()
+                    for each in twice:
+                        again = self.successResultOf(each)
+                        self.assertEqual((again.correlation_id, again.replayed), (id, True))
+            again = self.successResultOf(bench.done(bench.queue.accept(Submission(b"2"), younger)))
+            self.assertEqual((again.correlation_id, again.replayed), (new.correlation_id, True))
 
     def _tables(self, connection: apsw.Connection) -> dict[str, str]:
         """What each table and index is made by."""
