@@ -23,7 +23,7 @@ from twisted.logger import Logger, LogLevel
 
 from openhqm.errors import NotDurable
 from openhqm.mqtt.address import Address
-from openhqm.mqtt.connecting import CLOSED, describe, refusal, tls_context, too_late, unreadable
+from openhqm.mqtt.connecting import CLOSED, SILENT, describe, refusal, tls_context, too_late, unreadable
 from openhqm.mqtt.reason_codes import granted
 from openhqm.mqtt.received import Received, read_publish
 from openhqm.mqtt.sockets import BufferedSocket, Descriptor
@@ -137,7 +137,7 @@ class Client:
         raw: Any = self._paho.socket()
         if self._over or raw is None:
             self._paho.disconnect()
-            self._end(CLOSED)
+            self._end(SILENT)
             return
         self._socket = Descriptor(self, raw)
         self._buffered = BufferedSocket.under(self._paho, self._address.path is not None)
@@ -349,7 +349,7 @@ class Client:
         elif reason.getName() == "Keep alive timeout":
             self._end("it does not answer")
         else:
-            self._end("it was closed" if self._connected.called else CLOSED)
+            self._end(CLOSED if self._connected.called else SILENT)
 
     def _handle_publish(self) -> int:
         """In place of paho's, whose objects take longer than all else that is done for a message here."""

@@ -12,7 +12,9 @@ from openhqm.mqtt.address import Address
 _NO_AUTHORITY = (18, 19, 20)  # X509_V_ERR: a certificate that signs itself, or whose issuer is not known
 _NOT_ALLOWED = (0x86, 0x87)  # bad user name or password, not authorized (also those of MQTT 3.1.1)
 _ITS_PORT = "is that the port of MQTT?"
-CLOSED = f"it closes the connection without a word: {_ITS_PORT}"
+SILENT = f"it closes the connection without a word: {_ITS_PORT}"
+# Mosquitto 2.0.11, and any broker with MQTT 3.1.1, says nothing where a session is taken over.
+CLOSED = "the broker closed it and gave no reason: it ended, or another client has the same client id"
 
 
 def check_installed() -> None:

@@ -159,6 +159,17 @@ class ConnectingTests(TestCase):
         self.assertEqual(await self.refused(Address("127.0.0.1", self.port)), "Connection refused")
         self.assertIn("not known", await self.refused(Address("nowhere.invalid", 1)))
 
+    async def test_same_client_id(self) -> None:
+        """A client whose client id another one takes says so, as a question where the broker gives no reason."""
+        self.start()
+        for protocol in (5, 4):
+            address = Address("localhost", self.port, protocol=protocol)
+            first = await self.connected(address, [])
+            second = await self.connected(address, [])
+            self.assertRegex(await first.lost, "Session taken over|another client has the same client id")
+            second.close()
+            await second.lost
+
     async def test_another_protocol(self) -> None:
         """A server that speaks no MQTT, such as one for HTTP, is told with the question whether that is the port."""
         port = await self.talker(b"<!DOCTYPE html>" + bytes(100))
