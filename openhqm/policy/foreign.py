@@ -11,7 +11,7 @@ import msgspec
 from openhqm.errors import MalformedJSON, UnreadableMessage
 from openhqm.messages import Reply, Submission
 from openhqm.policy.field_text import readable
-from openhqm.policy.json_text import members
+from openhqm.policy.json_text import MAX_DEPTH, json_value
 
 RAW = "raw"
 FORMATS = ("auto", "envelope", "json", RAW)
@@ -84,7 +84,7 @@ def read_content(content: bytes, format: str) -> tuple[bytes, bytes | None]:
     """
     if format != "raw":
         try:
-            return _json(content), None
+            return json_value(content, MAX_DEPTH - 1), None  # it lies in a document, which is a level
         except MalformedJSON as error:
             if format == "json":
                 raise UnreadableMessage(f"the message is not JSON: {error.reason}") from None
@@ -124,14 +124,6 @@ def reply_fields(reply: Reply) -> list[str | bytes]:
         if name.lower() not in OWN_FIELDS:
             fields += [name, readable(value)]
     return fields
-
-
-def _json(content: bytes) -> bytes:
-    """The JSON text in ``content``, without the white space around it. Raises `MalformedJSON`."""
-    found = members(b'{"payload":%b}' % content)
-    if list(found) != ["payload"]:  # the content has ended the object around it, and gone on with further members
-        raise MalformedJSON("something follows its end")
-    return found["payload"]
 
 
 def _shown(name: bytes) -> str:

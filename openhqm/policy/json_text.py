@@ -1,5 +1,5 @@
 # -*- test-case-name: tests.policy.test_json_text -*-
-"""Strict parsing of a JSON object without parsing its members.
+"""Strict parsing of JSON text without parsing what is in it.
 
 RFC 8259 leaves repeated names and the depth to the reader, and a check that reads them differently from the handler can
 be bypassed. So the text must be UTF-8 without a byte order mark and without lone surrogates, the names of the object
@@ -13,15 +13,18 @@ import math
 import re
 from itertools import accumulate
 from operator import add
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from openhqm.errors import MalformedJSON
 
+T = TypeVar("T")
+
 MAX_DEPTH = 64
 MOST_MEMBERS = 20_000
 FEW = 8
+_VALUE = msgspec.json.Decoder(msgspec.Raw)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NAME = re.compile(rb'[ \t\n\r,]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*')
 _END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
@@ -34,13 +37,28 @@ _DEEPEST = bytes(max(0, *accumulate(1 if byte >> bit & 1 else -1 for bit in rang
 _PIECE = 64 * 1024
 
 
+def json_value(text: bytes, levels: int = MAX_DEPTH) -> bytes:
+    """The JSON text of one value of at most ``levels`` levels, without the white space around it. `MalformedJSON`."""
+    return bytes(_decoded(_VALUE, text, levels))
+
+
 def members(text: bytes) -> dict[str, bytes]:
     """The members of the JSON object ``text``, each value in the bytes in which it came. Raises `MalformedJSON`."""
-    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels")
+    raw = _decoded(_MEMBERS, text)
+    if len(raw) > MOST_MEMBERS:
+        raise MalformedJSON(f"the object has more than {MOST_MEMBERS} members")
+    found = {name: bytes(value) for name, value in raw.items()}
+    if len(found) > FEW or b"\\" in text or not all(text.count(b'"%b"' % name.encode()) == 1 for name in found):
+        _refuse_duplicates(text, found)  # a short object without escapes in which each name occurs once needs no walk
+    return found
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], text: bytes, levels: int = MAX_DEPTH) -> T:
+    if text.count(b"{") + text.count(b"[") > levels and _depth(text) > levels:
+        raise MalformedJSON(f"nested deeper than {levels} levels")
     try:
         text.isascii() or text.decode("utf-8")
-        raw = _MEMBERS.decode(text)
+        return decoder.decode(text)
     except UnicodeDecodeError as error:
         raise MalformedJSON(f"not UTF-8 at byte {error.start}") from None
     except msgspec.ValidationError:
@@ -48,13 +66,7 @@ def members(text: bytes) -> dict[str, bytes]:
     except msgspec.DecodeError as error:
         raise MalformedJSON(str(error)) from None
     except RecursionError:  # cannot happen with so few levels; handled anyway
-        raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels") from None
-    if len(raw) > MOST_MEMBERS:
-        raise MalformedJSON(f"the object has more than {MOST_MEMBERS} members")
-    found = {name: bytes(value) for name, value in raw.items()}
-    if len(found) > FEW or b"\\" in text or not all(text.count(b'"%b"' % name.encode()) == 1 for name in found):
-        _refuse_duplicates(text, found)  # a short object without escapes in which each name occurs once needs no walk
-    return found
+        raise MalformedJSON(f"nested deeper than {levels} levels") from None
 
 
 def parse_object(text: bytes, where: str) -> dict[str, Any]:

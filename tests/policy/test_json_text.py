@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.errors import MalformedJSON
 from openhqm.policy import json_text
-from openhqm.policy.json_text import MAX_DEPTH, MOST_MEMBERS, members, parse_object
+from openhqm.policy.json_text import MAX_DEPTH, MOST_MEMBERS, json_value, members, parse_object
 from tests import hypothesis_profile  # noqa: F401
 
 # RFC 8259, section 2 and 6
@@ -280,6 +280,31 @@ class MembersTests(SynchronousTestCase):
         self.patch(json_text.json, "loads", lambda text: parsed.append(text) or loads(text))
         members(b'{"payload":["\\u0041"],"\\u0041":{"\\u0042":1}}')
         self.assertEqual(parsed, [b'"\\u0041"'])
+
+
+class JSONValueTests(SynchronousTestCase):
+    @given(
+        st.builds("{}{}{}".format, SPACE, VALUE, SPACE).map(str.encode)
+        | st.text('[]{}",:\\/u01e-. an', max_size=60).map(str.encode)
+        | st.binary(max_size=40)
+    )
+    @example(b"[" * 63 + b"]" * 63)
+    @example(b"[" * 64 + b"]" * 64)
+    @example(b'1,"a":2')
+    @example(b'1}{"a":2')
+    @example(b'"\xff"')
+    @example(b"\xef\xbb\xbf1")
+    @example(b"")
+    def test_as_a_member(self, text: bytes) -> None:
+        """A text is a value where it would be one as the only member of an object, and then in the same bytes."""
+        try:
+            found = members(b'{"payload":%b}' % text)
+        except MalformedJSON:
+            found = {}
+        if list(found) == ["payload"]:
+            self.assertEqual(json_value(text, MAX_DEPTH - 1), found["payload"])
+        else:
+            self.assertRaises(MalformedJSON, json_value, text, MAX_DEPTH - 1)
 
 
 class ParseObjectTests(SynchronousTestCase):
