@@ -87,6 +87,7 @@ class Reader:
         self.addressing = addressing
         self._bridge = bridge
         self._formats = formats
+        self._format = bridge.from_.format
         self._reply_fault = reply_fault
         self._most_bytes = most_bytes
         self._is_away = is_away
@@ -105,14 +106,14 @@ class Reader:
 
     def read(self, message: Message, now: float) -> Reading:
         """`UnreadableMessage`, `MalformedJSON`, `InvalidRequest` or `TransformFailed` where it can be no request."""
-        bridge, about = self._bridge, message.properties or Properties()
+        about = message.properties or Properties()
         if about.fault is not None:
             raise UnreadableMessage(about.fault)
         if len(message.body) > self._most_bytes:
             raise UnreadableMessage(f"it has more than {self._most_bytes} bytes")
         if len(about.topic) > LONGEST_TOPIC or about.topic.count("/") >= MOST_LEVELS:
             raise UnreadableMessage(f"its topic has more than {LONGEST_TOPIC} characters or {MOST_LEVELS} levels")
-        content = self._formats.content(message, bridge.from_.format, now)
+        content = self._formats.content(message, self._format, now)
         if content.reply_to is not None and about.reply_to is None:
             about = replace(about, reply_to=content.reply_to)
         submission = self._with_metadata(content.submission, message.key, about, now)
@@ -128,15 +129,16 @@ class Reader:
             submission = scoped(submission)
         if follow_ups or submission.reply_to is not None:
             submission = replace(submission, keeps_result=True)
-        identity = content.identity or about.message_id or about.identity
-        certain = identity is not None and identity != about.identity
-        claim = None
-        if identity is not None:
-            digest = blake2b(message.body, digest_size=16)
-            digest.update(about.topic.encode("utf-8", "surrogatepass"))
-            seconds = HELD_SECONDS if certain else SEEN_BRIEFLY_SECONDS
-            claim = IdempotencyClaim(_short(identity), digest.digest(), seconds, self._scope)
-        return Reading(submission, claim, certain, follow_ups)
+        own = content.identity or about.message_id
+        return Reading(submission, self._claim(message, about, own), own is not None, follow_ups)
+
+    def _claim(self, message: Message, about: Properties, own: str | None) -> IdempotencyClaim | None:
+        if own is not None:
+            return IdempotencyClaim(_short(own), _digest(message, about), HELD_SECONDS, self._scope)
+        if about.identity is None:
+            return None
+        digest = _digest(message, about)  # another message may have the same identity
+        return IdempotencyClaim(f"{about.identity}-{digest.hex()}", digest, SEEN_BRIEFLY_SECONDS, self._scope)
 
     def _placed(self, submission: Submission) -> Submission:
         """The submission in the queue of the backlog, where it belongs there."""
@@ -161,9 +163,7 @@ class Reader:
         if message.headers:
             metadata["fields"] = {_storable(name): _storable(value) for name, value in message.headers.items()}
         reason = _storable(reason)
-        digest = blake2b(message.body, digest_size=16)
-        digest.update(about.topic.encode("utf-8", "surrogatepass"))
-        id = str(UUID(bytes=digest.digest(), version=4))
+        id = str(UUID(bytes=_digest(message, about), version=4))
         body, size = message.body, len(message.body)
         if size > self._most_bytes:
             body, reason = body[: self._most_bytes], f"{reason}; of its {size} bytes these are the first ones"
@@ -236,6 +236,12 @@ class Reader:
         fault = self._reply_fault(channel)
         if fault is not None:
             raise UnreadableMessage(f"its reply cannot go to {channel[:80]!r}, which {fault}")
+
+
+def _digest(message: Message, about: Properties) -> bytes:
+    digest = blake2b(message.body, digest_size=16)
+    digest.update(about.topic.encode("utf-8", "surrogatepass"))
+    return digest.digest()
 
 
 def _compiled(text: str | None) -> TextTemplate | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -154,7 +153,7 @@ class TopicSubscription:
             client.pause(NOTHING)
 
     def _identity(self, came: Received) -> str | None:
-        """What is the same when the message is delivered again, and mostly at no other message: MQTT has no more."""
+        """Its packet identifier, unless another message has the same one soon after: MQTT has no more."""
         number = came.mid
         if not number:
             return None
@@ -163,11 +162,7 @@ class TopicSubscription:
             self._identifies = now - self._round_began > SHORTEST_ROUND
             self._round_began = now
         self._last_identifier = number
-        if not self._identifies:
-            return None
-        digest = blake2b(came.topic.encode(), digest_size=16)
-        digest.update(came.payload)
-        return f"{number}-{digest.hexdigest()}"
+        return str(number) if self._identifies else None
 
     def _flow(self) -> None:
         if self._flowing:
