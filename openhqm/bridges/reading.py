@@ -97,6 +97,12 @@ class Reader:
         reply = bridge.reply_channel
         self._reply_topic = _compiled(None if reply is None else reply.topic)
         self._scope = f"bridge {bridge.name}"
+        named = {
+            "partition_key": self._scope if bridge.order == STRICT else None,
+            "endpoint": bridge.endpoint,
+            "operation": bridge.operation,
+        }
+        self._named = {name: value for name, value in named.items() if value is not None}
         # Each result would wait on the disk for its expiry, where nothing asks for it.
         self._fixed: dict[str, Any] = {"tenant": bridge.tenant, "timeout": bridge.timeout, "keeps_result": False}
         self._fixed = {name: value for name, value in self._fixed.items() if value is not None}
@@ -190,17 +196,11 @@ class Reader:
         return found
 
     def _with_metadata(self, found: Submission, key: str | None, about: Properties, now: float) -> Submission:
-        bridge = self._bridge
         metadata = {**found.metadata, **self._about(about), LEVELS: about.topic.split("/")}
         if key is not None:
             metadata[KEY] = key
             metadata.setdefault("partition_key", key)
-        if bridge.order == STRICT:
-            metadata["partition_key"] = self._scope
-        if bridge.endpoint is not None:
-            metadata["endpoint"] = bridge.endpoint
-        if bridge.operation is not None:
-            metadata["operation"] = bridge.operation
+        metadata.update(self._named)
         if self._partition_key is not None or self._path is not None:
             submission = replace(found, metadata=metadata)
             document = Document(submission)
