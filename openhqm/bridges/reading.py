@@ -135,7 +135,7 @@ class Reader:
             submission = scoped(submission)
         if follow_ups or submission.reply_to is not None:
             submission = replace(submission, keeps_result=True)
-        own = content.identity or about.message_id
+        own = content.identity or about.message_id or None  # an empty one says nothing
         return Reading(submission, self._claim(message, about, own), own is not None, follow_ups)
 
     def _claim(self, message: Message, about: Properties, own: str | None) -> IdempotencyClaim | None:

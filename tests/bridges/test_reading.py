@@ -227,12 +227,14 @@ class PlaceTests(SynchronousTestCase):
     def test_identity(self) -> None:
         """A message's own id recognises it until it is acknowledged; what tells deliveries apart, for a minute."""
         self.assertIsNone(read().claim)
+        self.assertIsNone(read(message_id="").claim)
         first, again, other = read(message_id="7"), read(message_id="7"), read(b"2", message_id="7")
         assert first.claim is not None and other.claim is not None
         self.assertEqual((first.claim, first.claim.scope, first.certain), (again.claim, "bridge b", True))
         self.assertNotEqual(first.claim.fingerprint, other.claim.fingerprint)
-        brief = read(identity="7")
-        assert brief.claim is not None
+        brief, reused = read(identity="7"), read(b"2", identity="7")
+        assert brief.claim is not None and reused.claim is not None
+        self.assertNotEqual(brief.claim.key, reused.claim.key)  # else it would be a request without a claim
         self.assertEqual((first.claim.lifetime, brief.claim.lifetime, brief.certain), (HELD_SECONDS, 60.0, False))
         for identity in ("x" * 70_000, "\x00"):
             claim = read(message_id=identity).claim
