@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,7 +27,7 @@ from openhqm.messages import Acceptance, Child, DeadLetter, Depth, IdempotencyCl
 from openhqm.policy.channels import Channels, group_of
 from openhqm.policy.queue_names import MOST_QUEUES, without_share
 from openhqm.queue.ledger import Ledger, Outgoing
-from openhqm.runtime.deferreds import deferred, shielded
+from openhqm.runtime.deferreds import Running, deferred, shielded
 
 MOST_UNDER_WAY = 1000
 """Journaled requests that are being published. Further ones go through the outbox, which takes them in portions."""
@@ -150,7 +150,7 @@ class BrokeredQueue:
         if children:
             return shielded(self._accept_steps(submission, claim, follow_ups, children))
         if not self._journaled:
-            return shielded(self._accept(submission, claim, follow_ups))
+            return self._accept(submission, claim, follow_ups)
         if self._without_a_broker is None:
             return shielded(self._accept_into_journal(submission, claim, follow_ups))
         # Nothing is published now: there is one step, and a coroutine would cost more than the rest of it.
@@ -191,23 +191,42 @@ class BrokeredQueue:
         if failure is not None and not failure.check(NotDurable):
             self._log.failure("publishing {id} broke down", failure, id=outgoing.request.correlation_id)
 
-    async def _accept(
+    def _accept(
         self, submission: Submission, claim: IdempotencyClaim | None, follow_ups: Sequence[Submission]
-    ) -> Acceptance:
+    ) -> Deferred[Acceptance]:
+        """Nearly all are recorded and published at the first try, which needs no coroutine: each would pay for that."""
         if claim is None and self._broker.unavailable_reason is not None:
-            raise NotDurable(self._broker.unavailable_reason)
-        outgoing = await self._ledger.record(submission, claim, follow_ups)
-        if isinstance(outgoing, Acceptance):
-            return outgoing
-        if outgoing.waits:
-            return _acceptance(outgoing)
-        try:
-            await self._outbox.publish(outgoing)
-        except Exception as error:
-            if await self._withdrawn(outgoing, claim):
-                raise
-            if not isinstance(error, NotDurable):
-                self._log.failure("publishing {id} broke down", id=outgoing.request.correlation_id)
+            return fail(NotDurable(self._broker.unavailable_reason))
+        accepted: Deferred[Acceptance] = Deferred()  # cancelled, it goes on all the same
+        recording = self._ledger.record(submission, claim, follow_ups)
+        recording.addCallbacks(self._recorded, accepted.errback, (claim, accepted))
+        return accepted
+
+    def _recorded(
+        self, outgoing: Outgoing | Acceptance, claim: IdempotencyClaim | None, accepted: Deferred[Acceptance]
+    ) -> None:
+        if isinstance(outgoing, Acceptance) or outgoing.waits:
+            accepted.callback(_acceptance(outgoing))
+            return
+        about = outgoing, claim, accepted
+        self._outbox.publish(outgoing).addCallbacks(self._confirmed, self._not_confirmed, about, errbackArgs=about)
+
+    def _confirmed(
+        self, _: None, outgoing: Outgoing, claim: IdempotencyClaim | None, accepted: Deferred[Acceptance]
+    ) -> None:
+        accepted.callback(_acceptance(outgoing))
+
+    def _not_confirmed(
+        self, failure: Failure, outgoing: Outgoing, claim: IdempotencyClaim | None, accepted: Deferred[Acceptance]
+    ) -> None:
+        Running(self._take_back(failure, outgoing, claim), accepted.callback, accepted.errback)
+
+    async def _take_back(self, failure: Failure, outgoing: Outgoing, claim: IdempotencyClaim | None) -> Acceptance:
+        """It is accepted all the same where it cannot be taken back: its entry stays, and the outbox publishes it."""
+        if await self._withdrawn(outgoing, claim):
+            failure.raiseException()
+        if not failure.check(NotDurable):
+            self._log.failure("publishing {id} broke down", failure, id=outgoing.request.correlation_id)
         return _acceptance(outgoing)
 
     async def _withdrawn(self, outgoing: Outgoing, claim: IdempotencyClaim | None) -> bool:
