@@ -41,6 +41,19 @@ Kind = tuple[str | None, str | None, Priority]
 """What says in which queue and channel a request waits: its endpoint, its share and its priority."""
 
 
+def is_plain(submission: Submission, follow_ups: Sequence[Submission], limits: Limits) -> bool:
+    """Whether it is accepted, where it has no claim, without a look at anything, and nothing is noted besides."""
+    return not (
+        submission.timeout is not None
+        or submission.not_before is not None
+        or submission.coalescing is not None
+        or submission.partition is not None
+        or follow_ups
+        or limits.any
+        or limits.ends_what_waits
+    )
+
+
 def _adopt(connection: apsw.Connection, channel: str, number: int, most: int) -> tuple[int, int, int]:
     """Entries for the next ``most`` records of a channel that have not ended; ``number`` is that of their queue.
 
@@ -122,21 +135,17 @@ class Journal:
             connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
             self._file.after_commit(lambda: self._named.add(queue))
 
+    def knows_queue(self, submission: Submission) -> bool:
+        """Whether the file has the name of the submission's queue."""
+        return queue_of(self._channels.requests, submission) in self._named
+
     # Accepting
 
     def append(
         self, submission: Submission, follow_ups: Sequence[Submission], limits: Limits, now: float
     ) -> Deferred[Any] | None:
         """Fires with the `Acceptance` of a submission that needs no more than its record; None: it needs more."""
-        if (
-            submission.timeout is not None
-            or submission.not_before is not None
-            or submission.coalescing is not None
-            or submission.partition is not None
-            or follow_ups
-            or limits.any
-            or limits.ends_what_waits
-        ):
+        if not is_plain(submission, follow_ups, limits):
             return None
         rows = self._ready.get((submission.endpoint, submission.share, submission.priority))
         if rows is None:

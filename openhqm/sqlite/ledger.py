@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_reply, encode_request, size_with
-from openhqm.errors import LeaseLost, QueueFull
+from openhqm.errors import LeaseLost
 from openhqm.messages import Acceptance, Child, DeadLetter, IdempotencyClaim, Load, Priority, Reply, Request, Submission
 from openhqm.policy.channels import Channels
 from openhqm.policy.limits import NO_LIMITS, Limits
@@ -27,6 +27,7 @@ from openhqm.queue.limits import accept_within
 from openhqm.sqlite.claims import drop_claim, take_claim
 from openhqm.sqlite.coalescing import CoalesceKeys
 from openhqm.sqlite.dead_letters import DeadLetters
+from openhqm.sqlite.entries import EntryAppends
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.held import Held
 from openhqm.sqlite.journal import Journal
@@ -76,8 +77,8 @@ class SqliteLedger:
         self._load = SqliteLoad(file, store, limits, clock)
         self.unbegun = Unbegun(file, clock, lambda: self._load.limits.ends_what_waits, self._journal.adopt_all)
         self.outbox = OutboxRows(file, store, clock, channels, self._fell_due, self.unbegun, self._journal, window)
-        self._losses = LedgerLosses(file, self.outbox, reply_channel, lambda: self._fell_due(clock.seconds()))
-        self.open_channels, self.recover = self._losses.open_channels, self._losses.recover
+        losses = LedgerLosses(file, self.outbox, reply_channel, lambda: self._fell_due(clock.seconds()))
+        self.open_channels, self.recover, self.returned = losses.open_channels, losses.recover, losses.returned
         self.next_due = partial(maybeDeferred, self.outbox.next_due)
         self.on_ending = store.on_ending
         self.on_due: list[Callable[[float], None]] = []
@@ -181,9 +182,12 @@ class SqliteLedger:
         claim: IdempotencyClaim | None,
         follow_ups: Sequence[Submission],
         at_once: bool,
-    ) -> Deferred[Outgoing | Acceptance | QueueFull]:
+    ) -> Deferred[Any]:
+        """Fires with the `Outgoing`, with the `Acceptance` of the request that has the claim, or with a `QueueFull`."""
         now = self._clock.seconds()
         outgoing = self._new(submission, now)
+        if at_once and claim is None and self.outbox.adds_at_once(submission, follow_ups, self._load.limits):
+            return self._rows.appends_for(outgoing.number, EntryAppends).record(outgoing, now)
         held = [self._new(follow_up, now) for follow_up in follow_ups] if follow_ups else []
         if held:
             outgoing = replace(outgoing, follow_ups=tuple(each.request.correlation_id for each in held))
@@ -388,13 +392,3 @@ class SqliteLedger:
         if row is not None and row[0] != attempt.attempt:
             raise LeaseLost(self._file.ids.issue(attempt.number), "a later attempt has begun")
         return row is not None and not self._store.has_ended(connection, attempt.number)
-
-    # What the broker has lost
-
-    def returned(self, attempt: Attempt) -> None:
-        self._file.write(lambda connection: self._note_returned(connection, attempt)).addErrback(lambda failure: None)
-
-    def _note_returned(self, connection: apsw.Connection, attempt: Attempt) -> None:
-        row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (attempt.number,))
-        if row is not None and row[0] == attempt.attempt:
-            self.outbox.returned(connection, attempt.number)

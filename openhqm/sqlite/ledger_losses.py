@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 import apsw
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from openhqm.queue.ledger import Recovered
+from openhqm.queue.ledger import Attempt, Recovered
 from openhqm.runtime.deferreds import deferred
 from openhqm.sqlite.file import SqliteFile
 from openhqm.sqlite.outbox_rows import OutboxRows
+from openhqm.sqlite.sql import fetch_one
 
 
 class LedgerLosses:
@@ -28,6 +29,15 @@ class LedgerLosses:
     def open_channels(self) -> Deferred[Mapping[str, float]]:
         """See `openhqm.queue.ledger.Ledger.open_channels`."""
         return maybeDeferred(self._outbox.open_channels)
+
+    def returned(self, attempt: Attempt) -> None:
+        """See `openhqm.queue.ledger.Ledger.returned`."""
+        self._file.write(lambda connection: self._note_returned(connection, attempt)).addErrback(lambda failure: None)
+
+    def _note_returned(self, connection: apsw.Connection, attempt: Attempt) -> None:
+        row = fetch_one(connection, "SELECT attempt FROM inflight WHERE key = ?", (attempt.number,))
+        if row is not None and row[0] == attempt.attempt:
+            self._outbox.returned(connection, attempt.number)
 
     @deferred
     async def recover(

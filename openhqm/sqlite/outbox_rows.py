@@ -16,11 +16,12 @@ import apsw
 from twisted.internet.interfaces import IReactorTime
 
 from openhqm.codec import decode_request
-from openhqm.messages import Reply, Request
+from openhqm.messages import Reply, Request, Submission
 from openhqm.policy.channels import Channels, group_of
+from openhqm.policy.limits import Limits
 from openhqm.queue.ledger import CLAIM_SECONDS, MOST_COUNTED, Outgoing
 from openhqm.sqlite.file import SqliteFile
-from openhqm.sqlite.journal import Journal
+from openhqm.sqlite.journal import Journal, is_plain
 from openhqm.sqlite.results import SqliteResults
 from openhqm.sqlite.sql import fetch_all, fetch_one
 from openhqm.sqlite.unbegun import Unbegun
@@ -87,6 +88,11 @@ class OutboxRows:
                 self._put(connection, key, PUBLISHED, self._clock.seconds(), self._channel(body), generation)
 
     # From the acceptance to the broker
+
+    def adds_at_once(self, submission: Submission, follow_ups: Sequence[Submission], limits: Limits) -> bool:
+        """Whether a submission without a claim needs no more than its record and an entry, which is published now."""
+        known = self._window.size is None and self._journal.knows_queue(submission)
+        return known and is_plain(submission, follow_ups, limits)
 
     def add(self, connection: apsw.Connection, outgoing: Outgoing, now: float, told: bool, at_once: bool) -> bool:
         """An entry for a new request. True: the outbox publishes it later. Else the caller does."""

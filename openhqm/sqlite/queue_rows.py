@@ -6,7 +6,9 @@ Everything that is given a connection runs inside an operation of `SqliteFile.wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar
 
 import apsw
 from twisted.internet.defer import Deferred
@@ -28,6 +30,7 @@ from openhqm.sqlite.schema import (
 )
 from openhqm.sqlite.sql import fetch_all, fetch_one
 
+A = TypeVar("A", bound=Appends)
 Row = tuple[int, int, bytes]
 """Key, attempt, body."""
 
@@ -125,11 +128,15 @@ class QueueRows:
     ) -> Deferred[Acceptance]:
         """Add a message that needs nothing more than its claim, if it has one. See `Appends.add`."""
         taking = None if claim is None else row_of(claim, key, at)
+        return self.appends_for(key, Appends).add((key, at, body), result, taking)
+
+    def appends_for(self, key: int, make: Callable[[SqliteFile, Callable[[int], None]], A]) -> A:
+        """What can have the message ``key``. All of one rank are of the same kind; ``make`` makes a new one."""
         rank = (key >> RUNNING_BITS) % RANKS
-        appends = self._appends.get(rank)
+        appends: Any = self._appends.get(rank)
         if appends is None or not appends.takes(key):
-            appends = self._appends[rank] = Appends(self._file, self._more[rank])
-        return appends.add((key, at, body), result, taking)
+            appends = self._appends[rank] = make(self._file, self._more[rank])
+        return appends  # type: ignore[no-any-return]
 
     def _added(self, rank: int, count: int) -> None:
         self._change(rank, count, MAX_KEY)  # a new key is above all those that were there at the start
