@@ -38,14 +38,18 @@ class BadInputTests(BridgeTestCase):
             OPENHQM_WORKER__HANDLER="echo",
         )
 
-    def publish_all(self, topic: str) -> None:
-        """Each of them alone, then in a compressed batch, then in a transaction that is aborted and one that is not."""
+    def publish_all(self, server: Server, topic: str) -> None:
+        """Each of them alone, then in a compressed batch, then in a transaction that is aborted and one that is not.
+
+        What is published afterwards lies behind the markers of both: Kafka writes them after it has answered.
+        """
         from confluent_kafka import Producer
 
         to = {"bootstrap.servers": self.kafka.bootstrap, "message.max.bytes": 4 * MIB}
         batching = Producer({**to, "compression.type": "zstd", "linger.ms": 50})
         transacting = Producer({**to, "transactional.id": topic})
         transacting.init_transactions(20)
+        end_of_all = self.end(topic) + 4 * len(RECORDS) + 2
         for _, record in RECORDS:
             batching.produce(topic, **record)
             self.assertEqual(batching.flush(20), 0)
@@ -58,6 +62,7 @@ class BadInputTests(BridgeTestCase):
                 transacting.produce(topic, **record)
             transacting.flush(20)
             end(20)
+        server.until(lambda: self.end(topic) == end_of_all, "the transaction has no marker")
 
     def letters(self) -> list[DeadLetter]:
         with sqlite3.connect(self.directory / "data" / "openhqm.db") as file:
@@ -78,7 +83,7 @@ class BadInputTests(BridgeTestCase):
         ours = self.programs.topic("openhqm-requests", max_message_bytes=str(4 * MIB))
         server = self.start_over(self.programs.topic("in"))
         self.assertEqual(server.response(server.submit({"n": 0}))["status"], "COMPLETED")
-        self.publish_all(ours)
+        self.publish_all(server, ours)
         self.assertEqual(server.response(server.submit({"n": 1}), 30)["status"], "COMPLETED")
         server.until(lambda: self.programs.committed(f"openhqm-workers.{ours}", ours) == self.end(ours), "not read")
         found = {letter.request.submission.body for letter in self.letters()}
@@ -89,7 +94,7 @@ class BadInputTests(BridgeTestCase):
         """Each is one request or one dead letter, of an aborted transaction neither, and the bridge goes on."""
         topic = self.programs.topic("in", max_message_bytes=str(4 * MIB))
         server = self.start_over(topic)
-        self.publish_all(topic)
+        self.publish_all(server, topic)
         self.programs.publish(topic, {"value": b'"last"'})
         server.until(lambda: b'"last"' in self.bodies(), "the last one did not come")
         server.until(lambda: self.programs.committed(GROUP, topic) == self.end(topic), "not committed")
