@@ -68,6 +68,7 @@ class Consumer:
         self._in_progress: dict[IDelivery, Attempt] = {}
         self._abandoned: dict[IDelivery, float] = {}
         self._slot_freed: Deferred[None] | None = None
+        self._waking: Any = None
         self._gate_passable: Deferred[None] | None = None
         self._idle: list[Deferred[None]] = []
         self._stopping = False
@@ -255,14 +256,24 @@ class Consumer:
 
     def _notify(self) -> None:
         """Wake the loop where a slot is free, and `stop` where nothing is in progress."""
-        if self._free > 0 and self._slot_freed is not None:
-            slot_freed, self._slot_freed = self._slot_freed, None
-            if not slot_freed.called:
-                slot_freed.callback(None)
+        if self._free > 0 and self._slot_freed is not None and self._waking is None and not self._stopping:
+            self._waking = self._clock.callLater(0, self._wake)
         if not self._in_progress:
             idle, self._idle = self._idle, []
             for each in idle:
                 each.callback(None)
+
+    def _wake(self) -> None:
+        """All slots that became free in one turn of the reactor are filled together.
+
+        One by one, a queue that has the next request at hand would have it sent before the next answer is read: each
+        would wake its target by itself.
+        """
+        self._waking = None
+        if self._free > 0 and self._slot_freed is not None:  # there may be fewer slots than before
+            slot_freed, self._slot_freed = self._slot_freed, None
+            if not slot_freed.called:
+                slot_freed.callback(None)
 
     @deferred
     async def _until_idle(self, seconds: float | None) -> None:

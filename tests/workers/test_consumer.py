@@ -42,6 +42,24 @@ class ReceivingTests(SynchronousTestCase):
             bench.submit()
         self.assertEqual(len(handler.works), 10)
 
+    def test_freed_together(self) -> None:
+        """Slots that become free in one turn of the reactor are filled by one receive, and by none once it stops."""
+        handler = ManualHandler()
+        bench = WorkerBench(handler, count=4)
+        for _ in range(12):
+            bench.submit()
+        asked: list[int] = []
+        receive = bench.backend.queue.receive
+        bench.backend.queue.receive = lambda queue, most, **more: (asked.append(most), receive(queue, most, **more))[1]
+        for number in (0, 1, 3):
+            handler.answers[number].callback(None)
+        bench.backend.turn()
+        self.assertEqual((asked, len(handler.works)), ([3], 7))
+        handler.answers[2].callback(None)
+        bench.consumer.stop(0)
+        bench.backend.turn()
+        self.assertEqual((asked, len(handler.works)), ([3], 7))
+
     def test_failing_queue(self) -> None:
         """A failing queue is asked every second. After a minute of failures the consumer names the reason."""
         bench = WorkerBench(ManualHandler())
