@@ -159,7 +159,7 @@ class Upstream(Protocol):
         if reader.switched:
             self._switch(sink)
             return
-        if reader.responded:
+        if reader.responded and self._timer is not None:
             self._progress_at = self._clock.seconds()
         if reader.complete and self._sink is not None:
             self._finish(reader.keep_alive and self._request_sent)

@@ -77,7 +77,7 @@ class Breaker:
 
     def begin(self, now: float) -> int:
         """A call begins. Returns its period, for `end`. In state HALF_OPEN the call is the probe."""
-        if self.state(now) is State.HALF_OPEN:
+        if self._open_until is not None and self.state(now) is State.HALF_OPEN:
             self._probing = True
         return self._period
 

@@ -8,7 +8,7 @@ any two lines, the delivery is not settled, and the queue delivers the request a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -270,7 +270,7 @@ class Attempt:
             if self.handler_returned is None or self.handler_returned.called:
                 self._on_handled()
 
-    async def _call_within_limit(self, now: float) -> Any:
+    def _call_within_limit(self, now: float) -> Awaitable[Any]:
         """The handler's answer. `AttemptTimedOut` and `_Revoked` are raised also where the handler does not return."""
         context, delivery = self._context, self._delivery
         limit = context.timeout
@@ -283,11 +283,9 @@ class Attempt:
         work = Work(delivery.request, delivery.attempt, limit, context.clock, self._report, most, replayed)
         inner = context.handlers.run(work)
         if context.handlers.keeps_time:
-            return await self._until_ended(inner)
+            return self._until_ended(inner)
         inner.addErrback(as_failure)
-        if inner.called and not inner.paused:
-            return await inner
-        return await self._until_stopped(inner, limit)
+        return inner if inner.called and not inner.paused else self._until_stopped(inner, limit)
 
     async def _until_ended(self, inner: Deferred[Any]) -> Any:
         """The answer of a handler that keeps the time limit itself, and that has ended when it is cancelled."""

@@ -201,7 +201,7 @@ class Consumer:
                 if self._shares is not None:
                     name = self._counted_as[delivery] = self._shares.name_of(delivery.request.submission.share)
                     self._shares.taken(name)
-                Running(self._work(delivery), _nothing, self._broke_down)
+                self._work(delivery)
 
     def _receive_failed(self, error: Exception) -> None:
         now = self._clock.seconds()
@@ -218,28 +218,33 @@ class Consumer:
         else:  # a bug, ours or the queue's. The loop goes on: the requests in the queue have no other consumer here.
             self._log.failure("receiving from {queue} broke down", queue=self._name)
 
-    def _broke_down(self, failure: Failure) -> None:
-        self._log.failure("a slot of {queue} broke down", failure, queue=self._name)
+    def _work(self, delivery: IDelivery) -> None:
+        attempt = self._in_progress[delivery] = Attempt(self._context, delivery, partial(self._handled, delivery))
+        Running(
+            attempt.run(), partial(self._attempted, delivery, attempt), partial(self._broke_down, delivery, attempt)
+        )
 
-    async def _work(self, delivery: IDelivery) -> None:
-        attempt = Attempt(self._context, delivery, partial(self._handled, delivery))
-        self._in_progress[delivery] = attempt
-        try:
-            await attempt.run()
-            if attempt.handler_returned is not None and not attempt.handler_returned.called:
-                # The attempt is over, and its thread is not: the slot stays taken until the handler returns.
-                self._abandoned[delivery] = self._clock.seconds()
-                await attempt.handler_returned
-        except Exception:  # a bug of ours; the request is delivered again when the lease runs out
-            self._log.failure("an attempt broke down", correlation_id=delivery.request.correlation_id)
-        finally:
-            self._abandoned.pop(delivery, None)
-            del self._in_progress[delivery]
-            if delivery in self._settling:
-                self._settling.remove(delivery)
-            else:
-                self._free_slot(delivery)
-            self._notify()
+    def _broke_down(self, delivery: IDelivery, attempt: Attempt, failure: Failure) -> None:
+        """A bug of ours. The request is delivered again when the lease runs out."""
+        self._log.failure("an attempt broke down", failure, correlation_id=delivery.request.correlation_id)
+        self._attempted(delivery, attempt)
+
+    def _attempted(self, delivery: IDelivery, attempt: Attempt, result: None = None) -> None:
+        returned = attempt.handler_returned
+        if returned is None or returned.called:
+            self._over(delivery)
+        else:  # The attempt is over, and its thread is not: the slot stays taken until the handler returns.
+            self._abandoned[delivery] = self._clock.seconds()
+            returned.addCallback(lambda nothing: self._over(delivery))
+
+    def _over(self, delivery: IDelivery) -> None:
+        self._abandoned.pop(delivery, None)
+        del self._in_progress[delivery]
+        if delivery in self._settling:
+            self._settling.remove(delivery)
+        else:
+            self._free_slot(delivery)
+        self._notify()
 
     def _handled(self, delivery: IDelivery) -> None:
         if len(self._settling) < self._count:
@@ -306,7 +311,3 @@ class Consumer:
         for delivery in self._in_progress:
             if delivery not in self._abandoned:
                 delivery.extend()
-
-
-def _nothing(result: None) -> None:
-    """A slot that has done its work has no result."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import attrs
+import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
@@ -30,8 +31,7 @@ class GateClosed(Exception):
     """The breaker opened while this call waited for its turn."""
 
 
-@attrs.frozen(eq=False)
-class Call:
+class Call(msgspec.Struct, frozen=True, eq=False):
     """A call that the gate has admitted. The caller has to call `end` exactly once.
 
     ``replayed``: it is for a request of the backlog, which was accepted before the target recovered.
