@@ -65,7 +65,7 @@ class _RequestV1(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class _PlainV1(msgspec.Struct, omit_defaults=True):
-    """The first members of `_RequestV1`: those of most requests, whose envelopes take half the time to make so."""
+    """Those members of `_RequestV1` that most requests have: their envelopes take a quarter of the time to make so."""
 
     openhqm: int
     correlation_id: str
@@ -74,6 +74,8 @@ class _PlainV1(msgspec.Struct, omit_defaults=True):
     payload: msgspec.Raw
     headers: dict[str, str] = {}
     metadata: dict[str, Any] = {}
+    endpoint: str | None = None
+    partition: int | None = None
     reply_to: str | None = None
     keeps_result: bool = True
     share: str | None = None
@@ -125,8 +127,6 @@ def encode_request(request: Request) -> bytes:
         and submission.timeout is None
         and submission.not_before is None
         and submission.body is None
-        and submission.endpoint is None
-        and submission.partition is None
         and not submission.tags
         and submission.parent_reply is None
         and submission.transform is None
@@ -142,6 +142,8 @@ def encode_request(request: Request) -> bytes:
             msgspec.Raw(payload),
             headers if type(headers) is dict else dict(headers),
             metadata if type(metadata) is dict else dict(metadata),
+            submission.endpoint,
+            submission.partition,
             submission.reply_to,
             submission.keeps_result,
             submission.share,

@@ -141,6 +141,13 @@ class RoundTripTests(SynchronousTestCase):
         )
         self.assertEqual(encode_request(request), expected)
         self.assertEqual(decode_request(expected), request)
+        elsewhere = Request("an-id", 1.5, Submission(b"1", endpoint="billing", partition=0, reply_to="there"))
+        expected = (
+            b'{"openhqm":1,"correlation_id":"an-id","submitted_at":1.5,"payload":1,'
+            b'"endpoint":"billing","partition":0,"reply_to":"there"}'
+        )
+        self.assertEqual(encode_request(elsewhere), expected)
+        self.assertEqual(decode_request(expected), elsewhere)
 
 
 class UnreadableTests(SynchronousTestCase):
