@@ -8,6 +8,7 @@ operation of `SqliteFile.write`, so that "reply durable" and "request done" are 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
@@ -183,8 +184,7 @@ class SqliteResults:
         for call in self.within_ending:
             call(connection, key, reply)
         self.children.ended(connection, key, reply)
-        event = Event(number, reply.status.value.lower(), reply.completed_at, reply=reply)
-        self._file.after_commit(lambda: self._ended(key, event, reply))
+        self._file.after_commit(partial(self._ended, key, number, reply))
         return True
 
     def has_ended(self, connection: apsw.Connection, key: int) -> bool:
@@ -371,7 +371,9 @@ class SqliteResults:
         if self._watchers:
             self._watchers.tell(self._file.ids.issue(key), event)
 
-    def _ended(self, key: int, event: Event, reply: Reply) -> None:
+    def _ended(self, key: int, number: int, reply: Reply) -> None:
+        status = reply.status.value
         for call in self.on_ending:
-            call(key, reply.status.value)
-        self._watchers.tell(reply.correlation_id, event)
+            call(key, status)
+        if self._watchers:
+            self._watchers.tell(reply.correlation_id, Event(number, status.lower(), reply.completed_at, reply=reply))
