@@ -146,7 +146,7 @@ def _value(text: bytes | None, kind: type[Any], name: str) -> Any:
 
 
 def _media_type(about: Properties) -> str:
-    return (about.content_type or "").partition(";")[0].strip().lower()
+    return "" if about.content_type is None else about.content_type.partition(";")[0].strip().lower()
 
 
 def _raw(headers: Mapping[str, str]) -> dict[bytes, bytes]:

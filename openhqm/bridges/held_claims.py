@@ -50,6 +50,8 @@ class HeldClaims:
 
     def acknowledged(self, delivery: IBrokerDelivery) -> None:
         """The broker will not deliver it again, nor what the acknowledgement covers."""
+        if not self._held:
+            return
         for each in self._covered(delivery):
             claim = self._forget(each)
             if claim is not None:

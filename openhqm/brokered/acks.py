@@ -45,11 +45,12 @@ class AckTracker:
         if self._kind is Acks.EACH:
             self._ack(delivery)
             return
-        line = self._lines.get(_partition(delivery))
+        name = _partition(delivery)
+        line = self._lines.get(name)
         if line is not None and line.get(delivery) is False:
             line[delivery] = True
             self._behind += 1
-            self._advance(_partition(delivery), line)
+            self._advance(name, line)
 
     def revoked(self, delivery: IBrokerDelivery) -> None:
         """The broker delivers it again: it is not to be acknowledged.
@@ -57,14 +58,15 @@ class AckTracker:
         Where each is acknowledged in order, it holds up no other. By prefix, the acknowledgement of a later one would
         take it away: so those behind it are not acknowledged either. The broker delivers them again, too.
         """
-        line = self._lines.get(_partition(delivery))
+        name = _partition(delivery)
+        line = self._lines.get(name)
         if line is None or delivery not in line:
             return
         if self._kind is Acks.PREFIX:
             self._drop(line, delivery)
         else:
             self._behind -= line.pop(delivery)
-        self._advance(_partition(delivery), line)
+        self._advance(name, line)
 
     def _drop(self, line: Line, first: IBrokerDelivery) -> None:
         """Forget this one and all behind it."""

@@ -185,5 +185,6 @@ class TopicSubscription:
         if number is None or self._client is None:
             return False  # its connection is over
         self._client.acknowledge(number)
-        self._flow()
+        if self._buffer:
+            self._flow()
         return True
