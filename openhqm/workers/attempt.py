@@ -34,9 +34,10 @@ from openhqm.workers.replies import (
     as_failure,
     asked_delays,
     blank,
-    completed,
     describe,
     failed,
+    result_of,
+    with_result,
 )
 
 SETTLE_AGAIN_SECONDS = 1.0
@@ -156,7 +157,9 @@ class Attempt:
         try:
             answer = await self._call_handler(started)
             keeps_result = delivery.request.submission.keeps_result
-            done = completed(self._blank(Status.COMPLETED, started), answer, context.most_result, keeps_result)
+            result = result_of(answer, context.most_result, keeps_result)
+            now = context.clock.seconds()
+            done = with_result(self._id, Status.COMPLETED, now, delivery.attempt, started, **result)
         except _Revoked:
             await self._settle(delivery.ack)
         except CancelledError:

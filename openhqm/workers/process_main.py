@@ -38,7 +38,7 @@ from openhqm.workers.process_messages import (
     read_frame,
     to_frame,
 )
-from openhqm.workers.replies import UnusableAnswer, asked_delays, blank, completed, describe, failed
+from openhqm.workers.replies import UnusableAnswer, asked_delays, blank, describe, failed, result_of
 
 _steady_time = SteadyTime(time.time)
 _clock: Any = SimpleNamespace(seconds=_steady_time.__call__, steady_time=_steady_time)
@@ -105,7 +105,7 @@ def _outcome(call: Call, write: Callable[[Progress], None], runner: asyncio.Runn
     reply = blank(request.correlation_id, Status.FAILED, 0.0, call.attempt, 0.0)
     try:
         answer = in_this_process(lambda: _answer(_load(call.path), work, runner))
-        return _told("completed", completed(reply, answer, call.most))
+        return _told("completed", msgspec.structs.replace(reply, **result_of(answer, call.most)))
     except Reject as error:
         return _told("rejected", failed(reply, error, call.most))
     except RetryLater as error:

@@ -46,13 +46,14 @@ class _There(Exception):
         return f"\n{self.args[0]}"
 
 
-def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES, keeps_result: bool = True) -> Reply:
-    """``reply`` with ``answer``, a `Response` or a JSON value of at most ``most`` bytes. `UnusableAnswer`.
+def result_of(answer: Any, most: int = MOST_RESULT_BYTES, keeps_result: bool = True) -> dict[str, Any]:
+    """What the reply to ``answer``, a `Response` or a JSON value of at most ``most`` bytes, has besides a blank one.
+    `UnusableAnswer`.
 
-    Where not ``keeps_result``, ``answer`` is checked the same, and only its status code is in the reply.
+    Where not ``keeps_result``, ``answer`` is checked the same, and that is only its status code.
     """
     try:
-        return _completed(reply, answer, most, keeps_result)
+        return _result_of(answer, most, keeps_result)
     except (UnusableAnswer, MemoryError):
         raise
     except ValueError as error:
@@ -61,7 +62,7 @@ def completed(reply: Reply, answer: Any, most: int = MOST_RESULT_BYTES, keeps_re
         raise UnusableAnswer(f"the handler's answer breaks when it is read: {describe(error)}") from error
 
 
-def _completed(reply: Reply, answer: Any, most: int, keeps_result: bool) -> Reply:
+def _result_of(answer: Any, most: int, keeps_result: bool) -> dict[str, Any]:
     if isinstance(answer, CheckedResponse):
         status_code, headers, text, body = answer.status_code, answer.headers, answer.text, answer.body
     else:
@@ -77,8 +78,8 @@ def _completed(reply: Reply, answer: Any, most: int, keeps_result: bool) -> Repl
     if len(body or text or b"") > most:
         raise UnusableAnswer(f"the handler's answer is larger than {most} bytes")
     if not keeps_result:
-        return replace(reply, status_code=status_code)
-    return replace(reply, result=text, body=body, status_code=status_code, headers=headers)
+        return {"status_code": status_code}
+    return {"result": text, "body": body, "status_code": status_code, "headers": headers}
 
 
 def _fields(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[str, str]:
@@ -124,7 +125,7 @@ def failed(reply: Reply, error: Reject | RetryLater, most: int = MOST_RESULT_BYT
     reply = replace(reply, error=describe(error))
     try:
         answer = error.answer
-        return reply if answer is None else completed(reply, answer, most)
+        return reply if answer is None else replace(reply, **result_of(answer, most))
     except Exception as unusable:  # `UnusableAnswer`, or what the property of a subclass raises
         return replace(reply, error=f"{reply.error} ({describe(unusable)})"[:MOST_ERROR_CHARACTERS])
 
@@ -133,15 +134,14 @@ def blank(
     correlation_id: str, status: Status, now: float, attempt: int, started: float, error: str | None = None
 ) -> Reply:
     """A reply without a result: only the status of the attempt, and when it ended. Times in seconds since the epoch."""
-    return Reply(
-        correlation_id,
-        status,
-        now,
-        status_code=_STATUS_CODES.get(status, 502),
-        error=error,
-        attempt=attempt,
-        processing_time_ms=round((now - started) * 1000),
-    )
+    status_code = _STATUS_CODES.get(status, 502)
+    return with_result(correlation_id, status, now, attempt, started, status_code=status_code, error=error)
+
+
+def with_result(correlation_id: str, status: Status, now: float, attempt: int, started: float, **result: Any) -> Reply:
+    """Such a reply with a `result_of`, or other attributes."""
+    milliseconds = round((now - started) * 1000)
+    return Reply(correlation_id, status, now, attempt=attempt, processing_time_ms=milliseconds, **result)
 
 
 def describe(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from openhqm.runtime.tracebacks import own_traceback
 from openhqm.workers.handlers import Work
 from openhqm.workers.process_messages import Call, Frames, Outcome, Progress, to_frame
 from openhqm.workers.processes import HandlerProcesses
-from openhqm.workers.replies import HandlerFailed, UnusableAnswer, blank, completed
+from openhqm.workers.replies import HandlerFailed, UnusableAnswer, result_of, with_result
 
 JOBS = """
 import asyncio, datetime, http, os, sys, threading, time
@@ -115,7 +115,8 @@ class HandlerProcessesTests(TestCase):
         )
 
     async def answer(self, name: str, payload: bytes = b"1", **submission: Any) -> Any:
-        return completed(blank("7f9c", Status.COMPLETED, 0.0, 1, 0.0), await self.call(name, payload, **submission))
+        result = result_of(await self.call(name, payload, **submission))
+        return with_result("7f9c", Status.COMPLETED, 0.0, 1, 0.0, **result)
 
     async def test_answers(self) -> None:
         """The handler sees what it sees elsewhere, and its answer is what it would be elsewhere."""
