@@ -95,7 +95,9 @@ class Answers:
         if correlation is None and came.topic == self.own:
             return
         answer = waiting.pop(next(iter(waiting)) if correlation is None else correlation, None)
-        if answer is not None:
+        if answer is not None and came.fault is not None:
+            answer.errback(NotDurable(f"its answer cannot be read: {came.fault}"))
+        elif answer is not None:
             answer.callback(from_foreign(came, None, came.duplicate))
 
 

@@ -22,7 +22,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 
 from openhqm.errors import NotDurable
-from openhqm.mqtt.address import Address
+from openhqm.mqtt.address import LARGEST_PACKET, Address
 from openhqm.mqtt.connecting import CLOSED, SILENT, describe, refusal, tls_context, too_late, unreadable
 from openhqm.mqtt.reason_codes import granted
 from openhqm.mqtt.received import Received, read_publish
@@ -46,7 +46,8 @@ class Client:
     the connection. ``receive_maximum`` is how many messages the broker may send that were not acknowledged (MQTT 5; in
     3.1.1 that is the broker's to say). ``received`` is called with each message. ``will`` is a topic and what the
     broker retains there where the connection ends without a DISCONNECT. ``largest`` is the most bytes that a packet of
-    the broker may have (MQTT 5).
+    the broker may have (MQTT 5). Where it sends more, the rest is read and not kept, and the message has a fault: a
+    connection that ends over it would get it again.
     """
 
     _log = Logger()
@@ -76,6 +77,7 @@ class Client:
         self._session = session
         self._reactor = reactor
         self._received = received
+        self._largest = LARGEST_PACKET if largest is None else largest
         self._connected: Deferred[None] = Deferred()
         self._over = False
         self._paused_for: str | None = None
@@ -290,6 +292,7 @@ class Client:
                 packet = None if self._paho._in_packet["command"] else self._buffered.take_publish()
                 if packet is None:
                     self._paho.loop_read()
+                    del self._paho._in_packet["packet"][self._largest :]
                 else:
                     self._paho._last_bytes_received = monotonic()
                     self._message(*packet)
@@ -354,15 +357,19 @@ class Client:
     def _handle_publish(self) -> int:
         """In place of paho's, whose objects take longer than all else that is done for a message here."""
         packet = self._paho._in_packet
-        self._message(packet["command"], bytes(packet["packet"]))
+        del packet["packet"][self._largest :]
+        self._message(packet["command"], bytes(packet["packet"]), packet["remaining_length"])
         return 0
 
-    def _message(self, first: int, packet: bytes) -> None:
+    def _message(self, first: int, packet: bytes, size: int = 0) -> None:
+        """``size``: how many bytes the broker has sent, where that may be more than are in ``packet``."""
         try:
             came = read_publish(first, packet, self.is_5)
         except ValueError as error:
             self._end(unreadable(error, self._connected.called))
         else:
+            if size > self._largest:
+                came.fault = f"its packet has {size} bytes, of which the first {self._largest} are read"
             self._received(came)
 
     def _on_publish(self, paho: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:

@@ -90,7 +90,7 @@ class BufferedSocket:
         """At most ``size`` bytes of what has come; none at its end. `BlockingIOError` and those of TLS: nothing yet."""
         if self._at >= len(self._come):
             if size >= _READ_BYTES:
-                return bytes(self._raw.recv(size))
+                return bytes(self._raw.recv(_READ_BYTES))
             self._come, self._at = self._raw.recv(_READ_BYTES), 0
         start, self._at = self._at, min(self._at + size, len(self._come))
         return self._come[start : self._at]

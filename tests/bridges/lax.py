@@ -11,6 +11,9 @@ from tests.mqtt.scripted import CONNECT, PING, PUBACK, PUBLISH, SUBSCRIBE, UNSUB
 
 LAST = b'"the last one"'
 """The message behind all poison."""
+MIB = 1024 * 1024
+LARGEST = 0xFFF_FFFF
+"""The largest packet of MQTT, without the byte and the length before it: 256 MiB less one byte."""
 
 
 class LaxBroker:
@@ -22,6 +25,7 @@ class LaxBroker:
         self.acknowledged: list[int] = []
         self.poison: list[bytes] = []
         self._messages: dict[int, bytes] = {}
+        self._largest = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -30,6 +34,12 @@ class LaxBroker:
         """One more message, for the next subscriber."""
         mid = len(self._messages) + 1
         self._messages[mid] = publish(topic, payload, mid, properties)
+
+    def add_the_largest(self, topic: bytes) -> None:
+        """One more message, and the last one: zeros, as many as a packet can have."""
+        self._largest = mid = len(self._messages) + 1
+        self._messages[mid] = b"\x32\xff\xff\xff\x7f" + _head(topic, mid)
+        self._zeros = LARGEST - len(_head(topic, mid))
 
     def close(self) -> None:
         """Take no connections any more."""
@@ -50,6 +60,9 @@ class LaxBroker:
                     if byte < 128:
                         break
                 connection.sendall(self._answer(kind, come.read(size)))
+                if kind == SUBSCRIBE and self._largest and self._largest not in self.acknowledged:
+                    for sent in range(0, self._zeros, MIB):
+                        connection.sendall(bytes(min(MIB, self._zeros - sent)))
 
     def _answer(self, kind: int, body: bytes) -> bytes:
         if kind == CONNECT:
@@ -73,3 +86,7 @@ class LaxBroker:
         if len(self.poison) == 1:
             self.add(b"t/last", LAST)
         return self.poison.pop(0)
+
+
+def _head(topic: bytes, mid: int) -> bytes:
+    return struct.pack(">H", len(topic)) + topic + struct.pack(">H", mid) + b"\0"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import uuid4
 import pika
 from twisted.trial.unittest import SynchronousTestCase
 
+from openhqm.codec import decode_dead_letter
 from tests.bridges.devices import Device
 from tests.bridges.lax import LAST, LaxBroker
 from tests.brokers import Mosquitto, RedisServer, shared_rabbitmq
@@ -157,6 +159,25 @@ class BadInputTests(SynchronousTestCase):
         self.assertEqual(self.outcomes(server)["dead_letter"], len(bad) + len(properties))
         server.until(lambda: len(broker.acknowledged) >= sent, "not all are acknowledged")
         self.assertEqual(broker.acknowledged, list(range(1, sent + 1)))
+
+    def test_largest_packet(self) -> None:
+        """256 MiB, in spite of what the bridge wants: a dead letter that is acknowledged, and memory has a bound."""
+        broker = LaxBroker()
+        self.addCleanup(broker.close)
+        broker.add(b"t/c", b'"before"')
+        broker.add_the_largest(b"t/big")
+        broker.poison.append(b"\xf0\x00")
+        about = {"type": "mqtt", "host": "127.0.0.1", "port": broker.port, "largest_message": 1024 * 1024}
+        server = self.start(about, topics=["t/#"])
+        self.all_came(server, 3, 1)
+        self.assertEqual(self.outcomes(server)["dead_letter"], 1)
+        server.until(lambda: broker.acknowledged == [1, 2, 3], "not all are acknowledged")
+        assert server.process is not None
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        self.assertLess(int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.M)[0]), 160 * 1024)
+        with sqlite3.connect(self.directory / "data" / "openhqm.db") as file:
+            (letter,) = [decode_dead_letter(body) for (body,) in file.execute("SELECT body FROM dead_letters")]
+        self.assertIn("its packet has 268435455 bytes, of which the first 1310720 are read", str(letter.reason))
 
     def test_rabbitmq(self) -> None:
         """Headers of every kind, the longest properties, a reply into the queue itself."""

@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from openhqm.errors import NotDurable
+from openhqm.mqtt.asking import Answers
 from openhqm.mqtt.client import Client
 from openhqm.mqtt.reason_codes import NO_SUBSCRIBERS
 from tests.mqtt.scripted import PUBACK, PUBLISH, ScriptedServer, packet, publish
@@ -197,6 +198,30 @@ class ClientTests(TestCase):
             self.server.say(data)
             self.assertNotEqual(await client.lost, "", data)
             self.assertEqual(self.messages, [])
+
+    async def test_larger_than_wanted(self) -> None:
+        """Of a packet that is larger than this client wants the beginning is kept, with its fault; others are whole."""
+        client = Client(self.server.address, "me", reactor, self.messages.append, largest=100_000)
+        self.addCleanup(client.abort)
+        await client.connect(deferToThread, MOST_SECONDS)
+        for mid, size in enumerate((90_000, 9_000_000, 1), 1):
+            self.server.say(publish(b"t", bytes(size), mid))
+        await self.until(lambda: len(self.messages) == 3)
+        fault = "its packet has 9000006 bytes, of which the first 100000 are read"
+        self.assertEqual([each.fault for each in self.messages], [None, fault, None])
+        self.assertEqual([(each.mid, len(each.payload)) for each in self.messages], [(1, 90_000), (2, 99_994), (3, 1)])
+
+    async def test_answer_larger_than_wanted(self) -> None:
+        """An answer of which only the beginning was read is none: the question fails, and says so."""
+        answers = Answers(reactor, "own")
+        client = Client(self.server.address, "me", reactor, answers.received, largest=100_000)
+        self.addCleanup(client.abort)
+        await client.connect(deferToThread, MOST_SECONDS)
+        answers.up(client)
+        subscribed, answer = answers.expect("own", b"1")
+        await subscribed
+        self.server.say(publish(b"own", bytes(200_000), properties=b"\x04\x09\0\x011"))
+        self.assertIn("its answer cannot be read: its packet has 200012 bytes", await self.refused(answer))
 
     async def test_in_pieces(self) -> None:
         """Packets that come byte by byte, or many in one piece, are the same."""
