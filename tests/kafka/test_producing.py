@@ -17,7 +17,8 @@ from openhqm.kafka.producing import POLL_SECONDS, Producing
 
 class Client:
     """librdkafka's: it says what became of a message within ``poll`` and ``flush``, and keeps what it has not said when
-    it is interrupted. ``polled`` is when it was asked, ``told_in`` the thread in which it said each outcome.
+    it is interrupted. ``polled`` is when it was asked, ``told_in`` the thread in which it said each outcome, and
+    ``kept`` what it was interrupted with: confluent-kafka keeps that.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -26,6 +27,7 @@ class Client:
         self.confirms = False
         self.polled: list[float] = []
         self.told_in: list[int] = []
+        self.kept: list[BaseException] = []
 
     def produce(self, topic: str, *about: Any, on_delivery: Any, **more: Any) -> None:
         self.waiting.append(on_delivery)
@@ -43,7 +45,11 @@ class Client:
     def flush(self, seconds: float) -> None:
         assert 0 < seconds <= 1, "nothing could end it in time"
         if self.confirms:
-            self._tell()
+            try:
+                self._tell()
+            except BaseException as error:
+                self.kept.append(error)
+                raise
 
     def _tell(self) -> None:
         while self.waiting:
@@ -102,6 +108,17 @@ class ProducingTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(outcomes), [None] * 5)
         self.assertEqual([told == get_ident() for told in self.client.told_in], [False, True, True, True, True])
         self.assertEqual(self.thread.jobs, [])
+
+    def test_nothing_is_kept(self) -> None:
+        """However often the client is interrupted, it keeps one exception and no frame."""
+        self.client.confirms = True
+        for _ in range(3):
+            outcomes = self.producing.publish("a", [Message(b"1"), Message(b"2")])
+            self.thread.go()
+            self.assertEqual(self.successResultOf(outcomes), [None, None])
+        self.assertEqual(len(self.client.kept), 3)
+        (one,) = set(self.client.kept)
+        self.assertIsNone(one.__traceback__)
 
     def test_not_confirmed(self) -> None:
         """The thread goes on to wait while a message is under way, for a while at a time."""
