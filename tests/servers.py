@@ -93,6 +93,12 @@ class Server:
                 self.command(*arguments), cwd=self.directory, env=self.variables(*arguments), stdout=log, stderr=log
             )
 
+    def most_memory(self) -> float:
+        """How much memory the process has had at most, in MiB."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+
     def until(self, reached: Callable[[], object], failure: str, seconds: float = 30) -> None:
         """Call ``reached`` until it returns true. An OSError (nothing listens) counts as false.
 
