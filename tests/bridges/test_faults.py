@@ -23,7 +23,7 @@ from tests.test_time_steps import SETTABLE
 
 DEVICES, PARTITIONS = 4, 8
 MOST_MEMORY = 120.0
-"""In MiB, whatever waits on the disk: after 100,000 messages it was 92."""
+"""In MiB, whatever waits on the disk: with 100,000 messages it was 90."""
 LONG = int(os.environ.get("LONG_BACKLOG", "1500"))
 
 
