@@ -93,13 +93,13 @@ class KafkaTests(KafkaCase):
 
         return await deferToThread(lambda: call(AdminClient({"bootstrap.servers": self.server.bootstrap})))
 
-    def produce(self, channel: str, bodies: list[bytes]) -> None:
+    def produce(self, channel: str, bodies: list[bytes], **more: Any) -> None:
         """What another program publishes."""
         from confluent_kafka import Producer
 
         producer = Producer({"bootstrap.servers": self.server.bootstrap})
         for body in bodies:
-            producer.produce(channel, body)
+            producer.produce(channel, body, **more)
         self.assertEqual(producer.flush(20), 0)
 
     async def test_compacted(self) -> None:
@@ -184,6 +184,23 @@ class KafkaTests(KafkaCase):
         broker.consume(channel, after).credit(50)
         await self.until(lambda: len(after.bodies) == 10)
         self.assertEqual(after.bodies, new)
+
+    async def test_partitions_added(self) -> None:
+        """A reader gets the partitions that are added, reads them from their beginning, and gets nothing twice."""
+        from confluent_kafka.admin import NewPartitions
+
+        channel, broker, inbox = self.bench.channel("requests"), await self.bench.make(), Inbox()
+        await broker.ensure(channel)
+        broker.consume(channel, inbox).credit(50)
+        old, new = [b"old %d" % number for number in range(5)], [b"new %d" % number for number in range(5)]
+        await broker.publish(channel, [Message(body) for body in old])
+        await self.until(lambda: len(inbox.bodies) == len(old))
+        more = [NewPartitions(channel, PARTITIONS + 1)]
+        await self.operator(lambda admin: admin.create_partitions(more)[channel].result(20))
+        await deferToThread(self.produce, channel, new, partition=PARTITIONS)
+        await self.until(lambda: len(inbox.bodies) >= len(old) + len(new))
+        self.assertEqual(sorted(inbox.bodies), sorted(old + new))
+        await gatherResults([each.ack() for each in inbox.deliveries])
 
     async def test_without_its_files(self) -> None:
         """A file with certificates that is not there ends the start with librdkafka's reason, and no traceback."""
