@@ -117,10 +117,12 @@ async def check(service: OpenHQM) -> None:
         await service.backend.check()
         await look_at_required(service.settings, service.backend)
         await service.orphans.look()
-        warnings = (*service.orphans.warnings, *await service.bridges.check())
-        print_lines(report(service.settings, service.backend, warnings), sys.stdout)
+        try:
+            warnings = (*service.orphans.warnings, *await service.bridges.check())
+            print_lines(report(service.settings, service.backend, warnings), sys.stdout)
+        finally:  # a client of Kafka that has not begun to connect never says that it is closed
+            await service.bridges.disconnect()
     finally:
-        await service.bridges.disconnect()
         await service.backend.stop()
         service.commits.stop()
 

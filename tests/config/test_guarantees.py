@@ -149,3 +149,17 @@ class StartTests(SynchronousTestCase):
         code, out, errors = server.run("--check")
         self.assertEqual((code, errors), (0, ""))
         self.assertIn("the queue is at-least-once: the reply and the end of its request are one step", out)
+
+    def test_of_a_bridge_from_kafka(self) -> None:
+        """A check that refuses what a bridge requires ends, also where it has not yet begun to connect to Kafka."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        file = directory / "cfg.yaml"
+        file.write_text(
+            "brokers: {shop: {type: kafka, bootstrap_servers: ['127.0.0.1:1']}}\n"
+            "bridges: [{name: orders, from: {broker: shop, topic: t}, required: ordered_per_key}]\n"
+            "worker: {handler: echo}\n"
+        )
+        code, _, errors = Server(directory).run("--config", str(file), "--check")
+        self.assertEqual(code, 1)
+        self.assertIn("bridges.0.required: ordered_per_key cannot be kept: partitioning.enabled is false", errors)
