@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from openhqm.bridges.entries import Entry, Line, Watch
 from openhqm.bridges.failures import failed_message
+from openhqm.bridges.following import tell_accepted
 from openhqm.bridges.held_claims import HeldClaims
 from openhqm.bridges.reading import Reader, Reading, size_of
 from openhqm.brokered.acks import AckTracker
@@ -40,6 +41,7 @@ from openhqm.queue.message_size import check_size, may_exceed
 from openhqm.queue.shedding import Accepts
 from openhqm.runtime.counting import Counts
 from openhqm.runtime.deferreds import Running, deferred
+from openhqm.runtime.logs import is_debug
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
@@ -292,6 +294,8 @@ class Bridge:
             reason = entry.letter.reason
             self._log.warn("a message to bridge {name} is a dead letter: {reason}", name=self.name, reason=reason)
         self._counts.inc(REJECTED if accepted is None else REPEATED if accepted.replayed else ACCEPTED)
+        if accepted is not None and is_debug():
+            tell_accepted(self.name, entry.delivery.message, accepted)
         if accepted is None:
             self._end(entry, None if entry.letter is None else entry.letter.reason)
         elif self._endings is None:
@@ -301,15 +305,18 @@ class Bridge:
         self._go_on()
 
     def _ended(self, reply: Reply | None, entry: Entry) -> None:
-        failed = reply is not None and reply.status is Status.FAILED
-        self._end(entry, (reply.error or reply.status.value) if reply is not None and failed else None)
+        if reply is not None and reply.status is Status.FAILED:
+            self._end(entry, reply.error or reply.status.value, reply.correlation_id)
+        else:
+            self._end(entry, None)
 
-    def _end(self, entry: Entry, failure: str | None) -> None:
+    def _end(self, entry: Entry, failure: str | None, correlation_id: str | None = None) -> None:
         """Nothing is left to do for it but to keep what has failed, where that has a channel."""
         if failure is None or self._failures is None:
             self._done(entry)
         else:
-            self._run(self._keep(entry, failed_message(self.name, entry.delivery.message, failure), self._failures))
+            failed = failed_message(self.name, entry.delivery.message, failure, correlation_id)
+            self._run(self._keep(entry, failed, self._failures))
 
     async def _keep(self, entry: Entry, failed: Message, channel: str) -> None:
         """Publish it, however long that takes: it is acknowledged after that, and comes again where it is revoked."""

@@ -35,6 +35,7 @@ from openhqm.runtime.tracebacks import own_traceback
 _LEVELS = {"WARNING": "warn"}
 _predicates: list[LogLevelFilterPredicate] = []
 _repeats: list[Repeats] = []
+_written = SimpleNamespace(debug=False)
 _writers: list[LogWriter] = []
 # The fields of our own events. An event's other fields (objects, perhaps secrets) are never written.
 _FIELDS = (
@@ -57,6 +58,7 @@ def observer(line: Callable[[LogEvent], str], level: str, stream: IO[str] | None
         line = _coloured_line
     predicate = LogLevelFilterPredicate(defaultLogLevel=_least(level))
     _predicates.append(predicate)
+    _look_at_levels()
     repeats = Repeats(_Writer(out, line))
     _repeats.append(repeats)
     return FilteringLogObserver(repeats, [predicate])
@@ -91,6 +93,16 @@ def set_level(level: str) -> None:
     """Let every observer of this process write events of ``level`` and above from now on."""
     for predicate in _predicates:
         predicate.setLogLevelForNamespace("", _least(level))
+    _look_at_levels()
+
+
+def is_debug() -> bool:
+    """Whether debug events are written: what would log one for each message asks this before it makes the event."""
+    return bool(_written.debug)
+
+
+def _look_at_levels() -> None:
+    _written.debug = any(each.logLevelForNamespace("") is LogLevel.debug for each in _predicates)
 
 
 def are_written_here() -> bool:
@@ -154,8 +166,7 @@ def _coloured_line(event: LogEvent) -> str:
 
 def _traceback(failure: Failure) -> str:
     """At debug level all of it, else that of the operator's own code."""
-    whole = any(each.logLevelForNamespace("") is LogLevel.debug for each in _predicates)
-    return str(failure.getTraceback()) if whole else own_traceback(failure)
+    return str(failure.getTraceback()) if is_debug() else own_traceback(failure)
 
 
 def _text(value: object) -> str:

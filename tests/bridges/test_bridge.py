@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import attrs
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -41,6 +44,7 @@ from openhqm.policy.ids import CorrelationIds
 from openhqm.policy.limits import NO_LIMITS, Limits
 from openhqm.queue.shedding import Shedding, count_shed
 from openhqm.runtime.counting import Counts
+from openhqm.runtime.logs import json_line, observer, set_level
 
 MOST = 10
 
@@ -526,7 +530,10 @@ class BridgeTests(SynchronousTestCase):
         self.failures = "failed"
         self.make(Acks.EACH, ending=True)
         self.broker.refuses = True
-        self.broker.deliver(message(b"1", headers={"a": "b"}, position="0/7"), message(b"no json"), message(b"3"))
+        old = {"openhqm-correlation-id": "of another request"}
+        self.broker.deliver(
+            message(b"1", headers={"a": "b", **old}, position="0/7"), message(b"no json", headers=old), message(b"3")
+        )
         self.payloads()
         first, third = self.deliveries
         for delivery, status in ((first, Status.FAILED), (third, Status.COMPLETED)):
@@ -539,10 +546,36 @@ class BridgeTests(SynchronousTestCase):
         self.assertEqual(sorted(self.broker.acknowledged), [b"1", b"3", b"no json"])
         self.assertIsNone(self.bridge.warning)
         published = {each.body: each.headers for _, each in self.broker.published}
+        id = first.request.correlation_id
         ours = {"openhqm-bridge": "b", "openhqm-topic": "a/b"}
+        self.assertEqual(published[b"1"].pop("openhqm-correlation-id"), id)
         failed = {"a": "b", "openhqm-error": "it said no", "openhqm-position": "0/7", **ours}
         self.assertEqual(published[b"1"], failed)
         self.assertIn("not JSON", published[b"no json"]["openhqm-error"])
+        self.assertNotIn("openhqm-correlation-id", published[b"no json"])
+
+    def test_followed(self) -> None:
+        """At DEBUG, and only there, a line joins a message's topic and position with the id of its request."""
+        stream = io.StringIO()
+        write = observer(json_line, "INFO", stream)
+        self.addCleanup(set_level, "INFO")
+        globalLogPublisher.addObserver(write)
+        self.addCleanup(globalLogPublisher.removeObserver, write)
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.make(Acks.EACH)
+        set_level("INFO")
+        self.broker.deliver(message(b"1", "6"))
+        self.assertEqual([each for each in events if "correlation_id" in each], [])
+        set_level("DEBUG")
+        self.broker.deliver(message(b"2", "7", position="0/7"), message(b"2", "7"), message(b"no json"))
+        self.payloads()
+        id = self.deliveries[1].request.correlation_id
+        lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+        told = [(line["message"], line["correlation_id"]) for line in lines if "correlation_id" in line]
+        accepted = ("bridge b accepted a message of a/b at 0/7", id)
+        self.assertEqual(told, [accepted, ("bridge b recognised a message of a/b", id)])
 
     def test_stopped(self) -> None:
         """It waits for what is being accepted; what waits for room is not acknowledged."""

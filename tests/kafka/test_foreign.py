@@ -228,3 +228,4 @@ class WithoutADiskTests(BridgeTestCase):
         (letter,) = self.programs.read(failed, 1)
         self.assertEqual((letter.value(), letter.key()), (b"\xff", b"k"))
         self.assertIn(b"cannot be a header", dict(letter.headers())["openhqm-error"])
+        self.assertNotIn("openhqm-correlation-id", dict(letter.headers()))  # it never became a request
