@@ -60,6 +60,8 @@ class Breaker:
         self._pause = FIRST_PAUSE
         self.unreachable = False
         """Whether it is open because there was no connection."""
+        self.opened_at: float | None = None
+        """When it opened from closed. None while it is closed."""
 
     def state(self, now: float) -> State:
         """The state at ``now``."""
@@ -113,6 +115,7 @@ class Breaker:
 
     def _open(self, now: float, reached: bool) -> None:
         self.unreachable = not reached
+        self.opened_at = now if self.opened_at is None else self.opened_at
         if reached:
             self._pause = FIRST_PAUSE
             self._change(now + self._policy.open_seconds)
@@ -122,6 +125,7 @@ class Breaker:
 
     def _close(self) -> None:
         self.unreachable = False
+        self.opened_at = None
         self._pause = FIRST_PAUSE
         self._change(None)
 

@@ -258,6 +258,7 @@ class ContextMaker:
             adaptive=AdaptiveLimit(slots) if endpoint.adaptive else None,
             replay_rates=replay_rates,
             dispatch=self._dispatch_gate(name, endpoint),
+            name=name,
         )
 
     def _dispatch_gate(self, name: str, endpoint: Endpoint) -> DispatchGate | None:

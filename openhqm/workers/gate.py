@@ -13,6 +13,7 @@ import attrs
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from openhqm.messages import Request
 from openhqm.policy.breaker import Breaker, State
@@ -71,7 +72,11 @@ class Gate:
     ``replay_rates`` has the bridges whose backlog goes at a rate of its own, in requests a second: what waits apart,
     and what was accepted in a partition before the target recovered, or before this gate was made. All other calls go
     first. What was accepted in no partition shares its queue with what comes now. It is marked, and has no rate.
+
+    ``name`` is that of the endpoint. Without one nothing is said of the breaker.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -83,7 +88,9 @@ class Gate:
         adaptive: AdaptiveLimit | None = None,
         replay_rates: Mapping[str, float] = MappingProxyType({}),
         dispatch: DispatchGate | None = None,
+        name: str | None = None,
     ) -> None:
+        self._name = name
         self._clock = clock
         self._breaker = breaker
         self._limit = limit
@@ -116,6 +123,16 @@ class Gate:
     def breaker_state(self) -> State:
         """The state of the breaker."""
         return self._breaker.state(self._clock.seconds())
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why requests of the endpoint are held."""
+        found = [] if self.dispatch is None or self.dispatch.warning is None else [self.dispatch.warning]
+        since = self._breaker.opened_at
+        if since is not None and self._name is not None:
+            seconds = self._clock.seconds() - since
+            found.append(f"endpoint {self._name}: {self._breaker_reason}, for {seconds:.0f} s now. {self._way_out}")
+        return found
 
     @property
     def under_way(self) -> int:
@@ -165,11 +182,34 @@ class Gate:
         now = self._clock.seconds()
         self._under_way -= 1
         self.ended_calls[success] += 1
-        self._breaker.end(now, period, success, reached=reached)
+        self._end(now, period, success, reached)
         if self._adaptive is not None:
             self._adaptive.end(now, success)
         self._look(now)
         self._reconsider()
+
+    def _end(self, now: float, period: int, success: bool | None, reached: bool) -> None:
+        was = self._breaker.opened_at
+        self._breaker.end(now, period, success, reached=reached)
+        since = self._breaker.opened_at
+        if self._name is None or (was is None) == (since is None):
+            return
+        if was is None:
+            why, then = self._breaker_reason, self._way_out
+            self._log.warn("the breaker of endpoint {name} opened: {why}. {then}", name=self._name, why=why, then=then)
+        else:
+            seconds = f"{self._clock.seconds() - was:.0f}"
+            text = "the breaker of endpoint {name} is closed again: it was open for {seconds} s"
+            self._log.info(text, name=self._name, seconds=seconds)
+
+    @property
+    def _breaker_reason(self) -> str:
+        return "there is no connection to it" if self._breaker.unreachable else "too many of its calls failed"
+
+    @property
+    def _way_out(self) -> str:
+        again = "OpenHQM tries to connect" if self._probes_first else "One call tries it again"
+        return f"{again} after a pause. What else is for it waits, and spends no attempt"
 
     def _begin(self, now: float, replay: _Replay | None = None) -> Call:
         self._under_way += 1
@@ -229,7 +269,7 @@ class Gate:
         period = self._breaker.begin(began)
 
         def done(reached: bool) -> None:
-            self._breaker.end(began, period, reached, reached=reached)
+            self._end(began, period, reached, reached)
             self._look(self._clock.seconds())
             self._reconsider()
 

@@ -96,9 +96,8 @@ class WorkerPool:
 
     @property
     def warnings(self) -> list[str]:
-        """Which endpoints' requests are held by their gates, and why."""
-        found = [gate.dispatch.warning for gate in self.gates.values() if gate.dispatch is not None]
-        return [warning for warning in found if warning is not None]
+        """Which endpoints' requests are held by their gates and breakers, and why."""
+        return [warning for gate in self.gates.values() for warning in gate.warnings]
 
     def adopt(self, queue: str) -> None:
         """Work on a queue beside one that is worked on: that of a tenant whose share another configuration has."""

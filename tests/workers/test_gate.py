@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from openhqm.messages import Request, Submission
@@ -410,3 +411,57 @@ class ReplayTests(SynchronousTestCase):
         gate = Gate(self.clock, Breaker(NEVER), replay_rates={"plant": 2.0})
         found = gate.enter_now(bridged(99.0)), gate.enter_now(bridged(99.0)), gate.enter_now(bridged(100.0))
         self.assertEqual([call and call.replayed for call in found], [True, None, False])
+
+
+class ToldTests(SynchronousTestCase):
+    """What a person is told of a breaker"""
+
+    def setUp(self) -> None:
+        self.rig = Rig(name="billing")
+
+    def test_failures(self) -> None:
+        """One line when it opens, none when its probe fails, one when it closes. Till then there is a warning."""
+        self.assertEqual(self.rig.gate.warnings, [])
+        with capturedLogs() as told:
+            self.rig.open()
+            self.rig.clock.advance(30)
+            (warning,) = self.rig.gate.warnings
+            self.assertEqual(self.rig.gate.state, State.HALF_OPEN)
+            self.rig.ask()
+            self.rig.end(False)
+            self.rig.clock.advance(30)
+            self.assertIn("for 60 s now", self.rig.gate.warnings[0])
+            self.rig.ask()
+            self.rig.end(True)
+        then = "One call tries it again after a pause. What else is for it waits, and spends no attempt"
+        self.assertEqual(warning, f"endpoint billing: too many of its calls failed, for 30 s now. {then}")
+        self.assertEqual(self.rig.gate.warnings, [])
+        self.assertEqual(
+            [(event["log_level"].name, formatEvent(event)) for event in told],
+            [
+                ("warn", f"the breaker of endpoint billing opened: too many of its calls failed. {then}"),
+                ("info", "the breaker of endpoint billing is closed again: it was open for 60 s"),
+            ],
+        )
+
+    def test_unreachable(self) -> None:
+        """Without a connection the warning says that, and that OpenHQM tries to connect."""
+        self.rig.gate.probe = lambda: succeed(None)
+        for _ in range(UNREACHABLE_CALLS):
+            self.rig.gate.enter_now().end(False, reached=False)  # type: ignore[union-attr]
+            if self.rig.gate.warnings:
+                break
+        (warning,) = self.rig.gate.warnings
+        self.assertIn("there is no connection to it, for 0 s now. OpenHQM tries to connect after a pause", warning)
+        self.rig.gate.passable()
+        with capturedLogs() as told:
+            self.rig.clock.advance(FIRST_PAUSE)
+        self.assertEqual((self.rig.gate.warnings, len(told)), ([], 1))
+
+    def test_never(self) -> None:
+        """A breaker that never opens is never told of."""
+        self.rig = Rig(NEVER, name="billing")
+        with capturedLogs() as told:
+            for _ in range(30):
+                self.rig.gate.enter_now().end(False, reached=False)  # type: ignore[union-attr]
+        self.assertEqual((self.rig.gate.warnings, told), ([], []))

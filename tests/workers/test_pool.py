@@ -154,6 +154,7 @@ class ServingTests(PoolCase):
         ids = [await gateway.submit(endpoint="ill") for _ in range(6)]
         await self.until(lambda: gateway.pool.gates["ill"].state.value == "open")
         self.assertIn(b'openhqm_breaker_state{endpoint="ill",state="open"} 1.0', generate_latest(gateway.registry))
+        self.assertIn("endpoint ill: too many of its calls failed", "".join(gateway.pool.warnings))
         await self.until(lambda: gateway.pool.gates["ill"].under_way == 0)
         seen = len(target.requests)
         self.assertEqual((await gateway.reply(endpoint="well")).status, Status.COMPLETED)
